@@ -1,0 +1,188 @@
+//! Looking into JSON text without building a tree of values: slices of the text are all that comes out.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// Walks the members of a JSON object and checks the whole text on the way.
+///
+/// `member` gets each key and value as they stand in the text: the key with its quotes and escapes, the value without
+/// the white space around it. Nothing is copied and nesting costs no stack.
+///
+/// # Errors
+///
+/// When `text` is not one JSON object with nothing but white space around it. `member` may have been called before.
+pub fn for_each_member<'a>(text: &'a str, member: impl FnMut(&'a str, &'a str)) -> Result<(), serde_json::Error> {
+    struct Members<F>(F);
+
+    impl<'a, F: FnMut(&'a str, &'a str)> Visitor<'a> for Members<F> {
+        type Value = ();
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("a JSON object")
+        }
+
+        fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<(), A::Error> {
+            while let Some((key, value)) = map.next_entry::<&'a RawValue, &'a RawValue>()? {
+                (self.0)(key.get(), value.get());
+            }
+            Ok(())
+        }
+    }
+
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    deserializer.deserialize_map(Members(member))?;
+    deserializer.end()
+}
+
+/// Whether arrays and objects in `json`, which must be valid JSON, are nested more than `limit` deep.
+#[must_use]
+pub fn is_deeper_than(json: &str, limit: usize) -> bool {
+    // Most events have fewer brackets than the limit has levels: one pass that the compiler vectorises settles those.
+    let opening = json.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count();
+    opening > limit && deepest_level(json) > limit
+}
+
+fn deepest_level(json: &str) -> usize {
+    let (mut level, mut deepest, mut in_string, mut escaped) = (0usize, 0usize, false, false);
+    for byte in json.bytes() {
+        if in_string {
+            in_string = escaped || byte != b'"';
+            escaped = !escaped && byte == b'\\';
+            continue;
+        }
+        match byte {
+            b'"' => in_string = true,
+            b'{' | b'[' => {
+                level += 1;
+                deepest = deepest.max(level);
+            }
+            b'}' | b']' => level = level.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// Makes one line of valid JSON text: each line break becomes a space.
+///
+/// A raw line break can only stand between tokens (inside a string it must be escaped), so no value changes.
+#[must_use]
+pub fn fold_line_breaks(json: &str) -> Cow<'_, str> {
+    if json.bytes().any(|byte| matches!(byte, b'\n' | b'\r')) {
+        Cow::Owned(json.replace(['\n', '\r'], " "))
+    } else {
+        Cow::Borrowed(json)
+    }
+}
+
+/// Appends `text` as a JSON string, with quotes and escapes.
+pub fn write_string(out: &mut Vec<u8>, text: &str) {
+    #[allow(clippy::expect_used)]
+    serde_json::to_writer(out, text).expect("a Vec takes all that is written to it");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::strategies::{json_object, json_value};
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    fn members(text: &str) -> Result<Vec<(String, String)>, serde_json::Error> {
+        let mut found = Vec::new();
+        for_each_member(text, |key, value| found.push((key.to_owned(), value.to_owned())))?;
+        Ok(found)
+    }
+
+    #[test]
+    fn members_come_as_they_stand_in_the_text() {
+        let found = members(" {\"a\" : 1.0e+2 , \"\\u0062\":\"\\ud800\" ,\"c\":{ \"d\" : [ ] }, \"a\":2} ").unwrap();
+        let expected =
+            [("\"a\"", "1.0e+2"), ("\"\\u0062\"", "\"\\ud800\""), ("\"c\"", "{ \"d\" : [ ] }"), ("\"a\"", "2")];
+        assert_eq!(found, expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    }
+
+    #[rstest]
+    #[case::empty("")]
+    #[case::scalar("1")]
+    #[case::null("null")]
+    #[case::array("[]")]
+    #[case::truncated("{\"a\":1")]
+    #[case::trailing("{} x")]
+    #[case::two("{}{}")]
+    #[case::bad_member("{\"a\":tru}")]
+    #[case::bare_key("{a:1}")]
+    #[case::line_break_in_string("{\"a\":\"\n\"}")]
+    fn anything_but_one_object_is_an_error(#[case] text: &str) {
+        assert!(members(text).is_err());
+    }
+
+    #[test]
+    fn a_million_levels_cost_no_stack() {
+        let text = format!("{{\"a\":{}{}}}", "[".repeat(1_000_000), "]".repeat(1_000_000));
+        assert_eq!(members(&text).unwrap().len(), 1);
+        assert!(is_deeper_than(&text, 100));
+    }
+
+    #[rstest]
+    #[case("{}", 1)]
+    #[case("{\"a\":[[1],{\"b\":{}}]}", 4)]
+    #[case("{\"[[[[\":\"{\\\"[[\\\\\"}", 1)]
+    #[case("[\"\\\\\",[\"\\\"[\"]]", 2)]
+    fn depth_counts_brackets_outside_strings(#[case] text: &str, #[case] depth: usize) {
+        assert!(!is_deeper_than(text, depth));
+        assert!(is_deeper_than(text, depth - 1));
+    }
+
+    fn depth_of(value: &serde_json::Value) -> usize {
+        match value {
+            serde_json::Value::Array(items) => 1 + items.iter().map(depth_of).max().unwrap_or(0),
+            serde_json::Value::Object(map) => 1 + map.values().map(depth_of).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_object_a_client_may_send_is_walked(text in json_object()) {
+            prop_assert!(members(&text).is_ok());
+        }
+
+        #[test]
+        fn walking_agrees_with_a_tree_of_values(text in json_object()) {
+            // The tree can't hold lone surrogates; all else it can.
+            if let Ok(serde_json::Value::Object(tree)) = serde_json::from_str(&text) {
+                let walked: std::collections::BTreeMap<String, serde_json::Value> = members(&text)?.into_iter()
+                    .map(|(key, value)| Ok((serde_json::from_str(&key)?, serde_json::from_str(&value)?)))
+                    .collect::<Result<_, serde_json::Error>>()?;
+                prop_assert_eq!(walked.into_iter().collect::<serde_json::Map<_, _>>(), tree);
+            }
+        }
+
+        #[test]
+        fn depth_agrees_with_a_tree_of_values(text in json_value()) {
+            if let Ok(tree) = serde_json::from_str(&text) {
+                prop_assert_eq!(deepest_level(&text), depth_of(&tree));
+            }
+        }
+
+        #[test]
+        fn folding_changes_no_value_and_leaves_one_line(text in json_value()) {
+            let folded = fold_line_breaks(&text);
+            prop_assert!(!folded.contains(['\n', '\r']));
+            prop_assert_eq!(folded.len(), text.len());
+            if let Ok(tree) = serde_json::from_str::<serde_json::Value>(&text) {
+                prop_assert_eq!(serde_json::from_str::<serde_json::Value>(&folded)?, tree);
+            }
+        }
+
+        #[test]
+        fn any_text_is_looked_at_without_panic(text in any::<String>()) {
+            let _walked = members(&text);
+            let _deep = is_deeper_than(&text, 3);
+        }
+    }
+}

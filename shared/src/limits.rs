@@ -1,0 +1,45 @@
+//! Limits of the AWS services between a player and a landed file, and our own bounds inside them.
+
+/// Records that one `PutRecords` call takes at most.
+/// <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html>
+pub const PUT_RECORDS_MAX_RECORDS: usize = 500;
+
+/// Bytes of data and partition keys that we put into one `PutRecords` call at most: 5 MiB. The service takes up to
+/// 10 MiB now; 5 MiB is what every emulator and every older account takes.
+/// <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html>
+pub const PUT_RECORDS_MAX_BYTES: usize = 5 * 1024 * 1024;
+
+/// Bytes of one record, its data and its partition key, at most, unless configured: 1 MiB, a stream's default.
+/// <https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html>
+pub const DEFAULT_MAX_RECORD_BYTES: usize = 1024 * 1024;
+
+/// The most that a stream's record limit can be raised to, 10 MiB; we stop at what one `PutRecords` call of ours holds.
+/// <https://docs.aws.amazon.com/streams/latest/dev/large-records.html>
+pub const LARGEST_MAX_RECORD_BYTES: usize = PUT_RECORDS_MAX_BYTES;
+
+/// Unicode characters of a partition key at most.
+/// <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecordsRequestEntry.html>
+pub const PARTITION_KEY_MAX_CHARS: usize = 256;
+
+/// Bytes of one synchronous invocation's payload at most: 6 MB, counted by Lambda as 6 MiB.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>
+pub const LAMBDA_PAYLOAD_MAX_BYTES: usize = 6 * 1024 * 1024;
+
+/// Bytes of a request body after decoding, at most, unless configured: 4 MiB. A body that Lambda hands over as base64
+/// cannot be larger than 4.5 MiB.
+pub const DEFAULT_MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
+
+/// Events in one request at most. It bounds the memory that a body of many tiny events can take: each becomes a line of
+/// some 250 bytes, whatever its own size.
+pub const MAX_EVENTS_PER_REQUEST: usize = 10_000;
+
+/// Levels of arrays and objects in an event at most. Common readers stop at 128 (`serde_json`) or 1,000 (Jackson in
+/// Spark; Python's `json` at its recursion limit), and the envelope adds one: a deeper event would be a line that
+/// they can't read.
+pub const MAX_EVENT_DEPTH: usize = 100;
+
+/// Bytes of a client's `id` that goes into the envelope at most; a longer one stays in the event alone.
+pub const MAX_EVENT_ID_BYTES: usize = 256;
+
+/// Bytes of user agent and of other request headers that are kept at most.
+pub const MAX_HEADER_BYTES: usize = 1024;

@@ -1,0 +1,382 @@
+//! The lines that travel in Kinesis records and land in files: one JSON object each, ended by a line feed.
+//!
+//! An event:
+//! `{"v":1,"id":"…","received_at":"…Z","request_id":"…","client":{…},"event":{…}}`
+//!
+//! Something rejected, whole or in numbered parts that share an id:
+//! `{"v":1,"id":"…","received_at":"…Z","request_id":"…","client":{…},"rejected":{"reason":"…","detail":"…",…,"body_base64":"…"}}`
+
+use base64_simd::STANDARD as BASE64;
+
+use crate::json::{for_each_member, is_deeper_than, write_string};
+use crate::limits::MAX_EVENT_DEPTH;
+use crate::rejection::Rejection;
+use crate::timestamp::UnixMillis;
+
+/// The version of the line format: the `v` member.
+pub const VERSION: u8 = 1;
+
+/// How an event's line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EventFormat {
+    /// The client's JSON inside an envelope that says which, when and from whom.
+    #[default]
+    Envelope,
+    /// The client's JSON alone.
+    Raw,
+}
+
+/// Who sent a request, as far as it is configured to be kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Client {
+    /// The `User-Agent` header.
+    pub user_agent: Option<String>,
+    /// The address, whole or truncated.
+    pub ip: Option<String>,
+}
+
+/// What the lines of one request have in common, encoded once.
+#[derive(Debug, Clone)]
+pub struct Envelope {
+    /// From `,"received_at":` to the comma before the line's last member.
+    middle: Vec<u8>,
+}
+
+const BEFORE_ID: &[u8] = b"{\"v\":1,\"id\":";
+const BEFORE_EVENT: &[u8] = b"\"event\":";
+const END: &[u8] = b"}\n";
+
+/// A JSON string literal, quotes included, that serves as a line's id.
+#[derive(Debug, Clone, Copy)]
+pub struct IdLiteral<'a>(&'a str);
+
+impl<'a> IdLiteral<'a> {
+    /// Takes a literal that is known to be a valid JSON string.
+    #[must_use]
+    pub fn new(literal: &'a str) -> Self {
+        debug_assert!(literal.len() >= 2 && literal.starts_with('"') && literal.ends_with('"'));
+        Self(literal)
+    }
+}
+
+impl Envelope {
+    /// Encodes what the lines of one request share.
+    #[must_use]
+    pub fn new(received_at: UnixMillis, request_id: &str, client: &Client) -> Self {
+        let mut middle = Vec::with_capacity(256);
+        middle.extend_from_slice(b",\"received_at\":\"");
+        middle.extend_from_slice(received_at.rfc3339().as_bytes());
+        middle.extend_from_slice(b"\",\"request_id\":");
+        write_string(&mut middle, request_id);
+        middle.extend_from_slice(b",\"client\":{");
+        if let Some(user_agent) = &client.user_agent {
+            middle.extend_from_slice(b"\"user_agent\":");
+            write_string(&mut middle, user_agent);
+        }
+        if let Some(ip) = &client.ip {
+            middle.extend_from_slice(if client.user_agent.is_some() { b",\"ip\":" } else { b"\"ip\":" });
+            write_string(&mut middle, ip);
+        }
+        middle.extend_from_slice(b"},");
+        Self { middle }
+    }
+
+    /// The bytes of the line that [`Envelope::write_event`] would append.
+    #[must_use]
+    pub fn event_len(&self, id: IdLiteral<'_>, event: &str) -> usize {
+        BEFORE_ID.len() + id.0.len() + self.middle.len() + BEFORE_EVENT.len() + event.len() + END.len()
+    }
+
+    /// Appends an event's line. `event` must be valid JSON without line breaks.
+    pub fn write_event(&self, out: &mut Vec<u8>, id: IdLiteral<'_>, event: &str) {
+        debug_assert!(!event.contains(['\n', '\r']));
+        for piece in [BEFORE_ID, id.0.as_bytes(), &self.middle, BEFORE_EVENT, event.as_bytes(), END] {
+            out.extend_from_slice(piece);
+        }
+    }
+
+    /// Appends a rejected line that holds `body` or a part of it.
+    pub fn write_rejected(&self, out: &mut Vec<u8>, id: IdLiteral<'_>, rejected: &Rejected<'_>) {
+        out.extend_from_slice(BEFORE_ID);
+        out.extend_from_slice(id.0.as_bytes());
+        out.extend_from_slice(&self.middle);
+        rejected.write_before_body(out);
+        BASE64.encode_append(rejected.body, out);
+        out.extend_from_slice(b"\"}");
+        out.extend_from_slice(END);
+    }
+
+    /// How many bytes of a body fit into one rejected line of at most `max_line_bytes`; at least 1, so that numbering
+    /// always ends.
+    #[must_use]
+    pub fn rejected_body_capacity(&self, id: IdLiteral<'_>, rejected: &Rejected<'_>, max_line_bytes: usize) -> usize {
+        let numbered = Rejected { part: Some(Part { number: u32::MAX, of: u32::MAX }), body: &[], ..rejected.clone() };
+        let mut line = Vec::new();
+        self.write_rejected(&mut line, id, &numbered);
+        (max_line_bytes.saturating_sub(line.len()) / 4 * 3).max(1)
+    }
+}
+
+/// What a rejected line says.
+#[derive(Debug, Clone)]
+pub struct Rejected<'a> {
+    /// Why.
+    pub rejection: &'a Rejection,
+    /// The request's `Content-Type`, if the body was not taken apart.
+    pub content_type: Option<&'a str>,
+    /// The request's `Content-Encoding`, if the body was not decompressed.
+    pub content_encoding: Option<&'a str>,
+    /// Which part of the body this is, if one line is too small for it.
+    pub part: Option<Part>,
+    /// The bytes that could not be accepted.
+    pub body: &'a [u8],
+}
+
+/// A numbered part of a rejected body. All parts have the same id; their bodies, in order, are the whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// From 1.
+    pub number: u32,
+    /// How many there are.
+    pub of: u32,
+}
+
+impl Rejected<'_> {
+    fn write_before_body(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"\"rejected\":{\"reason\":\"");
+        out.extend_from_slice(self.rejection.reason.as_str().as_bytes());
+        out.extend_from_slice(b"\",\"detail\":");
+        write_string(out, &self.rejection.detail);
+        for (name, value) in [("content_type", self.content_type), ("content_encoding", self.content_encoding)] {
+            if let Some(value) = value {
+                out.extend_from_slice(format!(",\"{name}\":").as_bytes());
+                write_string(out, value);
+            }
+        }
+        if let Some(Part { number, of }) = self.part {
+            out.extend_from_slice(format!(",\"part\":{number},\"parts\":{of}").as_bytes());
+        }
+        out.extend_from_slice(b",\"body_base64\":\"");
+    }
+}
+
+/// Where a line lands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Under `events/`.
+    Event,
+    /// Under `rejected/`.
+    Rejected,
+}
+
+/// What the landing side sees of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LineHead {
+    /// Where it lands.
+    pub kind: Kind,
+    /// When ingest received it; `None` for a line without an envelope.
+    pub received_at: Option<UnixMillis>,
+}
+
+/// Why a line is none that may land as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum LineError {
+    /// Not JSON, or not an object.
+    #[error("not a JSON object: {0}")]
+    NotAnObject(#[from] serde_json::Error),
+    /// Deeper than an event in its envelope can be.
+    #[error("nested deeper than {MAX_EVENT_DEPTH} levels")]
+    TooDeep,
+}
+
+/// Reads what the landing side needs of a line and checks all of it.
+///
+/// Any JSON object passes, whoever wrote it; only our own rejected lines are [`Kind::Rejected`].
+///
+/// # Errors
+///
+/// When the line is not one JSON object or is nested too deep for common readers.
+pub fn read_head(line: &str) -> Result<LineHead, LineError> {
+    let (mut version, mut received_at, mut rejected, mut event) = (false, None, false, false);
+    for_each_member(line, |key, value| match key {
+        "\"v\"" => version = value == "1",
+        "\"received_at\"" => received_at = UnixMillis::parse(value.trim_matches('"')),
+        "\"rejected\"" => rejected = value.starts_with('{'),
+        "\"event\"" => event = true,
+        _ => {}
+    })?;
+    if is_deeper_than(line, MAX_EVENT_DEPTH + 1) {
+        return Err(LineError::TooDeep);
+    }
+    let ours = version && received_at.is_some();
+    let kind = if ours && rejected && !event { Kind::Rejected } else { Kind::Event };
+    Ok(LineHead { kind, received_at: if ours { received_at } else { None } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::fold_line_breaks;
+    use crate::rejection::Reason;
+    use crate::strategies::{json_object, json_string};
+    use proptest::prelude::*;
+    use serde::Deserialize;
+    use serde_json::value::RawValue;
+
+    /// Decodes with serde, as a reader would; shares no code with the encoder.
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Decoded<'a> {
+        v: u8,
+        #[serde(borrow)]
+        id: &'a RawValue,
+        received_at: String,
+        request_id: String,
+        client: DecodedClient,
+        #[serde(borrow)]
+        event: Option<&'a RawValue>,
+        rejected: Option<DecodedRejected>,
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct DecodedClient {
+        user_agent: Option<String>,
+        ip: Option<String>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct DecodedRejected {
+        reason: String,
+        detail: String,
+        content_type: Option<String>,
+        content_encoding: Option<String>,
+        part: Option<u32>,
+        parts: Option<u32>,
+        body_base64: String,
+    }
+
+    fn arrival() -> UnixMillis {
+        UnixMillis(1_795_253_528_006)
+    }
+
+    #[test]
+    fn an_event_line_is_what_the_format_says() {
+        let client = Client { user_agent: Some("UA \"1\"".into()), ip: Some("192.0.2.0".into()) };
+        let mut line = Vec::new();
+        Envelope::new(arrival(), "req-1", &client).write_event(&mut line, IdLiteral::new("\"e1\""), "{\"a\": 1}");
+        assert_eq!(
+            String::from_utf8(line).unwrap(),
+            "{\"v\":1,\"id\":\"e1\",\"received_at\":\"2026-11-21T09:32:08.006Z\",\"request_id\":\"req-1\",\
+             \"client\":{\"user_agent\":\"UA \\\"1\\\"\",\"ip\":\"192.0.2.0\"},\"event\":{\"a\": 1}}\n"
+        );
+    }
+
+    #[test]
+    fn rejected_parts_fill_their_line_and_never_overflow_it() {
+        let rejection = Rejection::new(Reason::BodyTooLarge, "d".repeat(100));
+        let envelope = Envelope::new(arrival(), "r", &Client::default());
+        let id = IdLiteral::new("\"x\"");
+        let body = vec![7u8; 5000];
+        let whole = Rejected {
+            rejection: &rejection,
+            content_type: Some("a/b"),
+            content_encoding: None,
+            part: None,
+            body: &body,
+        };
+        for max in [600, 601, 602, 603, 1024] {
+            let capacity = envelope.rejected_body_capacity(id, &whole, max);
+            let part = Some(Part { number: u32::MAX, of: u32::MAX });
+            let line_len = |bytes: usize| {
+                let mut line = Vec::new();
+                envelope.write_rejected(&mut line, id, &Rejected { part, body: &body[..bytes], ..whole.clone() });
+                line.len()
+            };
+            assert!(line_len(capacity) <= max);
+            assert!(line_len(capacity + 3) > max);
+        }
+        assert_eq!(envelope.rejected_body_capacity(id, &whole, 10), 1);
+    }
+
+    #[test]
+    fn foreign_lines_are_events_whatever_their_members_are_called() {
+        for line in
+            ["{}", "{\"rejected\":{}}", "{\"v\":1,\"rejected\":{}}", "{\"v\":2,\"received_at\":\"x\",\"rejected\":{}}"]
+        {
+            assert_eq!(read_head(line).unwrap(), LineHead { kind: Kind::Event, received_at: None }, "{line}");
+        }
+    }
+
+    #[test]
+    fn depth_stands_on_the_bound_and_one_past_it() {
+        let nested = |levels: usize| format!("{{\"event\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
+        assert!(read_head(&nested(MAX_EVENT_DEPTH)).is_ok());
+        assert!(matches!(read_head(&nested(MAX_EVENT_DEPTH + 1)), Err(LineError::TooDeep)));
+    }
+
+    proptest! {
+        #[test]
+        fn an_event_survives_its_line_to_the_byte(
+            event in json_object(), id in json_string(), request_id in any::<String>(),
+            user_agent in any::<Option<String>>(), ip in any::<Option<String>>(), millis in 0i64..4_000_000_000_000,
+        ) {
+            let event = fold_line_breaks(&event);
+            let client = Client { user_agent, ip };
+            let envelope = Envelope::new(UnixMillis(millis), &request_id, &client);
+            let mut line = Vec::new();
+            envelope.write_event(&mut line, IdLiteral::new(&id), &event);
+            prop_assert_eq!(line.len(), envelope.event_len(IdLiteral::new(&id), &event));
+
+            let line = String::from_utf8(line)?;
+            let text = line.strip_suffix('\n').expect("a line feed at the end");
+            prop_assert!(!text.contains(['\n', '\r']));
+            let decoded: Decoded = serde_json::from_str(text)?;
+            prop_assert_eq!(decoded.v, VERSION);
+            prop_assert_eq!(decoded.id.get(), id);
+            prop_assert_eq!(UnixMillis::parse(&decoded.received_at), Some(UnixMillis(millis)));
+            prop_assert_eq!(decoded.request_id, request_id);
+            prop_assert_eq!(decoded.client, DecodedClient { user_agent: client.user_agent, ip: client.ip });
+            prop_assert_eq!(decoded.event.map(RawValue::get), Some(event.trim()));
+            prop_assert!(decoded.rejected.is_none());
+            prop_assert_eq!(read_head(text)?, LineHead { kind: Kind::Event, received_at: Some(UnixMillis(millis)) });
+        }
+
+        #[test]
+        fn a_rejected_body_survives_its_line_to_the_byte(
+            body in any::<Vec<u8>>(), detail in any::<String>(), reason in prop::sample::select(Reason::ALL.to_vec()),
+            content_type in any::<Option<String>>(), content_encoding in any::<Option<String>>(),
+            part in any::<Option<(u32, u32)>>(),
+        ) {
+            let rejection = Rejection::new(reason, detail);
+            let rejected = Rejected {
+                rejection: &rejection,
+                content_type: content_type.as_deref(),
+                content_encoding: content_encoding.as_deref(),
+                part: part.map(|(number, of)| Part { number, of }),
+                body: &body,
+            };
+            let mut line = Vec::new();
+            Envelope::new(arrival(), "r", &Client::default()).write_rejected(&mut line, IdLiteral::new("\"x\""), &rejected);
+
+            let line = String::from_utf8(line)?;
+            let text = line.strip_suffix('\n').expect("a line feed at the end");
+            let decoded: Decoded = serde_json::from_str(text)?;
+            let inner = decoded.rejected.expect("a rejected member");
+            prop_assert!(decoded.event.is_none());
+            prop_assert_eq!(inner.reason, reason.as_str());
+            prop_assert_eq!(inner.detail, rejection.detail);
+            prop_assert_eq!(inner.content_type, content_type);
+            prop_assert_eq!(inner.content_encoding, content_encoding);
+            prop_assert_eq!(inner.part.zip(inner.parts), part);
+            prop_assert_eq!(BASE64.decode_to_vec(inner.body_base64).expect("base64"), body);
+            prop_assert_eq!(read_head(text)?, LineHead { kind: Kind::Rejected, received_at: Some(arrival()) });
+        }
+
+        #[test]
+        fn any_text_is_read_without_panic(text in any::<String>()) {
+            let _head = read_head(&text);
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Landed objects: their keys and what their metadata says.
+
+use std::collections::HashMap;
+
+use crate::line::Kind;
+use crate::timestamp::{UnixMillis, UtcHour};
+
+/// The key of a landed object: `events/dt=2026-11-21/hour=09/<shard-id>-<first-sequence-number>.jsonl.bz2`.
+///
+/// It depends on nothing but the first record of a group, which is the same each time a batch is sent: a re-sent batch
+/// finds its object again.
+#[must_use]
+pub fn object_key(kind: Kind, hour: UtcHour, shard_id: &str, first_sequence_number: &str) -> String {
+    let prefix = prefix(kind);
+    format!("{prefix}/{}/{shard_id}-{first_sequence_number}.jsonl.bz2", hour.partition())
+}
+
+/// The first part of the keys of one kind, without a slash.
+#[must_use]
+pub const fn prefix(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Event => "events",
+        Kind::Rejected => "rejected",
+    }
+}
+
+/// What an object's S3 metadata (`x-amz-meta-…`) says of its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectMetadata {
+    /// Sequence number of the last Kinesis record in the object.
+    pub last_sequence_number: String,
+    /// Kinesis records that have at least one line in the object.
+    pub record_count: u64,
+    /// Lines in the object.
+    pub event_count: u64,
+    /// Bytes of the uncompressed lines.
+    pub uncompressed_bytes: u64,
+    /// SHA-256 of the uncompressed lines, as lower-case hexadecimal.
+    pub uncompressed_sha256: String,
+    /// The smallest time of receipt of its lines.
+    pub earliest_received_at: UnixMillis,
+    /// The largest time of receipt of its lines.
+    pub latest_received_at: UnixMillis,
+    /// bzip2's block size in units of 100,000 bytes, 1 to 9.
+    pub block_size: BlockSize,
+}
+
+/// A bzip2 block size, 1 to 9 in units of 100,000 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BlockSize(u8);
+
+impl BlockSize {
+    /// `None` outside 1 to 9.
+    #[must_use]
+    pub const fn new(units: u8) -> Option<Self> {
+        match units {
+            1..=9 => Some(Self(units)),
+            _ => None,
+        }
+    }
+
+    /// The smallest block that holds all of `bytes`, else the largest.
+    ///
+    /// A larger block would only cost memory and time: it compresses no better than one that the data fits in.
+    #[must_use]
+    pub fn fitting(bytes: usize) -> Self {
+        // bzip2 takes 19 bytes less than the nominal size into a block, and its run-length stage can grow data by a
+        // quarter; data that just misses makes a small second block, which is harmless.
+        let units = bytes.div_ceil(100_000).clamp(1, 9);
+        #[allow(clippy::cast_possible_truncation)]
+        Self(units as u8)
+    }
+
+    /// Another block size: the next, and after 9 again 1. The same lines then make other bytes and another `ETag`.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 % 9 + 1)
+    }
+
+    /// 1 to 9.
+    #[must_use]
+    pub const fn units(self) -> u8 {
+        self.0
+    }
+}
+
+mod name {
+    pub(super) const LAST_SEQUENCE_NUMBER: &str = "last-sequence-number";
+    pub(super) const RECORD_COUNT: &str = "record-count";
+    pub(super) const EVENT_COUNT: &str = "event-count";
+    pub(super) const UNCOMPRESSED_BYTES: &str = "uncompressed-bytes";
+    pub(super) const UNCOMPRESSED_SHA256: &str = "uncompressed-sha256";
+    pub(super) const EARLIEST_RECEIVED_AT: &str = "earliest-received-at";
+    pub(super) const LATEST_RECEIVED_AT: &str = "latest-received-at";
+    pub(super) const BLOCK_SIZE: &str = "bzip2-block-size";
+}
+
+/// A metadata entry that is missing or can't be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the object's metadata entry {0} is missing or malformed")]
+pub struct MetadataError(&'static str);
+
+impl ObjectMetadata {
+    /// As the entries of S3's user metadata, without the `x-amz-meta-` prefix.
+    #[must_use]
+    pub fn to_entries(&self) -> HashMap<String, String> {
+        [
+            (name::LAST_SEQUENCE_NUMBER, self.last_sequence_number.clone()),
+            (name::RECORD_COUNT, self.record_count.to_string()),
+            (name::EVENT_COUNT, self.event_count.to_string()),
+            (name::UNCOMPRESSED_BYTES, self.uncompressed_bytes.to_string()),
+            (name::UNCOMPRESSED_SHA256, self.uncompressed_sha256.clone()),
+            (name::EARLIEST_RECEIVED_AT, self.earliest_received_at.rfc3339()),
+            (name::LATEST_RECEIVED_AT, self.latest_received_at.rfc3339()),
+            (name::BLOCK_SIZE, self.block_size.units().to_string()),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+    }
+
+    /// The inverse of [`ObjectMetadata::to_entries`].
+    ///
+    /// # Errors
+    ///
+    /// The first entry that is missing or malformed.
+    pub fn from_entries(entries: &HashMap<String, String>) -> Result<Self, MetadataError> {
+        let text = |name| entries.get(name).ok_or(MetadataError(name));
+        let number = |name| text(name)?.parse::<u64>().map_err(|_| MetadataError(name));
+        let time = |name| UnixMillis::parse(text(name)?).ok_or(MetadataError(name));
+        Ok(Self {
+            last_sequence_number: text(name::LAST_SEQUENCE_NUMBER)?.clone(),
+            record_count: number(name::RECORD_COUNT)?,
+            event_count: number(name::EVENT_COUNT)?,
+            uncompressed_bytes: number(name::UNCOMPRESSED_BYTES)?,
+            uncompressed_sha256: text(name::UNCOMPRESSED_SHA256)?.clone(),
+            earliest_received_at: time(name::EARLIEST_RECEIVED_AT)?,
+            latest_received_at: time(name::LATEST_RECEIVED_AT)?,
+            block_size: block_size(entries).ok_or(MetadataError(name::BLOCK_SIZE))?,
+        })
+    }
+}
+
+/// The block size that an object's metadata names, whatever else is there.
+#[must_use]
+pub fn block_size(entries: &HashMap<String, String>) -> Option<BlockSize> {
+    entries.get(name::BLOCK_SIZE)?.parse().ok().and_then(BlockSize::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    #[test]
+    fn keys_are_hive_partitions() {
+        let hour = UnixMillis(1_795_253_528_006).hour();
+        assert_eq!(
+            object_key(
+                Kind::Event,
+                hour,
+                "shardId-000000000000",
+                "49590338271490256608559692538361571095921575989136588898"
+            ),
+            "events/dt=2026-11-21/hour=09/shardId-000000000000-49590338271490256608559692538361571095921575989136588898.jsonl.bz2"
+        );
+        assert!(object_key(Kind::Rejected, hour, "s", "1").starts_with("rejected/dt=2026-11-21/hour=09/s-1."));
+    }
+
+    #[rstest]
+    #[case(0, 1)]
+    #[case(40_000, 1)]
+    #[case(100_000, 1)]
+    #[case(100_001, 2)]
+    #[case(900_000, 9)]
+    #[case(6_000_000, 9)]
+    fn the_block_fits_the_data(#[case] bytes: usize, #[case] units: u8) {
+        assert_eq!(BlockSize::fitting(bytes).units(), units);
+    }
+
+    #[test]
+    fn block_sizes_go_round_and_always_change() {
+        let mut size = BlockSize::new(1).unwrap();
+        let mut seen = Vec::new();
+        for _ in 0..9 {
+            seen.push(size.units());
+            assert_ne!(size.next(), size);
+            size = size.next();
+        }
+        assert_eq!(seen, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(size.units(), 1);
+        assert!(BlockSize::new(0).is_none() && BlockSize::new(10).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn metadata_survives_its_entries(
+            record_count: u64, event_count: u64, uncompressed_bytes: u64, sha in "[0-9a-f]{64}", last in "[0-9]{1,128}",
+            earliest in 0i64..4_000_000_000_000, latest in 0i64..4_000_000_000_000, units in 1u8..=9,
+        ) {
+            let metadata = ObjectMetadata {
+                last_sequence_number: last,
+                record_count,
+                event_count,
+                uncompressed_bytes,
+                uncompressed_sha256: sha,
+                earliest_received_at: UnixMillis(earliest),
+                latest_received_at: UnixMillis(latest),
+                block_size: BlockSize::new(units).expect("in range"),
+            };
+            let mut entries = metadata.to_entries();
+            prop_assert_eq!(ObjectMetadata::from_entries(&entries), Ok(metadata));
+            for name in entries.keys().cloned().collect::<Vec<_>>() {
+                let value = entries.remove(&name).expect("the key is there");
+                prop_assert!(ObjectMetadata::from_entries(&entries).is_err());
+                entries.insert(name, value);
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Times as they stand in lines, metadata and object keys: UTC, milliseconds.
+
+use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+
+const RFC3339_MILLIS: &[BorrowedFormatItem<'static>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+
+/// Milliseconds since 1970-01-01T00:00:00Z.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UnixMillis(pub i64);
+
+/// The hour of a [`UnixMillis`] in UTC: the partition that an object lands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UtcHour {
+    hours_since_epoch: i64,
+}
+
+/// Years 0001 to 9999: what four digits hold.
+const MILLIS_RANGE: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
+
+impl UnixMillis {
+    /// From a Kinesis `approximateArrivalTimestamp`: seconds with a fraction.
+    #[must_use]
+    pub fn from_seconds(seconds: f64) -> Self {
+        // `as` saturates and takes NaN as 0, so that no record's timestamp can fail a batch.
+        #[allow(clippy::cast_possible_truncation)]
+        Self((seconds * 1000.0).round() as i64)
+    }
+
+    /// The hour that this time lies in.
+    #[must_use]
+    pub fn hour(self) -> UtcHour {
+        UtcHour { hours_since_epoch: self.clamped().div_euclid(3_600_000) }
+    }
+
+    /// `2026-11-21T09:00:00.123Z`. Times outside the years 1 to 9999 are shown as the nearest end.
+    #[must_use]
+    pub fn rfc3339(self) -> String {
+        self.date_time().format(RFC3339_MILLIS).unwrap_or_else(|_| String::from("1970-01-01T00:00:00.000Z"))
+    }
+
+    /// The inverse of [`UnixMillis::rfc3339`]; `None` for any other form.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let parsed = time::PrimitiveDateTime::parse(text, RFC3339_MILLIS).ok()?.assume_utc();
+        i64::try_from(parsed.unix_timestamp_nanos().div_euclid(1_000_000)).ok().map(Self)
+    }
+
+    fn clamped(self) -> i64 {
+        self.0.clamp(*MILLIS_RANGE.start(), *MILLIS_RANGE.end())
+    }
+
+    fn date_time(self) -> OffsetDateTime {
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.clamped()) * 1_000_000)
+            .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+    }
+}
+
+impl UtcHour {
+    /// `dt=2026-11-21/hour=09`: Hive's way of naming partitions, which Spark and Athena understand.
+    #[must_use]
+    pub fn partition(self) -> String {
+        let start = UnixMillis(self.hours_since_epoch * 3_600_000).date_time();
+        format!("dt={:04}-{:02}-{:02}/hour={:02}", start.year(), u8::from(start.month()), start.day(), start.hour())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn formats_and_partitions() {
+        let time = UnixMillis(1_795_253_528_006);
+        assert_eq!(time.rfc3339(), "2026-11-21T09:32:08.006Z");
+        assert_eq!(time.hour().partition(), "dt=2026-11-21/hour=09");
+    }
+
+    #[test]
+    fn an_hour_ends_before_its_last_millisecond_is_over() {
+        let last = UnixMillis(1_795_255_199_999);
+        assert_eq!(last.rfc3339(), "2026-11-21T09:59:59.999Z");
+        assert_eq!(last.hour().partition(), "dt=2026-11-21/hour=09");
+        assert_eq!(UnixMillis(last.0 + 1).hour().partition(), "dt=2026-11-21/hour=10");
+    }
+
+    #[test]
+    fn hostile_seconds_are_harmless() {
+        for seconds in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300, -1e300] {
+            let time = UnixMillis::from_seconds(seconds);
+            assert_eq!(time.rfc3339().len(), 24, "{seconds}");
+            assert_eq!(time.hour().partition().len(), 21, "{seconds}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn parse_inverts_rfc3339(millis in MILLIS_RANGE) {
+            prop_assert_eq!(UnixMillis::parse(&UnixMillis(millis).rfc3339()), Some(UnixMillis(millis)));
+        }
+
+        #[test]
+        fn parse_takes_any_text(text in ".{0,40}") {
+            let _parsed = UnixMillis::parse(&text);
+        }
+    }
+}
