@@ -1,0 +1,126 @@
+//! CMCD version 2 in event mode (CTA-5004-B): a report a line, each a structured-field dictionary (RFC 9651).
+//!
+//! A report becomes a JSON object with its members in the order sent. Integers, decimals and dates become numbers,
+//! booleans booleans, strings, tokens and display strings strings, byte sequences base64 strings, inner lists arrays.
+//! A value with parameters, such as the `0;v` of `bl=(0;v 0;a)`, becomes `{"value":0,"params":{"v":true}}`.
+
+use base64_simd::STANDARD as BASE64;
+use sfv::{BareItem, Dictionary, InnerList, Item, ListEntry, Parameters, Parser};
+use shared::json::write_string;
+
+/// One report as a JSON object.
+///
+/// # Errors
+///
+/// When the line is no structured-field dictionary; the error says where.
+pub fn report_to_json(line: &str) -> Result<String, sfv::Error> {
+    let dictionary: Dictionary = Parser::new(line).parse()?;
+    let mut out = Vec::with_capacity(line.len() * 2);
+    write_object(&mut out, dictionary.iter().map(|(key, entry)| (key.as_str(), entry)), write_entry);
+    // Everything written is ASCII punctuation or came from `str`s.
+    Ok(String::from_utf8(out).unwrap_or_default())
+}
+
+fn write_entry(out: &mut Vec<u8>, entry: &ListEntry) {
+    match entry {
+        ListEntry::Item(item) => write_item(out, item),
+        ListEntry::InnerList(list) => with_parameters(out, &list.params, |out| write_list(out, list)),
+    }
+}
+
+fn write_list(out: &mut Vec<u8>, list: &InnerList) {
+    out.push(b'[');
+    for (index, item) in list.items.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write_item(out, item);
+    }
+    out.push(b']');
+}
+
+fn write_item(out: &mut Vec<u8>, item: &Item) {
+    with_parameters(out, &item.params, |out| write_bare_item(out, &item.bare_item));
+}
+
+fn with_parameters(out: &mut Vec<u8>, parameters: &Parameters, write_value: impl FnOnce(&mut Vec<u8>)) {
+    if parameters.is_empty() {
+        return write_value(out);
+    }
+    out.extend_from_slice(b"{\"value\":");
+    write_value(out);
+    out.extend_from_slice(b",\"params\":");
+    write_object(out, parameters.iter().map(|(key, value)| (key.as_str(), value)), write_bare_item);
+    out.push(b'}');
+}
+
+fn write_object<'a, T: 'a>(
+    out: &mut Vec<u8>,
+    members: impl Iterator<Item = (&'a str, &'a T)>,
+    write_value: impl Fn(&mut Vec<u8>, &T),
+) {
+    out.push(b'{');
+    for (index, (key, value)) in members.enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write_string(out, key);
+        out.push(b':');
+        write_value(out, value);
+    }
+    out.push(b'}');
+}
+
+fn write_bare_item(out: &mut Vec<u8>, value: &BareItem) {
+    match value {
+        BareItem::Integer(number) => out.extend_from_slice(number.to_string().as_bytes()),
+        BareItem::Decimal(number) => out.extend_from_slice(number.to_string().as_bytes()),
+        BareItem::Date(date) => out.extend_from_slice(date.unix_seconds().to_string().as_bytes()),
+        BareItem::Boolean(boolean) => out.extend_from_slice(boolean.to_string().as_bytes()),
+        BareItem::String(text) => write_string(out, text.as_str()),
+        BareItem::Token(token) => write_string(out, token.as_str()),
+        BareItem::DisplayString(text) => write_string(out, text),
+        BareItem::ByteSequence(bytes) => write_string(out, &BASE64.encode_to_string(bytes)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    #[rstest]
+    #[case("e=t,sn=0,sid=\"8f\",su", json!({"e": "t", "sn": 0, "sid": "8f", "su": true}))]
+    #[case("bl=(0;v 12;a),pr=1.50", json!({"bl": [{"value": 0, "params": {"v": true}}, {"value": 12, "params": {"a": true}}], "pr": 1.5}))]
+    #[case("nor=(\"a\" \"b\")", json!({"nor": ["a", "b"]}))]
+    #[case("l=(1 2);x=y", json!({"l": {"value": [1, 2], "params": {"x": "y"}}}))]
+    #[case("url=\"http://h/\\\"q\\\\\"", json!({"url": "http://h/\"q\\"}))]
+    #[case("b=:aGk=:,d=@1795253752,s=%\"f%c3%bc\",n=?0", json!({"b": "aGk=", "d": 1_795_253_752, "s": "fü", "n": false}))]
+    #[case("a=1,a=2", json!({"a": 2}))]
+    #[case("com.example-custom=5", json!({"com.example-custom": 5}))]
+    fn reports_become_objects(#[case] line: &str, #[case] expected: Value) {
+        let json = report_to_json(line).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), expected);
+    }
+
+    #[rstest]
+    #[case("{\"e\":\"t\"}")]
+    #[case("e=t,")]
+    #[case("E=t")]
+    #[case("e=\"é\"")]
+    #[case("e=99999999999999999999")]
+    fn other_lines_are_errors(#[case] line: &str) {
+        assert!(report_to_json(line).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_becomes_json_or_an_error(line in "\\PC{0,80}|[a-z=;,()\"0-9 .?:@%]{0,60}") {
+            if let Ok(json) = report_to_json(&line) {
+                prop_assert!(serde_json::from_str::<Value>(&json)?.is_object());
+            }
+        }
+    }
+}

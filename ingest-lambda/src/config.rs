@@ -1,0 +1,74 @@
+//! What can be configured, read once at the start.
+
+use lambda_setup::environment::{self, EnvironmentError};
+use shared::limits;
+use shared::line::EventFormat;
+
+/// How much of a client's address is kept in the envelope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientIp {
+    /// None.
+    Off,
+    /// The network: 24 bits of an IPv4 address, 48 of an IPv6 address.
+    Truncated,
+    /// All.
+    Full,
+}
+
+/// The function's configuration. docs/CONFIGURATION.md says what each is for.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `STREAM_NAME`
+    pub stream_name: String,
+    /// `EVENT_FORMAT`
+    pub event_format: EventFormat,
+    /// `CLIENT_IP`
+    pub client_ip: ClientIp,
+    /// `PARTITION_KEY_FIELDS`
+    pub partition_key_fields: Vec<String>,
+    /// `ALLOWED_ORIGINS`; empty when any is allowed.
+    pub allowed_origins: Vec<String>,
+    /// `MAX_BODY_BYTES`
+    pub max_body_bytes: usize,
+    /// `MAX_RECORD_BYTES`
+    pub max_record_bytes: usize,
+}
+
+/// `xid` before `sid`: mux-embed sends its view id with every event, but its session id only when it changed; a session
+/// whose events had two keys would land out of order.
+const DEFAULT_PARTITION_KEY_FIELDS: &str = "session_id,sessionId,viewer_id,viewerId,xid,sid";
+
+/// Leaves room for an envelope and a partition key of the largest size.
+const SMALLEST_MAX_RECORD_BYTES: usize = 16 * 1024;
+
+impl Config {
+    /// # Errors
+    ///
+    /// When a variable is missing or malformed; the error names it.
+    pub fn from_environment() -> Result<Self, EnvironmentError> {
+        let origins = environment::list("ALLOWED_ORIGINS", "*")?;
+        Ok(Self {
+            stream_name: environment::required("STREAM_NAME")?,
+            event_format: environment::choice(
+                "EVENT_FORMAT",
+                &[("envelope", EventFormat::Envelope), ("raw", EventFormat::Raw)],
+            )?,
+            client_ip: environment::choice(
+                "CLIENT_IP",
+                &[("off", ClientIp::Off), ("truncated", ClientIp::Truncated), ("full", ClientIp::Full)],
+            )?,
+            partition_key_fields: environment::list("PARTITION_KEY_FIELDS", DEFAULT_PARTITION_KEY_FIELDS)?,
+            allowed_origins: if origins.iter().any(|origin| origin == "*") { Vec::new() } else { origins },
+            max_body_bytes: environment::number(
+                "MAX_BODY_BYTES",
+                limits::DEFAULT_MAX_BODY_BYTES,
+                1..=limits::LAMBDA_PAYLOAD_MAX_BYTES,
+            )?,
+            max_record_bytes: environment::number(
+                "MAX_RECORD_BYTES",
+                limits::DEFAULT_MAX_RECORD_BYTES,
+                SMALLEST_MAX_RECORD_BYTES..=limits::LARGEST_MAX_RECORD_BYTES,
+            )?,
+        })
+    }
+}

@@ -1,0 +1,313 @@
+//! The forms in which AWS hands an HTTP request to a function and takes the response back.
+//!
+//! One struct reads them all, because their members don't contradict each other: Lambda Function URL and API Gateway
+//! HTTP API (payload 2.0), API Gateway REST API (1.0), Application Load Balancer. The `lambda_http` crate was looked at
+//! and not taken: it tries the forms one after another on the same text, builds a URL and maps of all headers and query
+//! parameters that nobody here reads, and panics where it can't build a request.
+//!
+//! - <https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html>
+//! - <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html>
+//! - <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/lambda-functions.html>
+
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::ser::{SerializeMap, Serializer};
+use serde::{Deserialize, Serialize};
+
+/// An HTTP request, as far as ingest reads it.
+#[derive(Debug, Default)]
+pub struct Request {
+    pub method: String,
+    /// Without the stage that API Gateway puts before it.
+    pub path: String,
+    pub headers: Headers,
+    pub source_ip: Option<IpAddr>,
+    pub body: String,
+    pub body_is_base64: bool,
+    /// Whether the response's headers must be lists too (ALB with multi-value headers switched on).
+    pub multi_value_headers_only: bool,
+}
+
+/// The headers that ingest reads.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Headers {
+    pub content_type: Option<String>,
+    pub content_encoding: Option<String>,
+    pub origin: Option<String>,
+    pub user_agent: Option<String>,
+    pub forwarded_for: Option<String>,
+    pub requested_headers: Option<String>,
+}
+
+impl Headers {
+    fn wanted(&mut self, name: &str) -> Option<&mut Option<String>> {
+        let slots = [
+            ("content-type", &mut self.content_type),
+            ("content-encoding", &mut self.content_encoding),
+            ("origin", &mut self.origin),
+            ("user-agent", &mut self.user_agent),
+            ("x-forwarded-for", &mut self.forwarded_for),
+            ("access-control-request-headers", &mut self.requested_headers),
+        ];
+        slots.into_iter().find(|(wanted, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, slot)| slot)
+    }
+}
+
+impl<'de> Deserialize<'de> for Headers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct HeadersVisitor;
+
+        impl<'de> Visitor<'de> for HeadersVisitor {
+            type Value = Headers;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a map of headers")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Headers, A::Error> {
+                let mut headers = Headers::default();
+                while let Some(HeaderName(name)) = map.next_key()? {
+                    match headers.wanted(&name) {
+                        Some(slot) => *slot = map.next_value::<LastValue>()?.0,
+                        None => {
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                    }
+                }
+                Ok(headers)
+            }
+        }
+
+        deserializer.deserialize_map(HeadersVisitor)
+    }
+}
+
+#[derive(Deserialize)]
+struct HeaderName<'a>(#[serde(borrow)] std::borrow::Cow<'a, str>);
+
+/// A header's value, or the last of a list of values.
+struct LastValue(Option<String>);
+
+impl<'de> Deserialize<'de> for LastValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct LastValueVisitor;
+
+        impl<'de> Visitor<'de> for LastValueVisitor {
+            type Value = LastValue;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a header's value or list of values")
+            }
+
+            fn visit_unit<E>(self) -> Result<LastValue, E> {
+                Ok(LastValue(None))
+            }
+
+            fn visit_str<E>(self, value: &str) -> Result<LastValue, E> {
+                Ok(LastValue(Some(value.to_owned())))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<LastValue, A::Error> {
+                let mut last = None;
+                while let Some(value) = values.next_element()? {
+                    last = Some(value);
+                }
+                Ok(LastValue(last))
+            }
+        }
+
+        deserializer.deserialize_any(LastValueVisitor)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Payload {
+    raw_path: Option<String>,
+    path: Option<String>,
+    http_method: Option<String>,
+    headers: Option<Headers>,
+    multi_value_headers: Option<Headers>,
+    body: Option<String>,
+    is_base64_encoded: Option<bool>,
+    request_context: RequestContext,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RequestContext {
+    stage: Option<String>,
+    http: Option<HttpContext>,
+    identity: Option<Identity>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct HttpContext {
+    method: Option<String>,
+    source_ip: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Identity {
+    source_ip: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for Request {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+
+        let payload = Payload::deserialize(deserializer)?;
+        let context = payload.request_context;
+        let (http_method, http_ip) = context.http.map_or((None, None), |http| (http.method, http.source_ip));
+        let method =
+            http_method.or(payload.http_method).ok_or_else(|| D::Error::custom("an HTTP request has a method"))?;
+        let path = payload.raw_path.or(payload.path).ok_or_else(|| D::Error::custom("an HTTP request has a path"))?;
+        let multi_value_headers_only = payload.headers.is_none() && payload.multi_value_headers.is_some();
+        let headers = payload.headers.or(payload.multi_value_headers).unwrap_or_default();
+        let source_ip = http_ip
+            .or(context.identity.and_then(|identity| identity.source_ip))
+            .or_else(|| last_hop(headers.forwarded_for.as_deref()));
+        Ok(Self {
+            path: without_stage(path, context.stage.as_deref()),
+            source_ip: source_ip.and_then(|address| address.parse().ok()),
+            method,
+            headers,
+            body: payload.body.unwrap_or_default(),
+            body_is_base64: payload.is_base64_encoded.unwrap_or(false),
+            multi_value_headers_only,
+        })
+    }
+}
+
+/// The address that the load balancer itself saw: it appends it to whatever the client claimed.
+fn last_hop(forwarded_for: Option<&str>) -> Option<String> {
+    forwarded_for?.rsplit(',').next().map(|address| address.trim().to_owned())
+}
+
+fn without_stage(path: String, stage: Option<&str>) -> String {
+    let rest = stage.and_then(|stage| path.strip_prefix('/')?.strip_prefix(stage));
+    match rest {
+        Some(rest) if rest.starts_with('/') => rest.to_owned(),
+        _ => path,
+    }
+}
+
+/// An HTTP response in the form that all front doors take.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Response {
+    pub status_code: u16,
+    #[serde(serialize_with = "as_map", skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(&'static str, String)>,
+    #[serde(serialize_with = "as_map_of_lists", skip_serializing_if = "Vec::is_empty")]
+    pub multi_value_headers: Vec<(&'static str, String)>,
+    pub body: String,
+    pub is_base64_encoded: bool,
+}
+
+impl Response {
+    /// A response with its headers in the form that the front door of the request wants.
+    #[must_use]
+    pub fn new(status_code: u16, headers: Vec<(&'static str, String)>, body: String, as_lists: bool) -> Self {
+        let (headers, multi_value_headers) = if as_lists { (Vec::new(), headers) } else { (headers, Vec::new()) };
+        Self { status_code, headers, multi_value_headers, body, is_base64_encoded: false }
+    }
+}
+
+fn as_map<S: Serializer>(headers: &[(&'static str, String)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(headers.iter().map(|(name, value)| (name, value)))
+}
+
+fn as_map_of_lists<S: Serializer>(headers: &[(&'static str, String)], serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(Some(headers.len()))?;
+    for (name, value) in headers {
+        map.serialize_entry(name, &[value])?;
+    }
+    map.end()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    const FUNCTION_URL: &str = include_str!("../fixtures/function-url.json");
+    const HTTP_API: &str = include_str!("../fixtures/http-api.json");
+    const REST_API: &str = include_str!("../fixtures/rest-api.json");
+    const ALB: &str = include_str!("../fixtures/alb.json");
+    const ALB_MULTI_VALUE: &str = include_str!("../fixtures/alb-multi-value.json");
+
+    #[rstest]
+    #[case::function_url(FUNCTION_URL, "198.51.100.7")]
+    #[case::http_api(HTTP_API, "198.51.100.7")]
+    #[case::rest_api(REST_API, "198.51.100.7")]
+    #[case::alb(ALB, "198.51.100.7")]
+    #[case::alb_multi_value(ALB_MULTI_VALUE, "198.51.100.7")]
+    fn every_front_door_gives_the_same_request(#[case] payload: &str, #[case] source_ip: &str) {
+        let request: Request = serde_json::from_str(payload).unwrap();
+        assert_eq!(request.method, "POST");
+        assert_eq!(request.path, "/events");
+        assert_eq!(request.headers.content_type.as_deref(), Some("application/json"));
+        assert_eq!(request.headers.origin.as_deref(), Some("https://player.example"));
+        assert_eq!(request.headers.user_agent.as_deref(), Some("ExamplePlayer/1.0"));
+        assert_eq!(request.source_ip, Some(source_ip.parse().unwrap()));
+        let body = if request.body_is_base64 {
+            String::from_utf8(base64_simd::STANDARD.decode_to_vec(&request.body).unwrap()).unwrap()
+        } else {
+            request.body
+        };
+        assert_eq!(body, "{\"type\":\"play\"}");
+    }
+
+    #[test]
+    fn only_an_alb_with_lists_wants_lists_back() {
+        for (payload, lists) in
+            [(FUNCTION_URL, false), (HTTP_API, false), (REST_API, false), (ALB, false), (ALB_MULTI_VALUE, true)]
+        {
+            let request: Request = serde_json::from_str(payload).unwrap();
+            assert_eq!(request.multi_value_headers_only, lists);
+        }
+    }
+
+    #[test]
+    fn responses_carry_headers_in_the_form_asked_for() {
+        let headers = || vec![("content-type", String::from("application/json"))];
+        assert_eq!(
+            serde_json::to_value(Response::new(200, headers(), "{}".into(), false)).unwrap(),
+            json!({"statusCode": 200, "headers": {"content-type": "application/json"}, "body": "{}", "isBase64Encoded": false})
+        );
+        assert_eq!(
+            serde_json::to_value(Response::new(200, headers(), "{}".into(), true)).unwrap()["multiValueHeaders"],
+            json!({"content-type": ["application/json"]})
+        );
+    }
+
+    #[rstest]
+    #[case("/prod/events", Some("prod"), "/events")]
+    #[case("/production", Some("prod"), "/production")]
+    #[case("/events", Some("$default"), "/events")]
+    #[case("/events", None, "/events")]
+    fn the_stage_is_taken_off(#[case] path: &str, #[case] stage: Option<&str>, #[case] expected: &str) {
+        assert_eq!(without_stage(path.to_owned(), stage), expected);
+    }
+
+    #[test]
+    fn a_client_cannot_choose_its_address_behind_a_load_balancer() {
+        assert_eq!(last_hop(Some("10.0.0.1, 203.0.113.9")).as_deref(), Some("203.0.113.9"));
+    }
+
+    #[rstest]
+    #[case("{}")]
+    #[case("[]")]
+    #[case("{\"requestContext\":{}}")]
+    #[case("{\"requestContext\":{},\"httpMethod\":\"GET\"}")]
+    #[case("{\"Records\":[]}")]
+    fn what_is_no_http_request_is_an_error(#[case] payload: &str) {
+        assert!(serde_json::from_str::<Request>(payload).is_err());
+    }
+}

@@ -1,0 +1,417 @@
+//! One request, from what the front door hands over to the answer.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use lambda_runtime::{Context, tracing};
+use lambda_setup::deadline::Deadline;
+use shared::emf;
+use shared::limits::MAX_HEADER_BYTES;
+use shared::line::{Client, Envelope};
+use shared::metric::Metric;
+use shared::rejection::{Reason, Rejection};
+use shared::timestamp::UnixMillis;
+use uuid::Uuid;
+
+use crate::answer::{Answer, RejectedItem};
+use crate::config::{ClientIp, Config};
+use crate::content::{body_as_sent, body_form, decompress};
+use crate::front_door::{Headers, Request, Response};
+use crate::pack::{Packer, Record, RejectedBody};
+use crate::put::{PutReport, RecordStream, put_all};
+use crate::split::{Item, KeyFields, split};
+
+/// What it takes to answer after the last attempt to store.
+const ANSWER_TIME: Duration = Duration::from_millis(500);
+
+/// Answers requests, one at a time.
+pub struct Handler<S> {
+    config: Config,
+    key_fields: KeyFields,
+    stream: S,
+}
+
+/// The moment and name of a request: all that makes its lines differ from those of an equal one.
+struct Arrival<'a> {
+    at: UnixMillis,
+    request_id: &'a str,
+    deadline: Deadline,
+}
+
+/// What became of the items of a body.
+enum Verdict {
+    Event,
+    Rejected(Reason),
+}
+
+impl<S: RecordStream> Handler<S> {
+    pub fn new(config: Config, stream: S) -> Self {
+        let key_fields = KeyFields::new(&config.partition_key_fields);
+        Self { config, key_fields, stream }
+    }
+
+    /// # Errors
+    ///
+    /// Never: whatever a request holds, there is an answer to it.
+    pub async fn handle(&self, request: Request, context: Context) -> Result<Response, std::convert::Infallible> {
+        let arrival = Arrival {
+            at: lambda_setup::now(),
+            request_id: &context.request_id,
+            deadline: Deadline::before(context.deadline, ANSWER_TIME),
+        };
+        let (answer, report) = self.answer(&request, &arrival).await;
+        log(&answer, &report, &request, &arrival, &context.env_config.function_name);
+        Ok(answer.into_response(&request, &self.config.allowed_origins))
+    }
+
+    async fn answer(&self, request: &Request, arrival: &Arrival<'_>) -> (Answer, Storing) {
+        let (body, base64) = match body_as_sent(request) {
+            Ok(body) => (body, Ok(())),
+            Err(rejection) => (Cow::Borrowed(request.body.as_bytes()), Err(rejection)),
+        };
+        match route(request) {
+            Route::Health => (Answer::Healthy, Storing::default()),
+            Route::Preflight => (Answer::Preflight, Storing::default()),
+            Route::Nowhere(rejection) => self.refuse(request, arrival, &body, rejection).await,
+            Route::Events => match base64 {
+                Ok(()) => self.take_events(request, arrival, &body).await,
+                Err(rejection) => self.refuse(request, arrival, &body, rejection).await,
+            },
+        }
+    }
+
+    async fn take_events(&self, request: &Request, arrival: &Arrival<'_>, body: &[u8]) -> (Answer, Storing) {
+        let headers = &request.headers;
+        let decoded = decompress(body, headers.content_encoding.as_deref(), self.config.max_body_bytes)
+            .and_then(|decoded| Ok((body_form(headers.content_type.as_deref())?, decoded)));
+        let (form, decoded) = match decoded {
+            Ok(decoded) => decoded,
+            Err(rejection) => return self.refuse(request, arrival, body, rejection).await,
+        };
+        match split(&decoded, form, &self.key_fields) {
+            Ok(items) => self.store_items(request, arrival, items).await,
+            Err(rejection) => self.refuse(request, arrival, body, rejection).await,
+        }
+    }
+
+    async fn store_items(&self, request: &Request, arrival: &Arrival<'_>, items: Vec<Item<'_>>) -> (Answer, Storing) {
+        let envelope = self.envelope(request, arrival);
+        let mut packer = self.packer(&envelope, arrival);
+        let mut first_rejection = None;
+        let mut reject = |packer: &mut Packer<_>, index, rejection: Rejection, body: &[u8]| {
+            let reason = rejection.reason;
+            packer.rejected(
+                index,
+                RejectedBody { rejection: &rejection, content_type: None, content_encoding: None, body },
+            );
+            first_rejection.get_or_insert(rejection);
+            Verdict::Rejected(reason)
+        };
+        let mut verdicts = Vec::with_capacity(items.len());
+        for (index, item) in items.into_iter().enumerate() {
+            verdicts.push(match item {
+                Item::Rejected { rejection, body } => reject(&mut packer, index, rejection, body),
+                Item::Event(event) => match packer.event(index, &event) {
+                    Ok(()) => Verdict::Event,
+                    Err(rejection) => reject(&mut packer, index, rejection, event.json.as_bytes()),
+                },
+            });
+        }
+        let storing = self.store(packer.into_records(), arrival).await;
+        (conclude(&verdicts, &storing, first_rejection), storing)
+    }
+
+    /// Puts what the request brought on the stream as one rejected body. With nothing brought there is nothing to keep,
+    /// unless the body should have been there.
+    async fn refuse(
+        &self,
+        request: &Request,
+        arrival: &Arrival<'_>,
+        body: &[u8],
+        rejection: Rejection,
+    ) -> (Answer, Storing) {
+        let expects_body = !matches!(rejection.reason, Reason::MethodNotAllowed | Reason::UnknownPath);
+        if body.is_empty() && !expects_body {
+            return (Answer::Refused(rejection), Storing::default());
+        }
+        let envelope = self.envelope(request, arrival);
+        let mut packer = self.packer(&envelope, arrival);
+        let rejected = RejectedBody {
+            rejection: &rejection,
+            content_type: request.headers.content_type.as_deref().map(bounded),
+            content_encoding: request.headers.content_encoding.as_deref().map(bounded),
+            body,
+        };
+        packer.rejected(0, rejected);
+        let storing = self.store(packer.into_records(), arrival).await;
+        if storing.not_stored().is_empty() {
+            (Answer::Refused(rejection), storing)
+        } else {
+            (Answer::NotStored { accepted: 0, not_stored: vec![0], rejected: Vec::new() }, storing)
+        }
+    }
+
+    fn envelope(&self, request: &Request, arrival: &Arrival<'_>) -> Envelope {
+        Envelope::new(arrival.at, arrival.request_id, &client(request, self.config.client_ip))
+    }
+
+    fn packer<'a>(&self, envelope: &'a Envelope, arrival: &Arrival<'a>) -> Packer<'a, impl FnMut() -> Uuid + use<S>> {
+        Packer::new(self.config.max_record_bytes, self.config.event_format, envelope, arrival.request_id, Uuid::now_v7)
+    }
+
+    async fn store(&self, records: Vec<Record>, arrival: &Arrival<'_>) -> Storing {
+        let report = put_all(&self.stream, &records, arrival.deadline, rand::random::<f64>).await;
+        Storing { records, report }
+    }
+}
+
+/// The records of a request and what became of them.
+#[derive(Default)]
+struct Storing {
+    records: Vec<Record>,
+    report: PutReport,
+}
+
+impl Storing {
+    /// The indexes of items of which a line is missing on the stream, in order, each once.
+    fn not_stored(&self) -> Vec<usize> {
+        let missing = self.records.iter().zip(&self.report.stored).filter(|(_, stored)| !**stored);
+        let mut indexes: Vec<usize> = missing.flat_map(|(record, _)| record.items.iter().copied()).collect();
+        indexes.sort_unstable();
+        indexes.dedup();
+        indexes
+    }
+}
+
+fn conclude(verdicts: &[Verdict], storing: &Storing, first: Option<Rejection>) -> Answer {
+    let not_stored = storing.not_stored();
+    let (mut accepted, mut rejected) = (0, Vec::new());
+    for (index, verdict) in verdicts.iter().enumerate() {
+        if not_stored.binary_search(&index).is_ok() {
+            continue;
+        }
+        match verdict {
+            Verdict::Event => accepted += 1,
+            Verdict::Rejected(reason) => rejected.push(RejectedItem { index, reason: *reason }),
+        }
+    }
+    if not_stored.is_empty() {
+        Answer::Stored { accepted, rejected, first }
+    } else {
+        Answer::NotStored { accepted, not_stored, rejected }
+    }
+}
+
+enum Route {
+    Health,
+    Preflight,
+    Events,
+    Nowhere(Rejection),
+}
+
+fn route(request: &Request) -> Route {
+    let path = request.path.trim_end_matches('/');
+    let takes_events = path == "/events" || path.starts_with("/events/");
+    match (request.method.as_str(), path) {
+        ("GET" | "HEAD", "/health") => Route::Health,
+        ("OPTIONS", _) => Route::Preflight,
+        ("POST", _) if takes_events => Route::Events,
+        (method, "/health") => Route::Nowhere(Rejection::new(
+            Reason::MethodNotAllowed,
+            format!("/health takes GET, not {method}; send events with POST /events"),
+        )),
+        (method, _) if takes_events => {
+            Route::Nowhere(Rejection::new(Reason::MethodNotAllowed, format!("events are sent with POST, not {method}")))
+        }
+        (_, _) => Route::Nowhere(Rejection::new(
+            Reason::UnknownPath,
+            "there is nothing at this path; send events with POST /events",
+        )),
+    }
+}
+
+fn client(request: &Request, client_ip: ClientIp) -> Client {
+    let Headers { user_agent, .. } = &request.headers;
+    let ip = match client_ip {
+        ClientIp::Off => None,
+        ClientIp::Truncated => request.source_ip.map(truncated),
+        ClientIp::Full => request.source_ip,
+    };
+    Client { user_agent: user_agent.as_deref().map(|agent| bounded(agent).to_owned()), ip: ip.map(|ip| ip.to_string()) }
+}
+
+/// 24 bits of an IPv4 address, 48 of an IPv6 address: a network, not a household.
+fn truncated(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => IpAddr::V4((u32::from(address) & 0xffff_ff00).into()),
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) & (u128::MAX << 80)).into()),
+    }
+}
+
+fn bounded(header: &str) -> &str {
+    &header[..header.floor_char_boundary(MAX_HEADER_BYTES)]
+}
+
+/// One line a request with its numbers, and one more when something was not stored. No content, no address.
+fn log(answer: &Answer, storing: &Storing, request: &Request, arrival: &Arrival<'_>, function_name: &str) {
+    let (accepted, rejected, not_stored) = match answer {
+        Answer::Healthy | Answer::Preflight => return,
+        Answer::Refused(_) => (0, usize::from(!storing.records.is_empty()), 0),
+        Answer::Stored { accepted, rejected, .. } => (*accepted, rejected.len(), 0),
+        Answer::NotStored { accepted, rejected, not_stored } => (*accepted, rejected.len(), not_stored.len()),
+    };
+    if not_stored > 0 {
+        let reason = storing.report.last_error.as_deref().unwrap_or("unknown");
+        tracing::error!(request_id = arrival.request_id, not_stored, reason, "events not stored; the client was told");
+    }
+    let values = [
+        (Metric::AcceptedEvents, accepted as u64),
+        (Metric::RejectedInputs, rejected as u64),
+        (Metric::NotStoredEvents, not_stored as u64),
+        (Metric::PutRecords, storing.records.len() as u64),
+        (Metric::RetriedEntries, storing.report.retried_entries),
+        (Metric::RequestBytes, request.body.len() as u64),
+    ];
+    println!("{}", emf::line(arrival.at, function_name, &values, &[("request_id", arrival.request_id)]));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::put::{EntryOutcome, PutError};
+    use rstest::rstest;
+    use serde_json::{Value, json};
+    use shared::line::EventFormat;
+    use std::cell::RefCell;
+
+    /// Keeps what it takes; refuses records whose key is in `full`.
+    #[derive(Default)]
+    struct MemoryStream {
+        records: RefCell<Vec<Record>>,
+        full: Vec<&'static str>,
+    }
+
+    impl RecordStream for &MemoryStream {
+        async fn put(&self, records: &[&Record]) -> Result<Vec<EntryOutcome>, PutError> {
+            let outcome = |record: &&Record| {
+                if self.full.contains(&record.partition_key.as_str()) {
+                    return EntryOutcome::Failed("ProvisionedThroughputExceededException".into());
+                }
+                self.records.borrow_mut().push((*record).clone());
+                EntryOutcome::Stored
+            };
+            Ok(records.iter().map(outcome).collect())
+        }
+    }
+
+    impl MemoryStream {
+        fn lines(&self) -> Vec<Value> {
+            let records = self.records.borrow();
+            let lines = records.iter().flat_map(|record| record.data.split_inclusive(|byte| *byte == b'\n'));
+            lines.map(|line| serde_json::from_slice(line).unwrap()).collect()
+        }
+    }
+
+    fn config() -> Config {
+        Config {
+            stream_name: "s".into(),
+            event_format: EventFormat::Envelope,
+            client_ip: ClientIp::Off,
+            partition_key_fields: vec!["sid".into()],
+            allowed_origins: Vec::new(),
+            max_body_bytes: 1000,
+            max_record_bytes: 2000,
+        }
+    }
+
+    fn context(milliseconds: u64) -> Context {
+        let mut context = Context::default();
+        context.request_id = "req-1".into();
+        context.deadline = u64::try_from(lambda_setup::now().0).unwrap() + milliseconds;
+        context
+    }
+
+    async fn handle(stream: &MemoryStream, request: Request) -> (u16, Value) {
+        let response = Handler::new(config(), stream).handle(request, context(700)).await.unwrap();
+        (response.status_code, serde_json::from_str(&response.body).unwrap_or(Value::Null))
+    }
+
+    fn post(body: &str) -> Request {
+        Request { method: "POST".into(), path: "/events".into(), body: body.into(), ..Request::default() }
+    }
+
+    #[tokio::test]
+    async fn good_events_land_beside_bad_ones() {
+        let stream = MemoryStream::default();
+        let (status, body) = handle(&stream, post("[{\"id\":\"a\"},1,{\"id\":\"b\"},null,{\"id\":\"c\"}]")).await;
+        assert_eq!(status, 200);
+        let bad = |index| json!({"index": index, "reason": "not_an_object"});
+        assert_eq!(body, json!({"accepted": 3, "rejected": [bad(1), bad(3)]}));
+        let ids: Vec<_> =
+            stream.lines().iter().filter(|line| !line["event"].is_null()).map(|line| line["id"].clone()).collect();
+        assert_eq!(ids, ["a", "b", "c"]);
+        let kept: Vec<_> = stream
+            .lines()
+            .iter()
+            .filter_map(|line| Some(line["rejected"]["body_base64"].as_str()?.to_owned()))
+            .collect();
+        assert_eq!(kept, ["MQ==", "bnVsbA=="]);
+    }
+
+    #[rstest]
+    #[case::truncated(post("{\"a\":"), 400, "invalid_json")]
+    #[case::empty(post(""), 400, "no_events")]
+    #[case::too_large(post(&format!("{{\"a\":\"{}\"}}", "x".repeat(1000))), 413, "body_too_large")]
+    #[case::put(Request { method: "PUT".into(), ..post("{}") }, 405, "method_not_allowed")]
+    #[case::elsewhere(Request { path: "/eventsx".into(), ..post("{}") }, 404, "unknown_path")]
+    #[case::not_base64(Request { body_is_base64: true, ..post("!!") }, 400, "invalid_base64")]
+    #[tokio::test]
+    async fn refused_bodies_are_kept_whole(#[case] request: Request, #[case] status: u16, #[case] code: &str) {
+        let stream = MemoryStream::default();
+        let body = request.body.clone();
+        let (answered, answer) = handle(&stream, request).await;
+        assert_eq!((answered, answer["error"]["code"].as_str()), (status, Some(code)));
+        let rejected = &stream.lines()[0]["rejected"];
+        assert_eq!(rejected["reason"], code);
+        let kept = base64_simd::STANDARD.decode_to_vec(rejected["body_base64"].as_str().unwrap()).unwrap();
+        assert_eq!(kept, body.as_bytes());
+    }
+
+    #[tokio::test]
+    async fn requests_that_bring_nothing_leave_nothing() {
+        let stream = MemoryStream::default();
+        let get = |path: &str| Request { method: "GET".into(), path: path.into(), ..Request::default() };
+        assert_eq!(handle(&stream, get("/health")).await, (200, json!({"status": "ok"})));
+        assert_eq!(handle(&stream, get("/events")).await.0, 405);
+        assert_eq!(handle(&stream, get("/")).await.0, 404);
+        assert_eq!(handle(&stream, Request { method: "OPTIONS".into(), ..get("/events") }).await.0, 204);
+        assert!(stream.records.borrow().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_kinesis_does_not_take_is_named_and_the_rest_is_accepted() {
+        let stream = MemoryStream { full: vec!["full"], ..MemoryStream::default() };
+        let (status, body) = handle(&stream, post("[{\"sid\":\"x\"},{\"sid\":\"full\"},2,{\"sid\":\"full\"}]")).await;
+        assert_eq!(status, 503);
+        assert_eq!((&body["accepted"], &body["not_stored"]), (&json!(1), &json!([1, 3])));
+        assert_eq!(body["rejected"], json!([{"index": 2, "reason": "not_an_object"}]));
+    }
+
+    #[tokio::test]
+    async fn a_rejection_that_is_not_stored_is_not_answered_as_kept() {
+        let stream = MemoryStream { full: vec!["req-1"], ..MemoryStream::default() };
+        let (status, body) = handle(&stream, post("nonsense")).await;
+        assert_eq!((status, &body["not_stored"]), (503, &json!([0])));
+    }
+
+    #[rstest]
+    #[case(ClientIp::Off, "203.0.113.77", None)]
+    #[case(ClientIp::Truncated, "203.0.113.77", Some("203.0.113.0"))]
+    #[case(ClientIp::Truncated, "2001:db8:1:2:3::4", Some("2001:db8:1::"))]
+    #[case(ClientIp::Full, "203.0.113.77", Some("203.0.113.77"))]
+    fn addresses_are_kept_as_configured(#[case] mode: ClientIp, #[case] ip: &str, #[case] kept: Option<&str>) {
+        let request = Request { source_ip: Some(ip.parse().unwrap()), ..Request::default() };
+        assert_eq!(client(&request, mode).ip.as_deref(), kept);
+    }
+}

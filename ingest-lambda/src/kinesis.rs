@@ -1,0 +1,70 @@
+//! The stream behind the AWS SDK: the only file here that knows it.
+
+use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_kinesis::operation::put_records::PutRecordsError;
+use aws_sdk_kinesis::primitives::Blob;
+use aws_sdk_kinesis::types::{PutRecordsRequestEntry, PutRecordsResultEntry};
+use lambda_setup::SdkConfig;
+
+use crate::pack::Record;
+use crate::put::{EntryOutcome, PutError, RecordStream};
+
+/// A Kinesis data stream.
+pub struct KinesisStream {
+    client: Client,
+    name: String,
+}
+
+impl KinesisStream {
+    #[must_use]
+    pub fn new(config: &SdkConfig, name: String) -> Self {
+        Self { client: Client::new(config), name }
+    }
+}
+
+impl RecordStream for KinesisStream {
+    async fn put(&self, records: &[&Record]) -> Result<Vec<EntryOutcome>, PutError> {
+        let entries = records.iter().map(|record| entry(record)).collect::<Result<Vec<_>, _>>();
+        let entries = entries.map_err(|error| PutError::Permanent(error.into()))?;
+        let call = self.client.put_records().stream_name(&self.name).set_records(Some(entries));
+        let answer = call.send().await.map_err(classify)?;
+        if answer.records().len() != records.len() {
+            let message = format!("{} outcomes for {} records", answer.records().len(), records.len());
+            return Err(PutError::Transient(message.into()));
+        }
+        Ok(answer.records().iter().map(outcome).collect())
+    }
+}
+
+fn entry(record: &Record) -> Result<PutRecordsRequestEntry, aws_sdk_kinesis::error::BuildError> {
+    PutRecordsRequestEntry::builder()
+        .partition_key(&record.partition_key)
+        .data(Blob::new(record.data.as_slice()))
+        .build()
+}
+
+fn outcome(entry: &PutRecordsResultEntry) -> EntryOutcome {
+    match entry.error_code() {
+        None => EntryOutcome::Stored,
+        Some(code) => EntryOutcome::Failed(code.to_owned()),
+    }
+}
+
+/// Errors that say what is wrong with the call or its sender stay wrong; all others may pass.
+fn classify(error: SdkError<PutRecordsError>) -> PutError {
+    const PERMANENT: [&str; 8] = [
+        "ResourceNotFoundException",
+        "InvalidArgumentException",
+        "ValidationException",
+        "AccessDeniedException",
+        "UnrecognizedClientException",
+        "KMSAccessDeniedException",
+        "KMSDisabledException",
+        "KMSNotFoundException",
+    ];
+    let permanent =
+        error.code().is_some_and(|code| PERMANENT.contains(&code)) || matches!(error, SdkError::ConstructionFailure(_));
+    let error = DisplayErrorContext(error).to_string();
+    if permanent { PutError::Permanent(error.into()) } else { PutError::Transient(error.into()) }
+}

@@ -1,0 +1,263 @@
+//! Puts records on the stream: in calls within Kinesis's limits, failed entries again, until all are stored or the time
+//! is up. What became of each record is known at the end.
+
+use std::future::Future;
+use std::time::Duration;
+
+use lambda_setup::deadline::{Deadline, backoff_ceiling};
+use shared::limits::{PUT_RECORDS_MAX_BYTES, PUT_RECORDS_MAX_RECORDS};
+
+use crate::pack::Record;
+
+/// A stream that takes records.
+pub trait RecordStream {
+    /// Puts records within the limits of one call. On success there is one outcome a record, in order.
+    fn put(&self, records: &[&Record]) -> impl Future<Output = Result<Vec<EntryOutcome>, PutError>>;
+}
+
+/// What became of one record of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EntryOutcome {
+    Stored,
+    /// With Kinesis's error code; another try may succeed.
+    Failed(String),
+}
+
+/// A call that stored nothing, as far as is known.
+#[derive(Debug, thiserror::Error)]
+pub enum PutError {
+    /// Another try may succeed: throttled, a fault of the service, or no answer. Without an answer the records may be
+    /// on the stream all the same; trying again may then double them, under the same ids.
+    #[error("the call failed: {0}")]
+    Transient(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// No try can succeed: no such stream, no permission, a malformed call.
+    #[error("Kinesis refused the call: {0}")]
+    Permanent(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What became of all records.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct PutReport {
+    /// One a record, in order.
+    pub stored: Vec<bool>,
+    /// Entries that failed and were tried again.
+    pub retried_entries: u64,
+    /// The last error of those that are not stored.
+    pub last_error: Option<String>,
+}
+
+/// The longest that one call may take. Kinesis answers in some 10 ms; a call that hangs must leave time for another.
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+const BACKOFF_BASE: Duration = Duration::from_millis(25);
+const BACKOFF_CAP: Duration = Duration::from_secs(1);
+
+/// Puts all records, with retries until the deadline. `jitter` gives numbers from 0 to 1.
+pub async fn put_all(
+    stream: &impl RecordStream,
+    records: &[Record],
+    deadline: Deadline,
+    mut jitter: impl FnMut() -> f64,
+) -> PutReport {
+    let mut report = PutReport { stored: vec![false; records.len()], ..PutReport::default() };
+    let mut pending: Vec<usize> = (0..records.len()).collect();
+    for retry in 0.. {
+        let permanent = put_once(stream, records, &pending, deadline, &mut report).await;
+        pending.retain(|&index| !report.stored[index]);
+        let wait = backoff_ceiling(retry, BACKOFF_BASE, BACKOFF_CAP).mul_f64(jitter());
+        if pending.is_empty() || permanent || deadline.sleep(wait).await.is_err() {
+            break;
+        }
+        report.retried_entries += pending.len() as u64;
+    }
+    report
+}
+
+/// Tries each pending record once; whether an error says that more tries are in vain.
+async fn put_once(
+    stream: &impl RecordStream,
+    records: &[Record],
+    pending: &[usize],
+    deadline: Deadline,
+    report: &mut PutReport,
+) -> bool {
+    for call in calls(records, pending) {
+        let entries: Vec<&Record> = call.iter().map(|&index| &records[index]).collect();
+        match deadline.bound(CALL_TIMEOUT, stream.put(&entries)).await {
+            Ok(Ok(outcomes)) => {
+                for (&index, outcome) in call.iter().zip(outcomes) {
+                    match outcome {
+                        EntryOutcome::Stored => report.stored[index] = true,
+                        EntryOutcome::Failed(code) => report.last_error = Some(code),
+                    }
+                }
+            }
+            Ok(Err(error)) => {
+                report.last_error = Some(error.to_string());
+                if matches!(error, PutError::Permanent(_)) {
+                    return true;
+                }
+            }
+            Err(no_answer) => report.last_error = Some(format!("Kinesis did not answer: {no_answer}")),
+        }
+    }
+    false
+}
+
+/// Cuts the pending records into calls within Kinesis's limits, in order.
+fn calls<'p>(records: &[Record], pending: &'p [usize]) -> Vec<&'p [usize]> {
+    let mut calls = Vec::new();
+    let (mut start, mut bytes) = (0, 0);
+    for (position, &index) in pending.iter().enumerate() {
+        let size = records[index].size();
+        if position - start == PUT_RECORDS_MAX_RECORDS || bytes + size > PUT_RECORDS_MAX_BYTES && position > start {
+            calls.push(&pending[start..position]);
+            (start, bytes) = (position, 0);
+        }
+        bytes += size;
+    }
+    if start < pending.len() {
+        calls.push(&pending[start..]);
+    }
+    calls
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::cell::RefCell;
+    use std::collections::VecDeque;
+
+    /// A stream in memory that keeps what it stored and fails as its script says; with the script over, it stores.
+    #[derive(Default)]
+    struct ScriptedStream {
+        script: RefCell<VecDeque<Fault>>,
+        stored: RefCell<Vec<String>>,
+        call_sizes: RefCell<Vec<usize>>,
+    }
+
+    #[derive(Debug, Clone)]
+    enum Fault {
+        /// Fails the entries whose position is a multiple of this.
+        Entries(usize),
+        Transient,
+        Permanent,
+        Hangs,
+    }
+
+    impl RecordStream for ScriptedStream {
+        async fn put(&self, records: &[&Record]) -> Result<Vec<EntryOutcome>, PutError> {
+            self.call_sizes.borrow_mut().push(records.len());
+            let fault = self.script.borrow_mut().pop_front();
+            let fails = |position: usize| matches!(fault, Some(Fault::Entries(nth)) if position % nth == 0);
+            match fault {
+                Some(Fault::Transient) => return Err(PutError::Transient("throttled".into())),
+                Some(Fault::Permanent) => return Err(PutError::Permanent("no such stream".into())),
+                Some(Fault::Hangs) => std::future::pending().await,
+                Some(Fault::Entries(_)) | None => {}
+            }
+            let outcome = |(position, record): (usize, &&Record)| {
+                if fails(position) {
+                    return EntryOutcome::Failed("ProvisionedThroughputExceededException".into());
+                }
+                self.stored.borrow_mut().push(record.partition_key.clone());
+                EntryOutcome::Stored
+            };
+            Ok(records.iter().enumerate().map(outcome).collect())
+        }
+    }
+
+    fn scripted(script: impl IntoIterator<Item = Fault>) -> ScriptedStream {
+        ScriptedStream { script: RefCell::new(script.into_iter().collect()), ..ScriptedStream::default() }
+    }
+
+    fn records(count: usize) -> Vec<Record> {
+        (0..count).map(|key| Record { partition_key: key.to_string(), data: vec![0; 10], items: vec![key] }).collect()
+    }
+
+    fn sorted_keys(stream: &ScriptedStream) -> Vec<usize> {
+        let mut keys: Vec<usize> = stream.stored.borrow().iter().map(|key| key.parse().unwrap()).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    const TEN_SECONDS: Duration = Duration::from_secs(10);
+
+    #[tokio::test(start_paused = true)]
+    async fn failed_entries_alone_are_tried_again() {
+        let stream = scripted([Fault::Entries(3), Fault::Entries(2)]);
+        let report = put_all(&stream, &records(7), Deadline::after(TEN_SECONDS), || 0.5).await;
+        assert_eq!(report.stored, [true; 7]);
+        assert_eq!(*stream.call_sizes.borrow(), [7, 3, 2]);
+        assert_eq!(report.retried_entries, 5);
+        assert_eq!(sorted_keys(&stream), (0..7).collect::<Vec<_>>());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn six_hundred_records_are_two_calls() {
+        let stream = ScriptedStream::default();
+        let report = put_all(&stream, &records(600), Deadline::after(TEN_SECONDS), || 0.5).await;
+        assert_eq!(report.stored, [true; 600]);
+        assert_eq!(*stream.call_sizes.borrow(), [500, 100]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn throttled_to_the_end_it_stops_before_the_deadline_and_says_what_is_missing() {
+        let stream = scripted(std::iter::repeat_n(Fault::Entries(2), 10_000));
+        let deadline = Deadline::after(TEN_SECONDS);
+        let report = put_all(&stream, &records(2), deadline, || 0.5).await;
+        assert_eq!(report.stored, [false, true]);
+        assert_eq!(report.last_error.as_deref(), Some("ProvisionedThroughputExceededException"));
+        assert!(!deadline.is_over());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_hangs_leaves_time_for_another() {
+        let stream = scripted([Fault::Hangs, Fault::Transient]);
+        let report = put_all(&stream, &records(1), Deadline::after(TEN_SECONDS), || 0.5).await;
+        assert_eq!(report.stored, [true]);
+        assert_eq!(stream.call_sizes.borrow().len(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_permanent_error_is_not_tried_again() {
+        let stream = scripted([Fault::Permanent]);
+        let report = put_all(&stream, &records(3), Deadline::after(TEN_SECONDS), || 0.5).await;
+        assert_eq!(report.stored, [false; 3]);
+        assert_eq!(stream.call_sizes.borrow().len(), 1);
+        assert!(report.last_error.unwrap().contains("no such stream"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_time_nothing_hangs() {
+        let stream = scripted([Fault::Hangs]);
+        let report = put_all(&stream, &records(1), Deadline::after(Duration::ZERO), || 0.0).await;
+        assert_eq!(report.stored, [false]);
+    }
+
+    #[test]
+    fn calls_stand_on_the_byte_limit_and_one_past_it() {
+        let sized = |bytes: usize| Record { partition_key: "k".into(), data: vec![0; bytes - 1], items: Vec::new() };
+        let half = PUT_RECORDS_MAX_BYTES / 2;
+        assert_eq!(calls(&[sized(half), sized(half)], &[0, 1]), [&[0, 1]]);
+        assert_eq!(calls(&[sized(half), sized(half + 1)], &[0, 1]), [&[0], &[1]]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_pending_record_is_in_exactly_one_call(
+            sizes in prop::collection::vec(1usize..2_000_000, 0..30), many in 0usize..1200,
+        ) {
+            let mut all: Vec<Record> = sizes.iter()
+                .map(|size| Record { partition_key: String::new(), data: vec![0; *size], items: Vec::new() }).collect();
+            all.extend(records(many));
+            let pending: Vec<usize> = (0..all.len()).collect();
+            let calls = calls(&all, &pending);
+            prop_assert_eq!(calls.concat(), pending.clone());
+            for call in calls {
+                prop_assert!(!call.is_empty() && call.len() <= PUT_RECORDS_MAX_RECORDS);
+                prop_assert!(call.iter().map(|&index| all[index].size()).sum::<usize>() <= PUT_RECORDS_MAX_BYTES);
+            }
+        }
+    }
+}

@@ -1,0 +1,446 @@
+//! From a body's bytes to its events: slices of the body wherever possible, and never a tree of values.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use shared::json::{fold_line_breaks, for_each_member, is_deeper_than};
+use shared::limits::{MAX_EVENT_DEPTH, MAX_EVENT_ID_BYTES, MAX_EVENTS_PER_REQUEST, PARTITION_KEY_MAX_CHARS};
+use shared::rejection::{Reason, Rejection};
+
+use crate::cmcd::report_to_json;
+use crate::content::BodyForm;
+
+/// One piece of a body; its place in the body's order is its index in answers.
+#[derive(Debug, PartialEq)]
+pub enum Item<'a> {
+    Event(Event<'a>),
+    Rejected { rejection: Rejection, body: &'a [u8] },
+}
+
+/// An event, ready to be put into a line.
+#[derive(Debug, PartialEq)]
+pub struct Event<'a> {
+    /// A JSON object without line breaks.
+    pub json: Cow<'a, str>,
+    /// The client's `id` as a JSON string literal.
+    pub id: Option<String>,
+    /// The value of the first of the configured fields that the event has.
+    pub partition_key: Option<String>,
+}
+
+/// The members whose value may be an event's partition key, best first, as JSON string literals.
+#[derive(Debug, Clone)]
+pub struct KeyFields(Vec<String>);
+
+impl KeyFields {
+    #[must_use]
+    pub fn new(names: &[String]) -> Self {
+        Self(names.iter().map(|name| serde_json::Value::from(name.as_str()).to_string()).collect())
+    }
+}
+
+/// Takes a body apart. There is at least one item in the result.
+///
+/// # Errors
+///
+/// When the body as a whole can't be taken apart: nothing of it is an event then.
+pub fn split<'a>(body: &'a [u8], form: BodyForm, key_fields: &KeyFields) -> Result<Vec<Item<'a>>, Rejection> {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let items = match form {
+        BodyForm::Json => split_json(body, key_fields)?,
+        BodyForm::JsonLines => split_lines(body, |line| event_from_json(line, key_fields))?,
+        BodyForm::Cmcd => split_lines(body, |line| event_from_cmcd(line, key_fields))?,
+    };
+    if items.is_empty() {
+        return Err(Rejection::new(Reason::NoEvents, "there is no event in the body"));
+    }
+    Ok(items)
+}
+
+fn split_json<'a>(body: &'a [u8], key_fields: &KeyFields) -> Result<Vec<Item<'a>>, Rejection> {
+    let whole = match std::str::from_utf8(body) {
+        Ok(text) if text.trim_ascii().is_empty() => return Ok(Vec::new()),
+        Ok(text) => split_one_value(text.trim_ascii(), key_fields),
+        Err(error) => Err(invalid_utf8(error)),
+    };
+    match whole {
+        // Not one JSON value. Senders of text/plain and application/json can't say that they send a value a line.
+        Err(Rejection { reason: Reason::InvalidJson | Reason::InvalidUtf8, .. }) if has_event_line(body) => {
+            split_lines(body, |line| event_from_json(line, key_fields))
+        }
+        whole => whole,
+    }
+}
+
+fn split_one_value<'a>(text: &'a str, key_fields: &KeyFields) -> Result<Vec<Item<'a>>, Rejection> {
+    if text.starts_with('[') {
+        return split_array(text, key_fields);
+    }
+    let mut events = None;
+    let mut fields = Fields::new(key_fields);
+    for_each_member(text, |key, value| {
+        if key == "\"events\"" && value.starts_with('[') {
+            events = Some(value);
+        }
+        fields.see(key, value);
+    })
+    .map_err(|error| not_one_object(text, &error))?;
+    match events {
+        Some(events) => split_array(events, key_fields),
+        None => Ok(vec![fields.into_item(text.as_bytes(), Cow::Borrowed(text))]),
+    }
+}
+
+fn split_array<'a>(array: &'a str, key_fields: &KeyFields) -> Result<Vec<Item<'a>>, Rejection> {
+    let members = array_members(array)?;
+    Ok(members.into_iter().map(|member| event_from_json(member.get().as_bytes(), key_fields)).collect())
+}
+
+fn array_members(array: &str) -> Result<Vec<&RawValue>, Rejection> {
+    struct Members;
+
+    impl<'a> Visitor<'a> for Members {
+        /// `None` when there are too many.
+        type Value = Option<Vec<&'a RawValue>>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("a JSON array")
+        }
+
+        fn visit_seq<A: SeqAccess<'a>>(self, mut array: A) -> Result<Self::Value, A::Error> {
+            let mut members = Vec::new();
+            while let Some(member) = array.next_element()? {
+                if members.len() == MAX_EVENTS_PER_REQUEST {
+                    while array.next_element::<IgnoredAny>()?.is_some() {}
+                    return Ok(None);
+                }
+                members.push(member);
+            }
+            Ok(Some(members))
+        }
+    }
+
+    let mut deserializer = serde_json::Deserializer::from_str(array);
+    let members = deserializer.deserialize_seq(Members).and_then(|members| deserializer.end().map(|()| members));
+    members.map_err(|error| Rejection::new(Reason::InvalidJson, error.to_string()))?.ok_or_else(too_many_events)
+}
+
+/// Splits at line feeds. Blank lines are nothing; each other line is one item, whatever the lines around it are.
+fn split_lines<'a>(body: &'a [u8], item: impl Fn(&'a [u8]) -> Item<'a>) -> Result<Vec<Item<'a>>, Rejection> {
+    let mut lines = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+    let items = lines.by_ref().take(MAX_EVENTS_PER_REQUEST).map(item).collect();
+    if lines.next().is_some() { Err(too_many_events()) } else { Ok(items) }
+}
+
+/// Whether some line of several is an object of its own.
+fn has_event_line(body: &[u8]) -> bool {
+    body.contains(&b'\n')
+        && body
+            .split(|byte| *byte == b'\n')
+            .filter(|line| line.trim_ascii_start().starts_with(b"{"))
+            .any(|line| std::str::from_utf8(line).is_ok_and(|line| for_each_member(line, |_, _| {}).is_ok()))
+}
+
+fn event_from_json<'a>(json: &'a [u8], key_fields: &KeyFields) -> Item<'a> {
+    let text = match std::str::from_utf8(json) {
+        Ok(text) => text,
+        Err(error) => return Item::Rejected { rejection: invalid_utf8(error), body: json },
+    };
+    let mut fields = Fields::new(key_fields);
+    match for_each_member(text, |key, value| fields.see(key, value)) {
+        Ok(()) => fields.into_item(json, Cow::Borrowed(text)),
+        Err(error) => Item::Rejected { rejection: not_one_object(text, &error), body: json },
+    }
+}
+
+fn event_from_cmcd<'a>(line: &'a [u8], key_fields: &KeyFields) -> Item<'a> {
+    let report = std::str::from_utf8(line)
+        .map_err(invalid_utf8)
+        .and_then(|text| report_to_json(text).map_err(|error| Rejection::new(Reason::InvalidCmcd, error.to_string())));
+    let json = match report {
+        Ok(json) => json,
+        Err(rejection) => return Item::Rejected { rejection, body: line },
+    };
+    let mut fields = Fields::new(key_fields);
+    match for_each_member(&json, |key, value| fields.see(key, value)) {
+        Ok(()) => fields.into_item(line, Cow::Owned(json)),
+        Err(error) => Item::Rejected { rejection: Rejection::new(Reason::InvalidCmcd, error.to_string()), body: line },
+    }
+}
+
+/// What is picked from an event's members on the way through them.
+struct Fields<'f> {
+    key_fields: &'f KeyFields,
+    key: Option<(usize, String)>,
+    id: Option<String>,
+}
+
+impl<'f> Fields<'f> {
+    fn new(key_fields: &'f KeyFields) -> Self {
+        Self { key_fields, key: None, id: None }
+    }
+
+    fn see(&mut self, name: &str, value: &str) {
+        if name == "\"id\"" {
+            self.id = id_literal(value);
+        }
+        if let Some(rank) = self.key_fields.0.iter().position(|field| field == name)
+            && self.key.as_ref().is_none_or(|(best, _)| rank <= *best)
+            && let Some(key) = partition_key(value)
+        {
+            self.key = Some((rank, key));
+        }
+    }
+
+    /// `body` is what the client sent and `json` the same as JSON.
+    fn into_item<'a>(self, body: &'a [u8], json: Cow<'a, str>) -> Item<'a> {
+        if is_deeper_than(&json, MAX_EVENT_DEPTH) {
+            let detail = format!("the event is nested deeper than {MAX_EVENT_DEPTH} levels; flatten it");
+            return Item::Rejected { rejection: Rejection::new(Reason::TooDeep, detail), body };
+        }
+        let json = match json {
+            Cow::Borrowed(json) => fold_line_breaks(json),
+            owned => owned,
+        };
+        Item::Event(Event { json, id: self.id, partition_key: self.key.map(|(_, key)| key) })
+    }
+}
+
+/// Strings as they stand, numbers in quotes; nothing else, nothing empty, nothing long.
+fn id_literal(value: &str) -> Option<String> {
+    match value.as_bytes() {
+        [b'"', b'"'] => None,
+        _ if value.len() > MAX_EVENT_ID_BYTES => None,
+        [b'"', ..] => Some(value.to_owned()),
+        [b'-' | b'0'..=b'9', ..] => Some(format!("\"{value}\"")),
+        _ => None,
+    }
+}
+
+/// A string's text or a number's digits, cut to what Kinesis takes: equal values still have equal keys.
+fn partition_key(value: &str) -> Option<String> {
+    let mut key = match value.as_bytes() {
+        // A string with lone surrogates has no Rust form; its literal is as good a key.
+        [b'"', ..] => serde_json::from_str(value).unwrap_or_else(|_| value.to_owned()),
+        [b'-' | b'0'..=b'9', ..] => value.to_owned(),
+        _ => return None,
+    };
+    if let Some((end, _)) = key.char_indices().nth(PARTITION_KEY_MAX_CHARS) {
+        key.truncate(end);
+    }
+    Some(key).filter(|key| !key.is_empty())
+}
+
+fn not_one_object(text: &str, error: &serde_json::Error) -> Rejection {
+    match serde_json::from_str::<&RawValue>(text) {
+        Ok(_) => Rejection::new(Reason::NotAnObject, "an event is a JSON object, such as {\"type\":\"play\"}"),
+        Err(_) => Rejection::new(Reason::InvalidJson, error.to_string()),
+    }
+}
+
+fn invalid_utf8(error: std::str::Utf8Error) -> Rejection {
+    Rejection::new(Reason::InvalidUtf8, format!("not UTF-8: {error}"))
+}
+
+fn too_many_events() -> Rejection {
+    let detail = format!("the body holds more than {MAX_EVENTS_PER_REQUEST} events; send fewer at a time");
+    Rejection::new(Reason::TooManyEvents, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rstest::rstest;
+    use shared::strategies::json_object;
+
+    fn key_fields() -> KeyFields {
+        KeyFields::new(&["session_id".into(), "xid".into(), "sid".into()])
+    }
+
+    fn split_as(body: &[u8], form: BodyForm) -> Result<Vec<Item<'_>>, Rejection> {
+        split(body, form, &key_fields())
+    }
+
+    /// `Ok(json)` or `Err(reason)` for each item, or the reason for which there are none.
+    fn outcomes(body: &[u8], form: BodyForm) -> Result<Vec<Result<String, Reason>>, Reason> {
+        let items = split_as(body, form).map_err(|rejection| rejection.reason)?;
+        Ok(items
+            .into_iter()
+            .map(|item| match item {
+                Item::Event(event) => Ok(event.json.into_owned()),
+                Item::Rejected { rejection, .. } => Err(rejection.reason),
+            })
+            .collect())
+    }
+
+    fn ok(events: &[&str]) -> Result<Vec<Result<String, Reason>>, Reason> {
+        Ok(events.iter().map(|event| Ok((*event).to_owned())).collect())
+    }
+
+    #[rstest]
+    #[case::object("{\"a\":1}", ok(&["{\"a\":1}"]))]
+    #[case::white_space(" \r\n{\"a\":1}\n\n", ok(&["{\"a\":1}"]))]
+    #[case::pretty("{\n  \"a\": 1\n}", ok(&["{   \"a\": 1 }"]))]
+    #[case::array("[{\"a\":1}, {\"b\":[2]}]", ok(&["{\"a\":1}", "{\"b\":[2]}"]))]
+    #[case::events_member("{\"metadata\":{},\"events\":[{\"a\":1},{}]}", ok(&["{\"a\":1}", "{}"]))]
+    #[case::events_member_that_is_no_list("{\"events\":3}", ok(&["{\"events\":3}"]))]
+    #[case::lines("{\"a\":1}\n{\"b\":2}\r\n\n", ok(&["{\"a\":1}", "{\"b\":2}"]))]
+    #[case::byte_order_mark("\u{feff}{\"a\":1}", ok(&["{\"a\":1}"]))]
+    #[case::duplicate_members("{\"a\":1,\"a\":2}", ok(&["{\"a\":1,\"a\":2}"]))]
+    #[case::not_json("hello", Err(Reason::InvalidJson))]
+    #[case::truncated("[{\"a\":1},{\"b\":", Err(Reason::InvalidJson))]
+    #[case::number("17", Err(Reason::NotAnObject))]
+    #[case::string("\"x\"", Err(Reason::NotAnObject))]
+    #[case::null("null", Err(Reason::NotAnObject))]
+    #[case::empty("", Err(Reason::NoEvents))]
+    #[case::blank(" \n ", Err(Reason::NoEvents))]
+    #[case::empty_array("[]", Err(Reason::NoEvents))]
+    #[case::empty_events("{\"events\":[]}", Err(Reason::NoEvents))]
+    #[case::trailing_comma("[{\"a\":1},]", Err(Reason::InvalidJson))]
+    fn json_bodies(#[case] body: &str, #[case] expected: Result<Vec<Result<String, Reason>>, Reason>) {
+        assert_eq!(outcomes(body.as_bytes(), BodyForm::Json), expected);
+    }
+
+    #[test]
+    fn bad_members_don_t_stop_the_good_ones_beside_them() {
+        let good = |text: &str| Ok(text.to_owned());
+        assert_eq!(
+            outcomes(b"[{\"a\":1},7,{\"b\":2},[{}],{\"c\":3}]", BodyForm::Json),
+            Ok(vec![
+                good("{\"a\":1}"),
+                Err(Reason::NotAnObject),
+                good("{\"b\":2}"),
+                Err(Reason::NotAnObject),
+                good("{\"c\":3}")
+            ])
+        );
+        for form in [BodyForm::Json, BodyForm::JsonLines] {
+            assert_eq!(
+                outcomes(b"{\"a\":1}\n{\"b\":\nnull\n\xff\n{\"c\":3}", form),
+                Ok(vec![
+                    good("{\"a\":1}"),
+                    Err(Reason::InvalidJson),
+                    Err(Reason::NotAnObject),
+                    Err(Reason::InvalidUtf8),
+                    good("{\"c\":3}")
+                ])
+            );
+        }
+        assert_eq!(
+            outcomes(b"e=t,sn=1\nE!\ne=ps\n", BodyForm::Cmcd),
+            Ok(vec![good("{\"e\":\"t\",\"sn\":1}"), Err(Reason::InvalidCmcd), good("{\"e\":\"ps\"}")])
+        );
+    }
+
+    #[test]
+    fn invalid_utf8_alone_is_one_rejection() {
+        assert_eq!(outcomes(b"{\"a\":\"\xff\"}", BodyForm::Json), Err(Reason::InvalidUtf8));
+    }
+
+    #[test]
+    fn ten_thousand_levels_are_refused_without_a_deep_stack() {
+        let deep = format!("{{\"a\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
+        assert_eq!(outcomes(deep.as_bytes(), BodyForm::Json), Ok(vec![Err(Reason::TooDeep)]));
+        let arrays = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+        assert_eq!(outcomes(arrays.as_bytes(), BodyForm::Json), Ok(vec![Err(Reason::NotAnObject)]));
+    }
+
+    #[test]
+    fn depth_stands_on_the_bound_and_one_past_it() {
+        let nested = |levels: usize| format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
+        assert!(outcomes(nested(MAX_EVENT_DEPTH).as_bytes(), BodyForm::Json).unwrap()[0].is_ok());
+        assert_eq!(outcomes(nested(MAX_EVENT_DEPTH + 1).as_bytes(), BodyForm::Json), Ok(vec![Err(Reason::TooDeep)]));
+    }
+
+    #[test]
+    fn the_number_of_events_stands_on_the_bound_and_one_past_it() {
+        let array = |count: usize| format!("[{}]", vec!["{}"; count].join(","));
+        let lines = |count: usize| "{}\n".repeat(count);
+        for (form, body) in [
+            (BodyForm::Json, &array as &dyn Fn(usize) -> String),
+            (BodyForm::Json, &lines),
+            (BodyForm::JsonLines, &lines),
+        ] {
+            let count = MAX_EVENTS_PER_REQUEST;
+            assert_eq!(outcomes(body(count).as_bytes(), form).unwrap().len(), count);
+            assert_eq!(outcomes(body(count + 1).as_bytes(), form), Err(Reason::TooManyEvents));
+        }
+    }
+
+    fn only_event(body: &str) -> Event<'_> {
+        match split_as(body.as_bytes(), BodyForm::Json).unwrap().pop() {
+            Some(Item::Event(event)) => event,
+            other => panic!("not an event: {other:?}"),
+        }
+    }
+
+    #[rstest]
+    #[case("{\"id\":\"e-1\"}", Some("\"e-1\""))]
+    #[case("{\"id\":\"\\ud800\\u00e9\"}", Some("\"\\ud800\\u00e9\""))]
+    #[case("{\"id\":17}", Some("\"17\""))]
+    #[case("{\"id\":-1.5e3}", Some("\"-1.5e3\""))]
+    #[case("{\"id\":\"\"}", None)]
+    #[case("{\"id\":null}", None)]
+    #[case("{\"id\":{}}", None)]
+    #[case("{\"nested\":{\"id\":\"e-1\"}}", None)]
+    fn ids_are_taken_as_they_stand(#[case] body: &str, #[case] expected: Option<&str>) {
+        assert_eq!(only_event(body).id.as_deref(), expected);
+    }
+
+    #[test]
+    fn long_ids_stay_in_the_event_alone() {
+        let with_id = |length: usize| format!("{{\"id\":\"{}\"}}", "x".repeat(length));
+        assert!(only_event(&with_id(MAX_EVENT_ID_BYTES - 2)).id.is_some());
+        assert!(only_event(&with_id(MAX_EVENT_ID_BYTES - 1)).id.is_none());
+    }
+
+    #[rstest]
+    #[case("{\"sid\":\"s\",\"xid\":\"x\"}", Some("x"))]
+    #[case("{\"xid\":\"x\",\"sid\":\"s\"}", Some("x"))]
+    #[case("{\"session_id\":\"\",\"sid\":\"s\"}", Some("s"))]
+    #[case("{\"session_id\":null,\"sid\":7}", Some("7"))]
+    #[case("{\"sid\":\"\\u0041\\n\"}", Some("A\n"))]
+    #[case("{\"sid\":\"\\ud800\"}", Some("\"\\ud800\""))]
+    #[case("{\"other\":1}", None)]
+    fn the_first_field_that_has_a_value_is_the_key(#[case] body: &str, #[case] expected: Option<&str>) {
+        assert_eq!(only_event(body).partition_key.as_deref(), expected);
+    }
+
+    #[test]
+    fn keys_are_cut_to_what_kinesis_takes() {
+        let body = format!("{{\"sid\":\"{}\"}}", "é".repeat(300));
+        assert_eq!(only_event(&body).partition_key.unwrap().chars().count(), PARTITION_KEY_MAX_CHARS);
+    }
+
+    proptest! {
+        #[test]
+        fn every_object_is_one_event_however_it_is_sent(objects in prop::collection::vec(json_object(), 1..5)) {
+            let expected: Vec<_> = objects.iter().map(|object| Ok(fold_line_breaks(object).into_owned())).collect();
+            let array = format!("[{}]", objects.join(","));
+            prop_assert_eq!(outcomes(array.as_bytes(), BodyForm::Json), Ok(expected.clone()));
+            let member = format!("{{\"events\":{array}}}");
+            prop_assert_eq!(outcomes(member.as_bytes(), BodyForm::Json), Ok(expected.clone()));
+            let lines: String = expected.iter().flatten().map(|line| format!("{line}\n")).collect();
+            prop_assert_eq!(outcomes(lines.as_bytes(), BodyForm::JsonLines), Ok(expected));
+        }
+
+        #[test]
+        fn any_bytes_are_split_without_panic(
+            body: Vec<u8>, form in prop::sample::select(vec![BodyForm::Json, BodyForm::JsonLines, BodyForm::Cmcd]),
+        ) {
+            let _items = split_as(&body, form);
+        }
+
+        #[test]
+        fn no_line_is_skipped(lines in prop::collection::vec("[ -~]{1,20}", 1..20)) {
+            let expected = lines.iter().filter(|line| !line.trim().is_empty()).count();
+            let body = lines.join("\n");
+            for form in [BodyForm::JsonLines, BodyForm::Cmcd] {
+                prop_assert_eq!(split_as(body.as_bytes(), form).map_or(0, |items| items.len()), expected);
+            }
+        }
+    }
+}
