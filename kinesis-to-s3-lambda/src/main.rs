@@ -1,1 +1,19 @@
-fn main() {}
+//! Lands batches of Kinesis records in S3, each record in exactly one object.
+
+// The types of the SDK and of the runtime nest deeper than the compiler's default.
+#![recursion_limit = "256"]
+
+use anyhow::Context;
+use kinesis_to_s3_lambda::handler::Handler;
+use kinesis_to_s3_lambda::s3::Bucket;
+use lambda_runtime::{LambdaEvent, service_fn, tracing};
+use lambda_setup::environment;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    tracing::init_default_subscriber();
+    let bucket_name = environment::required("BUCKET_NAME").context("kinesis-to-s3-lambda can't start")?;
+    let handler = Handler::new(Bucket::new(&lambda_setup::sdk_config().await, bucket_name));
+    let handle = |event: LambdaEvent<_>| handler.handle(event.payload, event.context);
+    lambda_runtime::run(service_fn(handle)).await.map_err(anyhow::Error::from_boxed)
+}

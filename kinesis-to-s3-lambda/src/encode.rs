@@ -1,0 +1,128 @@
+//! From a group's lines to an object: bzip2 bytes and the metadata that says what is in them.
+
+use std::io::{self, Write};
+
+use bytes::Bytes;
+use bzip2::Compression;
+use bzip2::write::BzEncoder;
+use sha2::{Digest, Sha256};
+use shared::object::{BlockSize, ObjectMetadata};
+
+use crate::group::Group;
+
+/// An object, ready to be put.
+#[derive(Debug, Clone)]
+pub struct Object {
+    pub body: Bytes,
+    pub metadata: ObjectMetadata,
+}
+
+/// Writes to an encoder and notes what was written.
+struct Measuring<W> {
+    inner: W,
+    bytes: u64,
+    sha256: Sha256,
+}
+
+impl<W: Write> Measuring<W> {
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.bytes += bytes.len() as u64;
+        self.sha256.update(bytes);
+        self.inner.write_all(bytes)
+    }
+}
+
+/// Compresses a group. The lines go from the batch straight into the compressor: there is no third copy of them.
+///
+/// # Errors
+///
+/// Only if the compressor itself fails.
+pub fn encode(group: &Group, block_size: BlockSize) -> io::Result<Object> {
+    let encoder = BzEncoder::new(Vec::new(), Compression::new(block_size.units().into()));
+    let mut lines = Measuring { inner: encoder, bytes: 0, sha256: Sha256::new() };
+    for chunk in &group.chunks {
+        lines.write_all(&chunk.bytes)?;
+        if !chunk.bytes.ends_with(b"\n") {
+            lines.write_all(b"\n")?;
+        }
+    }
+    let (earliest_received_at, latest_received_at) = group.received_at();
+    let metadata = ObjectMetadata {
+        last_sequence_number: group.last_sequence_number.clone(),
+        record_count: group.record_count,
+        event_count: group.lines(),
+        uncompressed_bytes: lines.bytes,
+        uncompressed_sha256: hexadecimal(&lines.sha256.finalize()),
+        earliest_received_at,
+        latest_received_at,
+        block_size,
+    };
+    Ok(Object { body: lines.inner.finish()?.into(), metadata })
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String can't fail.
+        write!(text, "{byte:02x}").unwrap_or_default();
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::group::group;
+    use crate::group::tests::record;
+    use proptest::prelude::*;
+    use std::io::Read;
+
+    fn decompress(object: &Object) -> String {
+        let mut text = String::new();
+        bzip2::read::MultiBzDecoder::new(&object.body[..]).read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn metadata_says_what_is_in_the_object() {
+        let groups = group(&[record(7, "{\"a\":1}\n{\"b\":2}\n", 5.0), record(8, "{\"c\":3}", 6.0)]);
+        let object = encode(&groups[0], BlockSize::fitting(100)).unwrap();
+        assert_eq!(decompress(&object), "{\"a\":1}\n{\"b\":2}\n{\"c\":3}\n");
+        let metadata = &object.metadata;
+        assert_eq!((metadata.record_count, metadata.event_count, metadata.uncompressed_bytes), (2, 3, 24));
+        assert_eq!(metadata.last_sequence_number, "8");
+        assert_eq!(metadata.earliest_received_at.rfc3339(), "1970-01-01T00:00:05.000Z");
+        assert_eq!(metadata.latest_received_at.rfc3339(), "1970-01-01T00:00:06.000Z");
+        // printf '{"a":1}\n{"b":2}\n{"c":3}\n' | sha256sum
+        assert_eq!(metadata.uncompressed_sha256, hexadecimal(&Sha256::digest("{\"a\":1}\n{\"b\":2}\n{\"c\":3}\n")));
+    }
+
+    /// SHA-256 of nothing, as FIPS 180-4's tests give it.
+    #[test]
+    fn digests_are_lower_case_hexadecimal() {
+        let expected = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(hexadecimal(&Sha256::digest(b"")), expected);
+    }
+
+    #[test]
+    fn every_block_size_makes_other_bytes_of_the_same_lines() {
+        let groups = group(&[record(1, "{\"a\":1}\n", 0.0)]);
+        let objects: Vec<_> =
+            (1..=9).map(|units| encode(&groups[0], BlockSize::new(units).unwrap()).unwrap()).collect();
+        let distinct: std::collections::BTreeSet<_> = objects.iter().map(|object| object.body.clone()).collect();
+        assert_eq!(distinct.len(), 9);
+        assert!(objects.iter().all(|object| decompress(object) == "{\"a\":1}\n"));
+    }
+
+    proptest! {
+        #[test]
+        fn lines_survive_compression(lines in prop::collection::vec("[a-zé]{0,40}", 1..40), units in 1u8..=9) {
+            let records: Vec<_> = lines.iter().enumerate()
+                .map(|(number, text)| record(number as u64, &format!("{{\"t\":\"{text}\"}}"), 0.0)).collect();
+            let object = encode(&group(&records)[0], BlockSize::new(units).expect("in range"))?;
+            let expected: String = lines.iter().map(|text| format!("{{\"t\":\"{text}\"}}\n")).collect();
+            prop_assert_eq!(decompress(&object), expected);
+        }
+    }
+}

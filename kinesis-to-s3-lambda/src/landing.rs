@@ -1,0 +1,346 @@
+//! The write protocol: a group's object holds exactly the batch that is about to be acknowledged, whatever earlier
+//! attempts did, whether they are over or not.
+//!
+//! An object is created with `If-None-Match: *`. If that does not simply succeed, an earlier attempt may have been here
+//! or may still be on its way: the object is looked at and replaced with `If-Match: <its ETag>`, always, also when it
+//! seems right already, and always with other bytes. S3's `ETag` is the MD5 of the bytes, so a write of a dead attempt
+//! that was conditional on the old one fails when it arrives at last.
+//! <https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html>
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use lambda_runtime::tracing;
+use lambda_setup::deadline::{Deadline, TimeIsUp, backoff_ceiling};
+use shared::object::BlockSize;
+
+use crate::encode::{Object, encode};
+use crate::group::Group;
+
+/// A store of objects with conditional writes.
+pub trait ObjectStore {
+    /// Writes the object if the condition holds.
+    fn put(&self, key: &str, object: &Object, condition: &Condition) -> impl Future<Output = Result<(), PutError>>;
+
+    /// What there is under a key.
+    fn head(&self, key: &str) -> impl Future<Output = Result<Option<Found>, HeadError>>;
+}
+
+/// What must hold for a write to take place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// There is no object.
+    Absent,
+    /// The object's `ETag` is this.
+    Matches(String),
+}
+
+/// An object of an earlier attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub etag: String,
+    /// From its metadata, if that can be read.
+    pub block_size: Option<BlockSize>,
+}
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// A write that did not succeed, as far as is known.
+#[derive(Debug, thiserror::Error)]
+pub enum PutError {
+    /// The condition did not hold.
+    #[error("the object is not what the write was conditional on")]
+    ConditionFailed,
+    /// Another write of the same key was under way.
+    #[error("another write of the same object is under way")]
+    Conflict,
+    /// A fault of the service or of the way to it: the write may have taken place, or may yet.
+    #[error("the write was not answered as done: {0}")]
+    Uncertain(#[source] Source),
+    /// No try can succeed: no such bucket, no permission, a malformed call.
+    #[error("S3 refused the write: {0}")]
+    Permanent(#[source] Source),
+}
+
+/// A look that did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum HeadError {
+    #[error("the look at the object failed: {0}")]
+    Transient(#[source] Source),
+    #[error("S3 refused the look at the object: {0}")]
+    Permanent(#[source] Source),
+}
+
+/// Why a group is not known to be stored.
+#[derive(Debug, thiserror::Error)]
+pub enum LandingError {
+    #[error(transparent)]
+    TimeIsUp(#[from] TimeIsUp),
+    #[error(transparent)]
+    Put(PutError),
+    #[error(transparent)]
+    Head(HeadError),
+    #[error("compression failed: {0}")]
+    Encode(#[from] io::Error),
+}
+
+/// What was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Landed {
+    pub uncompressed_bytes: u64,
+    pub compressed_bytes: usize,
+    /// Whether an earlier attempt's object was replaced.
+    pub replaced: bool,
+}
+
+/// The longest that one request may take: S3 answers in some 50 ms; one that hangs must leave time for another.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+const BACKOFF_BASE: Duration = Duration::from_millis(50);
+const BACKOFF_CAP: Duration = Duration::from_secs(2);
+
+/// Stores a group's object. `jitter` gives numbers from 0 to 1.
+///
+/// # Errors
+///
+/// When the group is not known to be stored; the batch must not be acknowledged then.
+pub async fn land(
+    store: &impl ObjectStore,
+    group: &Group,
+    deadline: Deadline,
+    mut jitter: impl FnMut() -> f64,
+) -> Result<Landed, LandingError> {
+    let key = group.key();
+    let mut object = encode(group, BlockSize::fitting(group.bytes()))?;
+    let mut condition = Condition::Absent;
+    let mut retry = 0;
+    loop {
+        match deadline.bound(CALL_TIMEOUT, store.put(&key, &object, &condition)).await {
+            Ok(Ok(())) => break,
+            Ok(Err(error @ PutError::Permanent(_))) => return Err(LandingError::Put(error)),
+            Ok(Err(error)) => tracing::debug!(key, %error, "write again"),
+            Err(no_answer) => tracing::debug!(key, %no_answer, "write again"),
+        }
+        if retry > 0 {
+            deadline.sleep(backoff_ceiling(retry - 1, BACKOFF_BASE, BACKOFF_CAP).mul_f64(jitter())).await?;
+        }
+        retry += 1;
+        match look(store, &key, deadline, &mut jitter).await? {
+            None => condition = Condition::Absent,
+            Some(found) => {
+                let block_size = found.block_size.unwrap_or(object.metadata.block_size).next();
+                if object.metadata.block_size != block_size {
+                    object = encode(group, block_size)?;
+                }
+                condition = Condition::Matches(found.etag);
+            }
+        }
+    }
+    Ok(Landed {
+        uncompressed_bytes: object.metadata.uncompressed_bytes,
+        compressed_bytes: object.body.len(),
+        replaced: condition != Condition::Absent,
+    })
+}
+
+/// Looks at the object until there is an answer.
+async fn look(
+    store: &impl ObjectStore,
+    key: &str,
+    deadline: Deadline,
+    jitter: &mut impl FnMut() -> f64,
+) -> Result<Option<Found>, LandingError> {
+    let mut retry = 0;
+    loop {
+        match deadline.bound(CALL_TIMEOUT, store.head(key)).await {
+            Ok(Ok(found)) => return Ok(found),
+            Ok(Err(error @ HeadError::Permanent(_))) => return Err(LandingError::Head(error)),
+            Ok(Err(error)) => tracing::debug!(key, %error, "look again"),
+            Err(no_answer) => tracing::debug!(key, %no_answer, "look again"),
+        }
+        deadline.sleep(backoff_ceiling(retry, BACKOFF_BASE, BACKOFF_CAP).mul_f64(jitter())).await?;
+        retry += 1;
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::group::group;
+    use crate::group::tests::record;
+    use md5::{Digest, Md5};
+    use std::cell::RefCell;
+    use std::collections::{BTreeMap, VecDeque};
+    use std::io::Read;
+
+    /// A store in memory with S3's conditions and `ETag`s, which misbehaves as its script says.
+    #[derive(Default)]
+    pub(crate) struct MemoryStore {
+        pub(crate) objects: RefCell<BTreeMap<String, Object>>,
+        script: RefCell<VecDeque<Fault>>,
+        calls: RefCell<Vec<&'static str>>,
+    }
+
+    #[derive(Debug, Clone)]
+    pub(crate) enum Fault {
+        /// Answers with an error and does nothing.
+        Fails,
+        /// Does it and answers with an error.
+        DoneButFails,
+        /// Does it and never answers.
+        DoneButSilent,
+        Conflict,
+        Permanent,
+    }
+
+    fn etag(object: &Object) -> String {
+        format!("\"{:x?}\"", Md5::digest(&object.body))
+    }
+
+    impl MemoryStore {
+        pub(crate) fn scripted(script: impl IntoIterator<Item = Fault>) -> Self {
+            Self { script: RefCell::new(script.into_iter().collect()), ..Self::default() }
+        }
+
+        fn apply(&self, key: &str, object: &Object, condition: &Condition) -> Result<(), PutError> {
+            let mut objects = self.objects.borrow_mut();
+            let holds = match (condition, objects.get(key)) {
+                (Condition::Absent, found) => found.is_none(),
+                (Condition::Matches(expected), found) => found.is_some_and(|found| etag(found) == *expected),
+            };
+            if !holds {
+                return Err(PutError::ConditionFailed);
+            }
+            objects.insert(key.to_owned(), object.clone());
+            Ok(())
+        }
+
+        fn lines(&self, key: &str) -> Vec<String> {
+            let objects = self.objects.borrow();
+            let mut text = String::new();
+            bzip2::read::BzDecoder::new(&objects[key].body[..]).read_to_string(&mut text).unwrap();
+            text.lines().map(str::to_owned).collect()
+        }
+    }
+
+    impl ObjectStore for &MemoryStore {
+        async fn put(&self, key: &str, object: &Object, condition: &Condition) -> Result<(), PutError> {
+            self.calls.borrow_mut().push("put");
+            let fault = self.script.borrow_mut().pop_front();
+            match fault {
+                None => self.apply(key, object, condition),
+                Some(Fault::Fails) => Err(PutError::Uncertain("503 SlowDown".into())),
+                Some(Fault::Conflict) => Err(PutError::Conflict),
+                Some(Fault::Permanent) => Err(PutError::Permanent("no such bucket".into())),
+                Some(Fault::DoneButFails) => {
+                    self.apply(key, object, condition)?;
+                    Err(PutError::Uncertain("500".into()))
+                }
+                Some(Fault::DoneButSilent) => {
+                    self.apply(key, object, condition)?;
+                    std::future::pending().await
+                }
+            }
+        }
+
+        async fn head(&self, key: &str) -> Result<Option<Found>, HeadError> {
+            self.calls.borrow_mut().push("head");
+            let objects = self.objects.borrow();
+            let found = |object: &Object| Found { etag: etag(object), block_size: Some(object.metadata.block_size) };
+            Ok(objects.get(key).map(found))
+        }
+    }
+
+    fn batch(numbers: std::ops::Range<u64>) -> Group {
+        let records: Vec<_> = numbers.map(|number| record(number, &format!("{{\"n\":{number}}}\n"), 0.0)).collect();
+        group(&records).remove(0)
+    }
+
+    async fn land_in(store: &MemoryStore, group: &Group) -> Result<Landed, LandingError> {
+        land(&store, group, Deadline::after(Duration::from_secs(50)), || 0.5).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_usual_case_is_one_request() {
+        let store = MemoryStore::default();
+        let landed = land_in(&store, &batch(1..5)).await.unwrap();
+        assert!(!landed.replaced);
+        assert_eq!(*store.calls.borrow(), ["put"]);
+        assert_eq!(store.lines(&batch(1..5).key()).len(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_later_attempt_replaces_an_earlier_longer_or_shorter_one() {
+        for (earlier, later) in [(1..9, 1..4), (1..4, 1..9), (1..4, 1..4)] {
+            let store = MemoryStore::default();
+            let key = batch(earlier.clone()).key();
+            land_in(&store, &batch(earlier)).await.unwrap();
+            let before = etag(&store.objects.borrow()[&key]);
+            let landed = land_in(&store, &batch(later.clone())).await.unwrap();
+            assert!(landed.replaced);
+            assert_ne!(before, etag(&store.objects.borrow()[&key]));
+            let expected: Vec<String> = later.map(|number| format!("{{\"n\":{number}}}")).collect();
+            assert_eq!(store.lines(&key), expected);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ten_attempts_at_one_object_always_change_its_etag() {
+        let store = MemoryStore::default();
+        let key = batch(1..4).key();
+        let mut last = None;
+        for _ in 0..10 {
+            land_in(&store, &batch(1..4)).await.unwrap();
+            let now = etag(&store.objects.borrow()[&key]);
+            assert_ne!(last, Some(now.clone()));
+            last = Some(now);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn faults_on_the_way_end_in_exactly_the_batch() {
+        use Fault::{Conflict, DoneButFails, DoneButSilent, Fails};
+        for script in [
+            vec![Fails, Fails, Fails],
+            vec![Conflict, Fails],
+            vec![DoneButFails],
+            vec![DoneButSilent, DoneButFails, DoneButSilent],
+            vec![DoneButFails, Conflict, DoneButSilent, Fails],
+        ] {
+            let store = MemoryStore::scripted(script.clone());
+            land_in(&store, &batch(1..4)).await.unwrap();
+            assert_eq!(store.lines(&batch(1..4).key()).len(), 3, "{script:?}");
+            assert_eq!(store.objects.borrow().len(), 1);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_of_a_dead_attempt_that_arrives_late_changes_nothing() {
+        let store = MemoryStore::default();
+        let key = batch(1..4).key();
+        land_in(&store, &batch(1..9)).await.unwrap();
+        let seen_by_the_dead = Condition::Matches(etag(&store.objects.borrow()[&key]));
+        land_in(&store, &batch(1..4)).await.unwrap();
+        let late = encode(&batch(1..7), BlockSize::fitting(1)).unwrap();
+        for condition in [seen_by_the_dead, Condition::Absent] {
+            assert!(matches!(store.apply(&key, &late, &condition), Err(PutError::ConditionFailed)));
+        }
+        assert_eq!(store.lines(&key).len(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn faults_that_don_t_end_leave_time_to_say_so() {
+        let store = MemoryStore::scripted(std::iter::repeat_n(Fault::Fails, 100_000));
+        let deadline = Deadline::after(Duration::from_secs(50));
+        let error = land(&&store, &batch(1..4), deadline, || 0.5).await.unwrap_err();
+        assert!(matches!(error, LandingError::TimeIsUp(_)));
+        assert!(!deadline.is_over());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_permanent_error_ends_the_attempt() {
+        let store = MemoryStore::scripted([Fault::Permanent]);
+        assert!(matches!(land_in(&store, &batch(1..4)).await, Err(LandingError::Put(PutError::Permanent(_)))));
+        assert_eq!(*store.calls.borrow(), ["put"]);
+    }
+}

@@ -1,0 +1,230 @@
+//! The lines of one record's payload, whoever wrote it: ours, another producer's JSON, or anything else.
+
+use bytes::Bytes;
+use shared::json::fold_line_breaks;
+use shared::line::{Client, Envelope, IdLiteral, Kind, LineHead, Rejected, read_head};
+use shared::rejection::{Reason, Rejection};
+use shared::timestamp::UnixMillis;
+
+/// Consecutive lines of one kind, as they will stand in a file. The last may lack its line feed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    pub kind: Kind,
+    pub lines: u64,
+    pub earliest_received_at: UnixMillis,
+    pub latest_received_at: UnixMillis,
+    pub bytes: Bytes,
+}
+
+/// Lines of a payload that may be rejected one by one. With more, it is no file of JSON lines, and is rejected whole.
+const MAX_REJECTED_LINES: usize = 1_000;
+
+/// The chunks of a payload, in order: every byte but blank lines is in one of them. `name` tells this payload from all
+/// others and is the same each time it is sent; rejected lines are named after it.
+///
+/// - JSON objects, one a line, pass as they are, without copying.
+/// - One JSON object over several lines passes, folded into one.
+/// - Bad lines beside good ones are rejected one by one, and a payload without a good line whole.
+#[must_use]
+pub fn chunks(payload: &Bytes, arrival: UnixMillis, name: &str) -> Vec<Chunk> {
+    let rejecting = Rejecting { arrival, name };
+    match std::str::from_utf8(payload) {
+        Ok(text) => line_chunks(payload, text, &rejecting)
+            .or_else(|| one_object(text, arrival).map(|chunk| vec![chunk]))
+            .unwrap_or_else(|| vec![rejecting.chunk(0, payload, "the record holds no JSON object")]),
+        Err(error) => vec![rejecting.chunk(0, payload, &format!("the record is not UTF-8: {error}"))],
+    }
+}
+
+/// `None` when no line is good, or too many are bad.
+fn line_chunks(payload: &Bytes, text: &str, rejecting: &Rejecting<'_>) -> Option<Vec<Chunk>> {
+    let mut chunks: Vec<Chunk> = Vec::new();
+    let (mut good, mut bad) = (0usize, 0usize);
+    // Where the last chunk ends in the payload, if it is a slice of it that may grow.
+    let mut open_end = None;
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        let range = start..start + line.len();
+        start = range.end;
+        let trimmed = line.trim_ascii();
+        if trimmed.is_empty() {
+            continue;
+        }
+        match read_head(trimmed) {
+            Ok(head) => {
+                good += 1;
+                let received_at = head.received_at.unwrap_or(rejecting.arrival);
+                let stands_alone = trimmed.contains('\r') || trimmed.len() + 1 < line.len();
+                match chunks.last_mut() {
+                    Some(last) if open_end == Some(range.start) && last.kind == head.kind && !stands_alone => {
+                        last.lines += 1;
+                        last.earliest_received_at = last.earliest_received_at.min(received_at);
+                        last.latest_received_at = last.latest_received_at.max(received_at);
+                        let begin = range.start - last.bytes.len();
+                        last.bytes = payload.slice(begin..range.end);
+                        open_end = Some(range.end);
+                    }
+                    _ if stands_alone => {
+                        let folded = fold_line_breaks(trimmed).into_owned();
+                        chunks.push(chunk(head, received_at, folded.into()));
+                        open_end = None;
+                    }
+                    _ => {
+                        open_end = Some(range.end);
+                        chunks.push(chunk(head, received_at, payload.slice(range)));
+                    }
+                }
+            }
+            Err(error) => {
+                bad += 1;
+                if bad > MAX_REJECTED_LINES {
+                    return None;
+                }
+                chunks.push(rejecting.chunk(bad - 1, trimmed.as_bytes(), &error.to_string()));
+                open_end = None;
+            }
+        }
+    }
+    (good > 0).then_some(chunks)
+}
+
+fn one_object(text: &str, arrival: UnixMillis) -> Option<Chunk> {
+    let text = text.trim_ascii();
+    let head = read_head(text).ok()?;
+    Some(chunk(head, head.received_at.unwrap_or(arrival), fold_line_breaks(text).into_owned().into()))
+}
+
+fn chunk(head: LineHead, received_at: UnixMillis, bytes: Bytes) -> Chunk {
+    Chunk { kind: head.kind, lines: 1, earliest_received_at: received_at, latest_received_at: received_at, bytes }
+}
+
+/// What rejected lines of one payload have in common.
+struct Rejecting<'a> {
+    arrival: UnixMillis,
+    name: &'a str,
+}
+
+impl Rejecting<'_> {
+    /// A line that keeps `body`. Nothing in it differs when the same record is sent again.
+    fn chunk(&self, number: usize, body: &[u8], detail: &str) -> Chunk {
+        let id = serde_json::Value::from(format!("{}/{number}", self.name)).to_string();
+        let rejection = Rejection::new(Reason::ForeignRecord, detail);
+        let rejected = Rejected { rejection: &rejection, content_type: None, content_encoding: None, part: None, body };
+        let mut line = Vec::new();
+        Envelope::new(self.arrival, self.name, &Client::default()).write_rejected(
+            &mut line,
+            IdLiteral::new(&id),
+            &rejected,
+        );
+        let head = LineHead { kind: Kind::Rejected, received_at: Some(self.arrival) };
+        chunk(head, self.arrival, line.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rstest::rstest;
+    use serde_json::Value;
+    use shared::strategies::json_object;
+
+    const ARRIVAL: UnixMillis = UnixMillis(1_795_253_528_006);
+
+    fn chunks_of(payload: &[u8]) -> Vec<Chunk> {
+        chunks(&Bytes::copy_from_slice(payload), ARRIVAL, "shard:1")
+    }
+
+    /// The lines as (kind, text), rejected ones as what they keep.
+    fn lines_of(payload: &[u8]) -> Vec<(Kind, String)> {
+        let mut lines = Vec::new();
+        for chunk in chunks_of(payload) {
+            let text = String::from_utf8(chunk.bytes.to_vec()).unwrap();
+            assert_eq!(text.lines().count() as u64, chunk.lines);
+            for line in text.lines() {
+                let value: Value = serde_json::from_str(line).unwrap_or_default();
+                let kept = value["rejected"]["body_base64"].as_str();
+                let kept = kept.map(|kept| base64_simd::STANDARD.decode_to_vec(kept).unwrap());
+                let text = kept.map_or_else(|| line.to_owned(), |kept| String::from_utf8_lossy(&kept).into_owned());
+                lines.push((chunk.kind, text));
+            }
+        }
+        lines
+    }
+
+    #[rstest]
+    #[case::lines(b"{\"a\":1}\n{\"b\":2}\n", &[(Kind::Event, "{\"a\":1}"), (Kind::Event, "{\"b\":2}")])]
+    #[case::no_line_feed(b"{\"a\":1}", &[(Kind::Event, "{\"a\":1}")])]
+    #[case::windows(b"{\"a\":1}\r\n{\"b\":2}\r\n", &[(Kind::Event, "{\"a\":1}"), (Kind::Event, "{\"b\":2}")])]
+    #[case::pretty(b"{\n \"a\": 1\n}\n", &[(Kind::Event, "{  \"a\": 1 }")])]
+    #[case::bad_beside_good(b"{\"a\":1}\nx\n{\"b\":2}", &[(Kind::Event, "{\"a\":1}"), (Kind::Rejected, "x"), (Kind::Event, "{\"b\":2}")])]
+    #[case::text(b"hello\nworld\n", &[(Kind::Rejected, "hello\nworld\n")])]
+    #[case::array(b"[{}]", &[(Kind::Rejected, "[{}]")])]
+    #[case::nothing(b"", &[(Kind::Rejected, "")])]
+    #[case::blank_lines(b"\n\n{}\n\n", &[(Kind::Event, "{}")])]
+    fn payloads_of_all_kinds(#[case] payload: &[u8], #[case] expected: &[(Kind, &str)]) {
+        let expected: Vec<_> = expected.iter().map(|(kind, text)| (*kind, (*text).to_owned())).collect();
+        assert_eq!(lines_of(payload), expected);
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_kept_whole() {
+        let chunks = chunks_of(b"\xff\n\xfe{}");
+        let line: Value = serde_json::from_slice(&chunks[0].bytes).unwrap();
+        assert_eq!(chunks.len(), 1);
+        assert_eq!(line["rejected"]["reason"], "foreign_record");
+        assert_eq!(line["id"], "shard:1/0");
+        let kept = base64_simd::STANDARD.decode_to_vec(line["rejected"]["body_base64"].as_str().unwrap()).unwrap();
+        assert_eq!(kept, b"\xff\n\xfe{}");
+    }
+
+    #[test]
+    fn lines_of_one_record_are_one_slice_of_it() {
+        let payload = Bytes::from("{\"a\":1}\n{\"b\":2}\n{\"c\":3}\n");
+        let chunks = chunks(&payload, ARRIVAL, "n");
+        assert_eq!(chunks.len(), 1);
+        assert_eq!(chunks[0].lines, 3);
+        assert_eq!(chunks[0].bytes.as_ptr(), payload.as_ptr());
+    }
+
+    #[test]
+    fn the_number_of_bad_lines_stands_on_the_bound_and_one_past_it() {
+        let payload = |bad: usize| format!("{{}}\n{}", "x\n".repeat(bad));
+        assert_eq!(chunks_of(payload(MAX_REJECTED_LINES).as_bytes()).len(), MAX_REJECTED_LINES + 1);
+        let whole = lines_of(payload(MAX_REJECTED_LINES + 1).as_bytes());
+        assert_eq!(whole, [(Kind::Rejected, payload(MAX_REJECTED_LINES + 1))]);
+    }
+
+    #[test]
+    fn times_of_receipt_are_read_from_our_lines() {
+        let client = Client::default();
+        let mut payload = Vec::new();
+        for millis in [5_000, 3_000, 9_000] {
+            Envelope::new(UnixMillis(millis), "r", &client).write_event(&mut payload, IdLiteral::new("\"i\""), "{}");
+        }
+        let chunk = &chunks_of(&payload)[0];
+        assert_eq!((chunk.earliest_received_at, chunk.latest_received_at), (UnixMillis(3_000), UnixMillis(9_000)));
+        assert_eq!(chunks_of(b"{}")[0].earliest_received_at, ARRIVAL);
+    }
+
+    proptest! {
+        #[test]
+        fn any_payload_is_kept_to_the_last_line(payload: Vec<u8>) {
+            let first = chunks_of(&payload);
+            prop_assert!(!first.is_empty());
+            prop_assert_eq!(first, chunks_of(&payload));
+        }
+
+        #[test]
+        fn no_line_is_skipped_whatever_stands_beside_it(
+            lines in prop::collection::vec(prop_oneof![json_object().prop_map(|json| fold_line_breaks(&json).into_owned()), "[ -~]{0,20}"], 1..20),
+        ) {
+            let found = lines_of(lines.join("\n").as_bytes());
+            let expected: Vec<String> = lines.iter().map(|line| line.trim_ascii().to_owned()).filter(|line| !line.is_empty()).collect();
+            if expected.iter().any(|line| read_head(line).is_ok()) {
+                let found: Vec<String> = found.into_iter().map(|(_, text)| text.trim_ascii().to_owned()).collect();
+                prop_assert_eq!(found, expected);
+            }
+        }
+    }
+}
