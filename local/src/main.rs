@@ -1,1 +1,72 @@
-fn main() {}
+//! `make run`: the whole pipeline on this machine.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use local::config::Config;
+use local::stack::Stack;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // The embedded services log every request at INFO; what they have to say to a user is at WARN.
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,local=info,s3s=error"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).init();
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            tracing::error!("{problem:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> anyhow::Result<()> {
+    let config = Config::from_environment()?;
+    let mut signals = Signals::listen()?;
+    let mut stack = Stack::start(&config).await?;
+    announce(&config, &stack)?;
+    tokio::select! {
+        failed = stack.fails() => return failed,
+        () = signals.next() => say("stopping: taking no more events, landing what is here (once more to give up)")?,
+    }
+    tokio::select! {
+        stopped = stack.stop() => stopped?,
+        () = signals.next() => anyhow::bail!("given up: what had not landed is lost"),
+    }
+    say("stopped: everything that was taken has landed")
+}
+
+fn announce(config: &Config, stack: &Stack) -> anyhow::Result<()> {
+    let folder = std::path::absolute(&config.data_dir)?;
+    say(&format!("files: {}", folder.join("s3").display()))?;
+    say(&format!("logs: {}", folder.join("logs").display()))?;
+    say(&format!("aws: http://{} (Kinesis and S3; any access key whose secret is the same text)", stack.aws))?;
+    say(&format!("ready: POST http://{}/events", stack.front_door))
+}
+
+fn say(line: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).context("standard output")
+}
+
+/// Ctrl-C and the signal of service managers.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

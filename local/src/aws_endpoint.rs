@@ -1,0 +1,68 @@
+//! One port that speaks Kinesis and S3, for the functions and for anyone who wants to look around.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::TcpListener;
+use tower::ServiceExt;
+use tracing::{debug, error};
+
+use crate::s3::S3;
+
+/// Both services behind one address.
+#[derive(Clone)]
+pub struct AwsEndpoint {
+    pub kinesis: Router,
+    pub s3: S3,
+}
+
+impl AwsEndpoint {
+    /// Serves until the process ends.
+    pub async fn serve(self, listener: TcpListener) {
+        loop {
+            let (connection, peer) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(problem) => {
+                    // Out of file descriptors, mostly: it passes.
+                    error!(%problem, "the AWS endpoint can't accept a connection");
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            if let Err(problem) = connection.set_nodelay(true) {
+                debug!(%problem, "no TCP_NODELAY");
+            }
+            let endpoint = self.clone();
+            tokio::spawn(async move { endpoint.serve_connection(TokioIo::new(connection), peer).await });
+        }
+    }
+
+    async fn serve_connection(self, connection: TokioIo<tokio::net::TcpStream>, peer: SocketAddr) {
+        let service = service_fn(|request| self.clone().answer(request));
+        if let Err(problem) = Builder::new(TokioExecutor::new()).serve_connection(connection, service).await {
+            debug!(%peer, problem, "connection to the AWS endpoint broke");
+        }
+    }
+
+    async fn answer(self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        if request.headers().contains_key("x-amz-target") {
+            return self.kinesis.oneshot(request.map(Body::new)).await;
+        }
+        Ok(match self.s3.call(request).await {
+            Ok(response) => response.map(Body::new),
+            Err(problem) => {
+                error!(?problem, "the embedded S3 failed");
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                response
+            }
+        })
+    }
+}

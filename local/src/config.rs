@@ -1,0 +1,66 @@
+//! What the stack can be told, read once at the start. README.md says what each is for.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use lambda_setup::environment::{self, EnvironmentError};
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `PORT`; 0 is any that is free.
+    pub port: u16,
+    /// `AWS_PORT`; 0 is any that is free.
+    pub aws_port: u16,
+    /// `DATA_DIR`
+    pub data_dir: PathBuf,
+    /// `TEMPLATE`
+    pub template: PathBuf,
+    /// `PARAMETERS`
+    pub parameters: BTreeMap<String, String>,
+    /// `FUNCTIONS_DIR`
+    pub functions_dir: PathBuf,
+}
+
+impl Config {
+    /// # Errors
+    ///
+    /// When a variable is malformed; the error names it.
+    pub fn from_environment() -> anyhow::Result<Self> {
+        let path = |name, default: &str| -> Result<PathBuf, EnvironmentError> {
+            Ok(PathBuf::from(environment::optional(name)?.unwrap_or_else(|| default.to_owned())))
+        };
+        let functions_dir = match environment::optional("FUNCTIONS_DIR")? {
+            Some(folder) => folder.into(),
+            None => std::env::current_exe()?.with_file_name(""),
+        };
+        Ok(Self {
+            port: environment::number("PORT", 8080, 0..=u16::MAX)?,
+            aws_port: environment::number("AWS_PORT", 4566, 0..=u16::MAX)?,
+            data_dir: path("DATA_DIR", "data")?,
+            template: path("TEMPLATE", "template.yaml")?,
+            parameters: parameters(&environment::optional("PARAMETERS")?.unwrap_or_default())?,
+            functions_dir,
+        })
+    }
+}
+
+/// `Name=Value Name=Value`, as `sam deploy --parameter-overrides` takes them.
+fn parameters(text: &str) -> Result<BTreeMap<String, String>, EnvironmentError> {
+    let pair = |pair: &str| {
+        let problem = || EnvironmentError::new("PARAMETERS", format!("holds {pair:?}; it takes Name=Value Name=Value"));
+        pair.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or_else(problem)
+    };
+    text.split_whitespace().map(pair).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_pairs() {
+        let parsed = parameters(" A=1  B=x=y ").unwrap();
+        assert_eq!(parsed, BTreeMap::from([("A".into(), "1".into()), ("B".into(), "x=y".into())]));
+        assert!(parameters("A").unwrap_err().to_string().contains("PARAMETERS"));
+    }
+}

@@ -1,0 +1,99 @@
+//! The on-failure destination: a bucket that keeps whole batches which could not be handed over, in Lambda's own form.
+//! <https://docs.aws.amazon.com/lambda/latest/dg/kinesis-on-failure-destination.html>
+
+use std::path::PathBuf;
+
+use axum::body::Bytes;
+use serde_json::json;
+use shared::timestamp::UnixMillis;
+use uuid::Uuid;
+
+use crate::function::new_request_id;
+use crate::kinesis::Record;
+use crate::template::stream_arn;
+
+/// A bucket for failed batches. It is written as files: the embedded S3 serves the same folder.
+#[derive(Debug, Clone)]
+pub struct FailedBatches {
+    bucket: PathBuf,
+    mapping_id: Uuid,
+}
+
+/// A batch that is given up.
+#[derive(Debug)]
+pub struct Failure<'a> {
+    pub condition: &'static str,
+    pub attempts: u32,
+    pub function_error: bool,
+    pub function_arn: String,
+    pub stream: &'a str,
+    pub shard_id: &'a str,
+    pub batch: &'a [Record],
+    pub payload: Bytes,
+}
+
+impl FailedBatches {
+    #[must_use]
+    pub fn new(bucket: PathBuf) -> Self {
+        Self { bucket, mapping_id: Uuid::new_v4() }
+    }
+
+    /// Keeps a batch; its key.
+    ///
+    /// # Errors
+    ///
+    /// When the file can't be written; nothing is there under the key then.
+    pub async fn put(&self, failure: &Failure<'_>) -> std::io::Result<String> {
+        let now = lambda_setup::now();
+        let key = self.key(failure.shard_id, now);
+        let path = self.bucket.join(&key);
+        if let Some(folder) = path.parent() {
+            tokio::fs::create_dir_all(folder).await?;
+        }
+        let unfinished = path.with_extension("unfinished");
+        tokio::fs::write(&unfinished, document(failure, now)).await?;
+        tokio::fs::rename(&unfinished, &path).await?;
+        Ok(key)
+    }
+
+    /// `aws/lambda/<mapping>/<shard>/2026/11/21/2026-11-21T09.32.08-<uuid>`
+    fn key(&self, shard_id: &str, now: UnixMillis) -> String {
+        let time = now.rfc3339();
+        let (date, seconds) = (time[..10].replace('-', "/"), time[..19].replace(':', "."));
+        format!("aws/lambda/{}/{shard_id}/{date}/{seconds}-{}", self.mapping_id, Uuid::new_v4())
+    }
+}
+
+fn document(failure: &Failure<'_>, now: UnixMillis) -> String {
+    let first = failure.batch.first();
+    let last = failure.batch.last();
+    let arrival = |record: Option<&Record>| {
+        record.map(|record| UnixMillis::from_seconds(record.approximate_arrival_timestamp).rfc3339())
+    };
+    json!({
+        "requestContext": {
+            "requestId": new_request_id(),
+            "functionArn": failure.function_arn,
+            "condition": failure.condition,
+            "approximateInvokeCount": failure.attempts,
+        },
+        "responseContext": {
+            "statusCode": 200,
+            "executedVersion": "$LATEST",
+            "functionError": failure.function_error.then_some("Unhandled"),
+        },
+        "version": "1.0",
+        "timestamp": now.rfc3339(),
+        "KinesisBatchInfo": {
+            "shardId": failure.shard_id,
+            "startSequenceNumber": first.map(|record| &record.sequence_number),
+            "endSequenceNumber": last.map(|record| &record.sequence_number),
+            "approximateArrivalOfFirstRecord": arrival(first),
+            "approximateArrivalOfLastRecord": arrival(last),
+            "batchSize": failure.batch.len(),
+            "streamArn": stream_arn(failure.stream),
+        },
+        "payload": String::from_utf8_lossy(&failure.payload),
+    })
+    .to_string()
+}

@@ -1,0 +1,173 @@
+//! A function: its execution environments, each a process of its own, started when needed and used again.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use tokio::process::{Child, Command};
+use tokio::sync::{Semaphore, oneshot};
+use uuid::Uuid;
+
+use crate::log::FunctionLog;
+use crate::runtime_api::{FunctionError, Invocation, RuntimeApi};
+use crate::template::{self, ACCOUNT_ID, REGION};
+
+/// Environments of one function that run at once. On a laptop's few cores more would only take turns.
+const MAX_ENVIRONMENTS: usize = 8;
+/// Lambda's own limit for the start of a function.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html>
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A function that can be invoked.
+pub struct Function {
+    spec: template::Function,
+    binary: PathBuf,
+    aws_endpoint: String,
+    log: FunctionLog,
+    places: Semaphore,
+    idle: Mutex<Vec<Environment>>,
+}
+
+/// An invocation without a result.
+#[derive(Debug, thiserror::Error)]
+pub enum InvokeError {
+    #[error("the function reported {0}")]
+    Reported(#[from] FunctionError),
+    #[error("the function ran longer than its {} s and was killed", .0.as_secs())]
+    TimedOut(Duration),
+    #[error("the function's process ended: {0}")]
+    Died(ExitStatus),
+    #[error("the function did not start: {0}")]
+    NotStarted(String),
+}
+
+impl Function {
+    /// # Errors
+    ///
+    /// When the binary is not there.
+    pub fn new(
+        spec: template::Function,
+        binaries: &Path,
+        aws_endpoint: String,
+        log: FunctionLog,
+    ) -> anyhow::Result<Arc<Self>> {
+        let binary = binaries.join(&spec.binary);
+        anyhow::ensure!(binary.is_file(), "{} is not built; `make build-local` builds it", binary.display());
+        let places = Semaphore::new(MAX_ENVIRONMENTS);
+        Ok(Arc::new(Self { spec, binary, aws_endpoint, log, places, idle: Mutex::default() }))
+    }
+
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.spec.id
+    }
+
+    #[must_use]
+    pub fn arn(&self) -> String {
+        format!("arn:aws:lambda:{REGION}:{ACCOUNT_ID}:function:{}", self.spec.binary)
+    }
+
+    /// Invokes the function in an idle environment, or in a new one.
+    ///
+    /// # Errors
+    ///
+    /// When the function reports an error, runs too long, dies or does not start.
+    pub async fn invoke(&self, request_id: String, payload: Bytes) -> Result<Bytes, InvokeError> {
+        let not_started = |problem: &dyn std::fmt::Display| InvokeError::NotStarted(problem.to_string());
+        let _place = self.places.acquire().await.map_err(|problem| not_started(&problem))?;
+        let mut environment = match self.take_idle() {
+            Some(environment) => environment,
+            None => self.start().await?,
+        };
+        let (reply, answer) = oneshot::channel();
+        let timeout = self.spec.timeout;
+        environment.api.invoke(Invocation { request_id, payload, timeout, reply }).await;
+        let result = tokio::select! {
+            // A reply that came before the process ended counts.
+            biased;
+            answer = answer => match answer {
+                Ok(reply) => reply.map_err(InvokeError::from),
+                Err(gone) => return Err(not_started(&gone)),
+            },
+            status = environment.process.wait() => return match status {
+                Ok(status) => Err(InvokeError::Died(status)),
+                Err(problem) => Err(not_started(&problem)),
+            },
+            // Dropping the environment kills its process.
+            () = tokio::time::sleep(timeout) => return Err(InvokeError::TimedOut(timeout)),
+        };
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(environment);
+        result
+    }
+
+    /// The environment that was used last, if its process still lives.
+    fn take_idle(&self) -> Option<Environment> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(mut environment) = idle.pop() {
+            if matches!(environment.process.try_wait(), Ok(None)) {
+                return Some(environment);
+            }
+        }
+        None
+    }
+
+    async fn start(&self) -> Result<Environment, InvokeError> {
+        let not_started = |problem: std::io::Error| InvokeError::NotStarted(problem.to_string());
+        let api = RuntimeApi::start(self.arn()).await.map_err(not_started)?;
+        let mut process = self.command(&api).spawn().map_err(not_started)?;
+        self.log.follow(process.stdout.take());
+        self.log.follow(process.stderr.take());
+        let mut environment = Environment { api, process };
+        tokio::select! {
+            started = environment.api.started() => {
+                started?;
+                Ok(environment)
+            }
+            status = environment.process.wait() => match status {
+                Ok(status) => Err(InvokeError::NotStarted(format!("its process ended with {status}; see its log"))),
+                Err(problem) => Err(not_started(problem)),
+            },
+            () = tokio::time::sleep(START_TIMEOUT) => {
+                Err(InvokeError::NotStarted(format!("it took longer than {} s", START_TIMEOUT.as_secs())))
+            }
+        }
+    }
+
+    fn command(&self, api: &RuntimeApi) -> Command {
+        let mut command = Command::new(&self.binary);
+        command
+            // The function must see what it would see in Lambda, nothing of this machine.
+            .env_clear()
+            .env("AWS_LAMBDA_RUNTIME_API", api.address.to_string())
+            .env("AWS_LAMBDA_FUNCTION_NAME", &self.spec.binary)
+            .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
+            .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", self.spec.memory_mb.to_string())
+            .env("AWS_LAMBDA_LOG_FORMAT", "JSON")
+            .env("AWS_REGION", REGION)
+            .env("AWS_ACCESS_KEY_ID", "local")
+            .env("AWS_SECRET_ACCESS_KEY", "local")
+            .env("AWS_ENDPOINT_URL", &self.aws_endpoint)
+            .envs(&self.spec.environment)
+            // A group of its own: Ctrl-C in the terminal is for the stack, which ends the functions when it is done.
+            .process_group(0)
+            .kill_on_drop(true)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+}
+
+/// A process and the Runtime API that it asks for work.
+struct Environment {
+    api: RuntimeApi,
+    process: Child,
+}
+
+/// A request id as Lambda makes them.
+#[must_use]
+pub fn new_request_id() -> String {
+    Uuid::new_v4().to_string()
+}

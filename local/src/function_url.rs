@@ -1,0 +1,211 @@
+//! The Function URL front door: HTTP in, payload format 2.0 to the function, its response out.
+//! <https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html>
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use base64_simd::STANDARD as BASE64;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use shared::limits::LAMBDA_PAYLOAD_MAX_BYTES;
+use tracing::{debug, warn};
+
+use crate::function::{Function, InvokeError, new_request_id};
+use crate::template::{ACCOUNT_ID, REGION};
+
+/// The service that invokes a function for each request.
+pub fn router(function: Arc<Function>) -> Router {
+    Router::new().fallback(invoke).with_state(function)
+}
+
+async fn invoke(
+    State(function): State<Arc<Function>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request<Body>,
+) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, LAMBDA_PAYLOAD_MAX_BYTES).await else {
+        return too_large();
+    };
+    let request_id = new_request_id();
+    let payload = payload(&parts, peer, &body, &request_id).to_string();
+    if payload.len() > LAMBDA_PAYLOAD_MAX_BYTES {
+        return too_large();
+    }
+    // A task of its own: a client that hangs up does not stop its invocation.
+    let invocation = tokio::spawn(async move { function.invoke(request_id, payload.into()).await });
+    match invocation.await {
+        Ok(Ok(answer)) => response(&answer).unwrap_or_else(|problem| {
+            warn!(problem, "the function's answer is no HTTP response");
+            plain(StatusCode::BAD_GATEWAY, "Internal Server Error")
+        }),
+        Ok(Err(problem)) => {
+            warn!(%problem, "an HTTP invocation failed");
+            plain(status_of(&problem), "Internal Server Error")
+        }
+        Err(panic) => {
+            warn!(%panic, "an HTTP invocation panicked");
+            plain(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
+        }
+    }
+}
+
+fn status_of(problem: &InvokeError) -> StatusCode {
+    match problem {
+        InvokeError::TimedOut(_) | InvokeError::Reported(_) | InvokeError::Died(_) | InvokeError::NotStarted(_) => {
+            StatusCode::BAD_GATEWAY
+        }
+    }
+}
+
+/// Lambda refuses it before the function sees it.
+fn too_large() -> Response<Body> {
+    warn!("a request over Lambda's 6 MiB was refused at the front door; no function saw it");
+    plain(StatusCode::PAYLOAD_TOO_LARGE, "Request must be smaller than 6291456 bytes for the InvokeFunction operation")
+}
+
+fn plain(status: StatusCode, message: &str) -> Response<Body> {
+    let mut response = Response::new(Body::from(json!({"message": message}).to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn payload(parts: &axum::http::request::Parts, peer: SocketAddr, body: &Bytes, request_id: &str) -> Value {
+    let path = parts.uri.path();
+    let headers = joined_headers(&parts.headers);
+    let user_agent = headers.get("user-agent").cloned();
+    let text = text_body(&parts.headers, body);
+    let mut payload = json!({
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": path,
+        "rawQueryString": parts.uri.query().unwrap_or_default(),
+        "headers": headers,
+        "requestContext": {
+            "accountId": ACCOUNT_ID,
+            "apiId": "local",
+            "domainName": format!("local.lambda-url.{REGION}.on.aws"),
+            "domainPrefix": "local",
+            "http": {
+                "method": parts.method.as_str(),
+                "path": path,
+                "protocol": "HTTP/1.1",
+                "sourceIp": peer.ip(),
+                "userAgent": user_agent,
+            },
+            "requestId": request_id,
+            "routeKey": "$default",
+            "stage": "$default",
+            "timeEpoch": lambda_setup::now().0,
+        },
+        "isBase64Encoded": text.is_none(),
+    });
+    if !body.is_empty() {
+        payload["body"] = text.map_or_else(|| json!(BASE64.encode_to_string(body)), |text| json!(text));
+    }
+    payload
+}
+
+/// Lower-case names; several values of one name with commas between.
+fn joined_headers(headers: &HeaderMap) -> BTreeMap<&str, String> {
+    let mut joined: BTreeMap<&str, String> = BTreeMap::new();
+    for (name, value) in headers {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        joined
+            .entry(name.as_str())
+            .and_modify(|values| {
+                values.push(',');
+                values.push_str(&value);
+            })
+            .or_insert_with(|| value.into_owned());
+    }
+    joined
+}
+
+/// The body as text, where Lambda takes it for text; all else travels as base64.
+fn text_body<'b>(headers: &HeaderMap, body: &'b Bytes) -> Option<&'b str> {
+    let header = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let content_type = header(header::CONTENT_TYPE).to_ascii_lowercase();
+    let is_text = content_type.starts_with("text/")
+        || ["application/json", "application/javascript", "application/xml"]
+            .iter()
+            .any(|text_type| content_type.starts_with(text_type));
+    let encoded = !header(header::CONTENT_ENCODING).is_empty();
+    (body.is_empty() || is_text && !encoded).then(|| std::str::from_utf8(body).ok()).flatten()
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct FunctionResponse {
+    status_code: u16,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    #[serde(default)]
+    body: String,
+    #[serde(default)]
+    is_base64_encoded: bool,
+}
+
+fn response(answer: &[u8]) -> Result<Response<Body>, String> {
+    let answer: FunctionResponse = serde_json::from_slice(answer).map_err(|problem| problem.to_string())?;
+    let body = if answer.is_base64_encoded {
+        BASE64.decode_to_vec(&answer.body).map_err(|problem| problem.to_string())?
+    } else {
+        answer.body.into_bytes()
+    };
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::from_u16(answer.status_code).map_err(|problem| problem.to_string())?;
+    for (name, value) in answer.headers {
+        let name: HeaderName = name.parse().map_err(|_| format!("header name {name:?}"))?;
+        let value: HeaderValue = value.parse().map_err(|_| format!("value of the header {name}"))?;
+        response.headers_mut().insert(name, value);
+    }
+    debug!(status = answer.status_code, "answered");
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
+    }
+
+    #[rstest]
+    #[case::json("application/json; charset=utf-8", "", b"{}", true)]
+    #[case::text("text/plain", "", b"x", true)]
+    #[case::cmcd("application/cmcd", "", b"e=t", false)]
+    #[case::compressed("application/json", "gzip", b"{}", false)]
+    #[case::not_utf8("text/plain", "", b"\xff", false)]
+    #[case::empty("", "", b"", true)]
+    fn bodies_travel_as_text_or_base64(
+        #[case] kind: &str,
+        #[case] encoding: &str,
+        #[case] body: &[u8],
+        #[case] text: bool,
+    ) {
+        let headers = headers(&[("content-type", kind), ("content-encoding", encoding)]);
+        assert_eq!(text_body(&headers, &Bytes::copy_from_slice(body)).is_some(), text);
+    }
+
+    #[test]
+    fn repeated_headers_are_joined() {
+        let headers = headers(&[("accept", "a"), ("accept", "b")]);
+        assert_eq!(joined_headers(&headers)["accept"], "a,b");
+    }
+
+    #[test]
+    fn answers_that_are_no_response_are_errors() {
+        for answer in ["", "null", "{}", "{\"statusCode\":99}", "{\"statusCode\":200,\"headers\":{\"a b\":\"c\"}}"] {
+            assert!(response(answer.as_bytes()).is_err(), "{answer}");
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! The embedded Kinesis: ferrokinesis, with a gate that makes reads see every record that will ever precede what they
+//! return.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use ferrokinesis::actions::{Operation, dispatch};
+use ferrokinesis::store::{Store, StoreOptions};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::RwLock;
+
+use crate::template::{ACCOUNT_ID, REGION, Stream};
+
+/// ferrokinesis draws sequence numbers first and stores the records afterwards. Of two puts at once the later number may
+/// be stored first; a reader that came between would go on past the earlier one and never see it. So puts share this
+/// lock and reads have it alone.
+type Gate = Arc<RwLock<()>>;
+
+/// An in-memory Kinesis.
+#[derive(Clone)]
+pub struct Kinesis {
+    store: Store,
+    gate: Gate,
+}
+
+/// A record of a shard.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Record {
+    pub sequence_number: String,
+    pub partition_key: String,
+    /// Base64.
+    pub data: String,
+    /// Seconds since 1970.
+    pub approximate_arrival_timestamp: f64,
+}
+
+/// A shard and where it came from.
+#[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "PascalCase")]
+pub struct Shard {
+    pub shard_id: String,
+    pub parent_shard_id: Option<String>,
+    pub adjacent_parent_shard_id: Option<String>,
+    sequence_number_range: SequenceNumberRange,
+}
+
+#[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "PascalCase")]
+struct SequenceNumberRange {
+    ending_sequence_number: Option<String>,
+}
+
+impl Shard {
+    fn is_closed(&self) -> bool {
+        self.sequence_number_range.ending_sequence_number.is_some()
+    }
+
+    /// The shards that must be read to their end before this one.
+    pub fn parents(&self) -> impl Iterator<Item = &String> {
+        self.parent_shard_id.iter().chain(&self.adjacent_parent_shard_id)
+    }
+}
+
+/// What a read found.
+#[derive(Debug)]
+pub struct Page {
+    pub records: Vec<Record>,
+    /// Whether the shard is closed and there is nothing after `records`.
+    pub ends_here: bool,
+}
+
+/// A call that the embedded Kinesis refused.
+#[derive(Debug, thiserror::Error)]
+#[error("the embedded Kinesis refused {operation}: {message}")]
+pub struct KinesisError {
+    operation: String,
+    message: String,
+}
+
+/// Bytes of a request at most: ten MiB of records as base64, and their frame.
+const MAX_REQUEST_BYTES: usize = 16 * 1024 * 1024;
+/// Shards that fit into the stack; resharding under test needs a few, and closed ones count for a while.
+const SHARD_LIMIT: u32 = 1_000;
+/// How often records past their retention are dropped.
+const RETENTION_CHECK_SECONDS: u64 = 60;
+
+impl Kinesis {
+    /// Starts with no streams, and the HTTP service for its API.
+    #[must_use]
+    pub fn start() -> (Self, Router) {
+        let (router, store) = ferrokinesis::create_app(StoreOptions {
+            create_stream_ms: 0,
+            delete_stream_ms: 0,
+            update_stream_ms: 100,
+            shard_limit: SHARD_LIMIT,
+            retention_check_interval_secs: RETENTION_CHECK_SECONDS,
+            aws_account_id: ACCOUNT_ID.into(),
+            aws_region: REGION.into(),
+            ..StoreOptions::default()
+        });
+        let gate = Gate::default();
+        let router = router.layer(middleware::from_fn_with_state(gate.clone(), through_the_gate));
+        (Self { store, gate }, router)
+    }
+
+    /// Creates a stream and waits until it takes records.
+    ///
+    /// # Errors
+    ///
+    /// When ferrokinesis refuses one of the calls.
+    pub async fn create(&self, stream: &Stream) -> Result<(), KinesisError> {
+        let name = &stream.name;
+        self.call(Operation::CreateStream, json!({"StreamName": name, "ShardCount": stream.shards})).await?;
+        loop {
+            let summary = self.call(Operation::DescribeStreamSummary, json!({"StreamName": name})).await?;
+            if summary["StreamDescriptionSummary"]["StreamStatus"] == "ACTIVE" {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        let retention = json!({"StreamName": name, "RetentionPeriodHours": stream.retention_hours});
+        if stream.retention_hours > 24 {
+            self.call(Operation::IncreaseStreamRetentionPeriod, retention).await?;
+        }
+        Ok(())
+    }
+
+    /// All shards of a stream that still hold records, the closed ones too.
+    ///
+    /// # Errors
+    ///
+    /// When ferrokinesis refuses the call.
+    pub async fn shards(&self, stream: &str) -> Result<Vec<Shard>, KinesisError> {
+        let answer = self.call(Operation::ListShards, json!({"StreamName": stream})).await?;
+        parse("ListShards", &answer["Shards"])
+    }
+
+    /// The records of a shard after a sequence number, or from its start.
+    ///
+    /// # Errors
+    ///
+    /// When ferrokinesis refuses one of the calls.
+    pub async fn read(
+        &self,
+        stream: &str,
+        shard_id: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page, KinesisError> {
+        let position = match after {
+            None => json!({"ShardIteratorType": "TRIM_HORIZON"}),
+            Some(number) => {
+                json!({"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": number})
+            }
+        };
+        let mut request = position;
+        request["StreamName"] = json!(stream);
+        request["ShardId"] = json!(shard_id);
+
+        let _alone = self.gate.write().await;
+        let iterator = self.call(Operation::GetShardIterator, request).await?;
+        let request = json!({"ShardIterator": iterator["ShardIterator"], "Limit": limit});
+        let mut answer = self.call(Operation::GetRecords, request).await?;
+        let records: Vec<Record> = parse("GetRecords", &answer["Records"].take())?;
+        // Under the gate no put is under way: what is closed now and empty stays empty.
+        let closed = self.shards(stream).await?.iter().any(|shard| shard.shard_id == shard_id && shard.is_closed());
+        Ok(Page { ends_here: closed && records.len() < limit, records })
+    }
+
+    async fn call(&self, operation: Operation, request: Value) -> Result<Value, KinesisError> {
+        let name = format!("{operation:?}");
+        let answer = dispatch(&self.store, operation, request).await.map_err(|error| KinesisError {
+            operation: name,
+            message: error.body.message.unwrap_or(error.body.error_type),
+        })?;
+        Ok(answer.unwrap_or_default())
+    }
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(operation: &str, answer: &Value) -> Result<T, KinesisError> {
+    T::deserialize(answer).map_err(|error| KinesisError { operation: operation.to_owned(), message: error.to_string() })
+}
+
+/// Lets puts through together and reads alone. The body is read first, so that nobody waits for a slow sender.
+async fn through_the_gate(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = match to_bytes(body, MAX_REQUEST_BYTES).await {
+        Ok(body) => Body::from(body),
+        Err(error) => return (StatusCode::PAYLOAD_TOO_LARGE, error.to_string()).into_response(),
+    };
+    let operation = parts.headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
+    let operation = operation.rsplit('.').next().unwrap_or_default().to_owned();
+    let request = Request::from_parts(parts, body);
+    match operation.as_str() {
+        "PutRecord" | "PutRecords" => {
+            let _shared = gate.read().await;
+            next.run(request).await
+        }
+        "GetRecords" => {
+            let _alone = gate.write().await;
+            next.run(request).await
+        }
+        _ => next.run(request).await,
+    }
+}

@@ -1,0 +1,176 @@
+//! The Lambda Runtime API for one execution environment.
+//! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>
+//!
+//! Each environment has a port of its own, so that it is known which process asks. The `lambda-simulator` crate was
+//! looked at and not taken: it keeps every invocation for ever, and its one queue can't tell which of several processes
+//! took an invocation and died with it.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::Deserialize;
+use shared::limits::LAMBDA_PAYLOAD_MAX_BYTES;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+/// An invocation on its way to a function.
+#[derive(Debug)]
+pub struct Invocation {
+    pub request_id: String,
+    pub payload: Bytes,
+    /// The time that the function has.
+    pub timeout: Duration,
+    pub reply: oneshot::Sender<Reply>,
+}
+
+/// What a function made of an invocation.
+pub type Reply = Result<Bytes, FunctionError>;
+
+/// An error that a function itself reported.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, thiserror::Error)]
+#[error("{error_type}: {error_message}")]
+#[serde(rename_all = "camelCase", default)]
+pub struct FunctionError {
+    pub error_type: String,
+    pub error_message: String,
+}
+
+/// The server's side of one environment's Runtime API. Dropping it ends the server.
+pub struct RuntimeApi {
+    pub address: SocketAddr,
+    invocations: mpsc::Sender<Invocation>,
+    state: Arc<ApiState>,
+    server: JoinHandle<()>,
+}
+
+struct ApiState {
+    function_arn: String,
+    waiting: tokio::sync::Mutex<mpsc::Receiver<Invocation>>,
+    /// What the function is at work on.
+    current: Mutex<Option<(String, oneshot::Sender<Reply>)>>,
+    asked_for_work: Notify,
+    failed_to_start: Mutex<Option<FunctionError>>,
+}
+
+impl Drop for RuntimeApi {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+impl RuntimeApi {
+    /// Listens on a free port of the loopback interface.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub async fn start(function_arn: String) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let address = listener.local_addr()?;
+        let (invocations, waiting) = mpsc::channel(1);
+        let state = Arc::new(ApiState {
+            function_arn,
+            waiting: tokio::sync::Mutex::new(waiting),
+            current: Mutex::new(None),
+            asked_for_work: Notify::new(),
+            failed_to_start: Mutex::new(None),
+        });
+        let router = Router::new()
+            .route("/2018-06-01/runtime/invocation/next", get(next))
+            .route("/2018-06-01/runtime/invocation/{request_id}/response", post(response))
+            .route("/2018-06-01/runtime/invocation/{request_id}/error", post(invocation_error))
+            .route("/2018-06-01/runtime/init/error", post(init_error))
+            .layer(DefaultBodyLimit::max(LAMBDA_PAYLOAD_MAX_BYTES))
+            .with_state(state.clone());
+        let server = tokio::spawn(async move {
+            if let Err(problem) = axum::serve(listener, router).await {
+                tracing::error!(%problem, "a Runtime API ended");
+            }
+        });
+        Ok(Self { address, invocations, state, server })
+    }
+
+    /// Resolves when the function first asks for work: it has started.
+    ///
+    /// # Errors
+    ///
+    /// When the function says that it can't start.
+    pub async fn started(&self) -> Result<(), FunctionError> {
+        self.state.asked_for_work.notified().await;
+        match lock(&self.state.failed_to_start).take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// Hands an invocation to the function. The reply comes through the invocation's own channel; when that closes without
+    /// one, the environment is gone.
+    pub async fn invoke(&self, invocation: Invocation) {
+        if self.invocations.send(invocation).await.is_err() {
+            tracing::debug!("a Runtime API ended before it took an invocation");
+        }
+    }
+}
+
+/// A poisoned lock only means that another task panicked; what it guards is still whole.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn next(State(state): State<Arc<ApiState>>) -> Response {
+    state.asked_for_work.notify_one();
+    let Some(invocation) = state.waiting.lock().await.recv().await else {
+        return StatusCode::GONE.into_response();
+    };
+    let deadline = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + invocation.timeout;
+    let headers = [
+        ("lambda-runtime-aws-request-id", invocation.request_id.clone()),
+        ("lambda-runtime-deadline-ms", deadline.as_millis().to_string()),
+        ("lambda-runtime-invoked-function-arn", state.function_arn.clone()),
+        ("content-type", "application/json".into()),
+    ];
+    *lock(&state.current) = Some((invocation.request_id, invocation.reply));
+    (headers, invocation.payload).into_response()
+}
+
+async fn response(State(state): State<Arc<ApiState>>, Path(request_id): Path<String>, body: Bytes) -> Response {
+    conclude(&state, &request_id, Ok(body))
+}
+
+async fn invocation_error(State(state): State<Arc<ApiState>>, Path(request_id): Path<String>, body: Bytes) -> Response {
+    conclude(&state, &request_id, Err(function_error(&HeaderMap::new(), &body)))
+}
+
+async fn init_error(State(state): State<Arc<ApiState>>, headers: HeaderMap, body: Bytes) -> StatusCode {
+    *lock(&state.failed_to_start) = Some(function_error(&headers, &body));
+    state.asked_for_work.notify_one();
+    StatusCode::ACCEPTED
+}
+
+fn function_error(headers: &HeaderMap, body: &[u8]) -> FunctionError {
+    let header = headers.get("lambda-runtime-function-error-type").and_then(|value| value.to_str().ok());
+    serde_json::from_slice(body).unwrap_or_else(|_| FunctionError {
+        error_type: header.unwrap_or("Unknown").to_owned(),
+        error_message: String::from_utf8_lossy(body).into_owned(),
+    })
+}
+
+fn conclude(state: &ApiState, request_id: &str, reply: Reply) -> Response {
+    let mut current = lock(&state.current);
+    match current.take_if(|(id, _)| id == request_id) {
+        Some((_, waiting)) => match waiting.send(reply) {
+            Ok(()) => StatusCode::ACCEPTED.into_response(),
+            // The invoker gave up: too late.
+            Err(_) => StatusCode::GONE.into_response(),
+        },
+        None => StatusCode::BAD_REQUEST.into_response(),
+    }
+}

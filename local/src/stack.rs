@@ -1,0 +1,159 @@
+//! Everything together: started in order, and stopped so that nothing that was answered is left behind.
+
+use std::future::IntoFuture;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::aws_endpoint::AwsEndpoint;
+use crate::config::Config;
+use crate::event_source_mapping::{EventSourceMapping, Phase};
+use crate::failed_batches::FailedBatches;
+use crate::function::Function;
+use crate::function_url;
+use crate::kinesis::{Kinesis, KinesisError};
+use crate::log::FunctionLog;
+use crate::s3::S3;
+use crate::template;
+
+/// The longest that requests under way may take when the stack stops: a function's own limit ends them.
+const FRONT_DOOR_DRAIN: Duration = Duration::from_secs(30);
+/// The longest that landing what is there may take when the stack stops.
+const LANDING_DRAIN: Duration = Duration::from_secs(120);
+
+/// A running stack.
+pub struct Stack {
+    pub front_door: SocketAddr,
+    pub aws: SocketAddr,
+    stop_front_door: oneshot::Sender<()>,
+    front_door_server: JoinHandle<std::io::Result<()>>,
+    phase: watch::Sender<Phase>,
+    mappings: JoinSet<Result<(), KinesisError>>,
+    unlanded: Vec<Arc<AtomicU64>>,
+}
+
+impl Stack {
+    /// Starts all parts, the front door last.
+    ///
+    /// # Errors
+    ///
+    /// When a part can't start; the message names the file or variable to look at.
+    pub async fn start(config: &Config) -> anyhow::Result<Self> {
+        let template = read_template(config)?;
+        let front_door = listen("PORT", config.port).await?;
+        let aws = listen("AWS_PORT", config.aws_port).await?;
+        let aws_address = aws.local_addr()?;
+
+        let buckets = config.data_dir.join("s3");
+        let s3 = S3::start(&buckets, &template.buckets)?;
+        let (kinesis, kinesis_api) = Kinesis::start();
+        for stream in &template.streams {
+            kinesis.create(stream).await?;
+        }
+        tokio::spawn(AwsEndpoint { kinesis: kinesis_api, s3 }.serve(aws));
+
+        let functions = start_functions(config, &template, aws_address)?;
+        let function = |id: &str| {
+            let found = functions.iter().find(|function| function.id() == id);
+            found.cloned().ok_or_else(|| anyhow!("the template has no function {id}"))
+        };
+        let (phase, phases) = watch::channel(Phase::Running);
+        let (mut mappings, mut unlanded) = (JoinSet::new(), Vec::new());
+        for spec in template.mappings {
+            let failed_batches = spec.on_failure_bucket.as_ref().map(|bucket| FailedBatches::new(buckets.join(bucket)));
+            let function = function(&spec.function)?;
+            let mapping = EventSourceMapping::new(spec, kinesis.clone(), function, failed_batches, phases.clone());
+            unlanded.push(mapping.unlanded());
+            mappings.spawn(mapping.run());
+        }
+
+        let with_url = template.functions.iter().find(|function| function.has_url);
+        let with_url = with_url.ok_or_else(|| anyhow!("no function of the template has a FunctionUrlConfig"))?;
+        let front_door_address = front_door.local_addr()?;
+        let (stop_front_door, stopped) = oneshot::channel::<()>();
+        let service = function_url::router(function(&with_url.id)?).into_make_service_with_connect_info::<SocketAddr>();
+        let server = axum::serve(front_door, service).with_graceful_shutdown(async move {
+            // Also when the sender is gone: nobody is left to stop for.
+            stopped.await.unwrap_or_default();
+        });
+        Ok(Self {
+            front_door: front_door_address,
+            aws: aws_address,
+            stop_front_door,
+            front_door_server: tokio::spawn(server.into_future()),
+            phase,
+            mappings,
+            unlanded,
+        })
+    }
+
+    /// Resolves when a part of the stack ended that never should.
+    ///
+    /// # Errors
+    ///
+    /// Always: with what ended.
+    pub async fn fails(&mut self) -> anyhow::Result<()> {
+        tokio::select! {
+            ended = &mut self.front_door_server => Err(anyhow!("the front door ended: {ended:?}")),
+            Some(ended) = self.mappings.join_next() => Err(anyhow!("an event source mapping ended: {ended:?}")),
+        }
+    }
+
+    /// Takes no more events, finishes the requests under way, lands all that is on the streams.
+    ///
+    /// # Errors
+    ///
+    /// When something could not be landed in the time there is.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        if self.stop_front_door.send(()).is_err() {
+            tracing::debug!("the front door had stopped already");
+        }
+        if tokio::time::timeout(FRONT_DOOR_DRAIN, self.front_door_server).await.is_err() {
+            tracing::warn!("requests were still under way {} s after the stop", FRONT_DOOR_DRAIN.as_secs());
+        }
+        self.phase.send_replace(Phase::Draining);
+        let drained = async {
+            while let Some(mapping) = self.mappings.join_next().await {
+                mapping??;
+            }
+            anyhow::Ok(())
+        };
+        match tokio::time::timeout(LANDING_DRAIN, drained).await {
+            Ok(drained) => drained,
+            Err(_) => {
+                let unlanded: u64 = self.unlanded.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+                Err(anyhow!(
+                    "not everything landed in {} s: batches of {unlanded} records failed again and again, and what is \
+                     behind them did not land either; see the log of the landing function",
+                    LANDING_DRAIN.as_secs()
+                ))
+            }
+        }
+    }
+}
+
+fn read_template(config: &Config) -> anyhow::Result<template::Stack> {
+    let path = config.template.display();
+    let text = std::fs::read_to_string(&config.template).with_context(|| format!("TEMPLATE: {path}"))?;
+    template::Stack::parse(&text, &config.parameters).with_context(|| path.to_string())
+}
+
+async fn listen(variable: &str, port: u16) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(("127.0.0.1", port)).await;
+    listener.with_context(|| format!("{variable}: port {port} can't be had; {variable}=0 picks a free one"))
+}
+
+fn start_functions(config: &Config, template: &template::Stack, aws: SocketAddr) -> anyhow::Result<Vec<Arc<Function>>> {
+    let logs = config.data_dir.join("logs");
+    let start = |spec: &template::Function| {
+        let log = FunctionLog::open(&logs, &spec.binary).with_context(|| format!("DATA_DIR: {}", logs.display()))?;
+        Function::new(spec.clone(), &config.functions_dir, format!("http://{aws}"), log)
+    };
+    template.functions.iter().map(start).collect()
+}
