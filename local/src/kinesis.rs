@@ -93,7 +93,6 @@ const RETENTION_CHECK_SECONDS: u64 = 60;
 
 impl Kinesis {
     /// Starts with no streams, and the HTTP service for its API.
-    #[must_use]
     pub fn start() -> (Self, Router) {
         let (router, store) = ferrokinesis::create_app(StoreOptions {
             create_stream_ms: 0,

@@ -1,0 +1,44 @@
+# `make run` and `make test` are all that a fresh clone needs; `make help` lists the rest.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+PYTEST_ARGS ?=
+
+.PHONY: help run build-local test test-rust test-e2e check bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+run: build-local ## run the whole pipeline on this machine (PORT, AWS_PORT, DATA_DIR, PARAMETERS)
+	@exec target/release/local
+
+build-local: ## build the functions and the one-machine stack
+	cargo build --release --locked
+
+test: test-rust test-e2e ## all tests
+
+test-rust:
+	cargo test --release --locked --workspace
+
+# Two at a time: each test that needs a stack of its own starts one.
+test-e2e: build-local $(VENV)/installed
+	$(PYTHON) -m pytest tests -n 2 --dist loadfile $(PYTEST_ARGS)
+
+check: $(VENV)/installed ## format, lints, dependencies' licences and advisories, template
+	cargo fmt --all --check
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	SAM_CLI_TELEMETRY=0 $(VENV)/bin/sam validate --lint --template template.yaml --region us-east-1
+
+bench: build-local ## CPU, memory and start-up of each function
+	target/release/bench
+
+$(VENV)/installed: tests/requirements.txt
+	tests/install.sh $(VENV) $<
+	@touch $@
+
+clean: ## remove what was built and landed
+	rm -rf target data $(VENV)

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Installs what the end-to-end tests and the template check need into a Python virtual environment.
+# Usage: install.sh <folder> <requirements.txt>
+set -euo pipefail
+folder=$1 requirements=$2
+
+if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+    if [ "$(id -u)" != 0 ]; then
+        echo "install.sh: python3 with its venv module is needed; install it (on Debian: apt-get install python3-venv)" >&2
+        exit 1
+    fi
+    apt-get update -qq
+    apt-get install -y -qq python3 python3-venv
+fi
+echo "installing $requirements into $folder (a minute, the first time)"
+python3 -m venv "$folder"
+"$folder/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$requirements"
