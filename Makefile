@@ -31,6 +31,8 @@ test-e2e: build-local $(VENV)/installed
 check: $(VENV)/installed ## format, lints, dependencies' licences and advisories, template
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	@if command -v cargo-deny >/dev/null; then cargo deny check; \
+	else echo "cargo-deny is not installed: licences and advisories of dependencies were NOT checked"; fi
 	SAM_CLI_TELEMETRY=0 $(VENV)/bin/sam validate --lint --template template.yaml --region us-east-1
 
 bench: build-local ## CPU, memory and start-up of each function
