@@ -149,7 +149,7 @@ mod tests {
         async fn put(&self, records: &[&Record]) -> Result<Vec<EntryOutcome>, PutError> {
             self.call_sizes.borrow_mut().push(records.len());
             let fault = self.script.borrow_mut().pop_front();
-            let fails = |position: usize| matches!(fault, Some(Fault::Entries(nth)) if position % nth == 0);
+            let fails = |position: usize| matches!(fault, Some(Fault::Entries(nth)) if position.is_multiple_of(nth));
             match fault {
                 Some(Fault::Transient) => return Err(PutError::Transient("throttled".into())),
                 Some(Fault::Permanent) => return Err(PutError::Permanent("no such stream".into())),
