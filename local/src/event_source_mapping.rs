@@ -94,7 +94,8 @@ impl EventSourceMapping {
             tokio::select! {
                 Some(reader) = readers.join_next() => match reader {
                     Ok(shard) => { ended.insert(shard?); }
-                    Err(panic) => error!(%panic, "the reader of a shard ended"),
+                    // Nobody would read the shard any more: better no stack than half of one.
+                    Err(ended) => std::panic::resume_unwind(ended.into_panic()),
                 },
                 () = sleep(SHARD_INTERVAL) => {}
             }

@@ -14,7 +14,7 @@ pub const ACCOUNT_ID: &str = "000000000000";
 /// The region that local ARNs name and that functions and clients are told.
 pub const REGION: &str = "us-east-1";
 
-/// The deployed system, as far as it is played.
+/// The deployed system, as far as it is played; resources in the order of their logical ids.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stack {
     pub functions: Vec<Function>,
@@ -400,7 +400,7 @@ mod tests {
         assert_eq!(stack.functions[0].environment["STREAM_NAME"], "event-stream");
         assert_eq!(stack.functions[1].environment["BUCKET_NAME"], "landing-bucket");
         assert_eq!(stack.streams, [Stream { name: "event-stream".into(), shards: 2, retention_hours: 168 }]);
-        assert_eq!(stack.buckets, ["landing-bucket", "failed-batches-bucket"]);
+        assert_eq!(stack.buckets, ["failed-batches-bucket", "landing-bucket"]);
         assert_eq!(
             stack.mappings,
             [Mapping {

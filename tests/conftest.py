@@ -1,0 +1,33 @@
+"""Stacks for the tests: one that most of them share, and as many of their own as the others need."""
+
+import pytest
+
+from stack import Stack
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory):
+    """The stack that tests share; each tells its own events by ids that no other test uses."""
+    shared = Stack(tmp_path_factory.mktemp("stack"))
+    yield shared
+    finish(shared)
+
+
+@pytest.fixture
+def fresh_stack(tmp_path):
+    """Starts stacks for tests that stop them, break them, or need settings of their own."""
+    started = []
+
+    def start(directory=None, **settings):
+        started.append(Stack(directory or tmp_path / f"stack-{len(started)}", **settings))
+        return started[-1]
+
+    yield start
+    for stack in started:
+        finish(stack)
+
+
+def finish(stack):
+    """Whatever a test did to it, a stack lands what it has and ends well."""
+    if not stack.killed:
+        assert stack.stop() == 0, stack.tail()

@@ -1,0 +1,153 @@
+"""Reads landed files with nothing but Python's own bz2 and json, and checks what their metadata claims.
+
+It shares no code with the project on purpose: what it reads, any bzip2 and JSON-lines reader can.
+"""
+
+import base64
+import bz2
+import hashlib
+import json
+import re
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+KEY = re.compile(
+    r"(?P<kind>events|rejected)/dt=(?P<date>\d{4}-\d\d-\d\d)/hour=(?P<hour>\d\d)"
+    r"/(?P<shard>shardId-\d{12})-(?P<first>\d+)\.jsonl\.bz2"
+)
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+EVENT_MEMBER = ',"event":'
+
+
+@dataclass
+class Line:
+    """A landed line: its text and what it says."""
+
+    text: str
+    json: dict = field(repr=False)
+
+    @property
+    def event_text(self):
+        """The event's own text. In a string its quotes would be escaped, so the first such member is the
+        real one."""
+        start = self.text.index(EVENT_MEMBER) + len(EVENT_MEMBER)
+        assert self.text.endswith("}")
+        return self.text[start:-1]
+
+
+@dataclass
+class LandedFile:
+    path: Path
+    key: str
+
+    @property
+    def parts(self):
+        match = KEY.fullmatch(self.key)
+        assert match, f"{self.key} is no key of a landed file"
+        return match
+
+    @property
+    def position(self):
+        """Sorts files by shard and, within it, by their records."""
+        return self.parts["shard"], int(self.parts["first"])
+
+
+def files(bucket, prefix):
+    """The files on disk under a prefix; those that S3 keeps for itself have other names."""
+    paths = bucket.glob(f"{prefix}/**/*.jsonl.bz2")
+    found = [LandedFile(path, str(path.relative_to(bucket))) for path in paths]
+    return sorted(found, key=lambda file: file.position)
+
+
+def read_lines(path):
+    """The lines of a file. Only a line feed ends one: U+2028 and the like are part of the text."""
+    content = bz2.decompress(path.read_bytes()).decode("utf-8")
+    assert content.endswith("\n"), f"{path} does not end with a line feed"
+    return [Line(text, json.loads(text)) for text in content[:-1].split("\n")]
+
+
+def verify(stack, file):
+    """Checks a file against its key and its S3 metadata; returns the metadata."""
+    head = stack.s3().head_object(Bucket="landing-bucket", Key=file.key)
+    metadata, compressed = head["Metadata"], file.path.read_bytes()
+    content, lines = bz2.decompress(compressed), read_lines(file.path)
+    assert all(isinstance(line.json, dict) for line in lines)
+    assert metadata["event-count"] == str(len(lines))
+    assert 0 < int(metadata["record-count"]) <= len(lines)
+    assert metadata["uncompressed-bytes"] == str(len(content))
+    assert metadata["uncompressed-sha256"] == hashlib.sha256(content).hexdigest()
+    assert compressed[:3] == b"BZh" and metadata["bzip2-block-size"] == chr(compressed[3])
+    assert head["ETag"].strip('"') == hashlib.md5(compressed).hexdigest()
+    assert head["ContentLength"] == len(compressed)
+    assert int(metadata["last-sequence-number"]) >= int(file.parts["first"])
+    verify_times(file, metadata, lines)
+    return metadata
+
+
+def has_envelope(line):
+    """Lines of other producers have none; they count as received when the stream took them."""
+    return line.json.get("v") == 1 and TIME.fullmatch(str(line.json.get("received_at")))
+
+
+def verify_times(file, metadata, lines):
+    received = [line.json["received_at"] for line in lines if has_envelope(line)]
+    earliest, latest = metadata["earliest-received-at"], metadata["latest-received-at"]
+    assert TIME.fullmatch(earliest) and TIME.fullmatch(latest)
+    if len(received) == len(lines):
+        assert (earliest, latest) == (min(received), max(received))
+    else:
+        assert all(earliest <= time <= latest for time in received)
+    # The partition is the hour in which the stream took the records: after they were received, and not in the
+    # future.
+    hour = datetime.fromisoformat(f"{file.parts['date']}T{file.parts['hour']}:00:00+00:00")
+    assert datetime.fromisoformat(latest) < hour + timedelta(hours=1)
+    assert hour <= datetime.now(UTC)
+
+
+def verify_all(stack):
+    """Checks every file, and that no two of a shard and kind reach into each other; returns the events'
+    metadata."""
+    metadata = {}
+    for prefix in ("events", "rejected"):
+        last = defaultdict(int)
+        for file in stack.landed_files(prefix):
+            metadata[file.key] = verify(stack, file)
+            shard, first = file.position
+            assert first > last[shard], f"{file.key} begins before the file before it ends"
+            last[shard] = int(metadata[file.key]["last-sequence-number"])
+    return {key: value for key, value in metadata.items() if key.startswith("events/")}
+
+
+def assert_once(lines, accepted):
+    """Nothing that was accepted is missing, and nothing at all is there twice."""
+    counts = Counter(line.json["id"] for line in lines)
+    missing = [event for event in accepted if event not in counts]
+    doubled = [event for event, count in counts.items() if count > 1]
+    assert not missing, f"{len(missing)} of {len(accepted)} accepted events did not land: {missing[:5]} …"
+    assert not doubled, f"{len(doubled)} events landed twice: {doubled[:5]} …"
+
+
+@dataclass
+class Rejected:
+    """Something rejected, put together from its parts."""
+
+    reason: str
+    body: bytes
+    line: dict = field(repr=False)
+
+
+def rejected(lines):
+    """What was rejected, in order; what is not there with all its parts is left out."""
+    by_id = defaultdict(list)
+    for line in lines:
+        by_id[line.json["id"]].append(line.json)
+    return [join(parts) for parts in by_id.values() if len(parts) == parts[0]["rejected"].get("parts", 1)]
+
+
+def join(parts):
+    parts = sorted(parts, key=lambda line: line["rejected"].get("part", 1))
+    assert [line["rejected"].get("part", 1) for line in parts] == list(range(1, len(parts) + 1))
+    body = b"".join(base64.b64decode(line["rejected"]["body_base64"], validate=True) for line in parts)
+    return Rejected(parts[0]["rejected"]["reason"], body, parts[0])

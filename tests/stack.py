@@ -1,0 +1,254 @@
+"""Runs the one-machine stack as its users do: a process of its own, spoken to over HTTP and read from
+disk."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+from botocore.config import Config
+
+import landed
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+BINARY = Path(os.environ.get("LOCAL_BIN", REPOSITORY / "target/release/local")).resolve()
+
+LANDING_BUCKET = "landing-bucket"
+FAILED_BATCHES_BUCKET = "failed-batches-bucket"
+STREAM = "event-stream"
+INGEST = "ingest-lambda"
+LANDING = "kinesis-to-s3-lambda"
+
+# No window: what is on the stream lands at once, and tests need not wait for the deployed five seconds.
+FAST = "BatchingWindowSeconds=0"
+
+READY_SECONDS = 20
+STOP_SECONDS = 30
+LANDING_SECONDS = 30
+
+READY_LINE = re.compile(r"ready: POST http://127\.0\.0\.1:(\d+)/events")
+AWS_LINE = re.compile(r"aws: (http://127\.0\.0\.1:\d+)")
+
+
+@dataclass
+class Answer:
+    """An HTTP answer; `json` is None when there is no body or it is no JSON."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def json(self):
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            return None
+
+
+def wait_for(predicate, timeout=LANDING_SECONDS, what="what the test waits for"):
+    """Polls until the predicate gives something truthy, and returns that.
+
+    `what` may be a function, so that the message shows what there was at the end.
+    """
+    deadline = time.monotonic() + timeout
+    while not (found := predicate()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"after {timeout} s there is not: {what() if callable(what) else what}")
+        time.sleep(0.1)
+    return found
+
+
+def environment(directory, template="template.yaml", parameters=FAST, **variables):
+    """The stack's environment: nothing of the caller's AWS set-up, and free ports, so that tests run side
+    by side."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    own = {"DATA_DIR": directory / "data", "TEMPLATE": template, "PARAMETERS": parameters}
+    free_ports = {"PORT": 0, "AWS_PORT": 0}
+    return inherited | {name: str(value) for name, value in (own | free_ports | variables).items()}
+
+
+class Stack:
+    """A running stack with a data directory of its own."""
+
+    def __init__(self, directory, **settings):
+        directory.mkdir(parents=True, exist_ok=True)
+        self.data = directory / "data"
+        self.errors_path = directory / "stderr.txt"
+        self.output = []
+        self.files_read = {}
+        self.ready = threading.Event()
+        self.killed = False
+        self._start(environment(directory, **settings))
+
+    def _start(self, variables):
+        started = time.monotonic()
+        with self.errors_path.open("w") as errors:
+            # A process group of its own: what a terminal makes of a command, and what its Ctrl-C goes to.
+            self.process = subprocess.Popen(
+                [BINARY], cwd=REPOSITORY, env=variables, stdout=subprocess.PIPE, stderr=errors,
+                text=True, encoding="utf-8", errors="replace", process_group=0,
+            )
+        self.reader = threading.Thread(target=self._read_output, daemon=True)
+        self.reader.start()
+        self.ready.wait(READY_SECONDS)
+        self.seconds_to_ready = time.monotonic() - started
+        ready, aws = self._line(READY_LINE), self._line(AWS_LINE)
+        if not (ready and aws):
+            self.kill()
+            raise AssertionError(f"not ready after {self.seconds_to_ready:.1f} s\n{self.tail()}")
+        self.port = int(ready[1])
+        self.aws_address = aws[1]
+
+    def _read_output(self):
+        for line in self.process.stdout:
+            self.output.append(line.rstrip("\n"))
+            if READY_LINE.match(line):
+                self.ready.set()
+        self.ready.set()
+
+    def _line(self, pattern):
+        return next(filter(None, map(pattern.match, list(self.output))), None)
+
+    def tail(self, lines=40):
+        """The end of what the stack printed, for failure messages."""
+        errors = self.errors_path.read_text(errors="replace").splitlines()
+        return "\n".join(["--- stdout", *self.output[-lines:], "--- stderr", *errors[-lines:]])
+
+    # ---- Posting ----
+
+    def connect(self):
+        """A connection that is kept alive, for those who post much."""
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+
+    def post(self, path="/events", body=b"", headers=None, method="POST", connection=None):
+        """Sends one request as it is: no header is added but Host, Accept-Encoding and Content-Length."""
+        own = None if connection else self.connect()
+        try:
+            return request(connection or own, method, path, body, headers or {})
+        finally:
+            if own:
+                own.close()
+
+    # ---- What landed, read from disk ----
+
+    def landed_files(self, prefix):
+        """The landed files under `events` or `rejected`, in the order of each shard's records."""
+        return landed.files(self.data / "s3" / LANDING_BUCKET, prefix)
+
+    def lines(self, prefix="events"):
+        """The lines of all landed files. A file is read again only when it was replaced."""
+        return [line for file in self.landed_files(prefix) for line in self._lines_of(file)]
+
+    def _lines_of(self, file):
+        try:
+            status = file.path.stat()
+            version = (status.st_ino, status.st_mtime_ns, status.st_size)
+            if self.files_read.get(file.path, (None,))[0] != version:
+                self.files_read[file.path] = (version, landed.read_lines(file.path))
+            return self.files_read[file.path][1]
+        except FileNotFoundError:
+            return []  # Just being replaced: the next look finds it.
+
+    def wait_for_lines(self, wanted, count, prefix="events", timeout=LANDING_SECONDS):
+        """Waits for at least so many lines that are `wanted`, and returns all there are."""
+        found = []
+
+        def enough():
+            found[:] = [line for line in self.lines(prefix) if wanted(line)]
+            return len(found) >= count
+
+        wait_for(enough, timeout, lambda: f"{count} lines in {prefix}/ but {len(found)}\n{self.tail()}")
+        return list(found)
+
+    # ---- Looking around ----
+
+    def s3(self):
+        return self._client("s3", s3={"addressing_style": "path"})
+
+    def kinesis(self):
+        return self._client("kinesis")
+
+    def _client(self, service, **options):
+        return boto3.client(
+            service, endpoint_url=self.aws_address, region_name="us-east-1",
+            aws_access_key_id="local", aws_secret_access_key="local", config=Config(proxies={}, **options),
+        )
+
+    def function_log(self, function):
+        return (self.data / "logs" / f"{function}.log").read_text(errors="replace")
+
+    def function_processes(self, function):
+        """The ids of the processes that this stack, and no other, started for a function."""
+        return [pid for pid in children(self.process.pid) if command(pid).endswith(f"/{function}")]
+
+    # ---- Stopping ----
+
+    def stop(self, number=signal.SIGINT):
+        """Stops the stack and returns its exit code. SIGINT goes where Ctrl-C sends it: to the whole
+        process group."""
+        if self.process.poll() is None:
+            send = os.killpg if number == signal.SIGINT else os.kill
+            send(self.process.pid, number)
+        try:
+            code = self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"not stopped after {STOP_SECONDS} s\n{self.tail()}") from None
+        self.reader.join(5)
+        return code
+
+    def kill(self):
+        """Ends the stack and all that it started, at once."""
+        self.killed = True
+        pids = [self.process.pid, *children(self.process.pid)]
+        for pid in pids:
+            signal_if_alive(pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def request(connection, method, path, body, headers):
+    """One request and its answer; a server may answer before it has read all of a body that it won't take."""
+    try:
+        connection.request(method, path, body, headers)
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    response = connection.getresponse()
+    return Answer(response.status, response.headers, response.read())
+
+
+def children(pid):
+    """The child processes of a process, by the parent that the kernel names."""
+    return [int(stat.parent.name) for stat in Path("/proc").glob("[0-9]*/stat") if parent(stat) == pid]
+
+
+def parent(stat):
+    try:
+        # The command's name may hold spaces and parentheses; the parent comes second after it.
+        return int(stat.read_text().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def command(pid):
+    """The program that a process runs; empty when it is gone or a zombie."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def signal_if_alive(pid, number):
+    """Whether there was such a process to take the signal."""
+    try:
+        os.kill(pid, number)
+        return True
+    except ProcessLookupError:
+        return False

@@ -1,0 +1,250 @@
+"""The tools that people have look around in the running stack, and other producers write to its stream."""
+
+import base64
+import bz2
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import uuid
+
+import pytest
+
+import landed
+from stack import FAILED_BATCHES_BUCKET, LANDING_BUCKET, STREAM, wait_for
+
+
+def post_and_wait(stack):
+    """Lands one event of a session of its own, and returns the session."""
+    session = str(uuid.uuid4())
+    assert stack.post(body=json.dumps({"session_id": session}).encode()).status == 200
+    stack.wait_for_lines(lambda line: session in line.text, 1)
+    return session
+
+
+def aws(stack, *arguments):
+    """What the AWS CLI prints."""
+    own = {
+        "AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local", "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_PAGER": "", "NO_PROXY": "127.0.0.1",
+    }
+    run = subprocess.run(
+        [sys.executable, "-m", "awscli", "--endpoint-url", stack.aws_address, *arguments],
+        env=os.environ | own, capture_output=True, text=True, timeout=60,
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def keys_on_disk(stack):
+    return {file.key for prefix in ("events", "rejected") for file in stack.landed_files(prefix)}
+
+
+# ---- Looking around ----
+
+
+def test_aws_s3_ls_lists_what_landed(stack):
+    """`aws s3 ls` works against the running stack, at the address that it prints."""
+    post_and_wait(stack)
+    on_disk = keys_on_disk(stack)
+    lines = aws(stack, "s3", "ls", f"s3://{LANDING_BUCKET}/", "--recursive").splitlines()
+    listed = {line.split()[3] for line in lines}
+    assert on_disk and on_disk <= listed
+    assert all(landed.KEY.fullmatch(key) for key in listed)
+    assert "PRE events/" in aws(stack, "s3", "ls", f"s3://{LANDING_BUCKET}/")
+
+
+def test_aws_s3_cp_brings_a_file(stack, tmp_path):
+    """A landed file is copied out with the AWS CLI, and bzip2 reads it."""
+    session = post_and_wait(stack)
+    files = stack.landed_files("events")
+    file = next(file for file in files if session.encode() in bz2.decompress(file.path.read_bytes()))
+    aws(stack, "s3", "cp", f"s3://{LANDING_BUCKET}/{file.key}", str(tmp_path / "file.bz2"))
+    assert (tmp_path / "file.bz2").read_bytes() == file.path.read_bytes()
+
+
+def test_aws_kinesis_describe_stream_shows_its_shards(stack):
+    """`aws kinesis describe-stream` works against the running stack, at the address that it prints."""
+    printed = aws(stack, "kinesis", "describe-stream", "--stream-name", STREAM)
+    described = json.loads(printed)["StreamDescription"]
+    assert (described["StreamStatus"], len(described["Shards"])) == ("ACTIVE", 2)
+
+
+def test_boto3_lists_and_reads_the_buckets(stack):
+    """boto3 works against the running stack: buckets, objects by the page, content, metadata."""
+    post_and_wait(stack)
+    s3 = stack.s3()
+    buckets = {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}
+    assert buckets == {LANDING_BUCKET, FAILED_BATCHES_BUCKET}
+    on_disk = keys_on_disk(stack)
+    paginator = s3.get_paginator("list_objects_v2")
+    pages = list(paginator.paginate(Bucket=LANDING_BUCKET, Prefix="events/"))
+    listed = {entry["Key"]: entry for page in pages for entry in page.get("Contents", [])}
+    assert {key for key in on_disk if key.startswith("events/")} <= set(listed)
+    file = stack.landed_files("events")[-1]
+    assert s3.get_object(Bucket=LANDING_BUCKET, Key=file.key)["Body"].read() == file.path.read_bytes()
+    assert listed[file.key]["Size"] == file.path.stat().st_size
+    landed.verify(stack, file)
+
+
+def test_boto3_lists_by_the_page(stack):
+    """A listing longer than a page goes on where it stopped, with no key missing and none twice."""
+    for _ in range(3):
+        post_and_wait(stack)
+    paginator = stack.s3().get_paginator("list_objects_v2")
+    pages = list(paginator.paginate(Bucket=LANDING_BUCKET, PaginationConfig={"PageSize": 1}))
+    listed = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+    assert all(page["KeyCount"] <= 1 for page in pages)
+    assert len(listed) == len(set(listed)) and len(listed) >= 2
+
+
+def test_boto3_describes_and_reads_the_stream(stack):
+    """boto3 describes the stream as the template has it, and reads its records, which are lines."""
+    session = post_and_wait(stack)
+    kinesis = stack.kinesis()
+    summary = kinesis.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]
+    assert (summary["StreamStatus"], summary["OpenShardCount"]) == ("ACTIVE", 2)
+    assert summary["RetentionPeriodHours"] == 7 * 24
+    shards = kinesis.describe_stream(StreamName=STREAM)["StreamDescription"]["Shards"]
+    found = [record for shard in shards for record in records(kinesis, shard["ShardId"])]
+    assert any(session.encode() in record for record in found)
+
+
+def records(kinesis, shard):
+    """The data of all records of a shard, up to now."""
+    place = {"StreamName": STREAM, "ShardId": shard, "ShardIteratorType": "TRIM_HORIZON"}
+    iterator, found = kinesis.get_shard_iterator(**place)["ShardIterator"], []
+    while True:
+        answer = kinesis.get_records(ShardIterator=iterator)
+        found += [record["Data"] for record in answer["Records"]]
+        if not answer["Records"] and not answer["MillisBehindLatest"]:
+            return found
+        iterator = answer["NextShardIterator"]
+
+
+def test_a_bucket_that_is_not_there_is_an_error_as_in_s3(stack):
+    """A wrong bucket name shows on this machine already: reads and writes of it fail, as S3 makes them
+    fail."""
+    s3 = stack.s3()
+    with pytest.raises(s3.exceptions.NoSuchBucket):
+        s3.put_object(Bucket="no-such-bucket", Key="a", Body=b"a")
+    with pytest.raises(s3.exceptions.NoSuchBucket):
+        s3.list_objects_v2(Bucket="no-such-bucket")
+
+
+# ---- Other producers ----
+
+
+def put(stack, data):
+    """Puts a record on the stream, past ingest."""
+    entry = {"Data": data, "PartitionKey": str(uuid.uuid4())}
+    answer = stack.kinesis().put_records(StreamName=STREAM, Records=[entry])
+    assert answer["FailedRecordCount"] == 0
+
+
+def texts_of(stack, session, count):
+    """The texts of the lines of a session, once there are so many."""
+    lines = stack.wait_for_lines(lambda line: session in line.text, count)
+    return [line.text for line in lines]
+
+
+def kept_body(stack, body):
+    """The rejected input with that body, once it has landed; there must be just one."""
+
+    def found():
+        return [one for one in landed.rejected(stack.lines("rejected")) if one.body == body]
+
+    wait_for(found, what=f"a rejected body of {len(body)} bytes")
+    one, = found()
+    return one
+
+
+def test_a_json_line_of_another_producer_lands_as_it_is(stack):
+    """Records that other producers write straight to the stream are welcome: JSON lines pass."""
+    session = str(uuid.uuid4())
+    line = f'{{"player":"set-top box","session":"{session}","n":1.50}}'
+    put(stack, f"{line}\n".encode())
+    assert texts_of(stack, session, 1) == [line]
+
+
+def test_several_json_lines_in_one_record_land_as_lines(stack):
+    """A record may hold many lines, with or without a line feed at its end."""
+    session = str(uuid.uuid4())
+    lines = [f'{{"session":"{session}","n":{n}}}' for n in range(3)]
+    put(stack, "\n".join(lines).encode())
+    assert texts_of(stack, session, 3) == lines
+
+
+def test_pretty_json_of_another_producer_lands_folded(stack):
+    """JSON over several lines becomes one line: only the line breaks between tokens change."""
+    event = {"session": str(uuid.uuid4()), "title": "パン\nと\"塩\"", "list": [1, 2]}
+    text = json.dumps(event, indent=2, ensure_ascii=False)
+    put(stack, text.encode())
+    assert texts_of(stack, event["session"], 1) == [text.replace("\n", " ")]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        bytes(range(256)) * 4 + os.urandom(16),
+        b"not JSON " + uuid.uuid4().bytes.hex().encode(),
+        b"[1, 2, \"%s\"]" % uuid.uuid4().bytes.hex().encode(),
+        b"\xf3\x89\x9a\xc2" + os.urandom(100),
+        b'{"deep":' + b"[" * 200 + b"%d" % uuid.uuid4().int + b"]" * 200 + b"}",
+        os.urandom(700_000),
+    ],
+    ids=["binary", "text", "array", "damaged_kpl", "too_deep", "large_binary"],
+)
+def test_anything_else_of_another_producer_lands_as_rejected(stack, data):
+    """What is neither our lines nor JSON objects lands as rejected, whole, and stops nothing behind it."""
+    put(stack, data)
+    session = post_and_wait(stack)
+    kept = kept_body(stack, data)
+    assert kept.reason == "foreign_record"
+    assert len(texts_of(stack, session, 1)) == 1
+
+
+def varint(number):
+    low, rest = number & 0x7F, number >> 7
+    return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
+
+
+def member(number, data):
+    """A length-delimited member of a protobuf message."""
+    return varint(number << 3 | 2) + varint(len(data)) + data
+
+
+def aggregated(user_records):
+    """What the Kinesis Producer Library makes of several records: magic bytes, a protobuf message, its
+    MD5."""
+    message = member(1, b"a partition key")
+    for data in user_records:
+        message += member(3, b"\x08\x00" + member(3, data))
+    return b"\xf3\x89\x9a\xc2" + message + hashlib.md5(message).digest()
+
+
+def test_an_aggregated_record_comes_apart(stack):
+    """A record that the Kinesis Producer Library aggregated is taken apart: its JSON lands as lines in
+    their order, what is no JSON as rejected."""
+    session, noise = str(uuid.uuid4()), os.urandom(300)
+    lines = [f'{{"session":"{session}","n":{n},"text":"{"x" * n}"}}' for n in (1, 200, 3)]
+    put(stack, aggregated([lines[0].encode(), noise, lines[1].encode() + b"\n", lines[2].encode()]))
+    assert texts_of(stack, session, 3) == lines
+    assert kept_body(stack, noise).reason == "foreign_record"
+
+
+def test_a_record_by_put_record_lands_too(stack):
+    """One by one or many at once: the call makes no difference."""
+    session = str(uuid.uuid4())
+    stack.kinesis().put_record(StreamName=STREAM, Data=b'{"s":"%s"}' % session.encode(), PartitionKey="k")
+    assert texts_of(stack, session, 1) == [f'{{"s":"{session}"}}']
+
+
+def test_the_files_of_other_producers_records_are_what_their_metadata_says(stack):
+    """Their lines count like ours, and were received when the stream took them."""
+    session, noise = str(uuid.uuid4()), os.urandom(30)
+    put(stack, aggregated([b'{"s":"%s"}' % session.encode(), noise, b""]))
+    texts_of(stack, session, 1)
+    assert base64.b64encode(noise).decode() in json.dumps(kept_body(stack, noise).line)
+    landed.verify_all(stack)

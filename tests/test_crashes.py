@@ -1,0 +1,140 @@
+"""Functions that are killed or fail lose and double nothing."""
+
+import base64
+import json
+import random
+import re
+import signal
+import time
+
+import pytest
+
+import landed
+from stack import FAILED_BATCHES_BUCKET, INGEST, LANDING, REPOSITORY, command, signal_if_alive, wait_for
+from traffic import Traffic
+
+KILLS = 20
+# Small batches at once, so that the landing function is at work most of the time and a kill hits it there.
+BUSY = "BatchSize=5 BatchingWindowSeconds=0"
+
+
+def kill_again_and_again(stack, function):
+    """Kills a function's processes, all that there are, at moments drawn at random."""
+    killed, deadline = 0, time.monotonic() + 60
+    while killed < KILLS:
+        assert time.monotonic() < deadline, f"just {killed} to kill in a minute\n{stack.tail()}"
+        time.sleep(random.uniform(0.05, 0.4))
+        killed += sum(signal_if_alive(pid, signal.SIGKILL) for pid in stack.function_processes(function))
+
+
+def landed_once(stack, traffic):
+    """All that was accepted is landed, and stopping brings nothing twice; files are checked while S3 is
+    there."""
+    print(f"{traffic.statuses}; {len(traffic.accepted)} events accepted")
+    accepted = set(traffic.accepted)
+    assert accepted
+    stack.wait_for_lines(lambda line: line.json["id"] in accepted, len(accepted), timeout=90)
+    landed.verify_all(stack)
+    assert stack.stop() == 0, stack.tail()
+    landed.assert_once(stack.lines(), traffic.accepted)
+
+
+def test_killing_the_landing_function_while_it_works_loses_and_doubles_nothing(fresh_stack):
+    """SIGKILL of the landing function's processes, again and again while traffic flows: all that was
+    answered 200 is landed exactly once, by id, over all files on disk."""
+    stack = fresh_stack(parameters=BUSY)
+    with Traffic(stack) as traffic:
+        kill_again_and_again(stack, LANDING)
+    assert set(traffic.statuses) == {200}
+    landed_once(stack, traffic)
+    replaced = re.findall(r'"ReplacedObjects":([1-9]\d*)', stack.function_log(LANDING))
+    print(f"objects of killed attempts that were written anew: {sum(map(int, replaced))}")
+
+
+def test_killing_ingest_while_it_works_loses_nothing_that_was_answered_200(fresh_stack):
+    """SIGKILL of ingest's processes while traffic flows: what they had in hand may be answered 502, but
+    what was answered 200 lands, and nothing lands twice."""
+    stack = fresh_stack()
+    with Traffic(stack, viewers=16, pause=0) as traffic:
+        kill_again_and_again(stack, INGEST)
+        after = len(traffic.accepted)
+        wait_for(lambda: len(traffic.accepted) > after, what="events that are accepted after the last kill")
+    assert set(traffic.statuses) <= {200, 502}
+    landed_once(stack, traffic)
+
+
+def test_stopping_right_after_a_kill_still_lands_everything(fresh_stack):
+    """A kill of the landing function just before Ctrl-C: what was answered 200 still lands before the
+    stack is gone."""
+    stack = fresh_stack(parameters=BUSY)
+    with Traffic(stack) as traffic:
+        wait_for(lambda: len(traffic.answers) > 100, what="100 answers")
+        for pid in wait_for(lambda: stack.function_processes(LANDING), what="a landing process"):
+            signal_if_alive(pid, signal.SIGKILL)
+        assert stack.stop() == 0, stack.tail()
+    landed.assert_once(stack.lines(), traffic.accepted)
+
+
+def test_a_landing_function_that_hangs_is_killed_and_its_batch_sent_again(fresh_stack):
+    """A function that runs past its timeout is killed, and what it had in hand is handed to another one."""
+    stack = fresh_stack(parameters="BatchSize=5 BatchingWindowSeconds=0 LandingTimeoutSeconds=5")
+    with Traffic(stack) as traffic:
+        hanging = wait_for(lambda: stack.function_processes(LANDING), what="a landing process")
+        for pid in hanging:
+            signal_if_alive(pid, signal.SIGSTOP)
+        wait_for(lambda: not any(map(command, hanging)), timeout=20, what="the end of those that hang")
+    assert set(traffic.statuses) == {200}
+    landed_once(stack, traffic)
+
+
+def broken_template(directory, bucket_name):
+    """The template with a landing function that can never land, and few retries for it."""
+    text = (REPOSITORY / "template.yaml").read_text()
+    changes = {
+        "MaximumRetryAttempts: -1": "MaximumRetryAttempts: 2",
+        "BUCKET_NAME: !Ref LandingBucket": f'BUCKET_NAME: "{bucket_name}"',
+    }
+    for old, new in changes.items():
+        assert text.count(old) == 1, f"{old} is not in the template any more; adapt this test"
+        text = text.replace(old, new)
+    path = directory / "template.yaml"
+    path.write_text(text)
+    return path
+
+
+def failed_batches(stack):
+    """The documents in the bucket for failed batches, by key."""
+    s3 = stack.s3()
+    listed = s3.list_objects_v2(Bucket=FAILED_BATCHES_BUCKET).get("Contents", [])
+    keys = [entry["Key"] for entry in listed]
+    return {key: json.load(s3.get_object(Bucket=FAILED_BATCHES_BUCKET, Key=key)["Body"]) for key in keys}
+
+
+def data_of(document):
+    """What the records of a failed batch hold. Lambda gives the event as a string of JSON."""
+    payload = document["payload"]
+    event = json.loads(payload) if isinstance(payload, str) else payload
+    return b"".join(base64.b64decode(record["kinesis"]["data"]) for record in event["Records"])
+
+
+def holding(stack, text):
+    """The failed batches that hold a text."""
+    return {key: document for key, document in failed_batches(stack).items() if text in data_of(document)}
+
+
+@pytest.mark.parametrize("bucket_name", ["no-such-bucket", ""], ids=["no_bucket", "function_cannot_start"])
+def test_a_batch_that_never_lands_is_kept_whole_and_later_ones_go_on(fresh_stack, tmp_path, bucket_name):
+    """After the last retry the on-failure destination keeps the batch in S3, whole, in Lambda's form; the
+    shard goes on with what is behind it."""
+    stack = fresh_stack(template=broken_template(tmp_path, bucket_name))
+    for event in (b"the-first", b"the-second"):
+        assert stack.post(body=b'{"id":"%s","session_id":"one shard"}' % event).status == 200
+        kept = wait_for(lambda: holding(stack, event), 30, lambda: f"{event} kept\n{stack.tail()}")
+        (key, document), = kept.items()
+        assert re.match(r"aws/lambda/[^/]+/shardId-\d{12}/\d{4}/\d\d/\d\d/", key)
+        lines = [json.loads(line) for line in data_of(document).splitlines()]
+        assert [line["id"] for line in lines] == [event.decode()]
+        assert document["requestContext"]["condition"] == "RetryAttemptsExhausted"
+        assert document["requestContext"]["approximateInvokeCount"] == 3
+        assert document["KinesisBatchInfo"]["batchSize"] == 1
+    assert stack.lines("events") == []

@@ -1,0 +1,257 @@
+"""Input that can't be accepted is named to its sender, kept whole under rejected/, and harms nothing
+beside it."""
+
+import gzip
+import json
+import random
+import re
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import pytest
+
+import landed
+from stack import INGEST, wait_for
+
+MEBIBYTE = 1024 * 1024
+MAX_BODY_BYTES = 4 * MEBIBYTE
+JSON = {"content-type": "application/json"}
+XML = {"content-type": "application/xml"}
+CMCD = {"content-type": "application/cmcd"}
+GZIP = JSON | {"content-encoding": "gzip"}
+
+
+@dataclass
+class Row:
+    """A row of the table: what is sent, what is answered, and what is then kept."""
+
+    name: str
+    status: int
+    reason: str
+    body: bytes
+    headers: dict = field(default_factory=lambda: JSON)
+    method: str = "POST"
+    path: str = "/events"
+    kept: list = None
+
+    def __post_init__(self):
+        if self.kept is None:
+            self.kept = [self.body]
+
+
+def event_of(size):
+    """An event of exactly so many bytes."""
+    frame = b'{"session_id":"large","text":"%s"}'
+    return frame % (b"x" * (size - len(frame % b"")))
+
+
+def deep_array(levels):
+    return b"[" * levels + b"]" * levels
+
+
+def noise(size):
+    """Bytes that don't repeat, so that parts that are mixed up are noticed."""
+    return random.Random(size).randbytes(size)
+
+
+ROWS = [
+    Row("not_json", 400, "invalid_json", b"hello"),
+    Row("truncated_json", 400, "invalid_json", b'[{"type":"play"},{"type":"pau'),
+    Row("number", 400, "not_an_object", b"17"),
+    Row("string", 400, "not_an_object", b'"play"'),
+    Row("null", 400, "not_an_object", b"null"),
+    Row("empty_array", 400, "no_events", b"[]"),
+    Row("empty_events_member", 400, "no_events", b'{"events":[]}'),
+    Row("empty_body", 400, "no_events", b""),
+    Row("invalid_utf8", 400, "invalid_utf8", b'{"title":"caf\xe9 \xff\x00"}'),
+    Row("object_10000_deep", 400, "too_deep", b'{"a":' * 10_000 + b"1" + b"}" * 10_000),
+    # What an array holds is rejected one by one: its only member is kept, without the brackets around it.
+    Row("array_10000_deep", 400, "not_an_object", deep_array(10_000), kept=[deep_array(9_999)]),
+    Row("unbalanced_10000_deep", 400, "invalid_json", b"[" * 10_000),
+    Row("gzip_of_10_million_zeros", 413, "body_too_large", gzip.compress(bytes(10_000_000)), GZIP),
+    Row("gzip_corrupt", 400, "invalid_compression", b"\x1f\x8b\x08\x00" + noise(500), GZIP),
+    Row("gzip_cut_off", 400, "invalid_compression", gzip.compress(b'{"type":"play"}' * 9)[:-9], GZIP),
+    Row("not_gzip", 400, "invalid_compression", b'{"type":"play"}', GZIP),
+    Row("unknown_encoding", 415, "unsupported_encoding", noise(300), JSON | {"content-encoding": "br"}),
+    Row("unknown_content_type", 415, "unsupported_content_type", b"<play/>", XML),
+    Row("binary_content_type", 415, "unsupported_content_type", noise(300), {"content-type": "image/png"}),
+    Row("invalid_cmcd", 400, "invalid_cmcd", b"e=t,sn=1,", CMCD),
+    Row("event_larger_than_a_record", 413, "event_too_large", event_of(MEBIBYTE + 1)),
+    Row("body_larger_than_the_limit", 413, "body_too_large", event_of(MAX_BODY_BYTES + 1)),
+    Row("binary_body_larger_than_the_limit", 413, "body_too_large", noise(MAX_BODY_BYTES + 1), {}),
+    Row("10001_events", 413, "too_many_events", b"[" + b",".join([b"{}"] * 10_001) + b"]"),
+    Row("put", 405, "method_not_allowed", b'{"type":"play"}', method="PUT"),
+    Row("unknown_path", 404, "unknown_path", b'{"type":"play"}', path="/evnts"),
+]
+
+
+def post_good(stack):
+    """Posts a good event and returns its id."""
+    event = str(uuid.uuid4())
+    answer = stack.post(body=json.dumps({"id": event, "type": "good"}).encode(), headers=JSON)
+    assert (answer.status, answer.json) == (200, {"accepted": 1, "rejected": []})
+    return event
+
+
+def post_between_good_ones(stack, row):
+    """Posts a row under a user agent of its own, by which what is kept of it can be told; the good ones
+    must land."""
+    user_agent = f"row/{uuid.uuid4()}"
+    before = post_good(stack)
+    answer = stack.post(row.path, row.body, row.headers | {"user-agent": user_agent}, row.method)
+    after = post_good(stack)
+    good = stack.wait_for_lines(lambda line: line.json.get("id") in (before, after), 2)
+    landed.assert_once(good, [before, after])
+    return user_agent, answer
+
+
+def sender(line):
+    return line.json["client"].get("user_agent")
+
+
+def kept_of(stack, user_agent, count):
+    """What is kept of a row, once there is so much; there must not be more."""
+    found = []
+
+    def enough():
+        lines = stack.lines("rejected")
+        found[:] = landed.rejected([line for line in lines if sender(line) == user_agent])
+        return len(found) >= count
+
+    wait_for(enough, what=lambda: f"{count} rejected inputs kept; there are {found}\n{stack.tail()}")
+    return list(found)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_each_row_is_answered_with_its_reason_and_kept_whole(stack, row):
+    """Each row of the table gets its status and reason, and the rejected input is found under rejected/ to
+    the byte; the good events posted before and after it land."""
+    user_agent, answer = post_between_good_ones(stack, row)
+    assert (answer.status, answer.json["error"]["code"]) == (row.status, row.reason), answer.body
+    assert len(answer.json["error"]["message"]) > 10
+    kept = kept_of(stack, user_agent, len(row.kept))
+    assert [one.body for one in kept] == row.kept
+    assert {one.reason for one in kept} == {row.reason}
+    assert all(one.line["v"] == 1 and landed.TIME.fullmatch(one.line["received_at"]) for one in kept)
+
+
+def test_good_members_beside_bad_ones_land_and_the_bad_ones_are_named(stack):
+    """Of an array with 3 good and 2 bad members 3 land, and 2 are named with index and reason."""
+    ids = [str(uuid.uuid4()) for _ in range(3)]
+    good = [json.dumps({"id": value}).encode() for value in ids]
+    row = Row("mixed", 200, "not_an_object", b"[%s, 7, %s, [{}], %s]" % tuple(good), kept=[b"7", b"[{}]"])
+    user_agent, answer = post_between_good_ones(stack, row)
+    named = [{"index": 1, "reason": "not_an_object"}, {"index": 3, "reason": "not_an_object"}]
+    assert (answer.status, answer.json) == (200, {"accepted": 3, "rejected": named})
+    lines = stack.wait_for_lines(lambda line: line.json.get("id") in ids, 3)
+    landed.assert_once(lines, ids)
+    assert [one.body for one in kept_of(stack, user_agent, 2)] == row.kept
+
+
+def test_an_event_that_is_too_large_costs_its_neighbours_nothing(stack):
+    """Of an event larger than a record and two that fit, the two land, and the large one is kept in parts."""
+    ids = [str(uuid.uuid4()) for _ in range(2)]
+    first, last = (json.dumps({"id": value}).encode() for value in ids)
+    large = event_of(2 * MEBIBYTE)
+    row = Row("large", 200, "event_too_large", b"[%s,%s,%s]" % (first, large, last), kept=[large])
+    user_agent, answer = post_between_good_ones(stack, row)
+    assert answer.json == {"accepted": 2, "rejected": [{"index": 1, "reason": "event_too_large"}]}
+    stack.wait_for_lines(lambda line: line.json.get("id") in ids, 2)
+    kept, = kept_of(stack, user_agent, 1)
+    assert kept.body == large and kept.line["rejected"]["parts"] > 1
+
+
+def test_bad_lines_among_json_lines_are_rejected_alone(stack):
+    """NDJSON is taken line by line: truncated JSON, null and invalid UTF-8 harm no line beside them."""
+    ids = [str(uuid.uuid4()) for _ in range(2)]
+    first, last = (json.dumps({"id": value}).encode() for value in ids)
+    bad = [b'{"a":', b"null", b'{"t":"\xff"}']
+    row = Row("lines", 200, "", b"\n".join([first, *bad, last]), {"content-type": "application/x-ndjson"})
+    user_agent, answer = post_between_good_ones(stack, row)
+    reasons = ["invalid_json", "not_an_object", "invalid_utf8"]
+    named = [{"index": index, "reason": reason} for index, reason in enumerate(reasons, 1)]
+    assert (answer.status, answer.json) == (200, {"accepted": 2, "rejected": named})
+    kept = kept_of(stack, user_agent, 3)
+    assert [(one.reason, one.body) for one in kept] == list(zip(reasons, bad))
+
+
+def test_a_get_is_refused_and_leaves_nothing(stack):
+    """A GET brings nothing that could be kept; it is told what to send instead."""
+    user_agent, answer = post_between_good_ones(stack, Row("get", 405, "", None, {}, method="GET"))
+    assert (answer.status, answer.json["error"]["code"]) == (405, "method_not_allowed")
+    assert answer.headers["allow"] == "POST, OPTIONS"
+    assert user_agent not in map(sender, stack.lines("rejected"))
+
+
+def test_a_cors_preflight_lets_any_page_post(stack):
+    """A browser's preflight is answered so that a page of any origin may post; it leaves nothing behind."""
+    asked = {
+        "origin": "https://player.example", "access-control-request-method": "POST",
+        "access-control-request-headers": "content-type,content-encoding",
+    }
+    row = Row("preflight", 204, "", None, asked, method="OPTIONS")
+    user_agent, answer = post_between_good_ones(stack, row)
+    assert (answer.status, answer.body) == (204, b"")
+    assert answer.headers["access-control-allow-origin"] == "https://player.example"
+    assert "POST" in answer.headers["access-control-allow-methods"]
+    assert answer.headers["access-control-allow-headers"] == "content-type,content-encoding"
+    assert user_agent not in map(sender, stack.lines("rejected"))
+
+
+def test_600_events_with_600_keys_all_land(stack):
+    """600 events with 600 keys are more records than one PutRecords call takes; all of them land."""
+    name = uuid.uuid4()
+    events = [{"id": f"{name}/{n}", "session_id": f"{name}/{n}"} for n in range(600)]
+    answer = stack.post(body=json.dumps(events).encode(), headers=JSON)
+    assert (answer.status, answer.json) == (200, {"accepted": 600, "rejected": []})
+    lines = stack.wait_for_lines(lambda line: str(line.json.get("id")).startswith(str(name)), 600)
+    assert len(lines) == 600
+    landed.assert_once(lines, [event["id"] for event in events])
+
+
+def test_a_body_of_exactly_the_limit_is_accepted(stack):
+    """The limit itself is still allowed: a body of 4 MiB with events that each fit into a record."""
+    name = str(uuid.uuid4())
+    events = [b'{"session_id":"%s","text":"%s"}' % (name.encode(), b"x" * 900_000) for _ in range(4)]
+    body = b"[" + b",".join(events) + b"]"
+    body += b" " * (MAX_BODY_BYTES - len(body))
+    answer = stack.post(body=body, headers=JSON)
+    assert (answer.status, answer.json) == (200, {"accepted": 4, "rejected": []})
+    lines = stack.wait_for_lines(lambda line: line.json.get("event", {}).get("session_id") == name, 4)
+    assert [line.event_text.encode() for line in lines] == events
+
+
+def request_sizes(stack):
+    """The size of each body that the function saw, from its log."""
+    return [int(size) for size in re.findall(r'"RequestBytes":(\d+)', stack.function_log(INGEST))]
+
+
+def test_what_lambda_would_not_take_never_reaches_the_function(stack):
+    """A payload over Lambda's 6 MiB is refused with 413 by the front door; the function never sees it."""
+    row = Row("too_large_for_lambda", 413, "", event_of(6 * MEBIBYTE + 1))
+    before = len(request_sizes(stack))
+    user_agent, answer = post_between_good_ones(stack, row)
+    assert answer.status == 413
+    wait_for(lambda: len(request_sizes(stack)) >= before + 2, what="the numbers of the good ones beside it")
+    assert max(request_sizes(stack)) < 6 * MEBIBYTE
+    assert user_agent not in map(sender, stack.lines("rejected"))
+
+
+def test_all_rows_at_once_neither_stop_nor_lose_the_good_ones(stack):
+    """None of the rows stops or loses the good events posted beside them, all at the same time."""
+    with ThreadPoolExecutor(16) as pool:
+        bad = [pool.submit(stack.post, row.path, row.body, row.headers, row.method) for row in ROWS]
+        good = [pool.submit(post_good, stack) for _ in range(200)]
+    assert [future.result().status for future in bad] == [row.status for row in ROWS]
+    ids = [future.result() for future in good]
+    lines = stack.wait_for_lines(lambda line: line.json.get("id") in ids, len(ids), timeout=60)
+    landed.assert_once(lines, ids)
+
+
+def test_the_files_of_rejected_lines_are_what_their_metadata_says(stack):
+    """Rejected lines land like events: readable by anyone, with a count that others can check."""
+    user_agent, _ = post_between_good_ones(stack, ROWS[0])
+    kept_of(stack, user_agent, 1)
+    landed.verify_all(stack)
+    assert stack.landed_files("rejected")
