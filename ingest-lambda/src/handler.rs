@@ -1,6 +1,7 @@
 //! One request, from what the front door hands over to the answer.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use lambda_runtime::{Context, tracing};
 use lambda_setup::deadline::Deadline;
 use shared::emf;
 use shared::limits::MAX_HEADER_BYTES;
-use shared::line::{Client, Envelope};
+use shared::line::{Client, Envelope, Kind};
 use shared::metric::Metric;
 use shared::rejection::{Reason, Rejection};
 use shared::timestamp::UnixMillis;
@@ -37,12 +38,6 @@ struct Arrival<'a> {
     at: UnixMillis,
     request_id: &'a str,
     deadline: Deadline,
-}
-
-/// What became of the items of a body.
-enum Verdict {
-    Event,
-    Rejected(Reason),
 }
 
 impl<S: RecordStream> Handler<S> {
@@ -90,36 +85,45 @@ impl<S: RecordStream> Handler<S> {
             Err(rejection) => return self.refuse(request, arrival, body, rejection).await,
         };
         match split(&decoded, form, &self.key_fields) {
-            Ok(items) => self.store_items(request, arrival, items).await,
+            Ok(items) => self.store_items(request, arrival, body, items).await,
             Err(rejection) => self.refuse(request, arrival, body, rejection).await,
         }
     }
 
-    async fn store_items(&self, request: &Request, arrival: &Arrival<'_>, items: Vec<Item<'_>>) -> (Answer, Storing) {
+    /// Stores the items of a body that was taken apart: the events and, beside them, what is bad. Without a single event
+    /// the body is kept as it came, in one piece.
+    async fn store_items(
+        &self,
+        request: &Request,
+        arrival: &Arrival<'_>,
+        body: &[u8],
+        items: Vec<Item<'_>>,
+    ) -> (Answer, Storing) {
         let envelope = self.envelope(request, arrival);
         let mut packer = self.packer(&envelope, arrival);
-        let mut first_rejection = None;
-        let mut reject = |packer: &mut Packer<_>, index, rejection: Rejection, body: &[u8]| {
-            let reason = rejection.reason;
-            packer.rejected(
-                index,
-                RejectedBody { rejection: &rejection, content_type: None, content_encoding: None, body },
-            );
-            first_rejection.get_or_insert(rejection);
-            Verdict::Rejected(reason)
-        };
-        let mut verdicts = Vec::with_capacity(items.len());
+        let count = items.len();
+        let mut bad: Vec<(usize, Rejection, &[u8])> = Vec::new();
         for (index, item) in items.into_iter().enumerate() {
-            verdicts.push(match item {
-                Item::Rejected { rejection, body } => reject(&mut packer, index, rejection, body),
-                Item::Event(event) => match packer.event(index, &event) {
-                    Ok(()) => Verdict::Event,
-                    Err(rejection) => reject(&mut packer, index, rejection, event.json.as_bytes()),
-                },
-            });
+            match item {
+                Item::Rejected { rejection, body } => bad.push((index, rejection, body)),
+                Item::Event(event) => {
+                    if let Err(rejection) = packer.event(index, &event) {
+                        bad.push((index, rejection, event.source));
+                    }
+                }
+            }
+        }
+        if bad.len() == count {
+            let rejected = whole_body(request, &bad[0].1, body);
+            packer.rejected(0, rejected);
+        } else {
+            for (index, rejection, body) in &bad {
+                let rejected = RejectedBody { rejection, content_type: None, content_encoding: None, body };
+                packer.rejected(*index, rejected);
+            }
         }
         let storing = self.store(packer.into_records(), arrival).await;
-        (conclude(&verdicts, &storing, first_rejection), storing)
+        (conclude(count, bad, &storing), storing)
     }
 
     /// Puts what the request brought on the stream as one rejected body. With nothing brought there is nothing to keep,
@@ -137,13 +141,7 @@ impl<S: RecordStream> Handler<S> {
         }
         let envelope = self.envelope(request, arrival);
         let mut packer = self.packer(&envelope, arrival);
-        let rejected = RejectedBody {
-            rejection: &rejection,
-            content_type: request.headers.content_type.as_deref().map(bounded),
-            content_encoding: request.headers.content_encoding.as_deref().map(bounded),
-            body,
-        };
-        packer.rejected(0, rejected);
+        packer.rejected(0, whole_body(request, &rejection, body));
         let storing = self.store(packer.into_records(), arrival).await;
         if storing.not_stored().is_empty() {
             (Answer::Refused(rejection), storing)
@@ -182,22 +180,37 @@ impl Storing {
         indexes.dedup();
         indexes
     }
+
+    fn rejected_lines(&self) -> u64 {
+        let stored = self.records.iter().zip(&self.report.stored).filter(|(_, stored)| **stored);
+        let rejected = stored.filter(|(record, _)| record.kind == Kind::Rejected);
+        rejected.map(|(record, _)| record.items.len() as u64).sum()
+    }
 }
 
-fn conclude(verdicts: &[Verdict], storing: &Storing, first: Option<Rejection>) -> Answer {
-    let not_stored = storing.not_stored();
-    let (mut accepted, mut rejected) = (0, Vec::new());
-    for (index, verdict) in verdicts.iter().enumerate() {
-        if not_stored.binary_search(&index).is_ok() {
-            continue;
-        }
-        match verdict {
-            Verdict::Event => accepted += 1,
-            Verdict::Rejected(reason) => rejected.push(RejectedItem { index, reason: *reason }),
-        }
+fn whole_body<'a>(request: &'a Request, rejection: &'a Rejection, body: &'a [u8]) -> RejectedBody<'a> {
+    RejectedBody {
+        rejection,
+        content_type: request.headers.content_type.as_deref().map(bounded),
+        content_encoding: request.headers.content_encoding.as_deref().map(bounded),
+        body,
     }
+}
+
+fn conclude(count: usize, bad: Vec<(usize, Rejection, &[u8])>, storing: &Storing) -> Answer {
+    let mut not_stored = storing.not_stored();
+    if bad.len() == count && !not_stored.is_empty() {
+        // They were to be kept in one piece.
+        not_stored = (0..count).collect();
+    }
+    let is_stored = |index: &usize| not_stored.binary_search(index).is_err();
+    let bad_indexes: HashSet<usize> = bad.iter().map(|(index, ..)| *index).collect();
+    let accepted = (0..count).filter(|index| is_stored(index) && !bad_indexes.contains(index)).count();
+    let stored_bad = bad.iter().filter(|(index, ..)| is_stored(index));
+    let rejected =
+        stored_bad.map(|(index, rejection, _)| RejectedItem { index: *index, reason: rejection.reason }).collect();
     if not_stored.is_empty() {
-        Answer::Stored { accepted, rejected, first }
+        Answer::Stored { accepted, rejected, first: bad.into_iter().next().map(|(_, rejection, _)| rejection) }
     } else {
         Answer::NotStored { accepted, not_stored, rejected }
     }
@@ -255,11 +268,11 @@ fn bounded(header: &str) -> &str {
 
 /// One line a request with its numbers, and one more when something was not stored. No content, no address.
 fn log(answer: &Answer, storing: &Storing, request: &Request, arrival: &Arrival<'_>, function_name: &str) {
-    let (accepted, rejected, not_stored) = match answer {
+    let (accepted, not_stored) = match answer {
         Answer::Healthy | Answer::Preflight => return,
-        Answer::Refused(_) => (0, usize::from(!storing.records.is_empty()), 0),
-        Answer::Stored { accepted, rejected, .. } => (*accepted, rejected.len(), 0),
-        Answer::NotStored { accepted, rejected, not_stored } => (*accepted, rejected.len(), not_stored.len()),
+        Answer::Refused(_) => (0, 0),
+        Answer::Stored { accepted, .. } => (*accepted, 0),
+        Answer::NotStored { accepted, not_stored, .. } => (*accepted, not_stored.len()),
     };
     if not_stored > 0 {
         let reason = storing.report.last_error.as_deref().unwrap_or("unknown");
@@ -267,7 +280,7 @@ fn log(answer: &Answer, storing: &Storing, request: &Request, arrival: &Arrival<
     }
     let values = [
         (Metric::AcceptedEvents, accepted as u64),
-        (Metric::RejectedInputs, rejected as u64),
+        (Metric::RejectedLines, storing.rejected_lines()),
         (Metric::NotStoredEvents, not_stored as u64),
         (Metric::PutRecords, storing.records.len() as u64),
         (Metric::RetriedEntries, storing.report.retried_entries),
@@ -376,6 +389,21 @@ mod tests {
         assert_eq!(rejected["reason"], code);
         let kept = base64_simd::STANDARD.decode_to_vec(rejected["body_base64"].as_str().unwrap()).unwrap();
         assert_eq!(kept, body.as_bytes());
+    }
+
+    #[tokio::test]
+    async fn without_a_single_event_the_body_is_kept_in_one_piece() {
+        let stream = MemoryStream::default();
+        let (status, body) = handle(&stream, post("[ [[]], 7]")).await;
+        let bad = |index| json!({"index": index, "reason": "not_an_object"});
+        assert_eq!((status, &body["rejected"]), (400, &json!([bad(0), bad(1)])));
+        let lines = stream.lines();
+        let kept = lines[0]["rejected"]["body_base64"].as_str().unwrap();
+        assert_eq!((lines.len(), base64_simd::STANDARD.decode_to_vec(kept).unwrap()), (1, b"[ [[]], 7]".to_vec()));
+
+        let stream = MemoryStream { full: vec!["req-1"], ..MemoryStream::default() };
+        let (status, body) = handle(&stream, post("[[],7]")).await;
+        assert_eq!((status, &body["not_stored"]), (503, &json!([0, 1])));
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use shared::line::{Envelope, EventFormat, IdLiteral, Part, Rejected};
+use shared::line::{Envelope, EventFormat, IdLiteral, Kind, Part, Rejected};
 use shared::rejection::{Reason, Rejection};
 use uuid::Uuid;
 
@@ -11,9 +11,10 @@ use crate::split::Event;
 /// A Kinesis record: lines of one kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
+    pub kind: Kind,
     pub partition_key: String,
     pub data: Vec<u8>,
-    /// The indexes of the items that have a line, or a part of their body, in it.
+    /// For each line the index of the item that it is of.
     pub items: Vec<usize>,
 }
 
@@ -94,7 +95,7 @@ impl<'a, NewId: FnMut() -> Uuid> Packer<'a, NewId> {
         let record = match self.open_events.get(key) {
             Some(&open) if self.records[open].size() + line_bytes <= self.max_record_bytes => open,
             _ => {
-                let fresh = self.start_record(key, line_bytes);
+                let fresh = self.start_record(Kind::Event, key, line_bytes);
                 self.open_events.insert(key.to_owned(), fresh);
                 fresh
             }
@@ -144,7 +145,7 @@ impl<'a, NewId: FnMut() -> Uuid> Packer<'a, NewId> {
         self.envelope.write_rejected(&mut line, id, rejected);
         let record = match self.open_rejected {
             Some(open) if self.records[open].size() + line.len() <= self.max_record_bytes => open,
-            _ => self.start_record(self.request_id, 0),
+            _ => self.start_record(Kind::Rejected, self.request_id, 0),
         };
         self.open_rejected = Some(record);
         let record = &mut self.records[record];
@@ -156,9 +157,9 @@ impl<'a, NewId: FnMut() -> Uuid> Packer<'a, NewId> {
         }
     }
 
-    fn start_record(&mut self, key: &str, capacity: usize) -> usize {
+    fn start_record(&mut self, kind: Kind, key: &str, capacity: usize) -> usize {
         let data = Vec::with_capacity(capacity);
-        self.records.push(Record { partition_key: key.to_owned(), data, items: Vec::new() });
+        self.records.push(Record { kind, partition_key: key.to_owned(), data, items: Vec::new() });
         self.records.len() - 1
     }
 }
@@ -181,7 +182,7 @@ mod tests {
     use std::borrow::Cow;
 
     fn event(json: String, key: Option<&str>) -> Event<'static> {
-        Event { json: Cow::Owned(json), id: Some("\"i\"".into()), partition_key: key.map(str::to_owned) }
+        Event { source: b"", json: Cow::Owned(json), id: Some("\"i\"".into()), partition_key: key.map(str::to_owned) }
     }
 
     fn envelope() -> Envelope {

@@ -125,6 +125,7 @@ fn calls<'p>(records: &[Record], pending: &'p [usize]) -> Vec<&'p [usize]> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use shared::line::Kind;
     use std::cell::RefCell;
     use std::collections::VecDeque;
 
@@ -172,7 +173,14 @@ mod tests {
     }
 
     fn records(count: usize) -> Vec<Record> {
-        (0..count).map(|key| Record { partition_key: key.to_string(), data: vec![0; 10], items: vec![key] }).collect()
+        (0..count)
+            .map(|key| Record {
+                kind: Kind::Event,
+                partition_key: key.to_string(),
+                data: vec![0; 10],
+                items: vec![key],
+            })
+            .collect()
     }
 
     fn sorted_keys(stream: &ScriptedStream) -> Vec<usize> {
@@ -237,7 +245,12 @@ mod tests {
 
     #[test]
     fn calls_stand_on_the_byte_limit_and_one_past_it() {
-        let sized = |bytes: usize| Record { partition_key: "k".into(), data: vec![0; bytes - 1], items: Vec::new() };
+        let sized = |bytes: usize| Record {
+            kind: Kind::Event,
+            partition_key: "k".into(),
+            data: vec![0; bytes - 1],
+            items: Vec::new(),
+        };
         let half = PUT_RECORDS_MAX_BYTES / 2;
         assert_eq!(calls(&[sized(half), sized(half)], &[0, 1]), [&[0, 1]]);
         assert_eq!(calls(&[sized(half), sized(half + 1)], &[0, 1]), [&[0], &[1]]);
@@ -249,7 +262,7 @@ mod tests {
             sizes in prop::collection::vec(1usize..2_000_000, 0..30), many in 0usize..1200,
         ) {
             let mut all: Vec<Record> = sizes.iter()
-                .map(|size| Record { partition_key: String::new(), data: vec![0; *size], items: Vec::new() }).collect();
+                .map(|size| Record { kind: Kind::Event, partition_key: String::new(), data: vec![0; *size], items: Vec::new() }).collect();
             all.extend(records(many));
             let pending: Vec<usize> = (0..all.len()).collect();
             let calls = calls(&all, &pending);

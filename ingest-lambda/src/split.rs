@@ -22,6 +22,8 @@ pub enum Item<'a> {
 /// An event, ready to be put into a line.
 #[derive(Debug, PartialEq)]
 pub struct Event<'a> {
+    /// What the client sent.
+    pub source: &'a [u8],
     /// A JSON object without line breaks.
     pub json: Cow<'a, str>,
     /// The client's `id` as a JSON string literal.
@@ -204,7 +206,7 @@ impl<'f> Fields<'f> {
             Cow::Borrowed(json) => fold_line_breaks(json),
             owned => owned,
         };
-        Item::Event(Event { json, id: self.id, partition_key: self.key.map(|(_, key)| key) })
+        Item::Event(Event { source: body, json, id: self.id, partition_key: self.key.map(|(_, key)| key) })
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -105,7 +105,9 @@ impl Kinesis {
             ..StoreOptions::default()
         });
         let gate = Gate::default();
-        let router = router.layer(middleware::from_fn_with_state(gate.clone(), through_the_gate));
+        let router = router
+            .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
+            .layer(middleware::from_fn_with_state(gate.clone(), through_the_gate));
         (Self { store, gate }, router)
     }
 

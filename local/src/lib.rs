@@ -5,6 +5,7 @@
 //! [`event_source_mapping`] are what invokes functions. [`stack`] puts it all together.
 
 pub mod aws_endpoint;
+pub mod claim;
 pub mod config;
 pub mod event_source_mapping;
 pub mod failed_batches;

@@ -1,14 +1,15 @@
 //! The embedded S3: s3s over a folder, with a lock for each key.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hyper::body::Incoming;
 use hyper::{Method, Request};
+use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::service::{S3Service, S3ServiceBuilder};
-use s3s::{HttpError, HttpResponse, S3Result};
+use s3s::{HttpError, HttpResponse, S3Result, s3_error};
 use s3s_fs::FileSystem;
 use tokio::sync::RwLock;
 
@@ -43,6 +44,22 @@ impl S3Auth for SecretIsKey {
     }
 }
 
+/// Lets all through to buckets that are there. s3s-fs would make the folder of one that is not, and a misspelt bucket
+/// name would go unnoticed.
+struct BucketMustExist {
+    root: PathBuf,
+}
+
+#[async_trait::async_trait]
+impl S3Access for BucketMustExist {
+    async fn check(&self, context: &mut S3AccessContext<'_>) -> S3Result<()> {
+        match context.s3_path().as_object() {
+            Some((bucket, _)) if !self.root.join(bucket).is_dir() => Err(s3_error!(NoSuchBucket)),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl S3 {
     /// Serves a folder, with these buckets in it.
     ///
@@ -57,6 +74,7 @@ impl S3 {
         let files = FileSystem::new(root).map_err(|problem| error(format!("{problem:?}")))?;
         let mut builder = S3ServiceBuilder::new(files);
         builder.set_auth(SecretIsKey);
+        builder.set_access(BucketMustExist { root: root.to_owned() });
         Ok(Self { service: builder.build(), locks: Arc::new(std::array::from_fn(|_| RwLock::default())) })
     }
 

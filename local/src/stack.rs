@@ -12,6 +12,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::aws_endpoint::AwsEndpoint;
+use crate::claim::Claim;
 use crate::config::Config;
 use crate::event_source_mapping::{EventSourceMapping, Phase};
 use crate::failed_batches::FailedBatches;
@@ -36,6 +37,7 @@ pub struct Stack {
     phase: watch::Sender<Phase>,
     mappings: JoinSet<Result<(), KinesisError>>,
     unlanded: Vec<Arc<AtomicU64>>,
+    _claim: Claim,
 }
 
 impl Stack {
@@ -46,6 +48,7 @@ impl Stack {
     /// When a part can't start; the message names the file or variable to look at.
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
         let template = read_template(config)?;
+        let claim = Claim::of(&config.data_dir).await?;
         let front_door = listen("PORT", config.port).await?;
         let aws = listen("AWS_PORT", config.aws_port).await?;
         let aws_address = aws.local_addr()?;
@@ -90,6 +93,7 @@ impl Stack {
             phase,
             mappings,
             unlanded,
+            _claim: claim,
         })
     }
 

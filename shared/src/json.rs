@@ -137,11 +137,62 @@ mod tests {
         assert!(is_deeper_than(text, depth - 1));
     }
 
-    fn depth_of(value: &serde_json::Value) -> usize {
-        match value {
-            serde_json::Value::Array(items) => 1 + items.iter().map(depth_of).max().unwrap_or(0),
-            serde_json::Value::Object(map) => 1 + map.values().map(depth_of).max().unwrap_or(0),
-            _ => 0,
+    /// The depth as serde's own recursion sees it. A tree of values would forget duplicate members.
+    struct Depth(usize);
+
+    impl<'de> serde::Deserialize<'de> for Depth {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            struct DepthVisitor;
+
+            impl<'de> Visitor<'de> for DepthVisitor {
+                type Value = Depth;
+
+                fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    formatter.write_str("any JSON value")
+                }
+
+                fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Depth, A::Error> {
+                    let mut deepest = 0;
+                    while let Some((_, Depth(depth))) = map.next_entry::<&RawValue, Depth>()? {
+                        deepest = deepest.max(depth);
+                    }
+                    Ok(Depth(1 + deepest))
+                }
+
+                fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Depth, A::Error> {
+                    let mut deepest = 0;
+                    while let Some(Depth(depth)) = seq.next_element()? {
+                        deepest = deepest.max(depth);
+                    }
+                    Ok(Depth(1 + deepest))
+                }
+
+                fn visit_bool<E>(self, _: bool) -> Result<Depth, E> {
+                    Ok(Depth(0))
+                }
+
+                fn visit_i64<E>(self, _: i64) -> Result<Depth, E> {
+                    Ok(Depth(0))
+                }
+
+                fn visit_u64<E>(self, _: u64) -> Result<Depth, E> {
+                    Ok(Depth(0))
+                }
+
+                fn visit_f64<E>(self, _: f64) -> Result<Depth, E> {
+                    Ok(Depth(0))
+                }
+
+                fn visit_str<E>(self, _: &str) -> Result<Depth, E> {
+                    Ok(Depth(0))
+                }
+
+                fn visit_unit<E>(self) -> Result<Depth, E> {
+                    Ok(Depth(0))
+                }
+            }
+
+            deserializer.deserialize_any(DepthVisitor)
         }
     }
 
@@ -163,9 +214,10 @@ mod tests {
         }
 
         #[test]
-        fn depth_agrees_with_a_tree_of_values(text in json_value()) {
-            if let Ok(tree) = serde_json::from_str(&text) {
-                prop_assert_eq!(deepest_level(&text), depth_of(&tree));
+        fn depth_agrees_with_a_recursive_reader(text in json_value()) {
+            // Numbers and lone surrogates that Rust can't hold end the reader early.
+            if let Ok(Depth(depth)) = serde_json::from_str(&text) {
+                prop_assert_eq!(deepest_level(&text), depth);
             }
         }
 

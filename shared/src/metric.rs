@@ -8,8 +8,8 @@ pub const NAMESPACE: &str = "Playhead";
 pub enum Metric {
     /// Events that ingest answered as accepted: they are on the stream.
     AcceptedEvents,
-    /// Pieces of input that ingest put on the stream as rejected.
-    RejectedInputs,
+    /// Rejected lines that ingest put on the stream, each part of a large body for itself.
+    RejectedLines,
     /// Events and rejected pieces that Kinesis did not take in the time there was: the client was told so.
     NotStoredEvents,
     /// Kinesis records that one request became.
@@ -64,7 +64,7 @@ impl Metric {
     /// Every metric, in the order of their declaration.
     pub const ALL: [Self; 14] = [
         Self::AcceptedEvents,
-        Self::RejectedInputs,
+        Self::RejectedLines,
         Self::NotStoredEvents,
         Self::PutRecords,
         Self::RetriedEntries,
@@ -84,7 +84,7 @@ impl Metric {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::AcceptedEvents => "AcceptedEvents",
-            Self::RejectedInputs => "RejectedInputs",
+            Self::RejectedLines => "RejectedLines",
             Self::NotStoredEvents => "NotStoredEvents",
             Self::PutRecords => "PutRecords",
             Self::RetriedEntries => "RetriedEntries",
@@ -105,7 +105,7 @@ impl Metric {
     pub const fn unit(self) -> Unit {
         match self {
             Self::AcceptedEvents
-            | Self::RejectedInputs
+            | Self::RejectedLines
             | Self::NotStoredEvents
             | Self::PutRecords
             | Self::RetriedEntries
