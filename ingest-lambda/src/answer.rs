@@ -1,6 +1,7 @@
 //! What the client is told: status, JSON body, CORS headers.
 
 use serde::Serialize;
+use shared::limits::MAX_HEADER_BYTES;
 use shared::rejection::{Reason, Rejection};
 
 use crate::front_door::{Request, Response};
@@ -92,7 +93,8 @@ impl Answer {
         match &self {
             Self::Preflight => headers.extend(preflight_headers(request)),
             Self::Refused(rejection) if rejection.reason == Reason::MethodNotAllowed => {
-                headers.push(("allow", ALLOWED_METHODS.into()));
+                let health = request.path.starts_with("/health");
+                headers.push(("allow", if health { "GET, HEAD" } else { ALLOWED_METHODS }.into()));
             }
             Self::NotStored { .. } => headers.push(("retry-after", RETRY_AFTER_SECONDS.into())),
             Self::Healthy | Self::Refused(_) | Self::Stored { .. } => {}
@@ -132,7 +134,9 @@ fn error_of(rejection: &Rejection) -> ErrorBody {
 /// The origin is echoed, with credentials allowed, even when any is: `navigator.sendBeacon` always sends credentials, and
 /// for such a request browsers take no `*`. There is nothing here that a cookie would protect.
 fn cors_headers(request: &Request, allowed_origins: &[String]) -> Vec<(&'static str, String)> {
-    let Some(origin) = &request.headers.origin else { return Vec::new() };
+    let Some(origin) = request.headers.origin.as_ref().filter(|origin| may_be_echoed(origin)) else {
+        return Vec::new();
+    };
     if !allowed_origins.is_empty() && !allowed_origins.contains(origin) {
         return vec![("vary", "origin".into())];
     }
@@ -143,8 +147,14 @@ fn cors_headers(request: &Request, allowed_origins: &[String]) -> Vec<(&'static 
     ]
 }
 
+/// What no browser sends could make the front door refuse the whole answer, after the events are stored.
+fn may_be_echoed(header: &str) -> bool {
+    header.len() <= MAX_HEADER_BYTES && header.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
 fn preflight_headers(request: &Request) -> [(&'static str, String); 3] {
-    let requested = request.headers.requested_headers.as_deref().unwrap_or("content-type, content-encoding");
+    let requested = request.headers.requested_headers.as_deref().filter(|requested| may_be_echoed(requested));
+    let requested = requested.unwrap_or("content-type, content-encoding");
     [
         ("access-control-allow-methods", ALLOWED_METHODS.into()),
         ("access-control-allow-headers", requested.into()),
@@ -208,12 +218,18 @@ mod tests {
     fn origins_are_echoed_when_allowed() {
         let mut request = Request::default();
         request.headers.origin = Some("https://a.example".into());
-        let origin_for = |allowed: &[String]| {
-            let headers = Answer::Preflight.into_response(&request, allowed).headers;
+        let origin_for = |request: &Request, allowed: &[String]| {
+            let headers = Answer::Preflight.into_response(request, allowed).headers;
             headers.into_iter().find(|(name, _)| *name == "access-control-allow-origin").map(|(_, value)| value)
         };
-        assert_eq!(origin_for(&[]).as_deref(), Some("https://a.example"));
-        assert_eq!(origin_for(&["https://a.example".into()]).as_deref(), Some("https://a.example"));
-        assert_eq!(origin_for(&["https://b.example".into()]), None);
+        assert_eq!(origin_for(&request, &[]).as_deref(), Some("https://a.example"));
+        assert_eq!(origin_for(&request, &["https://a.example".into()]).as_deref(), Some("https://a.example"));
+        assert_eq!(origin_for(&request, &["https://b.example".into()]), None);
+        for hostile in ["https://ü.example".to_owned(), "a\r\nx: y".to_owned(), "x".repeat(2_000)] {
+            request.headers.origin = Some(hostile);
+            assert!(
+                Answer::Healthy.into_response(&request, &[]).headers.iter().all(|(name, _)| *name == "content-type")
+            );
+        }
     }
 }

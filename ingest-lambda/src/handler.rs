@@ -8,7 +8,7 @@ use std::time::Duration;
 use lambda_runtime::{Context, tracing};
 use lambda_setup::deadline::Deadline;
 use shared::emf;
-use shared::limits::MAX_HEADER_BYTES;
+use shared::limits::{MAX_HEADER_BYTES, MAX_USER_AGENT_BYTES};
 use shared::line::{Client, Envelope, Kind};
 use shared::metric::Metric;
 use shared::rejection::{Reason, Rejection};
@@ -251,7 +251,9 @@ fn client(request: &Request, client_ip: ClientIp) -> Client {
         ClientIp::Truncated => request.source_ip.map(truncated),
         ClientIp::Full => request.source_ip,
     };
-    Client { user_agent: user_agent.as_deref().map(|agent| bounded(agent).to_owned()), ip: ip.map(|ip| ip.to_string()) }
+    let user_agent =
+        user_agent.as_deref().map(|agent| agent[..agent.floor_char_boundary(MAX_USER_AGENT_BYTES)].to_owned());
+    Client { user_agent, ip: ip.map(|ip| ip.to_string()) }
 }
 
 /// 24 bits of an IPv4 address, 48 of an IPv6 address: a network, not a household.
@@ -264,6 +266,11 @@ fn truncated(address: IpAddr) -> IpAddr {
 
 fn bounded(header: &str) -> &str {
     &header[..header.floor_char_boundary(MAX_HEADER_BYTES)]
+}
+
+/// The bytes that the client sent.
+fn body_bytes(request: &Request) -> usize {
+    if request.body_is_base64 { request.body.trim_end_matches('=').len() * 3 / 4 } else { request.body.len() }
 }
 
 /// One line a request with its numbers, and one more when something was not stored. No content, no address.
@@ -284,7 +291,7 @@ fn log(answer: &Answer, storing: &Storing, request: &Request, arrival: &Arrival<
         (Metric::NotStoredEvents, not_stored as u64),
         (Metric::PutRecords, storing.records.len() as u64),
         (Metric::RetriedEntries, storing.report.retried_entries),
-        (Metric::RequestBytes, request.body.len() as u64),
+        (Metric::RequestBytes, body_bytes(request) as u64),
     ];
     println!("{}", emf::line(arrival.at, function_name, &values, &[("request_id", arrival.request_id)]));
 }

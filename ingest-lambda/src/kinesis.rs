@@ -51,20 +51,62 @@ fn outcome(entry: &PutRecordsResultEntry) -> EntryOutcome {
     }
 }
 
-/// Errors that say what is wrong with the call or its sender stay wrong; all others may pass.
 fn classify(error: SdkError<PutRecordsError>) -> PutError {
-    const PERMANENT: [&str; 8] = [
+    let permanent = error.code().is_some_and(is_permanent) || matches!(error, SdkError::ConstructionFailure(_));
+    let described = describe(error).into();
+    if permanent { PutError::Permanent(described) } else { PutError::Transient(described) }
+}
+
+/// Errors that say what is wrong with the call or its sender stay wrong; all others may pass.
+/// <https://docs.aws.amazon.com/kinesis/latest/APIReference/CommonErrors.html>
+fn is_permanent(code: &str) -> bool {
+    const PERMANENT: [&str; 16] = [
         "ResourceNotFoundException",
         "InvalidArgumentException",
         "ValidationException",
+        "SerializationException",
         "AccessDeniedException",
         "UnrecognizedClientException",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "IncompleteSignature",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "ExpiredTokenException",
+        "OptInRequired",
         "KMSAccessDeniedException",
         "KMSDisabledException",
         "KMSNotFoundException",
     ];
-    let permanent =
-        error.code().is_some_and(|code| PERMANENT.contains(&code)) || matches!(error, SdkError::ConstructionFailure(_));
-    let error = DisplayErrorContext(error).to_string();
-    if permanent { PutError::Permanent(error.into()) } else { PutError::Transient(error.into()) }
+    PERMANENT.contains(&code)
+}
+
+/// For the log: Kinesis's messages may quote a partition key, which may be a person's, so only its code is kept.
+fn describe(error: SdkError<PutRecordsError>) -> String {
+    match error.code() {
+        Some(code) => code.to_owned(),
+        None => DisplayErrorContext(error).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn throttling_and_faults_of_the_service_may_pass_and_faults_of_ours_may_not() {
+        for code in [
+            "ProvisionedThroughputExceededException",
+            "ThrottlingException",
+            "KMSThrottlingException",
+            "InternalFailure",
+            "ServiceUnavailable",
+            "LimitExceededException",
+        ] {
+            assert!(!is_permanent(code), "{code}");
+        }
+        for code in ["ResourceNotFoundException", "AccessDeniedException", "ExpiredTokenException"] {
+            assert!(is_permanent(code), "{code}");
+        }
+    }
 }

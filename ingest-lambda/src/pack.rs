@@ -123,14 +123,14 @@ impl<'a, NewId: FnMut() -> Uuid> Packer<'a, NewId> {
             part: None,
             body: rejected.body,
         };
-        let max_line_bytes = self.max_record_bytes - self.request_id.len();
+        let max_line_bytes = self.max_record_bytes - self.request_id.len() - PART_KEY_SUFFIX_BYTES;
         let capacity = self.envelope.rejected_body_capacity(id, &whole, max_line_bytes);
         if rejected.body.len() <= capacity {
             return self.rejected_line(index, id, &whole);
         }
         let count = u32::try_from(rejected.body.len().div_ceil(capacity)).unwrap_or(u32::MAX);
         for (number, body) in (1..).zip(rejected.body.chunks(capacity)) {
-            self.rejected_line(index, id, &Rejected { part: Some(Part { number, of: count }), body, ..whole.clone() });
+            self.rejected_part(index, id, &Rejected { part: Some(Part { number, of: count }), body, ..whole.clone() });
         }
     }
 
@@ -157,12 +157,23 @@ impl<'a, NewId: FnMut() -> Uuid> Packer<'a, NewId> {
         }
     }
 
+    /// A record of its own, under a key of its own: the parts of one body would keep one shard busy for seconds.
+    fn rejected_part(&mut self, index: usize, id: IdLiteral<'_>, rejected: &Rejected<'_>) {
+        let key = format!("{}/{}", self.request_id, rejected.part.map_or(0, |part| part.number));
+        let record = self.start_record(Kind::Rejected, &key, 0);
+        self.envelope.write_rejected(&mut self.records[record].data, id, rejected);
+        self.records[record].items.push(index);
+    }
+
     fn start_record(&mut self, kind: Kind, key: &str, capacity: usize) -> usize {
         let data = Vec::with_capacity(capacity);
         self.records.push(Record { kind, partition_key: key.to_owned(), data, items: Vec::new() });
         self.records.len() - 1
     }
 }
+
+/// A slash and the number of a part.
+const PART_KEY_SUFFIX_BYTES: usize = 11;
 
 fn quoted(id: Uuid) -> String {
     format!("\"{id}\"")

@@ -6,7 +6,9 @@ use std::fmt;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use shared::json::{fold_line_breaks, for_each_member, is_deeper_than};
-use shared::limits::{MAX_EVENT_DEPTH, MAX_EVENT_ID_BYTES, MAX_EVENTS_PER_REQUEST, PARTITION_KEY_MAX_CHARS};
+use shared::limits::{
+    MAX_CMCD_REPORT_BYTES, MAX_EVENT_DEPTH, MAX_EVENT_ID_BYTES, MAX_EVENTS_PER_REQUEST, PARTITION_KEY_MAX_BYTES,
+};
 use shared::rejection::{Reason, Rejection};
 
 use crate::cmcd::report_to_json;
@@ -69,7 +71,7 @@ fn split_json<'a>(body: &'a [u8], key_fields: &KeyFields) -> Result<Vec<Item<'a>
     };
     match whole {
         // Not one JSON value. Senders of text/plain and application/json can't say that they send a value a line.
-        Err(Rejection { reason: Reason::InvalidJson | Reason::InvalidUtf8, .. }) if has_event_line(body) => {
+        Err(Rejection { reason: Reason::InvalidJson | Reason::InvalidUtf8, .. }) if starts_with_event_line(body) => {
             split_lines(body, |line| event_from_json(line, key_fields))
         }
         whole => whole,
@@ -80,19 +82,29 @@ fn split_one_value<'a>(text: &'a str, key_fields: &KeyFields) -> Result<Vec<Item
     if text.starts_with('[') {
         return split_array(text, key_fields);
     }
-    let mut events = None;
+    let mut events = Vec::new();
     let mut fields = Fields::new(key_fields);
     for_each_member(text, |key, value| {
-        if key == "\"events\"" && value.starts_with('[') {
-            events = Some(value);
+        if key == "\"events\"" {
+            events.push(value);
         }
         fields.see(key, value);
     })
     .map_err(|error| not_one_object(text, &error))?;
-    match events {
-        Some(events) => split_array(events, key_fields),
-        None => Ok(vec![fields.into_item(text.as_bytes(), Cow::Borrowed(text))]),
+    match events[..] {
+        [events] if is_list_of_events(events)? => split_array(events, key_fields),
+        _ => Ok(vec![fields.into_item(text.as_bytes(), Cow::Borrowed(text))]),
     }
+}
+
+/// Whether the value of an `events` member is a list to unwrap: an array with an object in it, or an empty one. An event
+/// may have a member of that name too, such as a list of names.
+fn is_list_of_events(value: &str) -> Result<bool, Rejection> {
+    if !value.starts_with('[') {
+        return Ok(false);
+    }
+    let members = array_members(value)?;
+    Ok(members.is_empty() || members.iter().any(|member| member.get().starts_with('{')))
 }
 
 fn split_array<'a>(array: &'a str, key_fields: &KeyFields) -> Result<Vec<Item<'a>>, Rejection> {
@@ -136,13 +148,12 @@ fn split_lines<'a>(body: &'a [u8], item: impl Fn(&'a [u8]) -> Item<'a>) -> Resul
     if lines.next().is_some() { Err(too_many_events()) } else { Ok(items) }
 }
 
-/// Whether some line of several is an object of its own.
-fn has_event_line(body: &[u8]) -> bool {
-    body.contains(&b'\n')
-        && body
-            .split(|byte| *byte == b'\n')
-            .filter(|line| line.trim_ascii_start().starts_with(b"{"))
-            .any(|line| std::str::from_utf8(line).is_ok_and(|line| for_each_member(line, |_, _| {}).is_ok()))
+/// Whether the first line of several is an object of its own. (A later one may be a part of one large object that was cut
+/// off.)
+fn starts_with_event_line(body: &[u8]) -> bool {
+    let mut lines = body.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+    let first = lines.next().and_then(|line| std::str::from_utf8(line).ok());
+    lines.next().is_some() && first.is_some_and(|line| for_each_member(line, |_, _| {}).is_ok())
 }
 
 fn event_from_json<'a>(json: &'a [u8], key_fields: &KeyFields) -> Item<'a> {
@@ -158,6 +169,10 @@ fn event_from_json<'a>(json: &'a [u8], key_fields: &KeyFields) -> Item<'a> {
 }
 
 fn event_from_cmcd<'a>(line: &'a [u8], key_fields: &KeyFields) -> Item<'a> {
+    if line.len() > MAX_CMCD_REPORT_BYTES {
+        let detail = format!("a CMCD report is one line of at most {MAX_CMCD_REPORT_BYTES} bytes");
+        return Item::Rejected { rejection: Rejection::new(Reason::EventTooLarge, detail), body: line };
+    }
     let report = std::str::from_utf8(line)
         .map_err(invalid_utf8)
         .and_then(|text| report_to_json(text).map_err(|error| Rejection::new(Reason::InvalidCmcd, error.to_string())));
@@ -229,9 +244,7 @@ fn partition_key(value: &str) -> Option<String> {
         [b'-' | b'0'..=b'9', ..] => value.to_owned(),
         _ => return None,
     };
-    if let Some((end, _)) = key.char_indices().nth(PARTITION_KEY_MAX_CHARS) {
-        key.truncate(end);
-    }
+    key.truncate(key.floor_char_boundary(PARTITION_KEY_MAX_BYTES));
     Some(key).filter(|key| !key.is_empty())
 }
 
@@ -289,6 +302,9 @@ mod tests {
     #[case::array("[{\"a\":1}, {\"b\":[2]}]", ok(&["{\"a\":1}", "{\"b\":[2]}"]))]
     #[case::events_member("{\"metadata\":{},\"events\":[{\"a\":1},{}]}", ok(&["{\"a\":1}", "{}"]))]
     #[case::events_member_that_is_no_list("{\"events\":3}", ok(&["{\"events\":3}"]))]
+    #[case::events_member_without_objects("{\"events\":[\"play\"]}", ok(&["{\"events\":[\"play\"]}"]))]
+    #[case::two_events_members("{\"events\":[{}],\"events\":[{}]}", ok(&["{\"events\":[{}],\"events\":[{}]}"]))]
+    #[case::pretty_and_truncated("{\"items\": [\n{\"a\": 1},\n{\"b\": 2}\n]", Err(Reason::InvalidJson))]
     #[case::lines("{\"a\":1}\n{\"b\":2}\r\n\n", ok(&["{\"a\":1}", "{\"b\":2}"]))]
     #[case::byte_order_mark("\u{feff}{\"a\":1}", ok(&["{\"a\":1}"]))]
     #[case::duplicate_members("{\"a\":1,\"a\":2}", ok(&["{\"a\":1,\"a\":2}"]))]
@@ -335,6 +351,14 @@ mod tests {
             outcomes(b"e=t,sn=1\nE!\ne=ps\n", BodyForm::Cmcd),
             Ok(vec![good("{\"e\":\"t\",\"sn\":1}"), Err(Reason::InvalidCmcd), good("{\"e\":\"ps\"}")])
         );
+    }
+
+    #[test]
+    fn a_cmcd_report_stands_on_its_bound_and_one_past_it() {
+        let report = |bytes: usize| format!("a=\"{}\"", "x".repeat(bytes - 4));
+        assert!(outcomes(report(MAX_CMCD_REPORT_BYTES).as_bytes(), BodyForm::Cmcd).unwrap()[0].is_ok());
+        let too_large = report(MAX_CMCD_REPORT_BYTES + 1);
+        assert_eq!(outcomes(too_large.as_bytes(), BodyForm::Cmcd), Ok(vec![Err(Reason::EventTooLarge)]));
     }
 
     #[test]
@@ -414,7 +438,7 @@ mod tests {
     #[test]
     fn keys_are_cut_to_what_kinesis_takes() {
         let body = format!("{{\"sid\":\"{}\"}}", "é".repeat(300));
-        assert_eq!(only_event(&body).partition_key.unwrap().chars().count(), PARTITION_KEY_MAX_CHARS);
+        assert_eq!(only_event(&body).partition_key.unwrap(), "é".repeat(PARTITION_KEY_MAX_BYTES / 2));
     }
 
     proptest! {

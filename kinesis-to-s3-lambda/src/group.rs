@@ -6,7 +6,7 @@ use shared::timestamp::{UnixMillis, UtcHour};
 
 use crate::kinesis_event::Record;
 use crate::kpl::deaggregate;
-use crate::payload::{Chunk, chunks};
+use crate::payload::{Chunk, MAX_REJECTED_LINES, chunks, rejected_whole};
 
 /// The lines of one kind and hour, in the order of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,14 +68,19 @@ pub fn group(records: &[Record]) -> Vec<Group> {
 
 fn record_chunks(record: &Record) -> Vec<Chunk> {
     let data = &record.kinesis.data;
-    match deaggregate(data) {
-        Some(user_records) => user_records
-            .iter()
-            .enumerate()
-            .flat_map(|(number, data)| chunks(data, record.arrival(), &format!("{}/{number}", record.event_id)))
-            .collect(),
-        None => chunks(data, record.arrival(), &record.event_id),
+    let Some(user_records) = deaggregate(data) else { return chunks(data, record.arrival(), &record.event_id) };
+    let mut found = Vec::new();
+    let mut rejected = 0;
+    for (number, data) in user_records.iter().enumerate() {
+        let chunks = chunks(data, record.arrival(), &format!("{}/{number}", record.event_id));
+        rejected += chunks.iter().filter(|chunk| chunk.kind == Kind::Rejected).count();
+        if rejected > MAX_REJECTED_LINES {
+            let detail = format!("more than {MAX_REJECTED_LINES} lines of the aggregated record are no JSON objects");
+            return vec![rejected_whole(&record.kinesis.data, record.arrival(), &record.event_id, &detail)];
+        }
+        found.extend(chunks);
     }
+    found
 }
 
 fn start(record: &Record, hour: UtcHour, chunk: Chunk) -> Group {
@@ -160,6 +165,7 @@ pub(crate) mod tests {
             }).collect();
             let whole = group(&records);
             let shorter = group(&records[..cut.index(records.len())]);
+            prop_assert!(shorter.len() <= whole.len());
             for (short, long) in shorter.iter().zip(&whole) {
                 prop_assert_eq!(short.key(), long.key());
                 prop_assert!(short.chunks.iter().eq(long.chunks.iter().take(short.chunks.len())));

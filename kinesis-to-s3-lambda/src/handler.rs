@@ -10,7 +10,7 @@ use shared::metric::Metric;
 
 use crate::group::{Group, group};
 use crate::kinesis_event::{BatchAnswer, KinesisEvent};
-use crate::landing::{Landed, ObjectStore, land};
+use crate::landing::{Landed, LandingError, ObjectStore, land};
 
 /// What it takes to answer after the last attempt to store.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
@@ -38,20 +38,23 @@ impl<S: ObjectStore> Handler<S> {
             match land(&self.store, group, deadline, rand::random::<f64>).await {
                 Ok(one) => landed.push(one),
                 Err(error) => {
-                    let key = group.key();
-                    tracing::warn!(
-                        request_id = context.request_id,
-                        key,
-                        records = event.records.len(),
-                        error = %error,
-                        "batch not landed; it will be sent again"
-                    );
+                    report(&error, group, event.records.len(), &context.request_id);
                     return Ok(BatchAnswer::send_again(&event.records));
                 }
             }
         }
         log(&event, &groups, &landed, &context);
         Ok(BatchAnswer::landed())
+    }
+}
+
+/// Nothing is lost: the batch is sent again. But if that can't help, a person must.
+fn report(error: &LandingError, group: &Group, records: usize, request_id: &str) {
+    let key = group.key();
+    if error.is_permanent() {
+        tracing::error!(request_id, key, records, %error, "batch not landed, and no retry will help");
+    } else {
+        tracing::warn!(request_id, key, records, %error, "batch not landed; it will be sent again");
     }
 }
 

@@ -75,14 +75,25 @@ pub enum HeadError {
 /// Why a group is not known to be stored.
 #[derive(Debug, thiserror::Error)]
 pub enum LandingError {
-    #[error(transparent)]
-    TimeIsUp(#[from] TimeIsUp),
+    #[error("the invocation's time ran out; the last failure: {last_failure}")]
+    TimeIsUp { last_failure: String },
     #[error(transparent)]
     Put(PutError),
     #[error(transparent)]
     Head(HeadError),
     #[error("compression failed: {0}")]
     Encode(#[from] io::Error),
+}
+
+impl LandingError {
+    /// Whether a person is needed: no later attempt will succeed by itself.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Put(PutError::Permanent(_)) | Self::Head(HeadError::Permanent(_)) | Self::Encode(_) => true,
+            Self::TimeIsUp { .. } | Self::Put(_) | Self::Head(_) => false,
+        }
+    }
 }
 
 /// What was stored.
@@ -108,24 +119,23 @@ pub async fn land(
     store: &impl ObjectStore,
     group: &Group,
     deadline: Deadline,
-    mut jitter: impl FnMut() -> f64,
+    jitter: impl FnMut() -> f64,
 ) -> Result<Landed, LandingError> {
     let key = group.key();
+    let mut attempts = Attempts { deadline, jitter, retries: 0, last_failure: String::from("none") };
     let mut object = encode(group, BlockSize::fitting(group.bytes()))?;
     let mut condition = Condition::Absent;
-    let mut retry = 0;
     loop {
-        match deadline.bound(CALL_TIMEOUT, store.put(&key, &object, &condition)).await {
-            Ok(Ok(())) => break,
-            Ok(Err(error @ PutError::Permanent(_))) => return Err(LandingError::Put(error)),
-            Ok(Err(error)) => tracing::debug!(key, %error, "write again"),
-            Err(no_answer) => tracing::debug!(key, %no_answer, "write again"),
+        match attempts.call(store.put(&key, &object, &condition)).await {
+            Some(Ok(())) => break,
+            Some(Err(error @ PutError::Permanent(_))) => return Err(LandingError::Put(error)),
+            // Somebody was here before: look at once.
+            Some(Err(PutError::ConditionFailed)) if condition == Condition::Absent && attempts.retries == 0 => {}
+            Some(Err(error)) => attempts.wait_after(&error.to_string()).await?,
+            None => attempts.wait_after("S3 did not answer a write").await?,
         }
-        if retry > 0 {
-            deadline.sleep(backoff_ceiling(retry - 1, BACKOFF_BASE, BACKOFF_CAP).mul_f64(jitter())).await?;
-        }
-        retry += 1;
-        match look(store, &key, deadline, &mut jitter).await? {
+        attempts.retries += 1;
+        match look(store, &key, &mut attempts).await? {
             None => condition = Condition::Absent,
             Some(found) => {
                 let block_size = found.block_size.unwrap_or(object.metadata.block_size).next();
@@ -144,22 +154,45 @@ pub async fn land(
 }
 
 /// Looks at the object until there is an answer.
-async fn look(
+async fn look<J: FnMut() -> f64>(
     store: &impl ObjectStore,
     key: &str,
-    deadline: Deadline,
-    jitter: &mut impl FnMut() -> f64,
+    attempts: &mut Attempts<J>,
 ) -> Result<Option<Found>, LandingError> {
-    let mut retry = 0;
     loop {
-        match deadline.bound(CALL_TIMEOUT, store.head(key)).await {
-            Ok(Ok(found)) => return Ok(found),
-            Ok(Err(error @ HeadError::Permanent(_))) => return Err(LandingError::Head(error)),
-            Ok(Err(error)) => tracing::debug!(key, %error, "look again"),
-            Err(no_answer) => tracing::debug!(key, %no_answer, "look again"),
+        match attempts.call(store.head(key)).await {
+            Some(Ok(found)) => return Ok(found),
+            Some(Err(error @ HeadError::Permanent(_))) => return Err(LandingError::Head(error)),
+            Some(Err(error)) => attempts.wait_after(&error.to_string()).await?,
+            None => attempts.wait_after("S3 did not answer a look").await?,
         }
-        deadline.sleep(backoff_ceiling(retry, BACKOFF_BASE, BACKOFF_CAP).mul_f64(jitter())).await?;
-        retry += 1;
+    }
+}
+
+/// The time that is left for a group, and what became of it so far.
+struct Attempts<J> {
+    deadline: Deadline,
+    jitter: J,
+    retries: u32,
+    last_failure: String,
+}
+
+impl<J: FnMut() -> f64> Attempts<J> {
+    /// Makes a call; `None` when it was not answered in time.
+    async fn call<T>(&self, call: impl Future<Output = T>) -> Option<T> {
+        self.deadline.bound(CALL_TIMEOUT, call).await.ok()
+    }
+
+    /// Waits before the next call.
+    async fn wait_after(&mut self, failure: &str) -> Result<(), LandingError> {
+        tracing::debug!(failure, retries = self.retries, "again");
+        failure.clone_into(&mut self.last_failure);
+        let wait = backoff_ceiling(self.retries, BACKOFF_BASE, BACKOFF_CAP).mul_f64((self.jitter)());
+        self.retries += 1;
+        self.deadline
+            .sleep(wait)
+            .await
+            .map_err(|TimeIsUp| LandingError::TimeIsUp { last_failure: self.last_failure.clone() })
     }
 }
 
@@ -178,6 +211,8 @@ pub(crate) mod tests {
     pub(crate) struct MemoryStore {
         pub(crate) objects: RefCell<BTreeMap<String, Object>>,
         script: RefCell<VecDeque<Fault>>,
+        /// For looks: how many more of them fail.
+        failing_looks: RefCell<u32>,
         calls: RefCell<Vec<&'static str>>,
     }
 
@@ -245,6 +280,10 @@ pub(crate) mod tests {
 
         async fn head(&self, key: &str) -> Result<Option<Found>, HeadError> {
             self.calls.borrow_mut().push("head");
+            let failing = self.failing_looks.replace_with(|left| left.saturating_sub(1));
+            if failing > 0 {
+                return Err(HeadError::Transient("503 SlowDown".into()));
+            }
             let objects = self.objects.borrow();
             let found = |object: &Object| Found { etag: etag(object), block_size: Some(object.metadata.block_size) };
             Ok(objects.get(key).map(found))
@@ -333,8 +372,15 @@ pub(crate) mod tests {
         let store = MemoryStore::scripted(std::iter::repeat_n(Fault::Fails, 100_000));
         let deadline = Deadline::after(Duration::from_secs(50));
         let error = land(&&store, &batch(1..4), deadline, || 0.5).await.unwrap_err();
-        assert!(matches!(error, LandingError::TimeIsUp(_)));
-        assert!(!deadline.is_over());
+        assert!(error.to_string().contains("503 SlowDown"), "{error}");
+        assert!(!deadline.remaining().is_zero());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn looks_that_fail_are_repeated() {
+        let store = MemoryStore { failing_looks: RefCell::new(3), ..MemoryStore::scripted([Fault::DoneButFails]) };
+        land_in(&store, &batch(1..4)).await.unwrap();
+        assert_eq!(*store.calls.borrow(), ["put", "head", "head", "head", "head", "put"]);
     }
 
     #[tokio::test(start_paused = true)]

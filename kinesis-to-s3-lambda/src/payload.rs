@@ -16,15 +16,20 @@ pub struct Chunk {
     pub bytes: Bytes,
 }
 
-/// Lines of a payload that may be rejected one by one. With more, it is no file of JSON lines, and is rejected whole.
-const MAX_REJECTED_LINES: usize = 1_000;
+/// Lines of one record that may be rejected one by one. With more, it is no file of JSON lines and is rejected whole: a bad
+/// line of two bytes costs some 600 in memory.
+pub const MAX_REJECTED_LINES: usize = 100;
+
+/// How far our own time of receipt can lie from the arrival on the stream: retries and clocks that differ. A time farther
+/// off was made up by whoever wrote the line.
+const MAX_RECEIPT_DISTANCE_MILLIS: i64 = 3_600_000;
 
 /// The chunks of a payload, in order: every byte but blank lines is in one of them. `name` tells this payload from all
 /// others and is the same each time it is sent; rejected lines are named after it.
 ///
-/// - JSON objects, one a line, pass as they are, without copying.
+/// - JSON objects, one a line, pass as they are, without copying; bad lines after a good first one are rejected one by one.
 /// - One JSON object over several lines passes, folded into one.
-/// - Bad lines beside good ones are rejected one by one, and a payload without a good line whole.
+/// - All else is rejected whole.
 #[must_use]
 pub fn chunks(payload: &Bytes, arrival: UnixMillis, name: &str) -> Vec<Chunk> {
     let rejecting = Rejecting { arrival, name };
@@ -36,10 +41,16 @@ pub fn chunks(payload: &Bytes, arrival: UnixMillis, name: &str) -> Vec<Chunk> {
     }
 }
 
-/// `None` when no line is good, or too many are bad.
+/// A payload kept whole as rejected, without a look into it.
+#[must_use]
+pub fn rejected_whole(payload: &[u8], arrival: UnixMillis, name: &str, detail: &str) -> Chunk {
+    Rejecting { arrival, name }.chunk(0, payload, detail)
+}
+
+/// `None` when the first line is not good, or too many are bad.
 fn line_chunks(payload: &Bytes, text: &str, rejecting: &Rejecting<'_>) -> Option<Vec<Chunk>> {
     let mut chunks: Vec<Chunk> = Vec::new();
-    let (mut good, mut bad) = (0usize, 0usize);
+    let mut bad = 0usize;
     // Where the last chunk ends in the payload, if it is a slice of it that may grow.
     let mut open_end = None;
     let mut start = 0;
@@ -52,9 +63,8 @@ fn line_chunks(payload: &Bytes, text: &str, rejecting: &Rejecting<'_>) -> Option
         }
         match read_head(trimmed) {
             Ok(head) => {
-                good += 1;
-                let received_at = head.received_at.unwrap_or(rejecting.arrival);
-                let stands_alone = trimmed.contains('\r') || trimmed.len() + 1 < line.len();
+                let received_at = received_at(head, rejecting.arrival);
+                let stands_alone = trimmed.contains('\r') || line.strip_suffix('\n').unwrap_or(line) != trimmed;
                 match chunks.last_mut() {
                     Some(last) if open_end == Some(range.start) && last.kind == head.kind && !stands_alone => {
                         last.lines += 1;
@@ -75,6 +85,7 @@ fn line_chunks(payload: &Bytes, text: &str, rejecting: &Rejecting<'_>) -> Option
                     }
                 }
             }
+            Err(_) if chunks.is_empty() => return None,
             Err(error) => {
                 bad += 1;
                 if bad > MAX_REJECTED_LINES {
@@ -85,13 +96,18 @@ fn line_chunks(payload: &Bytes, text: &str, rejecting: &Rejecting<'_>) -> Option
             }
         }
     }
-    (good > 0).then_some(chunks)
+    (!chunks.is_empty()).then_some(chunks)
+}
+
+fn received_at(head: LineHead, arrival: UnixMillis) -> UnixMillis {
+    let near = |time: &UnixMillis| time.0.abs_diff(arrival.0) <= MAX_RECEIPT_DISTANCE_MILLIS.unsigned_abs();
+    head.received_at.filter(near).unwrap_or(arrival)
 }
 
 fn one_object(text: &str, arrival: UnixMillis) -> Option<Chunk> {
     let text = text.trim_ascii();
     let head = read_head(text).ok()?;
-    Some(chunk(head, head.received_at.unwrap_or(arrival), fold_line_breaks(text).into_owned().into()))
+    Some(chunk(head, received_at(head, arrival), fold_line_breaks(text).into_owned().into()))
 }
 
 fn chunk(head: LineHead, received_at: UnixMillis, bytes: Bytes) -> Chunk {
@@ -158,6 +174,8 @@ mod tests {
     #[case::windows(b"{\"a\":1}\r\n{\"b\":2}\r\n", &[(Kind::Event, "{\"a\":1}"), (Kind::Event, "{\"b\":2}")])]
     #[case::pretty(b"{\n \"a\": 1\n}\n", &[(Kind::Event, "{  \"a\": 1 }")])]
     #[case::bad_beside_good(b"{\"a\":1}\nx\n{\"b\":2}", &[(Kind::Event, "{\"a\":1}"), (Kind::Rejected, "x"), (Kind::Event, "{\"b\":2}")])]
+    #[case::pretty_with_objects_in_it(b"{\n\"i\": [\n{\"a\": 1},\n{\"b\": 2}\n]\n}", &[(Kind::Event, "{ \"i\": [ {\"a\": 1}, {\"b\": 2} ] }")])]
+    #[case::bad_first_line(b"x\n{}\n", &[(Kind::Rejected, "x\n{}\n")])]
     #[case::text(b"hello\nworld\n", &[(Kind::Rejected, "hello\nworld\n")])]
     #[case::array(b"[{}]", &[(Kind::Rejected, "[{}]")])]
     #[case::nothing(b"", &[(Kind::Rejected, "")])]
@@ -200,19 +218,30 @@ mod tests {
         let client = Client::default();
         let mut payload = Vec::new();
         for millis in [5_000, 3_000, 9_000] {
-            Envelope::new(UnixMillis(millis), "r", &client).write_event(&mut payload, IdLiteral::new("\"i\""), "{}");
+            Envelope::new(UnixMillis(ARRIVAL.0 - millis), "r", &client).write_event(
+                &mut payload,
+                IdLiteral::new("\"i\""),
+                "{}",
+            );
         }
         let chunk = &chunks_of(&payload)[0];
-        assert_eq!((chunk.earliest_received_at, chunk.latest_received_at), (UnixMillis(3_000), UnixMillis(9_000)));
+        let expected = (UnixMillis(ARRIVAL.0 - 9_000), UnixMillis(ARRIVAL.0 - 3_000));
+        assert_eq!((chunk.earliest_received_at, chunk.latest_received_at), expected);
         assert_eq!(chunks_of(b"{}")[0].earliest_received_at, ARRIVAL);
+        let made_up = b"{\"v\":1,\"received_at\":\"0001-01-01T00:00:00.000Z\"}";
+        assert_eq!(chunks_of(made_up)[0].earliest_received_at, ARRIVAL);
     }
 
     proptest! {
         #[test]
-        fn any_payload_is_kept_to_the_last_line(payload: Vec<u8>) {
-            let first = chunks_of(&payload);
-            prop_assert!(!first.is_empty());
-            prop_assert_eq!(first, chunks_of(&payload));
+        fn any_bytes_that_are_no_json_are_kept_whole_and_alike_each_time(payload: Vec<u8>) {
+            let chunks = chunks_of(&payload);
+            prop_assert_eq!(&chunks, &chunks_of(&payload));
+            if std::str::from_utf8(&payload).is_err() {
+                let line: Value = serde_json::from_slice(&chunks[0].bytes)?;
+                let kept = line["rejected"]["body_base64"].as_str().expect("a body");
+                prop_assert_eq!(base64_simd::STANDARD.decode_to_vec(kept).expect("base64"), payload);
+            }
         }
 
         #[test]
@@ -221,7 +250,7 @@ mod tests {
         ) {
             let found = lines_of(lines.join("\n").as_bytes());
             let expected: Vec<String> = lines.iter().map(|line| line.trim_ascii().to_owned()).filter(|line| !line.is_empty()).collect();
-            if expected.iter().any(|line| read_head(line).is_ok()) {
+            if expected.first().is_some_and(|line| read_head(line).is_ok()) {
                 let found: Vec<String> = found.into_iter().map(|(_, text)| text.trim_ascii().to_owned()).collect();
                 prop_assert_eq!(found, expected);
             }

@@ -1,7 +1,7 @@
 //! The bucket behind the AWS SDK: the only file here that knows it.
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::error::{DisplayErrorContext, SdkError};
+use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use lambda_setup::SdkConfig;
@@ -57,35 +57,84 @@ impl ObjectStore for Bucket {
 
 fn put_error<E>(error: SdkError<E, HttpResponse>, condition: &Condition) -> PutError
 where
-    SdkError<E, HttpResponse>: std::error::Error + Send + Sync + 'static,
+    SdkError<E, HttpResponse>: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
 {
     match (status(&error), condition) {
         (Some(412), _) => PutError::ConditionFailed,
         (Some(409), _) => PutError::Conflict,
         // The object that the write was conditional on is gone.
-        (Some(404), Condition::Matches(_)) => PutError::ConditionFailed,
+        (Some(404), Condition::Matches(_)) if error.code() == Some("NoSuchKey") => PutError::ConditionFailed,
         (status, _) => {
+            let permanent = is_permanent(status, error.code());
             let source = DisplayErrorContext(error).to_string().into();
-            if is_permanent(status) { PutError::Permanent(source) } else { PutError::Uncertain(source) }
+            if permanent { PutError::Permanent(source) } else { PutError::Uncertain(source) }
         }
     }
 }
 
 fn head_error<E>(error: SdkError<E, HttpResponse>) -> HeadError
 where
-    SdkError<E, HttpResponse>: std::error::Error + Send + Sync + 'static,
+    SdkError<E, HttpResponse>: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
 {
-    let permanent = is_permanent(status(&error));
+    let permanent = is_permanent(status(&error), error.code());
     let source = DisplayErrorContext(error).to_string().into();
     if permanent { HeadError::Permanent(source) } else { HeadError::Transient(source) }
 }
 
-/// Answers that say what is wrong with the request stay wrong. 408 and 429 don't say that, nor does 400, which S3 gives
-/// for a body that did not arrive whole (`RequestTimeout`, `IncompleteBody`).
-fn is_permanent(status: Option<u16>) -> bool {
-    matches!(status, Some(401 | 403 | 404 | 405))
+/// Answers that say what is wrong with the request stay wrong. A 400 does not always say that: S3 gives it too for a body
+/// that did not arrive whole.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>
+fn is_permanent(status: Option<u16>, code: Option<&str>) -> bool {
+    const PERMANENT_400: [&str; 8] = [
+        "AuthorizationHeaderMalformed",
+        "ExpiredToken",
+        "InvalidArgument",
+        "InvalidBucketName",
+        "InvalidRequest",
+        "InvalidToken",
+        "KMS.DisabledException",
+        "MetadataTooLarge",
+    ];
+    // A clock that is off may be set right.
+    if matches!(code, Some("RequestTimeTooSkewed")) {
+        return false;
+    }
+    match status {
+        Some(301 | 307 | 401 | 403 | 404 | 405 | 411 | 501) => true,
+        Some(400) => code.is_some_and(|code| PERMANENT_400.contains(&code)),
+        _ => false,
+    }
 }
 
 fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
     error.raw_response().map(|response| response.status().as_u16())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_permanent_when_they_say_what_is_wrong_with_the_request() {
+        for (status, code) in [
+            (403, "AccessDenied"),
+            (404, "NoSuchBucket"),
+            (400, "ExpiredToken"),
+            (400, "MetadataTooLarge"),
+            (301, "PermanentRedirect"),
+        ] {
+            assert!(is_permanent(Some(status), Some(code)), "{status} {code}");
+        }
+        for (status, code) in [
+            (503, "SlowDown"),
+            (500, "InternalError"),
+            (400, "RequestTimeout"),
+            (400, "IncompleteBody"),
+            (403, "RequestTimeTooSkewed"),
+            (429, "TooManyRequests"),
+        ] {
+            assert!(!is_permanent(Some(status), Some(code)), "{status} {code}");
+        }
+        assert!(!is_permanent(None, None));
+    }
 }

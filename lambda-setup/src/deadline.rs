@@ -37,12 +37,6 @@ impl Deadline {
         self.at.saturating_duration_since(Instant::now())
     }
 
-    /// Whether nothing is left.
-    #[must_use]
-    pub fn is_over(self) -> bool {
-        self.remaining().is_zero()
-    }
-
     /// Runs `work` for `at_most` that long and never past the deadline.
     ///
     /// # Errors
@@ -91,11 +85,11 @@ mod tests {
         assert_eq!(deadline.sleep(Duration::from_millis(400)).await, Ok(()));
         assert_eq!(deadline.remaining(), Duration::from_millis(600));
         assert_eq!(deadline.bound(Duration::MAX, std::future::pending::<()>()).await, Err(TimeIsUp));
-        assert!(deadline.is_over());
+        assert!(deadline.remaining().is_zero());
     }
 
     #[test]
     fn an_end_in_the_past_leaves_nothing() {
-        assert!(Deadline::before(0, Duration::ZERO).is_over());
+        assert!(Deadline::before(0, Duration::ZERO).remaining().is_zero());
     }
 }

@@ -72,13 +72,14 @@ pub fn choice<T: Copy>(name: &'static str, choices: &[(&str, T)]) -> Result<T, E
         .ok_or_else(|| EnvironmentError::new(name, format!("is {wanted:?}; it takes one of: {}", names())))
 }
 
-/// The comma-separated values of a variable, or of `default`, without the spaces around them.
+/// The comma-separated values of a variable, or of `default`, without the spaces around them; at least one.
 ///
 /// # Errors
 ///
-/// When it is not Unicode.
+/// When it is not Unicode, or set and without a value.
 pub fn list(name: &'static str, default: &str) -> Result<Vec<String>, EnvironmentError> {
     let text = optional(name)?;
     let items = text.as_deref().unwrap_or(default).split(',').map(str::trim);
-    Ok(items.filter(|item| !item.is_empty()).map(str::to_owned).collect())
+    let items: Vec<String> = items.filter(|item| !item.is_empty()).map(str::to_owned).collect();
+    if items.is_empty() { Err(EnvironmentError::new(name, "holds no value")) } else { Ok(items) }
 }

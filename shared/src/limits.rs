@@ -13,13 +13,14 @@ pub const PUT_RECORDS_MAX_BYTES: usize = 5 * 1024 * 1024;
 /// <https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html>
 pub const DEFAULT_MAX_RECORD_BYTES: usize = 1024 * 1024;
 
-/// The most that a stream's record limit can be raised to, 10 MiB; we stop at what one `PutRecords` call of ours holds.
+/// The most that [`DEFAULT_MAX_RECORD_BYTES`] can be raised to: 4 MiB. A stream can take 10 MiB, but a record reaches the
+/// landing function as base64 in an invocation of at most [`LAMBDA_PAYLOAD_MAX_BYTES`].
 /// <https://docs.aws.amazon.com/streams/latest/dev/large-records.html>
-pub const LARGEST_MAX_RECORD_BYTES: usize = PUT_RECORDS_MAX_BYTES;
+pub const LARGEST_MAX_RECORD_BYTES: usize = 4 * 1024 * 1024;
 
-/// Unicode characters of a partition key at most.
+/// Bytes of a partition key at most. Kinesis takes 256 Unicode characters, however it counts them.
 /// <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecordsRequestEntry.html>
-pub const PARTITION_KEY_MAX_CHARS: usize = 256;
+pub const PARTITION_KEY_MAX_BYTES: usize = 256;
 
 /// Bytes of one synchronous invocation's payload at most: 6 MB, counted by Lambda as 6 MiB.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>
@@ -30,7 +31,7 @@ pub const LAMBDA_PAYLOAD_MAX_BYTES: usize = 6 * 1024 * 1024;
 pub const DEFAULT_MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 
 /// Events in one request at most. It bounds the memory that a body of many tiny events can take: each becomes a line of
-/// some 250 bytes, whatever its own size.
+/// 200 to 500 bytes, whatever its own size.
 pub const MAX_EVENTS_PER_REQUEST: usize = 10_000;
 
 /// Levels of arrays and objects in an event at most. Common readers stop at 128 (`serde_json`) or 1,000 (Jackson in
@@ -41,5 +42,11 @@ pub const MAX_EVENT_DEPTH: usize = 100;
 /// Bytes of a client's `id` that goes into the envelope at most; a longer one stays in the event alone.
 pub const MAX_EVENT_ID_BYTES: usize = 256;
 
-/// Bytes of user agent and of other request headers that are kept at most.
+/// Bytes of the user agent that are kept at most: it stands in every line.
+pub const MAX_USER_AGENT_BYTES: usize = 256;
+
+/// Bytes of other request headers that are kept or echoed at most.
 pub const MAX_HEADER_BYTES: usize = 1024;
+
+/// Bytes of one CMCD report at most. A report has some 300; parsed, one can take a hundred times its size in memory.
+pub const MAX_CMCD_REPORT_BYTES: usize = 64 * 1024;

@@ -13,9 +13,6 @@ use crate::limits::MAX_EVENT_DEPTH;
 use crate::rejection::Rejection;
 use crate::timestamp::UnixMillis;
 
-/// The version of the line format: the `v` member.
-pub const VERSION: u8 = 1;
-
 /// How an event's line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EventFormat {
@@ -191,7 +188,7 @@ pub enum LineError {
 
 /// Reads what the landing side needs of a line and checks all of it.
 ///
-/// Any JSON object passes, whoever wrote it; only our own rejected lines are [`Kind::Rejected`].
+/// Any JSON object passes, whoever wrote it; only lines as ours for what is rejected are [`Kind::Rejected`].
 ///
 /// # Errors
 ///
@@ -201,7 +198,7 @@ pub fn read_head(line: &str) -> Result<LineHead, LineError> {
     for_each_member(line, |key, value| match key {
         "\"v\"" => version = value == "1",
         "\"received_at\"" => received_at = UnixMillis::parse(value.trim_matches('"')),
-        "\"rejected\"" => rejected = value.starts_with('{'),
+        "\"rejected\"" => rejected = value.starts_with("{\"reason\":\""),
         "\"event\"" => event = true,
         _ => {}
     })?;
@@ -333,7 +330,7 @@ mod tests {
             let text = line.strip_suffix('\n').expect("a line feed at the end");
             prop_assert!(!text.contains(['\n', '\r']));
             let decoded: Decoded = serde_json::from_str(text)?;
-            prop_assert_eq!(decoded.v, VERSION);
+            prop_assert_eq!(decoded.v, 1);
             prop_assert_eq!(decoded.id.get(), id);
             prop_assert_eq!(UnixMillis::parse(&decoded.received_at), Some(UnixMillis(millis)));
             prop_assert_eq!(decoded.request_id, request_id);
