@@ -17,7 +17,7 @@ run: build-local ## run the whole pipeline on this machine (PORT, AWS_PORT, DATA
 	@exec target/release/local
 
 build-local: ## build the functions and the one-machine stack
-	cargo build --release --locked
+	cargo build --release --locked --bin local --bin ingest-lambda --bin kinesis-to-s3-lambda
 
 test: test-rust test-e2e ## all tests
 
@@ -36,7 +36,8 @@ check: $(VENV)/installed ## format, lints, dependencies' licences and advisories
 	SAM_CLI_TELEMETRY=0 $(VENV)/bin/sam validate --lint --template template.yaml --region us-east-1
 
 bench: build-local ## CPU, memory and start-up of each function
-	target/release/bench
+	cargo build --release --locked --bin bench
+	@exec target/release/bench
 
 $(VENV)/installed: tests/requirements.txt
 	tests/install.sh $(VENV) $<

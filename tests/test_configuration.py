@@ -1,0 +1,40 @@
+"""The functions' environment: what is missing or wrong stops the start and is named."""
+
+import subprocess
+
+import pytest
+
+from stack import BINARY
+
+INGEST = {"STREAM_NAME": "event-stream"}
+
+
+def start(binary, variables):
+    """Starts a function with these variables alone and returns how it ended and what it said."""
+    runtime = {"AWS_LAMBDA_RUNTIME_API": "127.0.0.1:9", "AWS_REGION": "us-east-1"}
+    path = BINARY.with_name(binary)
+    done = subprocess.run([path], env=runtime | variables, capture_output=True, text=True, timeout=20, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("binary", "variables", "named"),
+    [
+        ("ingest-lambda", {}, "STREAM_NAME"),
+        ("ingest-lambda", {"STREAM_NAME": ""}, "STREAM_NAME"),
+        ("ingest-lambda", INGEST | {"EVENT_FORMAT": "csv"}, "EVENT_FORMAT"),
+        ("ingest-lambda", INGEST | {"CLIENT_IP": "yes"}, "CLIENT_IP"),
+        ("ingest-lambda", INGEST | {"ALLOWED_ORIGINS": " , "}, "ALLOWED_ORIGINS"),
+        ("ingest-lambda", INGEST | {"PARTITION_KEY_FIELDS": ","}, "PARTITION_KEY_FIELDS"),
+        ("ingest-lambda", INGEST | {"MAX_BODY_BYTES": "0"}, "MAX_BODY_BYTES"),
+        ("ingest-lambda", INGEST | {"MAX_BODY_BYTES": "6291457"}, "MAX_BODY_BYTES"),
+        ("ingest-lambda", INGEST | {"MAX_RECORD_BYTES": "16383"}, "MAX_RECORD_BYTES"),
+        ("ingest-lambda", INGEST | {"MAX_RECORD_BYTES": "4194305"}, "MAX_RECORD_BYTES"),
+        ("kinesis-to-s3-lambda", {}, "BUCKET_NAME"),
+    ],
+)
+def test_a_bad_variable_stops_the_start_and_is_named(binary, variables, named):
+    """A missing or bad value stops the start and names the variable."""
+    code, said = start(binary, variables)
+    assert code != 0
+    assert f"environment variable {named}" in said, said
