@@ -12,6 +12,10 @@ if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
     apt-get update -qq
     apt-get install -y -qq python3 python3-venv
 fi
+python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    echo "install.sh: the tests need Python 3.11 or later; python3 is $(python3 --version)" >&2
+    exit 1
+}
 echo "installing $requirements into $folder (a minute, the first time)"
 python3 -m venv "$folder"
 "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$requirements"

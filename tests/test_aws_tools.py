@@ -1,5 +1,7 @@
 """The tools that people have look around in the running stack, and other producers write to its stream."""
 
+import urllib.error
+import urllib.request
 import base64
 import bz2
 import hashlib
@@ -248,3 +250,13 @@ def test_the_files_of_other_producers_records_are_what_their_metadata_says(stack
     texts_of(stack, session, 1)
     assert base64.b64encode(noise).decode() in json.dumps(kept_body(stack, noise).line)
     landed.verify_all(stack)
+
+
+def test_unsigned_requests_are_refused(stack):
+    """A page in a browser can send requests to this machine, but can't sign them: it must not read or
+    delete what landed."""
+    for method, path in [("GET", "/landing-bucket/"), ("POST", "/landing-bucket/?delete"), ("PUT", "/landing-bucket/x")]:
+        asked = urllib.request.Request(stack.aws_address + path, data=b"<Delete/>", method=method)
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(asked, timeout=20)
+        assert refused.value.code == 403, (method, path)

@@ -100,3 +100,32 @@ def assert_parents_first(stack):
         for parent in parents:
             if written[parent] and written[shard["ShardId"]]:
                 assert max(written[parent]) <= min(written[shard["ShardId"]]), f"{shard} before {parent}"
+
+
+def test_update_shard_count_keeps_the_order_of_each_viewer(fresh_stack):
+    """Also where the stream itself names no parents, the old shards are read to their end first."""
+    stack = fresh_stack(parameters="BatchSize=20 BatchingWindowSeconds=1")
+    with Traffic(stack, viewers=12, events_per_post=3) as traffic:
+        wait_for(lambda: len(traffic.accepted) > 300, what="traffic")
+        old = {shard["ShardId"] for shard in shards(stack)}
+        stack.kinesis().update_shard_count(
+            StreamName=STREAM, TargetShardCount=3, ScalingType="UNIFORM_SCALING",
+        )
+        wait_until_active(stack)
+        before = len(traffic.accepted)
+        wait_for(lambda: len(traffic.accepted) > before + 300, what="traffic after the change")
+    assert stack.stop() == 0, stack.tail()
+    landed.assert_once(stack.lines(), traffic.accepted)
+    written = {"old": defaultdict(list), "new": defaultdict(list)}
+    seen = defaultdict(list)
+    files = stack.landed_files("events")
+    for file in sorted(files, key=lambda file: (file.parts["shard"] not in old, *file.position)):
+        generation = "old" if file.parts["shard"] in old else "new"
+        for line in landed.read_lines(file.path):
+            viewer = line.json["event"]["viewer_id"]
+            seen[viewer].append(line.json["event"]["n"])
+            written[generation][viewer].append(file.path.stat().st_mtime_ns)
+    assert len(seen) == 12
+    for viewer, numbers in seen.items():
+        assert numbers == sorted(set(numbers)), f"the events of {viewer} are not in order"
+        assert max(written["old"][viewer]) <= min(written["new"][viewer]), f"{viewer}: new shards before old ones"

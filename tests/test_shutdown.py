@@ -1,5 +1,6 @@
 """How the stack starts and stops."""
 
+import http.client
 import json
 import os
 import signal
@@ -135,3 +136,37 @@ def test_killed_it_leaves_no_function_behind(fresh_stack):
                 os.kill(pid, signal.SIGKILL)
             raise AssertionError(f"{len(left)} processes of {INGEST} live on")
         time.sleep(0.1)
+
+
+def test_stopped_by_a_ctrl_c_that_ended_its_reader_too_it_still_lands_everything(tmp_path):
+    """`make run | tee log` loses its reader to the same Ctrl-C: what was answered 200 lands all the same."""
+    with subprocess.Popen(
+        [BINARY], cwd=REPOSITORY, env=environment(tmp_path, parameters="BatchingWindowSeconds=300"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:
+        ready = next(line for line in process.stdout if line.startswith("ready"))
+        port = int(ready.split(":")[3].split("/")[0])
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        connection.request("POST", "/events", b'{"id":"heard by nobody"}', {"content-type": "application/json"})
+        assert connection.getresponse().status == 200
+        connection.close()
+        process.stdout.close()
+        process.stderr.close()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    files = landed.files(tmp_path / "data/s3/landing-bucket", "events")
+    assert [line.json["id"] for file in files for line in landed.read_lines(file.path)] == ["heard by nobody"]
+
+
+def test_stopped_right_after_a_reshard_it_lands_what_came_to_the_new_shards(fresh_stack):
+    """A shard that was split a moment before Ctrl-C: what its children took lands too."""
+    stack = fresh_stack(parameters="ShardCount=1 BatchingWindowSeconds=300")
+    stack.kinesis().split_shard(
+        StreamName="event-stream", ShardToSplit="shardId-000000000000", NewStartingHashKey=str(2**127),
+    )
+    stack.kinesis().get_waiter("stream_exists").wait(StreamName="event-stream", WaiterConfig={"Delay": 1})
+    ids = [str(number) for number in range(20)]
+    for one in ids:
+        assert stack.post(body=json.dumps({"id": one, "sid": one}).encode()).status == 200
+    assert stack.stop() == 0, stack.tail()
+    landed.assert_once(stack.lines(), ids)

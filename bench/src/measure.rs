@@ -28,7 +28,7 @@ pub(crate) async fn measure(binary: &Path, payload: &str, invocations: u32) -> a
     let services = stand_ins::start().await?;
     let api = RuntimeApi::start("arn:aws:lambda:eu-central-1:123456789012:function:bench".into()).await?;
     let began = Instant::now();
-    let process = Command::new(binary)
+    let mut process = Command::new(binary)
         .env_clear()
         .env("AWS_LAMBDA_RUNTIME_API", api.address.to_string())
         .env("AWS_LAMBDA_FUNCTION_NAME", "bench")
@@ -43,16 +43,19 @@ pub(crate) async fn measure(binary: &Path, payload: &str, invocations: u32) -> a
         .stdout(Stdio::null())
         .kill_on_drop(true)
         .spawn()?;
-    api.started().await?;
+    tokio::select! {
+        started = api.started() => started?,
+        ended = process.wait() => bail!("the function ended: {}", ended?),
+    }
     let start_up = began.elapsed();
 
     let began = Instant::now();
-    invoke(&api, payload).await?;
+    invoke(&api, payload, &mut process).await?;
     let first_answer = began.elapsed();
 
     let (began, cpu_before) = (Instant::now(), cpu_time(&process)?);
     for _ in 0..invocations {
-        invoke(&api, payload).await?;
+        invoke(&api, payload, &mut process).await?;
     }
     Ok(Measurement {
         start_up,
@@ -64,11 +67,14 @@ pub(crate) async fn measure(binary: &Path, payload: &str, invocations: u32) -> a
 }
 
 /// One invocation; an answer that is no success is an error, so that nothing wrong is measured.
-async fn invoke(api: &RuntimeApi, payload: &str) -> anyhow::Result<()> {
+async fn invoke(api: &RuntimeApi, payload: &str, process: &mut Child) -> anyhow::Result<()> {
     let (reply, answer) = oneshot::channel();
     let payload = payload.to_owned().into();
     api.invoke(Invocation { request_id: "bench".into(), payload, timeout: Duration::from_secs(60), reply }).await;
-    let answer = answer.await.context("the function ended")??;
+    let answer = tokio::select! {
+        answer = answer => answer.context("the Runtime API ended")??,
+        ended = process.wait() => bail!("the function ended: {}", ended?),
+    };
     let answer = std::str::from_utf8(&answer)?;
     if answer.contains("\"statusCode\":200") || answer == "{\"batchItemFailures\":[]}" {
         return Ok(());

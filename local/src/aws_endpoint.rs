@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpListener;
@@ -55,14 +55,6 @@ impl AwsEndpoint {
         if request.headers().contains_key("x-amz-target") {
             return self.kinesis.oneshot(request.map(Body::new)).await;
         }
-        Ok(match self.s3.call(request).await {
-            Ok(response) => response.map(Body::new),
-            Err(problem) => {
-                error!(?problem, "the embedded S3 failed");
-                let mut response = Response::new(Body::empty());
-                *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-                response
-            }
-        })
+        Ok(self.s3.call(request).await)
     }
 }

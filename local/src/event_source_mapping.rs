@@ -86,7 +86,7 @@ impl EventSourceMapping {
             let known: HashSet<&String> = shards.iter().map(|shard| &shard.shard_id).collect();
             for shard in &shards {
                 // A parent that is gone has no records that anyone could still read.
-                let ready = shard.parents().all(|parent| ended.contains(parent) || !known.contains(parent));
+                let ready = shard.parents.iter().all(|parent| ended.contains(parent) || !known.contains(parent));
                 if ready && begun.insert(shard.shard_id.clone()) {
                     readers.spawn(mapping.clone().read_shard(shard.shard_id.clone()));
                 }
@@ -99,9 +99,12 @@ impl EventSourceMapping {
                 },
                 () = sleep(SHARD_INTERVAL) => {}
             }
-            let waiting = shards.iter().any(|shard| !begun.contains(&shard.shard_id));
-            if readers.is_empty() && !waiting && mapping.is_draining() {
-                return Ok(());
+            if readers.is_empty() && mapping.is_draining() {
+                // What resharding made meanwhile may hold records too.
+                let shards = mapping.kinesis.shards(&mapping.spec.stream).await?;
+                if shards.iter().all(|shard| begun.contains(&shard.shard_id)) {
+                    return Ok(());
+                }
             }
         }
     }
@@ -114,15 +117,16 @@ impl EventSourceMapping {
     async fn read_shard(self: Arc<Self>, shard_id: String) -> Result<String, KinesisError> {
         let mut checkpoint: Option<String> = None;
         let mut attempts = 0u32;
+        let mut counted = 0;
         loop {
-            let Some(batch) = self.next_batch(&shard_id, checkpoint.as_deref()).await? else { return Ok(shard_id) };
-            self.unlanded.fetch_add(batch.len() as u64, Ordering::Relaxed);
+            let batch = self.next_batch(&shard_id, checkpoint.as_deref(), attempts > 0).await?;
+            let Some(batch) = batch else { return Ok(shard_id) };
+            self.count_unlanded(&mut counted, batch.len() as u64);
             let outcome = if attempts == 0 && self.is_too_old(&batch) {
                 Outcome::FailedFrom(0)
             } else {
                 self.attempt(&shard_id, &batch).await
             };
-            self.unlanded.fetch_sub(batch.len() as u64, Ordering::Relaxed);
             let end = match &outcome {
                 Outcome::Acknowledged => batch.len(),
                 Outcome::FailedFrom(index) => *index,
@@ -133,11 +137,13 @@ impl EventSourceMapping {
                 attempts = 0;
             }
             let failed = &batch[end..];
+            self.count_unlanded(&mut counted, failed.len() as u64);
             if failed.is_empty() {
                 continue;
             }
             attempts += 1;
             if self.give_up(&shard_id, failed, attempts, &outcome).await {
+                self.count_unlanded(&mut counted, 0);
                 checkpoint = failed.last().map(|last| last.sequence_number.clone());
                 attempts = 0;
             } else {
@@ -146,9 +152,20 @@ impl EventSourceMapping {
         }
     }
 
-    /// The next records, as many as belong into one batch: when there are enough, or the window is over. `None` when the
-    /// shard is at its end, or drained.
-    async fn next_batch(&self, shard_id: &str, after: Option<&str>) -> Result<Option<Vec<Record>>, KinesisError> {
+    /// Notes how many records of one shard are under way.
+    fn count_unlanded(&self, counted: &mut u64, now: u64) {
+        self.unlanded.fetch_add(now, Ordering::Relaxed);
+        self.unlanded.fetch_sub(std::mem::replace(counted, now), Ordering::Relaxed);
+    }
+
+    /// The next records, as many as belong into one batch: when there are enough, or the window is over. A batch that is
+    /// sent again does not wait. `None` when the shard is at its end, or drained.
+    async fn next_batch(
+        &self,
+        shard_id: &str,
+        after: Option<&str>,
+        again: bool,
+    ) -> Result<Option<Vec<Record>>, KinesisError> {
         let mut window_ends: Option<Instant> = None;
         loop {
             let draining = self.is_draining();
@@ -162,7 +179,7 @@ impl EventSourceMapping {
             }
             if !records.is_empty() {
                 let ends = *window_ends.get_or_insert_with(|| Instant::now() + self.spec.window);
-                if full || page.ends_here || draining || Instant::now() >= ends {
+                if full || again || page.ends_here || draining || Instant::now() >= ends {
                     return Ok(Some(records));
                 }
             }

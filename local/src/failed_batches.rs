@@ -50,7 +50,8 @@ impl FailedBatches {
         if let Some(folder) = path.parent() {
             tokio::fs::create_dir_all(folder).await?;
         }
-        let unfinished = path.with_extension("unfinished");
+        // Beside the buckets, where no listing shows it; s3s-fs removes files of such names when it starts.
+        let unfinished = self.bucket.with_file_name(format!(".tmp.{}.internal.part", Uuid::new_v4()));
         tokio::fs::write(&unfinished, document(failure, now)).await?;
         tokio::fs::rename(&unfinished, &path).await?;
         Ok(key)

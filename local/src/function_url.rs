@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
@@ -13,10 +14,14 @@ use base64_simd::STANDARD as BASE64;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::limits::LAMBDA_PAYLOAD_MAX_BYTES;
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use crate::function::{Function, InvokeError, new_request_id};
+use crate::function::{Function, new_request_id};
 use crate::template::{ACCOUNT_ID, REGION};
+
+/// The longest that a request's body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The service that invokes a function for each request.
 pub fn router(function: Arc<Function>) -> Router {
@@ -29,8 +34,14 @@ async fn invoke(
     request: Request<Body>,
 ) -> Response<Body> {
     let (parts, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, LAMBDA_PAYLOAD_MAX_BYTES).await else {
-        return too_large();
+    let body = match timeout(BODY_TIMEOUT, to_bytes(body, LAMBDA_PAYLOAD_MAX_BYTES)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(problem)) if problem.to_string().contains("length limit") => return too_large(),
+        Ok(Err(problem)) => {
+            debug!(%problem, "a body did not arrive whole");
+            return plain(StatusCode::BAD_REQUEST, "Bad Request");
+        }
+        Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "Request Timeout"),
     };
     let request_id = new_request_id();
     let payload = payload(&parts, peer, &body, &request_id).to_string();
@@ -46,19 +57,11 @@ async fn invoke(
         }),
         Ok(Err(problem)) => {
             warn!(%problem, "an HTTP invocation failed");
-            plain(status_of(&problem), "Internal Server Error")
+            plain(StatusCode::BAD_GATEWAY, "Internal Server Error")
         }
         Err(panic) => {
             warn!(%panic, "an HTTP invocation panicked");
             plain(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
-        }
-    }
-}
-
-fn status_of(problem: &InvokeError) -> StatusCode {
-    match problem {
-        InvokeError::TimedOut(_) | InvokeError::Reported(_) | InvokeError::Died(_) | InvokeError::NotStarted(_) => {
-            StatusCode::BAD_GATEWAY
         }
     }
 }

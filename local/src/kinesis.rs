@@ -19,8 +19,8 @@ use crate::template::{ACCOUNT_ID, REGION, Stream};
 
 /// ferrokinesis draws sequence numbers first and stores the records afterwards. Of two puts at once the later number may
 /// be stored first; a reader that came between would go on past the earlier one and never see it. So puts share this
-/// lock and reads have it alone.
-type Gate = Arc<RwLock<()>>;
+/// lock and reads have it alone. It holds whether records are still taken.
+type Gate = Arc<RwLock<bool>>;
 
 /// An in-memory Kinesis.
 #[derive(Clone)]
@@ -42,29 +42,50 @@ pub struct Record {
 }
 
 /// A shard and where it came from.
-#[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "PascalCase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shard {
     pub shard_id: String,
-    pub parent_shard_id: Option<String>,
-    pub adjacent_parent_shard_id: Option<String>,
+    /// The shards that must be read to their end before this one.
+    pub parents: Vec<String>,
+    is_closed: bool,
+}
+
+/// A shard as `ListShards` gives it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ListedShard {
+    shard_id: String,
+    hash_key_range: HashKeyRange,
     sequence_number_range: SequenceNumberRange,
 }
 
-#[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct SequenceNumberRange {
     ending_sequence_number: Option<String>,
 }
 
-impl Shard {
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct HashKeyRange {
+    starting_hash_key: String,
+    ending_hash_key: String,
+}
+
+impl ListedShard {
     fn is_closed(&self) -> bool {
         self.sequence_number_range.ending_sequence_number.is_some()
     }
 
-    /// The shards that must be read to their end before this one.
-    pub fn parents(&self) -> impl Iterator<Item = &String> {
-        self.parent_shard_id.iter().chain(&self.adjacent_parent_shard_id)
+    /// Whether records of one partition key may be in both.
+    fn overlaps(&self, other: &Self) -> bool {
+        let bounds = |range: &HashKeyRange| {
+            // A bound that is no number is taken for the widest: better to wait for a shard too many.
+            let start = range.starting_hash_key.parse().unwrap_or(u128::MIN);
+            (start, range.ending_hash_key.parse().unwrap_or(u128::MAX))
+        };
+        let ((start, end), (other_start, other_end)) = (bounds(&self.hash_key_range), bounds(&other.hash_key_range));
+        start <= other_end && other_start <= end
     }
 }
 
@@ -104,7 +125,7 @@ impl Kinesis {
             aws_region: REGION.into(),
             ..StoreOptions::default()
         });
-        let gate = Gate::default();
+        let gate = Gate::new(RwLock::new(true));
         let router = router
             .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
             .layer(middleware::from_fn_with_state(gate.clone(), through_the_gate));
@@ -133,14 +154,31 @@ impl Kinesis {
         Ok(())
     }
 
-    /// All shards of a stream that still hold records, the closed ones too.
+    /// All shards of a stream, the closed ones too. A shard's parents are the earlier closed ones that took its keys:
+    /// ferrokinesis names them itself after a split or a merge, but not after `UpdateShardCount`.
     ///
     /// # Errors
     ///
     /// When ferrokinesis refuses the call.
     pub async fn shards(&self, stream: &str) -> Result<Vec<Shard>, KinesisError> {
         let answer = self.call(Operation::ListShards, json!({"StreamName": stream})).await?;
-        parse("ListShards", &answer["Shards"])
+        let listed: Vec<ListedShard> = parse("ListShards", &answer["Shards"])?;
+        let parents = |shard: &ListedShard| {
+            let earlier = listed.iter().take_while(|earlier| earlier.shard_id != shard.shard_id);
+            let taken_over = earlier.filter(|earlier| earlier.is_closed() && earlier.overlaps(shard));
+            taken_over.map(|parent| parent.shard_id.clone()).collect()
+        };
+        let shard = |listed: &ListedShard| Shard {
+            shard_id: listed.shard_id.clone(),
+            parents: parents(listed),
+            is_closed: listed.is_closed(),
+        };
+        Ok(listed.iter().map(shard).collect())
+    }
+
+    /// From now on no record is taken: whoever puts one is told to try later.
+    pub async fn close(&self) {
+        *self.gate.write().await = false;
     }
 
     /// The records of a shard after a sequence number, or from its start.
@@ -171,7 +209,7 @@ impl Kinesis {
         let mut answer = self.call(Operation::GetRecords, request).await?;
         let records: Vec<Record> = parse("GetRecords", &answer["Records"].take())?;
         // Under the gate no put is under way: what is closed now and empty stays empty.
-        let closed = self.shards(stream).await?.iter().any(|shard| shard.shard_id == shard_id && shard.is_closed());
+        let closed = self.shards(stream).await?.iter().any(|shard| shard.shard_id == shard_id && shard.is_closed);
         Ok(Page { ends_here: closed && records.len() < limit, records })
     }
 
@@ -189,6 +227,11 @@ fn parse<T: for<'de> Deserialize<'de>>(operation: &str, answer: &Value) -> Resul
     T::deserialize(answer).map_err(|error| KinesisError { operation: operation.to_owned(), message: error.to_string() })
 }
 
+fn unavailable() -> Response {
+    let body = json!({"__type": "ServiceUnavailable", "message": "the stack is stopping"}).to_string();
+    (StatusCode::SERVICE_UNAVAILABLE, [("content-type", "application/x-amz-json-1.1")], body).into_response()
+}
+
 /// Lets puts through together and reads alone. The body is read first, so that nobody waits for a slow sender.
 async fn through_the_gate(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
@@ -201,8 +244,8 @@ async fn through_the_gate(State(gate): State<Gate>, request: Request, next: Next
     let request = Request::from_parts(parts, body);
     match operation.as_str() {
         "PutRecord" | "PutRecords" => {
-            let _shared = gate.read().await;
-            next.run(request).await
+            let takes_records = gate.read().await;
+            if *takes_records { next.run(request).await } else { unavailable() }
         }
         "GetRecords" => {
             let _alone = gate.write().await;

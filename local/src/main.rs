@@ -3,7 +3,6 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use anyhow::Context;
 use local::config::Config;
 use local::stack::Stack;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -13,7 +12,13 @@ use tracing_subscriber::EnvFilter;
 async fn main() -> ExitCode {
     // The embedded services log every request at INFO; what they have to say to a user is at WARN.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,local=info,s3s=error"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_target(false)
+        // A closed terminal must not end the landing of what is there.
+        .log_internal_errors(false)
+        .init();
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
@@ -30,43 +35,54 @@ async fn run() -> anyhow::Result<()> {
     announce(&config, &stack)?;
     tokio::select! {
         failed = stack.fails() => return failed,
-        () = signals.next() => say("stopping: taking no more events, landing what is here (once more to give up)")?,
+        () = signals.next() => say("stopping: taking no more events, landing what is here (once more to give up)"),
     }
     tokio::select! {
         stopped = stack.stop() => stopped?,
         () = signals.next() => anyhow::bail!("given up: what had not landed is lost"),
     }
-    say("stopped: everything that was taken has landed")
+    say("stopped: everything that was taken has landed");
+    Ok(())
 }
 
 fn announce(config: &Config, stack: &Stack) -> anyhow::Result<()> {
     let folder = std::path::absolute(&config.data_dir)?;
-    say(&format!("files: {}", folder.join("s3").display()))?;
-    say(&format!("logs: {}", folder.join("logs").display()))?;
-    say(&format!("aws: http://{} (Kinesis and S3; any access key whose secret is the same text)", stack.aws))?;
-    say(&format!("ready: POST http://{}/events", stack.front_door))
+    say(&format!("files: {}", folder.join("s3").display()));
+    say(&format!("logs: {}", folder.join("logs").display()));
+    say(&format!("aws: http://{} (Kinesis and S3; any access key whose secret is the same text)", stack.aws));
+    say(&format!("ready: POST http://{}/events", stack.front_door));
+    Ok(())
 }
 
-fn say(line: &str) -> anyhow::Result<()> {
+/// Prints, if anyone still listens: `make run | tee log` loses its reader to the same Ctrl-C, and must land all the same.
+fn say(line: &str) {
     let mut out = io::stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).context("standard output")
+    if let Err(problem) = writeln!(out, "{line}").and_then(|()| out.flush()) {
+        tracing::debug!(%problem, line, "nobody reads standard output");
+    }
 }
 
-/// Ctrl-C and the signal of service managers.
+/// Ctrl-C, the signal of service managers, and that of a terminal which closes.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    hang_up: Signal,
 }
 
 impl Signals {
     fn listen() -> io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
     }
 
     async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = self.hang_up.recv() => {}
         }
     }
 }

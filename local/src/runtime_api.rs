@@ -145,8 +145,13 @@ async fn response(State(state): State<Arc<ApiState>>, Path(request_id): Path<Str
     conclude(&state, &request_id, Ok(body))
 }
 
-async fn invocation_error(State(state): State<Arc<ApiState>>, Path(request_id): Path<String>, body: Bytes) -> Response {
-    conclude(&state, &request_id, Err(function_error(&HeaderMap::new(), &body)))
+async fn invocation_error(
+    State(state): State<Arc<ApiState>>,
+    Path(request_id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    conclude(&state, &request_id, Err(function_error(&headers, &body)))
 }
 
 async fn init_error(State(state): State<Arc<ApiState>>, headers: HeaderMap, body: Bytes) -> StatusCode {

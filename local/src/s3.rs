@@ -1,29 +1,34 @@
-//! The embedded S3: s3s over a folder, with a lock for each key.
+//! The embedded S3: s3s over a folder, one write at a time.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use axum::body::{Body, to_bytes};
 use hyper::body::Incoming;
-use hyper::{Method, Request};
+use hyper::{Method, Request, Response, StatusCode};
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{HttpError, HttpResponse, S3Result, s3_error};
 use s3s_fs::FileSystem;
 use tokio::sync::RwLock;
+use tokio::time::timeout;
+use tracing::warn;
 
 /// An S3 whose objects are files: `<root>/<bucket>/<key>`.
 #[derive(Clone)]
 pub struct S3 {
     service: S3Service,
     /// s3s-fs checks a write's condition, writes the object and then its metadata, one after the other; and it reads the
-    /// same way. Whoever writes a key has it alone, so that conditions hold and nobody sees half of a change.
-    locks: Arc<[RwLock<()>; LOCKS]>,
+    /// same way. Whoever writes has the store alone, so that conditions hold and nobody sees half of a change.
+    writing: Arc<RwLock<()>>,
 }
 
-/// Keys share locks by their hash: enough that different keys seldom wait for each other.
-const LOCKS: usize = 64;
+/// The largest body of one request; larger objects come in parts.
+const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
+/// The longest that a body may take to arrive. Nobody waits for it meanwhile.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A folder that can't serve as a store.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +49,7 @@ impl S3Auth for SecretIsKey {
     }
 }
 
-/// Lets all through to buckets that are there. s3s-fs would make the folder of one that is not, and a misspelt bucket
+/// Lets signed requests through to buckets that are there. s3s-fs would make the folder of one that is not, and a misspelt bucket
 /// name would go unnoticed.
 struct BucketMustExist {
     root: PathBuf,
@@ -53,6 +58,10 @@ struct BucketMustExist {
 #[async_trait::async_trait]
 impl S3Access for BucketMustExist {
     async fn check(&self, context: &mut S3AccessContext<'_>) -> S3Result<()> {
+        if context.credentials().is_none() {
+            // Any page that is open in a browser on this machine could send such requests.
+            return Err(s3_error!(AccessDenied, "Signature is required"));
+        }
         match context.s3_path().as_object() {
             Some((bucket, _)) if !self.root.join(bucket).is_dir() => Err(s3_error!(NoSuchBucket)),
             _ => Ok(()),
@@ -75,29 +84,39 @@ impl S3 {
         let mut builder = S3ServiceBuilder::new(files);
         builder.set_auth(SecretIsKey);
         builder.set_access(BucketMustExist { root: root.to_owned() });
-        Ok(Self { service: builder.build(), locks: Arc::new(std::array::from_fn(|_| RwLock::default())) })
+        Ok(Self { service: builder.build(), writing: Arc::default() })
     }
 
-    /// Answers one request.
-    ///
-    /// # Errors
-    ///
-    /// When s3s can't answer at all.
-    pub async fn call(&self, request: Request<Incoming>) -> Result<HttpResponse, HttpError> {
-        let lock = &self.locks[lock_of(request.uri().path())];
-        let request = request.map(s3s::Body::from);
+    /// Answers one request. What it began it finishes, also when the client is gone: half of a write would be seen.
+    pub async fn call(self, request: Request<Incoming>) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let body = match timeout(BODY_TIMEOUT, to_bytes(Body::new(body), MAX_BODY_BYTES)).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(problem)) => return failed(StatusCode::PAYLOAD_TOO_LARGE, &problem),
+            Err(problem) => return failed(StatusCode::REQUEST_TIMEOUT, &problem),
+        };
+        let request = Request::from_parts(parts, s3s::Body::from(body));
+        match tokio::spawn(self.call_alone(request)).await {
+            Ok(Ok(response)) => response.map(Body::new),
+            Ok(Err(problem)) => failed(StatusCode::INTERNAL_SERVER_ERROR, &format!("{problem:?}")),
+            Err(panic) => failed(StatusCode::INTERNAL_SERVER_ERROR, &panic),
+        }
+    }
+
+    async fn call_alone(self, request: Request<s3s::Body>) -> Result<HttpResponse, HttpError> {
         if matches!(*request.method(), Method::GET | Method::HEAD) {
-            let _shared = lock.read().await;
+            let _shared = self.writing.read().await;
             self.service.call(request).await
         } else {
-            let _alone = lock.write().await;
+            let _alone = self.writing.write().await;
             self.service.call(request).await
         }
     }
 }
 
-fn lock_of(path: &str) -> usize {
-    let mut hasher = DefaultHasher::new();
-    path.hash(&mut hasher);
-    usize::try_from(hasher.finish() % LOCKS as u64).unwrap_or_default()
+fn failed(status: StatusCode, problem: &dyn std::fmt::Display) -> Response<Body> {
+    warn!(%problem, "the embedded S3 could not answer a request");
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
 }

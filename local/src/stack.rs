@@ -23,7 +23,7 @@ use crate::log::FunctionLog;
 use crate::s3::S3;
 use crate::template;
 
-/// The longest that requests under way may take when the stack stops: a function's own limit ends them.
+/// The longest that requests under way may take when the stack stops. What comes later is answered 503.
 const FRONT_DOOR_DRAIN: Duration = Duration::from_secs(30);
 /// The longest that landing what is there may take when the stack stops.
 const LANDING_DRAIN: Duration = Duration::from_secs(120);
@@ -34,6 +34,7 @@ pub struct Stack {
     pub aws: SocketAddr,
     stop_front_door: oneshot::Sender<()>,
     front_door_server: JoinHandle<std::io::Result<()>>,
+    kinesis: Kinesis,
     phase: watch::Sender<Phase>,
     mappings: JoinSet<Result<(), KinesisError>>,
     unlanded: Vec<Arc<AtomicU64>>,
@@ -90,6 +91,7 @@ impl Stack {
             aws: aws_address,
             stop_front_door,
             front_door_server: tokio::spawn(server.into_future()),
+            kinesis,
             phase,
             mappings,
             unlanded,
@@ -121,6 +123,8 @@ impl Stack {
         if tokio::time::timeout(FRONT_DOOR_DRAIN, self.front_door_server).await.is_err() {
             tracing::warn!("requests were still under way {} s after the stop", FRONT_DOOR_DRAIN.as_secs());
         }
+        // What still comes, from a request that takes longer or from another producer, is told so.
+        self.kinesis.close().await;
         self.phase.send_replace(Phase::Draining);
         let drained = async {
             while let Some(mapping) = self.mappings.join_next().await {

@@ -286,7 +286,11 @@ fn mapping(function: &Properties<'_>, name: &str, values: &Value) -> Result<Mapp
     let response_types = &values["FunctionResponseTypes"];
     let destination = &values["DestinationConfig"]["OnFailure"]["Destination"];
     let destination = properties.template.resolve(&properties.place("DestinationConfig"), destination)?;
-    let bucket_of = |arn: &str| arn.strip_prefix("arn:aws:s3:::").map(str::to_owned);
+    let on_failure_bucket = match destination.as_str().map(|arn| arn.strip_prefix("arn:aws:s3:::")) {
+        None => None,
+        Some(Some(bucket)) => Some(bucket.to_owned()),
+        Some(None) => return error(properties.place("DestinationConfig"), "only an S3 bucket is played locally"),
+    };
     Ok(Mapping {
         function: function.id.to_owned(),
         stream: name_in_arn(&properties.get("Stream")?),
@@ -297,7 +301,7 @@ fn mapping(function: &Properties<'_>, name: &str, values: &Value) -> Result<Mapp
         reports_item_failures: response_types
             .as_array()
             .is_some_and(|types| types.contains(&json!("ReportBatchItemFailures"))),
-        on_failure_bucket: destination.as_str().and_then(bucket_of),
+        on_failure_bucket,
     })
 }
 
