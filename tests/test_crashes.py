@@ -87,13 +87,14 @@ def test_a_landing_function_that_hangs_is_killed_and_its_batch_sent_again(fresh_
     landed_once(stack, traffic)
 
 
-def broken_template(directory, bucket_name):
-    """The template with a landing function that can never land, and few retries for it."""
+TWO_RETRIES = {"MaximumRetryAttempts: -1": "MaximumRetryAttempts: 2"}
+THREE_SECONDS = {"MaximumRecordAgeInSeconds: !Ref MaximumRecordAgeSeconds": "MaximumRecordAgeInSeconds: 3"}
+
+
+def broken_template(directory, bucket_name, limit):
+    """The template with a landing function that can never land, and a small limit for it."""
     text = (REPOSITORY / "template.yaml").read_text()
-    changes = {
-        "MaximumRetryAttempts: -1": "MaximumRetryAttempts: 2",
-        "BUCKET_NAME: !Ref LandingBucket": f'BUCKET_NAME: "{bucket_name}"',
-    }
+    changes = {"BUCKET_NAME: !Ref LandingBucket": f'BUCKET_NAME: "{bucket_name}"'} | limit
     for old, new in changes.items():
         assert text.count(old) == 1, f"{old} is not in the template any more; adapt this test"
         text = text.replace(old, new)
@@ -126,7 +127,7 @@ def holding(stack, text):
 def test_a_batch_that_never_lands_is_kept_whole_and_later_ones_go_on(fresh_stack, tmp_path, bucket_name):
     """After the last retry the on-failure destination keeps the batch in S3, whole, in Lambda's form; the
     shard goes on with what is behind it."""
-    stack = fresh_stack(template=broken_template(tmp_path, bucket_name))
+    stack = fresh_stack(template=broken_template(tmp_path, bucket_name, TWO_RETRIES))
     for event in (b"the-first", b"the-second"):
         assert stack.post(body=b'{"id":"%s","session_id":"one shard"}' % event).status == 200
         kept = wait_for(lambda: holding(stack, event), 30, lambda: f"{event} kept\n{stack.tail()}")
@@ -138,3 +139,13 @@ def test_a_batch_that_never_lands_is_kept_whole_and_later_ones_go_on(fresh_stack
         assert document["requestContext"]["approximateInvokeCount"] == 3
         assert document["KinesisBatchInfo"]["batchSize"] == 1
     assert stack.lines("events") == []
+
+
+def test_a_batch_that_is_too_old_is_kept_whole_too(fresh_stack, tmp_path):
+    """A batch that could not land before its records are too old ends in the on-failure destination,
+    however many retries it would still have."""
+    stack = fresh_stack(template=broken_template(tmp_path, "no-such-bucket", THREE_SECONDS))
+    assert stack.post(body=b'{"id":"old"}').status == 200
+    document, = wait_for(lambda: holding(stack, b'"old"'), 30, lambda: f"it kept\n{stack.tail()}").values()
+    assert document["requestContext"]["condition"] == "RecordAgeExceeded"
+    assert document["requestContext"]["approximateInvokeCount"] > 1

@@ -83,7 +83,8 @@ impl Answer {
                 }),
             },
         };
-        serde_json::to_string(&body).unwrap_or_default()
+        #[allow(clippy::expect_used)]
+        serde_json::to_string(&body).expect("strings, numbers and lists have a JSON form")
     }
 
     /// The HTTP response, with CORS headers for the request's origin.

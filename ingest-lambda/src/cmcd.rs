@@ -17,8 +17,9 @@ pub fn report_to_json(line: &str) -> Result<String, sfv::Error> {
     let dictionary: Dictionary = Parser::new(line).parse()?;
     let mut out = Vec::with_capacity(line.len() * 2);
     write_object(&mut out, dictionary.iter().map(|(key, entry)| (key.as_str(), entry)), write_entry);
-    // Everything written is ASCII punctuation or came from `str`s.
-    Ok(String::from_utf8(out).unwrap_or_default())
+    #[allow(clippy::expect_used)]
+    let json = String::from_utf8(out).expect("only ASCII and whole strings were written");
+    Ok(json)
 }
 
 fn write_entry(out: &mut Vec<u8>, entry: &ListEntry) {

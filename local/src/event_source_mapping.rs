@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::Bytes;
+use lambda_setup::deadline::backoff_ceiling;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::limits::LAMBDA_PAYLOAD_MAX_BYTES;
@@ -25,6 +26,8 @@ use crate::template::{Mapping, REGION};
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How often the stream is asked for new shards.
 const SHARD_INTERVAL: Duration = Duration::from_millis(500);
+/// More than a record's members take in an event beside its data and its key (each byte of which may need an escape).
+const RECORD_FRAME_BYTES: usize = 1_000;
 const BACKOFF_BASE: Duration = Duration::from_millis(200);
 const BACKOFF_CAP: Duration = Duration::from_secs(10);
 
@@ -147,7 +150,7 @@ impl EventSourceMapping {
                 checkpoint = failed.last().map(|last| last.sequence_number.clone());
                 attempts = 0;
             } else {
-                sleep(shared_backoff(attempts)).await;
+                sleep(backoff(attempts)).await;
             }
         }
     }
@@ -189,6 +192,11 @@ impl EventSourceMapping {
 
     /// How many of the records fit into one invocation; always one, as Lambda has it.
     fn payload_limit(&self, shard_id: &str, records: &[Record]) -> usize {
+        // Most batches are far from the limit, and this runs at each poll.
+        let at_most = |record: &Record| record.data.len() + 6 * record.partition_key.len() + RECORD_FRAME_BYTES;
+        if records.iter().map(at_most).sum::<usize>() < LAMBDA_PAYLOAD_MAX_BYTES {
+            return records.len();
+        }
         let mut bytes = br#"{"Records":[]}"#.len();
         let fits = records.iter().take_while(|record| {
             bytes += self.event_record(shard_id, record).to_string().len() + 1;
@@ -283,8 +291,8 @@ fn report(shard_id: &str, batch: &[Record], attempts: u32, outcome: &Outcome) {
     }
 }
 
-fn shared_backoff(attempts: u32) -> Duration {
-    lambda_setup::deadline::backoff_ceiling(attempts - 1, BACKOFF_BASE, BACKOFF_CAP)
+fn backoff(attempts: u32) -> Duration {
+    backoff_ceiling(attempts - 1, BACKOFF_BASE, BACKOFF_CAP)
 }
 
 #[derive(Deserialize)]
