@@ -1,7 +1,7 @@
 //! One port that speaks Kinesis and S3, for the functions and for anyone who wants to look around.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tower::ServiceExt;
 use tracing::{debug, error};
 
+use crate::faults::{self, CONTROL_PATH, Faults, NoAnswer};
 use crate::s3::S3;
 
 /// Both services behind one address.
@@ -21,6 +22,7 @@ use crate::s3::S3;
 pub struct AwsEndpoint {
     pub kinesis: Router,
     pub s3: S3,
+    pub faults: Arc<Faults>,
 }
 
 impl AwsEndpoint {
@@ -51,10 +53,18 @@ impl AwsEndpoint {
         }
     }
 
-    async fn answer(self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-        if request.headers().contains_key("x-amz-target") {
-            return self.kinesis.oneshot(request.map(Body::new)).await;
+    async fn answer(self, request: Request<Incoming>) -> Result<Response<Body>, NoAnswer> {
+        let request = request.map(Body::new);
+        let target = request.headers().get("x-amz-target");
+        let puts_records = target.is_some_and(|target| target.as_bytes().ends_with(b".PutRecords"));
+        match (target.is_some(), self.faults.sender(request.headers())) {
+            _ if request.uri().path() == CONTROL_PATH => Ok(self.faults.control(request).await),
+            (true, Some(sender)) if puts_records => {
+                faults::put_records::answer(&self.faults, &sender, request, self.kinesis).await
+            }
+            (true, _) => Ok(self.kinesis.oneshot(request).await.unwrap_or_else(|never| match never {})),
+            (false, Some(sender)) => faults::objects::answer(&self.faults, &sender, request, self.s3).await,
+            (false, None) => Ok(self.s3.call(request).await),
         }
-        Ok(self.s3.call(request).await)
     }
 }

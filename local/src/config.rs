@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use lambda_setup::environment::{self, EnvironmentError};
 
+use crate::faults::plan::Plan;
+
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `PORT`; 0 is any that is free.
@@ -19,6 +21,8 @@ pub struct Config {
     pub parameters: BTreeMap<String, String>,
     /// `FUNCTIONS_DIR`
     pub functions_dir: PathBuf,
+    /// `FAULTS`
+    pub faults: Plan,
 }
 
 impl Config {
@@ -40,6 +44,7 @@ impl Config {
             template: path("TEMPLATE", "template.yaml")?,
             parameters: parameters(&environment::optional("PARAMETERS")?.unwrap_or_default())?,
             functions_dir,
+            faults: faults(&environment::optional("FAULTS")?.unwrap_or_default())?,
         })
     }
 }
@@ -51,6 +56,10 @@ fn parameters(text: &str) -> Result<BTreeMap<String, String>, EnvironmentError> 
         pair.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or_else(problem)
     };
     text.split_whitespace().map(pair).collect()
+}
+
+fn faults(text: &str) -> Result<Plan, EnvironmentError> {
+    text.parse().map_err(|problem: crate::faults::plan::PlanError| EnvironmentError::new("FAULTS", problem.to_string()))
 }
 
 #[cfg(test)]

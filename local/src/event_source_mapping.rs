@@ -18,6 +18,8 @@ use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
 use crate::failed_batches::{FailedBatches, Failure};
+use crate::faults::Faults;
+use crate::faults::plan::Fault;
 use crate::function::{Function, InvokeError, new_request_id};
 use crate::kinesis::{Kinesis, KinesisError, Record};
 use crate::template::{Mapping, REGION};
@@ -28,6 +30,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const SHARD_INTERVAL: Duration = Duration::from_millis(500);
 /// More than a record's members take in an event beside its data and its key (each byte of which may need an escape).
 const RECORD_FRAME_BYTES: usize = 1_000;
+/// The longest that a mapping which an injected fault restarts is away: often less than an invocation takes.
+const RESTART_TIME: Duration = Duration::from_millis(200);
 const BACKOFF_BASE: Duration = Duration::from_millis(200);
 const BACKOFF_CAP: Duration = Duration::from_secs(10);
 
@@ -45,6 +49,7 @@ pub struct EventSourceMapping {
     kinesis: Kinesis,
     function: Arc<Function>,
     failed_batches: Option<FailedBatches>,
+    faults: Arc<Faults>,
     phase: watch::Receiver<Phase>,
     unlanded: Arc<AtomicU64>,
 }
@@ -64,9 +69,10 @@ impl EventSourceMapping {
         kinesis: Kinesis,
         function: Arc<Function>,
         failed_batches: Option<FailedBatches>,
+        faults: Arc<Faults>,
         phase: watch::Receiver<Phase>,
     ) -> Self {
-        Self { spec, kinesis, function, failed_batches, phase, unlanded: Arc::default() }
+        Self { spec, kinesis, function, failed_batches, faults, phase, unlanded: Arc::default() }
     }
 
     /// How many records of started batches are not acknowledged; for the message of a stack that can't drain.
@@ -121,10 +127,17 @@ impl EventSourceMapping {
         let mut checkpoint: Option<String> = None;
         let mut attempts = 0u32;
         let mut counted = 0;
+        let mut restarted_with = None;
         loop {
-            let batch = self.next_batch(&shard_id, checkpoint.as_deref(), attempts > 0).await?;
+            let again = attempts > 0 || restarted_with.is_some();
+            let limit = restarted_with.take().unwrap_or(self.spec.batch_size);
+            let batch = self.next_batch(&shard_id, checkpoint.as_deref(), again, limit).await?;
             let Some(batch) = batch else { return Ok(shard_id) };
             self.count_unlanded(&mut counted, batch.len() as u64);
+            if self.faults.draw(&[Fault::MappingRestart], &shard_id).is_some() {
+                restarted_with = Some(self.clone().restart(&shard_id, batch).await);
+                continue;
+            }
             let outcome = if attempts == 0 && self.is_too_old(&batch) {
                 Outcome::FailedFrom(0)
             } else {
@@ -155,28 +168,39 @@ impl EventSourceMapping {
         }
     }
 
+    /// Plays a mapping that restarts: the batch is handed over and what becomes of it is not noticed, not even whether it
+    /// is over when it is sent again. How many records the next one may have.
+    async fn restart(self: Arc<Self>, shard_id: &str, batch: Vec<Record>) -> usize {
+        let (wait, limit) = (self.faults.up_to(RESTART_TIME), self.faults.count_up_to(self.spec.batch_size));
+        let (mapping, shard_id) = (self, shard_id.to_owned());
+        tokio::spawn(async move { mapping.attempt(&shard_id, &batch).await });
+        sleep(wait).await;
+        limit
+    }
+
     /// Notes how many records of one shard are under way.
     fn count_unlanded(&self, counted: &mut u64, now: u64) {
         self.unlanded.fetch_add(now, Ordering::Relaxed);
         self.unlanded.fetch_sub(std::mem::replace(counted, now), Ordering::Relaxed);
     }
 
-    /// The next records, as many as belong into one batch: when there are enough, or the window is over. A batch that is
+    /// The next records, as many as belong into one batch: when there are `limit`, or the window is over. A batch that is
     /// sent again does not wait. `None` when the shard is at its end, or drained.
     async fn next_batch(
         &self,
         shard_id: &str,
         after: Option<&str>,
         again: bool,
+        limit: usize,
     ) -> Result<Option<Vec<Record>>, KinesisError> {
         let mut window_ends: Option<Instant> = None;
         loop {
             let draining = self.is_draining();
-            let page = self.kinesis.read(&self.spec.stream, shard_id, after, self.spec.batch_size).await?;
+            let page = self.kinesis.read(&self.spec.stream, shard_id, after, limit).await?;
             let mut records = page.records;
             let read = records.len();
             records.truncate(self.payload_limit(shard_id, &records));
-            let full = records.len() == self.spec.batch_size || records.len() < read;
+            let full = records.len() == limit || records.len() < read;
             if records.is_empty() && (page.ends_here || draining) {
                 return Ok(None);
             }
@@ -272,7 +296,8 @@ impl EventSourceMapping {
         match destination.put(&failure).await {
             Ok(key) => {
                 error!(shard_id, records = batch.len(), condition, key, "a batch is given up and kept whole");
-                true
+                // A mapping that restarts before it has noted that gives the batch up once more.
+                self.faults.draw(&[Fault::MappingRestart], shard_id).is_none()
             }
             Err(problem) => {
                 error!(shard_id, %problem, "the on-failure destination did not take a batch; it is sent again");

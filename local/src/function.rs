@@ -1,15 +1,17 @@
 //! A function: its execution environments, each a process of its own, started when needed and used again.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
 use tokio::process::{Child, Command};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use uuid::Uuid;
 
+use crate::faults::environments::{Environments, Registered};
 use crate::log::FunctionLog;
 use crate::runtime_api::{FunctionError, Invocation, RuntimeApi};
 use crate::template::{self, ACCOUNT_ID, REGION};
@@ -28,6 +30,8 @@ pub struct Function {
     log: FunctionLog,
     places: Semaphore,
     idle: Mutex<Vec<Environment>>,
+    started: AtomicU64,
+    environments: Environments,
 }
 
 /// An invocation without a result.
@@ -39,6 +43,8 @@ pub enum InvokeError {
     TimedOut(Duration),
     #[error("the function's process ended: {0}")]
     Died(ExitStatus),
+    #[error("an injected fault killed the function")]
+    Killed,
     #[error("the function did not start: {0}")]
     NotStarted(String),
 }
@@ -52,11 +58,13 @@ impl Function {
         binaries: &Path,
         aws_endpoint: String,
         log: FunctionLog,
+        environments: Environments,
     ) -> anyhow::Result<Arc<Self>> {
         let binary = binaries.join(&spec.binary);
         anyhow::ensure!(binary.is_file(), "{} is not built; `make build-local` builds it", binary.display());
         let places = Semaphore::new(MAX_ENVIRONMENTS);
-        Ok(Arc::new(Self { spec, binary, aws_endpoint, log, places, idle: Mutex::default() }))
+        let (idle, started) = (Mutex::default(), AtomicU64::new(0));
+        Ok(Arc::new(Self { spec, binary, aws_endpoint, log, places, idle, started, environments }))
     }
 
     #[must_use]
@@ -91,6 +99,7 @@ impl Function {
                 Ok(reply) => reply.map_err(InvokeError::from),
                 Err(gone) => return Err(not_started(&gone)),
             },
+            () = environment.killed.notified() => return Err(InvokeError::Killed),
             status = environment.process.wait() => return match status {
                 Ok(status) => Err(InvokeError::Died(status)),
                 Err(problem) => Err(not_started(&problem)),
@@ -116,10 +125,12 @@ impl Function {
     async fn start(&self) -> Result<Environment, InvokeError> {
         let not_started = |problem: std::io::Error| InvokeError::NotStarted(problem.to_string());
         let api = RuntimeApi::start(self.arn()).await.map_err(not_started)?;
-        let mut process = self.command(&api).spawn().map_err(not_started)?;
+        let name = format!("{}-{}", self.spec.binary, self.started.fetch_add(1, Ordering::Relaxed));
+        let mut process = self.command(&api, &name).spawn().map_err(not_started)?;
         self.log.follow(process.stdout.take());
         self.log.follow(process.stderr.take());
-        let mut environment = Environment { api, process };
+        let (registered, killed) = self.environments.register(&name);
+        let mut environment = Environment { api, process, killed, _registered: registered };
         tokio::select! {
             started = environment.api.started() => {
                 started?;
@@ -135,7 +146,7 @@ impl Function {
         }
     }
 
-    fn command(&self, api: &RuntimeApi) -> Command {
+    fn command(&self, api: &RuntimeApi, name: &str) -> Command {
         let mut command = Command::new(&self.binary);
         command
             // The function must see what it would see in Lambda, nothing of this machine.
@@ -146,8 +157,9 @@ impl Function {
             .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", self.spec.memory_mb.to_string())
             .env("AWS_LAMBDA_LOG_FORMAT", "JSON")
             .env("AWS_REGION", REGION)
-            .env("AWS_ACCESS_KEY_ID", "local")
-            .env("AWS_SECRET_ACCESS_KEY", "local")
+            // By its key the embedded services know who sent a request.
+            .env("AWS_ACCESS_KEY_ID", name)
+            .env("AWS_SECRET_ACCESS_KEY", name)
             .env("AWS_ENDPOINT_URL", &self.aws_endpoint)
             .envs(&self.spec.environment)
             // A group of its own: Ctrl-C in the terminal is for the stack, which ends the functions when it is done.
@@ -164,6 +176,8 @@ impl Function {
 struct Environment {
     api: RuntimeApi,
     process: Child,
+    killed: Arc<Notify>,
+    _registered: Registered,
 }
 
 /// A request id as Lambda makes them.

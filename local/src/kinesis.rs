@@ -53,7 +53,7 @@ pub struct Shard {
 /// A shard as `ListShards` gives it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct ListedShard {
+pub struct ListedShard {
     shard_id: String,
     hash_key_range: HashKeyRange,
     sequence_number_range: SequenceNumberRange,
@@ -77,14 +77,15 @@ impl ListedShard {
         self.sequence_number_range.ending_sequence_number.is_some()
     }
 
+    /// The hash keys that it takes. A bound that is no number is taken for the widest: better to wait for a shard too many.
+    fn bounds(&self) -> (u128, u128) {
+        let HashKeyRange { starting_hash_key, ending_hash_key } = &self.hash_key_range;
+        (starting_hash_key.parse().unwrap_or(u128::MIN), ending_hash_key.parse().unwrap_or(u128::MAX))
+    }
+
     /// Whether records of one partition key may be in both.
     fn overlaps(&self, other: &Self) -> bool {
-        let bounds = |range: &HashKeyRange| {
-            // A bound that is no number is taken for the widest: better to wait for a shard too many.
-            let start = range.starting_hash_key.parse().unwrap_or(u128::MIN);
-            (start, range.ending_hash_key.parse().unwrap_or(u128::MAX))
-        };
-        let ((start, end), (other_start, other_end)) = (bounds(&self.hash_key_range), bounds(&other.hash_key_range));
+        let ((start, end), (other_start, other_end)) = (self.bounds(), other.bounds());
         start <= other_end && other_start <= end
     }
 }
@@ -106,7 +107,7 @@ pub struct KinesisError {
 }
 
 /// Bytes of a request at most: ten MiB of records as base64, and their frame.
-const MAX_REQUEST_BYTES: usize = 16 * 1024 * 1024;
+pub const MAX_REQUEST_BYTES: usize = 16 * 1024 * 1024;
 /// Shards that fit into the stack; resharding under test needs a few, and closed ones count for a while.
 const SHARD_LIMIT: u32 = 1_000;
 /// How often records past their retention are dropped.
@@ -140,13 +141,7 @@ impl Kinesis {
     pub async fn create(&self, stream: &Stream) -> Result<(), KinesisError> {
         let name = &stream.name;
         self.call(Operation::CreateStream, json!({"StreamName": name, "ShardCount": stream.shards})).await?;
-        loop {
-            let summary = self.call(Operation::DescribeStreamSummary, json!({"StreamName": name})).await?;
-            if summary["StreamDescriptionSummary"]["StreamStatus"] == "ACTIVE" {
-                break;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
+        self.wait_until_active(name).await?;
         let retention = json!({"StreamName": name, "RetentionPeriodHours": stream.retention_hours});
         if stream.retention_hours > 24 {
             self.call(Operation::IncreaseStreamRetentionPeriod, retention).await?;
@@ -161,8 +156,7 @@ impl Kinesis {
     ///
     /// When ferrokinesis refuses the call.
     pub async fn shards(&self, stream: &str) -> Result<Vec<Shard>, KinesisError> {
-        let answer = self.call(Operation::ListShards, json!({"StreamName": stream})).await?;
-        let listed: Vec<ListedShard> = parse("ListShards", &answer["Shards"])?;
+        let listed = self.list(stream).await?;
         let parents = |shard: &ListedShard| {
             let earlier = listed.iter().take_while(|earlier| earlier.shard_id != shard.shard_id);
             let taken_over = earlier.filter(|earlier| earlier.is_closed() && earlier.overlaps(shard));
@@ -174,6 +168,59 @@ impl Kinesis {
             is_closed: listed.is_closed(),
         };
         Ok(listed.iter().map(shard).collect())
+    }
+
+    /// The shards that take records, neighbours side by side.
+    ///
+    /// # Errors
+    ///
+    /// When ferrokinesis refuses the call.
+    pub async fn open_shards(&self, stream: &str) -> Result<Vec<ListedShard>, KinesisError> {
+        let mut open = self.list(stream).await?;
+        open.retain(|shard| !shard.is_closed());
+        open.sort_by_key(ListedShard::bounds);
+        Ok(open)
+    }
+
+    /// Splits a shard in the middle and waits until its children take records.
+    ///
+    /// # Errors
+    ///
+    /// When ferrokinesis refuses one of the calls.
+    pub async fn split(&self, stream: &str, shard: &ListedShard) -> Result<(), KinesisError> {
+        let (start, end) = shard.bounds();
+        let middle = (start + (end - start) / 2).to_string();
+        let request = json!({"StreamName": stream, "ShardToSplit": shard.shard_id, "NewStartingHashKey": middle});
+        self.call(Operation::SplitShard, request).await?;
+        self.wait_until_active(stream).await
+    }
+
+    /// Merges two neighbours and waits until their child takes records.
+    ///
+    /// # Errors
+    ///
+    /// When ferrokinesis refuses one of the calls.
+    pub async fn merge(&self, stream: &str, one: &ListedShard, next: &ListedShard) -> Result<(), KinesisError> {
+        let request = json!({
+            "StreamName": stream, "ShardToMerge": one.shard_id, "AdjacentShardToMerge": next.shard_id,
+        });
+        self.call(Operation::MergeShards, request).await?;
+        self.wait_until_active(stream).await
+    }
+
+    async fn list(&self, stream: &str) -> Result<Vec<ListedShard>, KinesisError> {
+        let answer = self.call(Operation::ListShards, json!({"StreamName": stream})).await?;
+        parse("ListShards", &answer["Shards"])
+    }
+
+    async fn wait_until_active(&self, stream: &str) -> Result<(), KinesisError> {
+        loop {
+            let summary = self.call(Operation::DescribeStreamSummary, json!({"StreamName": stream})).await?;
+            if summary["StreamDescriptionSummary"]["StreamStatus"] == "ACTIVE" {
+                return Ok(());
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
     }
 
     /// From now on no record is taken: whoever puts one is told to try later.
@@ -227,9 +274,10 @@ fn parse<T: for<'de> Deserialize<'de>>(operation: &str, answer: &Value) -> Resul
     T::deserialize(answer).map_err(|error| KinesisError { operation: operation.to_owned(), message: error.to_string() })
 }
 
-fn unavailable() -> Response {
-    let body = json!({"__type": "ServiceUnavailable", "message": "the stack is stopping"}).to_string();
-    (StatusCode::SERVICE_UNAVAILABLE, [("content-type", "application/x-amz-json-1.1")], body).into_response()
+/// An error as Kinesis gives it.
+pub fn error(status: StatusCode, code: &str, message: &str) -> Response {
+    let body = json!({"__type": code, "message": message}).to_string();
+    (status, [("content-type", "application/x-amz-json-1.1")], body).into_response()
 }
 
 /// Lets puts through together and reads alone. The body is read first, so that nobody waits for a slow sender.
@@ -245,7 +293,11 @@ async fn through_the_gate(State(gate): State<Gate>, request: Request, next: Next
     match operation.as_str() {
         "PutRecord" | "PutRecords" => {
             let takes_records = gate.read().await;
-            if *takes_records { next.run(request).await } else { unavailable() }
+            if *takes_records {
+                next.run(request).await
+            } else {
+                error(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", "the stack is stopping")
+            }
         }
         "GetRecords" => {
             let _alone = gate.write().await;

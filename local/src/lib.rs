@@ -2,13 +2,14 @@
 //!
 //! [`template`] says what there is. [`kinesis`] and [`s3`] are the services, behind one port by [`aws_endpoint`].
 //! [`function`] runs processes and talks to them through [`runtime_api`]. [`function_url`] and
-//! [`event_source_mapping`] are what invokes functions. [`stack`] puts it all together.
+//! [`event_source_mapping`] are what invokes functions. [`faults`] breaks what is asked for. [`stack`] puts it all together.
 
 pub mod aws_endpoint;
 pub mod claim;
 pub mod config;
 pub mod event_source_mapping;
 pub mod failed_batches;
+pub mod faults;
 pub mod function;
 pub mod function_url;
 pub mod kinesis;

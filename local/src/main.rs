@@ -50,6 +50,9 @@ fn announce(config: &Config, stack: &Stack) -> anyhow::Result<()> {
     say(&format!("files: {}", folder.join("s3").display()));
     say(&format!("logs: {}", folder.join("logs").display()));
     say(&format!("aws: http://{} (Kinesis and S3; any access key whose secret is the same text)", stack.aws));
+    if config.faults.is_active() {
+        say(&format!("faults: {} (journal: {})", config.faults, folder.join("logs/faults.jsonl").display()));
+    }
     say(&format!("ready: POST http://{}/events", stack.front_door));
     Ok(())
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
-use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
@@ -26,7 +25,7 @@ pub struct S3 {
 }
 
 /// The largest body of one request; larger objects come in parts.
-const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
+pub const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
 /// The longest that a body may take to arrive. Nobody waits for it meanwhile.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -88,9 +87,9 @@ impl S3 {
     }
 
     /// Answers one request. What it began it finishes, also when the client is gone: half of a write would be seen.
-    pub async fn call(self, request: Request<Incoming>) -> Response<Body> {
+    pub async fn call(self, request: Request<Body>) -> Response<Body> {
         let (parts, body) = request.into_parts();
-        let body = match timeout(BODY_TIMEOUT, to_bytes(Body::new(body), MAX_BODY_BYTES)).await {
+        let body = match timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY_BYTES)).await {
             Ok(Ok(body)) => body,
             Ok(Err(problem)) => return failed(StatusCode::PAYLOAD_TOO_LARGE, &problem),
             Err(problem) => return failed(StatusCode::REQUEST_TIMEOUT, &problem),

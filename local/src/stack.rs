@@ -16,6 +16,7 @@ use crate::claim::Claim;
 use crate::config::Config;
 use crate::event_source_mapping::{EventSourceMapping, Phase};
 use crate::failed_batches::FailedBatches;
+use crate::faults::{Faults, resharding};
 use crate::function::Function;
 use crate::function_url;
 use crate::kinesis::{Kinesis, KinesisError};
@@ -35,6 +36,7 @@ pub struct Stack {
     stop_front_door: oneshot::Sender<()>,
     front_door_server: JoinHandle<std::io::Result<()>>,
     kinesis: Kinesis,
+    faults: Arc<Faults>,
     phase: watch::Sender<Phase>,
     mappings: JoinSet<Result<(), KinesisError>>,
     unlanded: Vec<Arc<AtomicU64>>,
@@ -54,15 +56,19 @@ impl Stack {
         let aws = listen("AWS_PORT", config.aws_port).await?;
         let aws_address = aws.local_addr()?;
 
+        let logs = config.data_dir.join("logs");
+        let faults = Faults::new(config.faults.clone(), &logs)
+            .with_context(|| format!("DATA_DIR: {}", logs.display()))?;
         let buckets = config.data_dir.join("s3");
         let s3 = S3::start(&buckets, &template.buckets)?;
         let (kinesis, kinesis_api) = Kinesis::start();
         for stream in &template.streams {
             kinesis.create(stream).await?;
+            tokio::spawn(resharding::run(faults.clone(), kinesis.clone(), stream.name.clone()));
         }
-        tokio::spawn(AwsEndpoint { kinesis: kinesis_api, s3 }.serve(aws));
+        tokio::spawn(AwsEndpoint { kinesis: kinesis_api, s3, faults: faults.clone() }.serve(aws));
 
-        let functions = start_functions(config, &template, aws_address)?;
+        let functions = start_functions(config, &template, aws_address, &faults)?;
         let function = |id: &str| {
             let found = functions.iter().find(|function| function.id() == id);
             found.cloned().ok_or_else(|| anyhow!("the template has no function {id}"))
@@ -72,7 +78,8 @@ impl Stack {
         for spec in template.mappings {
             let failed_batches = spec.on_failure_bucket.as_ref().map(|bucket| FailedBatches::new(buckets.join(bucket)));
             let function = function(&spec.function)?;
-            let mapping = EventSourceMapping::new(spec, kinesis.clone(), function, failed_batches, phases.clone());
+            let mapping =
+                EventSourceMapping::new(spec, kinesis.clone(), function, failed_batches, faults.clone(), phases.clone());
             unlanded.push(mapping.unlanded());
             mappings.spawn(mapping.run());
         }
@@ -92,6 +99,7 @@ impl Stack {
             stop_front_door,
             front_door_server: tokio::spawn(server.into_future()),
             kinesis,
+            faults,
             phase,
             mappings,
             unlanded,
@@ -123,6 +131,8 @@ impl Stack {
         if tokio::time::timeout(FRONT_DOOR_DRAIN, self.front_door_server).await.is_err() {
             tracing::warn!("requests were still under way {} s after the stop", FRONT_DOOR_DRAIN.as_secs());
         }
+        // Whoever stops a stack wants what it has on disk.
+        self.faults.end();
         // What still comes, from a request that takes longer or from another producer, is told so.
         self.kinesis.close().await;
         self.phase.send_replace(Phase::Draining);
@@ -157,11 +167,16 @@ async fn listen(variable: &str, port: u16) -> anyhow::Result<TcpListener> {
     listener.with_context(|| format!("{variable}: port {port} can't be had; {variable}=0 picks a free one"))
 }
 
-fn start_functions(config: &Config, template: &template::Stack, aws: SocketAddr) -> anyhow::Result<Vec<Arc<Function>>> {
+fn start_functions(
+    config: &Config,
+    template: &template::Stack,
+    aws: SocketAddr,
+    faults: &Faults,
+) -> anyhow::Result<Vec<Arc<Function>>> {
     let logs = config.data_dir.join("logs");
     let start = |spec: &template::Function| {
         let log = FunctionLog::open(&logs, &spec.binary).with_context(|| format!("DATA_DIR: {}", logs.display()))?;
-        Function::new(spec.clone(), &config.functions_dir, format!("http://{aws}"), log)
+        Function::new(spec.clone(), &config.functions_dir, format!("http://{aws}"), log, faults.environments.clone())
     };
     template.functions.iter().map(start).collect()
 }

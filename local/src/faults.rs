@@ -1,0 +1,226 @@
+//! Faults between the functions and the embedded services, so that anyone can try whether they lose or double anything.
+//!
+//! [`plan`] says which faults there are and how often each fires. They are drawn, counted and written to a journal here;
+//! [`put_records`], [`objects`] and [`resharding`] make them happen, and the event source mapping those of its own.
+//! Only requests of functions are hit, which are known by their access keys; people who look around are left alone.
+
+pub mod environments;
+mod journal;
+pub mod objects;
+pub mod plan;
+pub mod put_records;
+pub mod resharding;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
+
+use environments::Environments;
+use journal::Journal;
+use plan::{Fault, Plan};
+
+/// Where the running stack's faults are read (GET), changed (PUT with a plan as `FAULTS` takes it) and ended (DELETE).
+/// No bucket can have this name.
+pub const CONTROL_PATH: &str = "/_faults";
+/// A plan is a line of text.
+const MAX_PLAN_BYTES: usize = 4096;
+
+/// The faults of one stack.
+pub struct Faults {
+    /// So that a stack without faults has no lock on its way.
+    active: AtomicBool,
+    drawing: Mutex<Drawing>,
+    held_writes: AtomicU64,
+    journal: Journal,
+    pub environments: Environments,
+}
+
+struct Drawing {
+    plan: Plan,
+    random: StdRng,
+    fired: BTreeMap<Fault, u64>,
+}
+
+/// No answer: the connection breaks.
+#[derive(Debug, thiserror::Error)]
+#[error("an injected fault breaks the connection")]
+pub struct NoAnswer;
+
+impl Faults {
+    /// Faults by this plan, with a journal at `<folder>/faults.jsonl`.
+    ///
+    /// # Errors
+    ///
+    /// When the journal can't be opened.
+    pub fn new(plan: Plan, folder: &Path) -> std::io::Result<Arc<Self>> {
+        let random = StdRng::seed_from_u64(plan.seed);
+        Ok(Arc::new(Self {
+            active: AtomicBool::new(plan.is_active()),
+            drawing: Mutex::new(Drawing { plan, random, fired: BTreeMap::new() }),
+            held_writes: AtomicU64::new(0),
+            journal: Journal::open(folder)?,
+            environments: Environments::default(),
+        }))
+    }
+
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// The environment that sent a request, when faults are to hit it.
+    #[must_use]
+    pub fn sender(&self, headers: &HeaderMap) -> Option<String> {
+        if !self.is_active() {
+            return None;
+        }
+        let signed = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+        let access_key = signed.split_once("Credential=")?.1.split('/').next()?;
+        self.environments.contains(access_key).then(|| access_key.to_owned())
+    }
+
+    /// Draws one of several faults, and notes it with what it hits.
+    pub fn draw(&self, among: &[Fault], hits: &str) -> Option<Fault> {
+        if !self.is_active() {
+            return None;
+        }
+        let fault = {
+            let mut drawing = self.drawing();
+            let Drawing { plan, random, fired } = &mut *drawing;
+            let fault = among.iter().copied().find(|fault| random.random_bool(plan.rate(*fault)))?;
+            *fired.entry(fault).or_default() += 1;
+            fault
+        };
+        self.journal.write(json!({"fault": fault.name(), "hits": hits}));
+        Some(fault)
+    }
+
+    /// A length of time from nothing to this.
+    pub fn up_to(&self, longest: Duration) -> Duration {
+        longest.mul_f64(self.drawing().random.random_range(0.0..=1.0))
+    }
+
+    /// A count from 1 to this.
+    pub fn count_up_to(&self, most: usize) -> usize {
+        self.drawing().random.random_range(1..=most.max(1))
+    }
+
+    /// Ends all faults, for a stack that stops.
+    pub fn end(&self) {
+        self.change(Plan::default());
+    }
+
+    fn change(&self, plan: Plan) {
+        tracing::info!(%plan, "faults changed");
+        self.journal.write(json!({"plan": plan.to_string()}));
+        let mut drawing = self.drawing();
+        drawing.random = StdRng::seed_from_u64(plan.seed);
+        self.active.store(plan.is_active(), Ordering::Relaxed);
+        drawing.plan = plan;
+    }
+
+    /// Answers [`CONTROL_PATH`].
+    pub async fn control(&self, request: Request<Body>) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        match parts.method {
+            Method::GET => answer(StatusCode::OK, &self.state()),
+            Method::DELETE => {
+                self.end();
+                answer(StatusCode::OK, &self.state())
+            }
+            Method::PUT => match read_plan(body).await {
+                Ok(plan) => {
+                    self.change(plan);
+                    answer(StatusCode::OK, &self.state())
+                }
+                Err(problem) => answer(StatusCode::BAD_REQUEST, &json!({"error": problem})),
+            },
+            _ => answer(StatusCode::METHOD_NOT_ALLOWED, &json!({"error": "GET, PUT or DELETE"})),
+        }
+    }
+
+    /// The plan, how often each fault has fired since the start, and how many writes are still held back.
+    fn state(&self) -> Value {
+        let drawing = self.drawing();
+        let fired = |fault: Fault| (fault.name(), drawing.fired.get(&fault).copied().unwrap_or(0));
+        json!({
+            "plan": drawing.plan.to_string(),
+            "fired": Fault::ALL.map(fired).into_iter().collect::<BTreeMap<_, _>>(),
+            "held_writes": self.held_writes.load(Ordering::SeqCst),
+        })
+    }
+
+    fn drawing(&self) -> std::sync::MutexGuard<'_, Drawing> {
+        self.drawing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn read_plan(body: Body) -> Result<Plan, String> {
+    let text = to_bytes(body, MAX_PLAN_BYTES).await.map_err(|problem| problem.to_string())?;
+    let text = std::str::from_utf8(&text).map_err(|problem| problem.to_string())?;
+    text.parse().map_err(|problem: plan::PlanError| problem.to_string())
+}
+
+fn answer(status: StatusCode, body: &Value) -> Response<Body> {
+    let mut response = Response::new(Body::from(format!("{body}\n")));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    fn faults(plan: &str) -> (PathBuf, Arc<Faults>) {
+        let folder = std::env::temp_dir().join(format!("faults-{}", uuid::Uuid::new_v4()));
+        let faults = Faults::new(plan.parse().unwrap(), &folder).unwrap();
+        (folder, faults)
+    }
+
+    #[test]
+    fn the_same_seed_draws_the_same_faults() {
+        let draws = || {
+            let (_folder, faults) = faults("seed=5 s3.slow=0.3 s3.error=0.3");
+            (0..100).map(|_| faults.draw(&[Fault::S3Slow, Fault::S3Error], "x")).collect::<Vec<_>>()
+        };
+        assert_eq!(draws(), draws());
+        assert!(draws().contains(&Some(Fault::S3Error)) && draws().contains(&None));
+    }
+
+    #[test]
+    fn what_fires_is_counted_and_written_down() {
+        let (folder, faults) = faults("s3.slow=1");
+        assert_eq!(faults.draw(&[Fault::S3Error, Fault::S3Slow], "the object"), Some(Fault::S3Slow));
+        faults.end();
+        assert_eq!(faults.draw(&[Fault::S3Slow], "x"), None);
+        assert_eq!(faults.state()["fired"]["s3.slow"], 1);
+        let journal = std::fs::read_to_string(folder.join("faults.jsonl")).unwrap();
+        assert!(journal.lines().next().unwrap().contains("the object"), "{journal}");
+    }
+
+    #[test]
+    fn only_functions_are_hit() {
+        let (_folder, faults) = faults("s3.slow=1");
+        let (_environment, _killed) = faults.environments.register("landing-1");
+        let sender = |key: &str| {
+            let mut headers = HeaderMap::new();
+            let signature = format!("AWS4-HMAC-SHA256 Credential={key}/20261121/us-east-1/s3/aws4_request, Signature=0");
+            headers.insert(header::AUTHORIZATION, signature.parse().unwrap());
+            faults.sender(&headers)
+        };
+        assert_eq!(sender("landing-1").as_deref(), Some("landing-1"));
+        assert_eq!(sender("local"), None);
+        faults.end();
+        assert_eq!(sender("landing-1"), None);
+    }
+}

@@ -1,0 +1,102 @@
+//! Faults of S3, and of functions while they write to it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::http::{Method, Request, Response, StatusCode};
+
+use super::plan::Fault;
+use super::{Faults, NoAnswer};
+use crate::s3::{MAX_BODY_BYTES, S3};
+
+const OF_A_WRITE: [Fault; 9] = [
+    Fault::S3SlowDown,
+    Fault::S3Error,
+    Fault::S3Conflict,
+    Fault::S3Slow,
+    Fault::S3Unanswered,
+    Fault::S3Late,
+    Fault::KillBeforePut,
+    Fault::KillDuringPut,
+    Fault::KillAfterPut,
+];
+const OF_A_LOOK: [Fault; 4] = [Fault::S3SlowDown, Fault::S3Error, Fault::S3Slow, Fault::S3Unanswered];
+
+/// Longer than the landing function waits for an answer.
+const SLOWEST: Duration = Duration::from_secs(6);
+/// Long after the landing function gave up on a write, and mostly after the batch was sent again.
+const LATEST: Duration = Duration::from_secs(15);
+
+/// Answers a function's request, unless a fault does.
+///
+/// # Errors
+///
+/// When the fault is that there is no answer.
+pub async fn answer(
+    faults: &Arc<Faults>,
+    environment: &str,
+    request: Request<Body>,
+    s3: S3,
+) -> Result<Response<Body>, NoAnswer> {
+    let among = match *request.method() {
+        Method::PUT => &OF_A_WRITE[..],
+        Method::HEAD => &OF_A_LOOK[..],
+        _ => &[],
+    };
+    let hits = format!("{environment} {} {}", request.method(), request.uri().path());
+    let Some(fault) = faults.draw(among, &hits) else { return Ok(s3.call(request).await) };
+    // Whole, so that what is held back does not depend on a sender that may be killed.
+    let (parts, body) = request.into_parts();
+    let body = to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| NoAnswer)?;
+    let request = Request::from_parts(parts, body);
+    match fault {
+        Fault::S3SlowDown => return Ok(error(StatusCode::SERVICE_UNAVAILABLE, "SlowDown")),
+        Fault::S3Conflict => return Ok(error(StatusCode::CONFLICT, "ConditionalRequestConflict")),
+        Fault::S3Slow => {
+            // A task of its own: a sender that stops waiting does not stop its write.
+            let (slow, request) = (faults.up_to(SLOWEST), request.map(Body::from));
+            let answer = tokio::spawn(async move {
+                tokio::time::sleep(slow).await;
+                s3.call(request).await
+            });
+            return answer.await.map_err(|_| NoAnswer);
+        }
+        Fault::S3Unanswered => drop(s3.call(request.map(Body::from)).await),
+        Fault::S3Late => hold(faults, request, s3),
+        Fault::KillBeforePut => faults.environments.kill(environment),
+        Fault::KillDuringPut => {
+            faults.environments.kill(environment);
+            hold(faults, request, s3);
+        }
+        Fault::KillAfterPut => {
+            drop(s3.call(request.map(Body::from)).await);
+            faults.environments.kill(environment);
+        }
+        _ => return Ok(error(StatusCode::INTERNAL_SERVER_ERROR, "InternalError")),
+    }
+    Err(NoAnswer)
+}
+
+/// Lets a write take place later, whatever has become of its sender.
+fn hold(faults: &Arc<Faults>, request: Request<Bytes>, s3: S3) {
+    let (faults, late) = (faults.clone(), faults.up_to(LATEST));
+    faults.held_writes.fetch_add(1, Ordering::SeqCst);
+    tokio::spawn(async move {
+        tokio::time::sleep(late).await;
+        let key = request.uri().path().to_owned();
+        let answer = s3.call(request.map(Body::from)).await;
+        let status = answer.status().as_u16();
+        faults.journal.write(serde_json::json!({"held_write": key, "answered": status}));
+        faults.held_writes.fetch_sub(1, Ordering::SeqCst);
+    });
+}
+
+fn error(status: StatusCode, code: &str) -> Response<Body> {
+    let mut response = Response::new(Body::from(format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>injected</Message></Error>"
+    )));
+    *response.status_mut() = status;
+    response
+}

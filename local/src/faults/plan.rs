@@ -1,0 +1,211 @@
+//! Which faults fire, and how often.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+/// Something that goes wrong in the one-machine stack on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// `PutRecords` stores the entries of some partition keys and refuses the others, as a hot shard does.
+    KinesisPartial,
+    /// `PutRecords` is throttled as a whole.
+    KinesisThrottled,
+    /// `PutRecords` fails with 500.
+    KinesisError,
+    /// `PutRecords` takes up to two seconds.
+    KinesisSlow,
+    /// `PutRecords` stores everything and answers when ingest has given up waiting.
+    KinesisLate,
+    /// `PutRecords` stores everything, and the connection breaks before the answer.
+    KinesisUnanswered,
+    /// S3 answers 503 `SlowDown`.
+    S3SlowDown,
+    /// S3 answers 500.
+    S3Error,
+    /// S3 answers a write with 409: another write of the key is under way.
+    S3Conflict,
+    /// S3 takes up to six seconds.
+    S3Slow,
+    /// S3 does what it is asked, and the connection breaks before the answer.
+    S3Unanswered,
+    /// The connection breaks, and the write takes place up to fifteen seconds later.
+    S3Late,
+    /// A function is killed when its write arrives, which is lost.
+    KillBeforePut,
+    /// A function is killed when its write arrives, which takes place up to fifteen seconds later.
+    KillDuringPut,
+    /// A function is killed when its write is done, before the answer.
+    KillAfterPut,
+    /// The event source mapping forgets a batch that it handed over, and sends a shorter or a longer one from the same
+    /// record while the function may still be at work.
+    MappingRestart,
+    /// A shard is split. The probability is that of a second.
+    ShardSplit,
+    /// Two shards are merged. The probability is that of a second.
+    ShardMerge,
+}
+
+impl Fault {
+    /// Every fault, in the order of their declaration.
+    pub const ALL: [Self; 18] = [
+        Self::KinesisPartial,
+        Self::KinesisThrottled,
+        Self::KinesisError,
+        Self::KinesisSlow,
+        Self::KinesisLate,
+        Self::KinesisUnanswered,
+        Self::S3SlowDown,
+        Self::S3Error,
+        Self::S3Conflict,
+        Self::S3Slow,
+        Self::S3Unanswered,
+        Self::S3Late,
+        Self::KillBeforePut,
+        Self::KillDuringPut,
+        Self::KillAfterPut,
+        Self::MappingRestart,
+        Self::ShardSplit,
+        Self::ShardMerge,
+    ];
+
+    /// The name in `FAULTS`, in counts and in the journal.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::KinesisPartial => "kinesis.partial",
+            Self::KinesisThrottled => "kinesis.throttled",
+            Self::KinesisError => "kinesis.error",
+            Self::KinesisSlow => "kinesis.slow",
+            Self::KinesisLate => "kinesis.late",
+            Self::KinesisUnanswered => "kinesis.unanswered",
+            Self::S3SlowDown => "s3.slow-down",
+            Self::S3Error => "s3.error",
+            Self::S3Conflict => "s3.conflict",
+            Self::S3Slow => "s3.slow",
+            Self::S3Unanswered => "s3.unanswered",
+            Self::S3Late => "s3.late",
+            Self::KillBeforePut => "kill.before-put",
+            Self::KillDuringPut => "kill.during-put",
+            Self::KillAfterPut => "kill.after-put",
+            Self::MappingRestart => "mapping.restart",
+            Self::ShardSplit => "shard.split",
+            Self::ShardMerge => "shard.merge",
+        }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|fault| fault.name() == name)
+    }
+}
+
+/// The probability of each fault, and the seed that draws them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    pub seed: u64,
+    rates: BTreeMap<Fault, f64>,
+}
+
+impl Plan {
+    /// From 0 to 1.
+    #[must_use]
+    pub fn rate(&self, fault: Fault) -> f64 {
+        self.rates.get(&fault).copied().unwrap_or(0.0)
+    }
+
+    /// Whether any fault can fire.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        !self.rates.is_empty()
+    }
+
+    fn set(&mut self, fault: Fault, rate: f64) {
+        if rate > 0.0 {
+            self.rates.insert(fault, rate);
+        } else {
+            self.rates.remove(&fault);
+        }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "seed={}", self.seed)?;
+        self.rates.iter().try_for_each(|(fault, rate)| write!(f, " {}={rate}", fault.name()))
+    }
+}
+
+/// A plan that can't be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    #[error("{0:?} is not NAME=PROBABILITY")]
+    NotAPair(String),
+    #[error("the probability of {name} is {value:?}; it takes a number from 0 to 1")]
+    Probability { name: String, value: String },
+    #[error("the seed is {0:?}; it takes a whole number")]
+    Seed(String),
+    #[error("there is no fault {name:?}; there are all, {known}", known = names())]
+    Unknown { name: String },
+}
+
+fn names() -> String {
+    Fault::ALL.map(Fault::name).join(", ")
+}
+
+impl FromStr for Plan {
+    type Err = PlanError;
+
+    /// `seed=1 all=0.01 s3.slow=0.1`: what comes later overrides what came earlier.
+    fn from_str(text: &str) -> Result<Self, PlanError> {
+        let mut plan = Self::default();
+        for pair in text.split_whitespace() {
+            let (name, value) = pair.split_once('=').ok_or_else(|| PlanError::NotAPair(pair.to_owned()))?;
+            if name == "seed" {
+                plan.seed = value.parse().map_err(|_| PlanError::Seed(value.to_owned()))?;
+                continue;
+            }
+            let faults = match (name, Fault::named(name)) {
+                ("all", _) => Fault::ALL.to_vec(),
+                (_, Some(fault)) => vec![fault],
+                (_, None) => return Err(PlanError::Unknown { name: name.to_owned() }),
+            };
+            let rate = value.parse().ok().filter(|rate| (0.0..=1.0).contains(rate));
+            let rate = rate.ok_or_else(|| PlanError::Probability { name: name.into(), value: value.into() })?;
+            faults.into_iter().for_each(|fault| plan.set(fault, rate));
+        }
+        Ok(plan)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[test]
+    fn later_pairs_override_earlier_ones() {
+        let plan: Plan = " all=0.5 s3.slow=0\nkinesis.error=1 seed=7 ".parse().unwrap();
+        assert_eq!((plan.seed, plan.rate(Fault::S3Slow), plan.rate(Fault::KinesisError)), (7, 0.0, 1.0));
+        assert!((plan.rate(Fault::ShardMerge) - 0.5).abs() < f64::EPSILON);
+        assert_eq!(plan.to_string().parse::<Plan>(), Ok(plan));
+        assert!(!"seed=3".parse::<Plan>().unwrap().is_active());
+    }
+
+    #[rstest]
+    #[case("s3.slow", "NAME=PROBABILITY")]
+    #[case("s3.slow=2", "s3.slow")]
+    #[case("s3.slow=NaN", "s3.slow")]
+    #[case("s3.slwo=1", "s3.slow-down")]
+    #[case("seed=x", "seed")]
+    fn what_is_wrong_is_named(#[case] text: &str, #[case] named: &str) {
+        let problem = text.parse::<Plan>().unwrap_err().to_string();
+        assert!(problem.contains(named), "{problem}");
+    }
+
+    #[test]
+    fn names_are_distinct_and_found() {
+        for fault in Fault::ALL {
+            assert_eq!(Fault::named(fault.name()), Some(fault));
+        }
+    }
+}
