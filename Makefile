@@ -8,7 +8,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 PYTEST_ARGS ?=
 
-.PHONY: help run build-local test test-rust test-e2e check bench clean
+.PHONY: help run build-local test test-rust test-e2e soak check bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ test-rust:
 # Two at a time: each test that needs a stack of its own starts one.
 test-e2e: build-local $(VENV)/installed
 	$(PYTHON) -m pytest tests -n 2 --dist loadfile $(PYTEST_ARGS)
+
+soak: build-local $(VENV)/installed ## traffic under injected faults, each event accounted for (MINUTES=10 SEED=1)
+	@$(PYTHON) -u tests/soak.py
 
 check: $(VENV)/installed ## format, lints, dependencies' licences and advisories, template
 	cargo fmt --all --check

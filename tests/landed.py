@@ -68,6 +68,11 @@ def read_lines(path):
     return [Line(text, json.loads(text)) for text in content[:-1].split("\n")]
 
 
+def id_of(line):
+    """The id of a line's envelope."""
+    return json.loads(line)["id"]
+
+
 def verify(stack, file):
     """Checks a file against its key and its S3 metadata; returns the metadata."""
     head = stack.s3().head_object(Bucket="landing-bucket", Key=file.key)
@@ -140,10 +145,12 @@ class Rejected:
 
 def rejected(lines):
     """What was rejected, in order; what is not there with all its parts is left out."""
-    by_id = defaultdict(list)
+    by_id = defaultdict(dict)
     for line in lines:
-        by_id[line.json["id"]].append(line.json)
-    return [join(parts) for parts in by_id.values() if len(parts) == parts[0]["rejected"].get("parts", 1)]
+        # What was put on the stream twice, because an answer was lost, has the same id and number.
+        by_id[line.json["id"]][line.json["rejected"].get("part", 1)] = line.json
+    complete = (parts for parts in by_id.values() if len(parts) == parts[min(parts)]["rejected"].get("parts", 1))
+    return [join(list(parts.values())) for parts in complete]
 
 
 def join(parts):

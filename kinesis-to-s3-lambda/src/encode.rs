@@ -6,7 +6,7 @@ use bytes::Bytes;
 use bzip2::Compression;
 use bzip2::write::BzEncoder;
 use sha2::{Digest, Sha256};
-use shared::object::{BlockSize, ObjectMetadata};
+use shared::object::{Attempt, BlockSize, ObjectMetadata};
 
 use crate::group::Group;
 
@@ -37,7 +37,7 @@ impl<W: Write> Measuring<W> {
 /// # Errors
 ///
 /// Only if the compressor itself fails.
-pub fn encode(group: &Group, block_size: BlockSize) -> io::Result<Object> {
+pub fn encode(group: &Group, block_size: BlockSize, attempt: &Attempt) -> io::Result<Object> {
     let encoder = BzEncoder::new(Vec::new(), Compression::new(block_size.units().into()));
     let mut lines = Measuring { inner: encoder, bytes: 0, sha256: Sha256::new() };
     for chunk in &group.chunks {
@@ -56,6 +56,7 @@ pub fn encode(group: &Group, block_size: BlockSize) -> io::Result<Object> {
         earliest_received_at,
         latest_received_at,
         block_size,
+        attempt: attempt.clone(),
     };
     Ok(Object { body: lines.inner.finish()?.into(), metadata })
 }
@@ -71,12 +72,17 @@ fn hexadecimal(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::group::group;
     use crate::group::tests::record;
     use proptest::prelude::*;
     use std::io::Read;
+
+    /// An attempt whose deadline is that many milliseconds after 1970.
+    pub(crate) fn attempt(deadline: i64) -> Attempt {
+        Attempt { deadline: shared::timestamp::UnixMillis(deadline), request_id: format!("request-{deadline}") }
+    }
 
     fn decompress(object: &Object) -> String {
         let mut text = String::new();
@@ -87,7 +93,7 @@ mod tests {
     #[test]
     fn metadata_says_what_is_in_the_object() {
         let groups = group(&[record(7, "{\"a\":1}\n{\"b\":2}\n", 5.0), record(8, "{\"c\":3}", 6.0)]);
-        let object = encode(&groups[0], BlockSize::fitting(100)).unwrap();
+        let object = encode(&groups[0], BlockSize::fitting(100), &attempt(1)).unwrap();
         assert_eq!(decompress(&object), "{\"a\":1}\n{\"b\":2}\n{\"c\":3}\n");
         let metadata = &object.metadata;
         assert_eq!((metadata.record_count, metadata.event_count, metadata.uncompressed_bytes), (2, 3, 24));
@@ -102,7 +108,7 @@ mod tests {
     fn every_block_size_makes_other_bytes_of_the_same_lines() {
         let groups = group(&[record(1, "{\"a\":1}\n", 0.0)]);
         let objects: Vec<_> =
-            (1..=9).map(|units| encode(&groups[0], BlockSize::new(units).unwrap()).unwrap()).collect();
+            (1..=9).map(|units| encode(&groups[0], BlockSize::new(units).unwrap(), &attempt(1)).unwrap()).collect();
         let distinct: std::collections::BTreeSet<_> = objects.iter().map(|object| object.body.clone()).collect();
         assert_eq!(distinct.len(), 9);
         assert!(objects.iter().all(|object| decompress(object) == "{\"a\":1}\n"));
@@ -113,7 +119,7 @@ mod tests {
         fn lines_survive_compression(lines in prop::collection::vec("[a-zé]{0,40}", 1..40), units in 1u8..=9) {
             let records: Vec<_> = lines.iter().enumerate()
                 .map(|(number, text)| record(number as u64, &format!("{{\"t\":\"{text}\"}}"), 0.0)).collect();
-            let object = encode(&group(&records)[0], BlockSize::new(units).expect("in range"))?;
+            let object = encode(&group(&records)[0], BlockSize::new(units).expect("in range"), &attempt(1))?;
             let expected: String = lines.iter().map(|text| format!("{{\"t\":\"{text}\"}}\n")).collect();
             prop_assert_eq!(decompress(&object), expected);
         }

@@ -7,6 +7,8 @@ use lambda_setup::deadline::Deadline;
 use shared::emf;
 use shared::line::Kind;
 use shared::metric::Metric;
+use shared::object::Attempt;
+use shared::timestamp::UnixMillis;
 
 use crate::group::{Group, group};
 use crate::kinesis_event::{BatchAnswer, KinesisEvent};
@@ -32,10 +34,14 @@ impl<S: ObjectStore> Handler<S> {
     /// Never: a batch that can't land is answered as to be sent again.
     pub async fn handle(&self, event: KinesisEvent, context: Context) -> Result<BatchAnswer, std::convert::Infallible> {
         let deadline = Deadline::before(context.deadline, ANSWER_TIME);
+        let attempt = Attempt {
+            deadline: UnixMillis(i64::try_from(context.deadline).unwrap_or(i64::MAX)),
+            request_id: context.request_id.clone(),
+        };
         let groups = group(&event.records);
         let mut landed = Vec::with_capacity(groups.len());
         for group in &groups {
-            match land(&self.store, group, deadline, rand::random::<f64>).await {
+            match land(&self.store, group, &attempt, deadline, rand::random::<f64>).await {
                 Ok(one) => landed.push(one),
                 Err(error) => {
                     report(&error, group, event.records.len(), &context.request_id);

@@ -5,6 +5,11 @@
 //! or may still be on its way: the object is looked at and replaced with `If-Match: <its ETag>`, always, also when it
 //! seems right already, and always with other bytes. S3's `ETag` is the MD5 of the bytes, so a write of a dead attempt
 //! that was conditional on the old one fails when it arrives at last.
+//!
+//! An attempt that is not over, although its batch was sent again (a mapping that restarts does that), looks and
+//! replaces too, perhaps after the later attempt was acknowledged. So an object also says which attempt wrote it. An
+//! attempt replaces other lines than its own only if it was certainly sent later than the one that wrote them; else it
+//! stops, and the batch, if it is still wanted, is sent again.
 //! <https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html>
 
 use std::future::Future;
@@ -13,7 +18,7 @@ use std::time::Duration;
 
 use lambda_runtime::tracing;
 use lambda_setup::deadline::{Deadline, TimeIsUp, backoff_ceiling};
-use shared::object::BlockSize;
+use shared::object::{Attempt, BlockSize, ObjectMetadata};
 
 use crate::encode::{Object, encode};
 use crate::group::Group;
@@ -40,8 +45,8 @@ pub enum Condition {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     pub etag: String,
-    /// From its metadata, if that can be read.
-    pub block_size: Option<BlockSize>,
+    /// `None` when it can't be read: it is not from any attempt at landing then.
+    pub metadata: Option<ObjectMetadata>,
 }
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
@@ -77,6 +82,8 @@ pub enum HeadError {
 pub enum LandingError {
     #[error("the invocation's time ran out; the last failure: {last_failure}")]
     TimeIsUp { last_failure: String },
+    #[error("request {request_id} wrote other records into the object, and may have been sent later")]
+    Superseded { request_id: String },
     #[error(transparent)]
     Put(PutError),
     #[error(transparent)]
@@ -91,7 +98,7 @@ impl LandingError {
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Put(PutError::Permanent(_)) | Self::Head(HeadError::Permanent(_)) | Self::Encode(_) => true,
-            Self::TimeIsUp { .. } | Self::Put(_) | Self::Head(_) => false,
+            Self::TimeIsUp { .. } | Self::Superseded { .. } | Self::Put(_) | Self::Head(_) => false,
         }
     }
 }
@@ -118,30 +125,28 @@ const BACKOFF_CAP: Duration = Duration::from_secs(2);
 pub async fn land(
     store: &impl ObjectStore,
     group: &Group,
+    attempt: &Attempt,
     deadline: Deadline,
     jitter: impl FnMut() -> f64,
 ) -> Result<Landed, LandingError> {
     let key = group.key();
-    let mut attempts = Attempts { deadline, jitter, retries: 0, last_failure: String::from("none") };
-    let mut object = encode(group, BlockSize::fitting(group.bytes()))?;
+    let mut calls = Calls { deadline, jitter, retries: 0, last_failure: String::from("none") };
+    let mut object = encode(group, BlockSize::fitting(group.bytes()), attempt)?;
     let mut condition = Condition::Absent;
     loop {
-        match attempts.call(store.put(&key, &object, &condition)).await {
+        match calls.call(store.put(&key, &object, &condition)).await {
             Some(Ok(())) => break,
             Some(Err(error @ PutError::Permanent(_))) => return Err(LandingError::Put(error)),
             // Somebody was here before: look at once.
-            Some(Err(PutError::ConditionFailed)) if condition == Condition::Absent && attempts.retries == 0 => {}
-            Some(Err(error)) => attempts.wait_after(&error.to_string()).await?,
-            None => attempts.wait_after("S3 did not answer a write").await?,
+            Some(Err(PutError::ConditionFailed)) if condition == Condition::Absent && calls.retries == 0 => {}
+            Some(Err(error)) => calls.wait_after(&error.to_string()).await?,
+            None => calls.wait_after("S3 did not answer a write").await?,
         }
-        attempts.retries += 1;
-        match look(store, &key, &mut attempts).await? {
+        calls.retries += 1;
+        match look(store, &key, &mut calls).await? {
             None => condition = Condition::Absent,
             Some(found) => {
-                let block_size = found.block_size.unwrap_or(object.metadata.block_size).next();
-                if object.metadata.block_size != block_size {
-                    object = encode(group, block_size)?;
-                }
+                object = replacement(group, attempt, object, found.metadata)?;
                 condition = Condition::Matches(found.etag);
             }
         }
@@ -153,31 +158,53 @@ pub async fn land(
     })
 }
 
+/// The group's object with other bytes than the one that was found, if this attempt may replace that one.
+fn replacement(
+    group: &Group,
+    attempt: &Attempt,
+    object: Object,
+    found: Option<ObjectMetadata>,
+) -> Result<Object, LandingError> {
+    let Some(found) = found else { return Ok(encode(group, object.metadata.block_size.next(), attempt)?) };
+    let same_lines = found.uncompressed_sha256 == object.metadata.uncompressed_sha256;
+    if !same_lines && found.attempt.request_id != attempt.request_id && !attempt.is_certainly_later_than(&found.attempt)
+    {
+        return Err(LandingError::Superseded { request_id: found.attempt.request_id });
+    }
+    // Who writes the same lines again does not make them older than they are.
+    let attempt = attempt.later_of(&found.attempt);
+    let block_size = found.block_size.next();
+    if object.metadata.block_size == block_size && object.metadata.attempt == *attempt {
+        return Ok(object);
+    }
+    Ok(encode(group, block_size, attempt)?)
+}
+
 /// Looks at the object until there is an answer.
 async fn look<J: FnMut() -> f64>(
     store: &impl ObjectStore,
     key: &str,
-    attempts: &mut Attempts<J>,
+    calls: &mut Calls<J>,
 ) -> Result<Option<Found>, LandingError> {
     loop {
-        match attempts.call(store.head(key)).await {
+        match calls.call(store.head(key)).await {
             Some(Ok(found)) => return Ok(found),
             Some(Err(error @ HeadError::Permanent(_))) => return Err(LandingError::Head(error)),
-            Some(Err(error)) => attempts.wait_after(&error.to_string()).await?,
-            None => attempts.wait_after("S3 did not answer a look").await?,
+            Some(Err(error)) => calls.wait_after(&error.to_string()).await?,
+            None => calls.wait_after("S3 did not answer a look").await?,
         }
     }
 }
 
 /// The time that is left for a group, and what became of it so far.
-struct Attempts<J> {
+struct Calls<J> {
     deadline: Deadline,
     jitter: J,
     retries: u32,
     last_failure: String,
 }
 
-impl<J: FnMut() -> f64> Attempts<J> {
+impl<J: FnMut() -> f64> Calls<J> {
     /// Makes a call; `None` when it was not answered in time.
     async fn call<T>(&self, call: impl Future<Output = T>) -> Option<T> {
         self.deadline.bound(CALL_TIMEOUT, call).await.ok()
@@ -199,6 +226,7 @@ impl<J: FnMut() -> f64> Attempts<J> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::encode::tests::attempt;
     use crate::group::group;
     use crate::group::tests::record;
     use md5::{Digest, Md5};
@@ -285,7 +313,7 @@ pub(crate) mod tests {
                 return Err(HeadError::Transient("503 SlowDown".into()));
             }
             let objects = self.objects.borrow();
-            let found = |object: &Object| Found { etag: etag(object), block_size: Some(object.metadata.block_size) };
+            let found = |object: &Object| Found { etag: etag(object), metadata: Some(object.metadata.clone()) };
             Ok(objects.get(key).map(found))
         }
     }
@@ -296,7 +324,13 @@ pub(crate) mod tests {
     }
 
     async fn land_in(store: &MemoryStore, group: &Group) -> Result<Landed, LandingError> {
-        land(&store, group, Deadline::after(Duration::from_secs(50)), || 0.5).await
+        // Each attempt is certainly later than the one before.
+        let attempt = attempt(i64::try_from(store.calls.borrow().len()).unwrap() * 60_000);
+        land_as(&attempt, store, group).await
+    }
+
+    async fn land_as(attempt: &Attempt, store: &MemoryStore, group: &Group) -> Result<Landed, LandingError> {
+        land(&store, group, attempt, Deadline::after(Duration::from_secs(50)), || 0.5).await
     }
 
     #[tokio::test(start_paused = true)]
@@ -360,7 +394,7 @@ pub(crate) mod tests {
         land_in(&store, &batch(1..9)).await.unwrap();
         let seen_by_the_dead = Condition::Matches(etag(&store.objects.borrow()[&key]));
         land_in(&store, &batch(1..4)).await.unwrap();
-        let late = encode(&batch(1..7), BlockSize::fitting(1)).unwrap();
+        let late = encode(&batch(1..7), BlockSize::fitting(1), &attempt(0)).unwrap();
         for condition in [seen_by_the_dead, Condition::Absent] {
             assert!(matches!(store.apply(&key, &late, &condition), Err(PutError::ConditionFailed)));
         }
@@ -368,10 +402,35 @@ pub(crate) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_attempt_that_was_not_certainly_sent_later_leaves_other_lines_alone() {
+        let store = MemoryStore::default();
+        land_as(&attempt(50_000), &store, &batch(1..4)).await.unwrap();
+        for earlier_or_unknown in [20_000, 45_000, 55_000] {
+            let error = land_as(&attempt(earlier_or_unknown), &store, &batch(1..9)).await.unwrap_err();
+            assert!(matches!(error, LandingError::Superseded { .. }) && !error.is_permanent());
+            assert_eq!(store.lines(&batch(1..4).key()).len(), 3);
+        }
+        land_as(&attempt(61_000), &store, &batch(1..9)).await.unwrap();
+        assert_eq!(store.lines(&batch(1..4).key()).len(), 8);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_same_lines_are_written_again_by_any_attempt_and_grow_no_older() {
+        let store = MemoryStore::default();
+        let key = batch(1..4).key();
+        land_as(&attempt(50_000), &store, &batch(1..4)).await.unwrap();
+        let before = etag(&store.objects.borrow()[&key]);
+        land_as(&attempt(20_000), &store, &batch(1..4)).await.unwrap();
+        assert_ne!(etag(&store.objects.borrow()[&key]), before);
+        assert!(land_as(&attempt(40_000), &store, &batch(1..9)).await.is_err());
+        assert_eq!(store.lines(&key).len(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn faults_that_don_t_end_leave_time_to_say_so() {
         let store = MemoryStore::scripted(std::iter::repeat_n(Fault::Fails, 100_000));
         let deadline = Deadline::after(Duration::from_secs(50));
-        let error = land(&&store, &batch(1..4), deadline, || 0.5).await.unwrap_err();
+        let error = land(&&store, &batch(1..4), &attempt(0), deadline, || 0.5).await.unwrap_err();
         assert!(error.to_string().contains("503 SlowDown"), "{error}");
         assert!(!deadline.remaining().is_zero());
     }

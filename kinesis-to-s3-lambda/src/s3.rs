@@ -5,7 +5,7 @@ use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use lambda_setup::SdkConfig;
-use shared::object::block_size;
+use shared::object::ObjectMetadata;
 
 use crate::encode::Object;
 use crate::landing::{Condition, Found, HeadError, ObjectStore, PutError};
@@ -47,7 +47,8 @@ impl ObjectStore for Bucket {
         match self.client.head_object().bucket(&self.name).key(key).send().await {
             Ok(head) => {
                 let etag = head.e_tag().ok_or_else(|| HeadError::Transient("no ETag in the answer".into()))?.to_owned();
-                Ok(Some(Found { etag, block_size: head.metadata().and_then(block_size) }))
+                let metadata = head.metadata().and_then(|entries| ObjectMetadata::from_entries(entries).ok());
+                Ok(Some(Found { etag, metadata }))
             }
             Err(error) if status(&error) == Some(404) => Ok(None),
             Err(error) => Err(head_error(error)),

@@ -3,8 +3,8 @@
 //! <https://docs.aws.amazon.com/lambda/latest/dg/services-kinesis-parameters.html>
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::Bytes;
@@ -21,7 +21,7 @@ use crate::failed_batches::{FailedBatches, Failure};
 use crate::faults::Faults;
 use crate::faults::plan::Fault;
 use crate::function::{Function, InvokeError, new_request_id};
-use crate::kinesis::{Kinesis, KinesisError, Record};
+use crate::kinesis::{Kinesis, KinesisError, Record, Shard};
 use crate::template::{Mapping, REGION};
 
 /// How often a shard without enough records is read; Lambda reads once a second.
@@ -52,6 +52,8 @@ pub struct EventSourceMapping {
     faults: Arc<Faults>,
     phase: watch::Receiver<Phase>,
     unlanded: Arc<AtomicU64>,
+    /// Shards that take no more records, as of the last look.
+    closed_shards: RwLock<HashSet<String>>,
 }
 
 /// The end of one attempt at a batch.
@@ -72,7 +74,16 @@ impl EventSourceMapping {
         faults: Arc<Faults>,
         phase: watch::Receiver<Phase>,
     ) -> Self {
-        Self { spec, kinesis, function, failed_batches, faults, phase, unlanded: Arc::default() }
+        Self {
+            spec,
+            kinesis,
+            function,
+            failed_batches,
+            faults,
+            phase,
+            unlanded: Arc::default(),
+            closed_shards: RwLock::default(),
+        }
     }
 
     /// How many records of started batches are not acknowledged; for the message of a stack that can't drain.
@@ -92,6 +103,7 @@ impl EventSourceMapping {
         let mut readers = JoinSet::new();
         loop {
             let shards = mapping.kinesis.shards(&mapping.spec.stream).await?;
+            mapping.note_closed(&shards);
             let known: HashSet<&String> = shards.iter().map(|shard| &shard.shard_id).collect();
             for shard in &shards {
                 // A parent that is gone has no records that anyone could still read.
@@ -116,6 +128,15 @@ impl EventSourceMapping {
                 }
             }
         }
+    }
+
+    fn note_closed(&self, shards: &[Shard]) {
+        let closed = shards.iter().filter(|shard| shard.is_closed).map(|shard| shard.shard_id.clone()).collect();
+        *self.closed_shards.write().unwrap_or_else(PoisonError::into_inner) = closed;
+    }
+
+    fn is_closed(&self, shard_id: &str) -> bool {
+        self.closed_shards.read().unwrap_or_else(PoisonError::into_inner).contains(shard_id)
     }
 
     fn is_draining(&self) -> bool {
@@ -195,18 +216,18 @@ impl EventSourceMapping {
     ) -> Result<Option<Vec<Record>>, KinesisError> {
         let mut window_ends: Option<Instant> = None;
         loop {
-            let draining = self.is_draining();
-            let page = self.kinesis.read(&self.spec.stream, shard_id, after, limit).await?;
-            let mut records = page.records;
+            let (draining, closed) = (self.is_draining(), self.is_closed(shard_id));
+            let mut records = self.kinesis.read(&self.spec.stream, shard_id, after, limit).await?;
             let read = records.len();
+            let ends_here = closed && read < limit;
             records.truncate(self.payload_limit(shard_id, &records));
             let full = records.len() == limit || records.len() < read;
-            if records.is_empty() && (page.ends_here || draining) {
+            if records.is_empty() && (ends_here || draining) {
                 return Ok(None);
             }
             if !records.is_empty() {
                 let ends = *window_ends.get_or_insert_with(|| Instant::now() + self.spec.window);
-                if full || again || page.ends_here || draining || Instant::now() >= ends {
+                if full || again || ends_here || draining || Instant::now() >= ends {
                     return Ok(Some(records));
                 }
             }

@@ -214,7 +214,8 @@ mod tests {
         let (_environment, _killed) = faults.environments.register("landing-1");
         let sender = |key: &str| {
             let mut headers = HeaderMap::new();
-            let signature = format!("AWS4-HMAC-SHA256 Credential={key}/20261121/us-east-1/s3/aws4_request, Signature=0");
+            let signature =
+                format!("AWS4-HMAC-SHA256 Credential={key}/20261121/us-east-1/s3/aws4_request, Signature=0");
             headers.insert(header::AUTHORIZATION, signature.parse().unwrap());
             faults.sender(&headers)
         };

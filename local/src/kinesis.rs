@@ -47,7 +47,8 @@ pub struct Shard {
     pub shard_id: String,
     /// The shards that must be read to their end before this one.
     pub parents: Vec<String>,
-    is_closed: bool,
+    /// Whether it takes no more records.
+    pub is_closed: bool,
 }
 
 /// A shard as `ListShards` gives it.
@@ -88,14 +89,6 @@ impl ListedShard {
         let ((start, end), (other_start, other_end)) = (self.bounds(), other.bounds());
         start <= other_end && other_start <= end
     }
-}
-
-/// What a read found.
-#[derive(Debug)]
-pub struct Page {
-    pub records: Vec<Record>,
-    /// Whether the shard is closed and there is nothing after `records`.
-    pub ends_here: bool,
 }
 
 /// A call that the embedded Kinesis refused.
@@ -228,7 +221,8 @@ impl Kinesis {
         *self.gate.write().await = false;
     }
 
-    /// The records of a shard after a sequence number, or from its start.
+    /// The records of a shard after a sequence number, or from its start. No put is under way meanwhile: a shard that was
+    /// closed before has no more than it has now.
     ///
     /// # Errors
     ///
@@ -239,7 +233,7 @@ impl Kinesis {
         shard_id: &str,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Page, KinesisError> {
+    ) -> Result<Vec<Record>, KinesisError> {
         let position = match after {
             None => json!({"ShardIteratorType": "TRIM_HORIZON"}),
             Some(number) => {
@@ -254,10 +248,7 @@ impl Kinesis {
         let iterator = self.call(Operation::GetShardIterator, request).await?;
         let request = json!({"ShardIterator": iterator["ShardIterator"], "Limit": limit});
         let mut answer = self.call(Operation::GetRecords, request).await?;
-        let records: Vec<Record> = parse("GetRecords", &answer["Records"].take())?;
-        // Under the gate no put is under way: what is closed now and empty stays empty.
-        let closed = self.shards(stream).await?.iter().any(|shard| shard.shard_id == shard_id && shard.is_closed);
-        Ok(Page { ends_here: closed && records.len() < limit, records })
+        parse("GetRecords", &answer["Records"].take())
     }
 
     async fn call(&self, operation: Operation, request: Value) -> Result<Value, KinesisError> {

@@ -57,8 +57,8 @@ impl Stack {
         let aws_address = aws.local_addr()?;
 
         let logs = config.data_dir.join("logs");
-        let faults = Faults::new(config.faults.clone(), &logs)
-            .with_context(|| format!("DATA_DIR: {}", logs.display()))?;
+        let faults =
+            Faults::new(config.faults.clone(), &logs).with_context(|| format!("DATA_DIR: {}", logs.display()))?;
         let buckets = config.data_dir.join("s3");
         let s3 = S3::start(&buckets, &template.buckets)?;
         let (kinesis, kinesis_api) = Kinesis::start();
@@ -78,8 +78,14 @@ impl Stack {
         for spec in template.mappings {
             let failed_batches = spec.on_failure_bucket.as_ref().map(|bucket| FailedBatches::new(buckets.join(bucket)));
             let function = function(&spec.function)?;
-            let mapping =
-                EventSourceMapping::new(spec, kinesis.clone(), function, failed_batches, faults.clone(), phases.clone());
+            let mapping = EventSourceMapping::new(
+                spec,
+                kinesis.clone(),
+                function,
+                failed_batches,
+                faults.clone(),
+                phases.clone(),
+            );
             unlanded.push(mapping.unlanded());
             mappings.spawn(mapping.run());
         }

@@ -24,6 +24,34 @@ pub const fn prefix(kind: Kind) -> &'static str {
     }
 }
 
+/// The invocation that wrote an object, or is about to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// When Lambda ends the invocation. Lambda gives each invocation the same time, so this orders them.
+    pub deadline: UnixMillis,
+    /// Lambda's id of the invocation.
+    pub request_id: String,
+}
+
+/// The longest that an invocation which was sent earlier may begin later: a cold start, which Lambda ends after 10 s.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html>
+const LONGEST_START_MILLIS: i64 = 10_000;
+
+impl Attempt {
+    /// Whether this attempt was certainly sent after the other one. It is not certain of two that began within the time
+    /// that a start can take.
+    #[must_use]
+    pub fn is_certainly_later_than(&self, other: &Self) -> bool {
+        self.deadline.0.saturating_sub(other.deadline.0) > LONGEST_START_MILLIS
+    }
+
+    /// The one with the later deadline.
+    #[must_use]
+    pub fn later_of<'a>(&'a self, other: &'a Self) -> &'a Self {
+        if self.deadline >= other.deadline { self } else { other }
+    }
+}
+
 /// What an object's S3 metadata (`x-amz-meta-…`) says of its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectMetadata {
@@ -43,6 +71,8 @@ pub struct ObjectMetadata {
     pub latest_received_at: UnixMillis,
     /// bzip2's block size in units of 100,000 bytes, 1 to 9.
     pub block_size: BlockSize,
+    /// Who wrote it.
+    pub attempt: Attempt,
 }
 
 /// A bzip2 block size, 1 to 9 in units of 100,000 bytes.
@@ -93,6 +123,8 @@ mod name {
     pub(super) const EARLIEST_RECEIVED_AT: &str = "earliest-received-at";
     pub(super) const LATEST_RECEIVED_AT: &str = "latest-received-at";
     pub(super) const BLOCK_SIZE: &str = "bzip2-block-size";
+    pub(super) const ATTEMPT_DEADLINE: &str = "attempt-deadline";
+    pub(super) const ATTEMPT_REQUEST_ID: &str = "attempt-request-id";
 }
 
 /// A metadata entry that is missing or can't be read.
@@ -113,6 +145,8 @@ impl ObjectMetadata {
             (name::EARLIEST_RECEIVED_AT, self.earliest_received_at.rfc3339()),
             (name::LATEST_RECEIVED_AT, self.latest_received_at.rfc3339()),
             (name::BLOCK_SIZE, self.block_size.units().to_string()),
+            (name::ATTEMPT_DEADLINE, self.attempt.deadline.rfc3339()),
+            (name::ATTEMPT_REQUEST_ID, self.attempt.request_id.clone()),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
@@ -136,15 +170,17 @@ impl ObjectMetadata {
             uncompressed_sha256: text(name::UNCOMPRESSED_SHA256)?.clone(),
             earliest_received_at: time(name::EARLIEST_RECEIVED_AT)?,
             latest_received_at: time(name::LATEST_RECEIVED_AT)?,
-            block_size: block_size(entries).ok_or(MetadataError(name::BLOCK_SIZE))?,
+            block_size: text(name::BLOCK_SIZE)?
+                .parse()
+                .ok()
+                .and_then(BlockSize::new)
+                .ok_or(MetadataError(name::BLOCK_SIZE))?,
+            attempt: Attempt {
+                deadline: time(name::ATTEMPT_DEADLINE)?,
+                request_id: text(name::ATTEMPT_REQUEST_ID)?.clone(),
+            },
         })
     }
-}
-
-/// The block size that an object's metadata names, whatever else is there.
-#[must_use]
-pub fn block_size(entries: &HashMap<String, String>) -> Option<BlockSize> {
-    entries.get(name::BLOCK_SIZE)?.parse().ok().and_then(BlockSize::new)
 }
 
 #[cfg(test)]
@@ -179,6 +215,18 @@ mod tests {
         assert_eq!(BlockSize::fitting(bytes).units(), units);
     }
 
+    #[rstest]
+    #[case(10_001, true)]
+    #[case(10_000, false)]
+    #[case(0, false)]
+    #[case(-20_000, false)]
+    fn of_two_attempts_the_order_is_certain_once_a_start_lies_between(#[case] apart: i64, #[case] certain: bool) {
+        let attempt = |deadline| Attempt { deadline: UnixMillis(deadline), request_id: "r".into() };
+        let (one, other) = (attempt(100_000 + apart), attempt(100_000));
+        assert_eq!(one.is_certainly_later_than(&other), certain);
+        assert_eq!(one.later_of(&other).deadline.0, 100_000 + apart.max(0));
+    }
+
     #[test]
     fn block_sizes_go_round_and_always_change() {
         let mut size = BlockSize::new(1).unwrap();
@@ -198,6 +246,7 @@ mod tests {
         fn metadata_survives_its_entries(
             record_count: u64, event_count: u64, uncompressed_bytes: u64, sha in "[0-9a-f]{64}", last in "[0-9]{1,128}",
             earliest in 0i64..4_000_000_000_000, latest in 0i64..4_000_000_000_000, units in 1u8..=9,
+            deadline in 0i64..4_000_000_000_000, request_id in "[0-9a-f-]{1,36}",
         ) {
             let metadata = ObjectMetadata {
                 last_sequence_number: last,
@@ -208,6 +257,7 @@ mod tests {
                 earliest_received_at: UnixMillis(earliest),
                 latest_received_at: UnixMillis(latest),
                 block_size: BlockSize::new(units).expect("in range"),
+                attempt: Attempt { deadline: UnixMillis(deadline), request_id },
             };
             let mut entries = metadata.to_entries();
             prop_assert_eq!(ObjectMetadata::from_entries(&entries), Ok(metadata));

@@ -18,9 +18,9 @@ const OF_A_WRITE: [Fault; 9] = [
     Fault::S3Slow,
     Fault::S3Unanswered,
     Fault::S3Late,
-    Fault::KillBeforePut,
-    Fault::KillDuringPut,
-    Fault::KillAfterPut,
+    Fault::S3KillBefore,
+    Fault::S3KillDuring,
+    Fault::S3KillAfter,
 ];
 const OF_A_LOOK: [Fault; 4] = [Fault::S3SlowDown, Fault::S3Error, Fault::S3Slow, Fault::S3Unanswered];
 
@@ -65,12 +65,12 @@ pub async fn answer(
         }
         Fault::S3Unanswered => drop(s3.call(request.map(Body::from)).await),
         Fault::S3Late => hold(faults, request, s3),
-        Fault::KillBeforePut => faults.environments.kill(environment),
-        Fault::KillDuringPut => {
+        Fault::S3KillBefore => faults.environments.kill(environment),
+        Fault::S3KillDuring => {
             faults.environments.kill(environment);
             hold(faults, request, s3);
         }
-        Fault::KillAfterPut => {
+        Fault::S3KillAfter => {
             drop(s3.call(request.map(Body::from)).await);
             faults.environments.kill(environment);
         }

@@ -19,6 +19,8 @@ pub enum Fault {
     KinesisLate,
     /// `PutRecords` stores everything, and the connection breaks before the answer.
     KinesisUnanswered,
+    /// Ingest is killed when its `PutRecords` arrives, which is lost or not.
+    KinesisKill,
     /// S3 answers 503 `SlowDown`.
     S3SlowDown,
     /// S3 answers 500.
@@ -31,12 +33,12 @@ pub enum Fault {
     S3Unanswered,
     /// The connection breaks, and the write takes place up to fifteen seconds later.
     S3Late,
-    /// A function is killed when its write arrives, which is lost.
-    KillBeforePut,
-    /// A function is killed when its write arrives, which takes place up to fifteen seconds later.
-    KillDuringPut,
-    /// A function is killed when its write is done, before the answer.
-    KillAfterPut,
+    /// The landing function is killed when its write arrives, which is lost.
+    S3KillBefore,
+    /// The landing function is killed when its write arrives, which takes place up to fifteen seconds later.
+    S3KillDuring,
+    /// The landing function is killed when its write is done, before the answer.
+    S3KillAfter,
     /// The event source mapping forgets a batch that it handed over, and sends a shorter or a longer one from the same
     /// record while the function may still be at work.
     MappingRestart,
@@ -48,22 +50,23 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault, in the order of their declaration.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::KinesisPartial,
         Self::KinesisThrottled,
         Self::KinesisError,
         Self::KinesisSlow,
         Self::KinesisLate,
         Self::KinesisUnanswered,
+        Self::KinesisKill,
         Self::S3SlowDown,
         Self::S3Error,
         Self::S3Conflict,
         Self::S3Slow,
         Self::S3Unanswered,
         Self::S3Late,
-        Self::KillBeforePut,
-        Self::KillDuringPut,
-        Self::KillAfterPut,
+        Self::S3KillBefore,
+        Self::S3KillDuring,
+        Self::S3KillAfter,
         Self::MappingRestart,
         Self::ShardSplit,
         Self::ShardMerge,
@@ -79,15 +82,16 @@ impl Fault {
             Self::KinesisSlow => "kinesis.slow",
             Self::KinesisLate => "kinesis.late",
             Self::KinesisUnanswered => "kinesis.unanswered",
+            Self::KinesisKill => "kinesis.kill",
             Self::S3SlowDown => "s3.slow-down",
             Self::S3Error => "s3.error",
             Self::S3Conflict => "s3.conflict",
             Self::S3Slow => "s3.slow",
             Self::S3Unanswered => "s3.unanswered",
             Self::S3Late => "s3.late",
-            Self::KillBeforePut => "kill.before-put",
-            Self::KillDuringPut => "kill.during-put",
-            Self::KillAfterPut => "kill.after-put",
+            Self::S3KillBefore => "s3.kill-before",
+            Self::S3KillDuring => "s3.kill-during",
+            Self::S3KillAfter => "s3.kill-after",
             Self::MappingRestart => "mapping.restart",
             Self::ShardSplit => "shard.split",
             Self::ShardMerge => "shard.merge",

@@ -16,16 +16,14 @@ use super::plan::Fault;
 use super::{Faults, NoAnswer};
 use crate::kinesis::{MAX_REQUEST_BYTES, error};
 
-const OF_PUT_RECORDS: [Fault; 9] = [
+const OF_PUT_RECORDS: [Fault; 7] = [
     Fault::KinesisPartial,
     Fault::KinesisThrottled,
     Fault::KinesisError,
     Fault::KinesisSlow,
     Fault::KinesisLate,
     Fault::KinesisUnanswered,
-    Fault::KillBeforePut,
-    Fault::KillDuringPut,
-    Fault::KillAfterPut,
+    Fault::KinesisKill,
 ];
 const THROTTLED: &str = "ProvisionedThroughputExceededException";
 
@@ -62,18 +60,9 @@ pub async fn answer(
             Ok(stored.told())
         }
         Some(Fault::KinesisUnanswered) => put.store().await.and(Err(NoAnswer)),
-        Some(Fault::KillBeforePut) => {
+        Some(Fault::KinesisKill) => {
             faults.environments.kill(environment);
-            Err(NoAnswer)
-        }
-        Some(Fault::KillDuringPut) => {
-            faults.environments.kill(environment);
-            put.store().await.and(Err(NoAnswer))
-        }
-        Some(Fault::KillAfterPut) => {
-            let _untold = put.store().await?;
-            faults.environments.kill(environment);
-            Err(NoAnswer)
+            if faults.count_up_to(2) == 1 { put.store().await.and(Err(NoAnswer)) } else { Err(NoAnswer) }
         }
         Some(_) => Ok(error(StatusCode::INTERNAL_SERVER_ERROR, "InternalFailure", "injected")),
     }

@@ -1,0 +1,70 @@
+"""What was sent against what is on the stream against what landed: every event's way, and what is wrong with it."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import landed
+
+
+@dataclass
+class Account:
+    """Counts of events, and of what must not be."""
+
+    sent: int
+    accepted: int
+    told_not_stored: int
+    given_up: int
+    on_stream: int
+    landed: int
+    # Answered 2xx, or on the stream, and not landed.
+    missing: list = field(repr=False)
+    # More often landed than they are on the stream.
+    doubled: list = field(repr=False)
+    # Twice on the stream, and nothing that happened to their senders explains it.
+    unexplained: list = field(repr=False)
+    # Twice on the stream because an answer was lost: their ids tell.
+    told_by_id: int
+    rejected: int
+    rejected_missing: list = field(repr=False)
+
+    @property
+    def is_good(self):
+        return not (self.missing or self.doubled or self.unexplained or self.rejected_missing)
+
+
+def settle(players, records, untold, event_lines, rejected_lines):
+    """The account of some traffic.
+
+    players: what was sent and answered. records: all that is on the stream. untold: sequence numbers of records whose
+    sender was not told that they are stored. event_lines, rejected_lines: all that landed.
+    """
+    on_stream = Counter(line for record in records for line in record.lines)
+    in_files = Counter(line.text for line in [*event_lines, *rejected_lines])
+    lost, doubled = on_stream - in_files, in_files - on_stream
+    copies = Counter(line.json["id"] for line in event_lines)
+    kept = {one.body for one in landed.rejected(rejected_lines)}
+    explained = explanations(players, records, untold)
+    return Account(
+        sent=len(players.sent),
+        accepted=len(players.accepted),
+        told_not_stored=players.told_not_stored,
+        given_up=len(players.given_up),
+        on_stream=on_stream.total(),
+        landed=len(event_lines),
+        missing=[*lost, *(one for one in players.accepted if one not in copies)],
+        doubled=[*doubled],
+        unexplained=[one for one, count in copies.items() if count > 1 + explained[one]],
+        told_by_id=sum(count - 1 for count in copies.values()),
+        rejected=len(players.bad_refused),
+        rejected_missing=[body for body in players.bad_refused if body not in kept],
+    )
+
+
+def explanations(players, records, untold):
+    """How many times more than once an event may be on the stream: it was stored and nobody told, or it was sent again
+    because there was no answer."""
+    again = Counter(players.sent_again_unanswered)
+    for record in records:
+        if record.sequence_number in untold:
+            again.update(landed.id_of(line) for line in record.lines)
+    return again
