@@ -26,6 +26,7 @@ test-rust:
 
 # Two at a time: each test that needs a stack of its own starts one.
 test-e2e: build-local $(VENV)/installed
+	cargo build --release --locked --bin redrive
 	$(PYTHON) -m pytest tests -n 2 --dist loadfile $(PYTEST_ARGS)
 
 soak: build-local $(VENV)/installed ## traffic under injected faults, each event accounted for (MINUTES=10 SEED=1)

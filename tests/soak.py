@@ -21,10 +21,11 @@ from landed import verify_all
 from players import Players
 from stack import INGEST, LANDING, Stack, wait_for
 
-# Small batches and a short window: many writes, so that many of them can go wrong.
-PARAMETERS = "BatchSize=20 BatchingWindowSeconds=1 ShardCount=2 LandingTimeoutSeconds=20"
+# Middling batches and a short window: many writes, so that many of them can go wrong, and no backlog that lands only when
+# the faults are over.
+PARAMETERS = "BatchSize=50 BatchingWindowSeconds=1 ShardCount=3 LandingTimeoutSeconds=20"
 # Calls of PutRecords are ten times as many as writes to S3; the rates of resharding are per second.
-RATES = {"all": 0.04, "shard.split": 0.15, "shard.merge": 0.15} | {
+RATES = {"all": 0.04, "mapping.restart": 0.1, "shard.split": 0.15, "shard.merge": 0.15} | {
     f"kinesis.{fault}": 0.006 for fault in ("partial", "throttled", "error", "slow", "late", "unanswered", "kill")
 }
 LANDING_SECONDS = 180

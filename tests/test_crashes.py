@@ -1,6 +1,5 @@
 """Functions that are killed or fail lose and double nothing."""
 
-import base64
 import json
 import random
 import re
@@ -10,7 +9,8 @@ import time
 import pytest
 
 import landed
-from stack import FAILED_BATCHES_BUCKET, INGEST, LANDING, REPOSITORY, command, signal_if_alive, wait_for
+from failed_batches import THREE_SECONDS, TWO_RETRIES, data_of, holding, template_with
+from stack import INGEST, LANDING, command, signal_if_alive, wait_for
 from traffic import Traffic
 
 KILLS = 20
@@ -87,40 +87,9 @@ def test_a_landing_function_that_hangs_is_killed_and_its_batch_sent_again(fresh_
     landed_once(stack, traffic)
 
 
-TWO_RETRIES = {"MaximumRetryAttempts: -1": "MaximumRetryAttempts: 2"}
-THREE_SECONDS = {"MaximumRecordAgeInSeconds: !Ref MaximumRecordAgeSeconds": "MaximumRecordAgeInSeconds: 3"}
-
-
 def broken_template(directory, bucket_name, limit):
     """The template with a landing function that can never land, and a small limit for it."""
-    text = (REPOSITORY / "template.yaml").read_text()
-    changes = {"BUCKET_NAME: !Ref LandingBucket": f'BUCKET_NAME: "{bucket_name}"'} | limit
-    for old, new in changes.items():
-        assert text.count(old) == 1, f"{old} is not in the template any more; adapt this test"
-        text = text.replace(old, new)
-    path = directory / "template.yaml"
-    path.write_text(text)
-    return path
-
-
-def failed_batches(stack):
-    """The documents in the bucket for failed batches, by key."""
-    s3 = stack.s3()
-    listed = s3.list_objects_v2(Bucket=FAILED_BATCHES_BUCKET).get("Contents", [])
-    keys = [entry["Key"] for entry in listed]
-    return {key: json.load(s3.get_object(Bucket=FAILED_BATCHES_BUCKET, Key=key)["Body"]) for key in keys}
-
-
-def data_of(document):
-    """What the records of a failed batch hold. Lambda gives the event as a string of JSON."""
-    payload = document["payload"]
-    event = json.loads(payload) if isinstance(payload, str) else payload
-    return b"".join(base64.b64decode(record["kinesis"]["data"]) for record in event["Records"])
-
-
-def holding(stack, text):
-    """The failed batches that hold a text."""
-    return {key: document for key, document in failed_batches(stack).items() if text in data_of(document)}
+    return template_with(directory, {"BUCKET_NAME: !Ref LandingBucket": f'BUCKET_NAME: "{bucket_name}"'} | limit)
 
 
 @pytest.mark.parametrize("bucket_name", ["no-such-bucket", ""], ids=["no_bucket", "function_cannot_start"])

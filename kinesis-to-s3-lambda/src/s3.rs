@@ -16,13 +16,18 @@ pub struct Bucket {
     name: String,
 }
 
+/// A client for S3. With a custom endpoint (`AWS_ENDPOINT_URL`), the bucket stands in the path: stand-ins have no name for
+/// each bucket.
+#[must_use]
+pub fn client(config: &SdkConfig) -> Client {
+    let path_style = config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
+    Client::from_conf(aws_sdk_s3::config::Builder::from(config).force_path_style(path_style).build())
+}
+
 impl Bucket {
-    /// With a custom endpoint (`AWS_ENDPOINT_URL`), the bucket stands in the path: stand-ins have no name for each bucket.
     #[must_use]
     pub fn new(config: &SdkConfig, name: String) -> Self {
-        let path_style = config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
-        let config = aws_sdk_s3::config::Builder::from(config).force_path_style(path_style).build();
-        Self { client: Client::from_conf(config), name }
+        Self { client: client(config), name }
     }
 }
 
@@ -67,7 +72,7 @@ where
         (Some(404), Condition::Matches(_)) if error.code() == Some("NoSuchKey") => PutError::ConditionFailed,
         (status, _) => {
             let permanent = is_permanent(status, error.code());
-            let source = DisplayErrorContext(error).to_string().into();
+            let source = describe(error).into();
             if permanent { PutError::Permanent(source) } else { PutError::Uncertain(source) }
         }
     }
@@ -78,7 +83,7 @@ where
     SdkError<E, HttpResponse>: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
 {
     let permanent = is_permanent(status(&error), error.code());
-    let source = DisplayErrorContext(error).to_string().into();
+    let source = describe(error).into();
     if permanent { HeadError::Permanent(source) } else { HeadError::Transient(source) }
 }
 
@@ -104,6 +109,18 @@ fn is_permanent(status: Option<u16>, code: Option<&str>) -> bool {
         Some(301 | 307 | 401 | 403 | 404 | 405 | 411 | 501) => true,
         Some(400) => code.is_some_and(|code| PERMANENT_400.contains(&code)),
         _ => false,
+    }
+}
+
+/// For the log, in a line: the SDK's own description of an answer without a body is a page.
+fn describe<E>(error: SdkError<E, HttpResponse>) -> String
+where
+    SdkError<E, HttpResponse>: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+{
+    match (error.code(), status(&error)) {
+        (Some(code), _) => format!("{code}: {}", error.message().unwrap_or_default()),
+        (None, Some(status)) => format!("HTTP {status}"),
+        (None, None) => DisplayErrorContext(error).to_string(),
     }
 }
 

@@ -15,6 +15,41 @@ pub fn object_key(kind: Kind, hour: UtcHour, shard_id: &str, first_sequence_numb
     format!("{prefix}/{}/{shard_id}-{first_sequence_number}.jsonl.bz2", hour.partition())
 }
 
+/// What a landed object's key says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectKey {
+    /// From the prefix.
+    pub kind: Kind,
+    /// From the partition.
+    pub hour: UtcHour,
+    /// The shard that the records came from.
+    pub shard_id: String,
+    /// What stands behind the shard: a sequence number, except in the keys of what was redriven.
+    pub first_sequence_number: String,
+}
+
+impl ObjectKey {
+    /// The inverse of [`object_key`]; `None` for any other key.
+    #[must_use]
+    pub fn parse(key: &str) -> Option<Self> {
+        let mut pieces = key.split('/');
+        let (prefix_text, date, hour, name) = (pieces.next()?, pieces.next()?, pieces.next()?, pieces.next()?);
+        let kind = [Kind::Event, Kind::Rejected].into_iter().find(|kind| prefix(*kind) == prefix_text)?;
+        let (date, hour) = (date.strip_prefix("dt=")?, hour.strip_prefix("hour=")?);
+        let hour = UnixMillis::parse(&format!("{date}T{hour}:00:00.000Z"))?.hour();
+        // `shardId-000000000000`: the second dash ends it.
+        let name = name.strip_suffix(".jsonl.bz2")?;
+        let dash = name.match_indices('-').nth(1)?.0;
+        let (shard_id, first) = (name[..dash].to_owned(), name[dash + 1..].to_owned());
+        let parsed = Self { kind, hour, shard_id, first_sequence_number: first };
+        (pieces.next().is_none() && parsed.text() == key).then_some(parsed)
+    }
+
+    fn text(&self) -> String {
+        object_key(self.kind, self.hour, &self.shard_id, &self.first_sequence_number)
+    }
+}
+
 /// The first part of the keys of one kind, without a slash.
 #[must_use]
 pub const fn prefix(kind: Kind) -> &'static str {
@@ -202,6 +237,23 @@ mod tests {
             "events/dt=2026-11-21/hour=09/shardId-000000000000-49590338271490256608559692538361571095921575989136588898.jsonl.bz2"
         );
         assert!(object_key(Kind::Rejected, hour, "s", "1").starts_with("rejected/dt=2026-11-21/hour=09/s-1."));
+    }
+
+    #[test]
+    fn keys_are_read_back_and_no_others() {
+        let key = "rejected/dt=2026-11-21/hour=09/shardId-000000000003-4959.jsonl.bz2";
+        let parsed = ObjectKey::parse(key).unwrap();
+        assert_eq!(
+            (parsed.kind, &*parsed.shard_id, &*parsed.first_sequence_number),
+            (Kind::Rejected, "shardId-000000000003", "4959")
+        );
+        assert_eq!(parsed.hour.partition(), "dt=2026-11-21/hour=09");
+        for other in
+            ["", "events/dt=2026-11-21/hour=09/_SUCCESS", "events/dt=2026-11-21/hour=24/s-1-2.jsonl.bz2", "x/y"]
+        {
+            assert_eq!(ObjectKey::parse(other), None, "{other}");
+        }
+        assert_eq!(ObjectKey::parse(&format!("{key}/x")), None);
     }
 
     #[rstest]

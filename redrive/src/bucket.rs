@@ -1,0 +1,60 @@
+//! A bucket behind the AWS SDK, as far as it is listed, read and emptied here.
+
+use std::collections::HashMap;
+
+use anyhow::Context;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::error::DisplayErrorContext;
+use bytes::Bytes;
+use lambda_setup::SdkConfig;
+
+#[derive(Clone)]
+pub(crate) struct Bucket {
+    client: Client,
+    name: String,
+}
+
+impl Bucket {
+    pub(crate) fn new(config: &SdkConfig, name: String) -> Self {
+        Self { client: kinesis_to_s3_lambda::s3::client(config), name }
+    }
+
+    /// All keys under a prefix, in order.
+    pub(crate) async fn keys(&self, prefix: &str) -> anyhow::Result<Vec<String>> {
+        let mut pages = self.client.list_objects_v2().bucket(&self.name).prefix(prefix).into_paginator().send();
+        let mut keys = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(described).with_context(|| format!("listing s3://{}/{prefix}", self.name))?;
+            keys.extend(page.contents().iter().filter_map(|object| object.key().map(str::to_owned)));
+        }
+        Ok(keys)
+    }
+
+    /// An object's bytes; `None` when there is none.
+    pub(crate) async fn get(&self, key: &str) -> anyhow::Result<Option<Bytes>> {
+        let place = || format!("reading s3://{}/{key}", self.name);
+        match self.client.get_object().bucket(&self.name).key(key).send().await {
+            Ok(object) => Ok(Some(object.body.collect().await.with_context(place)?.into_bytes())),
+            Err(error) if error.raw_response().is_some_and(|response| response.status().as_u16() == 404) => Ok(None),
+            Err(error) => Err(described(error)).with_context(place),
+        }
+    }
+
+    /// An object's metadata; `None` when there is none.
+    pub(crate) async fn metadata(&self, key: &str) -> anyhow::Result<Option<HashMap<String, String>>> {
+        match self.client.head_object().bucket(&self.name).key(key).send().await {
+            Ok(head) => Ok(Some(head.metadata().cloned().unwrap_or_default())),
+            Err(error) if error.raw_response().is_some_and(|response| response.status().as_u16() == 404) => Ok(None),
+            Err(error) => Err(described(error)).with_context(|| format!("looking at s3://{}/{key}", self.name)),
+        }
+    }
+
+    pub(crate) async fn delete(&self, key: &str) -> anyhow::Result<()> {
+        let delete = self.client.delete_object().bucket(&self.name).key(key).send().await;
+        delete.map(|_| ()).map_err(described).with_context(|| format!("deleting s3://{}/{key}", self.name))
+    }
+}
+
+fn described(error: impl std::error::Error) -> anyhow::Error {
+    anyhow::anyhow!("{}", DisplayErrorContext(error))
+}

@@ -1,0 +1,40 @@
+"""The on-failure destination, and templates whose batches end there."""
+
+import base64
+import json
+
+from stack import FAILED_BATCHES_BUCKET, REPOSITORY
+
+TWO_RETRIES = {"MaximumRetryAttempts: -1": "MaximumRetryAttempts: 2"}
+THREE_SECONDS = {"MaximumRecordAgeInSeconds: !Ref MaximumRecordAgeSeconds": "MaximumRecordAgeInSeconds: 3"}
+
+
+def template_with(directory, changes):
+    """The project's template with other lines."""
+    text = (REPOSITORY / "template.yaml").read_text()
+    for old, new in changes.items():
+        assert text.count(old) == 1, f"{old} is not in the template any more; adapt this test"
+        text = text.replace(old, new)
+    path = directory / "template.yaml"
+    path.write_text(text)
+    return path
+
+
+def failed_batches(stack):
+    """The documents in the bucket for failed batches, by key."""
+    s3 = stack.s3()
+    listed = s3.list_objects_v2(Bucket=FAILED_BATCHES_BUCKET).get("Contents", [])
+    keys = [entry["Key"] for entry in listed]
+    return {key: json.load(s3.get_object(Bucket=FAILED_BATCHES_BUCKET, Key=key)["Body"]) for key in keys}
+
+
+def data_of(document):
+    """What the records of a failed batch hold. Lambda gives the event as a string of JSON."""
+    payload = document["payload"]
+    event = json.loads(payload) if isinstance(payload, str) else payload
+    return b"".join(base64.b64decode(record["kinesis"]["data"]) for record in event["Records"])
+
+
+def holding(stack, text):
+    """The failed batches that hold a text."""
+    return {key: document for key, document in failed_batches(stack).items() if text in data_of(document)}
