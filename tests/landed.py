@@ -73,21 +73,29 @@ def id_of(line):
     return json.loads(line)["id"]
 
 
-def verify(stack, file):
-    """Checks a file against its key and its S3 metadata; returns the metadata."""
-    head = stack.s3().head_object(Bucket="landing-bucket", Key=file.key)
-    metadata, compressed = head["Metadata"], file.path.read_bytes()
-    content, lines = bz2.decompress(compressed), read_lines(file.path)
-    assert all(isinstance(line.json, dict) for line in lines)
+def verify_content(metadata, compressed):
+    """Checks an object's bytes against its metadata; returns its lines."""
+    content = bz2.decompress(compressed)
+    assert content.endswith(b"\n")
+    lines = [json.loads(line) for line in content[:-1].split(b"\n")]
+    assert all(isinstance(line, dict) for line in lines)
     assert metadata["event-count"] == str(len(lines))
     assert 0 < int(metadata["record-count"]) <= len(lines)
     assert metadata["uncompressed-bytes"] == str(len(content))
     assert metadata["uncompressed-sha256"] == hashlib.sha256(content).hexdigest()
     assert compressed[:3] == b"BZh" and metadata["bzip2-block-size"] == chr(compressed[3])
+    return lines
+
+
+def verify(stack, file):
+    """Checks a file against its key and its S3 metadata; returns the metadata."""
+    head = stack.s3().head_object(Bucket="landing-bucket", Key=file.key)
+    metadata, compressed = head["Metadata"], file.path.read_bytes()
+    verify_content(metadata, compressed)
     assert head["ETag"].strip('"') == hashlib.md5(compressed).hexdigest()
     assert head["ContentLength"] == len(compressed)
     assert int(metadata["last-sequence-number"]) >= int(file.parts["first"])
-    verify_times(file, metadata, lines)
+    verify_times(file, metadata, read_lines(file.path))
     return metadata
 
 

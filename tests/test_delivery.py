@@ -1,0 +1,126 @@
+"""The promises of docs/DELIVERY.md that are about the whole, under injected faults; each test quotes its own."""
+
+import json
+import os
+import time
+import urllib.parse
+from collections import Counter
+
+import landed
+from account import settle
+from faults import Faults, read_stream
+from players import Players
+from stack import LANDING_BUCKET, wait_for
+
+# How long Kinesis, and then S3, are away. Two minutes show no more than this, but can be had.
+OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", 12))
+
+
+def assert_settled(stack, players, patience=90):
+    """Everything on the stream has landed once, and every answer was right."""
+    faults = Faults(stack)
+    faults.wait_for_held_writes()
+    records = read_stream(stack)
+    lines = sum(len(record.lines) for record in records)
+    wait_for(lambda: len(stack.lines("events")) + len(stack.lines("rejected")) >= lines, patience,
+             lambda: f"{lines} lines in files\n{stack.tail()}")
+    landed.verify_all(stack)
+    account = settle(players, records, faults.stored_untold(), stack.lines("events"), stack.lines("rejected"))
+    print(account)
+    assert account.is_good and not account.given_up, account
+    return account
+
+
+def test_what_a_2xx_counts_is_on_the_stream_when_the_answer_comes(fresh_stack):
+    """An answer of 2xx means that every event which it does not name as rejected is durably on the stream.
+
+    S3 is away, so nothing but the stream can hold the events, and Kinesis fails in every way it can."""
+    plan = "seed=3 s3.error=1 kinesis.partial=0.2 kinesis.throttled=0.2 kinesis.error=0.2 kinesis.unanswered=0.1"
+    stack = fresh_stack(FAULTS=plan, parameters="BatchingWindowSeconds=0 LandingTimeoutSeconds=5")
+    for number in range(30):
+        events = [{"id": f"{number}/{n}", "sid": f"s{n}"} for n in range(5)] + [7]
+        answer = stack.post(body=json.dumps(events).encode())
+        if answer.status == 503:
+            continue  # Kinesis failed through all of ingest's time.
+        assert (answer.status, answer.json["accepted"], len(answer.json["rejected"])) == (200, 5, 1)
+        on_stream = {json.loads(line)["id"] for record in read_stream(stack) for line in record.lines}
+        assert {event["id"] for event in events[:5]} <= on_stream
+    Faults(stack).end()
+
+
+def test_throttled_for_all_of_its_time_ingest_names_what_is_not_stored(fresh_stack):
+    """An answer of 503 comes before the function's time is up and names the events that are not known to be stored; sending exactly those again stores them.
+
+    Half of the partition keys are on a shard that takes nothing."""
+    stack = fresh_stack(FAULTS="kinesis.partial=1")
+    events = [{"id": str(n), "sid": f"session {n}"} for n in range(40)]
+    answer = stack.post(body=json.dumps(events).encode())
+    assert answer.status == 503 and int(answer.headers["Retry-After"]) > 0, answer
+    not_stored = answer.json["not_stored"]
+    assert 0 < len(not_stored) < 40 and answer.json["accepted"] == 40 - len(not_stored)
+    Faults(stack).end()
+    again = stack.post(body=json.dumps([events[index] for index in not_stored]).encode())
+    assert (again.status, again.json) == (200, {"accepted": len(not_stored), "rejected": []})
+    lines = stack.wait_for_lines(lambda line: True, 40)
+    assert sorted(line.json["id"] for line in lines) == sorted(event["id"] for event in events)
+
+
+def test_kinesis_away_and_then_s3_away_under_traffic(fresh_stack):
+    """While Kinesis is away players are told so, and while S3 is away the stream keeps what came: nothing that was answered 2xx is lost."""
+    stack = fresh_stack(parameters="BatchingWindowSeconds=1 LandingTimeoutSeconds=10")
+    faults = Faults(stack)
+    with Players(stack, players=8, pause=0.2) as players:
+        wait_for(lambda: len(players.accepted) > 200, what="traffic")
+        for plan in ("kinesis.error=1", "s3.error=1"):
+            faults.set(plan)
+            time.sleep(OUTAGE_SECONDS)
+            faults.end()
+        answered = len(players.accepted)
+        wait_for(lambda: len(players.accepted) > answered + 200, what="traffic after the outages")
+    account = assert_settled(stack, players)
+    assert account.told_not_stored > 0, "Kinesis was away and nobody was told"
+
+
+def whole_objects(stack):
+    """Every object as it is at this moment, with the metadata that belongs to it."""
+    s3 = stack.s3()
+    for entry in s3.list_objects_v2(Bucket=LANDING_BUCKET, Prefix="events/").get("Contents", []):
+        read = s3.get_object(Bucket=LANDING_BUCKET, Key=entry["Key"])
+        yield urllib.parse.unquote(entry["Key"]), read["Metadata"], read["Body"].read()
+
+
+def test_an_object_is_whole_at_any_moment(fresh_stack):
+    """While a batch is sent again its object holds the lines of one attempt, whole, as its metadata says; once the batch is acknowledged it holds exactly that batch."""
+    plan = "seed=5 mapping.restart=0.4 s3.kill-after=0.1 s3.kill-during=0.1 s3.late=0.1 s3.unanswered=0.1"
+    stack = fresh_stack(FAULTS=plan, parameters="BatchSize=10 BatchingWindowSeconds=0 ShardCount=1")
+    versions = Counter()
+    with Players(stack, players=4, pause=0.1) as players:
+        end = time.monotonic() + 15
+        while time.monotonic() < end:
+            for key, metadata, body in whole_objects(stack):
+                landed.verify_content(metadata, body)
+                versions[key, metadata["uncompressed-sha256"]] += 1
+        Faults(stack).end()
+    several = Counter(key for key, _ in versions)
+    print(f"{len(several)} objects, {sum(count > 1 for count in several.values())} seen with other lines later")
+    assert_settled(stack, players)
+
+
+def test_what_is_twice_on_the_stream_has_one_id(fresh_stack):
+    """What ingest put on the stream twice, because an answer of Kinesis was lost, has one id in both places.
+
+    The events have no ids of their own."""
+    stack = fresh_stack(FAULTS="seed=2 kinesis.unanswered=0.5", parameters="BatchingWindowSeconds=0")
+    for number in range(20):
+        assert stack.post(body=b'{"n":%d}' % number).status == 200
+    lines = stack.wait_for_lines(lambda line: True, 21)
+    assert {line.json["event"]["n"] for line in lines} == set(range(20))
+    assert len({line.json["id"] for line in lines}) == 20
+
+
+def test_a_players_retry_is_told_by_the_events_own_id(fresh_stack):
+    """A player that sends an event again doubles it, and the event's own id tells."""
+    stack = fresh_stack(parameters="BatchingWindowSeconds=0")
+    for _ in range(2):
+        assert stack.post(body=b'{"id":"sent twice"}').status == 200
+    assert [line.json["id"] for line in stack.wait_for_lines(lambda line: True, 2)] == ["sent twice"] * 2
