@@ -125,7 +125,9 @@ def kept_of(stack, user_agent, count):
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_each_row_is_answered_with_its_reason_and_kept_whole(stack, row):
-    """Each row of the table gets its status and reason, and the rejected input is found under rejected/ to
+    """Rejected input is kept whole, with its reason, and never stops the good input beside it.
+
+    Each row of the table gets its status and reason, and the rejected input is found under rejected/ to
     the byte; the good events posted before and after it land."""
     user_agent, answer = post_between_good_ones(stack, row)
     assert (answer.status, answer.json["error"]["code"]) == (row.status, row.reason), answer.body

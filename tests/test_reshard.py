@@ -52,7 +52,9 @@ def generations(stack):
 
 
 def test_split_and_merge_under_traffic_lose_double_and_reorder_nothing(fresh_stack):
-    """Shards that are split and merged under traffic: everything that was answered 200 lands once, in
+    """Splitting and merging shards loses, doubles and reorders nothing. Events of one partition key that are posted one after the other land in that order.
+
+    Shards that are split and merged under traffic: everything that was answered 200 lands once, in
     order for each viewer, parents before children."""
     stack = fresh_stack(parameters="BatchSize=20 BatchingWindowSeconds=1")
     with Traffic(stack, viewers=12, events_per_post=3) as traffic:

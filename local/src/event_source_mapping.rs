@@ -253,8 +253,7 @@ impl EventSourceMapping {
     async fn attempt(&self, shard_id: &str, batch: &[Record]) -> Outcome {
         let request_id = new_request_id();
         match self.function.invoke(request_id, self.event(shard_id, batch)).await {
-            Ok(answer) if self.spec.reports_item_failures => failed_from(&answer, batch),
-            Ok(_) => Outcome::Acknowledged,
+            Ok(answer) => failed_from(&answer, batch),
             Err(problem) => Outcome::Failed(problem),
         }
     }

@@ -55,7 +55,6 @@ pub struct Mapping {
     pub maximum_retries: Option<u64>,
     /// `None` is for ever.
     pub maximum_record_age: Option<Duration>,
-    pub reports_item_failures: bool,
     /// The bucket that takes batches which failed for good.
     pub on_failure_bucket: Option<String>,
 }
@@ -283,7 +282,13 @@ fn mapping(function: &Properties<'_>, name: &str, values: &Value) -> Result<Mapp
     if properties.get("BisectBatchOnFunctionError")? == json!(true) {
         return error(properties.place("BisectBatchOnFunctionError"), "must be false: a batch needs its first record");
     }
-    let response_types = &values["FunctionResponseTypes"];
+    let response_types = values["FunctionResponseTypes"].as_array();
+    if !response_types.is_some_and(|types| types.contains(&json!("ReportBatchItemFailures"))) {
+        return error(
+            properties.place("FunctionResponseTypes"),
+            "must hold ReportBatchItemFailures: else a batch that is given back counts as landed",
+        );
+    }
     let destination = &values["DestinationConfig"]["OnFailure"]["Destination"];
     let destination = properties.template.resolve(&properties.place("DestinationConfig"), destination)?;
     let on_failure_bucket = match destination.as_str().map(|arn| arn.strip_prefix("arn:aws:s3:::")) {
@@ -298,9 +303,6 @@ fn mapping(function: &Properties<'_>, name: &str, values: &Value) -> Result<Mapp
         window: Duration::from_secs(properties.number("MaximumBatchingWindowInSeconds")?.unwrap_or(0)),
         maximum_retries: properties.limit("MaximumRetryAttempts")?,
         maximum_record_age: properties.limit("MaximumRecordAgeInSeconds")?.map(Duration::from_secs),
-        reports_item_failures: response_types
-            .as_array()
-            .is_some_and(|types| types.contains(&json!("ReportBatchItemFailures"))),
         on_failure_bucket,
     })
 }
@@ -414,7 +416,6 @@ mod tests {
                 window: Duration::from_secs(5),
                 maximum_retries: None,
                 maximum_record_age: Some(Duration::from_secs(518_400)),
-                reports_item_failures: true,
                 on_failure_bucket: Some("failed-batches-bucket".into()),
             }]
         );
@@ -440,6 +441,7 @@ mod tests {
     #[rstest]
     #[case("ParallelizationFactor: 1", "ParallelizationFactor: 2", "ParallelizationFactor")]
     #[case("BisectBatchOnFunctionError: false", "BisectBatchOnFunctionError: true", "BisectBatchOnFunctionError")]
+    #[case("FunctionResponseTypes: [ReportBatchItemFailures]", "FunctionResponseTypes: []", "FunctionResponseTypes")]
     #[case("!Ref EventStream", "!ImportValue EventStream", "STREAM_NAME")]
     #[case("!Ref EventStream", "!Ref NoStream", "NoStream")]
     fn what_can_t_be_played_is_named(#[case] from: &str, #[case] to: &str, #[case] named: &str) {
