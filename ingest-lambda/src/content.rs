@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::io::Read;
 
-use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use flate2::bufread::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use shared::rejection::{Reason, Rejection};
 
 use crate::front_door::Request;
@@ -68,10 +68,8 @@ pub fn decompress<'a>(
     let encoding = content_encoding.unwrap_or_default().trim().to_ascii_lowercase();
     let decompressed = match encoding.as_str() {
         "" | "identity" => Cow::Borrowed(body),
-        "gzip" | "x-gzip" => Cow::Owned(read_capped(MultiGzDecoder::new(body), max_bytes, &encoding)?),
-        // The standard says zlib; some clients send bare deflate, and servers have always taken both.
-        "deflate" if is_zlib(body) => Cow::Owned(read_capped(ZlibDecoder::new(body), max_bytes, &encoding)?),
-        "deflate" => Cow::Owned(read_capped(DeflateDecoder::new(body), max_bytes, &encoding)?),
+        "gzip" | "x-gzip" => Cow::Owned(read_capped(&mut MultiGzDecoder::new(body), max_bytes, &encoding)?),
+        "deflate" => Cow::Owned(inflate(body, max_bytes, &encoding)?),
         other => {
             return Err(Rejection::new(
                 Reason::UnsupportedEncoding,
@@ -88,13 +86,30 @@ pub fn decompress<'a>(
     Ok(decompressed)
 }
 
+/// The standard says zlib; some clients send bare deflate, and servers have always taken both.
+fn inflate(body: &[u8], max_bytes: usize, encoding: &str) -> Result<Vec<u8>, Rejection> {
+    let (bytes, read) = if is_zlib(body) {
+        let mut decoder = ZlibDecoder::new(body);
+        (read_capped(&mut decoder, max_bytes, encoding)?, decoder.total_in())
+    } else {
+        let mut decoder = DeflateDecoder::new(body);
+        (read_capped(&mut decoder, max_bytes, encoding)?, decoder.total_in())
+    };
+    // These decoders stop at the end of a stream and don't mind what follows: it would be neither accepted nor rejected.
+    if read < body.len() as u64 && bytes.len() <= max_bytes {
+        let detail = format!("the body is not valid {encoding}: it goes on after the end of the compressed data");
+        return Err(Rejection::new(Reason::InvalidCompression, detail));
+    }
+    Ok(bytes)
+}
+
 /// RFC 1950: compression method 8 in the low nibble, and the first two bytes are a multiple of 31.
 fn is_zlib(body: &[u8]) -> bool {
     matches!(body, [method, flags, ..] if method & 0x0f == 8 && u16::from_be_bytes([*method, *flags]) % 31 == 0)
 }
 
 /// Reads at most one byte more than `max_bytes`, which is enough to know that it is too much.
-fn read_capped(decoder: impl Read, max_bytes: usize, encoding: &str) -> Result<Vec<u8>, Rejection> {
+fn read_capped(decoder: &mut impl Read, max_bytes: usize, encoding: &str) -> Result<Vec<u8>, Rejection> {
     let mut bytes = Vec::new();
     decoder.take(max_bytes as u64 + 1).read_to_end(&mut bytes).map_err(|error| {
         Rejection::new(Reason::InvalidCompression, format!("the body is not valid {encoding}: {error}"))
@@ -169,6 +184,25 @@ mod tests {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 0xff;
         assert_eq!(decompress(&bytes, Some("gzip"), 100).unwrap_err().reason, Reason::InvalidCompression);
+    }
+
+    #[test]
+    fn nothing_after_the_end_of_a_stream_is_passed_over() {
+        let body = b"{\"type\":\"play\"}";
+        for stream in [
+            all(ZlibEncoder::new(&body[..], Compression::default())),
+            all(DeflateEncoder::new(&body[..], Compression::default())),
+        ] {
+            assert_eq!(decompress(&stream, Some("deflate"), body.len()).unwrap(), &body[..]);
+            for more in [[stream.clone(), stream.clone()].concat(), [&stream[..], b"\n"].concat()] {
+                let rejection = decompress(&more, Some("deflate"), body.len()).unwrap_err();
+                assert_eq!(rejection.reason, Reason::InvalidCompression);
+            }
+        }
+        let two_members = [gzip(body), gzip(body)].concat();
+        assert_eq!(decompress(&two_members, Some("gzip"), 100).unwrap(), body.repeat(2));
+        let garbage = [&gzip(body)[..], b"garbage"].concat();
+        assert_eq!(decompress(&garbage, Some("gzip"), 100).unwrap_err().reason, Reason::InvalidCompression);
     }
 
     #[test]
