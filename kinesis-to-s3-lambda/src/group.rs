@@ -1,12 +1,19 @@
 //! The lines of a batch by kind and hour: what becomes one object each.
 
+use bytes::Bytes;
 use shared::line::Kind;
 use shared::object::object_key;
 use shared::timestamp::{UnixMillis, UtcHour};
 
+use crate::chunk::{Chunk, join_small};
 use crate::kinesis_event::Record;
 use crate::kpl::deaggregate;
-use crate::payload::{Chunk, MAX_REJECTED_LINES, chunks, rejected_whole};
+use crate::payload::{MAX_REJECTED_LINES, Payload, read_payload, rejected_whole};
+
+/// Lines of one batch that may be rejected one by one; the bad lines of later records are rejected with their whole
+/// records. 10,000 records, which a batch can have, with a hundred bad lines each would take more memory and time than the
+/// function has, each time that the batch is sent again.
+const MAX_REJECTED_LINES_PER_BATCH: usize = 10_000;
 
 /// The lines of one kind and hour, in the order of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,12 +55,17 @@ impl Group {
 }
 
 /// Groups the records of a batch. Each record has all its lines of one kind in one group.
+///
+/// What becomes of a record depends on it and on those before it, so that it is the same wherever the batch ends.
 #[must_use]
 pub fn group(records: &[Record]) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
+    let mut may_reject = MAX_REJECTED_LINES_PER_BATCH;
     for record in records {
         let hour = record.arrival().hour();
-        for chunk in record_chunks(record) {
+        let read = read_record(record, may_reject.min(MAX_REJECTED_LINES));
+        may_reject = may_reject.saturating_sub(read.rejected);
+        for chunk in read.chunks {
             let same = |group: &&mut Group| {
                 group.kind == chunk.kind && group.hour == hour && group.shard_id == record.shard_id()
             };
@@ -66,21 +78,30 @@ pub fn group(records: &[Record]) -> Vec<Group> {
     groups
 }
 
-fn record_chunks(record: &Record) -> Vec<Chunk> {
+fn read_record(record: &Record, max_rejected: usize) -> Payload {
     let data = &record.kinesis.data;
-    let Some(user_records) = deaggregate(data) else { return chunks(data, record.arrival(), &record.event_id) };
-    let mut found = Vec::new();
-    let mut rejected = 0;
-    for (number, data) in user_records.iter().enumerate() {
-        let chunks = chunks(data, record.arrival(), &format!("{}/{number}", record.event_id));
-        rejected += chunks.iter().filter(|chunk| chunk.kind == Kind::Rejected).count();
-        if rejected > MAX_REJECTED_LINES {
-            let detail = format!("more than {MAX_REJECTED_LINES} lines of the aggregated record are no JSON objects");
-            return vec![rejected_whole(&record.kinesis.data, record.arrival(), &record.event_id, &detail)];
-        }
-        found.extend(chunks);
+    match deaggregate(data) {
+        None => read_payload(data, record.arrival(), &record.event_id, max_rejected),
+        Some(user_records) => read_user_records(record, &user_records, max_rejected).unwrap_or_else(|| {
+            let detail = format!("more than {max_rejected} lines of the aggregated record are no JSON objects");
+            rejected_whole(data, record.arrival(), &record.event_id, &detail)
+        }),
     }
-    found
+}
+
+/// `None` when too many lines are bad.
+fn read_user_records(record: &Record, user_records: &[Bytes], max_rejected: usize) -> Option<Payload> {
+    let (mut chunks, mut rejected) = (Vec::new(), 0);
+    for (number, data) in user_records.iter().enumerate() {
+        let name = format!("{}/{number}", record.event_id);
+        let read = read_payload(data, record.arrival(), &name, max_rejected);
+        rejected += read.rejected;
+        if rejected > max_rejected {
+            return None;
+        }
+        chunks.extend(read.chunks);
+    }
+    Some(Payload { chunks: join_small(chunks), rejected })
 }
 
 fn start(record: &Record, hour: UtcHour, chunk: Chunk) -> Group {
@@ -107,7 +128,6 @@ fn add(group: &mut Group, record: &Record, chunk: Chunk) {
 pub(crate) mod tests {
     use super::*;
     use crate::kinesis_event::KinesisData;
-    use bytes::Bytes;
     use proptest::prelude::*;
 
     pub(crate) fn record(sequence_number: u64, data: &str, seconds: f64) -> Record {
@@ -150,6 +170,20 @@ pub(crate) mod tests {
             .map(|group| (group.kind, group.record_count, group.lines(), &*group.first_sequence_number))
             .collect();
         assert_eq!(found, [(Kind::Event, 2, 2, "1"), (Kind::Rejected, 2, 2, "2")]);
+    }
+
+    /// How many rejected lines a batch of so many records becomes, each with 100 bad lines after a good one.
+    fn rejected_lines(records: u64) -> u64 {
+        let data = format!("{{}}\n{}", "x\n".repeat(MAX_REJECTED_LINES));
+        let records: Vec<Record> = (0..records).map(|number| record(number, &data, 0.0)).collect();
+        group(&records).iter().filter(|group| group.kind == Kind::Rejected).map(Group::lines).sum()
+    }
+
+    #[test]
+    fn the_number_of_bad_lines_in_a_batch_stands_on_the_bound_and_one_past_it() {
+        assert_eq!(rejected_lines(100), 10_000);
+        assert_eq!(rejected_lines(101), 10_001);
+        assert_eq!(rejected_lines(200), 10_100);
     }
 
     proptest! {

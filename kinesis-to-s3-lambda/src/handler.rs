@@ -69,7 +69,7 @@ fn log(event: &KinesisEvent, groups: &[Group], landed: &[Landed], context: &Cont
     let lines = |kind| groups.iter().filter(|group| group.kind == kind).map(Group::lines).sum();
     let now = lambda_setup::now();
     let earliest = groups.iter().map(|group| group.received_at().0).min();
-    let latency = earliest.map_or(0, |earliest| u64::try_from(now.0 - earliest.0).unwrap_or(0));
+    let latency = earliest.map_or(0, |earliest| u64::try_from(now.0.saturating_sub(earliest.0)).unwrap_or(0));
     let values = [
         (Metric::LandedRecords, event.records.len() as u64),
         (Metric::LandedEvents, lines(Kind::Event)),

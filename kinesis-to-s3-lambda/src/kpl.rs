@@ -21,6 +21,13 @@ struct AggregatedRecord {
     records: Vec<UserRecord>,
 }
 
+/// The same message, to count its user records: a list of `()` takes no memory, however long it is.
+#[derive(Message)]
+struct CountedRecord {
+    #[prost(message, repeated, tag = "3")]
+    records: Vec<()>,
+}
+
 #[derive(Message)]
 struct UserRecord {
     #[prost(bytes = "bytes", tag = "3")]
@@ -38,8 +45,12 @@ pub fn deaggregate(data: &Bytes) -> Option<Vec<Bytes>> {
     if Md5::digest(&message)[..] != data[message_end..] {
         return None;
     }
+    let count = CountedRecord::decode(message.clone()).ok()?.records.len();
+    if !(1..=MAX_USER_RECORDS).contains(&count) {
+        return None;
+    }
     let records = AggregatedRecord::decode(message).ok()?.records;
-    (1..=MAX_USER_RECORDS).contains(&records.len()).then(|| records.into_iter().map(|record| record.data).collect())
+    Some(records.into_iter().map(|record| record.data).collect())
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! Kinesis batch in, S3 objects out.
 //!
 //! The way of a batch: [`kinesis_event`] (what the event source mapping hands over) → [`kpl`] and [`payload`] (a
-//! record's lines) → [`group`] (the lines of one kind and hour) → [`encode`] (bzip2) → [`landing`] (the write protocol).
+//! record's lines, in [`chunk`]s) → [`group`] (the lines of one kind and hour) → [`encode`] (bzip2) → [`landing`] (the
+//! write protocol).
 //! All but `landing` is pure; [`s3`] alone knows the SDK.
 
+pub mod chunk;
 pub mod encode;
 pub mod group;
 pub mod handler;

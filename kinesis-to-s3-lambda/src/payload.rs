@@ -6,14 +6,15 @@ use shared::line::{Client, Envelope, IdLiteral, Kind, LineHead, Rejected, read_h
 use shared::rejection::{Reason, Rejection};
 use shared::timestamp::UnixMillis;
 
-/// Consecutive lines of one kind, as they will stand in a file. The last may lack its line feed.
+use crate::chunk::{Chunk, Lines};
+
+/// What became of one payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chunk {
-    pub kind: Kind,
-    pub lines: u64,
-    pub earliest_received_at: UnixMillis,
-    pub latest_received_at: UnixMillis,
-    pub bytes: Bytes,
+pub struct Payload {
+    /// In order: every byte but blank lines is in one of them.
+    pub chunks: Vec<Chunk>,
+    /// How many rejected lines were made of it here.
+    pub rejected: usize,
 }
 
 /// Lines of one record that may be rejected one by one. With more, it is no file of JSON lines and is rejected whole: a bad
@@ -24,35 +25,35 @@ pub const MAX_REJECTED_LINES: usize = 100;
 /// off was made up by whoever wrote the line.
 const MAX_RECEIPT_DISTANCE_MILLIS: i64 = 3_600_000;
 
-/// The chunks of a payload, in order: every byte but blank lines is in one of them. `name` tells this payload from all
-/// others and is the same each time it is sent; rejected lines are named after it.
+/// Takes a payload apart. `name` tells it from all others and is the same each time it is sent; rejected lines are named
+/// after it.
 ///
-/// - JSON objects, one a line, pass as they are, without copying; bad lines after a good first one are rejected one by one.
+/// - JSON objects, one a line, pass as they are, without copying; after a good first one up to `max_rejected` bad lines are
+///   rejected one by one.
 /// - One JSON object over several lines passes, folded into one.
 /// - All else is rejected whole.
 #[must_use]
-pub fn chunks(payload: &Bytes, arrival: UnixMillis, name: &str) -> Vec<Chunk> {
+pub fn read_payload(payload: &Bytes, arrival: UnixMillis, name: &str, max_rejected: usize) -> Payload {
     let rejecting = Rejecting { arrival, name };
+    let whole = |detail: &str| Payload { chunks: vec![rejecting.chunk(0, payload, detail)], rejected: 1 };
     match std::str::from_utf8(payload) {
-        Ok(text) => line_chunks(payload, text, &rejecting)
-            .or_else(|| one_object(text, arrival).map(|chunk| vec![chunk]))
-            .unwrap_or_else(|| vec![rejecting.chunk(0, payload, "the record holds no JSON object")]),
-        Err(error) => vec![rejecting.chunk(0, payload, &format!("the record is not UTF-8: {error}"))],
+        Ok(text) => read_lines(payload, text, &rejecting, max_rejected)
+            .or_else(|| Some(Payload { chunks: vec![one_object(text, arrival)?], rejected: 0 }))
+            .unwrap_or_else(|| whole("the record holds no JSON object, or too many lines that are none")),
+        Err(error) => whole(&format!("the record is not UTF-8: {error}")),
     }
 }
 
 /// A payload kept whole as rejected, without a look into it.
 #[must_use]
-pub fn rejected_whole(payload: &[u8], arrival: UnixMillis, name: &str, detail: &str) -> Chunk {
-    Rejecting { arrival, name }.chunk(0, payload, detail)
+pub fn rejected_whole(payload: &[u8], arrival: UnixMillis, name: &str, detail: &str) -> Payload {
+    Payload { chunks: vec![Rejecting { arrival, name }.chunk(0, payload, detail)], rejected: 1 }
 }
 
 /// `None` when the first line is not good, or too many are bad.
-fn line_chunks(payload: &Bytes, text: &str, rejecting: &Rejecting<'_>) -> Option<Vec<Chunk>> {
-    let mut chunks: Vec<Chunk> = Vec::new();
-    let mut bad = 0usize;
-    // Where the last chunk ends in the payload, if it is a slice of it that may grow.
-    let mut open_end = None;
+fn read_lines(payload: &Bytes, text: &str, rejecting: &Rejecting<'_>, max_rejected: usize) -> Option<Payload> {
+    let mut lines = Lines::new(payload);
+    let mut rejected = 0;
     let mut start = 0;
     for line in text.split_inclusive('\n') {
         let range = start..start + line.len();
@@ -64,39 +65,22 @@ fn line_chunks(payload: &Bytes, text: &str, rejecting: &Rejecting<'_>) -> Option
         match read_head(trimmed) {
             Ok(head) => {
                 let received_at = received_at(head, rejecting.arrival);
-                let stands_alone = trimmed.contains('\r') || line.strip_suffix('\n').unwrap_or(line) != trimmed;
-                match chunks.last_mut() {
-                    Some(last) if open_end == Some(range.start) && last.kind == head.kind && !stands_alone => {
-                        last.lines += 1;
-                        last.earliest_received_at = last.earliest_received_at.min(received_at);
-                        last.latest_received_at = last.latest_received_at.max(received_at);
-                        let begin = range.start - last.bytes.len();
-                        last.bytes = payload.slice(begin..range.end);
-                        open_end = Some(range.end);
-                    }
-                    _ if stands_alone => {
-                        let folded = fold_line_breaks(trimmed).into_owned();
-                        chunks.push(chunk(head, received_at, folded.into()));
-                        open_end = None;
-                    }
-                    _ => {
-                        open_end = Some(range.end);
-                        chunks.push(chunk(head, received_at, payload.slice(range)));
-                    }
+                let as_it_stands = !trimmed.contains('\r') && line.strip_suffix('\n').unwrap_or(line) == trimmed;
+                if as_it_stands {
+                    lines.slice(head.kind, received_at, range);
+                } else {
+                    lines.copy(head.kind, received_at, fold_line_breaks(trimmed).as_bytes());
                 }
             }
-            Err(_) if chunks.is_empty() => return None,
+            Err(_) if lines.is_empty() || rejected == max_rejected => return None,
             Err(error) => {
-                bad += 1;
-                if bad > MAX_REJECTED_LINES {
-                    return None;
-                }
-                chunks.push(rejecting.chunk(bad - 1, trimmed.as_bytes(), &error.to_string()));
-                open_end = None;
+                lines.whole(rejecting.chunk(rejected, trimmed.as_bytes(), &error.to_string()));
+                rejected += 1;
             }
         }
     }
-    (!chunks.is_empty()).then_some(chunks)
+    let chunks = lines.finish();
+    (!chunks.is_empty()).then_some(Payload { chunks, rejected })
 }
 
 fn received_at(head: LineHead, arrival: UnixMillis) -> UnixMillis {
@@ -107,11 +91,7 @@ fn received_at(head: LineHead, arrival: UnixMillis) -> UnixMillis {
 fn one_object(text: &str, arrival: UnixMillis) -> Option<Chunk> {
     let text = text.trim_ascii();
     let head = read_head(text).ok()?;
-    Some(chunk(head, received_at(head, arrival), fold_line_breaks(text).into_owned().into()))
-}
-
-fn chunk(head: LineHead, received_at: UnixMillis, bytes: Bytes) -> Chunk {
-    Chunk { kind: head.kind, lines: 1, earliest_received_at: received_at, latest_received_at: received_at, bytes }
+    Some(Chunk::of_line(head.kind, received_at(head, arrival), fold_line_breaks(text).into_owned().into()))
 }
 
 /// What rejected lines of one payload have in common.
@@ -132,8 +112,7 @@ impl Rejecting<'_> {
             IdLiteral::new(&id),
             &rejected,
         );
-        let head = LineHead { kind: Kind::Rejected, received_at: Some(self.arrival) };
-        chunk(head, self.arrival, line.into())
+        Chunk::of_line(Kind::Rejected, self.arrival, line.into())
     }
 }
 
@@ -148,7 +127,7 @@ mod tests {
     const ARRIVAL: UnixMillis = UnixMillis(1_795_253_528_006);
 
     fn chunks_of(payload: &[u8]) -> Vec<Chunk> {
-        chunks(&Bytes::copy_from_slice(payload), ARRIVAL, "shard:1")
+        read_payload(&Bytes::copy_from_slice(payload), ARRIVAL, "shard:1", MAX_REJECTED_LINES).chunks
     }
 
     /// The lines as (kind, text), rejected ones as what they keep.
@@ -199,7 +178,7 @@ mod tests {
     #[test]
     fn lines_of_one_record_are_one_slice_of_it() {
         let payload = Bytes::from("{\"a\":1}\n{\"b\":2}\n{\"c\":3}\n");
-        let chunks = chunks(&payload, ARRIVAL, "n");
+        let chunks = read_payload(&payload, ARRIVAL, "n", MAX_REJECTED_LINES).chunks;
         assert_eq!(chunks.len(), 1);
         assert_eq!(chunks[0].lines, 3);
         assert_eq!(chunks[0].bytes.as_ptr(), payload.as_ptr());

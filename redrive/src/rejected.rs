@@ -12,8 +12,9 @@ use bytes::Bytes;
 use bzip2::read::MultiBzDecoder;
 use ingest_lambda::content::{BodyForm, body_form, decompress};
 use ingest_lambda::split::{Event, Item, KeyFields, split};
+use kinesis_to_s3_lambda::chunk::Chunk;
 use kinesis_to_s3_lambda::group::Group;
-use kinesis_to_s3_lambda::payload::{Chunk, chunks};
+use kinesis_to_s3_lambda::payload::{MAX_REJECTED_LINES, read_payload};
 use serde::Deserialize;
 use shared::line::{Client, Envelope, EventFormat, IdLiteral, Kind, read_head};
 use shared::object::ObjectKey;
@@ -282,7 +283,8 @@ impl Found {
     }
 
     fn read_foreign(&mut self, body: &Bytes, arrival: UnixMillis, id: &str) {
-        for chunk in chunks(body, arrival, id).iter().filter(|chunk| chunk.kind == Kind::Event) {
+        let read = read_payload(body, arrival, id, MAX_REJECTED_LINES);
+        for chunk in read.chunks.iter().filter(|chunk| chunk.kind == Kind::Event) {
             let text = String::from_utf8_lossy(&chunk.bytes);
             text.split_terminator('\n').for_each(|line| self.add(line));
         }
