@@ -5,6 +5,8 @@
 
 #![warn(missing_docs)]
 
+#[cfg(feature = "strategies")]
+pub mod damage;
 pub mod emf;
 pub mod json;
 pub mod limits;
@@ -14,4 +16,6 @@ pub mod object;
 pub mod rejection;
 #[cfg(feature = "strategies")]
 pub mod strategies;
+#[cfg(feature = "strategies")]
+pub mod strict_reader;
 pub mod timestamp;

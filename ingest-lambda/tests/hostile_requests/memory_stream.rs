@@ -1,0 +1,67 @@
+//! A stream in memory, and the function in front of it, as small as its configuration allows: records and bodies then reach
+//! their limits in tests that stay fast.
+
+use std::cell::RefCell;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ingest_lambda::config::{ClientIp, Config};
+use ingest_lambda::front_door::Request;
+use ingest_lambda::handler::Handler;
+use ingest_lambda::pack::Record;
+use ingest_lambda::put::{EntryOutcome, PutError, RecordStream};
+use lambda_runtime::Context;
+use shared::line::EventFormat;
+
+/// The smallest that `MAX_RECORD_BYTES` can be set to.
+pub(crate) const MAX_RECORD_BYTES: usize = 16 * 1024;
+pub(crate) const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// Keeps what it takes.
+#[derive(Debug, Default)]
+pub(crate) struct MemoryStream {
+    pub(crate) stored: RefCell<Vec<Record>>,
+    /// Records whose length divides by this are refused, however often they come.
+    refused: Option<usize>,
+}
+
+impl MemoryStream {
+    pub(crate) fn refusing(divisor: usize) -> Self {
+        Self { refused: Some(divisor), ..Self::default() }
+    }
+}
+
+impl RecordStream for &MemoryStream {
+    async fn put(&self, records: &[&Record]) -> Result<Vec<EntryOutcome>, PutError> {
+        let outcome = |record: &&Record| {
+            if self.refused.is_some_and(|divisor| record.data.len().is_multiple_of(divisor)) {
+                return EntryOutcome::Failed("ProvisionedThroughputExceededException".into());
+            }
+            self.stored.borrow_mut().push((*record).clone());
+            EntryOutcome::Stored
+        };
+        Ok(records.iter().map(outcome).collect())
+    }
+}
+
+/// The status and the body that the function answers. Waits take no time.
+pub(crate) fn answer(request: Request, stream: &MemoryStream) -> (u16, String) {
+    let config = Config {
+        stream_name: "stream".into(),
+        event_format: EventFormat::Envelope,
+        client_ip: ClientIp::Full,
+        partition_key_fields: vec!["session_id".into(), "xid".into(), "sid".into()],
+        allowed_origins: Vec::new(),
+        max_body_bytes: MAX_BODY_BYTES,
+        max_record_bytes: MAX_RECORD_BYTES,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let end = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(3);
+    let mut context = Context::default();
+    context.request_id = "request-1".into();
+    context.deadline = u64::try_from(end.as_millis()).unwrap();
+    let response = runtime.block_on(Handler::new(config, stream).handle(request, context)).unwrap();
+    // As it goes to the front door.
+    let response: serde_json::Value = serde_json::from_slice(&serde_json::to_vec(&response).unwrap()).unwrap();
+    let status = response["statusCode"].as_u64().and_then(|status| u16::try_from(status).ok());
+    (status.unwrap(), response["body"].as_str().unwrap().to_owned())
+}

@@ -1,0 +1,178 @@
+//! Hostile records, from the mapping's JSON to the objects: nothing panics, no batch fails by what is in it, and every byte of
+//! every record but blank lines lands exactly once, in lines that any reader can read.
+
+// clippy.toml allows it in the tests themselves only, not in what they call.
+#![allow(clippy::unwrap_used)]
+
+mod aggregated;
+mod expected;
+mod memory_store;
+mod sent;
+
+use std::collections::BTreeMap;
+
+use aggregated::{Field, message, sealed, user_records};
+use base64_simd::STANDARD as BASE64;
+use expected::{Line, lines_of};
+use kinesis_to_s3_lambda::handler::Handler;
+use kinesis_to_s3_lambda::kinesis_event::{BatchAnswer, KinesisEvent};
+use kinesis_to_s3_lambda::kpl::deaggregate;
+use lambda_runtime::Context;
+use memory_store::{Landed, MemoryStore};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use sent::{aggregated_record, batch, event_members, fixture, record_data};
+use shared::damage::{damaged, hostile_text};
+use shared::strict_reader::read_line;
+
+type Checked = Result<(), TestCaseError>;
+
+/// Lands a batch as Lambda would have it done. Waits take no time.
+fn land(event: KinesisEvent) -> (BatchAnswer, BTreeMap<String, Landed>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let store = MemoryStore::default();
+    let mut context = Context::default();
+    context.deadline = u64::MAX / 2;
+    let answer = runtime.block_on(Handler::new(&store).handle(event, context)).unwrap();
+    (answer, store.objects.into_inner())
+}
+
+/// Lands the batch, if the payload is one, and accounts for all of it.
+fn check(payload: &[u8]) -> Checked {
+    let parse = || serde_json::from_slice::<KinesisEvent>(payload);
+    let Ok(event) = parse() else { return Ok(()) };
+    let (answer, objects) = land(parse()?);
+    prop_assert_eq!(answer, BatchAnswer::landed());
+    prop_assert_eq!(&land(parse()?).1, &objects, "the batch lands otherwise when it is sent again");
+    let mut expected = counted(event.records.iter().flat_map(|record| lines_of(&record.kinesis.data)));
+    for (key, object) in &objects {
+        check_object(key, object, &mut expected)?;
+    }
+    let skipped: Vec<_> = expected.into_iter().filter(|(_, count)| *count > 0).collect();
+    prop_assert!(skipped.is_empty(), "skipped: {:?}", skipped);
+    Ok(())
+}
+
+/// Takes each line of an object from those that are expected.
+fn check_object(key: &str, object: &Landed, expected: &mut BTreeMap<Line, usize>) -> Checked {
+    let text = object.text.strip_suffix(b"\n").ok_or_else(|| TestCaseError::fail("no line feed at the end"))?;
+    let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
+    prop_assert_eq!(lines.len() as u64, object.metadata.event_count);
+    prop_assert_eq!(object.text.len() as u64, object.metadata.uncompressed_bytes);
+    for line in lines {
+        let members = read_line(line).map_err(TestCaseError::fail)?;
+        if take(expected, &Line::AsItStood(line.to_vec())) {
+            prop_assert!(key.starts_with("events/") || members.0.iter().any(|(name, _)| *name == "\"rejected\""));
+            continue;
+        }
+        prop_assert!(key.starts_with("rejected/"), "{} came from nowhere", String::from_utf8_lossy(line));
+        let rejected = members.get("rejected").ok_or_else(|| TestCaseError::fail("not rejected"))?;
+        let rejected = read_line(rejected.as_bytes()).map_err(TestCaseError::fail)?;
+        prop_assert_eq!(rejected.get("reason"), Some("\"foreign_record\""));
+        let body = rejected.text("body_base64").and_then(|base64| BASE64.decode_to_vec(base64).ok());
+        let body = body.ok_or_else(|| TestCaseError::fail("no base64"))?;
+        prop_assert!(take(expected, &Line::Rejected(body)), "{} came from nowhere", rejected.0[1].1);
+    }
+    Ok(())
+}
+
+fn take(expected: &mut BTreeMap<Line, usize>, line: &Line) -> bool {
+    let count = expected.get_mut(line).filter(|count| **count > 0);
+    count.map(|count| *count -= 1).is_some()
+}
+
+fn counted<T: Ord>(items: impl IntoIterator<Item = T>) -> BTreeMap<T, usize> {
+    items.into_iter().fold(BTreeMap::new(), |mut counts, item| {
+        *counts.entry(item).or_default() += 1;
+        counts
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, max_shrink_iters: 500, ..ProptestConfig::default() })]
+
+    /// "Nothing that reaches the stream is ever skipped", whoever wrote it and however it is damaged; and a batch that is
+    /// sent again lands the same.
+    #[test]
+    fn every_byte_of_a_batch_lands_once(payload in batch()) {
+        serde_json::from_str::<KinesisEvent>(&payload)?;
+        check(payload.as_bytes())?;
+    }
+
+    /// The mapping's JSON, damaged: no batch, or one that lands whole.
+    #[test]
+    fn every_kinesis_payload_is_no_batch_or_lands(payload in damaged(fixture(), hostile_text())) {
+        check(&payload)?;
+    }
+
+    /// A member that is missing or of another type fails the invocation, so that the batch is sent again: to pass over its
+    /// record would lose it. Any value of the right type lands: times before Christ, ids without a colon.
+    #[test]
+    fn a_record_with_odd_members_fails_its_batch_or_lands(records in vec(event_members(), 1..4)) {
+        let all_fine = records.iter().all(|(_, fine)| *fine);
+        let payload = format!("{{\"Records\":[{}]}}", records.iter().map(|(json, _)| json.as_str()).collect::<Vec<_>>().join(","));
+        let event = serde_json::from_str::<KinesisEvent>(&payload);
+        prop_assert_eq!(event.is_ok(), all_fine, "{:?}", event);
+        check(payload.as_bytes())?;
+    }
+
+    /// What the Kinesis Producer Library put together comes apart, whatever members later versions of it may add.
+    #[test]
+    fn an_aggregated_record_comes_apart(fields in vec(any::<Field>(), 1..20)) {
+        let expected: Vec<_> = fields.iter().filter_map(Field::user_data).collect();
+        let found = deaggregate(&sealed(&message(&fields)).into());
+        prop_assert_eq!(found, (!expected.is_empty()).then(|| expected.into_iter().map(Into::into).collect()));
+    }
+
+    /// Messages that are damaged under a valid checksum are no aggregated records, or ones of which another reader of
+    /// protobuf sees the same user records.
+    #[test]
+    fn a_damaged_aggregated_record_is_none_or_what_another_reader_sees(record in aggregated_record()) {
+        let message = record.get(4..record.len().saturating_sub(16)).unwrap_or_default().to_vec();
+        if let Some(found) = deaggregate(&record.into()) {
+            let seen = user_records(&message).map(|records| records.into_iter().map(Into::into).collect());
+            prop_assert_eq!(Some(found), seen);
+        }
+    }
+
+    /// A record's lines don't depend on the records around it.
+    #[test]
+    fn records_don_t_harm_their_neighbours(hostile in record_data()) {
+        let good = "{\"good\":1}\n";
+        let record = |number: u64, data: &[u8]| sent::record_json(number, data, 1_795_253_528.006);
+        let records = [record(1, good.as_bytes()), record(2, &hostile), record(3, good.as_bytes())];
+        let event: KinesisEvent = serde_json::from_str(&format!("{{\"Records\":[{}]}}", records.join(",")))?;
+        let (_, objects) = land(event);
+        let events = objects.iter().find(|(key, _)| key.starts_with("events/")).map(|(_, object)| object);
+        let events = events.ok_or_else(|| TestCaseError::fail("no events"))?;
+        prop_assert!(events.text.starts_with(good.as_bytes()) && events.text.ends_with(good.as_bytes()));
+    }
+}
+
+/// The properties are worth little if what is sent never gets far, or is never stopped.
+#[test]
+fn what_is_sent_ends_in_many_ways() {
+    let mut runner = TestRunner::deterministic();
+    let (mut as_it_stood, mut rejected, mut both, mut aggregated) = (0, 0, 0, 0);
+    for _ in 0..500 {
+        let data = record_data().new_tree(&mut runner).unwrap().current();
+        let stood = lines_of(&data.clone().into()).iter().filter(|line| matches!(line, Line::AsItStood(_))).count();
+        let lines = lines_of(&data.clone().into()).len();
+        as_it_stood += usize::from(stood == lines);
+        rejected += usize::from(stood == 0);
+        both += usize::from(0 < stood && stood < lines);
+        aggregated += usize::from(deaggregate(&data.into()).is_some());
+    }
+    let ways = [as_it_stood, rejected, both, aggregated];
+    assert!(ways.iter().all(|count| *count >= 25), "{ways:?}");
+}
+
+/// As many records as Lambda puts into a batch at most, every other one no JSON.
+#[test]
+fn the_largest_batch_of_small_records_lands() {
+    let records = (0..10_000).map(|number| sent::record_json(number, if number % 2 == 0 { b"{}" } else { b"x" }, 0.0));
+    let payload = format!("{{\"Records\":[{}]}}", records.collect::<Vec<_>>().join(","));
+    check(payload.as_bytes()).unwrap();
+}
