@@ -1,0 +1,149 @@
+//! What the worst known requests cost: memory within a bound that the function has several times over, and work that grows
+//! with the input, not with its square. Allocations are counted, because time on a shared machine says little.
+
+// clippy.toml allows it in the tests themselves only, not in what they call.
+#![allow(clippy::unwrap_used)]
+
+use std::io::Write;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use allocation_counter::{AllocationInfo, measure};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use ingest_lambda::config::{ClientIp, Config};
+use ingest_lambda::front_door::Request;
+use ingest_lambda::handler::Handler;
+use ingest_lambda::pack::Record;
+use ingest_lambda::put::{EntryOutcome, PutError, RecordStream};
+use lambda_runtime::Context;
+use rstest::rstest;
+use serde_json::json;
+use shared::limits::{
+    DEFAULT_MAX_BODY_BYTES, DEFAULT_MAX_RECORD_BYTES, LAMBDA_PAYLOAD_MAX_BYTES, MAX_CMCD_REPORT_BYTES,
+    MAX_EVENTS_PER_REQUEST,
+};
+use shared::line::EventFormat;
+
+/// Live bytes at any moment, the front door's JSON included: 24 times the largest body. The function has 256 MB; what its
+/// process takes before the first request and what the SDK takes to send 5 MiB come on top.
+const MOST_BYTES: u64 = 24 * DEFAULT_MAX_BODY_BYTES as u64;
+
+/// Takes everything and keeps nothing.
+struct Nowhere;
+
+impl RecordStream for Nowhere {
+    async fn put(&self, records: &[&Record]) -> Result<Vec<EntryOutcome>, PutError> {
+        Ok(vec![EntryOutcome::Stored; records.len()])
+    }
+}
+
+/// What a request costs, from its front door's JSON to the answer, and the answer's status.
+fn cost(content_type: &str, encoding: &str, body: &[u8]) -> (AllocationInfo, u16) {
+    let base64 = || (base64_simd::STANDARD.encode_to_string(body), true);
+    let (body, is_base64) = String::from_utf8(body.to_vec()).map_or_else(|_| base64(), |text| (text, false));
+    let headers = json!({"content-type": content_type, "content-encoding": encoding, "user-agent": "\"".repeat(256)});
+    let context = json!({"http": {"method": "POST", "sourceIp": "203.0.113.77"}});
+    let payload = json!({"rawPath": "/events", "requestContext": context, "headers": headers, "body": body, "isBase64Encoded": is_base64});
+    let payload = payload.to_string().into_bytes();
+    let config = Config {
+        stream_name: "stream".into(),
+        event_format: EventFormat::Envelope,
+        client_ip: ClientIp::Full,
+        partition_key_fields: vec!["sid".into()],
+        allowed_origins: Vec::new(),
+        max_body_bytes: DEFAULT_MAX_BODY_BYTES,
+        max_record_bytes: DEFAULT_MAX_RECORD_BYTES,
+    };
+    let (handler, mut status) = (Handler::new(config, Nowhere), 0);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let end = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_mins(10);
+    let mut context = Context::default();
+    context.request_id = "8b4a4f0e-6c1b-4f7e-9a55-2f1f0c3b7d11".into();
+    context.deadline = u64::try_from(end.as_millis()).unwrap();
+    let info = measure(|| {
+        // The runtime holds the payload while the request is read from it and handled.
+        let payload = payload.clone();
+        let request: Request = serde_json::from_slice(&payload).unwrap();
+        status = runtime.block_on(handler.handle(request, context)).unwrap().status_code;
+    });
+    (info, status)
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// As many copies as the largest body holds.
+fn filled_with(piece: &[u8]) -> Vec<u8> {
+    piece.repeat(DEFAULT_MAX_BODY_BYTES / piece.len())
+}
+
+/// As many gzip members as an invocation's payload holds in base64.
+fn members_of(bytes: &[u8]) -> Vec<u8> {
+    let member = gzip(bytes);
+    member.repeat((LAMBDA_PAYLOAD_MAX_BYTES - 1000) / 4 * 3 / member.len())
+}
+
+/// Reports as long as they may be, of one inner list each.
+fn lists_of(item: &str, reports: usize) -> Vec<u8> {
+    let items = item.repeat((MAX_CMCD_REPORT_BYTES - 4) / item.len());
+    format!("a=({items})\n").repeat(reports).into_bytes()
+}
+
+fn most_events(event: impl Fn(usize) -> String) -> Vec<u8> {
+    format!("[{}]", (0..MAX_EVENTS_PER_REQUEST).map(event).collect::<Vec<_>>().join(",")).into_bytes()
+}
+
+const JSON: &str = "application/json";
+const LINES: &str = "application/x-ndjson";
+const CMCD: &str = "application/cmcd";
+
+#[rstest]
+#[case::bomb(JSON, "gzip", members_of(&vec![b'0'; 64 << 20]), 413)]
+#[case::bomb_of_white_space_that_fits(JSON, "gzip", gzip(&filled_with(b" ")), 400)]
+#[case::bomb_of_events_that_fits(JSON, "gzip", gzip(&most_events(|number| format!("{{\"sid\":\"{number:>400}\"}}"))), 200)]
+#[case::members_of_nothing(JSON, "gzip", members_of(b""), 400)]
+#[case::tiny_events(JSON, "", most_events(|_| "{}".into()), 200)]
+#[case::tiny_events_with_a_key_each(JSON, "", most_events(|number| format!("{{\"sid\":{number}}}")), 200)]
+#[case::folded_events(JSON, "", most_events(|number| format!("{{\"sid\":\n\"{number:>400}\"}}")), 200)]
+#[case::one_good_among_bad(JSON, "", most_events(|number| (if number == 0 { "{}" } else { "1" }).into()), 200)]
+#[case::long_bad_lines(LINES, "", format!("{{}}\n{}", format!("{:400}!\n", 'x').repeat(9_999)).into_bytes(), 200)]
+#[case::more_events_than_may_be(JSON, "", [b"[", &filled_with(b"{},")[3..], b"{}]"].concat(), 413)]
+#[case::more_lines_than_may_be(LINES, "", filled_with(b"{}\n"), 413)]
+#[case::open_arrays(JSON, "", filled_with(b"["), 400)]
+#[case::open_objects(JSON, "", filled_with(b"{\"a\":"), 400)]
+#[case::deep_arrays(JSON, "", format!("{}{}", "[".repeat(1 << 21), "]".repeat(1 << 21)).into_bytes(), 400)]
+#[case::one_long_string(JSON, "", format!("[\"{}\"]", "x".repeat(4_000_000)).into_bytes(), 400)]
+#[case::one_object_of_many_members(JSON, "", format!("{{{}\"a\":1}}", "\"a\":1,".repeat(690_000)).into_bytes(), 413)]
+#[case::reports_of_lists(CMCD, "", lists_of("1 ", 63), 200)]
+#[case::reports_of_parameters(CMCD, "", lists_of("a;a ", 63), 200)]
+#[case::reports_of_strings(CMCD, "", lists_of("\"\" ", 63), 200)]
+#[case::reports_of_equal_keys(CMCD, "", format!("{}a\n", "a,".repeat(32_000)).repeat(65).into_bytes(), 200)]
+#[case::tiny_reports(CMCD, "", b"a\n".repeat(MAX_EVENTS_PER_REQUEST), 200)]
+#[case::noise(JSON, "", vec![0xff; 4_500_000], 413)]
+fn memory_is_bounded(#[case] content_type: &str, #[case] encoding: &str, #[case] body: Vec<u8>, #[case] status: u16) {
+    let (info, answered) = cost(content_type, encoding, &body);
+    println!("{} bytes sent, {} live at most, {} in all", body.len(), info.bytes_max, info.bytes_total);
+    assert_eq!(answered, status);
+    assert!(info.bytes_max < MOST_BYTES, "{info:?}");
+}
+
+/// Twice the input makes at most three times the allocations and bytes: a buffer that doubles may double once more. Work
+/// that grew with the square would make four times as many.
+#[rstest]
+#[case::events(JSON, &|n| format!("[{}{{}}]", "{\"sid\":1},".repeat(n / 4)).into_bytes())]
+#[case::bad_lines(LINES, &|n| format!("{{}}\n{}", "x\n".repeat(n / 4)).into_bytes())]
+#[case::members(JSON, &|n| format!("{{{}\"a\":1}}", "\"a\":1,".repeat(n * 10)).into_bytes())]
+#[case::open_arrays(JSON, &|n| "[".repeat(n * 50).into_bytes())]
+#[case::deep_arrays(JSON, &|n| format!("{}{}", "[".repeat(n * 50), "]".repeat(n * 50)).into_bytes())]
+#[case::keys(CMCD, &|n| (0..n).map(|number| format!("a{number},")).chain(["b".into()]).collect::<String>().into_bytes())]
+#[case::parameters(CMCD, &|n| format!("a{}", (0..n).map(|number| format!(";a{number}")).collect::<String>()).into_bytes())]
+#[case::lists(CMCD, &|n| format!("a=({})", "1;a ".repeat(n)).into_bytes())]
+#[case::escapes(CMCD, &|n| format!("a=\"{}\"", "\\\\".repeat(n * 4)).into_bytes())]
+fn work_grows_with_the_input(#[case] content_type: &str, #[case] body: &dyn Fn(usize) -> Vec<u8>) {
+    let [(once, _), (twice, _)] = [4_000, 8_000].map(|n| cost(content_type, "", &body(n)));
+    assert!(twice.count_total <= 3 * once.count_total, "{once:?} {twice:?}");
+    assert!(twice.bytes_total <= 3 * once.bytes_total, "{once:?} {twice:?}");
+}

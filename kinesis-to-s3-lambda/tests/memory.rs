@@ -1,0 +1,122 @@
+//! What the worst known batches cost: memory within a bound that the function has several times over, and work that grows
+//! with the input, not with its square. Allocations are counted, because time on a shared machine says little.
+
+// clippy.toml allows it in the tests themselves only, not in what they call.
+#![allow(clippy::unwrap_used)]
+
+use allocation_counter::{AllocationInfo, measure};
+use base64_simd::STANDARD as BASE64;
+use kinesis_to_s3_lambda::encode::encode;
+use kinesis_to_s3_lambda::group::group;
+use kinesis_to_s3_lambda::kinesis_event::KinesisEvent;
+use md5::{Digest, Md5};
+use rstest::rstest;
+use serde_json::json;
+use shared::limits::{DEFAULT_MAX_RECORD_BYTES, LAMBDA_PAYLOAD_MAX_BYTES, LARGEST_MAX_RECORD_BYTES};
+use shared::object::{Attempt, BlockSize};
+use shared::timestamp::UnixMillis;
+
+/// Live bytes at any moment, the mapping's JSON included: eight times the largest payload. The function has 512 MB.
+const MOST_BYTES: u64 = 8 * LAMBDA_PAYLOAD_MAX_BYTES as u64;
+
+/// Records in a batch at most.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/services-kinesis-parameters.html>
+const MAX_BATCH_RECORDS: usize = 10_000;
+
+fn record(number: usize, data: &str) -> String {
+    let kinesis = json!({
+        "kinesisSchemaVersion": "1.0",
+        "partitionKey": "1",
+        "sequenceNumber": format!("4959033827149025660855969{number:031}"),
+        "data": data,
+        "approximateArrivalTimestamp": 1_795_253_528.006,
+    });
+    let event_id = format!("shardId-000000000006:4959033827149025660855969{number:031}");
+    let arn = "arn:aws:kinesis:us-east-2:123456789012:stream/lambda-stream";
+    json!({"kinesis": kinesis, "eventID": event_id, "eventSource": "aws:kinesis", "eventSourceARN": arn}).to_string()
+}
+
+/// A payload of at most so many equal records, as many as it holds.
+fn payload_of(data: &[u8], at_most: usize) -> Vec<u8> {
+    let data = BASE64.encode_to_string(data);
+    let fitting = (LAMBDA_PAYLOAD_MAX_BYTES - 100) / (record(0, &data).len() + 1);
+    let records: Vec<String> = (0..fitting.min(at_most)).map(|number| record(number, &data)).collect();
+    assert!(!records.is_empty());
+    format!("{{\"Records\":[{}]}}", records.join(",")).into_bytes()
+}
+
+/// What a batch costs, from the mapping's JSON to the objects.
+fn cost(payload: &[u8]) -> AllocationInfo {
+    let attempt = Attempt { deadline: UnixMillis(1_795_253_588_006), request_id: "request-1".into() };
+    measure(|| {
+        // The runtime holds the payload while the batch is read from it and landed.
+        let payload = payload.to_vec();
+        let event: KinesisEvent = serde_json::from_slice(&payload).unwrap();
+        for group in group(&event.records) {
+            std::hint::black_box(encode(&group, BlockSize::fitting(group.bytes()), &attempt).unwrap());
+        }
+    })
+}
+
+fn filled_with(piece: &[u8], bytes: usize) -> Vec<u8> {
+    piece.repeat(bytes / piece.len())
+}
+
+/// An aggregated record of so many user records.
+fn aggregated(data: &[u8], user_records: usize) -> Vec<u8> {
+    let delimited = |bytes: &[u8]| {
+        let length = u8::try_from(bytes.len()).ok().filter(|length| *length < 0x80).expect("one byte of length");
+        [&[0x1a, length], bytes].concat()
+    };
+    let message = delimited(&delimited(data)).repeat(user_records);
+    [&[0xF3, 0x89, 0x9A, 0xC2][..], &message, &Md5::digest(&message)].concat()
+}
+
+/// An aggregated record of so many bytes, with as many user records as fit: two bytes each.
+fn aggregated_of_nothing(bytes: usize) -> Vec<u8> {
+    let message = filled_with(b"\x1a\x00", bytes - 20);
+    [&[0xF3, 0x89, 0x9A, 0xC2][..], &message, &Md5::digest(&message)].concat()
+}
+
+/// A rejected line as ours, and an event.
+const REJECTED_AND_EVENT: &[u8] =
+    b"{\"v\":1,\"received_at\":\"2026-11-21T09:32:08.006Z\",\"rejected\":{\"reason\":\"\"}}\n{}\n";
+const MIB: usize = DEFAULT_MAX_RECORD_BYTES;
+const LARGEST: usize = LARGEST_MAX_RECORD_BYTES;
+
+#[rstest]
+#[case::lines_as_short_as_may_be(filled_with(b"{}\n", MIB))]
+#[case::lines_that_must_be_trimmed(filled_with(b"{} \n", LARGEST))]
+#[case::lines_that_must_be_folded(filled_with(b"{\r}\n", LARGEST))]
+#[case::blank_lines_between(filled_with(b"{}\n\n", LARGEST))]
+#[case::lines_of_both_kinds(filled_with(REJECTED_AND_EVENT, MIB))]
+#[case::bad_lines_as_many_as_may_be([&b"{}\n"[..], &b"x\n".repeat(100)].concat())]
+#[case::bad_lines_past_the_bound([&b"{}\n"[..], &b"x\n".repeat(101)].concat())]
+#[case::bad_lines_in_user_records(aggregated(b"", 100))]
+#[case::user_records_of_nothing(aggregated_of_nothing(LARGEST))]
+#[case::user_records_as_small_as_may_be(aggregated(b"{}", 10_000))]
+#[case::noise(vec![0xff; LARGEST])]
+fn memory_is_bounded(#[case] data: Vec<u8>) {
+    let payload = payload_of(&data, MAX_BATCH_RECORDS);
+    let info = cost(&payload);
+    println!("{} bytes sent, {} live at most, {} in all", payload.len(), info.bytes_max, info.bytes_total);
+    assert!(info.bytes_max < MOST_BYTES, "{info:?}");
+}
+
+/// Twice the input makes at most three times the allocations and bytes: a buffer that doubles may double once more. Work
+/// that grew with the square would make four times as many.
+#[rstest]
+#[case::records(&|n| (b"{}\nx\n".to_vec(), n))]
+#[case::lines(&|n| (b"{}\n{} \n\n{\r}\n".repeat(n), 1))]
+#[case::bad_lines(&|n| (b"{}\nx".repeat(n), 1))]
+#[case::open_arrays(&|n| (b"[".repeat(n * 10), 1))]
+#[case::user_records(&|n| (aggregated(b"{} \n", n), 1))]
+#[case::bad_user_records(&|n| (aggregated(b"x", n), 1))]
+fn work_grows_with_the_input(#[case] batch: &dyn Fn(usize) -> (Vec<u8>, usize)) {
+    let [once, twice] = [4_000, 8_000].map(|n| {
+        let (data, records) = batch(n);
+        cost(&payload_of(&data, records))
+    });
+    assert!(twice.count_total <= 3 * once.count_total, "{once:?} {twice:?}");
+    assert!(twice.bytes_total <= 3 * once.bytes_total, "{once:?} {twice:?}");
+}
