@@ -1,0 +1,132 @@
+//! S3: objects under keys, conditional writes, and requests that are in its hands until it does them.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::rc::Rc;
+use std::task::Poll;
+
+use kinesis_to_s3_lambda::encode::Object;
+use kinesis_to_s3_lambda::landing::{Condition, Found, HeadError, ObjectStore, PutError};
+use md5::{Digest, Md5};
+
+use crate::Rules;
+use crate::seen::{Happening, Seen};
+use crate::stream::Line;
+
+/// The block sizes of bzip2, and so the ways to write the same lines. A tenth write can bring back the first one's `ETag`, and
+/// a write that was conditional on that takes effect then: the promise holds as long as no object is written more often
+/// while S3 has a write of it in its hands.
+pub(crate) const DISTINCT_WRITES: usize = 9;
+
+/// A write that was sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Write {
+    pub(crate) key: String,
+    object: Object,
+    condition: Condition,
+}
+
+/// Where the answer to a request is put for its sender, who may be gone.
+pub(crate) type Reply<T> = Rc<RefCell<Option<T>>>;
+
+pub(crate) enum Request {
+    Put(Write, Reply<Result<(), PutError>>),
+    Head(String, Reply<Result<Option<Found>, HeadError>>),
+}
+
+/// One attempt's connection to S3, with the request that it waits for.
+#[derive(Clone, Default)]
+pub(crate) struct Connection {
+    pub(crate) request: Rc<RefCell<Option<Request>>>,
+}
+
+impl Connection {
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> T {
+        let reply = Reply::default();
+        *self.request.borrow_mut() = Some(request(reply.clone()));
+        // Nothing wakes the sender: it is polled again whenever something was done about its request.
+        std::future::poll_fn(|_| reply.borrow_mut().take().map_or(Poll::Pending, Poll::Ready)).await
+    }
+}
+
+impl ObjectStore for Connection {
+    async fn put(&self, key: &str, object: &Object, condition: &Condition) -> Result<(), PutError> {
+        let write = Write { key: key.to_owned(), object: object.clone(), condition: condition.clone() };
+        self.ask(|reply| Request::Put(write, reply)).await
+    }
+
+    async fn head(&self, key: &str) -> Result<Option<Found>, HeadError> {
+        self.ask(|reply| Request::Head(key.to_owned(), reply)).await
+    }
+}
+
+/// An object as a reader finds it.
+pub(crate) struct Stored {
+    pub(crate) object: Object,
+    etag: String,
+    pub(crate) text: String,
+    pub(crate) lines: Vec<Line>,
+    /// How often this key was written.
+    writes: usize,
+}
+
+/// The bucket.
+pub(crate) struct S3 {
+    pub(crate) objects: BTreeMap<String, Stored>,
+    /// How often one object may be written; more is refused.
+    writes_allowed: usize,
+    rules: Rules,
+}
+
+impl S3 {
+    pub(crate) fn new(rules: Rules) -> Self {
+        // One write of each object is left for the end.
+        let writes_allowed = if rules == Rules::AnyNumberOfWrites { usize::MAX - 1 } else { DISTINCT_WRITES - 1 };
+        Self { objects: BTreeMap::new(), writes_allowed, rules }
+    }
+
+    /// Lets each object be written once more.
+    pub(crate) fn allow_last_writes(&mut self) {
+        self.writes_allowed += 1;
+    }
+
+    /// Does a write, if its condition holds.
+    pub(crate) fn put(&mut self, write: Write, seen: &mut Seen) -> Result<(), PutError> {
+        let found = self.objects.get(&write.key);
+        let holds = match &write.condition {
+            _ if self.rules == Rules::PlainOverwriting => true,
+            Condition::Absent => found.is_none(),
+            Condition::Matches(etag) => found.is_some_and(|found| found.etag == *etag),
+        };
+        if !holds {
+            seen.note(Happening::ConditionFailed);
+            return Err(PutError::ConditionFailed);
+        }
+        let writes = found.map_or(0, |found| found.writes) + 1;
+        if writes > self.writes_allowed {
+            return Err(PutError::Uncertain("503 SlowDown".into()));
+        }
+        if writes > 1 {
+            seen.note(Happening::Replaced);
+        }
+        let stored = self.store(write.object, writes);
+        self.objects.insert(write.key, stored);
+        Ok(())
+    }
+
+    pub(crate) fn head(&self, key: &str) -> Option<Found> {
+        self.objects
+            .get(key)
+            .map(|stored| Found { etag: stored.etag.clone(), block_size: Some(stored.object.metadata.block_size) })
+    }
+
+    fn store(&self, object: Object, writes: usize) -> Stored {
+        let mut text = String::new();
+        bzip2::read::BzDecoder::new(&object.body[..]).read_to_string(&mut text).unwrap();
+        let bytes = if self.rules == Rules::EtagOfTheLines { text.as_bytes() } else { &object.body };
+        let etag = format!("\"{:x?}\"", Md5::digest(bytes));
+        let lines = text.lines().map(Line::parse).collect();
+        Stored { object, etag, text, lines, writes }
+    }
+}

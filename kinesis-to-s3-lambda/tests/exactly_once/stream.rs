@@ -1,0 +1,130 @@
+//! The stream: one shard whose records name their own lines, so that each line can be found again wherever it landed.
+
+use std::ops::Range;
+
+use base64_simd::STANDARD as BASE64;
+use bytes::Bytes;
+use kinesis_to_s3_lambda::kinesis_event::{KinesisData, KinesisEvent, Record};
+use proptest::prelude::*;
+use serde_json::Value;
+
+const SHARD: &str = "shardId-000000000000";
+/// 2026-11-21T00:00:00Z, in seconds since 1970.
+const MIDNIGHT: u32 = 1_795_219_200;
+
+/// What a record holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content {
+    Event,
+    TwoEvents,
+    /// No JSON: it lands as rejected.
+    Foreign,
+    /// An event and a line that is no JSON: it lands in two objects.
+    Both,
+}
+
+/// A record that arrives.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrival {
+    pub(crate) content: Content,
+    /// Whether it is the first of another hour: a batch that holds it becomes more than one object.
+    pub(crate) next_hour: bool,
+}
+
+/// A line's name: its record and its place in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Line {
+    pub(crate) record: usize,
+    number: usize,
+}
+
+/// All records that will ever arrive. A batch may end anywhere, so that it needs no model of which have arrived already.
+pub(crate) struct Stream {
+    records: Vec<(Content, u32)>,
+}
+
+impl Stream {
+    pub(crate) fn new(arrivals: &[Arrival]) -> Self {
+        let mut hour = 9;
+        let records = arrivals.iter().map(|arrival| {
+            hour += u32::from(arrival.next_hour);
+            (arrival.content, hour)
+        });
+        Self { records: records.collect() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    pub(crate) fn batch(&self, records: Range<usize>) -> KinesisEvent {
+        KinesisEvent { records: records.map(|record| self.record(record)).collect() }
+    }
+
+    fn record(&self, record: usize) -> Record {
+        let (content, hour) = self.records[record];
+        let data = match content {
+            Content::Event => format!("{{\"line\":\"{record}/0\"}}"),
+            Content::TwoEvents => format!("{{\"line\":\"{record}/0\"}}\n{{\"line\":\"{record}/1\"}}\n"),
+            Content::Foreign => format!("{record}/0"),
+            Content::Both => format!("{{\"line\":\"{record}/0\"}}\n{record}/1"),
+        };
+        Record {
+            event_id: format!("{SHARD}:{record}"),
+            kinesis: KinesisData {
+                sequence_number: record.to_string(),
+                data: Bytes::from(data),
+                approximate_arrival_timestamp: f64::from(MIDNIGHT + hour * 3600) + record as f64,
+            },
+        }
+    }
+
+    /// Every line of the stream with the partition that it belongs to.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = (Line, String)> {
+        self.records.iter().enumerate().flat_map(|(record, (content, hour))| {
+            let prefixes: &[&str] = match content {
+                Content::Event => &["events"],
+                Content::TwoEvents => &["events", "events"],
+                Content::Foreign => &["rejected"],
+                Content::Both => &["events", "rejected"],
+            };
+            let lines = prefixes.iter().enumerate();
+            lines.map(move |(number, prefix)| {
+                (Line { record, number }, format!("{prefix}/dt=2026-11-21/hour={hour:02}/"))
+            })
+        })
+    }
+}
+
+/// The end of the key of an object whose first record this is.
+pub(crate) fn key_end(first: usize) -> String {
+    format!("/{SHARD}-{first}.jsonl.bz2")
+}
+
+/// The first record of the object with this key.
+pub(crate) fn first_record(key: &str) -> usize {
+    let (_, first) = key.trim_end_matches(".jsonl.bz2").rsplit_once('-').unwrap();
+    first.parse().unwrap()
+}
+
+impl Line {
+    /// From a landed line, be it an event or rejected.
+    pub(crate) fn parse(text: &str) -> Self {
+        let json: Value = serde_json::from_str(text).unwrap();
+        match json["rejected"]["body_base64"].as_str() {
+            Some(body) => Self::named(&String::from_utf8(BASE64.decode_to_vec(body).unwrap()).unwrap()),
+            None => Self::named(json["line"].as_str().unwrap()),
+        }
+    }
+
+    fn named(name: &str) -> Self {
+        let (record, number) = name.split_once('/').unwrap();
+        Self { record: record.parse().unwrap(), number: number.parse().unwrap() }
+    }
+}
+
+pub(crate) fn arrivals() -> impl Strategy<Value = Vec<Arrival>> {
+    let content = prop::sample::select(vec![Content::Event, Content::TwoEvents, Content::Foreign, Content::Both]);
+    let arrival = (content, prop::bool::weighted(0.2)).prop_map(|(content, next_hour)| Arrival { content, next_hour });
+    prop::collection::vec(arrival, 1..=8)
+}
