@@ -8,12 +8,7 @@ use shared::timestamp::{UnixMillis, UtcHour};
 use crate::chunk::{Chunk, join_small};
 use crate::kinesis_event::Record;
 use crate::kpl::deaggregate;
-use crate::payload::{MAX_REJECTED_LINES, Payload, read_payload, rejected_whole};
-
-/// Lines of one batch that may be rejected one by one; the bad lines of later records are rejected with their whole
-/// records. 10,000 records, which a batch can have, with a hundred bad lines each would take more memory and time than the
-/// function has, each time that the batch is sent again.
-const MAX_REJECTED_LINES_PER_BATCH: usize = 10_000;
+use crate::payload::{Payload, max_rejected_lines, read_payload, rejected_whole};
 
 /// The lines of one kind and hour, in the order of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,16 +51,14 @@ impl Group {
 
 /// Groups the records of a batch. Each record has all its lines of one kind in one group.
 ///
-/// What becomes of a record depends on it and on those before it, so that it is the same wherever the batch ends.
+/// What becomes of a record depends on nothing but the record: the names of objects must be the same wherever a batch
+/// begins and ends.
 #[must_use]
 pub fn group(records: &[Record]) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
-    let mut may_reject = MAX_REJECTED_LINES_PER_BATCH;
     for record in records {
         let hour = record.arrival().hour();
-        let read = read_record(record, may_reject.min(MAX_REJECTED_LINES));
-        may_reject = may_reject.saturating_sub(read.rejected);
-        for chunk in read.chunks {
+        for chunk in read_record(record).chunks {
             let same = |group: &&mut Group| {
                 group.kind == chunk.kind && group.hour == hour && group.shard_id == record.shard_id()
             };
@@ -78,8 +71,9 @@ pub fn group(records: &[Record]) -> Vec<Group> {
     groups
 }
 
-fn read_record(record: &Record, max_rejected: usize) -> Payload {
+fn read_record(record: &Record) -> Payload {
     let data = &record.kinesis.data;
+    let max_rejected = max_rejected_lines(data.len());
     match deaggregate(data) {
         None => read_payload(data, record.arrival(), &record.event_id, max_rejected),
         Some(user_records) => read_user_records(record, &user_records, max_rejected).unwrap_or_else(|| {
@@ -170,20 +164,6 @@ pub(crate) mod tests {
             .map(|group| (group.kind, group.record_count, group.lines(), &*group.first_sequence_number))
             .collect();
         assert_eq!(found, [(Kind::Event, 2, 2, "1"), (Kind::Rejected, 2, 2, "2")]);
-    }
-
-    /// How many rejected lines a batch of so many records becomes, each with 100 bad lines after a good one.
-    fn rejected_lines(records: u64) -> u64 {
-        let data = format!("{{}}\n{}", "x\n".repeat(MAX_REJECTED_LINES));
-        let records: Vec<Record> = (0..records).map(|number| record(number, &data, 0.0)).collect();
-        group(&records).iter().filter(|group| group.kind == Kind::Rejected).map(Group::lines).sum()
-    }
-
-    #[test]
-    fn the_number_of_bad_lines_in_a_batch_stands_on_the_bound_and_one_past_it() {
-        assert_eq!(rejected_lines(100), 10_000);
-        assert_eq!(rejected_lines(101), 10_001);
-        assert_eq!(rejected_lines(200), 10_100);
     }
 
     proptest! {

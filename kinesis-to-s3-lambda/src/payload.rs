@@ -17,9 +17,16 @@ pub struct Payload {
     pub rejected: usize,
 }
 
-/// Lines of one record that may be rejected one by one. With more, it is no file of JSON lines and is rejected whole: a bad
-/// line of two bytes costs some 600 in memory.
+/// Lines of one payload that may be rejected one by one at most. With more, it is no file of JSON lines and is rejected
+/// whole.
 pub const MAX_REJECTED_LINES: usize = 100;
+
+/// How many lines of a payload of so many bytes may be rejected one by one: two, or one in 128 bytes. A bad line of two bytes costs
+/// some 600 in memory, and a batch can hold 10,000 payloads that are full of them.
+#[must_use]
+pub fn max_rejected_lines(payload_bytes: usize) -> usize {
+    (payload_bytes / 128).clamp(2, MAX_REJECTED_LINES)
+}
 
 /// How far our own time of receipt can lie from the arrival on the stream: retries and clocks that differ. A time farther
 /// off was made up by whoever wrote the line.
@@ -187,6 +194,7 @@ mod tests {
     #[test]
     fn the_number_of_bad_lines_stands_on_the_bound_and_one_past_it() {
         let payload = |bad: usize| format!("{{}}\n{}", "x\n".repeat(bad));
+        assert_eq!([0, 256, 383, 12_799, 12_800, usize::MAX].map(max_rejected_lines), [2, 2, 2, 99, 100, 100]);
         assert_eq!(chunks_of(payload(MAX_REJECTED_LINES).as_bytes()).len(), MAX_REJECTED_LINES + 1);
         let whole = lines_of(payload(MAX_REJECTED_LINES + 1).as_bytes());
         assert_eq!(whole, [(Kind::Rejected, payload(MAX_REJECTED_LINES + 1))]);

@@ -93,7 +93,7 @@ const LARGEST: usize = LARGEST_MAX_RECORD_BYTES;
 /// The rest of what a batch may be is in `memory_of_lines_is_bounded`, where nothing waits for compression.
 #[rstest]
 #[case::noise(vec![0xff; LARGEST])]
-#[case::bad_lines_as_many_as_may_be([&b"{}\n"[..], &b"x\n".repeat(100)].concat())]
+#[case::bad_lines_as_many_as_may_be([&b"{}\n"[..], &b"x\n".repeat(100), &b"{    }\n".repeat(1_850)].concat())]
 fn memory_is_bounded(#[case] data: Vec<u8>) {
     let payload = payload_of(&data, MAX_BATCH_RECORDS);
     let info = cost(&payload, compress);
@@ -107,7 +107,8 @@ fn memory_is_bounded(#[case] data: Vec<u8>) {
 #[case::lines_that_must_be_folded(filled_with(b"{\r}\n", LARGEST))]
 #[case::blank_lines_between(filled_with(b"{}\n\n", LARGEST))]
 #[case::lines_of_both_kinds(filled_with(REJECTED_AND_EVENT, MIB))]
-#[case::bad_lines_as_many_as_may_be([&b"{}\n"[..], &b"x\n".repeat(100)].concat())]
+#[case::bad_lines_as_many_as_may_be([&b"{}\n"[..], &b"x\n".repeat(100), &b"{    }\n".repeat(1_850)].concat())]
+#[case::bad_lines_in_payloads_as_small_as_may_be(b"{}\nx".to_vec())]
 #[case::bad_lines_past_the_bound([&b"{}\n"[..], &b"x\n".repeat(101)].concat())]
 #[case::bad_lines_in_user_records(aggregated(b"", 100))]
 #[case::user_records_of_nothing(aggregated_of_nothing(LARGEST))]

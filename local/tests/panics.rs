@@ -66,6 +66,8 @@ fn served(reply: Reply) -> Value {
     serde_json::from_slice(&reply.expect("an answer")).unwrap()
 }
 
+/// Whatever bytes a request or a record holds, every event in them ends in one outcome, and a function that panics loses one
+/// invocation and no batch.
 #[tokio::test]
 async fn a_panic_ends_one_invocation_and_the_same_process_serves_the_next() {
     let api = RuntimeApi::start("arn:aws:lambda:us-east-1:000000000000:function:panics".into()).await.unwrap();

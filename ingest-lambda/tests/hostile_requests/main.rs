@@ -138,7 +138,10 @@ fn counted<T: Ord>(items: impl IntoIterator<Item = T>) -> BTreeMap<T, usize> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, max_shrink_iters: 500, ..ProptestConfig::default() })]
 
-    /// "Every input ends in exactly one named outcome", and the answer's numbers are what is on the stream.
+    /// Whatever bytes a request or a record holds, every event in them ends in one outcome, and a function that panics loses one
+    /// invocation and no batch.
+    ///
+    /// Of a request: and the answer's numbers are what is on the stream.
     #[test]
     fn every_piece_of_a_body_is_accepted_or_rejected(payload in function_url_request()) {
         serde_json::from_str::<Request>(&payload)?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use kinesis_to_s3_lambda::handler::Handler;
 use kinesis_to_s3_lambda::kinesis_event::{BatchAnswer, KinesisEvent};
 use lambda_runtime::Context;
+use shared::timestamp::UnixMillis;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::s3::{Connection, Request};
@@ -29,11 +30,12 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    pub(crate) fn start(number: u64, batch: Range<usize>, event: KinesisEvent) -> Self {
+    pub(crate) fn start(number: u64, batch: Range<usize>, event: KinesisEvent, began: UnixMillis) -> Self {
         let connection = Connection::default();
         let handler = Handler::new(connection.clone());
         let mut context = Context::default();
-        context.deadline = u64::try_from(lambda_setup::now().0).unwrap() + TIME.as_millis() as u64;
+        context.deadline = u64::try_from(began.0).unwrap() + TIME.as_millis() as u64;
+        context.request_id = number.to_string();
         let invocation = Box::pin(async move { handler.handle(event, context).await.unwrap() });
         let clock = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         Self { invocation, clock, connection, number, batch, key: String::new() }
@@ -51,7 +53,7 @@ impl Attempt {
 
     /// Lets all of its time pass.
     pub(crate) fn time_out(&mut self) {
-        self.clock.block_on(tokio::time::advance(TIME));
+        self.clock.block_on(tokio::time::advance(2 * TIME));
     }
 
     /// Takes the request that it waits for.

@@ -6,6 +6,9 @@ use proptest::prelude::*;
 
 use crate::stream::{Arrival, arrivals};
 
+/// The longest that Lambda takes to start a function.
+pub(crate) const LONGEST_START_S: u64 = 10;
+
 /// A run: the stream and what befalls it. Numbers in steps are taken modulo what there is.
 #[derive(Debug, Clone)]
 pub(crate) struct History {
@@ -15,8 +18,8 @@ pub(crate) struct History {
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Step {
-    /// The mapping sends a batch from its checkpoint.
-    Send { records: usize },
+    /// The mapping sends a batch from its checkpoint, that many seconds later, and it begins after so many more.
+    Send { records: usize, later_s: u64, start_s: u64 },
     /// S3 does that many requests of a running attempt, one after the other, and says so.
     Serve { attempt: usize, requests: usize },
     /// A running attempt's request fails.
@@ -93,7 +96,8 @@ fn steps() -> impl Strategy<Value = Step> {
         prop::sample::select(vec![Refused, Conflict, Lost, DoneButError, DoneButSilent, Late, LateAndTimeIsUp]);
     let attempt = 0..3usize;
     prop_oneof![
-        4 => (1..=4usize).prop_map(|records| Step::Send { records }),
+        4 => (1..=4usize, 0..=15u64, prop_oneof![3 => Just(0), 1 => 0..=LONGEST_START_S])
+            .prop_map(|(records, later_s, start_s)| Step::Send { records, later_s, start_s }),
         8 => (attempt.clone(), 1..=3usize).prop_map(|(attempt, requests)| Step::Serve { attempt, requests }),
         6 => (attempt.clone(), failure).prop_map(|(attempt, failure)| Step::Fail { attempt, failure }),
         1 => attempt.prop_map(|attempt| Step::Crash { attempt }),

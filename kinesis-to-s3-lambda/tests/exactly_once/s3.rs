@@ -118,7 +118,7 @@ impl S3 {
     pub(crate) fn head(&self, key: &str) -> Option<Found> {
         self.objects
             .get(key)
-            .map(|stored| Found { etag: stored.etag.clone(), block_size: Some(stored.object.metadata.block_size) })
+            .map(|stored| Found { etag: stored.etag.clone(), metadata: Some(stored.object.metadata.clone()) })
     }
 
     fn store(&self, object: Object, writes: usize) -> Stored {

@@ -2,10 +2,11 @@
 
 use kinesis_to_s3_lambda::kinesis_event::BatchAnswer;
 use kinesis_to_s3_lambda::landing::{Found, HeadError, PutError};
+use shared::timestamp::UnixMillis;
 
 use crate::Rules;
 use crate::attempt::Attempt;
-use crate::history::{Failure, History, Step};
+use crate::history::{Failure, History, LONGEST_START_S, Step};
 use crate::promise::{Violation, check, check_description};
 use crate::s3::{Reply, Request, S3, Write};
 use crate::seen::{Happening, Seen};
@@ -23,6 +24,8 @@ pub(crate) fn run(history: &History, rules: Rules) -> Result<Seen, Violation> {
 
 struct World {
     rules: Rules,
+    /// The time now.
+    now: UnixMillis,
     stream: Stream,
     s3: S3,
     /// Where the next batch starts: the mapping's own memory.
@@ -43,6 +46,7 @@ impl World {
     fn new(history: &History, rules: Rules) -> Self {
         Self {
             rules,
+            now: lambda_setup::now(),
             stream: Stream::new(&history.arrivals),
             s3: S3::new(rules),
             checkpoint: 0,
@@ -58,7 +62,7 @@ impl World {
 
     fn take(&mut self, step: Step) -> Result<(), Violation> {
         match step {
-            Step::Send { records } => self.send(records),
+            Step::Send { records, later_s, start_s } => self.send(records, later_s, start_s),
             Step::Serve { attempt, requests } => self.running(attempt).map_or(Ok(()), |at| self.serve(at, requests)),
             Step::Fail { attempt, failure } => self.running(attempt).map_or(Ok(()), |at| self.fail(at, failure)),
             Step::Crash { attempt } => {
@@ -83,7 +87,7 @@ impl World {
     }
 
     /// Sends the next batch, if there are records.
-    fn send(&mut self, records: usize) -> Result<(), Violation> {
+    fn send(&mut self, records: usize, later_s: u64, start_s: u64) -> Result<(), Violation> {
         if self.rules == Rules::AnotherFirstRecord && self.sent_before.is_none() {
             self.checkpoint = self.checkpoint.saturating_sub(1);
         }
@@ -91,7 +95,9 @@ impl World {
         if batch.is_empty() {
             return Ok(());
         }
-        self.end_earlier_attempts();
+        if !self.running.is_empty() {
+            self.seen.note(Happening::TwoAtOnce);
+        }
         match self.sent_before.replace(batch.end) {
             Some(before) if batch.end < before => self.seen.note(Happening::SentAgainShorter),
             Some(before) if batch.end > before => self.seen.note(Happening::SentAgainLonger),
@@ -99,18 +105,16 @@ impl World {
         }
         self.started += 1;
         self.current = Some(self.started);
-        self.running.push(Attempt::start(self.started, batch.clone(), self.stream.batch(batch)));
+        let began = self.begins(later_s, start_s);
+        self.running.push(Attempt::start(self.started, batch.clone(), self.stream.batch(batch), began));
         self.go_on(self.running.len() - 1)
     }
 
-    /// An attempt has a time limit, and the mapping waits for longer than that.
-    fn end_earlier_attempts(&mut self) {
-        if self.rules != Rules::TwoAtOnce {
-            (0..self.running.len()).rev().for_each(|at| self.crash(at));
-        }
-        if !self.running.is_empty() {
-            self.seen.note(Happening::TwoAtOnce);
-        }
+    /// When a batch that is sent that much later begins.
+    fn begins(&mut self, later_s: u64, start_s: u64) -> UnixMillis {
+        self.now.0 += i64::try_from(later_s * 1_000).unwrap();
+        let start_s = if self.rules == Rules::StartsOfAnyLength { 4 * start_s } else { start_s };
+        UnixMillis(self.now.0 + i64::try_from(start_s * 1_000).unwrap())
     }
 
     fn serve(&mut self, at: usize, requests: usize) -> Result<(), Violation> {
@@ -244,7 +248,8 @@ impl World {
         (0..self.running.len()).rev().for_each(|at| self.crash(at));
         self.s3.allow_last_writes();
         while self.acknowledged < self.stream.len() {
-            self.send(self.stream.len())?;
+            // Late enough to be certain of the order.
+            self.send(self.stream.len(), 2 * LONGEST_START_S + 1, 0)?;
             // Each group takes a write that fails, a look and a write; each record is at most two groups' first.
             self.serve(0, 6 * self.stream.len())?;
             assert!(self.running.is_empty(), "a batch does not land with all well");

@@ -14,26 +14,29 @@ pub(crate) enum Line {
     Rejected(Vec<u8>),
 }
 
-/// Lines of one record that may be rejected one by one.
-const MAX_REJECTED_LINES: usize = 100;
+/// How many lines of a record of so many bytes may be rejected one by one.
+fn most_rejected(bytes: usize) -> usize {
+    (bytes / 128).clamp(2, 100)
+}
 
 /// The lines of a record. Whether it is an aggregated one is taken from the function: a property of its own is about that.
 pub(crate) fn lines_of(data: &Bytes) -> Vec<Line> {
-    let Some(user_records) = deaggregate(data) else { return lines_of_payload(data) };
-    let lines: Vec<Line> = user_records.iter().flat_map(|data| lines_of_payload(data)).collect();
-    if rejected(&lines) > MAX_REJECTED_LINES { vec![Line::Rejected(data.to_vec())] } else { lines }
+    let most = most_rejected(data.len());
+    let Some(user_records) = deaggregate(data) else { return lines_of_payload(data, most) };
+    let lines: Vec<Line> = user_records.iter().flat_map(|data| lines_of_payload(data, most)).collect();
+    if rejected(&lines) > most { vec![Line::Rejected(data.to_vec())] } else { lines }
 }
 
 fn rejected(lines: &[Line]) -> usize {
     lines.iter().filter(|line| matches!(line, Line::Rejected(_))).count()
 }
 
-fn lines_of_payload(data: &[u8]) -> Vec<Line> {
+fn lines_of_payload(data: &[u8], most: usize) -> Vec<Line> {
     let Ok(text) = std::str::from_utf8(data) else { return vec![Line::Rejected(data.to_vec())] };
     let lines = text.split('\n').map(str::trim_ascii).filter(|line| !line.is_empty());
     let lines: Vec<Line> = lines.map(|line| landing(line).unwrap_or_else(|| Line::Rejected(line.into()))).collect();
     let starts_well = matches!(lines.first(), Some(Line::AsItStood(_)));
-    if starts_well && rejected(&lines) <= MAX_REJECTED_LINES {
+    if starts_well && rejected(&lines) <= most {
         return lines;
     }
     vec![landing(text.trim_ascii()).unwrap_or_else(|| Line::Rejected(data.to_vec()))]

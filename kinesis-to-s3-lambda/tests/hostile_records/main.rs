@@ -93,7 +93,10 @@ fn counted<T: Ord>(items: impl IntoIterator<Item = T>) -> BTreeMap<T, usize> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, max_shrink_iters: 500, ..ProptestConfig::default() })]
 
-    /// "Nothing that reaches the stream is ever skipped", whoever wrote it and however it is damaged; and a batch that is
+    /// Whatever bytes a request or a record holds, every event in them ends in one outcome, and a function that panics loses one
+    /// invocation and no batch.
+    ///
+    /// Of a record: whoever wrote it and however it is damaged; and a batch that is
     /// sent again lands the same.
     #[test]
     fn every_byte_of_a_batch_lands_once(payload in batch()) {
