@@ -7,6 +7,9 @@ SHELL := /bin/bash
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 PYTEST_ARGS ?=
+TOOLS := .tools
+CARGO_DENY := $(TOOLS)/bin/cargo-deny
+CARGO_DENY_VERSION := 0.20.2
 
 .PHONY: help run build-local test test-rust test-e2e soak check bench clean
 
@@ -17,7 +20,8 @@ run: build-local ## run the whole pipeline on this machine (PORT, AWS_PORT, DATA
 	@exec target/release/local
 
 build-local: ## build the functions and the one-machine stack
-	cargo build --release --locked --bin local --bin ingest-lambda --bin kinesis-to-s3-lambda
+	cargo build --release --locked --bin local --bin ingest-lambda --bin kinesis-to-s3-lambda \
+		--bin check-object --bin seal-partition --bin check-size --bin check-recency --bin check-completeness --bin notify
 
 test: test-rust test-e2e ## all tests
 
@@ -32,11 +36,10 @@ test-e2e: build-local $(VENV)/installed
 soak: build-local $(VENV)/installed ## traffic under injected faults, each event accounted for (MINUTES=10 SEED=1)
 	@$(PYTHON) -u tests/soak.py
 
-check: $(VENV)/installed ## format, lints, dependencies' licences and advisories, template
+check: $(VENV)/installed $(CARGO_DENY) ## format, lints, dependencies' licences and sources, template
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
-	@if command -v cargo-deny >/dev/null; then cargo deny check; \
-	else echo "cargo-deny is not installed: licences and advisories of dependencies were NOT checked"; fi
+	$(CARGO_DENY) check bans licenses sources
 	SAM_CLI_TELEMETRY=0 $(VENV)/bin/sam validate --lint --template template.yaml --region us-east-1
 
 bench: build-local ## CPU, memory and start-up of each function
@@ -47,5 +50,9 @@ $(VENV)/installed: tests/requirements.txt
 	tests/install.sh $(VENV) $<
 	@touch $@
 
+# Built from source: four minutes, once. Advisories need a database that is fetched: `cargo deny check advisories`.
+$(CARGO_DENY):
+	cargo install cargo-deny --version $(CARGO_DENY_VERSION) --locked --no-default-features --root $(TOOLS)
+
 clean: ## remove what was built and landed
-	rm -rf target data $(VENV)
+	rm -rf target data $(VENV) $(TOOLS)
