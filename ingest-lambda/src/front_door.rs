@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
+use shared::timestamp::UnixMillis;
 
 /// An HTTP request, as far as ingest reads it.
 #[derive(Debug, Default)]
@@ -24,6 +25,8 @@ pub struct Request {
     pub path: String,
     pub headers: Headers,
     pub source_ip: Option<IpAddr>,
+    /// When the front door received it; `None` from a load balancer, which does not say.
+    pub received_at: Option<UnixMillis>,
     pub body: String,
     pub body_is_base64: bool,
     /// Whether the response's headers must be lists too (ALB with multi-value headers switched on).
@@ -141,6 +144,31 @@ struct RequestContext {
     stage: Option<String>,
     http: Option<HttpContext>,
     identity: Option<Identity>,
+    /// Of payload 2.0.
+    time_epoch: Option<Time>,
+    /// Of payload 1.0.
+    request_time_epoch: Option<Time>,
+}
+
+/// Milliseconds since 1970. Anything else is no reason to lose a request.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Time {
+    Millis(i64),
+    Other(IgnoredAny),
+}
+
+impl Time {
+    /// The time, if it lies between the year 1970 and the year 9999. It is not held against the clock here, which a stack
+    /// on one machine may not go by.
+    fn plausible(self) -> Option<UnixMillis> {
+        match self {
+            Self::Millis(millis) => {
+                Some(UnixMillis(millis)).filter(|time| (UnixMillis(1)..=UnixMillis::LATEST).contains(time))
+            }
+            Self::Other(IgnoredAny) => None,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -174,6 +202,7 @@ impl<'de> Deserialize<'de> for Request {
         Ok(Self {
             path: without_stage(path, context.stage.as_deref()),
             source_ip: source_ip.and_then(|address| address.parse().ok()),
+            received_at: context.time_epoch.or(context.request_time_epoch).and_then(Time::plausible),
             method,
             headers,
             body: payload.body.unwrap_or_default(),
@@ -262,6 +291,37 @@ mod tests {
             request.body
         };
         assert_eq!(body, "{\"type\":\"play\"}");
+    }
+
+    #[rstest]
+    #[case::function_url(FUNCTION_URL, Some(1_795_253_528_006))]
+    #[case::http_api(HTTP_API, Some(1_795_253_528_006))]
+    #[case::rest_api(REST_API, Some(1_795_253_528_006))]
+    #[case::alb(ALB, None)]
+    #[case::alb_multi_value(ALB_MULTI_VALUE, None)]
+    fn api_gateways_and_function_urls_say_when_they_received_it(#[case] payload: &str, #[case] millis: Option<i64>) {
+        let request: Request = serde_json::from_str(payload).unwrap();
+        assert_eq!(request.received_at, millis.map(UnixMillis));
+    }
+
+    #[rstest]
+    #[case("0", None)]
+    #[case("1", Some(1))]
+    #[case("253402300799999", Some(253_402_300_799_999))]
+    #[case("253402300800000", None)]
+    #[case("-1", None)]
+    #[case("18446744073709551615", None)]
+    #[case("1.5", None)]
+    #[case("1e12", None)]
+    #[case("\"1795253528006\"", None)]
+    #[case("null", None)]
+    #[case("{\"a\":[1]}", None)]
+    fn a_time_that_is_none_is_left_to_the_clock(#[case] time: &str, #[case] millis: Option<i64>) {
+        for name in ["timeEpoch", "requestTimeEpoch"] {
+            let payload = format!("{{\"path\":\"/\",\"httpMethod\":\"GET\",\"requestContext\":{{\"{name}\":{time}}}}}");
+            let request: Request = serde_json::from_str(&payload).unwrap();
+            assert_eq!(request.received_at, millis.map(UnixMillis), "{payload}");
+        }
     }
 
     #[test]

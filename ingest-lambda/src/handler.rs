@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use lambda_runtime::{Context, tracing};
 use lambda_setup::deadline::Deadline;
+use lambda_setup::vital_signs::VitalSigns;
 use shared::emf;
 use shared::limits::{MAX_HEADER_BYTES, MAX_USER_AGENT_BYTES};
-use shared::line::{Client, Envelope, Kind};
-use shared::metric::Metric;
+use shared::line::{Client, Envelope};
 use shared::rejection::{Reason, Rejection};
 use shared::timestamp::UnixMillis;
 use uuid::Uuid;
@@ -19,9 +19,11 @@ use crate::answer::{Answer, RejectedItem};
 use crate::config::{ClientIp, Config};
 use crate::content::{body_as_sent, body_form, decompress};
 use crate::front_door::{Headers, Request, Response};
+use crate::metrics::{self, Told};
 use crate::pack::{Packer, Record, RejectedBody};
-use crate::put::{PutReport, RecordStream, put_all};
+use crate::put::{RecordStream, put_all};
 use crate::split::{Item, KeyFields, split};
+use crate::storing::Storing;
 
 /// What it takes to answer after the last attempt to store.
 const ANSWER_TIME: Duration = Duration::from_millis(500);
@@ -31,9 +33,10 @@ pub struct Handler<S> {
     config: Config,
     key_fields: KeyFields,
     stream: S,
+    vital_signs: VitalSigns,
 }
 
-/// The moment and name of a request: all that makes its lines differ from those of an equal one.
+/// The moment and name of a request, which are all that makes its lines differ from those of an equal one, and its time.
 struct Arrival<'a> {
     at: UnixMillis,
     request_id: &'a str,
@@ -43,7 +46,7 @@ struct Arrival<'a> {
 impl<S: RecordStream> Handler<S> {
     pub fn new(config: Config, stream: S) -> Self {
         let key_fields = KeyFields::new(&config.partition_key_fields);
-        Self { config, key_fields, stream }
+        Self { config, key_fields, stream, vital_signs: VitalSigns::new() }
     }
 
     /// # Errors
@@ -51,13 +54,31 @@ impl<S: RecordStream> Handler<S> {
     /// Never: whatever a request holds, there is an answer to it.
     pub async fn handle(&self, request: Request, context: Context) -> Result<Response, std::convert::Infallible> {
         let arrival = Arrival {
-            at: lambda_setup::now(),
+            at: request.received_at.unwrap_or_else(lambda_setup::now),
             request_id: &context.request_id,
             deadline: Deadline::before(context.deadline, ANSWER_TIME),
         };
-        let (answer, report) = self.answer(&request, &arrival).await;
-        log(&answer, &report, &request, &arrival, &context.env_config.function_name);
+        let (answer, storing) = self.answer(&request, &arrival).await;
+        if let Some(told) = told(&answer) {
+            self.log(told, &storing, &request, &context, &arrival);
+        }
         Ok(answer.into_response(&request, &self.config.allowed_origins))
+    }
+
+    /// One line a request with its numbers, and one more when something was not stored. No content, no address.
+    fn log(&self, told: Told, storing: &Storing, request: &Request, context: &Context, arrival: &Arrival<'_>) {
+        let Told { not_stored, .. } = told;
+        let request_id = arrival.request_id;
+        if not_stored > 0 {
+            let reason = storing.report.last_error.as_deref().unwrap_or("unknown");
+            tracing::error!(request_id, not_stored, reason, "events not stored; the client was told");
+        }
+        let vital_signs = self.vital_signs.values(context.deadline, lambda_setup::now());
+        let values = metrics::values(request, storing, told, vital_signs);
+        println!(
+            "{}",
+            emf::line(arrival.at, &context.env_config.function_name, &values, &[("request_id", request_id)])
+        );
     }
 
     async fn answer(&self, request: &Request, arrival: &Arrival<'_>) -> (Answer, Storing) {
@@ -164,30 +185,6 @@ impl<S: RecordStream> Handler<S> {
     }
 }
 
-/// The records of a request and what became of them.
-#[derive(Default)]
-struct Storing {
-    records: Vec<Record>,
-    report: PutReport,
-}
-
-impl Storing {
-    /// The indexes of items of which a line is missing on the stream, in order, each once.
-    fn not_stored(&self) -> Vec<usize> {
-        let missing = self.records.iter().zip(&self.report.stored).filter(|(_, stored)| !**stored);
-        let mut indexes: Vec<usize> = missing.flat_map(|(record, _)| record.items.iter().copied()).collect();
-        indexes.sort_unstable();
-        indexes.dedup();
-        indexes
-    }
-
-    fn rejected_lines(&self) -> u64 {
-        let stored = self.records.iter().zip(&self.report.stored).filter(|(_, stored)| **stored);
-        let rejected = stored.filter(|(record, _)| record.kind == Kind::Rejected);
-        rejected.map(|(record, _)| record.items.len() as u64).sum()
-    }
-}
-
 fn whole_body<'a>(request: &'a Request, rejection: &'a Rejection, body: &'a [u8]) -> RejectedBody<'a> {
     RejectedBody {
         rejection,
@@ -268,32 +265,16 @@ fn bounded(header: &str) -> &str {
     &header[..header.floor_char_boundary(MAX_HEADER_BYTES)]
 }
 
-/// The bytes that the client sent.
-fn body_bytes(request: &Request) -> usize {
-    if request.body_is_base64 { request.body.trim_end_matches('=').len() * 3 / 4 } else { request.body.len() }
-}
-
-/// One line a request with its numbers, and one more when something was not stored. No content, no address.
-fn log(answer: &Answer, storing: &Storing, request: &Request, arrival: &Arrival<'_>, function_name: &str) {
-    let (accepted, not_stored) = match answer {
-        Answer::Healthy | Answer::Preflight => return,
-        Answer::Refused(_) => (0, 0),
-        Answer::Stored { accepted, .. } => (*accepted, 0),
-        Answer::NotStored { accepted, not_stored, .. } => (*accepted, not_stored.len()),
-    };
-    if not_stored > 0 {
-        let reason = storing.report.last_error.as_deref().unwrap_or("unknown");
-        tracing::error!(request_id = arrival.request_id, not_stored, reason, "events not stored; the client was told");
+/// What the client was told of its events; `None` when it asked for something else.
+fn told(answer: &Answer) -> Option<Told> {
+    match answer {
+        Answer::Healthy | Answer::Preflight => None,
+        Answer::Refused(_) => Some(Told { accepted: 0, not_stored: 0 }),
+        Answer::Stored { accepted, .. } => Some(Told { accepted: *accepted, not_stored: 0 }),
+        Answer::NotStored { accepted, not_stored, .. } => {
+            Some(Told { accepted: *accepted, not_stored: not_stored.len() })
+        }
     }
-    let values = [
-        (Metric::AcceptedEvents, accepted as u64),
-        (Metric::RejectedLines, storing.rejected_lines()),
-        (Metric::NotStoredEvents, not_stored as u64),
-        (Metric::PutRecords, storing.records.len() as u64),
-        (Metric::RetriedEntries, storing.report.retried_entries),
-        (Metric::RequestBytes, body_bytes(request) as u64),
-    ];
-    println!("{}", emf::line(arrival.at, function_name, &values, &[("request_id", arrival.request_id)]));
 }
 
 #[cfg(test)]
@@ -316,7 +297,7 @@ mod tests {
         async fn put(&self, records: &[&Record]) -> Result<Vec<EntryOutcome>, PutError> {
             let outcome = |record: &&Record| {
                 if self.full.contains(&record.partition_key.as_str()) {
-                    return EntryOutcome::Failed("ProvisionedThroughputExceededException".into());
+                    return EntryOutcome::Throttled("ProvisionedThroughputExceededException".into());
                 }
                 self.records.borrow_mut().push((*record).clone());
                 EntryOutcome::Stored
@@ -408,7 +389,7 @@ mod tests {
         let kept = lines[0]["rejected"]["body_base64"].as_str().unwrap();
         assert_eq!((lines.len(), base64_simd::STANDARD.decode_to_vec(kept).unwrap()), (1, b"[ [[]], 7]".to_vec()));
 
-        let stream = MemoryStream { full: vec!["req-1"], ..MemoryStream::default() };
+        let stream = MemoryStream { full: vec!["req-1/0"], ..MemoryStream::default() };
         let (status, body) = handle(&stream, post("[[],7]")).await;
         assert_eq!((status, &body["not_stored"]), (503, &json!([0, 1])));
     }
@@ -435,9 +416,50 @@ mod tests {
 
     #[tokio::test]
     async fn a_rejection_that_is_not_stored_is_not_answered_as_kept() {
-        let stream = MemoryStream { full: vec!["req-1"], ..MemoryStream::default() };
+        let stream = MemoryStream { full: vec!["req-1/0"], ..MemoryStream::default() };
         let (status, body) = handle(&stream, post("nonsense")).await;
         assert_eq!((status, &body["not_stored"]), (503, &json!([0])));
+    }
+
+    #[rstest]
+    #[case::the_front_door_s(Some(UnixMillis(1_795_253_528_006)), Some("2026-11-21T09:32:08.006Z"))]
+    #[case::the_clock_s(None, None)]
+    #[tokio::test]
+    async fn a_request_was_received_when_its_front_door_says(
+        #[case] received_at: Option<UnixMillis>,
+        #[case] expected: Option<&str>,
+    ) {
+        let (stream, before) = (MemoryStream::default(), lambda_setup::now());
+        handle(&stream, Request { received_at, ..post("[{},7]") }).await;
+        let lines = stream.lines();
+        assert_eq!(lines.len(), 2);
+        for line in lines {
+            let found = line["received_at"].as_str().unwrap();
+            match expected {
+                Some(expected) => assert_eq!(found, expected),
+                None => assert!((before..=lambda_setup::now()).contains(&UnixMillis::parse(found).unwrap())),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn reasons_are_counted_line_by_line() {
+        let stream = MemoryStream::default();
+        let handler = Handler::new(config(), &stream);
+        let context = context(700);
+        let deadline = Deadline::before(context.deadline, ANSWER_TIME);
+        let arrival = Arrival { at: UnixMillis(1), request_id: "req-1", deadline };
+        let deep = format!("{{\"a\":{}{}}}", "[".repeat(100), "]".repeat(100));
+        let request = post(&format!("[{{}},7,{deep},8]"));
+        let (_, storing) = handler.answer(&request, &arrival).await;
+        assert!(storing.rejected_lines().iter().eq([(Reason::NotAnObject, 2), (Reason::TooDeep, 1)]));
+
+        // In several parts, for the reason of the first.
+        let request = post(&format!("[7,{deep},\"{}\"]", "x".repeat(600)));
+        let small = Handler::new(Config { max_record_bytes: 600, ..config() }, &stream);
+        let (_, storing) = small.answer(&request, &arrival).await;
+        let parts = storing.records.len() as u64;
+        assert!(parts > 1 && storing.rejected_lines().iter().eq([(Reason::NotAnObject, parts)]));
     }
 
     #[rstest]

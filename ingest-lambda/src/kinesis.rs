@@ -47,14 +47,33 @@ fn entry(record: &Record) -> Result<PutRecordsRequestEntry, aws_sdk_kinesis::err
 fn outcome(entry: &PutRecordsResultEntry) -> EntryOutcome {
     match entry.error_code() {
         None => EntryOutcome::Stored,
+        Some(code) if is_throttling(code) => EntryOutcome::Throttled(code.to_owned()),
         Some(code) => EntryOutcome::Failed(code.to_owned()),
     }
 }
 
 fn classify(error: SdkError<PutRecordsError>) -> PutError {
     let permanent = error.code().is_some_and(is_permanent) || matches!(error, SdkError::ConstructionFailure(_));
+    let throttled = error.code().is_some_and(is_throttling);
     let described = describe(error).into();
-    if permanent { PutError::Permanent(described) } else { PutError::Transient(described) }
+    match (permanent, throttled) {
+        (true, _) => PutError::Permanent(described),
+        (false, true) => PutError::Throttled(described),
+        (false, false) => PutError::Transient(described),
+    }
+}
+
+/// Errors that say that it is too much: for a shard, for calls of this kind, or for the stream's key.
+/// <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html>
+fn is_throttling(code: &str) -> bool {
+    const THROTTLING: [&str; 5] = [
+        "ProvisionedThroughputExceededException",
+        "LimitExceededException",
+        "ThrottlingException",
+        "Throttling",
+        "KMSThrottlingException",
+    ];
+    THROTTLING.contains(&code)
 }
 
 /// Errors that say what is wrong with the call or its sender stay wrong; all others may pass.
@@ -104,9 +123,11 @@ mod tests {
             "LimitExceededException",
         ] {
             assert!(!is_permanent(code), "{code}");
+            let throttling = code.contains("Throttling") || code.contains("Exceeded");
+            assert_eq!(is_throttling(code), throttling, "{code}");
         }
         for code in ["ResourceNotFoundException", "AccessDeniedException", "ExpiredTokenException"] {
-            assert!(is_permanent(code), "{code}");
+            assert!(is_permanent(code) && !is_throttling(code), "{code}");
         }
     }
 }

@@ -1,8 +1,8 @@
 //! HTTP request in, Kinesis records out.
 //!
 //! The way of a request: [`front_door`] (what AWS hands over) → [`content`] (bytes, decoded) → [`split`] (events) →
-//! [`pack`] (records) → [`put`] (stored, entry by entry) → [`answer`]. All but `put` is pure; [`kinesis`] alone knows
-//! the SDK.
+//! [`pack`] (records) → [`put`] (stored, entry by entry) → [`storing`] (what became of all) → [`answer`] and [`metrics`].
+//! All but `put` is pure; [`kinesis`] alone knows the SDK.
 
 pub mod answer;
 pub mod cmcd;
@@ -11,6 +11,8 @@ pub mod content;
 pub mod front_door;
 pub mod handler;
 pub mod kinesis;
+pub mod metrics;
 pub mod pack;
 pub mod put;
 pub mod split;
+pub mod storing;

@@ -16,6 +16,8 @@ pub struct Record {
     pub data: Vec<u8>,
     /// For each line the index of the item that it is of.
     pub items: Vec<usize>,
+    /// For each rejected line its reason; of events there are none.
+    pub reasons: Vec<Reason>,
 }
 
 impl Record {
@@ -145,11 +147,13 @@ impl<'a, NewId: FnMut() -> Uuid> Packer<'a, NewId> {
         self.envelope.write_rejected(&mut line, id, rejected);
         let record = match self.open_rejected {
             Some(open) if self.records[open].size() + line.len() <= self.max_record_bytes => open,
-            _ => self.start_record(Kind::Rejected, self.request_id, 0),
+            // Under a key of its own, as parts are: rejected lines have no order to keep, and are of any number.
+            _ => self.start_record(Kind::Rejected, &format!("{}/{}", self.request_id, self.records.len()), 0),
         };
         self.open_rejected = Some(record);
         let record = &mut self.records[record];
         record.items.push(index);
+        record.reasons.push(rejected.rejection.reason);
         if record.data.is_empty() {
             record.data = line;
         } else {
@@ -161,13 +165,16 @@ impl<'a, NewId: FnMut() -> Uuid> Packer<'a, NewId> {
     fn rejected_part(&mut self, index: usize, id: IdLiteral<'_>, rejected: &Rejected<'_>) {
         let key = format!("{}/{}", self.request_id, rejected.part.map_or(0, |part| part.number));
         let record = self.start_record(Kind::Rejected, &key, 0);
-        self.envelope.write_rejected(&mut self.records[record].data, id, rejected);
-        self.records[record].items.push(index);
+        let record = &mut self.records[record];
+        self.envelope.write_rejected(&mut record.data, id, rejected);
+        record.items.push(index);
+        record.reasons.push(rejected.rejection.reason);
     }
 
     fn start_record(&mut self, kind: Kind, key: &str, capacity: usize) -> usize {
         let data = Vec::with_capacity(capacity);
-        self.records.push(Record { kind, partition_key: key.to_owned(), data, items: Vec::new() });
+        let partition_key = key.to_owned();
+        self.records.push(Record { kind, partition_key, data, items: Vec::new(), reasons: Vec::new() });
         self.records.len() - 1
     }
 }
@@ -249,8 +256,10 @@ mod tests {
             2,
             RejectedBody { rejection: &rejection, content_type: None, content_encoding: None, body: b"8" },
         );
-        let items: Vec<_> = packer.into_records().into_iter().map(|record| record.items).collect();
-        assert_eq!(items, [vec![0], vec![1, 2]]);
+        let records = packer.into_records();
+        let found: Vec<_> = records.iter().map(|record| (&record.items[..], &record.reasons[..])).collect();
+        let expected: [(&[usize], &[Reason]); 2] = [(&[0], &[]), (&[1, 2], &[Reason::NotAnObject; 2])];
+        assert_eq!(found, expected);
     }
 
     #[test]
@@ -295,6 +304,7 @@ mod tests {
             let mut kept = Vec::new();
             for record in packer.into_records() {
                 prop_assert!(record.size() <= 1000);
+                prop_assert_eq!(&record.reasons, &[Reason::InvalidJson]);
                 let line: serde_json::Value = serde_json::from_slice(&record.data)?;
                 let base64 = line["rejected"]["body_base64"].as_str().expect("a body");
                 kept.extend(base64_simd::STANDARD.decode_to_vec(base64).expect("base64"));

@@ -19,6 +19,8 @@ pub trait RecordStream {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EntryOutcome {
     Stored,
+    /// Its shard is at its limit, with Kinesis's error code; a later try may succeed.
+    Throttled(String),
     /// With Kinesis's error code; another try may succeed.
     Failed(String),
 }
@@ -26,7 +28,10 @@ pub enum EntryOutcome {
 /// A call that stored nothing, as far as is known.
 #[derive(Debug, thiserror::Error)]
 pub enum PutError {
-    /// Another try may succeed: throttled, a fault of the service, or no answer. Without an answer the records may be
+    /// A later try may succeed: there were too many calls.
+    #[error("the call was throttled: {0}")]
+    Throttled(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Another try may succeed: a fault of the service, or no answer. Without an answer the records may be
     /// on the stream all the same; trying again may then double them, under the same ids.
     #[error("the call failed: {0}")]
     Transient(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -42,6 +47,8 @@ pub struct PutReport {
     pub stored: Vec<bool>,
     /// Entries that failed and were tried again.
     pub retried_entries: u64,
+    /// Entries that were throttled, by themselves or with their call, each time anew.
+    pub throttled_entries: u64,
     /// The last error of those that are not stored.
     pub last_error: Option<String>,
 }
@@ -92,14 +99,20 @@ async fn put_once(
                 for (&index, outcome) in call.iter().zip(outcomes) {
                     match outcome {
                         EntryOutcome::Stored => report.stored[index] = true,
+                        EntryOutcome::Throttled(code) => {
+                            report.throttled_entries += 1;
+                            report.last_error = Some(code);
+                        }
                         EntryOutcome::Failed(code) => report.last_error = Some(code),
                     }
                 }
             }
             Ok(Err(error)) => {
                 report.last_error = Some(error.to_string());
-                if matches!(error, PutError::Permanent(_)) {
-                    return true;
+                match error {
+                    PutError::Throttled(_) => report.throttled_entries += call.len() as u64,
+                    PutError::Transient(_) => {}
+                    PutError::Permanent(_) => return true,
                 }
             }
             Err(no_answer) => report.last_error = Some(format!("Kinesis did not answer: {no_answer}")),
@@ -144,8 +157,11 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Fault {
-        /// Fails the entries whose position is a multiple of this.
+        /// Throttles the entries whose position is a multiple of this.
         Entries(usize),
+        /// Fails all entries, but not because they are too many.
+        Internal,
+        Throttled,
         Transient,
         Permanent,
         Hangs,
@@ -157,14 +173,18 @@ mod tests {
             let fault = self.script.borrow_mut().pop_front();
             let fails = |position: usize| matches!(fault, Some(Fault::Entries(nth)) if position.is_multiple_of(nth));
             match fault {
-                Some(Fault::Transient) => return Err(PutError::Transient("throttled".into())),
+                Some(Fault::Throttled) => return Err(PutError::Throttled("too many".into())),
+                Some(Fault::Transient) => return Err(PutError::Transient("500".into())),
                 Some(Fault::Permanent) => return Err(PutError::Permanent("no such stream".into())),
                 Some(Fault::Hangs) => std::future::pending().await,
+                Some(Fault::Internal) => {
+                    return Ok(vec![EntryOutcome::Failed("InternalFailure".into()); records.len()]);
+                }
                 Some(Fault::Entries(_)) | None => {}
             }
             let outcome = |(position, record): (usize, &&Record)| {
                 if fails(position) {
-                    return EntryOutcome::Failed("ProvisionedThroughputExceededException".into());
+                    return EntryOutcome::Throttled("ProvisionedThroughputExceededException".into());
                 }
                 self.stored.borrow_mut().push(record.partition_key.clone());
                 EntryOutcome::Stored
@@ -184,6 +204,7 @@ mod tests {
                 partition_key: key.to_string(),
                 data: vec![0; 10],
                 items: vec![key],
+                reasons: Vec::new(),
             })
             .collect()
     }
@@ -202,7 +223,7 @@ mod tests {
         let report = put_all(&stream, &records(7), Deadline::after(TEN_SECONDS), || 0.5).await;
         assert_eq!(report.stored, [true; 7]);
         assert_eq!(*stream.call_sizes.borrow(), [7, 3, 2]);
-        assert_eq!(report.retried_entries, 5);
+        assert_eq!((report.retried_entries, report.throttled_entries), (5, 5));
         assert_eq!(sorted_keys(&stream), (0..7).collect::<Vec<_>>());
     }
 
@@ -233,6 +254,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_was_throttled_is_counted_each_time_and_other_failures_are_not() {
+        let stream = scripted([Fault::Throttled, Fault::Internal, Fault::Entries(2), Fault::Transient]);
+        let report = put_all(&stream, &records(5), Deadline::after(TEN_SECONDS), || 0.5).await;
+        assert_eq!(report.stored, [true; 5]);
+        assert_eq!(*stream.call_sizes.borrow(), [5, 5, 5, 3, 3]);
+        assert_eq!((report.retried_entries, report.throttled_entries), (5 + 5 + 3 + 3, 5 + 3));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_permanent_error_is_not_tried_again() {
         let stream = scripted([Fault::Permanent]);
         let report = put_all(&stream, &records(3), Deadline::after(TEN_SECONDS), || 0.5).await;
@@ -256,6 +286,7 @@ mod tests {
             partition_key: "k".into(),
             data: vec![0; bytes - 1],
             items: Vec::new(),
+            reasons: Vec::new(),
         };
         let half = PUT_RECORDS_MAX_BYTES / 2;
         assert_eq!(calls(&[sized(half), sized(half)], &[0, 1]), [&[0, 1]]);
@@ -268,7 +299,7 @@ mod tests {
             sizes in prop::collection::vec(1usize..2_000_000, 0..30), many in 0usize..1200,
         ) {
             let mut all: Vec<Record> = sizes.iter()
-                .map(|size| Record { kind: Kind::Event, partition_key: String::new(), data: vec![0; *size], items: Vec::new() }).collect();
+                .map(|size| Record { data: vec![0; *size], partition_key: String::new(), ..records(1).remove(0) }).collect();
             all.extend(records(many));
             let pending: Vec<usize> = (0..all.len()).collect();
             let calls = calls(&all, &pending);

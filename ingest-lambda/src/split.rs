@@ -67,11 +67,11 @@ fn split_json<'a>(body: &'a [u8], key_fields: &KeyFields) -> Result<Vec<Item<'a>
     let whole = match std::str::from_utf8(body) {
         Ok(text) if text.trim_ascii().is_empty() => return Ok(Vec::new()),
         Ok(text) => split_one_value(text.trim_ascii(), key_fields),
-        Err(error) => Err(invalid_utf8(error)),
+        Err(error) => split_damaged_list(body, error, key_fields),
     };
     match whole {
         // Not one JSON value. Senders of text/plain and application/json can't say that they send a value a line.
-        Err(Rejection { reason: Reason::InvalidJson | Reason::InvalidUtf8, .. }) if starts_with_event_line(body) => {
+        Err(Rejection { reason: Reason::InvalidJson | Reason::InvalidUtf8, .. }) if starts_with_value_line(body) => {
             split_lines(body, |line| event_from_json(line, key_fields))
         }
         whole => whole,
@@ -82,18 +82,53 @@ fn split_one_value<'a>(text: &'a str, key_fields: &KeyFields) -> Result<Vec<Item
     if text.starts_with('[') {
         return split_array(text, key_fields);
     }
-    let mut events = Vec::new();
     let mut fields = Fields::new(key_fields);
+    match events_member(text, |key, value| fields.see(key, value))? {
+        Some(events) => split_array(events, key_fields),
+        None => Ok(vec![fields.into_item(text.as_bytes(), Cow::Borrowed(text))]),
+    }
+}
+
+/// A list of events of which some are not UTF-8: where it is a list apart from that, the others are taken.
+fn split_damaged_list<'a>(
+    body: &'a [u8],
+    error: std::str::Utf8Error,
+    key_fields: &KeyFields,
+) -> Result<Vec<Item<'a>>, Rejection> {
+    let text = with_placeholders(body);
+    let list = match text.trim_ascii() {
+        array if array.starts_with('[') => Some(array),
+        object => events_member(object, |_, _| {})?,
+    };
+    let members = array_members(list.ok_or_else(|| invalid_utf8(error))?)?;
+    let place = |member: &RawValue| member.get().as_ptr().addr() - text.as_ptr().addr();
+    let as_sent = |member: &&RawValue| &body[place(member)..place(member) + member.get().len()];
+    Ok(members.iter().map(as_sent).map(|member| event_from_json(member, key_fields)).collect())
+}
+
+/// The text with a placeholder for each byte that is not UTF-8: as long as the bytes, so that places are the same.
+fn with_placeholders(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| '?'));
+    }
+    text
+}
+
+/// The list of events that an object wraps, if it does. `see` is shown all members.
+fn events_member<'a>(text: &'a str, mut see: impl FnMut(&'a str, &'a str)) -> Result<Option<&'a str>, Rejection> {
+    let mut lists = Vec::new();
     for_each_member(text, |key, value| {
         if key == "\"events\"" {
-            events.push(value);
+            lists.push(value);
         }
-        fields.see(key, value);
+        see(key, value);
     })
     .map_err(|error| not_one_object(text, &error))?;
-    match events[..] {
-        [events] if is_list_of_events(events)? => split_array(events, key_fields),
-        _ => Ok(vec![fields.into_item(text.as_bytes(), Cow::Borrowed(text))]),
+    match lists[..] {
+        [list] if is_list_of_events(list)? => Ok(Some(list)),
+        _ => Ok(None),
     }
 }
 
@@ -148,12 +183,12 @@ fn split_lines<'a>(body: &'a [u8], item: impl Fn(&'a [u8]) -> Item<'a>) -> Resul
     if lines.next().is_some() { Err(too_many_events()) } else { Ok(items) }
 }
 
-/// Whether the first line of several is an object of its own. (A later one may be a part of one large object that was cut
-/// off.)
-fn starts_with_event_line(body: &[u8]) -> bool {
+/// Whether the first line of several is a JSON value of its own. (A later one may be a part of one large value that was
+/// cut off.)
+fn starts_with_value_line(body: &[u8]) -> bool {
     let mut lines = body.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
     let first = lines.next().and_then(|line| std::str::from_utf8(line).ok());
-    lines.next().is_some() && first.is_some_and(|line| for_each_member(line, |_, _| {}).is_ok())
+    lines.next().is_some() && first.is_some_and(|line| serde_json::from_str::<&RawValue>(line).is_ok())
 }
 
 fn event_from_json<'a>(json: &'a [u8], key_fields: &KeyFields) -> Item<'a> {
@@ -348,6 +383,10 @@ mod tests {
             );
         }
         assert_eq!(
+            outcomes(b"null\n{\"a\":1}\n7\n{\"b\":2}", BodyForm::Json),
+            Ok(vec![Err(Reason::NotAnObject), good("{\"a\":1}"), Err(Reason::NotAnObject), good("{\"b\":2}")])
+        );
+        assert_eq!(
             outcomes(b"e=t,sn=1\nE!\ne=ps\n", BodyForm::Cmcd),
             Ok(vec![good("{\"e\":\"t\",\"sn\":1}"), Err(Reason::InvalidCmcd), good("{\"e\":\"ps\"}")])
         );
@@ -359,6 +398,27 @@ mod tests {
         assert!(outcomes(report(MAX_CMCD_REPORT_BYTES).as_bytes(), BodyForm::Cmcd).unwrap()[0].is_ok());
         let too_large = report(MAX_CMCD_REPORT_BYTES + 1);
         assert_eq!(outcomes(too_large.as_bytes(), BodyForm::Cmcd), Ok(vec![Err(Reason::EventTooLarge)]));
+    }
+
+    #[rstest]
+    #[case::array(b"[{\"a\":\"\xc3\xa9\"}, {\"b\":\"\xff\xfe\"} ,{\"c\":3}]")]
+    #[case::events_member(
+        b"\xef\xbb\xbf{\"m\":\"\xff\",\"events\":[{\"a\":\"\xc3\xa9\"},{\"b\":\"\xff\xfe\"},{\"c\":3}]}"
+    )]
+    fn a_member_that_is_not_utf8_is_rejected_alone_and_as_it_was_sent(#[case] body: &[u8]) {
+        let items = split_as(body, BodyForm::Json).unwrap();
+        let [Item::Event(first), Item::Rejected { rejection, body }, Item::Event(last)] = &items[..] else {
+            panic!("{items:?}");
+        };
+        assert_eq!((&*first.json, &*last.json), ("{\"a\":\"é\"}", "{\"c\":3}"));
+        assert_eq!((rejection.reason, *body), (Reason::InvalidUtf8, &b"{\"b\":\"\xff\xfe\"}"[..]));
+    }
+
+    #[rstest]
+    #[case::between_members(b"[{\"a\":1},\xff{\"b\":2}]")]
+    #[case::not_json_either(b"[{\"a\":\"\xff\"}")]
+    fn a_list_that_is_broken_besides_is_one_rejection(#[case] body: &[u8]) {
+        assert_eq!(outcomes(body, BodyForm::Json), Err(Reason::InvalidJson));
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub fn encode(group: &Group, block_size: BlockSize, attempt: &Attempt) -> io::Re
         event_count: group.lines(),
         uncompressed_bytes: lines.bytes,
         uncompressed_sha256: hexadecimal(&lines.sha256.finalize()),
+        received_in: group.received_in,
+        rejected_reasons: group.reasons.iter().collect(),
         earliest_received_at,
         latest_received_at,
         block_size,
@@ -77,6 +79,7 @@ pub(crate) mod tests {
     use crate::group::group;
     use crate::group::tests::record;
     use proptest::prelude::*;
+    use shared::object::ReceivedIn;
     use std::io::Read;
 
     /// An attempt whose deadline is that many milliseconds after 1970.
@@ -100,8 +103,24 @@ pub(crate) mod tests {
         assert_eq!(metadata.last_sequence_number, "8");
         assert_eq!(metadata.earliest_received_at.rfc3339(), "1970-01-01T00:00:05.000Z");
         assert_eq!(metadata.latest_received_at.rfc3339(), "1970-01-01T00:00:06.000Z");
+        assert_eq!(metadata.received_in, ReceivedIn { elsewhere: 3, ..ReceivedIn::default() });
+        assert!(metadata.rejected_reasons.is_empty());
         // printf '{"a":1}\n{"b":2}\n{"c":3}\n' | sha256sum
         assert_eq!(metadata.uncompressed_sha256, "ef1c3cd9cd7c0cf0b0b7b745afbc853d1c7eebe134f3ab5b89650ff06c431e37");
+    }
+
+    #[test]
+    fn metadata_says_when_lines_were_received_and_why_they_were_rejected() {
+        let line = |time: &str, reason: &str| {
+            format!("{{\"v\":1,\"received_at\":\"1970-01-01T{time}Z\",\"rejected\":{{\"reason\":\"{reason}\"}}}}\n")
+        };
+        let lines =
+            [line("00:59:59.999", "too_deep"), line("01:00:00.000", "too_deep"), line("01:00:00.001", "no_events")];
+        let groups = group(&[record(1, &lines.concat(), 3_600.0), record(2, "x", 3_600.0)]);
+        let metadata = encode(&groups[0], BlockSize::fitting(1), &attempt(1)).unwrap().metadata;
+        let entries = metadata.to_entries();
+        assert_eq!(entries["received-in"], "previous=1,this=2,next=0,elsewhere=1");
+        assert_eq!(entries["rejected-reasons"], "too_deep=2,no_events=1,foreign_record=1");
     }
 
     #[test]

@@ -2,13 +2,15 @@
 
 use bytes::Bytes;
 use shared::line::Kind;
-use shared::object::object_key;
+use shared::object::{ReceivedIn, object_key};
+use shared::rejection::ReasonCounts;
 use shared::timestamp::{UnixMillis, UtcHour};
 
 use crate::chunk::{Chunk, join_small};
 use crate::kinesis_event::Record;
 use crate::kpl::deaggregate;
 use crate::payload::{Payload, max_rejected_lines, read_payload, rejected_whole};
+use crate::tally::Tally;
 
 /// The lines of one kind and hour, in the order of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +21,10 @@ pub struct Group {
     pub first_sequence_number: String,
     pub last_sequence_number: String,
     pub record_count: u64,
+    /// Its lines by the hour of their receipt.
+    pub received_in: ReceivedIn,
+    /// Its lines by the reason of their rejection: none for events.
+    pub reasons: ReasonCounts,
     pub chunks: Vec<Chunk>,
 }
 
@@ -58,15 +64,15 @@ pub fn group(records: &[Record]) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for record in records {
         let hour = record.arrival().hour();
-        for chunk in read_record(record).chunks {
-            let same = |group: &&mut Group| {
-                group.kind == chunk.kind && group.hour == hour && group.shard_id == record.shard_id()
-            };
-            match groups.iter_mut().find(same) {
+        let Payload { chunks, tally, .. } = read_record(record);
+        let beside = |group: &Group| group.hour == hour && group.shard_id == record.shard_id();
+        for chunk in chunks {
+            match groups.iter_mut().find(|group| group.kind == chunk.kind && beside(group)) {
                 Some(group) => add(group, record, chunk),
                 None => groups.push(start(record, hour, chunk)),
             }
         }
+        groups.iter_mut().filter(|group| beside(group)).for_each(|group| count(group, &tally));
     }
     groups
 }
@@ -85,7 +91,7 @@ fn read_record(record: &Record) -> Payload {
 
 /// `None` when too many lines are bad.
 fn read_user_records(record: &Record, user_records: &[Bytes], max_rejected: usize) -> Option<Payload> {
-    let (mut chunks, mut rejected) = (Vec::new(), 0);
+    let (mut chunks, mut tally, mut rejected) = (Vec::new(), Tally::default(), 0);
     for (number, data) in user_records.iter().enumerate() {
         let name = format!("{}/{number}", record.event_id);
         let read = read_payload(data, record.arrival(), &name, max_rejected);
@@ -93,9 +99,10 @@ fn read_user_records(record: &Record, user_records: &[Bytes], max_rejected: usiz
         if rejected > max_rejected {
             return None;
         }
+        tally.add_all(&read.tally);
         chunks.extend(read.chunks);
     }
-    Some(Payload { chunks: join_small(chunks), rejected })
+    Some(Payload { chunks: join_small(chunks), tally, rejected })
 }
 
 fn start(record: &Record, hour: UtcHour, chunk: Chunk) -> Group {
@@ -106,6 +113,8 @@ fn start(record: &Record, hour: UtcHour, chunk: Chunk) -> Group {
         first_sequence_number: record.kinesis.sequence_number.clone(),
         last_sequence_number: record.kinesis.sequence_number.clone(),
         record_count: 1,
+        received_in: ReceivedIn::default(),
+        reasons: ReasonCounts::default(),
         chunks: vec![chunk],
     }
 }
@@ -116,6 +125,12 @@ fn add(group: &mut Group, record: &Record, chunk: Chunk) {
         group.last_sequence_number.clone_from(&record.kinesis.sequence_number);
     }
     group.chunks.push(chunk);
+}
+
+/// Counts the lines that a record has in a group.
+fn count(group: &mut Group, tally: &Tally) {
+    group.received_in.add_all(tally.received_in(group.kind));
+    group.reasons.add_all(&tally.reasons(group.kind));
 }
 
 #[cfg(test)]

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use lambda_runtime::{Context, tracing};
 use lambda_setup::deadline::Deadline;
+use lambda_setup::vital_signs::VitalSigns;
 use shared::emf;
-use shared::line::Kind;
-use shared::metric::Metric;
 use shared::object::Attempt;
 use shared::timestamp::UnixMillis;
 
 use crate::group::{Group, group};
 use crate::kinesis_event::{BatchAnswer, KinesisEvent};
 use crate::landing::{Landed, LandingError, ObjectStore, land};
+use crate::metrics::{self, Times};
 
 /// What it takes to answer after the last attempt to store.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
@@ -20,11 +20,12 @@ const ANSWER_TIME: Duration = Duration::from_secs(2);
 /// Lands batches, one at a time.
 pub struct Handler<S> {
     store: S,
+    vital_signs: VitalSigns,
 }
 
 impl<S: ObjectStore> Handler<S> {
     pub fn new(store: S) -> Self {
-        Self { store }
+        Self { store, vital_signs: VitalSigns::new() }
     }
 
     /// Acknowledges the batch whole or not at all.
@@ -33,6 +34,7 @@ impl<S: ObjectStore> Handler<S> {
     ///
     /// Never: a batch that can't land is answered as to be sent again.
     pub async fn handle(&self, event: KinesisEvent, context: Context) -> Result<BatchAnswer, std::convert::Infallible> {
+        let began = lambda_setup::now();
         let deadline = Deadline::before(context.deadline, ANSWER_TIME);
         let attempt = Attempt {
             deadline: UnixMillis(i64::try_from(context.deadline).unwrap_or(i64::MAX)),
@@ -49,8 +51,17 @@ impl<S: ObjectStore> Handler<S> {
                 }
             }
         }
-        log(&event, &groups, &landed, &context);
+        self.log(&event, &groups, &landed, began, &context);
         Ok(BatchAnswer::landed())
+    }
+
+    /// One line a batch with its numbers.
+    fn log(&self, event: &KinesisEvent, groups: &[Group], landed: &[Landed], began: UnixMillis, context: &Context) {
+        let ended = lambda_setup::now();
+        let vital_signs = self.vital_signs.values(context.deadline, ended);
+        let values = metrics::values(event, groups, landed, Times { began, ended }, vital_signs);
+        let properties = [("request_id", context.request_id.as_str())];
+        println!("{}", emf::line(ended, &context.env_config.function_name, &values, &properties));
     }
 }
 
@@ -62,26 +73,6 @@ fn report(error: &LandingError, group: &Group, records: usize, request_id: &str)
     } else {
         tracing::warn!(request_id, key, records, %error, "batch not landed; it will be sent again");
     }
-}
-
-/// One line a batch with its numbers.
-fn log(event: &KinesisEvent, groups: &[Group], landed: &[Landed], context: &Context) {
-    let lines = |kind| groups.iter().filter(|group| group.kind == kind).map(Group::lines).sum();
-    let now = lambda_setup::now();
-    let earliest = groups.iter().map(|group| group.received_at().0).min();
-    let latency = earliest.map_or(0, |earliest| u64::try_from(now.0.saturating_sub(earliest.0)).unwrap_or(0));
-    let values = [
-        (Metric::LandedRecords, event.records.len() as u64),
-        (Metric::LandedEvents, lines(Kind::Event)),
-        (Metric::LandedRejected, lines(Kind::Rejected)),
-        (Metric::LandedObjects, landed.len() as u64),
-        (Metric::UncompressedBytes, landed.iter().map(|one| one.uncompressed_bytes).sum()),
-        (Metric::CompressedBytes, landed.iter().map(|one| one.compressed_bytes as u64).sum()),
-        (Metric::ReplacedObjects, landed.iter().filter(|one| one.replaced).count() as u64),
-        (Metric::LandingLatency, latency),
-    ];
-    let properties = [("request_id", context.request_id.as_str())];
-    println!("{}", emf::line(now, &context.env_config.function_name, &values, &properties));
 }
 
 #[cfg(test)]

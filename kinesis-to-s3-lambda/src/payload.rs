@@ -7,14 +7,25 @@ use shared::rejection::{Reason, Rejection};
 use shared::timestamp::UnixMillis;
 
 use crate::chunk::{Chunk, Lines};
+use crate::tally::Tally;
 
 /// What became of one payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payload {
     /// In order: every byte but blank lines is in one of them.
     pub chunks: Vec<Chunk>,
+    /// Their lines.
+    pub tally: Tally,
     /// How many rejected lines were made of it here.
     pub rejected: usize,
+}
+
+impl Payload {
+    fn of_line(head: LineHead, arrival: UnixMillis, chunk: Chunk, rejected: usize) -> Self {
+        let mut tally = Tally::default();
+        tally.count(head, arrival.hour());
+        Self { chunks: vec![chunk], tally, rejected }
+    }
 }
 
 /// Lines of one payload that may be rejected one by one at most. With more, it is no file of JSON lines and is rejected
@@ -42,10 +53,10 @@ const MAX_RECEIPT_DISTANCE_MILLIS: i64 = 3_600_000;
 #[must_use]
 pub fn read_payload(payload: &Bytes, arrival: UnixMillis, name: &str, max_rejected: usize) -> Payload {
     let rejecting = Rejecting { arrival, name };
-    let whole = |detail: &str| Payload { chunks: vec![rejecting.chunk(0, payload, detail)], rejected: 1 };
+    let whole = |detail: &str| rejecting.whole(payload, detail);
     match std::str::from_utf8(payload) {
         Ok(text) => read_lines(payload, text, &rejecting, max_rejected)
-            .or_else(|| Some(Payload { chunks: vec![one_object(text, arrival)?], rejected: 0 }))
+            .or_else(|| one_object(text, arrival))
             .unwrap_or_else(|| whole("the record holds no JSON object, or too many lines that are none")),
         Err(error) => whole(&format!("the record is not UTF-8: {error}")),
     }
@@ -54,12 +65,14 @@ pub fn read_payload(payload: &Bytes, arrival: UnixMillis, name: &str, max_reject
 /// A payload kept whole as rejected, without a look into it.
 #[must_use]
 pub fn rejected_whole(payload: &[u8], arrival: UnixMillis, name: &str, detail: &str) -> Payload {
-    Payload { chunks: vec![Rejecting { arrival, name }.chunk(0, payload, detail)], rejected: 1 }
+    Rejecting { arrival, name }.whole(payload, detail)
 }
 
 /// `None` when the first line is not good, or too many are bad.
 fn read_lines(payload: &Bytes, text: &str, rejecting: &Rejecting<'_>, max_rejected: usize) -> Option<Payload> {
     let mut lines = Lines::new(payload);
+    let mut tally = Tally::default();
+    let hour = rejecting.arrival.hour();
     let mut rejected = 0;
     let mut start = 0;
     for line in text.split_inclusive('\n') {
@@ -71,6 +84,7 @@ fn read_lines(payload: &Bytes, text: &str, rejecting: &Rejecting<'_>, max_reject
         }
         match read_head(trimmed) {
             Ok(head) => {
+                tally.count(head, hour);
                 let received_at = received_at(head, rejecting.arrival);
                 let as_it_stands = !trimmed.contains('\r') && line.strip_suffix('\n').unwrap_or(line) == trimmed;
                 if as_it_stands {
@@ -81,13 +95,14 @@ fn read_lines(payload: &Bytes, text: &str, rejecting: &Rejecting<'_>, max_reject
             }
             Err(_) if lines.is_empty() || rejected == max_rejected => return None,
             Err(error) => {
+                tally.count(rejecting.head(), hour);
                 lines.whole(rejecting.chunk(rejected, trimmed.as_bytes(), &error.to_string()));
                 rejected += 1;
             }
         }
     }
     let chunks = lines.finish();
-    (!chunks.is_empty()).then_some(Payload { chunks, rejected })
+    (!chunks.is_empty()).then_some(Payload { chunks, tally, rejected })
 }
 
 fn received_at(head: LineHead, arrival: UnixMillis) -> UnixMillis {
@@ -95,10 +110,11 @@ fn received_at(head: LineHead, arrival: UnixMillis) -> UnixMillis {
     head.received_at.filter(near).unwrap_or(arrival)
 }
 
-fn one_object(text: &str, arrival: UnixMillis) -> Option<Chunk> {
+fn one_object(text: &str, arrival: UnixMillis) -> Option<Payload> {
     let text = text.trim_ascii();
     let head = read_head(text).ok()?;
-    Some(Chunk::of_line(head.kind, received_at(head, arrival), fold_line_breaks(text).into_owned().into()))
+    let chunk = Chunk::of_line(head.kind, received_at(head, arrival), fold_line_breaks(text).into_owned().into());
+    Some(Payload::of_line(head, arrival, chunk, 0))
 }
 
 /// What rejected lines of one payload have in common.
@@ -108,6 +124,16 @@ struct Rejecting<'a> {
 }
 
 impl Rejecting<'_> {
+    /// What there is to see of its lines.
+    fn head(&self) -> LineHead {
+        LineHead { kind: Kind::Rejected, received_at: Some(self.arrival), reason: Some(Reason::ForeignRecord) }
+    }
+
+    /// A payload that is kept in one line.
+    fn whole(&self, payload: &[u8], detail: &str) -> Payload {
+        Payload::of_line(self.head(), self.arrival, self.chunk(0, payload, detail), 1)
+    }
+
     /// A line that keeps `body`. Nothing in it differs when the same record is sent again.
     fn chunk(&self, number: usize, body: &[u8], detail: &str) -> Chunk {
         let id = serde_json::Value::from(format!("{}/{number}", self.name)).to_string();
@@ -129,6 +155,7 @@ mod tests {
     use proptest::prelude::*;
     use rstest::rstest;
     use serde_json::Value;
+    use shared::object::ReceivedIn;
     use shared::strategies::json_object;
 
     const ARRIVAL: UnixMillis = UnixMillis(1_795_253_528_006);
@@ -219,7 +246,56 @@ mod tests {
         assert_eq!(chunks_of(made_up)[0].earliest_received_at, ARRIVAL);
     }
 
+    #[test]
+    fn lines_are_counted_by_the_hour_of_their_receipt() {
+        // 09:00:00.000 to 09:59:59.999, arrived at 09:32:08.006.
+        let hour = ARRIVAL.hour();
+        let times = [hour.start(), UnixMillis(hour.end().0 - 1), UnixMillis(hour.start().0 - 1), hour.end()];
+        let mut payload = Vec::new();
+        for time in times.into_iter().chain([hour.plus(-2).start(), hour.plus(2).end()]) {
+            let envelope = Envelope::new(time, "r", &Client::default());
+            envelope.write_event(&mut payload, IdLiteral::new("\"i\""), "{}");
+        }
+        payload.extend_from_slice(b"{}\nx\n");
+        let tally = read_payload(&payload.into(), ARRIVAL, "shard:1", MAX_REJECTED_LINES).tally;
+        assert_eq!(tally.received_in(Kind::Event), ReceivedIn { previous: 1, this: 2, next: 1, elsewhere: 3 });
+        assert_eq!(tally.received_in(Kind::Rejected), ReceivedIn { elsewhere: 1, ..ReceivedIn::default() });
+        assert!(tally.reasons(Kind::Rejected).iter().eq([(Reason::ForeignRecord, 1)]));
+        assert_eq!(tally.reasons(Kind::Event).total(), 0);
+    }
+
     proptest! {
+        /// What is said of lines is what a look at each of them, as they landed, finds.
+        #[test]
+        fn the_tally_is_that_of_the_lines_that_land(
+            lines in prop::collection::vec(prop_oneof![
+                (-9_000_000i64..9_000_000, prop::sample::select(Reason::ALL.to_vec()), any::<bool>()).prop_map(|(millis, reason, event)| {
+                    let envelope = Envelope::new(UnixMillis(ARRIVAL.0 + millis), "r", &Client::default());
+                    let (mut line, rejection) = (Vec::new(), Rejection::new(reason, ""));
+                    let rejected = Rejected { rejection: &rejection, content_type: None, content_encoding: None, part: None, body: b"" };
+                    if event {
+                        envelope.write_event(&mut line, IdLiteral::new("\"i\""), "{}");
+                    } else {
+                        envelope.write_rejected(&mut line, IdLiteral::new("\"i\""), &rejected);
+                    }
+                    String::from_utf8(line).expect("text").trim_end().to_owned()
+                }),
+                Just("{}".to_owned()), Just("x".to_owned()), Just("{\n}".to_owned()), Just(" {} ".to_owned()),
+            ], 0..12),
+        ) {
+            let payload = Bytes::from(lines.join("\n"));
+            let read = read_payload(&payload, ARRIVAL, "shard:1", 4);
+            let mut expected = Tally::default();
+            for chunk in &read.chunks {
+                for line in std::str::from_utf8(&chunk.bytes)?.lines() {
+                    let head = read_head(line)?;
+                    prop_assert_eq!(head.kind, chunk.kind);
+                    expected.count(head, ARRIVAL.hour());
+                }
+            }
+            prop_assert_eq!(read.tally, expected);
+        }
+
         #[test]
         fn any_bytes_that_are_no_json_are_kept_whole_and_alike_each_time(payload: Vec<u8>) {
             let chunks = chunks_of(&payload);

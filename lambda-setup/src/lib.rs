@@ -1,9 +1,11 @@
-//! What each function needs around its handler: its environment read once, SDK configuration, and a deadline to keep.
+//! What each function needs around its handler: its environment read once, SDK configuration, a deadline to
+//! keep, and its vital signs as metrics.
 
 #![warn(missing_docs)]
 
 pub mod deadline;
 pub mod environment;
+pub mod vital_signs;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -10,7 +10,7 @@ use base64_simd::STANDARD as BASE64;
 
 use crate::json::{for_each_member, is_deeper_than, write_string};
 use crate::limits::MAX_EVENT_DEPTH;
-use crate::rejection::Rejection;
+use crate::rejection::{Reason, Rejection};
 use crate::timestamp::UnixMillis;
 
 /// How an event's line looks.
@@ -173,6 +173,9 @@ pub struct LineHead {
     pub kind: Kind,
     /// When ingest received it; `None` for a line without an envelope.
     pub received_at: Option<UnixMillis>,
+    /// Why a rejected line was rejected; `None` for events. A reason that is none of ours, or is written with escapes, is
+    /// another producer's: [`Reason::ForeignRecord`].
+    pub reason: Option<Reason>,
 }
 
 /// Why a line is none that may land as it is.
@@ -194,29 +197,36 @@ pub enum LineError {
 ///
 /// When the line is not one JSON object or is nested too deep for common readers.
 pub fn read_head(line: &str) -> Result<LineHead, LineError> {
-    let (mut version, mut received_at, mut rejected, mut event) = (false, None, false, false);
+    let (mut version, mut received_at, mut rejected, mut event) = (false, None, None, false);
     for_each_member(line, |key, value| match key {
         "\"v\"" => version = value == "1",
         "\"received_at\"" => received_at = UnixMillis::parse(value.trim_matches('"')),
-        "\"rejected\"" => rejected = value.starts_with("{\"reason\":\""),
+        "\"rejected\"" => rejected = rejected_reason(value),
         "\"event\"" => event = true,
         _ => {}
     })?;
     if is_deeper_than(line, MAX_EVENT_DEPTH + 1) {
         return Err(LineError::TooDeep);
     }
-    let ours = version && received_at.is_some();
-    let kind = if ours && rejected && !event { Kind::Rejected } else { Kind::Event };
-    Ok(LineHead { kind, received_at: if ours { received_at } else { None } })
+    let received_at = received_at.filter(|_| version);
+    let reason = rejected.filter(|_| received_at.is_some() && !event);
+    let kind = if reason.is_some() { Kind::Rejected } else { Kind::Event };
+    Ok(LineHead { kind, received_at, reason })
+}
+
+/// The reason in a `rejected` member; `None` for a member that is not as ours.
+fn rejected_reason(member: &str) -> Option<Reason> {
+    let name = member.strip_prefix("{\"reason\":\"")?.split('"').next()?;
+    Some(Reason::parse(name).unwrap_or(Reason::ForeignRecord))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::json::fold_line_breaks;
-    use crate::rejection::Reason;
     use crate::strategies::{json_object, json_string};
     use proptest::prelude::*;
+    use rstest::rstest;
     use serde::Deserialize;
     use serde_json::value::RawValue;
 
@@ -302,8 +312,29 @@ mod tests {
         for line in
             ["{}", "{\"rejected\":{}}", "{\"v\":1,\"rejected\":{}}", "{\"v\":2,\"received_at\":\"x\",\"rejected\":{}}"]
         {
-            assert_eq!(read_head(line).unwrap(), LineHead { kind: Kind::Event, received_at: None }, "{line}");
+            assert_eq!(
+                read_head(line).unwrap(),
+                LineHead { kind: Kind::Event, received_at: None, reason: None },
+                "{line}"
+            );
         }
+    }
+
+    #[rstest]
+    #[case::ours("{\"reason\":\"too_deep\",\"detail\":\"\"}", Some(Reason::TooDeep))]
+    #[case::ours_alone("{\"reason\":\"too_deep\"}", Some(Reason::TooDeep))]
+    #[case::none_of_ours("{\"reason\":\"bored\"}", Some(Reason::ForeignRecord))]
+    #[case::nothing("{\"reason\":\"\"}", Some(Reason::ForeignRecord))]
+    #[case::longer_than_ours("{\"reason\":\"too_deep_\"}", Some(Reason::ForeignRecord))]
+    #[case::with_escapes("{\"reason\":\"too\\u005fdeep\"}", Some(Reason::ForeignRecord))]
+    #[case::not_first("{\"detail\":\"\",\"reason\":\"too_deep\"}", None)]
+    #[case::no_text("{\"reason\":1}", None)]
+    fn the_reason_of_a_rejected_line_is_one_of_the_closed_set(#[case] rejected: &str, #[case] reason: Option<Reason>) {
+        let line = format!("{{\"v\":1,\"received_at\":\"{}\",\"rejected\":{rejected}}}", arrival().rfc3339());
+        let kind = if reason.is_some() { Kind::Rejected } else { Kind::Event };
+        assert_eq!(read_head(&line).unwrap(), LineHead { kind, received_at: Some(arrival()), reason });
+        let without_version = line.replace("\"v\":1", "\"v\":2");
+        assert_eq!(read_head(&without_version).unwrap().reason, None);
     }
 
     #[test]
@@ -337,7 +368,7 @@ mod tests {
             prop_assert_eq!(decoded.client, DecodedClient { user_agent: client.user_agent, ip: client.ip });
             prop_assert_eq!(decoded.event.map(RawValue::get), Some(event.trim()));
             prop_assert!(decoded.rejected.is_none());
-            prop_assert_eq!(read_head(text)?, LineHead { kind: Kind::Event, received_at: Some(UnixMillis(millis)) });
+            prop_assert_eq!(read_head(text)?, LineHead { kind: Kind::Event, received_at: Some(UnixMillis(millis)), reason: None });
         }
 
         #[test]
@@ -368,7 +399,7 @@ mod tests {
             prop_assert_eq!(inner.content_encoding, content_encoding);
             prop_assert_eq!(inner.part.zip(inner.parts), part);
             prop_assert_eq!(BASE64.decode_to_vec(inner.body_base64).expect("base64"), body);
-            prop_assert_eq!(read_head(text)?, LineHead { kind: Kind::Rejected, received_at: Some(arrival()) });
+            prop_assert_eq!(read_head(text)?, LineHead { kind: Kind::Rejected, received_at: Some(arrival()), reason: Some(reason) });
         }
 
         #[test]

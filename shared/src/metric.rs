@@ -1,40 +1,9 @@
-//! The names of all metrics of the data path, with their units.
+//! The names of all metrics, with their units. docs/METRICS.md says what each means and what to do when it is off.
+
+use crate::rejection::Reason;
 
 /// The CloudWatch namespace of all metrics.
 pub const NAMESPACE: &str = "Playhead";
-
-/// A metric of the data path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Metric {
-    /// Events that ingest answered as accepted: they are on the stream.
-    AcceptedEvents,
-    /// Rejected lines that ingest put on the stream, each part of a large body for itself.
-    RejectedLines,
-    /// Events and rejected pieces that Kinesis did not take in the time there was: the client was told so.
-    NotStoredEvents,
-    /// Kinesis records that one request became.
-    PutRecords,
-    /// Entries of `PutRecords` calls that failed and were tried again.
-    RetriedEntries,
-    /// Bytes of a request's body as it came.
-    RequestBytes,
-    /// Kinesis records in one batch that landed.
-    LandedRecords,
-    /// Event lines in one batch that landed.
-    LandedEvents,
-    /// Rejected lines in one batch that landed.
-    LandedRejected,
-    /// Objects that one batch became.
-    LandedObjects,
-    /// Bytes of one batch's lines before compression.
-    UncompressedBytes,
-    /// Bytes of one batch's objects.
-    CompressedBytes,
-    /// Objects that were found from an earlier attempt and written anew.
-    ReplacedObjects,
-    /// From the receipt of a batch's oldest event to its landing.
-    LandingLatency,
-}
 
 /// CloudWatch's name of a metric's unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +14,12 @@ pub enum Unit {
     Bytes,
     /// Milliseconds.
     Milliseconds,
+    /// Seconds.
+    Seconds,
+    /// 0 to 100.
+    Percent,
+    /// A ratio or a score.
+    None,
 }
 
 impl Unit {
@@ -56,67 +31,156 @@ impl Unit {
             Self::Count => "Count",
             Self::Bytes => "Bytes",
             Self::Milliseconds => "Milliseconds",
+            Self::Seconds => "Seconds",
+            Self::Percent => "Percent",
+            Self::None => "None",
         }
     }
 }
 
+/// Declares the metrics that have one name each, with their units, in one place.
+macro_rules! metrics {
+    ($($(#[$doc:meta])* $name:ident: $unit:ident,)*) => {
+        /// A metric.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Metric {
+            $($(#[$doc])* $name,)*
+            /// Rejected lines of this reason: those that ingest put on the stream, and for [`Reason::ForeignRecord`],
+            /// which ingest has no use for, those that landed.
+            Rejected(Reason),
+        }
+
+        impl Metric {
+            const NAMED: &[Self] = &[$(Self::$name),*];
+
+            /// The name in CloudWatch.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                    Self::Rejected(reason) => rejected(reason),
+                }
+            }
+
+            /// What its values count.
+            #[must_use]
+            pub const fn unit(self) -> Unit {
+                match self {
+                    $(Self::$name => Unit::$unit,)*
+                    Self::Rejected(_) => Unit::Count,
+                }
+            }
+        }
+    };
+}
+
+metrics! {
+    // ---- ingest-lambda, one line a request ----
+    /// Events that ingest answered as accepted: they are on the stream.
+    AcceptedEvents: Count,
+    /// Rejected lines that ingest put on the stream, each part of a large body for itself.
+    RejectedLines: Count,
+    /// Events and rejected pieces that Kinesis did not take in the time there was: the client was told so.
+    NotStoredEvents: Count,
+    /// Kinesis records that one request became.
+    PutRecords: Count,
+    /// Entries of `PutRecords` calls that failed and were tried again.
+    RetriedEntries: Count,
+    /// Entries of `PutRecords` calls that failed because a shard or the call was throttled.
+    ThrottledEntries: Count,
+    /// Bytes of a request's body as it came.
+    RequestBytes: Bytes,
+    /// Bytes of data that one request put on the stream.
+    StoredBytes: Bytes,
+
+    // ---- kinesis-to-s3-lambda, one line a batch ----
+    /// Kinesis records in one batch that landed.
+    LandedRecords: Count,
+    /// Event lines in one batch that landed.
+    LandedEvents: Count,
+    /// Rejected lines in one batch that landed.
+    LandedRejected: Count,
+    /// Objects that one batch became.
+    LandedObjects: Count,
+    /// Bytes of one batch's lines before compression.
+    UncompressedBytes: Bytes,
+    /// Bytes of one batch's objects.
+    CompressedBytes: Bytes,
+    /// Objects that were found from an earlier attempt and written anew.
+    ReplacedObjects: Count,
+    /// From the receipt of a batch's oldest event to its landing.
+    LandingLatency: Milliseconds,
+    /// From the arrival of a batch's newest record on the stream to the start of its landing.
+    BatchAge: Milliseconds,
+
+    // ---- both ----
+    /// Time that an invocation had left when it was done.
+    RemainingTime: Milliseconds,
+    /// The most memory that the environment has used so far.
+    PeakMemory: Bytes,
+    /// 1 for the first invocation of an environment.
+    ColdStarts: Count,
+
+    // ---- monitoring-lambdas ----
+    /// Landed objects that are not what their metadata says.
+    BrokenObjects: Count,
+    /// Hours and dates that were sealed.
+    SealedPartitions: Count,
+    /// Objects that landed in an hour after it had been sealed.
+    LateObjects: Count,
+    /// Objects whose sequence numbers overlap with another's of the same shard, kind and hour.
+    OverlappingObjects: Count,
+    /// Compressed bytes of a sealed hour or date.
+    TotalFileSize: Bytes,
+    /// `TotalFileSize` less that of the day before.
+    TotalFileSizeDifference: Bytes,
+    /// Events of a sealed hour or date.
+    TotalEvents: Count,
+    /// Rejected lines of a sealed hour or date, of all lines.
+    RejectedShare: Percent,
+    /// How far a sealed partition's size is from the usual of its hour or weekday, in robust standard deviations.
+    SeasonalScore: None,
+    /// Rules about size that a sealed partition breaks.
+    SizeViolations: Count,
+    /// Partitions that are past their time and have no `_SUCCESS`.
+    MissingPartitions: Count,
+    /// Partitions whose `_SUCCESS` came after its time.
+    LatePartitions: Count,
+    /// The age of the newest landed event.
+    DataFreshness: Seconds,
+    /// Events that ingest accepted in an hour and that did not land.
+    LostEvents: Count,
+    /// Events that landed in an hour and that ingest did not accept, or not so often.
+    DoubledEvents: Count,
+    /// Kinesis records that arrived in an hour and did not land.
+    LostRecords: Count,
+}
+
 impl Metric {
-    /// Every metric, in the order of their declaration.
-    pub const ALL: [Self; 14] = [
-        Self::AcceptedEvents,
-        Self::RejectedLines,
-        Self::NotStoredEvents,
-        Self::PutRecords,
-        Self::RetriedEntries,
-        Self::RequestBytes,
-        Self::LandedRecords,
-        Self::LandedEvents,
-        Self::LandedRejected,
-        Self::LandedObjects,
-        Self::UncompressedBytes,
-        Self::CompressedBytes,
-        Self::ReplacedObjects,
-        Self::LandingLatency,
-    ];
-
-    /// The name in CloudWatch.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::AcceptedEvents => "AcceptedEvents",
-            Self::RejectedLines => "RejectedLines",
-            Self::NotStoredEvents => "NotStoredEvents",
-            Self::PutRecords => "PutRecords",
-            Self::RetriedEntries => "RetriedEntries",
-            Self::RequestBytes => "RequestBytes",
-            Self::LandedRecords => "LandedRecords",
-            Self::LandedEvents => "LandedEvents",
-            Self::LandedRejected => "LandedRejected",
-            Self::LandedObjects => "LandedObjects",
-            Self::UncompressedBytes => "UncompressedBytes",
-            Self::CompressedBytes => "CompressedBytes",
-            Self::ReplacedObjects => "ReplacedObjects",
-            Self::LandingLatency => "LandingLatency",
-        }
+    /// Every metric.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::NAMED.iter().copied().chain(Reason::ALL.into_iter().map(Self::Rejected))
     }
+}
 
-    /// What its values count.
-    #[must_use]
-    pub const fn unit(self) -> Unit {
-        match self {
-            Self::AcceptedEvents
-            | Self::RejectedLines
-            | Self::NotStoredEvents
-            | Self::PutRecords
-            | Self::RetriedEntries
-            | Self::LandedRecords
-            | Self::LandedEvents
-            | Self::LandedRejected
-            | Self::LandedObjects
-            | Self::ReplacedObjects => Unit::Count,
-            Self::RequestBytes | Self::UncompressedBytes | Self::CompressedBytes => Unit::Bytes,
-            Self::LandingLatency => Unit::Milliseconds,
-        }
+const fn rejected(reason: Reason) -> &'static str {
+    match reason {
+        Reason::InvalidBase64 => "RejectedInvalidBase64",
+        Reason::InvalidCompression => "RejectedInvalidCompression",
+        Reason::UnsupportedEncoding => "RejectedUnsupportedEncoding",
+        Reason::UnsupportedContentType => "RejectedUnsupportedContentType",
+        Reason::BodyTooLarge => "RejectedBodyTooLarge",
+        Reason::TooManyEvents => "RejectedTooManyEvents",
+        Reason::InvalidUtf8 => "RejectedInvalidUtf8",
+        Reason::InvalidJson => "RejectedInvalidJson",
+        Reason::InvalidCmcd => "RejectedInvalidCmcd",
+        Reason::NotAnObject => "RejectedNotAnObject",
+        Reason::TooDeep => "RejectedTooDeep",
+        Reason::EventTooLarge => "RejectedEventTooLarge",
+        Reason::NoEvents => "RejectedNoEvents",
+        Reason::MethodNotAllowed => "RejectedMethodNotAllowed",
+        Reason::UnknownPath => "RejectedUnknownPath",
+        Reason::ForeignRecord => "RejectedForeignRecord",
     }
 }
 
@@ -125,11 +189,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_metric_is_listed_once_under_its_variants_name() {
-        let distinct: std::collections::BTreeSet<_> = Metric::ALL.into_iter().collect();
-        assert_eq!(distinct.len(), Metric::ALL.len());
-        for metric in Metric::ALL {
-            assert_eq!(metric.as_str(), format!("{metric:?}"));
+    fn every_metric_has_a_name_of_its_own() {
+        let names: std::collections::BTreeSet<_> = Metric::all().map(Metric::as_str).collect();
+        assert_eq!(names.len(), Metric::all().count());
+    }
+
+    #[test]
+    fn rejections_are_named_as_their_reasons() {
+        for reason in Reason::ALL {
+            assert_eq!(Metric::Rejected(reason).as_str(), format!("Rejected{reason:?}"));
         }
     }
 }

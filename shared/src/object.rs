@@ -1,8 +1,9 @@
 //! Landed objects: their keys and what their metadata says.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use crate::line::Kind;
+use crate::line::{Kind, LineHead};
+use crate::rejection::Reason;
 use crate::timestamp::{UnixMillis, UtcHour};
 
 /// The key of a landed object: `events/dt=2026-11-21/hour=09/<shard-id>-<first-sequence-number>.jsonl.bz2`.
@@ -35,8 +36,7 @@ impl ObjectKey {
         let mut pieces = key.split('/');
         let (prefix_text, date, hour, name) = (pieces.next()?, pieces.next()?, pieces.next()?, pieces.next()?);
         let kind = [Kind::Event, Kind::Rejected].into_iter().find(|kind| prefix(*kind) == prefix_text)?;
-        let (date, hour) = (date.strip_prefix("dt=")?, hour.strip_prefix("hour=")?);
-        let hour = UnixMillis::parse(&format!("{date}T{hour}:00:00.000Z"))?.hour();
+        let hour = UtcHour::parse(&format!("{date}/{hour}"))?;
         // `shardId-000000000000`: the second dash ends it.
         let name = name.strip_suffix(".jsonl.bz2")?;
         let dash = name.match_indices('-').nth(1)?.0;
@@ -48,6 +48,19 @@ impl ObjectKey {
     fn text(&self) -> String {
         object_key(self.kind, self.hour, &self.shard_id, &self.first_sequence_number)
     }
+}
+
+/// What seal-partition says of an hour or a date that is complete: `events/<partition>/_MANIFEST.json`. Readers of
+/// Hive partitions pass over names that begin with an underscore.
+#[must_use]
+pub fn manifest_key(partition: &str) -> String {
+    format!("{}/{partition}/_MANIFEST.json", prefix(Kind::Event))
+}
+
+/// What says that a partition is complete: `events/<partition>/_SUCCESS`. It is written after the manifest.
+#[must_use]
+pub fn success_key(partition: &str) -> String {
+    format!("{}/{partition}/_SUCCESS", prefix(Kind::Event))
 }
 
 /// The first part of the keys of one kind, without a slash.
@@ -87,6 +100,80 @@ impl Attempt {
     }
 }
 
+/// Lines by the hour in which ingest received them, as seen from the hour of the object, which is the hour of arrival on
+/// the stream. It lets what ingest counted be compared with what landed, hour by hour and to the line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ReceivedIn {
+    /// Received in the hour before: retries, and requests around the full hour.
+    pub previous: u64,
+    /// Received in the object's own hour.
+    pub this: u64,
+    /// Received in the hour after: clocks that differ.
+    pub next: u64,
+    /// All others, which ingest did not count: lines without an envelope, what landing itself
+    /// rejected, and what was redriven.
+    pub elsewhere: u64,
+}
+
+impl ReceivedIn {
+    /// Counts a line of an object of `hour`.
+    ///
+    /// A line of [`Reason::ForeignRecord`] is elsewhere whatever its envelope says: ingest wrote none.
+    pub fn count(&mut self, line: LineHead, hour: UtcHour) {
+        let received_in = line.received_at.filter(|_| line.reason != Some(Reason::ForeignRecord)).map(UnixMillis::hour);
+        let lines = match received_in {
+            Some(received_in) if received_in == hour => &mut self.this,
+            Some(received_in) if received_in == hour.plus(-1) => &mut self.previous,
+            Some(received_in) if received_in == hour.plus(1) => &mut self.next,
+            _ => &mut self.elsewhere,
+        };
+        *lines += 1;
+    }
+
+    /// Counts all that another has counted.
+    pub fn add_all(&mut self, other: Self) {
+        let Self { previous, this, next, elsewhere } = other;
+        self.previous += previous;
+        self.this += this;
+        self.next += next;
+        self.elsewhere += elsewhere;
+    }
+
+    /// All lines.
+    #[must_use]
+    pub const fn total(self) -> u64 {
+        self.previous + self.this + self.next + self.elsewhere
+    }
+
+    fn text(self) -> String {
+        let Self { previous, this, next, elsewhere } = self;
+        format!("previous={previous},this={this},next={next},elsewhere={elsewhere}")
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let counts: BTreeMap<&str, u64> = parse_counts(text)?;
+        let count = |name| counts.get(name).copied();
+        let [previous, this, next, elsewhere] =
+            [count("previous")?, count("this")?, count("next")?, count("elsewhere")?];
+        Some(Self { previous, this, next, elsewhere })
+    }
+}
+
+/// `name=number,name=number`; nothing for an empty text.
+fn parse_counts(text: &str) -> Option<BTreeMap<&str, u64>> {
+    let pieces = text.split(',').filter(|piece| !piece.is_empty());
+    pieces.map(|piece| piece.split_once('=').and_then(|(name, count)| Some((name, count.parse().ok()?)))).collect()
+}
+
+fn reasons_text(reasons: &BTreeMap<Reason, u64>) -> String {
+    let pieces: Vec<String> = reasons.iter().map(|(reason, count)| format!("{}={count}", reason.as_str())).collect();
+    pieces.join(",")
+}
+
+fn parse_reasons(text: &str) -> Option<BTreeMap<Reason, u64>> {
+    parse_counts(text)?.into_iter().map(|(name, count)| Some((Reason::parse(name)?, count))).collect()
+}
+
 /// What an object's S3 metadata (`x-amz-meta-…`) says of its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectMetadata {
@@ -100,6 +187,10 @@ pub struct ObjectMetadata {
     pub uncompressed_bytes: u64,
     /// SHA-256 of the uncompressed lines, as lower-case hexadecimal.
     pub uncompressed_sha256: String,
+    /// Its lines by the hour of their receipt.
+    pub received_in: ReceivedIn,
+    /// Its rejected lines by reason; empty for events.
+    pub rejected_reasons: BTreeMap<Reason, u64>,
     /// The smallest time of receipt of its lines.
     pub earliest_received_at: UnixMillis,
     /// The largest time of receipt of its lines.
@@ -155,6 +246,8 @@ mod name {
     pub(super) const EVENT_COUNT: &str = "event-count";
     pub(super) const UNCOMPRESSED_BYTES: &str = "uncompressed-bytes";
     pub(super) const UNCOMPRESSED_SHA256: &str = "uncompressed-sha256";
+    pub(super) const RECEIVED_IN: &str = "received-in";
+    pub(super) const REJECTED_REASONS: &str = "rejected-reasons";
     pub(super) const EARLIEST_RECEIVED_AT: &str = "earliest-received-at";
     pub(super) const LATEST_RECEIVED_AT: &str = "latest-received-at";
     pub(super) const BLOCK_SIZE: &str = "bzip2-block-size";
@@ -177,6 +270,8 @@ impl ObjectMetadata {
             (name::EVENT_COUNT, self.event_count.to_string()),
             (name::UNCOMPRESSED_BYTES, self.uncompressed_bytes.to_string()),
             (name::UNCOMPRESSED_SHA256, self.uncompressed_sha256.clone()),
+            (name::RECEIVED_IN, self.received_in.text()),
+            (name::REJECTED_REASONS, reasons_text(&self.rejected_reasons)),
             (name::EARLIEST_RECEIVED_AT, self.earliest_received_at.rfc3339()),
             (name::LATEST_RECEIVED_AT, self.latest_received_at.rfc3339()),
             (name::BLOCK_SIZE, self.block_size.units().to_string()),
@@ -184,6 +279,8 @@ impl ObjectMetadata {
             (name::ATTEMPT_REQUEST_ID, self.attempt.request_id.clone()),
         ]
         .into_iter()
+        // S3 takes no entry without a value.
+        .filter(|(_, value)| !value.is_empty())
         .map(|(name, value)| (name.to_owned(), value))
         .collect()
     }
@@ -203,6 +300,9 @@ impl ObjectMetadata {
             event_count: number(name::EVENT_COUNT)?,
             uncompressed_bytes: number(name::UNCOMPRESSED_BYTES)?,
             uncompressed_sha256: text(name::UNCOMPRESSED_SHA256)?.clone(),
+            received_in: ReceivedIn::parse(text(name::RECEIVED_IN)?).ok_or(MetadataError(name::RECEIVED_IN))?,
+            rejected_reasons: parse_reasons(entries.get(name::REJECTED_REASONS).map_or("", String::as_str))
+                .ok_or(MetadataError(name::REJECTED_REASONS))?,
             earliest_received_at: time(name::EARLIEST_RECEIVED_AT)?,
             latest_received_at: time(name::LATEST_RECEIVED_AT)?,
             block_size: text(name::BLOCK_SIZE)?
@@ -279,6 +379,35 @@ mod tests {
         assert_eq!(one.later_of(&other).deadline.0, 100_000 + apart.max(0));
     }
 
+    #[rstest]
+    #[case::the_hour_s_first_moment(0, None, [0, 1, 0, 0])]
+    #[case::its_last(3_599_999, None, [0, 1, 0, 0])]
+    #[case::just_before(-1, None, [1, 0, 0, 0])]
+    #[case::an_hour_before(-3_600_000, None, [1, 0, 0, 0])]
+    #[case::more_than_an_hour_before(-3_600_001, None, [0, 0, 0, 1])]
+    #[case::just_after(3_600_000, None, [0, 0, 1, 0])]
+    #[case::an_hour_after(7_199_999, None, [0, 0, 1, 0])]
+    #[case::more_than_an_hour_after(7_200_000, None, [0, 0, 0, 1])]
+    #[case::rejected_by_ingest(0, Some(Reason::TooDeep), [0, 1, 0, 0])]
+    #[case::rejected_by_landing(0, Some(Reason::ForeignRecord), [0, 0, 0, 1])]
+    fn lines_are_counted_by_the_hour_of_their_receipt(
+        #[case] millis: i64,
+        #[case] reason: Option<Reason>,
+        #[case] expected: [u64; 4],
+    ) {
+        let hour = UtcHour::parse("dt=2026-11-21/hour=00").unwrap();
+        let kind = if reason.is_some() { Kind::Rejected } else { Kind::Event };
+        let line = LineHead { kind, received_at: Some(UnixMillis(hour.start().0 + millis)), reason };
+        let mut counted = ReceivedIn::default();
+        counted.count(line, hour);
+        let [previous, this, next, elsewhere] = expected;
+        assert_eq!(counted, ReceivedIn { previous, this, next, elsewhere });
+        counted.count(LineHead { received_at: None, ..line }, hour);
+        assert_eq!(counted, ReceivedIn { elsewhere: elsewhere + 1, ..counted });
+        counted.add_all(counted);
+        assert_eq!(counted.total(), 4);
+    }
+
     #[test]
     fn block_sizes_go_round_and_always_change() {
         let mut size = BlockSize::new(1).unwrap();
@@ -295,10 +424,27 @@ mod tests {
 
     proptest! {
         #[test]
+        fn any_key_is_read_back(
+            kind in prop::sample::select(vec![Kind::Event, Kind::Rejected]), millis in 0i64..4_000_000_000_000,
+            shard in "shardId-[0-9]{12}", number in "[0-9]{1,128}(-redriven)?",
+        ) {
+            let hour = UnixMillis(millis).hour();
+            let expected = ObjectKey { kind, hour, shard_id: shard.clone(), first_sequence_number: number.clone() };
+            prop_assert_eq!(ObjectKey::parse(&object_key(kind, hour, &shard, &number)), Some(expected));
+        }
+
+        #[test]
+        fn any_text_is_taken_for_a_key_without_panic(text in "(events|rejected|x)?/?(dt=)?.{0,60}") {
+            let _key = ObjectKey::parse(&text);
+        }
+
+        #[test]
         fn metadata_survives_its_entries(
             record_count: u64, event_count: u64, uncompressed_bytes: u64, sha in "[0-9a-f]{64}", last in "[0-9]{1,128}",
             earliest in 0i64..4_000_000_000_000, latest in 0i64..4_000_000_000_000, units in 1u8..=9,
             deadline in 0i64..4_000_000_000_000, request_id in "[0-9a-f-]{1,36}",
+            (previous, this, next, elsewhere) in any::<(u64, u64, u64, u64)>(),
+            rejected_reasons in prop::collection::btree_map(prop::sample::select(Reason::ALL.to_vec()), any::<u64>(), 0..16),
         ) {
             let metadata = ObjectMetadata {
                 last_sequence_number: last,
@@ -306,16 +452,20 @@ mod tests {
                 event_count,
                 uncompressed_bytes,
                 uncompressed_sha256: sha,
+                received_in: ReceivedIn { previous, this, next, elsewhere },
+                rejected_reasons,
                 earliest_received_at: UnixMillis(earliest),
                 latest_received_at: UnixMillis(latest),
                 block_size: BlockSize::new(units).expect("in range"),
                 attempt: Attempt { deadline: UnixMillis(deadline), request_id },
             };
             let mut entries = metadata.to_entries();
+            // S3 takes 2 KB of names and values.
+            prop_assert!(entries.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() < 2_000);
             prop_assert_eq!(ObjectMetadata::from_entries(&entries), Ok(metadata));
             for name in entries.keys().cloned().collect::<Vec<_>>() {
                 let value = entries.remove(&name).expect("the key is there");
-                prop_assert!(ObjectMetadata::from_entries(&entries).is_err());
+                prop_assert!(name == "rejected-reasons" || ObjectMetadata::from_entries(&entries).is_err());
                 entries.insert(name, value);
             }
         }

@@ -84,6 +84,12 @@ impl Reason {
         }
     }
 
+    /// The inverse of [`Reason::as_str`].
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == name)
+    }
+
     /// The HTTP status of a request of which nothing was accepted for this reason.
     #[must_use]
     pub const fn status(self) -> u16 {
@@ -102,6 +108,39 @@ impl Reason {
             Self::BodyTooLarge | Self::TooManyEvents | Self::EventTooLarge => 413,
             Self::UnsupportedEncoding | Self::UnsupportedContentType => 415,
         }
+    }
+}
+
+/// How many there are of each reason. It takes no allocation, and so can be kept for each record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ReasonCounts([u64; Reason::ALL.len()]);
+
+impl ReasonCounts {
+    /// Counts so many more of a reason.
+    pub fn add(&mut self, reason: Reason, more: u64) {
+        self.0[reason as usize] += more;
+    }
+
+    /// Counts all that another has counted.
+    pub fn add_all(&mut self, other: &Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(count, more)| *count += more);
+    }
+
+    /// Those of one reason.
+    #[must_use]
+    pub const fn of(&self, reason: Reason) -> u64 {
+        self.0[reason as usize]
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// The reasons of which there is at least one, in the order of their declaration.
+    pub fn iter(&self) -> impl Iterator<Item = (Reason, u64)> {
+        Reason::ALL.into_iter().zip(self.0).filter(|(_, count)| *count > 0)
     }
 }
 
@@ -139,6 +178,22 @@ mod tests {
             assert_eq!(serde_json::to_string(&reason).unwrap(), format!("\"{}\"", reason.as_str()));
             assert!((400..500).contains(&reason.status()));
         }
+    }
+
+    #[test]
+    fn counts_are_kept_by_reason() {
+        let mut counts = ReasonCounts::default();
+        assert_eq!((counts.total(), counts.iter().count()), (0, 0));
+        for reason in Reason::ALL {
+            let mut more = ReasonCounts::default();
+            more.add(reason, 1);
+            more.add(reason, reason as u64);
+            assert!(more.iter().eq([(reason, 1 + reason as u64)]));
+            assert_eq!(more.of(reason), more.total());
+            counts.add_all(&more);
+        }
+        assert!(counts.iter().eq(Reason::ALL.into_iter().zip(1..)));
+        assert_eq!(counts.total(), (1..=Reason::ALL.len() as u64).sum::<u64>());
     }
 
     #[test]

@@ -4,6 +4,8 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use crate::limits::MAX_EVENT_DEPTH;
+
 fn white_space() -> impl Strategy<Value = String> {
     prop_oneof![8 => Just(String::new()), 1 => "[ \t\r\n]{1,3}"]
 }
@@ -41,9 +43,22 @@ pub fn json_value() -> impl Strategy<Value = String> {
     leaf.prop_recursive(8, 64, 6, |inner| prop_oneof![array_of(inner.clone()), object_of(inner)])
 }
 
-/// A JSON object.
+/// A JSON object, now and then one that is nested as deep as an event may be.
 pub fn json_object() -> impl Strategy<Value = String> {
-    object_of(json_value())
+    prop_oneof![9 => object_of(json_value()), 1 => deep_object()]
+}
+
+/// An object around a flat value, at the limit or a few levels above it.
+fn deep_object() -> impl Strategy<Value = String> {
+    (MAX_EVENT_DEPTH - 3..=MAX_EVENT_DEPTH, vec(any::<bool>(), MAX_EVENT_DEPTH), json_string()).prop_map(
+        |(depth, kinds, leaf)| {
+            let around = |value: String, is_array: &bool| {
+                if *is_array { format!("[{value}]") } else { format!("{{\"deeper\":{value}}}") }
+            };
+            let inner = kinds.iter().take(depth - 1).fold(leaf, around);
+            around(inner, &false)
+        },
+    )
 }
 
 fn array_of(inner: impl Strategy<Value = String>) -> impl Strategy<Value = String> {

@@ -18,9 +18,12 @@ pub struct UtcHour {
 }
 
 /// Years 0001 to 9999: what four digits hold.
-const MILLIS_RANGE: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
+const MILLIS_RANGE: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=UnixMillis::LATEST.0;
 
 impl UnixMillis {
+    /// The last millisecond of the year 9999.
+    pub const LATEST: Self = Self(253_402_300_799_999);
+
     /// From a Kinesis `approximateArrivalTimestamp`: seconds with a fraction.
     #[must_use]
     pub fn from_seconds(seconds: f64) -> Self {
@@ -32,7 +35,7 @@ impl UnixMillis {
     /// The hour that this time lies in.
     #[must_use]
     pub fn hour(self) -> UtcHour {
-        UtcHour { hours_since_epoch: self.clamped().div_euclid(3_600_000) }
+        UtcHour { hours_since_epoch: self.clamped().div_euclid(MILLIS_PER_HOUR) }
     }
 
     /// `2026-11-21T09:00:00.123Z`. Times outside the years 1 to 9999 are shown as the nearest end.
@@ -58,12 +61,96 @@ impl UnixMillis {
     }
 }
 
+const MILLIS_PER_HOUR: i64 = 3_600_000;
+const HOURS_PER_DAY: i64 = 24;
+
 impl UtcHour {
     /// `dt=2026-11-21/hour=09`: Hive's way of naming partitions, which Spark and Athena understand.
     #[must_use]
     pub fn partition(self) -> String {
-        let start = UnixMillis(self.hours_since_epoch * 3_600_000).date_time();
-        format!("dt={:04}-{:02}-{:02}/hour={:02}", start.year(), u8::from(start.month()), start.day(), start.hour())
+        format!("{}/hour={:02}", self.date().partition(), self.of_day())
+    }
+
+    /// The inverse of [`UtcHour::partition`]; `None` for any other text.
+    #[must_use]
+    pub fn parse(partition: &str) -> Option<Self> {
+        let (date, hour) = partition.split_once("/hour=")?;
+        let date = date.strip_prefix("dt=")?;
+        Some(UnixMillis::parse(&format!("{date}T{hour}:00:00.000Z"))?.hour())
+    }
+
+    /// 0 to 23.
+    #[must_use]
+    pub const fn of_day(self) -> i64 {
+        self.hours_since_epoch.rem_euclid(HOURS_PER_DAY)
+    }
+
+    /// Its first millisecond.
+    #[must_use]
+    pub const fn start(self) -> UnixMillis {
+        UnixMillis(self.hours_since_epoch * MILLIS_PER_HOUR)
+    }
+
+    /// The first millisecond after it.
+    #[must_use]
+    pub const fn end(self) -> UnixMillis {
+        self.plus(1).start()
+    }
+
+    /// So many hours later, or earlier if negative.
+    #[must_use]
+    pub const fn plus(self, hours: i64) -> Self {
+        Self { hours_since_epoch: self.hours_since_epoch + hours }
+    }
+
+    /// The date that it belongs to.
+    #[must_use]
+    pub const fn date(self) -> UtcDate {
+        UtcDate { days_since_epoch: self.hours_since_epoch.div_euclid(HOURS_PER_DAY) }
+    }
+}
+
+/// A date in UTC: the partition of its 24 hours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UtcDate {
+    days_since_epoch: i64,
+}
+
+impl UtcDate {
+    /// `dt=2026-11-21`
+    #[must_use]
+    pub fn partition(self) -> String {
+        let start = self.hour(0).start().date_time();
+        format!("dt={:04}-{:02}-{:02}", start.year(), u8::from(start.month()), start.day())
+    }
+
+    /// The inverse of [`UtcDate::partition`]; `None` for any other text.
+    #[must_use]
+    pub fn parse(partition: &str) -> Option<Self> {
+        UtcHour::parse(&format!("{partition}/hour=00")).map(UtcHour::date)
+    }
+
+    /// One of its hours, 0 to 23.
+    #[must_use]
+    pub const fn hour(self, of_day: i64) -> UtcHour {
+        UtcHour { hours_since_epoch: self.days_since_epoch * HOURS_PER_DAY + of_day }
+    }
+
+    /// All 24, in order.
+    pub fn hours(self) -> impl Iterator<Item = UtcHour> {
+        (0..HOURS_PER_DAY).map(move |of_day| self.hour(of_day))
+    }
+
+    /// So many days later, or earlier if negative.
+    #[must_use]
+    pub const fn plus(self, days: i64) -> Self {
+        Self { days_since_epoch: self.days_since_epoch + days }
+    }
+
+    /// The first millisecond after it.
+    #[must_use]
+    pub const fn end(self) -> UnixMillis {
+        self.plus(1).hour(0).start()
     }
 }
 
@@ -77,6 +164,7 @@ mod tests {
         let time = UnixMillis(1_795_253_528_006);
         assert_eq!(time.rfc3339(), "2026-11-21T09:32:08.006Z");
         assert_eq!(time.hour().partition(), "dt=2026-11-21/hour=09");
+        assert_eq!(UnixMillis::LATEST.rfc3339(), "9999-12-31T23:59:59.999Z");
     }
 
     #[test]
@@ -96,7 +184,32 @@ mod tests {
         }
     }
 
+    #[test]
+    fn hours_and_dates_know_their_neighbours() {
+        let hour = UtcHour::parse("dt=2026-11-21/hour=23").unwrap();
+        assert_eq!(hour.plus(1).partition(), "dt=2026-11-22/hour=00");
+        assert_eq!(hour.end(), hour.plus(1).start());
+        assert_eq!(hour.of_day(), 23);
+        let date = UtcDate::parse("dt=2026-11-21").unwrap();
+        assert_eq!(hour.date(), date);
+        assert_eq!(date.hours().count(), 24);
+        assert_eq!(date.hours().last(), Some(hour));
+        assert_eq!(date.end(), hour.end());
+        assert_eq!(date.plus(-21).partition(), "dt=2026-10-31");
+        for other in ["", "dt=2026-11-21", "dt=2026-11-21/hour=24", "dt=2026-11-21/hour=9", "2026-11-21/hour=09"] {
+            assert_eq!(UtcHour::parse(other), None, "{other}");
+        }
+        assert_eq!(UtcDate::parse("dt=2026-02-30"), None);
+    }
+
     proptest! {
+        #[test]
+        fn partitions_are_read_back(millis in MILLIS_RANGE) {
+            let hour = UnixMillis(millis).hour();
+            prop_assert_eq!(UtcHour::parse(&hour.partition()), Some(hour));
+            prop_assert_eq!(UtcDate::parse(&hour.date().partition()), Some(hour.date()));
+        }
+
         #[test]
         fn parse_inverts_rfc3339(millis in MILLIS_RANGE) {
             prop_assert_eq!(UnixMillis::parse(&UnixMillis(millis).rfc3339()), Some(UnixMillis(millis)));

@@ -62,7 +62,20 @@ pub(crate) fn pieces<'a>(body: &'a [u8], content_type: Option<&str>) -> Vec<&'a 
         return listed(json)
             .map_or_else(|| vec![json.as_bytes()], |list| list.into_iter().map(str::as_bytes).collect());
     }
-    body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()).collect()
+    let list = if by_line || std::str::from_utf8(body).is_ok() { None } else { damaged_list(body) };
+    let lines = || body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()).collect();
+    list.unwrap_or_else(lines)
+}
+
+/// The pieces of a list that is one but for bytes that are not UTF-8. All that holds JSON together is ASCII: the other bytes
+/// are covered up, and the pieces taken from where they stand.
+fn damaged_list(body: &[u8]) -> Option<Vec<&[u8]>> {
+    let covered: Vec<u8> = body.iter().map(|byte| if byte.is_ascii() { *byte } else { b'x' }).collect();
+    let covered = std::str::from_utf8(&covered).ok()?;
+    let json = covered.trim_ascii();
+    serde_json::from_str::<&RawValue>(json).ok()?;
+    let place = |piece: &str| piece.as_ptr().addr() - covered.as_ptr().addr();
+    Some(listed(json)?.into_iter().map(|piece| &body[place(piece)..place(piece) + piece.len()]).collect())
 }
 
 fn listed(json: &str) -> Option<Vec<&str>> {

@@ -34,7 +34,7 @@ impl RecordStream for &MemoryStream {
     async fn put(&self, records: &[&Record]) -> Result<Vec<EntryOutcome>, PutError> {
         let outcome = |record: &&Record| {
             if self.refused.is_some_and(|divisor| record.data.len().is_multiple_of(divisor)) {
-                return EntryOutcome::Failed("ProvisionedThroughputExceededException".into());
+                return EntryOutcome::Throttled("ProvisionedThroughputExceededException".into());
             }
             self.stored.borrow_mut().push((*record).clone());
             EntryOutcome::Stored

@@ -31,7 +31,7 @@ pub(crate) struct Write {
 pub(crate) type Reply<T> = Rc<RefCell<Option<T>>>;
 
 pub(crate) enum Request {
-    Put(Write, Reply<Result<(), PutError>>),
+    Put(Box<Write>, Reply<Result<(), PutError>>),
     Head(String, Reply<Result<Option<Found>, HeadError>>),
 }
 
@@ -53,7 +53,7 @@ impl Connection {
 impl ObjectStore for Connection {
     async fn put(&self, key: &str, object: &Object, condition: &Condition) -> Result<(), PutError> {
         let write = Write { key: key.to_owned(), object: object.clone(), condition: condition.clone() };
-        self.ask(|reply| Request::Put(write, reply)).await
+        self.ask(|reply| Request::Put(Box::new(write), reply)).await
     }
 
     async fn head(&self, key: &str) -> Result<Option<Found>, HeadError> {

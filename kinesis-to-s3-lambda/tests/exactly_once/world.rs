@@ -124,7 +124,7 @@ impl World {
                 break;
             }
             match self.running[at].take_request() {
-                Some(Request::Put(write, reply)) => answer(&reply, self.put(write)?),
+                Some(Request::Put(write, reply)) => answer(&reply, self.put(*write)?),
                 Some(Request::Head(key, reply)) => answer(&reply, Ok(self.s3.head(&key))),
                 None => {}
             }
@@ -135,7 +135,7 @@ impl World {
 
     fn fail(&mut self, at: usize, failure: Failure) -> Result<(), Violation> {
         match self.running[at].take_request() {
-            Some(Request::Put(write, reply)) => self.fail_put(write, &reply, failure)?,
+            Some(Request::Put(write, reply)) => self.fail_put(*write, &reply, failure)?,
             Some(Request::Head(_, reply)) => fail_head(&reply, failure),
             None => {}
         }
@@ -229,7 +229,7 @@ impl World {
 
     fn abandon_request(&mut self, attempt: &mut Attempt) {
         if let Some(Request::Put(write, _)) = attempt.take_request() {
-            self.late.push(write);
+            self.late.push(*write);
         }
     }
 

@@ -25,7 +25,10 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use sent::{aggregated_record, batch, event_members, fixture, record_data};
 use shared::damage::{damaged, hostile_text};
+use shared::object::ReceivedIn;
+use shared::rejection::Reason;
 use shared::strict_reader::read_line;
+use shared::timestamp::{UnixMillis, UtcHour};
 
 type Checked = Result<(), TestCaseError>;
 
@@ -61,6 +64,7 @@ fn check_object(key: &str, object: &Landed, expected: &mut BTreeMap<Line, usize>
     let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
     prop_assert_eq!(lines.len() as u64, object.metadata.event_count);
     prop_assert_eq!(object.text.len() as u64, object.metadata.uncompressed_bytes);
+    check_counts(key, object)?;
     for line in lines {
         let members = read_line(line).map_err(TestCaseError::fail)?;
         if take(expected, &Line::AsItStood(line.to_vec())) {
@@ -75,6 +79,35 @@ fn check_object(key: &str, object: &Landed, expected: &mut BTreeMap<Line, usize>
         let body = body.ok_or_else(|| TestCaseError::fail("no base64"))?;
         prop_assert!(take(expected, &Line::Rejected(body)), "{} came from nowhere", rejected.0[1].1);
     }
+    Ok(())
+}
+
+/// Each line is counted once by the hour of its receipt, which is told from its own text, and by its reason.
+fn check_counts(key: &str, object: &Landed) -> Checked {
+    let (mut received_in, mut reasons) = (BTreeMap::<&str, u64>::new(), BTreeMap::<String, u64>::new());
+    let partition = key.split('/').skip(1).take(2).collect::<Vec<_>>().join("/");
+    let landed_in = UtcHour::parse(&partition).ok_or_else(|| TestCaseError::fail("no partition"))?;
+    for line in object.text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let members = read_line(line).map_err(TestCaseError::fail)?;
+        let versioned =
+            members.0.iter().rfind(|(name, _)| *name == "\"v\"").is_some_and(|(_, version)| *version == "1");
+        let time = members.0.iter().rfind(|(name, _)| *name == "\"received_at\"").filter(|_| versioned);
+        let time = time.and_then(|(_, time)| UnixMillis::parse(time.trim_matches('"')));
+        let rejected = members.0.iter().rfind(|(name, _)| *name == "\"rejected\"").map(|(_, rejected)| *rejected);
+        let reason = rejected.filter(|_| key.starts_with("rejected/")).and_then(|rejected| rejected.split('"').nth(3));
+        let reason = reason.map(|reason| Reason::parse(reason).unwrap_or(Reason::ForeignRecord).as_str().to_owned());
+        let ours = reason.as_deref() != Some("foreign_record");
+        let hour = time.filter(|_| ours).map(|time| time.hour());
+        let hours = [("previous", -1), ("this", 0), ("next", 1)];
+        let hours = hours.into_iter().find(|(_, apart)| hour == Some(landed_in.plus(*apart)));
+        *received_in.entry(hours.map_or("elsewhere", |(name, _)| name)).or_default() += 1;
+        reason.into_iter().for_each(|reason| *reasons.entry(reason).or_default() += 1);
+    }
+    let ReceivedIn { previous, this, next, elsewhere } = object.metadata.received_in;
+    let said = [("previous", previous), ("this", this), ("next", next), ("elsewhere", elsewhere)];
+    prop_assert_eq!(said.into_iter().filter(|(_, lines)| *lines > 0).collect::<BTreeMap<_, _>>(), received_in);
+    let said = object.metadata.rejected_reasons.iter().map(|(reason, lines)| (reason.as_str().to_owned(), *lines));
+    prop_assert_eq!(said.collect::<BTreeMap<_, _>>(), reasons);
     Ok(())
 }
 

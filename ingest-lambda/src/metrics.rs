@@ -1,0 +1,143 @@
+//! The numbers of one request, which become one line of metrics. docs/METRICS.md says what each means.
+
+use shared::metric::Metric;
+
+use crate::front_door::Request;
+use crate::storing::Storing;
+
+/// How many there are, but for rejections by reason, of which a request has seldom more than one.
+const USUAL_COUNT: usize = 12;
+
+/// What the client was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// Events that it may forget.
+    pub accepted: usize,
+    /// Events and rejected pieces that it may send again.
+    pub not_stored: usize,
+}
+
+/// The metrics of a request. `vital_signs` are those of the environment that handled it.
+#[must_use]
+pub fn values(
+    request: &Request,
+    storing: &Storing,
+    told: Told,
+    vital_signs: impl Iterator<Item = (Metric, u64)>,
+) -> Vec<(Metric, u64)> {
+    let rejected = storing.rejected_lines();
+    let mut values = Vec::with_capacity(USUAL_COUNT);
+    values.extend([
+        (Metric::AcceptedEvents, told.accepted as u64),
+        (Metric::RejectedLines, rejected.total()),
+        (Metric::NotStoredEvents, told.not_stored as u64),
+        (Metric::PutRecords, storing.records.len() as u64),
+        (Metric::RetriedEntries, storing.report.retried_entries),
+        (Metric::ThrottledEntries, storing.report.throttled_entries),
+        (Metric::RequestBytes, body_bytes(request) as u64),
+        (Metric::StoredBytes, storing.stored_bytes()),
+    ]);
+    values.extend(vital_signs);
+    values.extend(rejected.iter().map(|(reason, lines)| (Metric::Rejected(reason), lines)));
+    values
+}
+
+/// The bytes that the client sent.
+fn body_bytes(request: &Request) -> usize {
+    if request.body_is_base64 { request.body.trim_end_matches('=').len() * 3 / 4 } else { request.body.len() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pack::Record;
+    use crate::put::PutReport;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+    use rstest::rstest;
+    use shared::line::Kind;
+    use shared::rejection::Reason;
+
+    fn record(reasons: &[Reason], data: &[u8]) -> Record {
+        Record {
+            kind: if reasons.is_empty() { Kind::Event } else { Kind::Rejected },
+            partition_key: "key".into(),
+            data: data.to_vec(),
+            items: vec![0; reasons.len().max(1)],
+            reasons: reasons.to_vec(),
+        }
+    }
+
+    fn values_of(storing: &Storing) -> Vec<(Metric, u64)> {
+        let request = Request { body: "e30=".into(), body_is_base64: true, ..Request::default() };
+        let vital_signs = [(Metric::RemainingTime, 9_000), (Metric::ColdStarts, 1)];
+        values(&request, storing, Told { accepted: 3, not_stored: 2 }, vital_signs.into_iter())
+    }
+
+    #[test]
+    fn zero_is_a_value_but_for_reasons() {
+        assert_eq!(
+            values_of(&Storing::default()),
+            [
+                (Metric::AcceptedEvents, 3),
+                (Metric::RejectedLines, 0),
+                (Metric::NotStoredEvents, 2),
+                (Metric::PutRecords, 0),
+                (Metric::RetriedEntries, 0),
+                (Metric::ThrottledEntries, 0),
+                (Metric::RequestBytes, 2),
+                (Metric::StoredBytes, 0),
+                (Metric::RemainingTime, 9_000),
+                (Metric::ColdStarts, 1),
+            ]
+        );
+    }
+
+    #[test]
+    fn only_what_is_on_the_stream_is_counted() {
+        let records = vec![
+            record(&[], b"four"),
+            record(&[Reason::TooDeep, Reason::NotAnObject, Reason::TooDeep], b"seven77"),
+            record(&[Reason::TooDeep, Reason::InvalidJson], b"lost"),
+        ];
+        let report = PutReport { stored: vec![true, true, false], throttled_entries: 5, ..PutReport::default() };
+        let values = values_of(&Storing { records, report });
+        for expected in [
+            (Metric::RejectedLines, 3),
+            (Metric::Rejected(Reason::TooDeep), 2),
+            (Metric::Rejected(Reason::NotAnObject), 1),
+            (Metric::StoredBytes, 11),
+            (Metric::ThrottledEntries, 5),
+        ] {
+            assert!(values.contains(&expected), "{expected:?} in {values:?}");
+        }
+        assert_eq!(values.iter().filter(|(metric, _)| matches!(metric, Metric::Rejected(_))).count(), 2);
+    }
+
+    #[rstest]
+    #[case("", false, 0)]
+    #[case("e30=", false, 4)]
+    #[case("e30=", true, 2)]
+    #[case("eyB9", true, 3)]
+    fn bytes_are_those_that_the_client_sent(#[case] body: &str, #[case] base64: bool, #[case] bytes: usize) {
+        let request = Request { body: body.into(), body_is_base64: base64, ..Request::default() };
+        assert_eq!(body_bytes(&request), bytes);
+    }
+
+    proptest! {
+        #[test]
+        fn reasons_add_up_to_the_rejected_lines_and_none_stands_twice(
+            records in prop::collection::vec((prop::collection::vec(select(Reason::ALL.to_vec()), 0..20), any::<bool>()), 0..20),
+        ) {
+            let stored = records.iter().map(|(_, stored)| *stored).collect();
+            let records = records.iter().map(|(reasons, _)| record(reasons, b"")).collect();
+            let values = values_of(&Storing { records, report: PutReport { stored, ..PutReport::default() } });
+            let by_reason = values.iter().filter(|(metric, _)| matches!(metric, Metric::Rejected(_)));
+            prop_assert!(by_reason.clone().all(|(_, lines)| *lines > 0));
+            let total = values.iter().find(|(metric, _)| *metric == Metric::RejectedLines).map(|(_, lines)| *lines);
+            prop_assert_eq!(Some(by_reason.map(|(_, lines)| *lines).sum()), total);
+            let metrics: std::collections::BTreeSet<_> = values.iter().map(|(metric, _)| *metric).collect();
+            prop_assert_eq!(metrics.len(), values.len());
+        }
+    }
+}
