@@ -75,10 +75,10 @@ impl<S: RecordStream> Handler<S> {
         }
         let vital_signs = self.vital_signs.values(context.deadline, lambda_setup::now());
         let values = metrics::values(request, storing, told, vital_signs);
-        println!(
-            "{}",
-            emf::line(arrival.at, &context.env_config.function_name, &values, &[("request_id", request_id)])
-        );
+        if !values.is_empty() {
+            let properties = [("request_id", request_id)];
+            println!("{}", emf::line(arrival.at, &context.env_config.function_name, &values, &properties));
+        }
     }
 
     async fn answer(&self, request: &Request, arrival: &Arrival<'_>) -> (Answer, Storing) {

@@ -80,11 +80,13 @@ pub(crate) mod tests {
     use crate::group::tests::record;
     use proptest::prelude::*;
     use shared::object::ReceivedIn;
+    use shared::timestamp::UnixMillis;
     use std::io::Read;
 
-    /// An attempt whose deadline is that many milliseconds after 1970.
-    pub(crate) fn attempt(deadline: i64) -> Attempt {
-        Attempt { deadline: shared::timestamp::UnixMillis(deadline), request_id: format!("request-{deadline}") }
+    /// An attempt that begins that many milliseconds after 1970 and has a minute.
+    pub(crate) fn attempt(began: i64) -> Attempt {
+        let (began, deadline) = (UnixMillis(began), UnixMillis(began + 60_000));
+        Attempt { began, deadline, request_id: format!("request-{}", began.0) }
     }
 
     fn decompress(object: &Object) -> String {

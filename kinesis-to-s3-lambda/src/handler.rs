@@ -34,9 +34,23 @@ impl<S: ObjectStore> Handler<S> {
     ///
     /// Never: a batch that can't land is answered as to be sent again.
     pub async fn handle(&self, event: KinesisEvent, context: Context) -> Result<BatchAnswer, std::convert::Infallible> {
-        let began = lambda_setup::now();
+        self.handle_at(event, context, lambda_setup::now()).await
+    }
+
+    /// [`Handler::handle`], for a batch that was handed over at `began`.
+    ///
+    /// # Errors
+    ///
+    /// Never.
+    pub async fn handle_at(
+        &self,
+        event: KinesisEvent,
+        context: Context,
+        began: UnixMillis,
+    ) -> Result<BatchAnswer, std::convert::Infallible> {
         let deadline = Deadline::before(context.deadline, ANSWER_TIME);
         let attempt = Attempt {
+            began,
             deadline: UnixMillis(i64::try_from(context.deadline).unwrap_or(i64::MAX)),
             request_id: context.request_id.clone(),
         };

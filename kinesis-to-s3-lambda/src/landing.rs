@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use lambda_runtime::tracing;
 use lambda_setup::deadline::{Deadline, TimeIsUp, backoff_ceiling};
-use shared::object::{Attempt, BlockSize, ObjectMetadata};
+use shared::object::{Attempt, BlockSize, Writing};
 
 use crate::encode::{Object, encode};
 use crate::group::Group;
@@ -45,8 +45,8 @@ pub enum Condition {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     pub etag: String,
-    /// `None` when it can't be read: it is not from any attempt at landing then.
-    pub metadata: Option<ObjectMetadata>,
+    /// What it says of how it was written; nothing, if no attempt at landing wrote it.
+    pub writing: Writing,
 }
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
@@ -146,7 +146,7 @@ pub async fn land(
         match look(store, &key, &mut calls).await? {
             None => condition = Condition::Absent,
             Some(found) => {
-                object = replacement(group, attempt, object, found.metadata)?;
+                object = replacement(group, attempt, object, &found.writing)?;
                 condition = Condition::Matches(found.etag);
             }
         }
@@ -159,25 +159,22 @@ pub async fn land(
 }
 
 /// The group's object with other bytes than the one that was found, if this attempt may replace that one.
-fn replacement(
-    group: &Group,
-    attempt: &Attempt,
-    object: Object,
-    found: Option<ObjectMetadata>,
-) -> Result<Object, LandingError> {
-    let Some(found) = found else { return Ok(encode(group, object.metadata.block_size.next(), attempt)?) };
-    let same_lines = found.uncompressed_sha256 == object.metadata.uncompressed_sha256;
-    if !same_lines && found.attempt.request_id != attempt.request_id && !attempt.is_certainly_later_than(&found.attempt)
+fn replacement(group: &Group, attempt: &Attempt, object: Object, found: &Writing) -> Result<Object, LandingError> {
+    let same_lines = found.uncompressed_sha256.as_ref() == Some(&object.metadata.uncompressed_sha256);
+    if let Some(earlier) = &found.attempt
+        && !same_lines
+        && earlier.request_id != attempt.request_id
+        && !attempt.is_certainly_later_than(earlier)
     {
-        return Err(LandingError::Superseded { request_id: found.attempt.request_id });
+        return Err(LandingError::Superseded { request_id: earlier.request_id.clone() });
     }
     // Who writes the same lines again does not make them older than they are.
-    let attempt = attempt.later_of(&found.attempt);
-    let block_size = found.block_size.next();
-    if object.metadata.block_size == block_size && object.metadata.attempt == *attempt {
+    let attempt = found.attempt.as_ref().map_or_else(|| attempt.clone(), |earlier| attempt.later_of(earlier));
+    let block_size = found.block_size.unwrap_or(object.metadata.block_size).next();
+    if object.metadata.block_size == block_size && object.metadata.attempt == attempt {
         return Ok(object);
     }
-    Ok(encode(group, block_size, attempt)?)
+    Ok(encode(group, block_size, &attempt)?)
 }
 
 /// Looks at the object until there is an answer.
@@ -313,7 +310,10 @@ pub(crate) mod tests {
                 return Err(HeadError::Transient("503 SlowDown".into()));
             }
             let objects = self.objects.borrow();
-            let found = |object: &Object| Found { etag: etag(object), metadata: Some(object.metadata.clone()) };
+            let found = |object: &Object| Found {
+                etag: etag(object),
+                writing: Writing::from_entries(&object.metadata.to_entries()),
+            };
             Ok(objects.get(key).map(found))
         }
     }

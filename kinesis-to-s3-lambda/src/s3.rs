@@ -5,7 +5,7 @@ use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use lambda_setup::SdkConfig;
-use shared::object::ObjectMetadata;
+use shared::object::Writing;
 
 use crate::encode::Object;
 use crate::landing::{Condition, Found, HeadError, ObjectStore, PutError};
@@ -52,8 +52,8 @@ impl ObjectStore for Bucket {
         match self.client.head_object().bucket(&self.name).key(key).send().await {
             Ok(head) => {
                 let etag = head.e_tag().ok_or_else(|| HeadError::Transient("no ETag in the answer".into()))?.to_owned();
-                let metadata = head.metadata().and_then(|entries| ObjectMetadata::from_entries(entries).ok());
-                Ok(Some(Found { etag, metadata }))
+                let writing = head.metadata().map(Writing::from_entries).unwrap_or_default();
+                Ok(Some(Found { etag, writing }))
             }
             Err(error) if status(&error) == Some(404) => Ok(None),
             Err(error) => Err(head_error(error)),

@@ -60,7 +60,11 @@ fn cost(payload: &[u8], land: impl Fn(&Group)) -> AllocationInfo {
 }
 
 fn compress(group: &Group) {
-    let attempt = Attempt { deadline: UnixMillis(1_795_253_588_006), request_id: "request-1".into() };
+    let attempt = Attempt {
+        began: UnixMillis(1_795_253_528_006),
+        deadline: UnixMillis(1_795_253_588_006),
+        request_id: "request-1".into(),
+    };
     std::hint::black_box(encode(group, BlockSize::fitting(group.bytes()), &attempt).unwrap());
 }
 

@@ -75,7 +75,9 @@ pub const fn prefix(kind: Kind) -> &'static str {
 /// The invocation that wrote an object, or is about to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
-    /// When Lambda ends the invocation. Lambda gives each invocation the same time, so this orders them.
+    /// When the function began with it, by its own clock.
+    pub began: UnixMillis,
+    /// When Lambda ends it.
     pub deadline: UnixMillis,
     /// Lambda's id of the invocation.
     pub request_id: String,
@@ -88,15 +90,29 @@ const LONGEST_START_MILLIS: i64 = 10_000;
 impl Attempt {
     /// Whether this attempt was certainly sent after the other one. It is not certain of two that began within the time
     /// that a start can take.
+    ///
+    /// Both times must say so. Deadlines alone are in another order than their invocations when a deployment has
+    /// changed the function's timeout between them, and the beginning alone is later than it should be when the
+    /// environment stood still before it looked at its clock.
     #[must_use]
     pub fn is_certainly_later_than(&self, other: &Self) -> bool {
-        self.deadline.0.saturating_sub(other.deadline.0) > LONGEST_START_MILLIS
+        let is_later = |own: UnixMillis, other: UnixMillis| own.0.saturating_sub(other.0) > LONGEST_START_MILLIS;
+        is_later(self.began, other.began) && is_later(self.deadline, other.deadline)
     }
 
-    /// The one with the later deadline.
+    /// What stands for both: whatever is certainly later than it is certainly later than each of them.
     #[must_use]
-    pub fn later_of<'a>(&'a self, other: &'a Self) -> &'a Self {
-        if self.deadline >= other.deadline { self } else { other }
+    pub fn later_of(&self, other: &Self) -> Self {
+        let later = if self.began >= other.began { self } else { other };
+        Self { began: later.began, deadline: self.deadline.max(other.deadline), request_id: later.request_id.clone() }
+    }
+
+    fn from_entries(entries: &HashMap<String, String>) -> Result<Self, MetadataError> {
+        Ok(Self {
+            began: time_entry(entries, name::ATTEMPT_BEGAN)?,
+            deadline: time_entry(entries, name::ATTEMPT_DEADLINE)?,
+            request_id: text_entry(entries, name::ATTEMPT_REQUEST_ID)?.to_owned(),
+        })
     }
 }
 
@@ -238,6 +254,11 @@ impl BlockSize {
     pub const fn units(self) -> u8 {
         self.0
     }
+
+    fn from_entries(entries: &HashMap<String, String>) -> Result<Self, MetadataError> {
+        let units = text_entry(entries, name::BLOCK_SIZE)?.parse().ok();
+        units.and_then(Self::new).ok_or(MetadataError(name::BLOCK_SIZE))
+    }
 }
 
 mod name {
@@ -251,6 +272,7 @@ mod name {
     pub(super) const EARLIEST_RECEIVED_AT: &str = "earliest-received-at";
     pub(super) const LATEST_RECEIVED_AT: &str = "latest-received-at";
     pub(super) const BLOCK_SIZE: &str = "bzip2-block-size";
+    pub(super) const ATTEMPT_BEGAN: &str = "attempt-began";
     pub(super) const ATTEMPT_DEADLINE: &str = "attempt-deadline";
     pub(super) const ATTEMPT_REQUEST_ID: &str = "attempt-request-id";
 }
@@ -275,6 +297,7 @@ impl ObjectMetadata {
             (name::EARLIEST_RECEIVED_AT, self.earliest_received_at.rfc3339()),
             (name::LATEST_RECEIVED_AT, self.latest_received_at.rfc3339()),
             (name::BLOCK_SIZE, self.block_size.units().to_string()),
+            (name::ATTEMPT_BEGAN, self.attempt.began.rfc3339()),
             (name::ATTEMPT_DEADLINE, self.attempt.deadline.rfc3339()),
             (name::ATTEMPT_REQUEST_ID, self.attempt.request_id.clone()),
         ]
@@ -291,31 +314,55 @@ impl ObjectMetadata {
     ///
     /// The first entry that is missing or malformed.
     pub fn from_entries(entries: &HashMap<String, String>) -> Result<Self, MetadataError> {
-        let text = |name| entries.get(name).ok_or(MetadataError(name));
+        let text = |name| text_entry(entries, name).map(str::to_owned);
         let number = |name| text(name)?.parse::<u64>().map_err(|_| MetadataError(name));
-        let time = |name| UnixMillis::parse(text(name)?).ok_or(MetadataError(name));
         Ok(Self {
-            last_sequence_number: text(name::LAST_SEQUENCE_NUMBER)?.clone(),
+            last_sequence_number: text(name::LAST_SEQUENCE_NUMBER)?,
             record_count: number(name::RECORD_COUNT)?,
             event_count: number(name::EVENT_COUNT)?,
             uncompressed_bytes: number(name::UNCOMPRESSED_BYTES)?,
-            uncompressed_sha256: text(name::UNCOMPRESSED_SHA256)?.clone(),
-            received_in: ReceivedIn::parse(text(name::RECEIVED_IN)?).ok_or(MetadataError(name::RECEIVED_IN))?,
+            uncompressed_sha256: text(name::UNCOMPRESSED_SHA256)?,
+            received_in: ReceivedIn::parse(&text(name::RECEIVED_IN)?).ok_or(MetadataError(name::RECEIVED_IN))?,
             rejected_reasons: parse_reasons(entries.get(name::REJECTED_REASONS).map_or("", String::as_str))
                 .ok_or(MetadataError(name::REJECTED_REASONS))?,
-            earliest_received_at: time(name::EARLIEST_RECEIVED_AT)?,
-            latest_received_at: time(name::LATEST_RECEIVED_AT)?,
-            block_size: text(name::BLOCK_SIZE)?
-                .parse()
-                .ok()
-                .and_then(BlockSize::new)
-                .ok_or(MetadataError(name::BLOCK_SIZE))?,
-            attempt: Attempt {
-                deadline: time(name::ATTEMPT_DEADLINE)?,
-                request_id: text(name::ATTEMPT_REQUEST_ID)?.clone(),
-            },
+            earliest_received_at: time_entry(entries, name::EARLIEST_RECEIVED_AT)?,
+            latest_received_at: time_entry(entries, name::LATEST_RECEIVED_AT)?,
+            block_size: BlockSize::from_entries(entries)?,
+            attempt: Attempt::from_entries(entries)?,
         })
     }
+}
+
+/// What the write protocol must know of an object that is there. Each entry counts for itself: a version of Playhead that
+/// writes other entries besides must not make an object look as if nobody had landed it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Writing {
+    /// Of the uncompressed lines.
+    pub uncompressed_sha256: Option<String>,
+    /// The block size of its compression.
+    pub block_size: Option<BlockSize>,
+    /// Who wrote it.
+    pub attempt: Option<Attempt>,
+}
+
+impl Writing {
+    /// As far as the entries of S3's user metadata say it.
+    #[must_use]
+    pub fn from_entries(entries: &HashMap<String, String>) -> Self {
+        Self {
+            uncompressed_sha256: entries.get(name::UNCOMPRESSED_SHA256).cloned(),
+            block_size: BlockSize::from_entries(entries).ok(),
+            attempt: Attempt::from_entries(entries).ok(),
+        }
+    }
+}
+
+fn text_entry<'a>(entries: &'a HashMap<String, String>, name: &'static str) -> Result<&'a str, MetadataError> {
+    entries.get(name).map(String::as_str).ok_or(MetadataError(name))
+}
+
+fn time_entry(entries: &HashMap<String, String>, name: &'static str) -> Result<UnixMillis, MetadataError> {
+    UnixMillis::parse(text_entry(entries, name)?).ok_or(MetadataError(name))
 }
 
 #[cfg(test)]
@@ -373,10 +420,18 @@ mod tests {
     #[case(0, false)]
     #[case(-20_000, false)]
     fn of_two_attempts_the_order_is_certain_once_a_start_lies_between(#[case] apart: i64, #[case] certain: bool) {
-        let attempt = |deadline| Attempt { deadline: UnixMillis(deadline), request_id: "r".into() };
-        let (one, other) = (attempt(100_000 + apart), attempt(100_000));
+        let attempt = |began, time| Attempt {
+            began: UnixMillis(began),
+            deadline: UnixMillis(began + time),
+            request_id: began.to_string(),
+        };
+        let (one, other) = (attempt(100_000 + apart, 60_000), attempt(100_000, 60_000));
         assert_eq!(one.is_certainly_later_than(&other), certain);
-        assert_eq!(one.later_of(&other).deadline.0, 100_000 + apart.max(0));
+        let later = one.later_of(&other);
+        assert_eq!((later.began.0, later.deadline.0), (100_000 + apart.max(0), 160_000 + apart.max(0)));
+        // With another timeout than the function has now, or after a stand-still: nothing is certain.
+        assert!(!one.is_certainly_later_than(&attempt(100_000, 60_000 + apart)));
+        assert!(!attempt(99_000, 90_000 + apart).is_certainly_later_than(&other));
     }
 
     #[rstest]
@@ -442,7 +497,7 @@ mod tests {
         fn metadata_survives_its_entries(
             record_count: u64, event_count: u64, uncompressed_bytes: u64, sha in "[0-9a-f]{64}", last in "[0-9]{1,128}",
             earliest in 0i64..4_000_000_000_000, latest in 0i64..4_000_000_000_000, units in 1u8..=9,
-            deadline in 0i64..4_000_000_000_000, request_id in "[0-9a-f-]{1,36}",
+            began in 0i64..4_000_000_000_000, deadline in 0i64..4_000_000_000_000, request_id in "[0-9a-f-]{1,36}",
             (previous, this, next, elsewhere) in any::<(u64, u64, u64, u64)>(),
             rejected_reasons in prop::collection::btree_map(prop::sample::select(Reason::ALL.to_vec()), any::<u64>(), 0..16),
         ) {
@@ -457,7 +512,12 @@ mod tests {
                 earliest_received_at: UnixMillis(earliest),
                 latest_received_at: UnixMillis(latest),
                 block_size: BlockSize::new(units).expect("in range"),
-                attempt: Attempt { deadline: UnixMillis(deadline), request_id },
+                attempt: Attempt { began: UnixMillis(began), deadline: UnixMillis(deadline), request_id },
+            };
+            let writing = Writing {
+                uncompressed_sha256: Some(metadata.uncompressed_sha256.clone()),
+                block_size: Some(metadata.block_size),
+                attempt: Some(metadata.attempt.clone()),
             };
             let mut entries = metadata.to_entries();
             // S3 takes 2 KB of names and values.
@@ -465,6 +525,13 @@ mod tests {
             prop_assert_eq!(ObjectMetadata::from_entries(&entries), Ok(metadata));
             for name in entries.keys().cloned().collect::<Vec<_>>() {
                 let value = entries.remove(&name).expect("the key is there");
+                let missing = Writing::from_entries(&entries);
+                match name.as_str() {
+                    "uncompressed-sha256" => prop_assert!(missing.uncompressed_sha256.is_none()),
+                    "bzip2-block-size" => prop_assert!(missing.block_size.is_none()),
+                    name if name.starts_with("attempt-") => prop_assert!(missing.attempt.is_none()),
+                    _ => prop_assert_eq!(&missing, &writing),
+                }
                 prop_assert!(name == "rejected-reasons" || ObjectMetadata::from_entries(&entries).is_err());
                 entries.insert(name, value);
             }

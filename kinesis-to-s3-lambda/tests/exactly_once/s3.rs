@@ -9,6 +9,7 @@ use std::task::Poll;
 use kinesis_to_s3_lambda::encode::Object;
 use kinesis_to_s3_lambda::landing::{Condition, Found, HeadError, ObjectStore, PutError};
 use md5::{Digest, Md5};
+use shared::object::Writing;
 
 use crate::Rules;
 use crate::seen::{Happening, Seen};
@@ -116,9 +117,10 @@ impl S3 {
     }
 
     pub(crate) fn head(&self, key: &str) -> Option<Found> {
-        self.objects
-            .get(key)
-            .map(|stored| Found { etag: stored.etag.clone(), metadata: Some(stored.object.metadata.clone()) })
+        self.objects.get(key).map(|stored| Found {
+            etag: stored.etag.clone(),
+            writing: Writing::from_entries(&stored.object.metadata.to_entries()),
+        })
     }
 
     fn store(&self, object: Object, writes: usize) -> Stored {

@@ -5,7 +5,7 @@ use kinesis_to_s3_lambda::landing::{Found, HeadError, PutError};
 use shared::timestamp::UnixMillis;
 
 use crate::Rules;
-use crate::attempt::Attempt;
+use crate::attempt::{Attempt, TIMEOUT};
 use crate::history::{Failure, History, LONGEST_START_S, Step};
 use crate::promise::{Violation, check, check_description};
 use crate::s3::{Reply, Request, S3, Write};
@@ -248,8 +248,8 @@ impl World {
         (0..self.running.len()).rev().for_each(|at| self.crash(at));
         self.s3.allow_last_writes();
         while self.acknowledged < self.stream.len() {
-            // Late enough to be certain of the order.
-            self.send(self.stream.len(), 2 * LONGEST_START_S + 1, 0)?;
+            // Late enough to be certain of the order, whichever timeout the attempts had.
+            self.send(self.stream.len(), TIMEOUT.as_secs() + 2 * LONGEST_START_S + 1, 0)?;
             // Each group takes a write that fails, a look and a write; each record is at most two groups' first.
             self.serve(0, 6 * self.stream.len())?;
             assert!(self.running.is_empty(), "a batch does not land with all well");
