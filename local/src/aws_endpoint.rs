@@ -1,4 +1,5 @@
-//! One port that speaks Kinesis and S3, for the functions and for anyone who wants to look around.
+//! One port that speaks Kinesis, S3 and CloudWatch, for the functions and for anyone who wants to look around, and that
+//! shows all metrics to Prometheus.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,22 +7,31 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use hyper::body::Incoming;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpListener;
 use tower::ServiceExt;
 use tracing::{debug, error};
 
+use crate::cloudwatch::CloudWatch;
 use crate::faults::{self, CONTROL_PATH, Faults, NoAnswer};
+use crate::metric_store::MetricStore;
+use crate::prometheus;
 use crate::s3::S3;
 
-/// Both services behind one address.
+/// Where Prometheus finds all metrics (GET, unsigned). No bucket of the template may have this name.
+pub const METRICS_PATH: &str = "/metrics";
+
+/// All services behind one address.
 #[derive(Clone)]
 pub struct AwsEndpoint {
     pub kinesis: Router,
     pub s3: S3,
+    pub cloudwatch: CloudWatch,
+    pub metrics: MetricStore,
     pub faults: Arc<Faults>,
 }
 
@@ -59,6 +69,10 @@ impl AwsEndpoint {
         let puts_records = target.is_some_and(|target| target.as_bytes().ends_with(b".PutRecords"));
         match (target.is_some(), self.faults.sender(request.headers())) {
             _ if request.uri().path() == CONTROL_PATH => Ok(self.faults.control(request).await),
+            _ if request.uri().path() == METRICS_PATH => Ok(metrics(request.method(), &self.metrics)),
+            _ if self.cloudwatch.is_asked(request.uri().path(), request.headers()) => {
+                Ok(self.cloudwatch.answer(request).await)
+            }
             (true, Some(sender)) if puts_records => {
                 faults::put_records::answer(&self.faults, &sender, request, self.kinesis).await
             }
@@ -67,4 +81,16 @@ impl AwsEndpoint {
             (false, None) => Ok(self.s3.call(request).await),
         }
     }
+}
+
+fn metrics(method: &Method, store: &MetricStore) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    if method == Method::GET {
+        *response.body_mut() = Body::from(prometheus::page(store));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(prometheus::CONTENT_TYPE));
+    } else {
+        *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+    }
+    response
 }

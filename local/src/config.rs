@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use lambda_setup::environment::{self, EnvironmentError};
 
+use crate::clock::{Pace, PaceError};
 use crate::faults::plan::Plan;
 
 #[derive(Debug, Clone)]
@@ -23,6 +24,8 @@ pub struct Config {
     pub functions_dir: PathBuf,
     /// `FAULTS`
     pub faults: Plan,
+    /// `CLOCK`; `None` is the real time.
+    pub clock: Option<Pace>,
 }
 
 impl Config {
@@ -45,6 +48,7 @@ impl Config {
             parameters: parameters(&environment::optional("PARAMETERS")?.unwrap_or_default())?,
             functions_dir,
             faults: faults(&environment::optional("FAULTS")?.unwrap_or_default())?,
+            clock: environment::optional("CLOCK")?.as_deref().map(clock).transpose()?,
         })
     }
 }
@@ -62,6 +66,10 @@ fn faults(text: &str) -> Result<Plan, EnvironmentError> {
     text.parse().map_err(|problem: crate::faults::plan::PlanError| EnvironmentError::new("FAULTS", problem.to_string()))
 }
 
+fn clock(text: &str) -> Result<Pace, EnvironmentError> {
+    text.parse().map_err(|problem: PaceError| EnvironmentError::new("CLOCK", problem.to_string()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,5 +79,11 @@ mod tests {
         let parsed = parameters(" A=1  B=x=y ").unwrap();
         assert_eq!(parsed, BTreeMap::from([("A".into(), "1".into()), ("B".into(), "x=y".into())]));
         assert!(parameters("A").unwrap_err().to_string().contains("PARAMETERS"));
+    }
+
+    #[test]
+    fn a_bad_clock_is_named() {
+        assert!(clock("2026-11-18T00:00:00Z x1440").is_ok());
+        assert!(clock("noon").unwrap_err().to_string().contains("CLOCK"));
     }
 }

@@ -5,18 +5,20 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::body::Bytes;
 use lambda_setup::deadline::backoff_ceiling;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::limits::LAMBDA_PAYLOAD_MAX_BYTES;
+use shared::timestamp::UnixMillis;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
+use crate::clock::Clock;
 use crate::failed_batches::{FailedBatches, Failure};
 use crate::faults::Faults;
 use crate::faults::plan::Fault;
@@ -50,6 +52,7 @@ pub struct EventSourceMapping {
     function: Arc<Function>,
     failed_batches: Option<FailedBatches>,
     faults: Arc<Faults>,
+    clock: Clock,
     phase: watch::Receiver<Phase>,
     unlanded: Arc<AtomicU64>,
     /// Shards that take no more records, as of the last look.
@@ -72,6 +75,7 @@ impl EventSourceMapping {
         function: Arc<Function>,
         failed_batches: Option<FailedBatches>,
         faults: Arc<Faults>,
+        clock: Clock,
         phase: watch::Receiver<Phase>,
     ) -> Self {
         Self {
@@ -80,6 +84,7 @@ impl EventSourceMapping {
             function,
             failed_batches,
             faults,
+            clock,
             phase,
             unlanded: Arc::default(),
             closed_shards: RwLock::default(),
@@ -252,6 +257,9 @@ impl EventSourceMapping {
 
     async fn attempt(&self, shard_id: &str, batch: &[Record]) -> Outcome {
         let request_id = new_request_id();
+        if let Some(last) = batch.last() {
+            self.function.note_iterator_age(age(last));
+        }
         match self.function.invoke(request_id, self.event(shard_id, batch)).await {
             Ok(answer) => failed_from(&answer, batch),
             Err(problem) => Outcome::Failed(problem),
@@ -271,7 +279,7 @@ impl EventSourceMapping {
                 "partitionKey": record.partition_key,
                 "sequenceNumber": record.sequence_number,
                 "data": record.data,
-                "approximateArrivalTimestamp": record.approximate_arrival_timestamp,
+                "approximateArrivalTimestamp": in_seconds(self.clock.at(record.arrival())),
             },
             "eventSource": "aws:kinesis",
             "eventVersion": "1.0",
@@ -283,9 +291,8 @@ impl EventSourceMapping {
     }
 
     fn is_too_old(&self, batch: &[Record]) -> bool {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-        let age = batch.first().map_or(0.0, |first| now - first.approximate_arrival_timestamp);
-        self.spec.maximum_record_age.is_some_and(|limit| age > limit.as_secs_f64())
+        let oldest = batch.first().map_or(Duration::ZERO, age);
+        self.spec.maximum_record_age.is_some_and(|limit| oldest > limit)
     }
 
     /// Whether the batch is given to the failed batches instead of being sent again.
@@ -325,6 +332,18 @@ impl EventSourceMapping {
             }
         }
     }
+}
+
+/// How long ago a record really arrived.
+fn age(record: &Record) -> Duration {
+    let millis = lambda_setup::now().0.saturating_sub(record.arrival().0);
+    Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}
+
+/// As Lambda gives times: seconds with a fraction.
+#[allow(clippy::cast_precision_loss)]
+fn in_seconds(time: UnixMillis) -> f64 {
+    time.0 as f64 / 1000.0
 }
 
 fn report(shard_id: &str, batch: &[Record], attempts: u32, outcome: &Outcome) {
@@ -384,6 +403,14 @@ mod tests {
             approximate_arrival_timestamp: 0.0,
         };
         (1..=5).map(record).collect()
+    }
+
+    #[test]
+    fn times_in_seconds_are_read_back_to_the_millisecond() {
+        for millis in [0, 1, 1_795_253_528_006, 1_795_253_528_999, 253_402_300_799_999] {
+            let text = json!(in_seconds(UnixMillis(millis))).to_string();
+            assert_eq!(UnixMillis::from_seconds(text.parse().unwrap()), UnixMillis(millis));
+        }
     }
 
     #[rstest]

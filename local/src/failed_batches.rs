@@ -8,6 +8,7 @@ use serde_json::json;
 use shared::timestamp::UnixMillis;
 use uuid::Uuid;
 
+use crate::clock::Clock;
 use crate::function::new_request_id;
 use crate::kinesis::Record;
 use crate::template::stream_arn;
@@ -17,6 +18,7 @@ use crate::template::stream_arn;
 pub struct FailedBatches {
     bucket: PathBuf,
     mapping_id: Uuid,
+    clock: Clock,
 }
 
 /// A batch that is given up.
@@ -34,8 +36,8 @@ pub struct Failure<'a> {
 
 impl FailedBatches {
     #[must_use]
-    pub fn new(bucket: PathBuf) -> Self {
-        Self { bucket, mapping_id: Uuid::new_v4() }
+    pub fn new(bucket: PathBuf, clock: Clock) -> Self {
+        Self { bucket, mapping_id: Uuid::new_v4(), clock }
     }
 
     /// Keeps a batch; its key.
@@ -44,7 +46,7 @@ impl FailedBatches {
     ///
     /// When the file can't be written; nothing is there under the key then.
     pub async fn put(&self, failure: &Failure<'_>) -> std::io::Result<String> {
-        let now = lambda_setup::now();
+        let now = self.clock.now();
         let key = self.key(failure.shard_id, now);
         let path = self.bucket.join(&key);
         if let Some(folder) = path.parent() {
@@ -52,7 +54,7 @@ impl FailedBatches {
         }
         // Beside the buckets, where no listing shows it; s3s-fs removes files of such names when it starts.
         let unfinished = self.bucket.with_file_name(format!(".tmp.{}.internal.part", Uuid::new_v4()));
-        tokio::fs::write(&unfinished, document(failure, now)).await?;
+        tokio::fs::write(&unfinished, document(failure, now, self.clock)).await?;
         tokio::fs::rename(&unfinished, &path).await?;
         Ok(key)
     }
@@ -65,12 +67,10 @@ impl FailedBatches {
     }
 }
 
-fn document(failure: &Failure<'_>, now: UnixMillis) -> String {
+fn document(failure: &Failure<'_>, now: UnixMillis, clock: Clock) -> String {
     let first = failure.batch.first();
     let last = failure.batch.last();
-    let arrival = |record: Option<&Record>| {
-        record.map(|record| UnixMillis::from_seconds(record.approximate_arrival_timestamp).rfc3339())
-    };
+    let arrival = |record: Option<&Record>| record.map(|record| clock.at(record.arrival()).rfc3339());
     json!({
         "requestContext": {
             "requestId": new_request_id(),

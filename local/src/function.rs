@@ -4,17 +4,19 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
+use shared::timestamp::UnixMillis;
 use tokio::process::{Child, Command};
 use tokio::sync::{Notify, Semaphore, oneshot};
 use uuid::Uuid;
 
 use crate::faults::environments::{Environments, Registered};
 use crate::log::FunctionLog;
+use crate::metric_store::{MetricId, MetricStore};
 use crate::runtime_api::{FunctionError, Invocation, RuntimeApi};
-use crate::template::{self, ACCOUNT_ID, REGION};
+use crate::template::{self, REGION, function_arn};
 
 /// Environments of one function that run at once. On a laptop's few cores more would only take turns.
 const MAX_ENVIRONMENTS: usize = 8;
@@ -32,6 +34,7 @@ pub struct Function {
     idle: Mutex<Vec<Environment>>,
     started: AtomicU64,
     environments: Environments,
+    metrics: MetricStore,
 }
 
 /// An invocation without a result.
@@ -59,12 +62,13 @@ impl Function {
         aws_endpoint: String,
         log: FunctionLog,
         environments: Environments,
+        metrics: MetricStore,
     ) -> anyhow::Result<Arc<Self>> {
         let binary = binaries.join(&spec.binary);
         anyhow::ensure!(binary.is_file(), "{} is not built; `make build-local` builds it", binary.display());
         let places = Semaphore::new(MAX_ENVIRONMENTS);
         let (idle, started) = (Mutex::default(), AtomicU64::new(0));
-        Ok(Arc::new(Self { spec, binary, aws_endpoint, log, places, idle, started, environments }))
+        Ok(Arc::new(Self { spec, binary, aws_endpoint, log, places, idle, started, environments, metrics }))
     }
 
     #[must_use]
@@ -72,17 +76,47 @@ impl Function {
         &self.spec.id
     }
 
+    /// Its local name.
     #[must_use]
-    pub fn arn(&self) -> String {
-        format!("arn:aws:lambda:{REGION}:{ACCOUNT_ID}:function:{}", self.spec.binary)
+    pub fn name(&self) -> &str {
+        &self.spec.binary
     }
 
-    /// Invokes the function in an idle environment, or in a new one.
+    #[must_use]
+    pub fn arn(&self) -> String {
+        function_arn(&self.spec.binary)
+    }
+
+    /// Invokes the function in an idle environment, or in a new one, and notes the metrics that Lambda notes.
+    /// <https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html>
     ///
     /// # Errors
     ///
     /// When the function reports an error, runs too long, dies or does not start.
     pub async fn invoke(&self, request_id: String, payload: Bytes) -> Result<Bytes, InvokeError> {
+        let (at, begun) = (self.metrics.now(), Instant::now());
+        let result = self.run(request_id, payload).await;
+        let failed = if result.is_err() { 1.0 } else { 0.0 };
+        self.note("Invocations", "Count", at, 1.0);
+        self.note("Errors", "Count", at, failed);
+        // Who comes when all environments are busy waits for one.
+        self.note("Throttles", "Count", at, 0.0);
+        // The time that it really took, whatever the stack's clock.
+        self.note("Duration", "Milliseconds", at, begun.elapsed().as_secs_f64() * 1000.0);
+        result
+    }
+
+    /// Notes how old the last record of a batch is that the function is about to get.
+    pub fn note_iterator_age(&self, age: Duration) {
+        self.note("IteratorAge", "Milliseconds", self.metrics.now(), age.as_secs_f64() * 1000.0);
+    }
+
+    fn note(&self, name: &str, unit: &str, at: UnixMillis, value: f64) {
+        let id = MetricId::new("AWS/Lambda", name, &[("FunctionName", self.name())]);
+        self.metrics.note(&id, unit, at, value);
+    }
+
+    async fn run(&self, request_id: String, payload: Bytes) -> Result<Bytes, InvokeError> {
         let not_started = |problem: &dyn std::fmt::Display| InvokeError::NotStarted(problem.to_string());
         let _place = self.places.acquire().await.map_err(|problem| not_started(&problem))?;
         let mut environment = match self.take_idle() {

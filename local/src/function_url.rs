@@ -14,22 +14,24 @@ use base64_simd::STANDARD as BASE64;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::limits::LAMBDA_PAYLOAD_MAX_BYTES;
+use shared::timestamp::UnixMillis;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use crate::clock::Clock;
 use crate::function::{Function, new_request_id};
 use crate::template::{ACCOUNT_ID, REGION};
 
 /// The longest that a request's body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The service that invokes a function for each request.
-pub fn router(function: Arc<Function>) -> Router {
-    Router::new().fallback(invoke).with_state(function)
+/// The service that invokes a function for each request, which has the clock's time.
+pub fn router(function: Arc<Function>, clock: Clock) -> Router {
+    Router::new().fallback(invoke).with_state((function, clock))
 }
 
 async fn invoke(
-    State(function): State<Arc<Function>>,
+    State((function, clock)): State<(Arc<Function>, Clock)>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request<Body>,
 ) -> Response<Body> {
@@ -44,7 +46,7 @@ async fn invoke(
         Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "Request Timeout"),
     };
     let request_id = new_request_id();
-    let payload = payload(&parts, peer, &body, &request_id).to_string();
+    let payload = payload(&parts, peer, &body, &request_id, clock.now()).to_string();
     if payload.len() > LAMBDA_PAYLOAD_MAX_BYTES {
         return too_large();
     }
@@ -79,7 +81,13 @@ fn plain(status: StatusCode, message: &str) -> Response<Body> {
     response
 }
 
-fn payload(parts: &axum::http::request::Parts, peer: SocketAddr, body: &Bytes, request_id: &str) -> Value {
+fn payload(
+    parts: &axum::http::request::Parts,
+    peer: SocketAddr,
+    body: &Bytes,
+    request_id: &str,
+    at: UnixMillis,
+) -> Value {
     let path = parts.uri.path();
     let headers = joined_headers(&parts.headers);
     let user_agent = headers.get("user-agent").cloned();
@@ -105,7 +113,8 @@ fn payload(parts: &axum::http::request::Parts, peer: SocketAddr, body: &Bytes, r
             "requestId": request_id,
             "routeKey": "$default",
             "stage": "$default",
-            "timeEpoch": lambda_setup::now().0,
+            "time": common_log_time(at),
+            "timeEpoch": at.0,
         },
         "isBase64Encoded": text.is_none(),
     });
@@ -113,6 +122,26 @@ fn payload(parts: &axum::http::request::Parts, peer: SocketAddr, body: &Bytes, r
         payload["body"] = text.map_or_else(|| json!(BASE64.encode_to_string(body)), |text| json!(text));
     }
     payload
+}
+
+/// `21/Nov/2026:09:32:08 +0000`
+fn common_log_time(at: UnixMillis) -> String {
+    let text = at.rfc3339();
+    let month = match &text[5..7] {
+        "01" => "Jan",
+        "02" => "Feb",
+        "03" => "Mar",
+        "04" => "Apr",
+        "05" => "May",
+        "06" => "Jun",
+        "07" => "Jul",
+        "08" => "Aug",
+        "09" => "Sep",
+        "10" => "Oct",
+        "11" => "Nov",
+        _ => "Dec",
+    };
+    format!("{}/{month}/{}:{} +0000", &text[8..10], &text[..4], &text[11..19])
 }
 
 /// Lower-case names; several values of one name with commas between.
@@ -197,6 +226,15 @@ mod tests {
     ) {
         let headers = headers(&[("content-type", kind), ("content-encoding", encoding)]);
         assert_eq!(text_body(&headers, &Bytes::copy_from_slice(body)).is_some(), text);
+    }
+
+    #[test]
+    fn the_request_s_time_is_the_clock_s() {
+        let (parts, ()) = Request::new(()).into_parts();
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let payload = payload(&parts, peer, &Bytes::new(), "r-1", UnixMillis(1_795_253_528_006));
+        assert_eq!(payload["requestContext"]["timeEpoch"], 1_795_253_528_006_i64);
+        assert_eq!(payload["requestContext"]["time"], "21/Nov/2026:09:32:08 +0000");
     }
 
     #[test]

@@ -13,8 +13,12 @@ use ferrokinesis::actions::{Operation, dispatch};
 use ferrokinesis::store::{Store, StoreOptions};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use shared::timestamp::UnixMillis;
 use tokio::sync::RwLock;
 
+use crate::clock::Clock;
+use crate::kinesis_puts::{Put, Puts};
+use crate::metric_store::MetricStore;
 use crate::template::{ACCOUNT_ID, REGION, Stream};
 
 /// ferrokinesis draws sequence numbers first and stores the records afterwards. Of two puts at once the later number may
@@ -39,6 +43,14 @@ pub struct Record {
     pub data: String,
     /// Seconds since 1970.
     pub approximate_arrival_timestamp: f64,
+}
+
+impl Record {
+    /// When it really arrived.
+    #[must_use]
+    pub fn arrival(&self) -> UnixMillis {
+        UnixMillis::from_seconds(self.approximate_arrival_timestamp)
+    }
 }
 
 /// A shard and where it came from.
@@ -107,8 +119,8 @@ const SHARD_LIMIT: u32 = 1_000;
 const RETENTION_CHECK_SECONDS: u64 = 60;
 
 impl Kinesis {
-    /// Starts with no streams, and the HTTP service for its API.
-    pub fn start() -> (Self, Router) {
+    /// Starts with no streams, and the HTTP service for its API. What is put is noted as metrics in the time of a clock.
+    pub fn start(metrics: MetricStore, clock: Clock) -> (Self, Router) {
         let (router, store) = ferrokinesis::create_app(StoreOptions {
             create_stream_ms: 0,
             delete_stream_ms: 0,
@@ -120,9 +132,10 @@ impl Kinesis {
             ..StoreOptions::default()
         });
         let gate = Gate::new(RwLock::new(true));
+        let puts = Puts { store: store.clone(), metrics, clock };
         let router = router
             .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
-            .layer(middleware::from_fn_with_state(gate.clone(), through_the_gate));
+            .layer(middleware::from_fn_with_state((gate.clone(), puts), through_the_gate));
         (Self { store, gate }, router)
     }
 
@@ -272,20 +285,27 @@ pub fn error(status: StatusCode, code: &str, message: &str) -> Response {
 }
 
 /// Lets puts through together and reads alone. The body is read first, so that nobody waits for a slow sender.
-async fn through_the_gate(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+async fn through_the_gate(State((gate, puts)): State<(Gate, Puts)>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let body = match to_bytes(body, MAX_REQUEST_BYTES).await {
-        Ok(body) => Body::from(body),
+        Ok(body) => body,
         Err(error) => return (StatusCode::PAYLOAD_TOO_LARGE, error.to_string()).into_response(),
     };
     let operation = parts.headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
     let operation = operation.rsplit('.').next().unwrap_or_default().to_owned();
-    let request = Request::from_parts(parts, body);
+    let put = matches!(operation.as_str(), "PutRecord" | "PutRecords").then(|| Put::read(&parts.headers, &body));
+    let request = Request::from_parts(parts, Body::from(body));
     match operation.as_str() {
         "PutRecord" | "PutRecords" => {
             let takes_records = gate.read().await;
             if *takes_records {
-                next.run(request).await
+                let arrival = lambda_setup::now();
+                let answer = next.run(request).await;
+                match put.flatten() {
+                    Some(put) => puts.note(put, arrival, answer).await,
+                    // What can't be read is not stored either.
+                    None => answer,
+                }
             } else {
                 error(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", "the stack is stopping")
             }

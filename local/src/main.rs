@@ -2,7 +2,9 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
+use local::aws_endpoint::METRICS_PATH;
 use local::config::Config;
 use local::stack::Stack;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -35,11 +37,11 @@ async fn run() -> anyhow::Result<()> {
     announce(&config, &stack)?;
     tokio::select! {
         failed = stack.fails() => return failed,
-        () = signals.next() => say("stopping: taking no more events, landing what is here (once more to give up)"),
+        () = signals.next() => say("stopping: taking no more events, landing what is here (Ctrl-C again to give up)"),
     }
     tokio::select! {
         stopped = stack.stop() => stopped?,
-        () = signals.next() => anyhow::bail!("given up: what had not landed is lost"),
+        () = signals.gives_up() => anyhow::bail!("given up: what had not landed is lost"),
     }
     say("stopped: everything that was taken has landed");
     Ok(())
@@ -49,7 +51,12 @@ fn announce(config: &Config, stack: &Stack) -> anyhow::Result<()> {
     let folder = std::path::absolute(&config.data_dir)?;
     say(&format!("files: {}", folder.join("s3").display()));
     say(&format!("logs: {}", folder.join("logs").display()));
-    say(&format!("aws: http://{} (Kinesis and S3; any access key whose secret is the same text)", stack.aws));
+    let services = "Kinesis, S3 and CloudWatch; any access key whose secret is the same text";
+    say(&format!("aws: http://{} ({services})", stack.aws));
+    say(&format!("metrics: http://{}{METRICS_PATH}", stack.aws));
+    if let Some(pace) = &config.clock {
+        say(&format!("clock: {pace}"));
+    }
     if config.faults.is_active() {
         say(&format!("faults: {} (journal: {})", config.faults, folder.join("logs/faults.jsonl").display()));
     }
@@ -65,6 +72,9 @@ fn say(line: &str) {
     }
 }
 
+/// A signal that comes so soon after another tells of the same stop.
+const SAME_STOP: Duration = Duration::from_secs(1);
+
 /// Ctrl-C, the signal of service managers, and that of a terminal which closes.
 struct Signals {
     interrupt: Signal,
@@ -79,6 +89,20 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             hang_up: signal(SignalKind::hangup())?,
         })
+    }
+
+    /// Resolves when a person presses Ctrl-C again. Signals of the same stop come in twos: a shell and the kernel both tell
+    /// of a closed terminal, and `make` passes on what its group has got already.
+    async fn gives_up(&mut self) {
+        let first = Instant::now();
+        loop {
+            match self.interrupt.recv().await {
+                Some(()) if first.elapsed() >= SAME_STOP => return,
+                Some(()) => {}
+                // No more signals can come.
+                None => std::future::pending().await,
+            }
+        }
     }
 
     async fn next(&mut self) {

@@ -1,11 +1,12 @@
-//! The embedded S3: s3s over a folder, one write at a time.
+//! The embedded S3: s3s over a folder, one write at a time. What it does with a request is in [`crate::s3_store`].
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::header::AUTHORIZATION;
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::service::{S3Service, S3ServiceBuilder};
@@ -15,6 +16,11 @@ use tokio::sync::RwLock;
 use tokio::time::timeout;
 use tracing::warn;
 
+use crate::clock::Clock;
+use crate::s3_listing::Listing;
+use crate::s3_notifications::Notifications;
+use crate::s3_store::Store;
+
 /// An S3 whose objects are files: `<root>/<bucket>/<key>`.
 #[derive(Clone)]
 pub struct S3 {
@@ -22,6 +28,7 @@ pub struct S3 {
     /// s3s-fs checks a write's condition, writes the object and then its metadata, one after the other; and it reads the
     /// same way. Whoever writes has the store alone, so that conditions hold and nobody sees half of a change.
     writing: Arc<RwLock<()>>,
+    notifications: Arc<Notifications>,
 }
 
 /// The largest body of one request; larger objects come in parts.
@@ -69,21 +76,28 @@ impl S3Access for BucketMustExist {
 }
 
 impl S3 {
-    /// Serves a folder, with these buckets in it.
+    /// Serves a folder, with these buckets in it, in the time of a clock.
     ///
     /// # Errors
     ///
     /// When the folder or a bucket's can't be made.
-    pub fn start(root: &Path, buckets: &[String]) -> Result<Self, S3Error> {
+    pub fn start(
+        root: &Path,
+        buckets: &[String],
+        notifications: Arc<Notifications>,
+        clock: Clock,
+    ) -> Result<Self, S3Error> {
         let error = |problem: String| S3Error { path: root.display().to_string(), problem };
         for bucket in buckets {
             std::fs::create_dir_all(root.join(bucket)).map_err(|problem| error(problem.to_string()))?;
         }
         let files = FileSystem::new(root).map_err(|problem| error(format!("{problem:?}")))?;
-        let mut builder = S3ServiceBuilder::new(files);
+        let listing = Arc::new(Listing::new(root));
+        let store = Store { files, root: root.to_owned(), listing, notifications: notifications.clone(), clock };
+        let mut builder = S3ServiceBuilder::new(store);
         builder.set_auth(SecretIsKey);
         builder.set_access(BucketMustExist { root: root.to_owned() });
-        Ok(Self { service: builder.build(), writing: Arc::default() })
+        Ok(Self { service: builder.build(), writing: Arc::default(), notifications })
     }
 
     /// Answers one request. What it began it finishes, also when the client is gone: half of a write would be seen.
@@ -105,12 +119,23 @@ impl S3 {
     async fn call_alone(self, request: Request<s3s::Body>) -> Result<HttpResponse, HttpError> {
         if matches!(*request.method(), Method::GET | Method::HEAD) {
             let _shared = self.writing.read().await;
-            self.service.call(request).await
-        } else {
+            return self.service.call(request).await;
+        }
+        let sender = access_key(request.headers());
+        let answer = {
             let _alone = self.writing.write().await;
             self.service.call(request).await
-        }
+        };
+        // After the write, when others can go on: whoever makes events waits until there is room for them.
+        self.notifications.room(sender.as_deref()).await;
+        answer
     }
+}
+
+/// Who signed a request.
+fn access_key(headers: &HeaderMap) -> Option<String> {
+    let signed = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    Some(signed.split_once("Credential=")?.1.split('/').next()?.to_owned())
 }
 
 fn failed(status: StatusCode, problem: &dyn std::fmt::Display) -> Response<Body> {

@@ -11,8 +11,11 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::asynchronous::OnTheirWay;
 use crate::aws_endpoint::AwsEndpoint;
 use crate::claim::Claim;
+use crate::clock::Clock;
+use crate::cloudwatch::CloudWatch;
 use crate::config::Config;
 use crate::event_source_mapping::{EventSourceMapping, Phase};
 use crate::failed_batches::FailedBatches;
@@ -21,13 +24,17 @@ use crate::function::Function;
 use crate::function_url;
 use crate::kinesis::{Kinesis, KinesisError};
 use crate::log::FunctionLog;
+use crate::metric_store::MetricStore;
 use crate::s3::S3;
-use crate::template;
+use crate::s3_notifications::Notifications;
+use crate::{schedules, template};
 
 /// The longest that requests under way may take when the stack stops. What comes later is answered 503.
 const FRONT_DOOR_DRAIN: Duration = Duration::from_secs(30);
 /// The longest that landing what is there may take when the stack stops.
 const LANDING_DRAIN: Duration = Duration::from_secs(120);
+/// The longest that events of objects and schedules may take to arrive after that.
+const EVENT_DRAIN: Duration = Duration::from_secs(20);
 
 /// A running stack.
 pub struct Stack {
@@ -40,6 +47,7 @@ pub struct Stack {
     phase: watch::Sender<Phase>,
     mappings: JoinSet<Result<(), KinesisError>>,
     unlanded: Vec<Arc<AtomicU64>>,
+    on_their_way: OnTheirWay,
     _claim: Claim,
 }
 
@@ -59,16 +67,25 @@ impl Stack {
         let logs = config.data_dir.join("logs");
         let faults =
             Faults::new(config.faults.clone(), &logs).with_context(|| format!("DATA_DIR: {}", logs.display()))?;
+        let clock = Clock::new(config.clock, lambda_setup::now());
+        let metrics = MetricStore::new(clock);
+        let on_their_way = OnTheirWay::default();
+        let notifications = notifications(&template, &on_their_way, clock);
         let buckets = config.data_dir.join("s3");
-        let s3 = S3::start(&buckets, &template.buckets)?;
-        let (kinesis, kinesis_api) = Kinesis::start();
+        let s3 = S3::start(&buckets, &template.buckets, notifications.clone(), clock)?;
+        let (kinesis, kinesis_api) = Kinesis::start(metrics.clone(), clock);
         for stream in &template.streams {
             kinesis.create(stream).await?;
             tokio::spawn(resharding::run(faults.clone(), kinesis.clone(), stream.name.clone()));
         }
-        tokio::spawn(AwsEndpoint { kinesis: kinesis_api, s3, faults: faults.clone() }.serve(aws));
+        let cloudwatch = CloudWatch::new(metrics.clone());
+        let (endpoint_faults, endpoint_metrics) = (faults.clone(), metrics.clone());
+        let endpoint =
+            AwsEndpoint { kinesis: kinesis_api, s3, cloudwatch, metrics: endpoint_metrics, faults: endpoint_faults };
+        tokio::spawn(endpoint.serve(aws));
 
-        let functions = start_functions(config, &template, aws_address, &faults)?;
+        let functions = start_functions(config, &template, aws_address, &faults, &metrics)?;
+        functions.iter().for_each(|function| notifications.deliver_to(function));
         let function = |id: &str| {
             let found = functions.iter().find(|function| function.id() == id);
             found.cloned().ok_or_else(|| anyhow!("the template has no function {id}"))
@@ -76,7 +93,8 @@ impl Stack {
         let (phase, phases) = watch::channel(Phase::Running);
         let (mut mappings, mut unlanded) = (JoinSet::new(), Vec::new());
         for spec in template.mappings {
-            let failed_batches = spec.on_failure_bucket.as_ref().map(|bucket| FailedBatches::new(buckets.join(bucket)));
+            let failed_batches = spec.on_failure_bucket.as_ref();
+            let failed_batches = failed_batches.map(|bucket| FailedBatches::new(buckets.join(bucket), clock));
             let function = function(&spec.function)?;
             let mapping = EventSourceMapping::new(
                 spec,
@@ -84,17 +102,23 @@ impl Stack {
                 function,
                 failed_batches,
                 faults.clone(),
+                clock,
                 phases.clone(),
             );
             unlanded.push(mapping.unlanded());
             mappings.spawn(mapping.run());
+        }
+        for schedule in template.schedules {
+            let function = function(&schedule.function)?;
+            tokio::spawn(schedules::run(schedule, function, clock, on_their_way.clone(), phases.clone()));
         }
 
         let with_url = template.functions.iter().find(|function| function.has_url);
         let with_url = with_url.ok_or_else(|| anyhow!("no function of the template has a FunctionUrlConfig"))?;
         let front_door_address = front_door.local_addr()?;
         let (stop_front_door, stopped) = oneshot::channel::<()>();
-        let service = function_url::router(function(&with_url.id)?).into_make_service_with_connect_info::<SocketAddr>();
+        let service =
+            function_url::router(function(&with_url.id)?, clock).into_make_service_with_connect_info::<SocketAddr>();
         let server = axum::serve(front_door, service).with_graceful_shutdown(async move {
             // Also when the sender is gone: nobody is left to stop for.
             stopped.await.unwrap_or_default();
@@ -109,6 +133,7 @@ impl Stack {
             phase,
             mappings,
             unlanded,
+            on_their_way,
             _claim: claim,
         })
     }
@@ -125,7 +150,8 @@ impl Stack {
         }
     }
 
-    /// Takes no more events, finishes the requests under way, lands all that is on the streams.
+    /// Takes no more events, finishes the requests under way, lands all that is on the streams, and delivers the events of
+    /// what landed, as far as there is time: what lands is safe without them.
     ///
     /// # Errors
     ///
@@ -149,16 +175,21 @@ impl Stack {
             anyhow::Ok(())
         };
         match tokio::time::timeout(LANDING_DRAIN, drained).await {
-            Ok(drained) => drained,
+            Ok(drained) => drained?,
             Err(_) => {
                 let unlanded: u64 = self.unlanded.iter().map(|count| count.load(Ordering::Relaxed)).sum();
-                Err(anyhow!(
+                return Err(anyhow!(
                     "not everything landed in {} s: batches of {unlanded} records failed again and again, and what is \
                      behind them did not land either; see the log of the landing function",
                     LANDING_DRAIN.as_secs()
-                ))
+                ));
             }
         }
+        if tokio::time::timeout(EVENT_DRAIN, self.on_their_way.fewer_than(1)).await.is_err() {
+            let events = self.on_their_way.count();
+            tracing::warn!(events, "events of objects and schedules did not arrive in {} s", EVENT_DRAIN.as_secs());
+        }
+        Ok(())
     }
 }
 
@@ -166,6 +197,13 @@ fn read_template(config: &Config) -> anyhow::Result<template::Stack> {
     let path = config.template.display();
     let text = std::fs::read_to_string(&config.template).with_context(|| format!("TEMPLATE: {path}"))?;
     template::Stack::parse(&text, &config.parameters).with_context(|| path.to_string())
+}
+
+fn notifications(template: &template::Stack, on_their_way: &OnTheirWay, clock: Clock) -> Arc<Notifications> {
+    let rules = template.notifications.clone();
+    let takes_events = |function: &&template::Function| rules.iter().any(|rule| rule.function == function.id);
+    let takers = template.functions.iter().filter(takes_events).map(|function| function.binary.clone()).collect();
+    Notifications::new(rules, takers, on_their_way.clone(), clock)
 }
 
 async fn listen(variable: &str, port: u16) -> anyhow::Result<TcpListener> {
@@ -178,11 +216,14 @@ fn start_functions(
     template: &template::Stack,
     aws: SocketAddr,
     faults: &Faults,
+    metrics: &MetricStore,
 ) -> anyhow::Result<Vec<Arc<Function>>> {
     let logs = config.data_dir.join("logs");
     let start = |spec: &template::Function| {
-        let log = FunctionLog::open(&logs, &spec.binary).with_context(|| format!("DATA_DIR: {}", logs.display()))?;
-        Function::new(spec.clone(), &config.functions_dir, format!("http://{aws}"), log, faults.environments.clone())
+        let log = FunctionLog::open(&logs, &spec.binary, metrics.clone());
+        let log = log.with_context(|| format!("DATA_DIR: {}", logs.display()))?;
+        let (endpoint, environments) = (format!("http://{aws}"), faults.environments.clone());
+        Function::new(spec.clone(), &config.functions_dir, endpoint, log, environments, metrics.clone())
     };
     template.functions.iter().map(start).collect()
 }

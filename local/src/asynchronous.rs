@@ -1,0 +1,106 @@
+//! Asynchronous invocation, as Lambda does it for S3 and EventBridge: the sender does not wait, and an event that fails is
+//! tried three times in all.
+//! <https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html>
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+use tracing::{error, warn};
+
+use crate::function::{Function, new_request_id};
+
+/// How long the second and the third try wait. Lambda waits one minute and two: nobody here has those.
+const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(1)];
+
+/// Counts the events that are on their way, so that a stack which stops can wait for them.
+#[derive(Debug, Clone, Default)]
+pub struct OnTheirWay(Arc<Counter>);
+
+#[derive(Debug, Default)]
+struct Counter {
+    events: AtomicU64,
+    changed: Notify,
+}
+
+/// An event that is counted until this is dropped.
+#[derive(Debug)]
+pub struct Counted(OnTheirWay);
+
+impl OnTheirWay {
+    /// Counts one more.
+    #[must_use]
+    pub fn one(&self) -> Counted {
+        self.0.events.fetch_add(1, Ordering::SeqCst);
+        Counted(self.clone())
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.events.load(Ordering::SeqCst)
+    }
+
+    /// Resolves when there are fewer than `limit`.
+    pub async fn fewer_than(&self, limit: u64) {
+        loop {
+            let changed = self.0.changed.notified();
+            tokio::pin!(changed);
+            // From here on no change goes unnoticed.
+            changed.as_mut().enable();
+            if self.count() < limit {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.0.events.fetch_sub(1, Ordering::SeqCst);
+        self.0.0.changed.notify_waiters();
+    }
+}
+
+/// Hands an event to a function, up to three times, under one request id. When the last try fails, that is said on the
+/// terminal: a person is needed.
+pub async fn invoke(function: &Function, event: &Bytes, what: &str) {
+    let request_id = new_request_id();
+    for pause in PAUSES.into_iter().map(Some).chain([None]) {
+        let Err(problem) = function.invoke(request_id.clone(), event.clone()).await else { return };
+        let function = function.name();
+        match pause {
+            Some(pause) => {
+                warn!(function, request_id, what, %problem, "an event failed and is tried again");
+                sleep(pause).await;
+            }
+            None => error!(function, request_id, what, %problem, "an event failed three times and is dropped"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_is_woken_when_the_last_event_has_arrived() {
+        let events = OnTheirWay::default();
+        let (one, other) = (events.one(), events.one());
+        let waiting = tokio::spawn({
+            let events = events.clone();
+            async move { events.fewer_than(1).await }
+        });
+        drop(one);
+        events.fewer_than(2).await;
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(other);
+        waiting.await.unwrap();
+        assert_eq!(events.count(), 0);
+    }
+}

@@ -1,0 +1,152 @@
+//! The stack's time: the real one, or one that starts elsewhere and runs faster, so that hours and days can be tried.
+//!
+//! It is a pure mapping of the real time. What is known by its real time, such as a record's arrival on the stream, thus
+//! has one time of this clock, however often it is looked at. Deadlines, pauses and age limits stay real: the machine
+//! does not get faster.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use shared::timestamp::UnixMillis;
+
+/// The factors that a clock may have; at the largest a second is a day.
+const FACTORS: std::ops::RangeInclusive<f64> = 1.0..=86_400.0;
+
+/// What `CLOCK` says: `2026-11-18T00:00:00Z x1440` starts then, and an hour takes 2.5 seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pace {
+    origin: UnixMillis,
+    factor: f64,
+}
+
+/// A running clock.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Clock {
+    /// The real time at which it shows its origin.
+    started: UnixMillis,
+    pace: Pace,
+}
+
+/// A `CLOCK` that can't be read.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PaceError {
+    #[error("is {0:?}; it takes a start and a factor: 2026-11-18T00:00:00Z x1440")]
+    Form(String),
+    #[error("starts at {0:?}; it takes a time in UTC: 2026-11-18T00:00:00Z")]
+    Start(String),
+    #[error("has the factor {0:?}; it takes x1 to x86400")]
+    Factor(String),
+}
+
+impl FromStr for Pace {
+    type Err = PaceError;
+
+    fn from_str(text: &str) -> Result<Self, PaceError> {
+        let form = || PaceError::Form(text.to_owned());
+        let (start, factor) = text.trim().split_once(char::is_whitespace).ok_or_else(form)?;
+        let with_millis = start.replace('Z', ".000Z");
+        let origin = UnixMillis::parse(start).or_else(|| UnixMillis::parse(&with_millis));
+        let origin = origin.ok_or_else(|| PaceError::Start(start.to_owned()))?;
+        let number = factor.trim().strip_prefix('x').and_then(|factor| factor.parse().ok());
+        let factor = number.filter(|factor| FACTORS.contains(factor));
+        let factor = factor.ok_or_else(|| PaceError::Factor(text.trim().to_owned()))?;
+        Ok(Self { origin, factor })
+    }
+}
+
+impl fmt::Display for Pace {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} x{}", self.origin.rfc3339(), self.factor)
+    }
+}
+
+impl Clock {
+    /// A clock that starts at this real time; without a pace it shows the real time.
+    #[must_use]
+    pub fn new(pace: Option<Pace>, started: UnixMillis) -> Self {
+        Self { started, pace: pace.unwrap_or(Pace { origin: started, factor: 1.0 }) }
+    }
+
+    /// What it shows now.
+    #[must_use]
+    pub fn now(&self) -> UnixMillis {
+        self.at(lambda_setup::now())
+    }
+
+    /// What it shows at a real time, also at one before it started.
+    #[must_use]
+    pub fn at(&self, real: UnixMillis) -> UnixMillis {
+        // Exact for whole factors as far as f64 counts milliseconds: some 285,000 years.
+        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
+        let elapsed = (real.0.saturating_sub(self.started.0) as f64 * self.pace.factor).round() as i64;
+        UnixMillis(self.pace.origin.0.saturating_add(elapsed))
+    }
+
+    /// How long it really takes from one of its times to a later one; nothing when that is past.
+    #[must_use]
+    pub fn real_time(&self, from: UnixMillis, to: UnixMillis) -> Duration {
+        #[allow(clippy::cast_precision_loss)]
+        let millis = to.0.saturating_sub(from.0).max(0) as f64 / self.pace.factor;
+        Duration::from_secs_f64(millis / 1000.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    const STARTED: UnixMillis = UnixMillis(1_700_000_000_123);
+
+    fn clock(text: &str) -> Clock {
+        Clock::new(Some(text.parse().unwrap()), STARTED)
+    }
+
+    #[test]
+    fn a_fast_clock_starts_where_it_is_told_and_makes_an_hour_of_two_and_a_half_seconds() {
+        let clock = clock("2026-11-18T00:00:00Z x1440");
+        assert_eq!(clock.at(STARTED).rfc3339(), "2026-11-18T00:00:00.000Z");
+        assert_eq!(clock.at(UnixMillis(STARTED.0 + 2500)).rfc3339(), "2026-11-18T01:00:00.000Z");
+        assert_eq!(clock.at(UnixMillis(STARTED.0 - 1)).rfc3339(), "2026-11-17T23:59:58.560Z");
+        let (start, hour) = (clock.at(STARTED), clock.at(UnixMillis(STARTED.0 + 2500)));
+        assert_eq!(clock.real_time(start, hour), Duration::from_millis(2500));
+        assert_eq!(clock.real_time(hour, start), Duration::ZERO);
+    }
+
+    #[test]
+    fn without_a_pace_it_is_the_real_time() {
+        let clock = Clock::new(None, STARTED);
+        for real in [0, STARTED.0, STARTED.0 + 86_400_001] {
+            assert_eq!(clock.at(UnixMillis(real)), UnixMillis(real));
+        }
+    }
+
+    #[test]
+    fn milliseconds_and_fractions_are_taken() {
+        let pace: Pace = " 2026-11-18T09:30:00.500Z   x1.5 ".parse().unwrap();
+        assert_eq!(pace.to_string(), "2026-11-18T09:30:00.500Z x1.5");
+    }
+
+    #[rstest]
+    #[case("2026-11-18T00:00:00Z", "takes a start and a factor")]
+    #[case("", "takes a start and a factor")]
+    #[case("tomorrow x2", "tomorrow")]
+    #[case("2026-11-18T00:00:00Z 1440", "factor")]
+    #[case("2026-11-18T00:00:00Z x0.5", "factor")]
+    #[case("2026-11-18T00:00:00Z x86401", "factor")]
+    #[case("2026-11-18T00:00:00Z xNaN", "factor")]
+    fn what_is_wrong_is_named(#[case] text: &str, #[case] named: &str) {
+        let problem = text.parse::<Pace>().unwrap_err().to_string();
+        assert!(problem.contains(named), "{problem}");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_later_stays_later(factor in 1u32..=86_400, real in 0i64..4_000_000_000_000, later in 1i64..1_000_000_000) {
+            let clock = clock(&format!("2026-11-18T00:00:00Z x{factor}"));
+            prop_assert!(clock.at(UnixMillis(real)) < clock.at(UnixMillis(real + later)));
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Metrics in the functions' logs, in CloudWatch's embedded metric format.
+//! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use shared::timestamp::UnixMillis;
+
+use crate::metric_store::{MetricId, MetricStore, NotKept, Sample};
+
+/// The most values that one member may hold, as the format has it.
+const MAX_VALUES: usize = 100;
+
+/// A line that is no embedded metrics, or not by the format.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbeddedError {
+    #[error("it is not by the format: {0}")]
+    Form(#[from] serde_json::Error),
+    #[error("the member {0} is named and is no number, and no list of up to {MAX_VALUES} numbers")]
+    Values(String),
+    #[error("the dimension {0} is named and is no text")]
+    Dimension(String),
+    #[error("the metric {0} is not kept: {1}")]
+    NotKept(String, NotKept),
+}
+
+#[derive(Deserialize)]
+struct Line {
+    #[serde(rename = "_aws")]
+    aws: Metadata,
+    #[serde(flatten)]
+    members: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Metadata {
+    timestamp: i64,
+    cloud_watch_metrics: Vec<Directive>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Directive {
+    namespace: String,
+    dimensions: Vec<Vec<String>>,
+    metrics: Vec<Definition>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Definition {
+    name: String,
+    unit: Option<String>,
+}
+
+/// A metric, its unit and its values.
+type Recorded = (MetricId, Option<String>, Sample);
+
+/// The metrics of one line: each directive's metrics under each of its sets of dimensions.
+fn read(line: &[u8]) -> Result<(UnixMillis, Vec<Recorded>), EmbeddedError> {
+    let line: Line = serde_json::from_slice(line)?;
+    let mut found = Vec::new();
+    for directive in &line.aws.cloud_watch_metrics {
+        for metric in &directive.metrics {
+            // A metric that is defined and has no member has no value this time.
+            let Some(value) = line.members.get(&metric.name) else { continue };
+            let sample = sample(value).ok_or_else(|| EmbeddedError::Values(metric.name.clone()))?;
+            for names in &directive.dimensions {
+                let dimensions = dimensions(&line.members, names)?;
+                let id = MetricId { namespace: directive.namespace.clone(), name: metric.name.clone(), dimensions };
+                found.push((id, metric.unit.clone(), sample));
+            }
+        }
+    }
+    Ok((UnixMillis(line.aws.timestamp), found))
+}
+
+fn dimensions(members: &Map<String, Value>, names: &[String]) -> Result<BTreeMap<String, String>, EmbeddedError> {
+    let dimension = |name: &String| match members.get(name).and_then(Value::as_str) {
+        Some(value) => Ok((name.clone(), value.to_owned())),
+        None => Err(EmbeddedError::Dimension(name.clone())),
+    };
+    names.iter().map(dimension).collect()
+}
+
+fn sample(value: &Value) -> Option<Sample> {
+    match value {
+        Value::Array(values) if values.len() <= MAX_VALUES => {
+            let samples: Option<Vec<Sample>> = values.iter().map(|value| value.as_f64().map(Sample::of)).collect();
+            samples?.into_iter().reduce(Sample::and)
+        }
+        value => value.as_f64().map(Sample::of),
+    }
+}
+
+/// Keeps the metrics of one line.
+///
+/// # Errors
+///
+/// When the line is not by the format, or a metric is not kept; those before it are.
+pub fn keep(line: &[u8], store: &MetricStore) -> Result<(), EmbeddedError> {
+    let (at, metrics) = read(line)?;
+    for (id, unit, sample) in metrics {
+        let kept = store.record(&id, unit.as_deref(), at, sample);
+        kept.map_err(|problem| EmbeddedError::NotKept(id.name, problem))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rstest::rstest;
+    use serde_json::json;
+    use shared::emf;
+    use shared::metric::Metric;
+
+    #[test]
+    fn the_functions_lines_are_read() {
+        let time = UnixMillis(1_795_253_528_006);
+        let values = [(Metric::AcceptedEvents, 19), (Metric::RequestBytes, 2897)];
+        let line = emf::line(time, "ingest-lambda", &values, &[("request_id", "r-1")]);
+        let (at, found) = read(line.as_bytes()).unwrap();
+        let id = |name| MetricId::new("Playhead", name, &[("FunctionName", "ingest-lambda")]);
+        assert_eq!(at, time);
+        assert_eq!(
+            found,
+            [
+                (id("AcceptedEvents"), Some("Count".into()), Sample::of(19.0)),
+                (id("RequestBytes"), Some("Bytes".into()), Sample::of(2897.0)),
+            ]
+        );
+    }
+
+    #[test]
+    fn every_directive_and_every_set_of_dimensions_counts() {
+        let line = json!({
+            "_aws": {"Timestamp": 1, "CloudWatchMetrics": [
+                {"Namespace": "N", "Dimensions": [["A"], ["A", "B"], []], "Metrics": [{"Name": "x"}, {"Name": "absent"}]},
+                {"Namespace": "M", "Dimensions": [["B"]], "Metrics": [{"Name": "y", "StorageResolution": 1}]},
+            ]},
+            "A": "a", "B": "b", "x": [1, 2.5], "y": -3,
+        });
+        let (_, found) = read(line.to_string().as_bytes()).unwrap();
+        let x = Sample { sum: 3.5, count: 2.0, min: 1.0, max: 2.5 };
+        assert_eq!(
+            found,
+            [
+                (MetricId::new("N", "x", &[("A", "a")]), None, x),
+                (MetricId::new("N", "x", &[("A", "a"), ("B", "b")]), None, x),
+                (MetricId::new("N", "x", &[]), None, x),
+                (MetricId::new("M", "y", &[("B", "b")]), None, Sample::of(-3.0)),
+            ]
+        );
+    }
+
+    #[rstest]
+    #[case::no_json("x")]
+    #[case::no_metadata("{\"CloudWatchMetrics\":[]}")]
+    #[case::no_number(
+        "{\"_aws\":{\"Timestamp\":1,\"CloudWatchMetrics\":[{\"Namespace\":\"N\",\"Dimensions\":[[]],\"Metrics\":[{\"Name\":\"x\"}]}]},\"x\":\"1\"}"
+    )]
+    #[case::no_dimension(
+        "{\"_aws\":{\"Timestamp\":1,\"CloudWatchMetrics\":[{\"Namespace\":\"N\",\"Dimensions\":[[\"A\"]],\"Metrics\":[{\"Name\":\"x\"}]}]},\"x\":1}"
+    )]
+    fn what_is_not_by_the_format_is_an_error(#[case] line: &str) {
+        assert!(read(line.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_hundred_values_are_taken_and_one_more_is_not() {
+        assert_eq!(sample(&json!(vec![1; MAX_VALUES])).unwrap().count, 100.0);
+        assert_eq!(sample(&json!(vec![1; MAX_VALUES + 1])), None);
+        assert_eq!(sample(&json!([])), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_read_or_refused(line in ".{0,200}") {
+            let _outcome = read(line.as_bytes());
+        }
+    }
+}

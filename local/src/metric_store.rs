@@ -1,0 +1,398 @@
+//! What CloudWatch keeps: metrics by namespace, name and dimensions, and of each minute the sum, the count and the
+//! extremes. No single values, and so no percentiles.
+//! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_concepts.html>
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use shared::timestamp::UnixMillis;
+use tracing::{debug, warn};
+
+use crate::clock::Clock;
+
+/// CloudWatch keeps points of a minute for 15 days.
+pub const RETENTION_MINUTES: i64 = 15 * 24 * 60;
+/// CloudWatch takes what is at most two weeks old,
+const OLDEST_MINUTES: i64 = 14 * 24 * 60;
+/// and at most two hours ahead.
+const NEWEST_MINUTES: i64 = 2 * 60;
+/// Metrics that are kept. One more is refused, and said so: the functions' dimensions have few values.
+const MAX_SERIES: usize = 2_000;
+/// Minutes of all metrics that are kept: some 250 MB. When there are more, the oldest hour of all of them goes.
+const MAX_POINTS: usize = 4_000_000;
+const MINUTE_MS: i64 = 60_000;
+
+/// Which metric.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MetricId {
+    pub namespace: String,
+    pub name: String,
+    /// By name.
+    pub dimensions: BTreeMap<String, String>,
+}
+
+impl MetricId {
+    /// A metric with these dimensions.
+    #[must_use]
+    pub fn new(namespace: &str, name: &str, dimensions: &[(&str, &str)]) -> Self {
+        let dimensions = dimensions.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Self { namespace: namespace.to_owned(), name: name.to_owned(), dimensions }
+    }
+}
+
+/// Values of a metric, summed up.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sample {
+    pub sum: f64,
+    pub count: f64,
+    pub min: f64,
+    pub max: f64,
+}
+
+impl Sample {
+    /// One value.
+    #[must_use]
+    pub fn of(value: f64) -> Self {
+        Self::repeated(value, 1.0)
+    }
+
+    /// One value so many times.
+    #[must_use]
+    pub fn repeated(value: f64, count: f64) -> Self {
+        Self { sum: value * count, count, min: value, max: value }
+    }
+
+    /// These values and others.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            sum: self.sum + other.sum,
+            count: self.count + other.count,
+            min: self.min.min(other.min),
+            max: self.max.max(other.max),
+        }
+    }
+}
+
+/// Why values were not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum NotKept {
+    #[error("the time is more than two weeks past")]
+    TooOld,
+    #[error("the time is more than two hours ahead")]
+    TooNew,
+    #[error("there are {MAX_SERIES} metrics already; the local CloudWatch keeps no more")]
+    TooManyMetrics,
+}
+
+impl NotKept {
+    /// A word for a label.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::TooOld => "too_old",
+            Self::TooNew => "too_new",
+            Self::TooManyMetrics => "too_many_metrics",
+        }
+    }
+}
+
+/// One metric.
+#[derive(Debug, Clone)]
+pub struct Series {
+    /// CloudWatch's name of the unit, as last given.
+    pub unit: Option<String>,
+    /// All values since the stack started.
+    pub total: Sample,
+    /// The mean of what came for its newest time, and that time.
+    pub last: (UnixMillis, f64),
+    minutes: BTreeMap<i64, Sample>,
+}
+
+/// A metric's unit, and its minutes since 1970 with what was recorded in them.
+pub type Minutes = (Option<String>, Vec<(i64, Sample)>);
+
+/// All metrics, in the stack's time.
+#[derive(Clone)]
+pub struct MetricStore {
+    clock: Clock,
+    kept: Arc<Mutex<Kept>>,
+}
+
+#[derive(Default)]
+struct Kept {
+    series: BTreeMap<MetricId, Series>,
+    points: usize,
+    /// The first minute that is kept.
+    floor: i64,
+    dropped: BTreeMap<NotKept, u64>,
+}
+
+impl MetricStore {
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, kept: Arc::default() }
+    }
+
+    /// The time that values have when they come without one.
+    #[must_use]
+    pub fn now(&self) -> UnixMillis {
+        self.clock.now()
+    }
+
+    /// Adds values to a metric's minute.
+    ///
+    /// # Errors
+    ///
+    /// When they are not kept. The store counts that, and warns at the first of a kind.
+    pub fn record(&self, id: &MetricId, unit: Option<&str>, at: UnixMillis, sample: Sample) -> Result<(), NotKept> {
+        let recorded = self.lock().record(id, unit, at, sample, self.clock.now());
+        if let Err(problem) = recorded {
+            let first = {
+                let mut kept = self.lock();
+                let count = kept.dropped.entry(problem).or_default();
+                *count += 1;
+                *count == 1
+            };
+            if first {
+                warn!(namespace = id.namespace, name = id.name, at = at.rfc3339(), %problem, "values of a metric are not kept");
+            }
+        }
+        recorded
+    }
+
+    /// Adds a value of the stack's own. When it is not kept, that is counted and warned of as in [`MetricStore::record`].
+    pub fn note(&self, id: &MetricId, unit: &str, at: UnixMillis, value: f64) {
+        if let Err(problem) = self.record(id, Some(unit), at, Sample::of(value)) {
+            debug!(name = id.name, %problem, "not kept");
+        }
+    }
+
+    /// The minutes of a metric from one minute since 1970 to before another, oldest first; and its unit. `None` when there
+    /// is no such metric.
+    #[must_use]
+    pub fn minutes(&self, id: &MetricId, from: i64, to: i64) -> Option<Minutes> {
+        let kept = self.lock();
+        let series = kept.series.get(id)?;
+        let minutes = if from < to {
+            series.minutes.range(from..to).map(|(minute, sample)| (*minute, *sample)).collect()
+        } else {
+            Vec::new()
+        };
+        Some((series.unit.clone(), minutes))
+    }
+
+    /// The metrics that are `wanted`, in order.
+    #[must_use]
+    pub fn list(&self, wanted: impl Fn(&MetricId) -> bool) -> Vec<MetricId> {
+        self.lock().series.keys().filter(|id| wanted(id)).cloned().collect()
+    }
+
+    /// Shows each metric, in order.
+    pub fn visit(&self, mut show: impl FnMut(&MetricId, &Series)) {
+        self.lock().series.iter().for_each(|(id, series)| show(id, series));
+    }
+
+    /// How often values were not kept, by the reason.
+    #[must_use]
+    pub fn dropped(&self) -> BTreeMap<NotKept, u64> {
+        self.lock().dropped.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The minute since 1970 that a time lies in.
+#[must_use]
+pub const fn minute_of(time: UnixMillis) -> i64 {
+    time.0.div_euclid(MINUTE_MS)
+}
+
+impl Kept {
+    fn record(
+        &mut self,
+        id: &MetricId,
+        unit: Option<&str>,
+        at: UnixMillis,
+        sample: Sample,
+        now: UnixMillis,
+    ) -> Result<(), NotKept> {
+        let (minute, current) = (minute_of(at), minute_of(now));
+        if minute < (current - OLDEST_MINUTES).max(self.floor) {
+            return Err(NotKept::TooOld);
+        }
+        if minute > current + NEWEST_MINUTES {
+            return Err(NotKept::TooNew);
+        }
+        if !self.series.contains_key(id) && self.series.len() >= MAX_SERIES {
+            self.forget_before(current - RETENTION_MINUTES);
+            if self.series.len() >= MAX_SERIES {
+                return Err(NotKept::TooManyMetrics);
+            }
+        }
+        match self.series.get_mut(id) {
+            Some(series) => {
+                self.points = self.points + series.add(minute, at, sample) - series.trim(current - RETENTION_MINUTES)
+            }
+            None => {
+                self.series.insert(id.clone(), Series::new(minute, at, sample));
+                self.points += 1;
+            }
+        }
+        if let (Some(series), Some(unit)) = (self.series.get_mut(id), unit) {
+            series.unit = Some(unit.to_owned());
+        }
+        while self.points > MAX_POINTS {
+            self.forget_oldest_hour();
+        }
+        Ok(())
+    }
+
+    fn forget_oldest_hour(&mut self) {
+        let first = self.series.values().filter_map(|series| series.minutes.keys().next()).min();
+        let first = first.copied().unwrap_or(self.floor);
+        self.forget_before(first.max(self.floor) + 60);
+    }
+
+    /// Drops earlier minutes, and metrics that have no others.
+    fn forget_before(&mut self, minute: i64) {
+        self.floor = self.floor.max(minute);
+        let floor = self.floor;
+        self.points -= self.series.values_mut().map(|series| series.trim(floor)).sum::<usize>();
+        self.series.retain(|_, series| !series.minutes.is_empty());
+    }
+}
+
+impl Series {
+    fn new(minute: i64, at: UnixMillis, sample: Sample) -> Self {
+        Self { unit: None, total: sample, last: (at, mean(sample)), minutes: BTreeMap::from([(minute, sample)]) }
+    }
+
+    /// How many minutes that adds.
+    fn add(&mut self, minute: i64, at: UnixMillis, sample: Sample) -> usize {
+        self.total = self.total.and(sample);
+        if at >= self.last.0 {
+            self.last = (at, mean(sample));
+        }
+        let before = self.minutes.len();
+        self.minutes.entry(minute).and_modify(|kept| *kept = kept.and(sample)).or_insert(sample);
+        self.minutes.len() - before
+    }
+
+    /// Drops earlier minutes; how many.
+    fn trim(&mut self, first: i64) -> usize {
+        let before = self.minutes.len();
+        while self.minutes.first_key_value().is_some_and(|(minute, _)| *minute < first) {
+            self.minutes.pop_first();
+        }
+        before - self.minutes.len()
+    }
+}
+
+fn mean(sample: Sample) -> f64 {
+    if sample.count > 0.0 { sample.sum / sample.count } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NOW: UnixMillis = UnixMillis(1_795_253_528_006);
+
+    fn metric(name: &str) -> MetricId {
+        MetricId::new("Playhead", name, &[("FunctionName", "f")])
+    }
+
+    fn put(kept: &mut Kept, name: &str, at: i64, value: f64) -> Result<(), NotKept> {
+        kept.record(&metric(name), None, UnixMillis(at), Sample::of(value), NOW)
+    }
+
+    #[test]
+    fn a_minute_holds_sum_count_and_extremes() {
+        let mut kept = Kept::default();
+        for value in [3.0, -1.0, 4.0] {
+            put(&mut kept, "A", NOW.0, value).unwrap();
+        }
+        let series = &kept.series[&metric("A")];
+        assert_eq!(series.minutes[&minute_of(NOW)], Sample { sum: 6.0, count: 3.0, min: -1.0, max: 4.0 });
+        assert_eq!((series.total.sum, series.last), (6.0, (NOW, 4.0)));
+    }
+
+    #[test]
+    fn what_is_late_does_not_become_the_last_value() {
+        let mut kept = Kept::default();
+        put(&mut kept, "A", NOW.0, 1.0).unwrap();
+        put(&mut kept, "A", NOW.0 - 1, 2.0).unwrap();
+        assert_eq!(kept.series[&metric("A")].last, (NOW, 1.0));
+    }
+
+    #[test]
+    fn times_far_off_are_refused_and_the_nearest_ones_taken() {
+        let mut kept = Kept::default();
+        let (oldest, newest) = (NOW.0 - OLDEST_MINUTES * MINUTE_MS, NOW.0 + NEWEST_MINUTES * MINUTE_MS);
+        assert_eq!(put(&mut kept, "A", oldest, 1.0), Ok(()));
+        assert_eq!(put(&mut kept, "A", oldest - MINUTE_MS, 1.0), Err(NotKept::TooOld));
+        assert_eq!(put(&mut kept, "A", newest, 1.0), Ok(()));
+        assert_eq!(put(&mut kept, "A", newest + MINUTE_MS, 1.0), Err(NotKept::TooNew));
+    }
+
+    #[test]
+    fn one_metric_too_many_is_refused_until_old_ones_have_gone() {
+        let mut kept = Kept::default();
+        for number in 0..MAX_SERIES {
+            put(&mut kept, &number.to_string(), NOW.0, 1.0).unwrap();
+        }
+        assert_eq!(put(&mut kept, "one more", NOW.0, 1.0), Err(NotKept::TooManyMetrics));
+        assert_eq!(put(&mut kept, "0", NOW.0, 1.0), Ok(()));
+        let later = UnixMillis(NOW.0 + (RETENTION_MINUTES + 1) * MINUTE_MS);
+        assert_eq!(kept.record(&metric("one more"), None, later, Sample::of(1.0), later), Ok(()));
+        assert_eq!((kept.series.len(), kept.points), (1, 1));
+    }
+
+    #[test]
+    fn minutes_past_their_retention_go() {
+        let mut kept = Kept::default();
+        put(&mut kept, "A", NOW.0, 1.0).unwrap();
+        let later = UnixMillis(NOW.0 + (RETENTION_MINUTES + 1) * MINUTE_MS);
+        kept.record(&metric("A"), None, later, Sample::of(1.0), later).unwrap();
+        assert_eq!(kept.series[&metric("A")].minutes.keys().collect::<Vec<_>>(), [&minute_of(later)]);
+        assert_eq!(kept.points, 1);
+    }
+
+    #[test]
+    fn when_there_are_too_many_points_the_oldest_hour_goes() {
+        let mut kept = Kept::default();
+        for hours in 0..3 {
+            put(&mut kept, "A", NOW.0 - hours * 60 * MINUTE_MS, 1.0).unwrap();
+        }
+        kept.forget_oldest_hour();
+        assert_eq!((kept.series[&metric("A")].minutes.len(), kept.points), (2, 2));
+        assert_eq!(put(&mut kept, "A", NOW.0 - 120 * MINUTE_MS, 1.0), Err(NotKept::TooOld));
+    }
+
+    #[test]
+    fn ranges_leave_their_end_out() {
+        let store = MetricStore::new(Clock::new(None, NOW));
+        let (id, now) = (metric("A"), store.now());
+        store.record(&id, Some("Count"), now, Sample::of(2.0)).unwrap();
+        let minute = minute_of(now);
+        let minutes = |from, to| store.minutes(&id, from, to).unwrap().1.len();
+        assert_eq!((minutes(minute, minute), minutes(minute, minute + 1), minutes(minute + 1, minute)), (0, 1, 0));
+        assert_eq!(store.minutes(&metric("B"), 0, i64::MAX), None);
+        assert_eq!(store.list(|id| id.name == "A"), [id]);
+    }
+
+    proptest! {
+        #[test]
+        fn points_are_counted(times in proptest::collection::vec((0..5u8, 0i64..400), 0..200)) {
+            let mut kept = Kept::default();
+            for (name, minutes) in times {
+                put(&mut kept, &name.to_string(), NOW.0 - minutes * MINUTE_MS, 1.0).unwrap();
+            }
+            prop_assert_eq!(kept.points, kept.series.values().map(|series| series.minutes.len()).sum::<usize>());
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! EventBridge's schedules: a function is invoked at the times that its expression says, in the stack's time.
+//! <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-run-lambda-schedule.html>
+//!
+//! One schedule never runs two at once here. When it was due several times meanwhile, which a fast clock makes usual, it
+//! runs for the newest of them only.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use serde_json::{Value, json};
+use shared::timestamp::UnixMillis;
+use tokio::sync::watch;
+use tracing::warn;
+use uuid::Uuid;
+
+use crate::asynchronous::{self, OnTheirWay};
+use crate::clock::Clock;
+use crate::event_source_mapping::Phase;
+use crate::function::Function;
+use crate::template::{ACCOUNT_ID, REGION, Schedule, Scheduler};
+
+/// The longest sleep at once: a machine that was suspended is on time again soon after.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// The shortest, so that a clock can't keep the machine busy.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
+
+/// Invokes a function by its schedule until the stack drains.
+pub async fn run(
+    schedule: Schedule,
+    function: Arc<Function>,
+    clock: Clock,
+    on_their_way: OnTheirWay,
+    mut phase: watch::Receiver<Phase>,
+) {
+    let start = clock.now();
+    let mut last = start;
+    loop {
+        let now = clock.now();
+        if let Some(due) = schedule.expression.newest(start, now).filter(|due| *due > last) {
+            last = due;
+            let _counted = on_their_way.one();
+            let event = Bytes::from(event(&schedule, due).to_string());
+            asynchronous::invoke(&function, &event, &schedule.name).await;
+            continue;
+        }
+        let Some(next) = schedule.expression.next(start, now) else {
+            warn!(schedule = schedule.name, expression = %schedule.expression, "is never due again");
+            return;
+        };
+        let sleep = clock.real_time(now, next).clamp(SHORTEST_SLEEP, LONGEST_SLEEP);
+        tokio::select! {
+            () = tokio::time::sleep(sleep) => {}
+            // A stack that is gone drains too.
+            _ = phase.wait_for(|phase| *phase == Phase::Draining) => return,
+        }
+        if *phase.borrow() == Phase::Draining {
+            return;
+        }
+    }
+}
+
+/// What EventBridge hands to the function; `time` is when it was due.
+fn event(schedule: &Schedule, due: UnixMillis) -> Value {
+    let name = &schedule.name;
+    let (source, resource, detail) = match schedule.scheduler {
+        Scheduler::EventBridgeRule => {
+            ("aws.events", format!("arn:aws:events:{REGION}:{ACCOUNT_ID}:rule/{name}"), json!({}))
+        }
+        // Here the detail is a text.
+        Scheduler::EventBridgeScheduler => {
+            ("aws.scheduler", format!("arn:aws:scheduler:{REGION}:{ACCOUNT_ID}:schedule/default/{name}"), json!("{}"))
+        }
+    };
+    json!({
+        "version": "0",
+        "id": Uuid::new_v4().to_string(),
+        "detail-type": "Scheduled Event",
+        "source": source,
+        "account": ACCOUNT_ID,
+        // Whole seconds.
+        "time": format!("{}Z", &due.rfc3339()[..19]),
+        "region": REGION,
+        "resources": [resource],
+        "detail": detail,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schedule(scheduler: Scheduler) -> Schedule {
+        let expression = "cron(20 * * * ? *)".parse().unwrap();
+        Schedule { function: "SealFunction".into(), name: "SealFunctionHourly".into(), scheduler, expression }
+    }
+
+    #[test]
+    fn the_event_is_eventbridge_s() {
+        let due = UnixMillis::parse("2026-11-18T09:20:00.000Z").unwrap();
+        let mut event = event(&schedule(Scheduler::EventBridgeRule), due);
+        assert!(event["id"].take().as_str().is_some_and(|id| id.len() == 36));
+        let expected = json!({
+            "version": "0",
+            "id": null,
+            "detail-type": "Scheduled Event",
+            "source": "aws.events",
+            "account": "000000000000",
+            "time": "2026-11-18T09:20:00Z",
+            "region": "us-east-1",
+            "resources": ["arn:aws:events:us-east-1:000000000000:rule/SealFunctionHourly"],
+            "detail": {},
+        });
+        assert_eq!(event, expected);
+    }
+
+    #[test]
+    fn the_scheduler_s_own_event_differs_in_its_source_and_detail() {
+        let event = event(&schedule(Scheduler::EventBridgeScheduler), UnixMillis(0));
+        assert_eq!((&event["source"], &event["detail"]), (&json!("aws.scheduler"), &json!("{}")));
+    }
+}

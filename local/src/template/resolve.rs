@@ -1,0 +1,253 @@
+//! Values of a template: parameters, and CloudFormation's functions as far as the properties that are read use them.
+
+use std::collections::BTreeMap;
+
+use saphyr::{Scalar, Yaml};
+use serde_json::{Map, Value, json};
+
+use super::{ACCOUNT_ID, REGION, Result, error, function_arn, local_name, stream_arn, topic_arn};
+
+/// The stack's name, for what is named after it.
+const STACK_NAME: &str = "playhead";
+
+/// A template with its parameters' values.
+pub(super) struct Template {
+    parameters: BTreeMap<String, Value>,
+    pub(super) resources: Map<String, Value>,
+    pub(super) function_globals: Map<String, Value>,
+    /// The `BucketName` nodes of buckets that have one, with the buckets' local names: what a bucket is called in the
+    /// deployed system stands for the bucket here, wherever the same text stands.
+    bucket_names: Vec<(Value, String)>,
+}
+
+impl Template {
+    pub(super) fn new(document: &Value, overrides: &BTreeMap<String, String>) -> Result<Self> {
+        let declared = document["Parameters"].as_object().cloned().unwrap_or_default();
+        if let Some(unknown) = overrides.keys().find(|name| !declared.contains_key(*name)) {
+            return error(format!("parameter {unknown}"), "is not declared in the template");
+        }
+        let mut parameters = BTreeMap::new();
+        for (name, declaration) in declared {
+            let value = match overrides.get(&name) {
+                Some(value) => checked(&name, value, &declaration)?,
+                None if declaration["Default"].is_null() => {
+                    return error(format!("parameter {name}"), "has no default; give it a value in PARAMETERS");
+                }
+                None => declaration["Default"].clone(),
+            };
+            parameters.insert(name, value);
+        }
+        let Some(resources) = document["Resources"].as_object().cloned() else {
+            return error("Resources", "is missing");
+        };
+        let function_globals = document["Globals"]["Function"].as_object().cloned().unwrap_or_default();
+        let named = |(id, resource): (&String, &Value)| {
+            let name = &resource["Properties"]["BucketName"];
+            (resource["Type"] == "AWS::S3::Bucket" && !name.is_null()).then(|| (name.clone(), local_name(id)))
+        };
+        let bucket_names = resources.iter().filter_map(named).collect();
+        Ok(Self { parameters, resources, function_globals, bucket_names })
+    }
+
+    /// The value of a node in which CloudFormation's functions may stand.
+    pub(super) fn resolve(&self, place: &str, node: &Value) -> Result<Value> {
+        if let Some((_, bucket)) = self.bucket_names.iter().find(|(name, _)| name == node) {
+            return Ok(json!(bucket));
+        }
+        let Some((function, argument)) = intrinsic(node) else { return Ok(node.clone()) };
+        match (function, argument) {
+            ("Ref", Value::String(name)) => self.reference(place, name),
+            ("Fn::GetAtt", argument) => self.attribute(place, argument),
+            ("Fn::Sub", Value::String(text)) => self.substitute(place, text).map(Value::String),
+            (function, _) => error(place, format!("{function} in this form is not played locally")),
+        }
+    }
+
+    fn reference(&self, place: &str, name: &str) -> Result<Value> {
+        if let Some(value) = self.parameters.get(name) {
+            return Ok(value.clone());
+        }
+        match name {
+            "AWS::Region" => return Ok(json!(REGION)),
+            "AWS::AccountId" => return Ok(json!(ACCOUNT_ID)),
+            "AWS::StackName" => return Ok(json!(STACK_NAME)),
+            "AWS::Partition" => return Ok(json!("aws")),
+            _ => {}
+        }
+        let Some(resource) = self.resources.get(name) else {
+            return error(place, format!("refers to {name}, which the template does not declare"));
+        };
+        Ok(json!(match resource["Type"].as_str() {
+            Some("AWS::SNS::Topic") => topic_arn(&local_name(name)),
+            // What the function itself is told, and what its metrics are named by.
+            Some("AWS::Serverless::Function") => binary(name, resource)?.to_owned(),
+            _ => local_name(name),
+        }))
+    }
+
+    fn attribute(&self, place: &str, argument: &Value) -> Result<Value> {
+        let parts: Vec<String> = match argument {
+            Value::String(text) => text.splitn(2, '.').map(str::to_owned).collect(),
+            Value::Array(items) => items.iter().filter_map(|item| Some(item.as_str()?.to_owned())).collect(),
+            _ => Vec::new(),
+        };
+        let [id, attribute] = &parts[..] else { return error(place, "Fn::GetAtt takes a resource and an attribute") };
+        let Some(resource) = self.resources.get(id) else {
+            return error(place, format!("refers to {id}, which the template does not declare"));
+        };
+        let name = local_name(id);
+        match (resource["Type"].as_str().unwrap_or_default(), attribute.as_str()) {
+            ("AWS::Kinesis::Stream", "Arn") => Ok(json!(stream_arn(&name))),
+            ("AWS::S3::Bucket", "Arn") => Ok(json!(format!("arn:aws:s3:::{name}"))),
+            ("AWS::SNS::Topic", "TopicArn") => Ok(json!(topic_arn(&name))),
+            ("AWS::SNS::Topic", "TopicName") => Ok(json!(name)),
+            ("AWS::Serverless::Function", "Arn") => Ok(json!(function_arn(binary(id, resource)?))),
+            (kind, attribute) => error(place, format!("{attribute} of a {kind} is not played locally")),
+        }
+    }
+
+    fn substitute(&self, place: &str, text: &str) -> Result<String> {
+        let mut out = String::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once("${") {
+            let Some((name, after)) = after.split_once('}') else { return error(place, "a ${ is not closed") };
+            out.push_str(before);
+            let value = match name.split_once('.') {
+                Some(_) => self.attribute(place, &json!(name))?,
+                None => self.reference(place, name)?,
+            };
+            out.push_str(&text_of(&value));
+            rest = after;
+        }
+        out.push_str(rest);
+        Ok(out)
+    }
+}
+
+/// The properties of one resource.
+pub(super) struct Properties<'t> {
+    pub(super) template: &'t Template,
+    pub(super) id: &'t str,
+    pub(super) values: &'t Value,
+}
+
+impl Properties<'_> {
+    pub(super) fn place(&self, name: &str) -> String {
+        format!("{}.{name}", self.id)
+    }
+
+    pub(super) fn get(&self, name: &str) -> Result<Value> {
+        self.template.resolve(&self.place(name), &self.values[name])
+    }
+
+    pub(super) fn number(&self, name: &str) -> Result<Option<u64>> {
+        let value = self.get(name)?;
+        if value.is_null() {
+            return Ok(None);
+        }
+        match text_of(&value).parse() {
+            Ok(number) => Ok(Some(number)),
+            Err(_) => error(self.place(name), format!("is {value}; a whole number from 0 is needed")),
+        }
+    }
+
+    /// A number of which -1 means that there is no limit.
+    pub(super) fn limit(&self, name: &str) -> Result<Option<u64>> {
+        if text_of(&self.get(name)?) == "-1" { Ok(None) } else { self.number(name) }
+    }
+
+    /// The members of a mapping below these properties, if it is there. A function of CloudFormation that makes a whole
+    /// mapping is an error: its members would go unread.
+    pub(super) fn members(&self, path: &str) -> Result<Option<&Map<String, Value>>> {
+        let mut node = self.values;
+        for name in path.split('.') {
+            if let Some((function, _)) = intrinsic(node) {
+                return error(self.place(path), format!("{function} in this form is not played locally"));
+            }
+            node = &node[name];
+        }
+        match intrinsic(node) {
+            Some((function, _)) => error(self.place(path), format!("{function} in this form is not played locally")),
+            None => Ok(node.as_object()),
+        }
+    }
+
+    /// A text that must be there.
+    pub(super) fn text(&self, name: &str) -> Result<String> {
+        match text_of(&self.get(name)?) {
+            text if text.is_empty() => error(self.place(name), "is missing"),
+            text => Ok(text),
+        }
+    }
+
+    pub(super) fn variables(&self) -> Result<BTreeMap<String, String>> {
+        let variables = self.members("Environment.Variables")?;
+        let resolve = |(name, value): (&String, &Value)| {
+            let place = self.place(&format!("Environment.Variables.{name}"));
+            Ok((name.clone(), text_of(&self.template.resolve(&place, value)?)))
+        };
+        variables.into_iter().flatten().map(resolve).collect()
+    }
+}
+
+/// The cargo binary of a function: its local name.
+pub(super) fn binary<'r>(id: &str, function: &'r Value) -> Result<&'r str> {
+    match function["Metadata"]["BuildProperties"]["Binary"].as_str() {
+        Some(binary) => Ok(binary),
+        None => error(format!("{id}.Metadata.BuildProperties.Binary"), "is missing; it names the cargo binary"),
+    }
+}
+
+/// An override, checked as CloudFormation would.
+fn checked(name: &str, value: &str, declaration: &Value) -> Result<Value> {
+    let place = format!("parameter {name}");
+    if let Some(allowed) = declaration["AllowedValues"].as_array()
+        && !allowed.iter().any(|allowed| text_of(allowed) == value)
+    {
+        return error(place, format!("is {value:?}, which is not among its AllowedValues"));
+    }
+    if declaration["Type"] != "Number" {
+        return Ok(json!(value));
+    }
+    let Ok(number) = value.parse::<i64>() else { return error(place, format!("is {value:?}, not a number")) };
+    let bound = |bound: &str| declaration[bound].as_i64();
+    if bound("MinValue").is_some_and(|least| number < least) || bound("MaxValue").is_some_and(|most| number > most) {
+        return error(place, format!("is {number}, outside its MinValue and MaxValue"));
+    }
+    Ok(json!(number))
+}
+
+pub(super) fn text_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+/// A function and its argument, if the node is one.
+pub(super) fn intrinsic(node: &Value) -> Option<(&str, &Value)> {
+    let object = node.as_object().filter(|object| object.len() == 1)?;
+    let (name, argument) = object.iter().next()?;
+    (name == "Ref" || name.starts_with("Fn::")).then_some((name, argument))
+}
+
+/// YAML as JSON, with CloudFormation's tags in their long form: `!Ref X` as `{"Ref":"X"}`.
+pub(super) fn to_json(node: &Yaml<'_>) -> Value {
+    match node {
+        Yaml::Value(Scalar::Boolean(boolean)) => json!(boolean),
+        Yaml::Value(Scalar::Integer(integer)) => json!(integer),
+        Yaml::Value(Scalar::FloatingPoint(number)) => json!(number.into_inner()),
+        Yaml::Value(Scalar::String(text)) => json!(text),
+        Yaml::Sequence(items) => items.iter().map(to_json).collect(),
+        Yaml::Mapping(members) => {
+            let member = |(key, value): (&Yaml<'_>, &Yaml<'_>)| (text_of(&to_json(key)), to_json(value));
+            Value::Object(members.iter().map(member).collect())
+        }
+        Yaml::Tagged(tag, node) => match tag.suffix.as_str() {
+            "Ref" => json!({"Ref": to_json(node)}),
+            function => json!({format!("Fn::{function}"): to_json(node)}),
+        },
+        Yaml::Value(Scalar::Null) | Yaml::Representation(..) | Yaml::Alias(_) | Yaml::BadValue => Value::Null,
+    }
+}

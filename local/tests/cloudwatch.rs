@@ -1,0 +1,107 @@
+//! The embedded CloudWatch as the Rust SDK speaks to it: what it puts it gets back, over its own protocol.
+
+// clippy.toml allows it in the tests themselves only, not in what they call.
+#![allow(clippy::unwrap_used)]
+
+use aws_sdk_cloudwatch::Client;
+use aws_sdk_cloudwatch::config::{BehaviorVersion, Config, Credentials, Region};
+use aws_sdk_cloudwatch::error::ProvideErrorMetadata;
+use aws_sdk_cloudwatch::primitives::DateTime;
+use aws_sdk_cloudwatch::types::{
+    Dimension, Metric, MetricDataQuery, MetricDatum, MetricStat, StandardUnit, Statistic, StatusCode,
+};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use local::clock::Clock;
+use local::cloudwatch::CloudWatch;
+use local::metric_store::MetricStore;
+use tokio::net::TcpListener;
+
+const HOUR: i64 = 3600;
+
+/// A client of a CloudWatch of its own.
+async fn client() -> Client {
+    let cloudwatch = CloudWatch::new(MetricStore::new(Clock::new(None, lambda_setup::now())));
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new().fallback(move |request: Request<Body>| {
+        let cloudwatch = cloudwatch.clone();
+        async move { cloudwatch.answer(request).await }
+    });
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let config = Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .endpoint_url(format!("http://{address}"))
+        .credentials_provider(Credentials::new("local", "local", None, None, "test"))
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .build();
+    Client::from_conf(config)
+}
+
+fn dimension() -> Dimension {
+    Dimension::builder().name("FunctionName").value("check-size").build()
+}
+
+fn datum(value: f64, at: i64) -> MetricDatum {
+    MetricDatum::builder()
+        .metric_name("TotalFileSize")
+        .dimensions(dimension())
+        .value(value)
+        .unit(StandardUnit::Bytes)
+        .timestamp(DateTime::from_secs(at))
+        .build()
+}
+
+fn metric() -> Metric {
+    Metric::builder().namespace("Playhead").metric_name("TotalFileSize").dimensions(dimension()).build()
+}
+
+fn last_hour() -> i64 {
+    lambda_setup::now().hour().plus(-1).start().0 / 1000
+}
+
+#[tokio::test]
+async fn what_the_sdk_puts_it_gets_back() {
+    let (client, hour) = (client().await, last_hour());
+    let data = [datum(1.0, hour), datum(2.5, hour + 60), datum(4.0, hour - 1)];
+    client.put_metric_data().namespace("Playhead").set_metric_data(Some(data.to_vec())).send().await.unwrap();
+
+    let stat = MetricStat::builder().metric(metric()).period(3600).stat("Sum").build();
+    let query = MetricDataQuery::builder().id("q").metric_stat(stat).build();
+    let (from, to) = (DateTime::from_secs(hour), DateTime::from_secs(hour + HOUR));
+    let request = client.get_metric_data().metric_data_queries(query).start_time(from).end_time(to);
+    let answer = request.send().await.unwrap();
+    let result = &answer.metric_data_results()[0];
+    assert_eq!((result.timestamps(), result.values()), (&[from][..], &[3.5][..]));
+    assert_eq!(result.status_code(), Some(&StatusCode::Complete));
+
+    let statistics = client.get_metric_statistics().namespace("Playhead").metric_name("TotalFileSize");
+    let statistics = statistics.dimensions(dimension()).start_time(from).end_time(to).period(3600);
+    let answer = statistics.statistics(Statistic::Maximum).send().await.unwrap();
+    let datapoint = &answer.datapoints()[0];
+    assert_eq!((datapoint.maximum(), datapoint.unit()), (Some(2.5), Some(&StandardUnit::Bytes)));
+
+    let listed = client.list_metrics().namespace("Playhead").send().await.unwrap();
+    assert_eq!(listed.metrics(), [metric()]);
+}
+
+/// The SDK compresses what is larger than 10 KiB.
+#[tokio::test]
+async fn a_large_request_comes_compressed_and_is_taken() {
+    let (client, hour) = (client().await, last_hour());
+    let data: Vec<MetricDatum> = (0..1_000).map(|_| datum(1.0, hour)).collect();
+    client.put_metric_data().namespace("Playhead").set_metric_data(Some(data)).send().await.unwrap();
+    let listed = client.list_metrics().send().await.unwrap();
+    assert_eq!(listed.metrics().len(), 1);
+}
+
+#[tokio::test]
+async fn the_sdk_understands_a_refusal() {
+    let client = client().await;
+    let put = client.put_metric_data().namespace("AWS/Lambda").metric_data(datum(1.0, last_hour()));
+    let problem = put.send().await.unwrap_err().into_service_error();
+    assert!(problem.is_invalid_parameter_value_exception(), "{problem:?}");
+    assert!(problem.message().unwrap_or_default().contains("AWS/"), "{problem:?}");
+}
