@@ -36,6 +36,11 @@ test-e2e: build-local $(VENV)/installed
 soak: build-local $(VENV)/installed ## traffic under injected faults, each event accounted for (MINUTES=10 SEED=1)
 	@$(PYTHON) -u tests/soak.py
 
+.PHONY: outage
+outage: OUTAGE_SECONDS ?= 120
+outage: build-local $(VENV)/installed ## traffic while Kinesis and then S3 are away (OUTAGE_SECONDS=120)
+	OUTAGE_SECONDS=$(OUTAGE_SECONDS) $(PYTHON) -m pytest tests/test_delivery.py -s -k away_under_traffic $(PYTEST_ARGS)
+
 check: $(VENV)/installed $(CARGO_DENY) ## format, lints, dependencies' licences and sources, template
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings

@@ -26,17 +26,25 @@ class Account:
     told_by_id: int
     rejected: int
     rejected_missing: list = field(repr=False)
+    # Events whose order is promised: posted one after the other under one key, each answered 200 at the first try.
+    ordered: int
+    # Of these, those that landed before one that was posted earlier.
+    out_of_order: list = field(repr=False)
 
     @property
     def is_good(self):
-        return not (self.missing or self.doubled or self.unexplained or self.rejected_missing)
+        return not any(getattr(self, name) for name in WRONG)
+
+
+# What must be empty.
+WRONG = ("missing", "doubled", "unexplained", "rejected_missing", "out_of_order")
 
 
 def settle(players, records, untold, event_lines, rejected_lines):
     """The account of some traffic.
 
     players: what was sent and answered. records: all that is on the stream. untold: sequence numbers of records whose
-    sender was not told that they are stored. event_lines, rejected_lines: all that landed.
+    sender was not told that they are stored. event_lines, rejected_lines: all that landed, in the order of the files.
     """
     on_stream = Counter(line for record in records for line in record.lines)
     in_files = Counter(line.text for line in [*event_lines, *rejected_lines])
@@ -57,7 +65,25 @@ def settle(players, records, untold, event_lines, rejected_lines):
         told_by_id=sum(count - 1 for count in copies.values()),
         rejected=len(players.bad_refused),
         rejected_missing=[body for body in players.bad_refused if body not in kept],
+        ordered=sum(map(len, players.in_order.values())),
+        out_of_order=out_of_order(players.in_order, [line.json["id"] for line in event_lines]),
     )
+
+
+def out_of_order(in_order, landed_ids):
+    """The events that landed before one which was posted earlier under their key. Where an event landed twice, its first
+    place counts."""
+    places = {}
+    for place, one in enumerate(landed_ids):
+        places.setdefault(one, place)
+    wrong = []
+    for posted in in_order.values():
+        latest = -1
+        for one in (one for one in posted if one in places):
+            if places[one] < latest:
+                wrong.append(one)
+            latest = max(latest, places[one])
+    return wrong
 
 
 def explanations(players, records, untold):

@@ -10,7 +10,7 @@ import random
 import threading
 import time
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 
 from stack import request
 
@@ -29,6 +29,9 @@ class Players:
         self.bad_bodies, self.bad_refused = [], []
         self.answers, self.told_not_stored = Counter(), 0
         self.sent_again_unanswered = Counter()
+        # By partition key, in the order of their posts: the ids of events whose post was answered 200 at the first try. A
+        # player sends its next post after that answer.
+        self.in_order = defaultdict(list)
         self.over = threading.Event()
         self.lock = threading.Lock()
         self.threads = [
@@ -67,10 +70,14 @@ class Players:
         connection.close()
 
     def _send(self, connection, events):
-        started, pause = time.monotonic(), 0.05
+        started, pause, first_try = time.monotonic(), 0.05, True
         while events:
             answer = self._post(connection, json.dumps(events, ensure_ascii=False).encode())
             with self.lock:
+                if first_try and answer and answer.status == 200:
+                    for event in events:
+                        self.in_order[event["viewer_id"]].append(event["id"])
+                first_try = False
                 events = self._conclude(answer, events)
                 if events and time.monotonic() - started > self.patience:
                     self.given_up += [event["id"] for event in events]

@@ -176,6 +176,9 @@ class Stack:
     def kinesis(self):
         return self._client("kinesis")
 
+    def cloudwatch(self):
+        return self._client("cloudwatch")
+
     def _client(self, service, **options):
         return boto3.client(
             service, endpoint_url=self.aws_address, region_name="us-east-1",

@@ -4,7 +4,7 @@ import json
 import os
 import time
 import urllib.parse
-from collections import Counter
+from collections import defaultdict
 
 import landed
 from account import settle
@@ -12,7 +12,7 @@ from faults import Faults, read_stream
 from players import Players
 from stack import LANDING_BUCKET, wait_for
 
-# How long Kinesis, and then S3, are away. Two minutes show no more than this, but can be had.
+# How long Kinesis, and then S3, are away. `make outage` has them away for two minutes each.
 OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", 12))
 
 
@@ -37,6 +37,7 @@ def test_what_a_2xx_counts_is_on_the_stream_when_the_answer_comes(fresh_stack):
     S3 is away, so nothing but the stream can hold the events, and Kinesis fails in every way it can."""
     plan = "seed=3 s3.error=1 kinesis.partial=0.2 kinesis.throttled=0.2 kinesis.error=0.2 kinesis.unanswered=0.1"
     stack = fresh_stack(FAULTS=plan, parameters="BatchingWindowSeconds=0 LandingTimeoutSeconds=5")
+    accepted = 0
     for number in range(30):
         events = [{"id": f"{number}/{n}", "sid": f"s{n}"} for n in range(5)] + [7]
         answer = stack.post(body=json.dumps(events).encode())
@@ -45,7 +46,12 @@ def test_what_a_2xx_counts_is_on_the_stream_when_the_answer_comes(fresh_stack):
         assert (answer.status, answer.json["accepted"], len(answer.json["rejected"])) == (200, 5, 1)
         on_stream = {json.loads(line)["id"] for record in read_stream(stack) for line in record.lines}
         assert {event["id"] for event in events[:5]} <= on_stream
+        accepted += 1
+    fired = Faults(stack).fired
     Faults(stack).end()
+    assert accepted >= 20, f"only {accepted} of 30 requests were accepted: that is next to nothing"
+    for fault in ("kinesis.partial", "kinesis.throttled", "kinesis.error", "kinesis.unanswered"):
+        assert fired[fault] > 0, f"{fault} did not fire: {fired}"
 
 
 def test_throttled_for_all_of_its_time_ingest_names_what_is_not_stored(fresh_stack):
@@ -91,18 +97,21 @@ def whole_objects(stack):
 
 def test_an_object_is_whole_at_any_moment(fresh_stack):
     """While a batch is sent again its object holds the lines of one attempt, whole, as its metadata says; once the batch is acknowledged it holds exactly that batch."""
-    plan = "seed=5 mapping.restart=0.4 s3.kill-after=0.1 s3.kill-during=0.1 s3.late=0.1 s3.unanswered=0.1"
-    stack = fresh_stack(FAULTS=plan, parameters="BatchSize=10 BatchingWindowSeconds=0 ShardCount=1")
-    versions = Counter()
+    plan = "seed=5 mapping.restart=0.5 s3.kill-after=0.05 s3.kill-during=0.05 s3.late=0.05 s3.unanswered=0.1"
+    # An attempt replaces other lines only when it is certainly the later one, after ten seconds: many shards at once.
+    stack = fresh_stack(FAULTS=plan, parameters="BatchSize=10 BatchingWindowSeconds=0 ShardCount=8")
+    versions = defaultdict(set)
+    changed = []
     with Players(stack, players=4, pause=0.1) as players:
-        end = time.monotonic() + 15
-        while time.monotonic() < end:
+        started = time.monotonic()
+        # For fifteen seconds, and on until some were seen to change: usually that is sooner.
+        while (passed := time.monotonic() - started) < 15 or (len(changed) < 3 and passed < 90):
             for key, metadata, body in whole_objects(stack):
                 landed.verify_content(metadata, body)
-                versions[key, metadata["uncompressed-sha256"]] += 1
+                versions[key].add(metadata["uncompressed-sha256"])
+            changed = [key for key, contents in versions.items() if len(contents) > 1]
         Faults(stack).end()
-    several = Counter(key for key, _ in versions)
-    print(f"{len(several)} objects, {sum(count > 1 for count in several.values())} seen with other lines later")
+    assert len(changed) >= 3, f"of {len(versions)} objects only {changed} were seen to change: nothing is shown by that"
     assert_settled(stack, players)
 
 

@@ -1,7 +1,10 @@
 """What did not land as it should have is landed again by a command, once, however often that is run."""
 
+import base64
 import json
 import time
+from collections import Counter
+from datetime import UTC, datetime
 
 import landed
 import redrive
@@ -9,8 +12,10 @@ from account import settle
 from failed_batches import THREE_SECONDS, failed_batches, template_with
 from faults import Faults, read_stream
 from players import Players
-from stack import wait_for
+from stack import FAILED_BATCHES_BUCKET, LANDING_BUCKET, STREAM, wait_for
 
+# Longer than the time within which it is not certain which of two attempts came later.
+LONG_SECONDS = 11
 QUICK_TO_FAIL = "BatchSize=5 BatchingWindowSeconds=0 ShardCount=2 LandingTimeoutSeconds=5"
 
 
@@ -60,6 +65,63 @@ def kill_half_way(stack):
     assert failed_batches(stack), "it was killed too late to prove anything"
 
 
+def put_failed_batch(stack, name, numbers, arrival):
+    """A failed batch as Lambda writes it, of one record for each number, which holds an event of that number."""
+    records = [
+        {"kinesis": {"partitionKey": "k", "sequenceNumber": str(number), "approximateArrivalTimestamp": arrival,
+                     "data": base64.b64encode(json.dumps({"n": number}).encode()).decode()},
+         "eventID": f"shardId-000000000000:{number}", "eventSource": "aws:kinesis"} for number in numbers
+    ]
+    document = {
+        "KinesisBatchInfo": {"shardId": "shardId-000000000000", "startSequenceNumber": str(numbers[0]),
+                             "endSequenceNumber": str(numbers[-1]), "batchSize": len(numbers)},
+        "payload": json.dumps({"Records": records}),
+    }
+    key = f"aws/lambda/mapping/shardId-000000000000/2026/11/21/{name}"
+    stack.s3().put_object(Bucket=FAILED_BATCHES_BUCKET, Key=key, Body=json.dumps(document).encode())
+
+
+def numbers_landed(stack):
+    return Counter(line.json["n"] for line in stack.lines("events"))
+
+
+def test_two_who_redrive_at_once_land_each_record_once_though_one_is_stopped_for_long(fresh_stack):
+    """The mapping gave a batch up, restarted before it had noted that, and gave a longer one up. One person is stopped
+    when it is decided that the first is to be landed; the other lands both meanwhile."""
+    stack = fresh_stack()
+    arrival = time.time() - 3600
+    put_failed_batch(stack, "1", range(1, 61), arrival)
+    put_failed_batch(stack, "2", range(1, 101), arrival)
+    looked = lambda method, path: method == "GET" and f"/{LANDING_BUCKET}" in path and "list-type=2" in path
+    with redrive.Stopped(stack, redrive.BATCHES, looked) as stopped:
+        code, output = redrive.run(stack, *redrive.BATCHES)
+        assert code == 0, output
+        assert numbers_landed(stack) == Counter(range(1, 101))
+        time.sleep(LONG_SECONDS)
+        code, output = stopped.go_on()
+    assert numbers_landed(stack) == Counter(range(1, 101)), output
+    assert code == 0 and "removed by someone else" in output, output
+    assert failed_batches(stack) == {}
+
+
+def test_redrive_tries_again_when_s3_is_busy(fresh_stack):
+    """Listing, reading and deleting are tried again: each is refused twice here."""
+    stack = fresh_stack()
+    put_failed_batch(stack, "1", range(1, 4), time.time() - 3600)
+    refused = Counter()
+
+    def busy(method, path):
+        # The writes have a protocol of their own, which tries again too.
+        refused[method, path] += 1
+        return 503 if refused[method, path] <= 2 else None
+
+    with redrive.between(stack, answer_instead=busy) as address:
+        code, output = redrive.run(stack, *redrive.BATCHES, address=address)
+    assert code == 0, output
+    assert numbers_landed(stack) == Counter([1, 2, 3])
+    assert {"GET", "HEAD", "PUT", "DELETE"} <= {method for method, _ in refused}
+
+
 def redriven(stack):
     return [line for file in stack.landed_files("events") if file.key.endswith("-redriven.jsonl.bz2")
             for line in landed.read_lines(file.path)]
@@ -93,8 +155,70 @@ def test_rejected_bodies_are_landed_after_a_fix_and_stay_where_they_are(fresh_st
     assert len(ids) == 44 and {"small-0", "large-39"} < ids
     assert {one.reason for one in landed.rejected(stack.lines("rejected"))} == {"unsupported_content_type"}
     for file in stack.landed_files("events"):
-        head = stack.s3().head_object(Bucket="landing-bucket", Key=file.key)["Metadata"]
+        head = stack.s3().head_object(Bucket=LANDING_BUCKET, Key=file.key)["Metadata"]
         assert head["event-count"] == str(len(landed.read_lines(file.path)))
+
+
+def today():
+    return f"rejected/dt={datetime.now(UTC):%Y-%m-%d}/"
+
+
+def test_equal_events_are_landed_as_often_as_they_were_sent(fresh_stack):
+    """In raw format nothing tells the lines of two equal events apart, in one body or in two."""
+    stack = fresh_stack(parameters="BatchingWindowSeconds=0 ShardCount=1 EventFormat=raw")
+    for _ in range(2):
+        body = b'{"type":"heartbeat"}\n' * 3
+        assert stack.post(body=body, headers={"content-type": "application/vnd.player+lines"}).status == 415
+    stack.wait_for_lines(lambda line: True, 2, prefix="rejected")
+    command = redrive.rejected(today(), "--reasons", "unsupported_content_type", "--event-format", "raw",
+                               "--content-type", "application/x-ndjson")
+    for _ in range(2):
+        code, output = redrive.run(stack, *command)
+        assert code == 0, output
+        assert [line.json for line in redriven(stack)] == [{"type": "heartbeat"}] * 6
+
+
+def test_a_line_that_is_not_ours_is_told_and_stops_nothing(fresh_stack):
+    """Another producer can write lines that look rejected and are not in our form."""
+    stack = fresh_stack(parameters="BatchingWindowSeconds=0 ShardCount=1")
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    odd = f'{{"v":1,"received_at":"{now}","rejected":{{"reason":"made up"}}}}\n'.encode()
+    stack.kinesis().put_record(StreamName=STREAM, Data=odd * 2, PartitionKey="k")
+    stack.wait_for_lines(lambda line: True, 2, prefix="rejected")
+    assert stack.post(body=b'{"id":"good"}', headers={"content-type": "application/vnd.player"}).status == 415
+    stack.wait_for_lines(lambda line: True, 3, prefix="rejected")
+    stack.s3().put_object(Bucket=LANDING_BUCKET, Body=b"no bzip2", Key=broken_key(stack))
+    code, output = redrive.run(stack, *redrive.rejected(
+        today(), "--reasons", "unsupported_content_type", "--content-type", "application/json"))
+    assert [line.json["id"] for line in redriven(stack)] == ["good"], output
+    assert code == 1 and "line 1" in output and "line 2" in output, output
+    assert "2 lines in 1 objects are no rejected lines of ours; 1 objects failed" in output, output
+
+
+def broken_key(stack):
+    first = stack.landed_files("rejected")[0]
+    return first.key.replace(first.parts["shard"], "shardId-000000000009")
+
+
+def test_two_who_redrive_rejected_input_at_once_lose_none_of_it(fresh_stack):
+    """They read for different reasons, from one object into one other; one is stopped after it has looked at that."""
+    stack = fresh_stack(parameters="BatchingWindowSeconds=3 ShardCount=1")
+    assert stack.post(body=b'{"id":"by type"}', headers={"content-type": "application/vnd.player"}).status == 415
+    assert stack.post(body=b'sid="a report"', headers={"content-type": "application/json"}).status == 400
+    stack.wait_for_lines(lambda line: True, 2, prefix="rejected")
+    assert len(stack.landed_files("rejected")) == 1, "both were to be in one batch"
+
+    def command(reason, content_type):
+        return redrive.rejected(today(), "--reasons", reason, "--content-type", content_type)
+
+    looked = lambda method, path: method == "GET" and path.split("?")[0].endswith("-redriven.jsonl.bz2")
+    with redrive.Stopped(stack, command("unsupported_content_type", "application/json"), looked) as stopped:
+        code, output = redrive.run(stack, *command("invalid_json", "application/cmcd"))
+        assert code == 0 and len(redriven(stack)) == 1, output
+        time.sleep(LONG_SECONDS)
+        code, output = stopped.go_on()
+    assert code == 0, output
+    assert [line.json["event"] for line in redriven(stack)] == [{"sid": "a report"}, {"id": "by type"}]
 
 
 def test_what_is_no_good_is_named_and_nothing_is_removed(fresh_stack):

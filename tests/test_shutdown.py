@@ -31,6 +31,20 @@ def test_stopped_in_the_middle_of_traffic_it_lands_all_that_was_answered_200(fre
     assert functions and not any(command(pid) for pid in functions), "functions outlive their stack"
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["ctrl_c", "sigterm", "sighup"])
+def test_a_stop_that_is_signalled_twice_still_lands_all_that_was_answered_200(fresh_stack, number):
+    """A shell and the kernel both tell of a closed terminal, `make` passes on what its group has got already: signals of
+    one stop come in twos, and lose nothing."""
+    stack = fresh_stack(parameters="BatchingWindowSeconds=300")
+    ids = [f"twice-{count}" for count in range(50)]
+    for one in ids:
+        assert stack.post(body=json.dumps({"id": one}).encode()).status == 200
+    stack.process.send_signal(number)
+    time.sleep(0.02)
+    assert stack.stop(number) == 0, stack.tail()
+    landed.assert_once(stack.lines(), ids)
+
+
 def test_stopped_with_a_batch_still_filling_it_does_not_wait_for_the_window(fresh_stack):
     """Ctrl-C lands what there is, however long the window that a batch may wait to fill."""
     stack = fresh_stack(parameters="BatchingWindowSeconds=300")

@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow};
 use kinesis_to_s3_lambda::group::{Group, group};
 use kinesis_to_s3_lambda::kinesis_event::KinesisEvent;
 use serde::Deserialize;
-use shared::object::{ObjectKey, ObjectMetadata};
+use shared::object::{Attempt, ObjectKey, ObjectMetadata};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -104,12 +104,31 @@ impl Redrive {
 
     /// Lands one batch and removes it; what was done, or `None` when it is gone.
     async fn batch(&self, key: &str, keys_of_shard: &[String]) -> anyhow::Result<Option<String>> {
+        // Before anything is read: what is decided from it holds only against those who began earlier. Whoever removes
+        // this batch and goes on to the next began that one later than this.
+        let attempt = self.lander.attempt();
         let Some(document) = self.from.get(key).await? else { return Ok(None) };
+        let outcome = self.land_groups(&document, keys_of_shard, &attempt).await;
+        if outcome.is_err() && self.from.get(key).await?.is_none() {
+            // Somebody else has landed all of it, which may be what was in the way.
+            return Ok(None);
+        }
+        let outcome = outcome?;
+        self.from.delete(key).await?;
+        Ok(Some(outcome))
+    }
+
+    async fn land_groups(
+        &self,
+        document: &[u8],
+        keys_of_shard: &[String],
+        attempt: &Attempt,
+    ) -> anyhow::Result<String> {
         let (mut landed, mut covered) = (0, 0);
-        for group in groups(&document)? {
+        for group in groups(document)? {
             match self.decide(&group, keys_of_shard).await? {
                 Decision::Land => {
-                    self.lander.land(&group).await?;
+                    self.lander.land(&group, attempt).await?;
                     landed += 1;
                 }
                 Decision::Covered => covered += 1,
@@ -122,11 +141,10 @@ impl Redrive {
                 }
             }
         }
-        self.from.delete(key).await?;
-        Ok(Some(match covered {
+        Ok(match covered {
             0 => format!("landed, {landed} objects"),
             _ => format!("landed, {landed} objects; the records of {covered} more had landed in other batches"),
-        }))
+        })
     }
 
     async fn decide(&self, group: &Group, keys_of_shard: &[String]) -> anyhow::Result<Decision> {
@@ -136,12 +154,13 @@ impl Redrive {
             found.map(|entries| ObjectMetadata::from_entries(&entries).with_context(|| key.clone())).transpose()?;
         let found_last = found.map(|metadata| metadata.last_sequence_number);
         let folder = key.strip_suffix(&format!("{}.jsonl.bz2", group.first_sequence_number)).unwrap_or(&key);
-        let mut beginnings: Vec<String> =
-            self.to.keys(folder).await?.iter().filter_map(|key| first_record(key)).collect();
-        // Usually nothing is there, or just this batch. Else it matters where the other failed batches begin.
+        let mut beginnings = Vec::new();
+        // Usually nothing is there, or just this batch. Else it matters where the other failed batches begin. They are read
+        // before the landed objects: one that somebody else lands and removes meanwhile is seen in the one place or the other.
         if found_last.as_deref().is_some_and(|last| compare(last, &group.last_sequence_number).is_ne()) {
-            beginnings.extend(self.failed_beginnings(keys_of_shard).await?);
+            beginnings = self.failed_beginnings(keys_of_shard).await?;
         }
+        beginnings.extend(self.to.keys(folder).await?.iter().filter_map(|key| first_record(key)));
         let range = Range { first: &group.first_sequence_number, last: &group.last_sequence_number };
         Ok(decide(range, found_last.as_deref(), beginnings.iter().map(String::as_str)))
     }

@@ -4,9 +4,13 @@ use std::collections::HashMap;
 
 use anyhow::Context;
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::error::DisplayErrorContext;
 use bytes::Bytes;
 use lambda_setup::SdkConfig;
+
+/// How often a request is made at most. Listing, reading and deleting mean the same each time, so the SDK may repeat them.
+const ATTEMPTS: u32 = 4;
 
 #[derive(Clone)]
 pub(crate) struct Bucket {
@@ -14,9 +18,17 @@ pub(crate) struct Bucket {
     name: String,
 }
 
+/// An object as it was read.
+pub(crate) struct Stored {
+    pub(crate) bytes: Bytes,
+    pub(crate) etag: String,
+}
+
 impl Bucket {
     pub(crate) fn new(config: &SdkConfig, name: String) -> Self {
-        Self { client: kinesis_to_s3_lambda::s3::client(config), name }
+        let retries = RetryConfig::standard().with_max_attempts(ATTEMPTS);
+        let config = config.to_builder().retry_config(retries).build();
+        Self { client: kinesis_to_s3_lambda::s3::client(&config), name }
     }
 
     /// All keys under a prefix, in order.
@@ -32,9 +44,17 @@ impl Bucket {
 
     /// An object's bytes; `None` when there is none.
     pub(crate) async fn get(&self, key: &str) -> anyhow::Result<Option<Bytes>> {
+        Ok(self.read(key).await?.map(|stored| stored.bytes))
+    }
+
+    /// An object's bytes and its `ETag`; `None` when there is none.
+    pub(crate) async fn read(&self, key: &str) -> anyhow::Result<Option<Stored>> {
         let place = || format!("reading s3://{}/{key}", self.name);
         match self.client.get_object().bucket(&self.name).key(key).send().await {
-            Ok(object) => Ok(Some(object.body.collect().await.with_context(place)?.into_bytes())),
+            Ok(object) => {
+                let etag = object.e_tag().context("no ETag in the answer").with_context(place)?.to_owned();
+                Ok(Some(Stored { bytes: object.body.collect().await.with_context(place)?.into_bytes(), etag }))
+            }
             Err(error) if error.raw_response().is_some_and(|response| response.status().as_u16() == 404) => Ok(None),
             Err(error) => Err(described(error)).with_context(place),
         }

@@ -1,18 +1,31 @@
-//! Landing by the landing function's own write protocol, as an attempt of its own.
+//! Landing by the landing function's own write protocol, as an attempt of its own; and adding lines to an object.
 
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use kinesis_to_s3_lambda::encode::{Object, encode};
 use kinesis_to_s3_lambda::group::Group;
-use kinesis_to_s3_lambda::landing::{self, LandingError};
+use kinesis_to_s3_lambda::landing::{self, Condition, LandingError, ObjectStore, PutError};
 use kinesis_to_s3_lambda::s3::Bucket;
 use lambda_setup::SdkConfig;
-use lambda_setup::deadline::Deadline;
-use shared::object::Attempt;
+use lambda_setup::deadline::{Deadline, TimeIsUp, backoff_ceiling};
+use shared::object::{Attempt, BlockSize};
+use shared::timestamp::UnixMillis;
 use uuid::Uuid;
+
+use crate::bucket::Stored;
 
 /// The longest that landing one object may take, retries included.
 const TIME: Duration = Duration::from_secs(60);
+/// The longest that one write may take.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
+const BACKOFF_BASE: Duration = Duration::from_millis(50);
+const BACKOFF_CAP: Duration = Duration::from_secs(2);
+
+/// The longest that Lambda lets an invocation run. An attempt with a deadline so late is certainly later than any of the
+/// landing function's that began well before it.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-timeout.html>
+const LONGEST_INVOCATION_MILLIS: i64 = 900_000;
 
 #[derive(Clone)]
 pub(crate) struct Lander {
@@ -26,9 +39,15 @@ impl Lander {
         Self { bucket, request_id: format!("redrive-{}", Uuid::new_v4()) }
     }
 
-    pub(crate) async fn land(&self, group: &Group) -> anyhow::Result<()> {
-        let attempt = Attempt { deadline: lambda_setup::now(), request_id: self.request_id.clone() };
-        let landed = landing::land(&*self.bucket, group, &attempt, Deadline::after(TIME), rand::random::<f64>).await;
+    /// An attempt that begins now. What is landed by it must have been read later than this.
+    pub(crate) fn attempt(&self) -> Attempt {
+        let began = lambda_setup::now();
+        let deadline = UnixMillis(began.0 + LONGEST_INVOCATION_MILLIS);
+        Attempt { began, deadline, request_id: self.request_id.clone() }
+    }
+
+    pub(crate) async fn land(&self, group: &Group, attempt: &Attempt) -> anyhow::Result<()> {
+        let landed = landing::land(&*self.bucket, group, attempt, Deadline::after(TIME), rand::random::<f64>).await;
         match landed {
             Ok(_) => Ok(()),
             Err(error @ LandingError::Superseded { .. }) => {
@@ -36,5 +55,44 @@ impl Lander {
             }
             Err(error) => Err(error).with_context(|| group.key()),
         }
+    }
+
+    /// Makes an object what `merge` makes of it, however many do so at once. `read` gives the object, and `merge` the
+    /// group that it is to hold, or `None` when it holds all of it already.
+    ///
+    /// Each write is conditional on the object that was read. `merge` must only ever add lines: then no two versions of
+    /// the object are equal, and a write that is late changes nothing.
+    pub(crate) async fn add<R: Future<Output = anyhow::Result<Option<Stored>>>>(
+        &self,
+        read: impl Fn() -> R,
+        merge: impl Fn(Option<&[u8]>) -> anyhow::Result<Option<Group>>,
+    ) -> anyhow::Result<()> {
+        add(&*self.bucket, &self.attempt(), read, merge).await
+    }
+}
+
+async fn add<R: Future<Output = anyhow::Result<Option<Stored>>>>(
+    store: &impl ObjectStore,
+    attempt: &Attempt,
+    read: impl Fn() -> R,
+    merge: impl Fn(Option<&[u8]>) -> anyhow::Result<Option<Group>>,
+) -> anyhow::Result<()> {
+    let deadline = Deadline::after(TIME);
+    let mut tries = 0;
+    loop {
+        let found = read().await?;
+        let Some(group) = merge(found.as_ref().map(|stored| &stored.bytes[..]))? else { return Ok(()) };
+        let key = group.key();
+        let object: Object = encode(&group, BlockSize::fitting(group.bytes()), attempt)?;
+        let condition = found.map_or(Condition::Absent, |stored| Condition::Matches(stored.etag));
+        let failure = match deadline.bound(WRITE_TIMEOUT, store.put(&key, &object, &condition)).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error @ PutError::Permanent(_))) => return Err(error).context(key),
+            Ok(Err(error)) => error.to_string(),
+            Err(TimeIsUp) => "S3 did not answer a write".to_owned(),
+        };
+        let wait = backoff_ceiling(tries, BACKOFF_BASE, BACKOFF_CAP).mul_f64(rand::random());
+        tries += 1;
+        deadline.sleep(wait).await.map_err(|TimeIsUp| anyhow!("{key}: no success in {TIME:?}; at last: {failure}"))?;
     }
 }

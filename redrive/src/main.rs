@@ -8,8 +8,10 @@
 mod batches;
 mod bucket;
 mod decision;
+mod found;
 mod land;
 mod rejected;
+mod rejected_line;
 
 use std::process::ExitCode;
 

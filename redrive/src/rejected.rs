@@ -2,40 +2,39 @@
 //!
 //! The events of `rejected/dt=…/hour=…/<shard>-<number>.jsonl.bz2` land in
 //! `events/dt=…/hour=…/<shard>-<number>-redriven.jsonl.bz2`. Equal input makes equal lines, and lines that are there
-//! already are kept, so that it does not matter how often and with which reasons this is run.
+//! already are kept, so that it does not matter how often, by how many and with which reasons this is run.
+//!
+//! Other producers can put lines into `rejected/` that are not in our form. They are counted and told, and stop nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::Read;
 
 use anyhow::{Context, anyhow};
-use bytes::Bytes;
 use bzip2::read::MultiBzDecoder;
-use ingest_lambda::content::{BodyForm, body_form, decompress};
-use ingest_lambda::split::{Event, Item, KeyFields, split};
+use ingest_lambda::content::body_form;
 use kinesis_to_s3_lambda::chunk::Chunk;
 use kinesis_to_s3_lambda::group::Group;
-use kinesis_to_s3_lambda::payload::{MAX_REJECTED_LINES, read_payload};
-use serde::Deserialize;
-use shared::line::{Client, Envelope, EventFormat, IdLiteral, Kind, read_head};
-use shared::object::ObjectKey;
-use shared::rejection::{Reason, Rejection};
-use shared::timestamp::UnixMillis;
+use shared::line::{EventFormat, Kind};
+use shared::object::{ObjectKey, ReceivedIn};
+use shared::rejection::{Reason, ReasonCounts};
 
 use crate::bucket::Bucket;
+use crate::found::Found;
 use crate::land::Lander;
+use crate::rejected_line::RejectedLine;
 
-/// Bytes of a body after decompression at most; ingest takes less.
-const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes at most of all bodies in parts that are held until their other parts are found.
 const MAX_PARTS_BYTES: usize = 512 * 1024 * 1024;
 /// Bytes of a landed object's lines at most: a batch is at most 6 MiB as an event, and base64 and lines add to it.
 const MAX_OBJECT_BYTES: u64 = 256 * 1024 * 1024;
+/// Lines of an object that are told one by one at most, of those that are not in our form.
+const MAX_ODD_LINES_TOLD: usize = 10;
 
 /// What is read, and how.
 pub(crate) struct Reading {
     reasons: BTreeSet<Reason>,
-    content_type: Option<String>,
-    event_format: EventFormat,
+    pub(crate) content_type: Option<String>,
+    pub(crate) event_format: EventFormat,
 }
 
 impl Reading {
@@ -57,58 +56,24 @@ impl Reading {
     }
 }
 
-#[derive(Deserialize)]
-struct RejectedLine {
-    id: String,
-    received_at: String,
-    request_id: String,
-    #[serde(default)]
-    client: LineClient,
-    rejected: Rejected,
-}
-
-#[derive(Deserialize, Default)]
-struct LineClient {
-    user_agent: Option<String>,
-    ip: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Rejected {
-    reason: String,
-    content_type: Option<String>,
-    content_encoding: Option<String>,
-    #[serde(default = "one")]
-    part: usize,
-    #[serde(default = "one")]
-    parts: usize,
-    body_base64: String,
-}
-
-fn one() -> usize {
-    1
-}
-
-impl RejectedLine {
-    fn reason(&self) -> Option<Reason> {
-        Reason::ALL.into_iter().find(|reason| reason.as_str() == self.rejected.reason)
-    }
-
-    fn body(&self) -> anyhow::Result<Vec<u8>> {
-        let decoded = base64_simd::STANDARD.decode_to_vec(&self.rejected.body_base64);
-        decoded.map_err(|problem| anyhow!("the body of {} is no base64: {problem}", self.id))
-    }
-}
-
 /// Bodies in several parts, which may be in several objects.
 type Parts = HashMap<String, BTreeMap<usize, Vec<u8>>>;
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Counts {
     bodies: usize,
     still_rejected: usize,
     incomplete: usize,
+    odd_lines: usize,
+    objects_with_odd_lines: usize,
     failed_objects: usize,
+}
+
+/// The lines of one object that are to be read, and what is wrong with those that are not in our form.
+#[derive(Default)]
+struct Lines {
+    ours: Vec<RejectedLine>,
+    odd: Vec<String>,
 }
 
 /// Redrives all rejected lines under a prefix; whether all objects could be read and landed.
@@ -129,49 +94,62 @@ pub(crate) async fn redrive(bucket: &Bucket, lander: &Lander, prefix: &str, read
         };
         println!("{} of {}: {key}: {outcome}", number + 1, keys.len());
     }
-    let Counts { bodies, still_rejected, incomplete, failed_objects } = counts;
+    let Counts { bodies, still_rejected, incomplete, odd_lines, objects_with_odd_lines, failed_objects } = counts;
     println!(
         "{bodies} bodies were read: {still_rejected} are still rejected, {incomplete} have parts outside of {prefix}; \
-         {failed_objects} objects failed"
+         {odd_lines} lines in {objects_with_odd_lines} objects are no rejected lines of ours; {failed_objects} objects \
+         failed"
     );
-    Ok(failed_objects == 0 && incomplete == 0)
+    Ok(failed_objects == 0 && incomplete == 0 && odd_lines == 0)
 }
 
 /// The bodies in several parts, wherever those are: the parts of one body have partition keys of their own.
 async fn gather_parts(bucket: &Bucket, keys: &[String], reading: &Reading) -> anyhow::Result<Parts> {
     let (mut parts, mut bytes) = (Parts::new(), 0);
     for key in keys {
-        for line in lines(bucket, key, reading).await?.into_iter().filter(|line| line.rejected.parts > 1) {
-            let body = line.body()?;
-            bytes += body.len();
+        // What can't be read is told when the object's turn comes.
+        let Ok(lines) = lines(bucket, key, reading).await else { continue };
+        for line in lines.ours.into_iter().filter(|line| line.parts > 1) {
+            bytes += line.body.len();
             anyhow::ensure!(
                 bytes <= MAX_PARTS_BYTES,
                 "more than {MAX_PARTS_BYTES} bytes of bodies in parts; use a narrower --prefix"
             );
-            parts.entry(line.id).or_default().insert(line.rejected.part, body);
+            parts.entry(line.id).or_default().insert(line.part, line.body);
         }
     }
     Ok(parts)
 }
 
-/// The lines of one object that are to be read.
-async fn lines(bucket: &Bucket, key: &str, reading: &Reading) -> anyhow::Result<Vec<RejectedLine>> {
-    let text = text(bucket, key).await?.with_context(|| format!("{key} is gone"))?;
-    let parse = |line: &str| serde_json::from_str::<RejectedLine>(line).with_context(|| format!("a line of {key}"));
-    let lines = text.split_terminator('\n').map(parse).collect::<anyhow::Result<Vec<_>>>()?;
-    Ok(lines.into_iter().filter(|line| line.reason().is_some_and(|reason| reading.reasons.contains(&reason))).collect())
+async fn lines(bucket: &Bucket, key: &str, reading: &Reading) -> anyhow::Result<Lines> {
+    let compressed = bucket.get(key).await?.with_context(|| format!("{key} is gone"))?;
+    let text = decompressed(&compressed).with_context(|| format!("decompressing {key}"))?;
+    Ok(read_lines(&text, reading))
 }
 
-async fn text(bucket: &Bucket, key: &str) -> anyhow::Result<Option<String>> {
-    let Some(compressed) = bucket.get(key).await? else { return Ok(None) };
-    let mut text = String::new();
-    let read = MultiBzDecoder::new(&compressed[..]).take(MAX_OBJECT_BYTES + 1).read_to_string(&mut text);
-    read.with_context(|| format!("decompressing {key}"))?;
-    anyhow::ensure!(text.len() as u64 <= MAX_OBJECT_BYTES, "{key} holds more than {MAX_OBJECT_BYTES} bytes");
-    Ok(Some(text))
+/// Each line once: one that ingest put on the stream twice, because an answer was lost, is the same to the byte.
+fn read_lines(text: &[u8], reading: &Reading) -> Lines {
+    let mut lines = Lines::default();
+    let mut known = HashSet::new();
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
+    for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {
+        match RejectedLine::parse(line) {
+            Ok(parsed) if reading.reasons.contains(&parsed.reason) && known.insert(line) => lines.ours.push(parsed),
+            Ok(_) => {}
+            Err(problem) => lines.odd.push(format!("line {number}: {problem:#}")),
+        }
+    }
+    lines
 }
 
-/// Lands the events in one object's rejected lines; how many there are now.
+fn decompressed(compressed: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    MultiBzDecoder::new(compressed).take(MAX_OBJECT_BYTES + 1).read_to_end(&mut text)?;
+    anyhow::ensure!(text.len() as u64 <= MAX_OBJECT_BYTES, "it holds more than {MAX_OBJECT_BYTES} bytes");
+    Ok(text)
+}
+
+/// Lands the events in one object's rejected lines; how many were found.
 async fn redrive_object(
     bucket: &Bucket,
     lander: &Lander,
@@ -179,11 +157,13 @@ async fn redrive_object(
     parts: &Parts,
     reading: &Reading,
     counts: &mut Counts,
-) -> anyhow::Result<u64> {
+) -> anyhow::Result<usize> {
+    let Lines { ours, odd } = lines(bucket, key, reading).await?;
+    tell_odd_lines(key, &odd, counts);
     let mut found = Found::default();
-    for line in lines(bucket, key, reading).await?.into_iter().filter(|line| line.rejected.part == 1) {
+    for line in ours.into_iter().filter(|line| line.part == 1) {
         counts.bodies += 1;
-        match whole_body(&line, parts)? {
+        match whole_body(&line, parts) {
             None => counts.incomplete += 1,
             Some(body) => {
                 if found.read(&line, &body, reading).is_err() {
@@ -192,27 +172,42 @@ async fn redrive_object(
             }
         }
     }
-    if found.lines.is_empty() {
+    if found.is_empty() {
         return Ok(0);
     }
-    let mut group = redriven_group(&ObjectKey::parse(key).with_context(|| key.to_owned())?);
-    if let Some(earlier) = text(bucket, &group.key()).await? {
-        found.put_behind(&earlier);
+    let group = redriven_group(&ObjectKey::parse(key).with_context(|| key.to_owned())?);
+    let key = group.key();
+    let merge = |earlier: Option<&[u8]>| {
+        let earlier = earlier.map(decompressed).transpose().with_context(|| format!("decompressing {key}"))?;
+        let earlier = String::from_utf8(earlier.unwrap_or_default()).with_context(|| format!("reading {key}"))?;
+        Ok(found.behind(&earlier).map(|chunk| holding(&group, chunk)))
+    };
+    lander.add(|| bucket.read(&key), merge).await?;
+    Ok(found.len())
+}
+
+fn tell_odd_lines(key: &str, odd: &[String], counts: &mut Counts) {
+    counts.odd_lines += odd.len();
+    counts.objects_with_odd_lines += usize::from(!odd.is_empty());
+    odd.iter().take(MAX_ODD_LINES_TOLD).for_each(|line| println!("{key}: no rejected line of ours: {line}"));
+    if let Some(more @ 1..) = odd.len().checked_sub(MAX_ODD_LINES_TOLD) {
+        println!("{key}: and {more} more");
     }
-    let chunk = found.into_chunk();
-    let events = chunk.lines;
-    group.chunks = vec![chunk];
-    lander.land(&group).await?;
-    Ok(events)
 }
 
 /// A body, from all of its parts; `None` when some are not here.
-fn whole_body(line: &RejectedLine, parts: &Parts) -> anyhow::Result<Option<Vec<u8>>> {
-    if line.rejected.parts == 1 {
-        return line.body().map(Some);
+fn whole_body(line: &RejectedLine, parts: &Parts) -> Option<Vec<u8>> {
+    if line.parts == 1 {
+        return Some(line.body.clone());
     }
-    let all = parts.get(&line.id).filter(|parts| parts.len() == line.rejected.parts);
-    Ok(all.map(|parts| parts.values().flatten().copied().collect()))
+    let all = parts.get(&line.id).filter(|parts| parts.len() == line.parts);
+    all.map(|parts| parts.values().flatten().copied().collect())
+}
+
+fn holding(group: &Group, chunk: Chunk) -> Group {
+    // Ingest has not counted these lines as events of any hour.
+    let received_in = ReceivedIn { elsewhere: chunk.lines, ..ReceivedIn::default() };
+    Group { received_in, chunks: vec![chunk], ..group.clone() }
 }
 
 /// The object that takes the events of a rejected one.
@@ -225,107 +220,45 @@ fn redriven_group(rejected: &ObjectKey) -> Group {
         first_sequence_number: number,
         last_sequence_number: rejected.first_sequence_number.clone(),
         record_count: 0,
+        received_in: ReceivedIn::default(),
+        reasons: ReasonCounts::default(),
         chunks: Vec::new(),
     }
 }
 
-/// The lines of events that were found, each once, and when they were received.
-#[derive(Default)]
-struct Found {
-    lines: Vec<String>,
-    known: HashSet<String>,
-    received_at: BTreeSet<UnixMillis>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Found {
-    fn add(&mut self, line: &str) {
-        let line = format!("{}\n", line.trim_end_matches('\n'));
-        if self.known.insert(line.clone()) {
-            self.lines.push(line);
-        }
+    fn line(id: &str, body_base64: &str) -> String {
+        format!(
+            "{{\"v\":1,\"id\":\"{id}\",\"received_at\":\"2026-11-21T09:32:08.006Z\",\"request_id\":\"r\",\"client\":{{}},\
+             \"rejected\":{{\"reason\":\"invalid_json\",\"detail\":\"d\",\"body_base64\":\"{body_base64}\"}}}}\n"
+        )
     }
 
-    /// What was landed earlier stays, and in its place.
-    fn put_behind(&mut self, earlier: &str) {
-        let new = std::mem::take(self);
-        earlier.split_terminator('\n').for_each(|line| self.add(line));
-        new.lines.iter().for_each(|line| self.add(line));
-        self.received_at = new.received_at;
+    #[test]
+    fn a_line_that_is_twice_on_the_stream_is_read_once_and_equal_bodies_are_read_each() {
+        let reading = Reading::new(&["invalid_json".to_owned()], None, EventFormat::Raw).unwrap();
+        let text = [line("a", "e30="), line("b", "e30="), line("a", "e30=")].concat();
+        let lines = read_lines(text.as_bytes(), &reading);
+        assert!(lines.odd.is_empty(), "{:?}", lines.odd);
+        assert_eq!(lines.ours.len(), 2);
+        let mut found = Found::default();
+        for line in &lines.ours {
+            found.read(line, &line.body, &reading).unwrap();
+        }
+        assert_eq!(&found.behind("").unwrap().bytes[..], b"{}\n{}\n");
     }
 
-    fn into_chunk(self) -> Chunk {
-        let of_lines = self.lines.iter().filter_map(|line| read_head(line.trim_end()).ok()?.received_at);
-        let received_at: BTreeSet<UnixMillis> = of_lines.chain(self.received_at).collect();
-        let end = |time: Option<&UnixMillis>| time.copied().unwrap_or(UnixMillis(0));
-        Chunk {
-            kind: Kind::Event,
-            lines: self.lines.len() as u64,
-            earliest_received_at: end(received_at.first()),
-            latest_received_at: end(received_at.last()),
-            bytes: self.lines.concat().into(),
-        }
-    }
-
-    /// Reads a body again. Events beside something that is still rejected are taken.
-    fn read(&mut self, line: &RejectedLine, body: &[u8], reading: &Reading) -> Result<(), Rejection> {
-        let received_at = UnixMillis::parse(&line.received_at).unwrap_or(UnixMillis(0));
-        let found_before = self.lines.len();
-        if line.reason() == Some(Reason::ForeignRecord) {
-            self.read_foreign(&Bytes::copy_from_slice(body), received_at, &line.id);
-        } else {
-            self.read_body(line, body, received_at, reading)?;
-        }
-        if self.lines.len() == found_before {
-            return Err(Rejection::new(Reason::NoEvents, "no event is in it"));
-        }
-        self.received_at.insert(received_at);
-        Ok(())
-    }
-
-    fn read_foreign(&mut self, body: &Bytes, arrival: UnixMillis, id: &str) {
-        let read = read_payload(body, arrival, id, MAX_REJECTED_LINES);
-        for chunk in read.chunks.iter().filter(|chunk| chunk.kind == Kind::Event) {
-            let text = String::from_utf8_lossy(&chunk.bytes);
-            text.split_terminator('\n').for_each(|line| self.add(line));
-        }
-    }
-
-    fn read_body(
-        &mut self,
-        line: &RejectedLine,
-        body: &[u8],
-        received_at: UnixMillis,
-        reading: &Reading,
-    ) -> Result<(), Rejection> {
-        let decoded = decompress(body, line.rejected.content_encoding.as_deref(), MAX_BODY_BYTES)?;
-        let client = Client { user_agent: line.client.user_agent.clone(), ip: line.client.ip.clone() };
-        let envelope = Envelope::new(received_at, &line.request_id, &client);
-        for (index, item) in split(&decoded, form(line, reading)?, &KeyFields::new(&[]))?.into_iter().enumerate() {
-            if let Item::Event(event) = item {
-                self.add(&event_line(&envelope, &event, &format!("{}/{index}", line.id), reading.event_format));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// How a body is to be read: as its type says, or, for one line or member of a body, as what it was taken for.
-fn form(line: &RejectedLine, reading: &Reading) -> Result<BodyForm, Rejection> {
-    match (&line.rejected.content_type, line.reason()) {
-        (None, Some(Reason::InvalidCmcd)) => Ok(BodyForm::Cmcd),
-        (content_type, _) => body_form(reading.content_type.as_deref().or(content_type.as_deref())),
-    }
-}
-
-/// An event's line; without an id of its own the event has one that is the same each time.
-fn event_line(envelope: &Envelope, event: &Event<'_>, id: &str, format: EventFormat) -> String {
-    let derived = serde_json::Value::from(id).to_string();
-    match format {
-        EventFormat::Raw => event.json.clone().into_owned(),
-        EventFormat::Envelope => {
-            let mut line = Vec::new();
-            envelope.write_event(&mut line, IdLiteral::new(event.id.as_deref().unwrap_or(&derived)), &event.json);
-            String::from_utf8_lossy(&line).into_owned()
-        }
+    #[test]
+    fn odd_lines_are_told_by_number_and_the_others_are_read() {
+        let reading = Reading::new(&["invalid_json".to_owned()], None, EventFormat::Envelope).unwrap();
+        let odd = "{\"v\":1,\"received_at\":\"2026-11-21T09:32:08.006Z\",\"rejected\":{\"reason\":\"x\"}}\n";
+        let text = [line("a", "e30=").as_bytes(), odd.as_bytes(), b"\xff\n", line("b", "e30=").as_bytes()].concat();
+        let lines = read_lines(&text, &reading);
+        assert_eq!(lines.ours.iter().map(|line| line.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(lines.odd.len(), 2);
+        assert!(lines.odd[0].starts_with("line 2: ") && lines.odd[1].starts_with("line 3: "), "{:?}", lines.odd);
     }
 }

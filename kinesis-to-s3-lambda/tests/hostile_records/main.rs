@@ -38,7 +38,8 @@ fn land(event: KinesisEvent) -> (BatchAnswer, BTreeMap<String, Landed>) {
     let store = MemoryStore::default();
     let mut context = Context::default();
     context.deadline = u64::MAX / 2;
-    let answer = runtime.block_on(Handler::new(&store).handle(event, context)).unwrap();
+    let answer =
+        runtime.block_on(Handler::new(&store).handle_at(event, context, UnixMillis(1_795_253_528_006))).unwrap();
     (answer, store.objects.into_inner())
 }
 

@@ -1,0 +1,22 @@
+//! Looks into each object that landed.
+
+// The types of the SDK and of the runtime nest deeper than the compiler's default.
+#![recursion_limit = "256"]
+
+use anyhow::Context;
+use lambda_runtime::{LambdaEvent, service_fn, tracing};
+use monitoring_lambdas::bucket::{self, S3Bucket};
+use monitoring_lambdas::check_object::{Config, Handler};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    tracing::init_default_subscriber();
+    let config = Config::from_environment().context("check-object can't start")?;
+    let client = bucket::client(&lambda_setup::sdk_config().await);
+    let open = |name| S3Bucket::new(client.clone(), name);
+    let handler = Handler::new(open, config.grace_minutes);
+    // Lambda drops the answer of an event: the log and the bucket have the verdicts.
+    let handle =
+        async |event: LambdaEvent<_>| handler.handle(event.payload, event.context).await.map(|verdicts| verdicts.len());
+    lambda_runtime::run(service_fn(handle)).await.map_err(anyhow::Error::from_boxed)
+}

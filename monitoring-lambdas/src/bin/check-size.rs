@@ -1,0 +1,22 @@
+//! Says whether a sealed hour or date is as large as it should be.
+
+// The types of the SDK and of the runtime nest deeper than the compiler's default.
+#![recursion_limit = "256"]
+
+use anyhow::Context;
+use lambda_runtime::{LambdaEvent, service_fn, tracing};
+use monitoring_lambdas::bucket::{self, S3Bucket};
+use monitoring_lambdas::check_size::{self, Handler};
+use monitoring_lambdas::cloudwatch::CloudWatch;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    tracing::init_default_subscriber();
+    let limits = check_size::limits().context("check-size can't start")?;
+    let config = lambda_setup::sdk_config().await;
+    let client = bucket::client(&config);
+    let open = |name| S3Bucket::new(client.clone(), name);
+    let handler = Handler::new(open, CloudWatch::new(&config), limits);
+    let handle = |event: LambdaEvent<_>| handler.handle(event.payload, event.context);
+    lambda_runtime::run(service_fn(handle)).await.map_err(anyhow::Error::from_boxed)
+}

@@ -1,0 +1,346 @@
+//! The landing bucket as the checks see it, and the only file here that knows the S3 SDK.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use bytes::Bytes;
+use lambda_setup::SdkConfig;
+
+/// What is asked of a listing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct List<'a> {
+    pub prefix: &'a str,
+    /// What follows the first of it is folded into one prefix.
+    pub delimiter: Option<&'a str>,
+    /// Only keys after this one.
+    pub start_after: Option<&'a str>,
+    /// Keys and prefixes at most; 1,000 is S3's own limit.
+    pub limit: Option<u16>,
+}
+
+/// A page of a listing, in the order of keys.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    pub objects: Vec<Listed>,
+    /// What a delimiter folded.
+    pub prefixes: Vec<String>,
+    /// Whether more follows, after the last key.
+    pub is_truncated: bool,
+}
+
+/// An object in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    pub key: String,
+    /// Bytes.
+    pub size: u64,
+    pub etag: String,
+}
+
+/// An object without its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    pub etag: String,
+    pub metadata: HashMap<String, String>,
+}
+
+/// A small object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    pub etag: String,
+    pub body: Bytes,
+}
+
+/// What a write requires of the object that it replaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition<'a> {
+    Always,
+    /// There is none.
+    Absent,
+    /// It has this `ETag`.
+    Matches(&'a str),
+}
+
+impl<'a> Condition<'a> {
+    /// That nothing has changed since this `ETag` was seen, or none.
+    #[must_use]
+    pub fn unchanged(etag: Option<&'a str>) -> Self {
+        etag.map_or(Self::Absent, Self::Matches)
+    }
+}
+
+/// A part of a multipart upload that S3 has.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Part {
+    /// From 1.
+    pub number: i32,
+    pub etag: String,
+}
+
+/// A call that S3 refused or did not answer, after the SDK's retries.
+#[derive(Debug, thiserror::Error)]
+pub enum BucketError {
+    /// The object is not as the condition says.
+    #[error("{key} was changed meanwhile")]
+    ConditionFailed { key: String },
+    /// The multipart upload is not there any more, or its parts are not what they were.
+    #[error("the upload of {key} is gone")]
+    UploadGone { key: String },
+    #[error("{operation} of {key}: {problem}")]
+    Failed { operation: &'static str, key: String, problem: String },
+}
+
+type Result<T> = std::result::Result<T, BucketError>;
+
+/// Objects that are small, and listings. All are tried again a few times before they fail.
+pub trait Bucket {
+    /// One page.
+    fn list(&self, list: List<'_>) -> impl Future<Output = Result<Page>>;
+    /// `None` when there is no such object.
+    fn head(&self, key: &str) -> impl Future<Output = Result<Option<Head>>>;
+    /// `None` when there is no such object. It is held in memory whole.
+    fn get(&self, key: &str) -> impl Future<Output = Result<Option<Content>>>;
+    fn put(&self, key: &str, body: Bytes, condition: Condition<'_>) -> impl Future<Output = Result<()>>;
+    /// Whether it was there or not.
+    fn delete(&self, key: &str) -> impl Future<Output = Result<()>>;
+}
+
+/// An object that is written in parts and appears whole.
+pub trait Uploads {
+    /// The id of a new upload.
+    fn create_upload(&self, key: &str) -> impl Future<Output = Result<String>>;
+    /// All parts but the last have 5 MiB or more.
+    fn upload_part(&self, key: &str, upload: &str, number: i32, body: Bytes) -> impl Future<Output = Result<Part>>;
+    /// [`BucketError::UploadGone`] when it can't be completed with these parts any more.
+    fn complete_upload(
+        &self,
+        key: &str,
+        upload: &str,
+        parts: &[Part],
+        condition: Condition<'_>,
+    ) -> impl Future<Output = Result<()>>;
+    /// Whether it was there or not.
+    fn abort_upload(&self, key: &str, upload: &str) -> impl Future<Output = Result<()>>;
+}
+
+/// Content that is read piece by piece.
+pub trait Stream {
+    /// The next piece; `None` at the end.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>>>;
+}
+
+/// Objects of any size.
+pub trait Streams {
+    type Stream: Stream;
+    /// Metadata and content of one version of an object; `None` when there is none.
+    fn open(&self, key: &str) -> impl Future<Output = Result<Option<(Head, Self::Stream)>>>;
+}
+
+/// An S3 bucket.
+#[derive(Clone)]
+pub struct S3Bucket {
+    client: Client,
+    name: String,
+}
+
+/// Attempts at a call, and how long each may take.
+const ATTEMPTS: u32 = 4;
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A client for S3 that tries again by itself: a check's calls may all be repeated. With a custom endpoint the bucket stands
+/// in the path.
+#[must_use]
+pub fn client(config: &SdkConfig) -> Client {
+    let path_style = config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
+    let builder = aws_sdk_s3::config::Builder::from(config)
+        .force_path_style(path_style)
+        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+        .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build());
+    Client::from_conf(builder.build())
+}
+
+impl S3Bucket {
+    #[must_use]
+    pub fn new(client: Client, name: String) -> Self {
+        Self { client, name }
+    }
+}
+
+impl Bucket for S3Bucket {
+    async fn list(&self, list: List<'_>) -> Result<Page> {
+        let listing = self
+            .client
+            .list_objects_v2()
+            .bucket(&self.name)
+            .prefix(list.prefix)
+            .set_delimiter(list.delimiter.map(str::to_owned))
+            .set_start_after(list.start_after.map(str::to_owned))
+            .set_max_keys(list.limit.map(i32::from));
+        let page = listing.send().await.map_err(|error| failed("listing", list.prefix, error))?;
+        let listed = |object: &aws_sdk_s3::types::Object| {
+            Some(Listed {
+                key: object.key()?.to_owned(),
+                size: object.size().and_then(|size| u64::try_from(size).ok())?,
+                etag: object.e_tag().unwrap_or_default().to_owned(),
+            })
+        };
+        let prefixes = page.common_prefixes().iter().filter_map(|prefix| prefix.prefix().map(str::to_owned));
+        Ok(Page {
+            objects: page.contents().iter().filter_map(listed).collect(),
+            prefixes: prefixes.collect(),
+            is_truncated: page.is_truncated().unwrap_or_default(),
+        })
+    }
+
+    async fn head(&self, key: &str) -> Result<Option<Head>> {
+        match self.client.head_object().bucket(&self.name).key(key).send().await {
+            Ok(head) => Ok(Some(Head {
+                etag: head.e_tag().unwrap_or_default().to_owned(),
+                metadata: head.metadata.unwrap_or_default(),
+            })),
+            Err(error) if status(&error) == Some(404) => Ok(None),
+            Err(error) => Err(failed("HEAD", key, error)),
+        }
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Content>> {
+        let Some((head, mut stream)) = self.open(key).await? else { return Ok(None) };
+        let mut body = Vec::new();
+        while let Some(piece) = stream.next().await? {
+            body.extend_from_slice(&piece);
+        }
+        Ok(Some(Content { etag: head.etag, body: body.into() }))
+    }
+
+    async fn put(&self, key: &str, body: Bytes, condition: Condition<'_>) -> Result<()> {
+        let put = self.client.put_object().bucket(&self.name).key(key).content_type("application/json");
+        let put = match condition {
+            Condition::Always => put,
+            Condition::Absent => put.if_none_match("*"),
+            Condition::Matches(etag) => put.if_match(etag),
+        };
+        match put.body(ByteStream::from(body)).send().await {
+            Ok(_) => Ok(()),
+            // 409: another conditional write is under way; 404: what was to be replaced is gone.
+            Err(error) if condition != Condition::Always && matches!(status(&error), Some(404 | 409 | 412)) => {
+                Err(BucketError::ConditionFailed { key: key.to_owned() })
+            }
+            Err(error) => Err(failed("PUT", key, error)),
+        }
+    }
+
+    async fn delete(&self, key: &str) -> Result<()> {
+        let deleted = self.client.delete_object().bucket(&self.name).key(key).send().await;
+        deleted.map(|_| ()).map_err(|error| failed("DELETE", key, error))
+    }
+}
+
+impl Uploads for S3Bucket {
+    async fn create_upload(&self, key: &str) -> Result<String> {
+        let create = self.client.create_multipart_upload().bucket(&self.name).key(key);
+        let created = create.content_type("application/json").send().await;
+        let upload = created.map_err(|error| failed("starting the upload", key, error))?.upload_id;
+        upload.ok_or_else(|| BucketError::UploadGone { key: key.to_owned() })
+    }
+
+    async fn upload_part(&self, key: &str, upload: &str, number: i32, body: Bytes) -> Result<Part> {
+        let part = self.client.upload_part().bucket(&self.name).key(key).upload_id(upload).part_number(number);
+        match part.body(ByteStream::from(body)).send().await {
+            Ok(part) => Ok(Part { number, etag: part.e_tag.unwrap_or_default() }),
+            Err(error) => Err(upload_error("uploading a part", key, error)),
+        }
+    }
+
+    async fn complete_upload(&self, key: &str, upload: &str, parts: &[Part], condition: Condition<'_>) -> Result<()> {
+        let part = |part: &Part| CompletedPart::builder().part_number(part.number).e_tag(&part.etag).build();
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts.iter().map(part).collect())).build();
+        let complete = self.client.complete_multipart_upload().bucket(&self.name).key(key).upload_id(upload);
+        let complete = match condition {
+            Condition::Always => complete,
+            Condition::Absent => complete.if_none_match("*"),
+            Condition::Matches(etag) => complete.if_match(etag),
+        };
+        match complete.multipart_upload(parts).send().await {
+            Ok(_) => Ok(()),
+            // 404 is also what an upload that is gone is answered with.
+            Err(error) if matches!(status(&error), Some(409 | 412)) && condition != Condition::Always => {
+                Err(BucketError::ConditionFailed { key: key.to_owned() })
+            }
+            Err(error) => Err(upload_error("completing the upload", key, error)),
+        }
+    }
+
+    async fn abort_upload(&self, key: &str, upload: &str) -> Result<()> {
+        match self.client.abort_multipart_upload().bucket(&self.name).key(key).upload_id(upload).send().await {
+            Ok(_) => Ok(()),
+            Err(error) if status(&error) == Some(404) => Ok(()),
+            Err(error) => Err(failed("ending the upload", key, error)),
+        }
+    }
+}
+
+/// The rest of an S3 object.
+pub struct S3Stream {
+    key: String,
+    body: ByteStream,
+}
+
+impl Stream for S3Stream {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        self.body.next().await.transpose().map_err(|problem| BucketError::Failed {
+            operation: "reading",
+            key: self.key.clone(),
+            problem: problem.to_string(),
+        })
+    }
+}
+
+impl Streams for S3Bucket {
+    type Stream = S3Stream;
+
+    async fn open(&self, key: &str) -> Result<Option<(Head, S3Stream)>> {
+        match self.client.get_object().bucket(&self.name).key(key).send().await {
+            Ok(object) => {
+                let etag = object.e_tag().unwrap_or_default().to_owned();
+                let head = Head { etag, metadata: object.metadata.unwrap_or_default() };
+                Ok(Some((head, S3Stream { key: key.to_owned(), body: object.body })))
+            }
+            Err(error) if status(&error) == Some(404) => Ok(None),
+            Err(error) => Err(failed("GET", key, error)),
+        }
+    }
+}
+
+fn upload_error<E>(operation: &'static str, key: &str, error: SdkError<E, HttpResponse>) -> BucketError
+where
+    SdkError<E, HttpResponse>: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+{
+    match error.code() {
+        Some("NoSuchUpload" | "InvalidPart" | "InvalidPartOrder" | "EntityTooSmall") => {
+            BucketError::UploadGone { key: key.to_owned() }
+        }
+        _ => failed(operation, key, error),
+    }
+}
+
+fn failed<E>(operation: &'static str, key: &str, error: SdkError<E, HttpResponse>) -> BucketError
+where
+    SdkError<E, HttpResponse>: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+{
+    let problem = match error.code() {
+        Some(code) => format!("{code}: {}", error.message().unwrap_or_default()),
+        None => DisplayErrorContext(error).to_string(),
+    };
+    BucketError::Failed { operation, key: key.to_owned(), problem }
+}
+
+fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
+    error.raw_response().map(|response| response.status().as_u16())
+}

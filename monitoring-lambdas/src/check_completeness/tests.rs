@@ -1,0 +1,218 @@
+//! The handler against a bucket and metrics in memory.
+
+use std::sync::Arc;
+
+use rstest::rstest;
+
+use super::*;
+use crate::manifest::Received;
+use crate::memory_bucket::MemoryBucket;
+use crate::memory_metrics::{MemoryMetrics, Value};
+use crate::success::tests::seal;
+
+fn hour(of_day: i64) -> UtcHour {
+    UtcHour::parse("dt=2026-11-21/hour=00").unwrap().plus(of_day)
+}
+
+/// At 12:50 the hours to 11 are sealed, so 10 is the newest that is looked at, and 5 the oldest.
+fn event() -> ScheduledEvent {
+    serde_json::from_str(r#"{"time": "2026-11-21T12:50:00Z"}"#).unwrap()
+}
+
+fn context() -> Context {
+    let mut context = Context::default();
+    context.env_config =
+        Arc::new(lambda_runtime::Config { function_name: "check-completeness".into(), ..Default::default() });
+    context
+}
+
+fn config(event_format: EventFormat) -> Config {
+    Config {
+        bucket_name: "landing".into(),
+        stream_name: "events".into(),
+        ingest_function_name: "ingest".into(),
+        event_format,
+    }
+}
+
+/// Each hour takes in 1,000 events of which ten land in the next, and 20 rejected lines.
+fn totals() -> Totals {
+    Totals {
+        records: 102,
+        events: 1_007,
+        rejected: 20,
+        events_received_in: Received { previous: 10, this: 990, next: 0, elsewhere: 7 },
+        rejected_received_in: Received { this: 20, ..Received::default() },
+        ..Totals::default()
+    }
+}
+
+fn sealed(hours: std::ops::RangeInclusive<i64>) -> MemoryBucket {
+    let bucket = MemoryBucket::default();
+    for of_day in hours {
+        seal_hour(&bucket, of_day, totals());
+    }
+    bucket
+}
+
+fn seal_hour(bucket: &MemoryBucket, of_day: i64, totals: Totals) {
+    seal(bucket, Partition::Hour(hour(of_day)), hour(of_day).end(), totals);
+}
+
+fn value(namespace: &'static str, name: &'static str, dimension: (&str, &str), at: UnixMillis, value: f64) -> Value {
+    Value { namespace, name, dimensions: vec![(dimension.0.into(), dimension.1.into())], at, value }
+}
+
+/// Sums of what the hours took in, in two pieces each.
+fn sent() -> MemoryMetrics {
+    let metrics = MemoryMetrics::default();
+    for of_day in -5..13 {
+        for minute in [0, 59] {
+            let at = UnixMillis(hour(of_day).start().0 + minute * 60_000);
+            metrics.values.borrow_mut().extend([
+                value("Playhead", "AcceptedEvents", ("FunctionName", "ingest"), at, 500.0),
+                value("Playhead", "RejectedLines", ("FunctionName", "ingest"), at, 10.0),
+                value("AWS/Kinesis", "IncomingRecords", ("StreamName", "events"), at, 51.0),
+                value("Playhead", "AcceptedEvents", ("FunctionName", "another"), at, 7.0),
+            ]);
+        }
+    }
+    metrics
+}
+
+async fn check(bucket: &MemoryBucket, metrics: &MemoryMetrics) -> [Option<f64>; 3] {
+    let handler = Handler::new(bucket, metrics, config(EventFormat::Envelope));
+    handler.handle(event(), context()).await.unwrap();
+    put(metrics)
+}
+
+fn put(metrics: &MemoryMetrics) -> [Option<f64>; 3] {
+    [Metric::LostEvents, Metric::DoubledEvents, Metric::LostRecords].map(|metric| metrics.last(metric))
+}
+
+#[tokio::test]
+async fn where_all_landed_once_the_metrics_are_0() {
+    let (bucket, metrics) = (sealed(0..=11), sent());
+    assert_eq!(check(&bucket, &metrics).await, [Some(0.0); 3]);
+    assert_eq!((bucket.calls.get(), metrics.calls.get()), (12, 4), "requests");
+    for datum in metrics.data.borrow().iter() {
+        assert_eq!(datum.at.rfc3339(), "2026-11-21T12:50:00.000Z");
+        assert_eq!(datum.dimensions, [("FunctionName", "check-completeness".to_owned())]);
+    }
+}
+
+/// What is not as it should be in one hour: (events of this hour, rejected lines, records), less or more.
+#[rstest]
+#[case::lost_events(10, (-3, 0, 0), [3.0, 0.0, 0.0])]
+#[case::doubled_events(10, (3, 0, 0), [0.0, 3.0, 0.0])]
+#[case::lost_rejected(8, (0, -2, 0), [2.0, 0.0, 0.0])]
+#[case::doubled_rejected(8, (0, 2, 0), [0.0, 2.0, 0.0])]
+#[case::lost_records(7, (0, 0, -4), [0.0, 0.0, 4.0])]
+#[case::all_at_once(7, (-900, 5, -90), [900.0, 5.0, 90.0])]
+#[case::the_oldest_hour_that_is_looked_at(5, (-3, 0, -1), [3.0, 0.0, 1.0])]
+#[case::one_before_it(4, (-3, 0, -1), [0.0, 0.0, 0.0])]
+#[case::one_whose_next_is_not_sealed(11, (-3, 0, -1), [0.0, 0.0, 0.0])]
+#[tokio::test]
+async fn what_is_missing_or_too_much_is_a_number(
+    #[case] of_day: i64,
+    #[case] (events, rejected, records): (i64, i64, i64),
+    #[case] expected: [f64; 3],
+) {
+    let (bucket, metrics) = (sealed(0..=11), sent());
+    let mut totals = totals();
+    let add = |number: &mut u64, more: i64| *number = number.checked_add_signed(more).unwrap();
+    add(&mut totals.events_received_in.this, events);
+    add(&mut totals.rejected_received_in.this, rejected);
+    add(&mut totals.records, records);
+    seal_hour(&bucket, of_day, totals);
+    assert_eq!(check(&bucket, &metrics).await, expected.map(Some));
+}
+
+#[tokio::test]
+async fn the_worst_hour_counts_and_a_new_seal_makes_it_good() {
+    let (bucket, metrics) = (sealed(0..=11), sent());
+    let of_less = |lost: u64| {
+        let mut totals = totals();
+        totals.events_received_in.this -= lost;
+        totals
+    };
+    seal_hour(&bucket, 6, of_less(5));
+    seal_hour(&bucket, 9, of_less(2));
+    assert_eq!(check(&bucket, &metrics).await[0], Some(5.0));
+    seal_hour(&bucket, 6, of_less(0));
+    assert_eq!(check(&bucket, &metrics).await[0], Some(2.0));
+}
+
+#[tokio::test]
+async fn a_silent_ingest_is_0_and_what_landed_then_is_doubled() {
+    let (bucket, metrics) = (sealed(0..=11), MemoryMetrics::default());
+    assert_eq!(check(&bucket, &metrics).await, [Some(0.0), Some(1_020.0), Some(0.0)]);
+    let bucket = MemoryBucket::default();
+    (0..=11).for_each(|of_day| seal_hour(&bucket, of_day, Totals::default()));
+    assert_eq!(check(&bucket, &metrics).await, [Some(0.0); 3]);
+}
+
+#[rstest]
+#[case::one_hour(11..=11, 12, 3)]
+#[case::two_hours(10..=11, 12, 3)]
+#[tokio::test]
+async fn without_neighbours_there_is_nothing_to_compare(
+    #[case] hours: std::ops::RangeInclusive<i64>,
+    #[case] gets: usize,
+    #[case] reads: usize,
+) {
+    let (bucket, metrics) = (sealed(hours), sent());
+    assert_eq!(check(&bucket, &metrics).await, [None; 3]);
+    assert_eq!((bucket.calls.get(), metrics.calls.get()), (gets, reads));
+}
+
+#[tokio::test]
+async fn an_hour_that_is_not_sealed_takes_its_neighbours_with_it() {
+    let (bucket, metrics) = (sealed(0..=11), sent());
+    bucket.objects.borrow_mut().remove("events/dt=2026-11-21/hour=09/_SUCCESS");
+    let mut totals = totals();
+    totals.events_received_in.this -= 1;
+    for of_day in [8, 10] {
+        seal_hour(&bucket, of_day, totals.clone());
+    }
+    assert_eq!(check(&bucket, &metrics).await[0], Some(0.0));
+}
+
+#[tokio::test]
+async fn raw_events_are_compared_as_they_landed() {
+    let metrics = sent();
+    let bucket = MemoryBucket::default();
+    let raw = |events| Totals {
+        events,
+        records: 102,
+        rejected_received_in: totals().rejected_received_in,
+        ..Totals::default()
+    };
+    (0..=11).for_each(|of_day| seal_hour(&bucket, of_day, raw(1_000)));
+    // Three of 9 o'clock landed in the next hour, four are gone.
+    seal_hour(&bucket, 9, raw(993));
+    seal_hour(&bucket, 10, raw(1_003));
+    let handler = Handler::new(&bucket, &metrics, config(EventFormat::Raw));
+    handler.handle(event(), context()).await.unwrap();
+    assert_eq!(put(&metrics), [Some(4.0), Some(0.0), Some(0.0)]);
+}
+
+#[tokio::test]
+async fn whatever_call_fails_the_invocation_does_and_puts_nothing() {
+    for call in 1..=12 {
+        let (bucket, metrics) = (sealed(0..=11), sent());
+        bucket.fails_from.set(Some(call));
+        let handler = Handler::new(&bucket, &metrics, config(EventFormat::Envelope));
+        let error = handler.handle(event(), context()).await.unwrap_err();
+        assert!(matches!(error, CheckCompletenessError::Success(_)), "{error}");
+        assert_eq!(put(&metrics), [None; 3]);
+    }
+    for call in 1..=4 {
+        let (bucket, metrics) = (sealed(0..=11), sent());
+        metrics.fails_from.set(Some(call));
+        let handler = Handler::new(&bucket, &metrics, config(EventFormat::Envelope));
+        let error = handler.handle(event(), context()).await.unwrap_err();
+        assert!(matches!(error, CheckCompletenessError::Metrics(_)), "{error}");
+        assert_eq!(put(&metrics), [None; 3]);
+    }
+}

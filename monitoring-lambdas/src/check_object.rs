@@ -1,0 +1,173 @@
+//! check-object: is each landed object what its metadata says, and did it land in time?
+//!
+//! A good object costs one GET and nothing else. What is wrong with a broken one is put under `broken/`, the same however
+//! often S3 tells of the object, with an error in the log and a metric. `broken/<key>.json` goes away by itself when landing
+//! replaces the object by a good one; its block size tells that it did (`landing` never replaces an object by one of the same
+//! size). All else under `broken/` is a person's to look at and to delete.
+//!
+//! Memory: bzip2's tables (under 4 MB), one line of at most some 6 MiB, and 64 KiB.
+
+mod finding;
+mod inspection;
+mod lines;
+#[cfg(test)]
+mod tests;
+mod times;
+
+use lambda_runtime::{Context, Diagnostic, tracing};
+use lambda_setup::environment::EnvironmentError;
+use shared::emf;
+use shared::metric::Metric;
+use shared::object::{BlockSize, ObjectKey, ObjectMetadata};
+use shared::timestamp::UnixMillis;
+
+use crate::bucket::{Bucket, BucketError, Condition, Head, Stream, Streams};
+use crate::event::{Created, EventError, S3Event};
+use crate::manifest::{broken_key, late_key};
+use crate::seal_partition::plan::closes_at;
+use crate::seal_partition::{MILLIS_PER_MINUTE, grace_minutes};
+use finding::{Broken, in_words};
+pub use finding::{Finding, LineProblem};
+use inspection::Inspection;
+
+/// What the environment says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// `SEAL_GRACE_MINUTES`: from the end of an hour to when nothing more is expected of it.
+    pub grace_minutes: i64,
+}
+
+impl Config {
+    /// # Errors
+    ///
+    /// A variable that has no value in its range.
+    pub fn from_environment() -> Result<Self, EnvironmentError> {
+        Ok(Self { grace_minutes: grace_minutes()? })
+    }
+}
+
+/// Why an object was not checked; Lambda tries again. An object that is broken is no error but a verdict.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckObjectError {
+    #[error(transparent)]
+    Event(#[from] EventError),
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+    #[error("the verdict has no JSON form: {0}")]
+    Encode(#[from] serde_json::Error),
+}
+
+impl From<CheckObjectError> for Diagnostic {
+    fn from(error: CheckObjectError) -> Self {
+        Self { error_type: "CheckObjectError".into(), error_message: error.to_string() }
+    }
+}
+
+/// What is thought of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Good,
+    Broken {
+        /// Never empty.
+        findings: Vec<Finding>,
+    },
+}
+
+/// Checks objects, one after the other.
+pub struct Handler<O> {
+    /// Opens a bucket by its name: the event says it.
+    open: O,
+    grace_millis: i64,
+}
+
+/// How often a broken object that changes under the look is looked at.
+const MAX_LOOKS: u32 = 3;
+
+impl<O> Handler<O> {
+    pub fn new(open: O, grace_minutes: i64) -> Self {
+        Self { open, grace_millis: grace_minutes * MILLIS_PER_MINUTE }
+    }
+
+    /// Checks the objects that an event tells of.
+    ///
+    /// # Errors
+    ///
+    /// When S3 does not answer, or the event can't be read.
+    pub async fn handle<B>(&self, event: S3Event, context: Context) -> Result<Vec<Verdict>, CheckObjectError>
+    where
+        O: Fn(String) -> B,
+        B: Bucket + Streams,
+    {
+        let mut verdicts = Vec::new();
+        for Created { bucket, key, at } in event.created()? {
+            let bucket = (self.open)(bucket);
+            if let Some(parsed) = ObjectKey::parse(&key)
+                && closes_at(parsed.hour, self.grace_millis) <= at
+            {
+                // The same key each time: any number of late objects are one marker.
+                let late = late_key(&parsed.hour.partition());
+                bucket.put(&late, bytes::Bytes::new(), Condition::Always).await?;
+            }
+            let verdict = check(&bucket, &key).await?;
+            if let Verdict::Broken { findings } = &verdict {
+                report(&key, findings, at, &context.env_config.function_name);
+            }
+            verdicts.push(verdict);
+        }
+        Ok(verdicts)
+    }
+}
+
+fn report(key: &str, findings: &[Finding], at: UnixMillis, function_name: &str) {
+    let problem = in_words(findings);
+    tracing::error!(key, problem, "the landed object is broken");
+    println!("{}", emf::line(at, function_name, &[(Metric::BrokenObjects, 1)], &[("key", key)]));
+}
+
+/// Looks at an object and leaves the verdict in the bucket.
+async fn check<B: Bucket + Streams>(bucket: &B, key: &str) -> Result<Verdict, CheckObjectError> {
+    let mut looks = 1;
+    loop {
+        let (etag, replaced, findings) = look(bucket, key).await?;
+        if findings.is_empty() {
+            if replaced {
+                bucket.delete(&broken_key(key)).await?;
+            }
+            return Ok(Verdict::Good);
+        }
+        // An event of the object's next version may already have been dealt with: its verdict must not be overwritten.
+        let now = bucket.head(key).await?.map(|head| head.etag);
+        if now != etag && looks < MAX_LOOKS {
+            looks += 1;
+            continue;
+        }
+        let broken = serde_json::to_vec(&Broken::new(key, etag.as_deref(), &findings))?;
+        bucket.put(&broken_key(key), broken.into(), Condition::Always).await?;
+        return Ok(Verdict::Broken { findings });
+    }
+}
+
+/// The version that was looked at, whether it has replaced another, and what is wrong with it.
+async fn look<B: Streams>(bucket: &B, key: &str) -> Result<(Option<String>, bool, Vec<Finding>), BucketError> {
+    let Some((Head { etag, metadata }, stream)) = bucket.open(key).await? else {
+        return Ok((None, false, vec![Finding::Gone]));
+    };
+    let Some(parsed) = ObjectKey::parse(key) else { return Ok((Some(etag), false, vec![Finding::Key])) };
+    let metadata = match ObjectMetadata::from_entries(&metadata) {
+        Ok(metadata) => metadata,
+        Err(error) => return Ok((Some(etag), false, vec![Finding::Metadata(error)])),
+    };
+    let findings = inspect(stream, Inspection::new(&parsed, &metadata)).await?;
+    let bytes = usize::try_from(metadata.uncompressed_bytes).unwrap_or(usize::MAX);
+    let replaced = metadata.block_size != BlockSize::fitting(bytes);
+    Ok((Some(etag), replaced, findings))
+}
+
+async fn inspect(mut stream: impl Stream, mut inspection: Inspection<'_>) -> Result<Vec<Finding>, BucketError> {
+    while let Some(piece) = stream.next().await? {
+        if !inspection.feed(&piece) {
+            break;
+        }
+    }
+    Ok(inspection.finish())
+}

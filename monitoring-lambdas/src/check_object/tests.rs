@@ -1,0 +1,417 @@
+//! Objects as landing writes them, and everything that can be wrong with them.
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+
+use allocation_counter::measure;
+use bzip2::Compression;
+use bzip2::write::BzEncoder;
+use proptest::prelude::*;
+use rstest::rstest;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use shared::line::{Client, Envelope, IdLiteral, Kind, Rejected};
+use shared::object::{Attempt, ReceivedIn, object_key};
+use shared::rejection::{Reason, Rejection};
+use shared::timestamp::UtcHour;
+
+use super::*;
+use crate::memory_bucket::MemoryBucket;
+
+const IN_TIME: &str = "2026-11-21T09:32:20.000Z";
+
+fn hour() -> UtcHour {
+    UtcHour::parse("dt=2026-11-21/hour=09").unwrap()
+}
+
+fn minute(minute: i64) -> UnixMillis {
+    UnixMillis(hour().start().0 + minute * 60_000)
+}
+
+fn event_line(at_minute: i64, event: &str) -> String {
+    let mut line = Vec::new();
+    Envelope::new(minute(at_minute), "r", &Client::default()).write_event(&mut line, IdLiteral::new("\"i\""), event);
+    String::from_utf8(line).unwrap()
+}
+
+fn rejected_line(at_minute: i64, reason: Reason, body: &[u8]) -> String {
+    let rejection = Rejection::new(reason, "d");
+    let rejected = Rejected { rejection: &rejection, content_type: None, content_encoding: None, part: None, body };
+    let mut line = Vec::new();
+    Envelope::new(minute(at_minute), "r", &Client::default()).write_rejected(
+        &mut line,
+        IdLiteral::new("\"i\""),
+        &rejected,
+    );
+    String::from_utf8(line).unwrap()
+}
+
+fn compress(text: &[u8], units: u8) -> Vec<u8> {
+    let mut encoder = BzEncoder::new(Vec::new(), Compression::new(units.into()));
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn sha256(text: &[u8]) -> String {
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// An object that landed.
+#[derive(Debug, Clone)]
+struct Object {
+    key: String,
+    body: Vec<u8>,
+    metadata: ObjectMetadata,
+}
+
+impl Object {
+    /// Of lines that were all received in the hour, from minute 3 to 9.
+    fn new(kind: Kind, text: &str) -> Self {
+        let lines = text.matches('\n').count() as u64;
+        let key = object_key(kind, hour(), "shardId-000000000000", "100");
+        let metadata = ObjectMetadata {
+            last_sequence_number: "109".into(),
+            record_count: lines,
+            event_count: lines,
+            uncompressed_bytes: text.len() as u64,
+            uncompressed_sha256: sha256(text.as_bytes()),
+            received_in: ReceivedIn { this: lines, ..ReceivedIn::default() },
+            rejected_reasons: std::collections::BTreeMap::new(),
+            earliest_received_at: minute(3),
+            latest_received_at: minute(9),
+            block_size: BlockSize::fitting(text.len()),
+            attempt: Attempt { began: minute(0), deadline: minute(1), request_id: "r".into() },
+        };
+        let body = compress(text.as_bytes(), metadata.block_size.units());
+        Self { key, body, metadata }
+    }
+
+    fn events() -> Self {
+        Self::new(Kind::Event, &(event_line(3, "{\"a\":1}") + &event_line(9, "{}") + &event_line(5, "{\"b\":[]}")))
+    }
+
+    fn rejected() -> Self {
+        let text = rejected_line(3, Reason::TooDeep, b"x") + &rejected_line(9, Reason::ForeignRecord, b"\xff");
+        let mut object = Self::new(Kind::Rejected, &text);
+        object.metadata.rejected_reasons = [(Reason::TooDeep, 1), (Reason::ForeignRecord, 1)].into();
+        object.metadata.received_in = ReceivedIn { this: 1, elsewhere: 1, ..ReceivedIn::default() };
+        object
+    }
+
+    fn store(&self, bucket: &MemoryBucket) {
+        bucket.insert(&self.key, self.body.clone(), self.metadata.to_entries());
+    }
+}
+
+fn s3_event(keys: &[&str], time: &str) -> S3Event {
+    let record = |key: &&str| serde_json::json!({"eventTime": time, "s3": {"bucket": {"name": "landing"}, "object": {"key": key.replace('=', "%3D")}}});
+    let records: Vec<Value> = keys.iter().map(record).collect();
+    serde_json::from_value(serde_json::json!({"Records": records})).unwrap()
+}
+
+async fn check_at(bucket: &MemoryBucket, key: &str, time: &str) -> Verdict {
+    let mut verdicts = Handler::new(|_| bucket, 15).handle(s3_event(&[key], time), Context::default()).await.unwrap();
+    verdicts.pop().unwrap()
+}
+
+async fn findings(object: &Object) -> Vec<Finding> {
+    let bucket = MemoryBucket::default();
+    object.store(&bucket);
+    match check_at(&bucket, &object.key, IN_TIME).await {
+        Verdict::Good => Vec::new(),
+        Verdict::Broken { findings } => findings,
+    }
+}
+
+fn codes(findings: &[Finding]) -> Vec<&'static str> {
+    findings.iter().map(Finding::code).collect()
+}
+
+fn now<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
+}
+
+#[tokio::test]
+async fn good_objects_cost_one_request_and_leave_nothing() {
+    for object in [Object::events(), Object::rejected()] {
+        let bucket = MemoryBucket::default();
+        object.store(&bucket);
+        assert_eq!(check_at(&bucket, &object.key, IN_TIME).await, Verdict::Good);
+        assert_eq!((bucket.calls.get(), bucket.keys().len()), (1, 1));
+    }
+}
+
+#[tokio::test]
+async fn raw_lines_and_lines_from_other_hours_are_good() {
+    let text = String::from("{\"a\":1}\n") + &event_line(-1, "{}") + &event_line(61, "{}") + &event_line(-200, "{}");
+    let mut object = Object::new(Kind::Event, &text);
+    object.metadata.received_in = ReceivedIn { previous: 1, this: 0, next: 1, elsewhere: 2 };
+    object.metadata.earliest_received_at = minute(-1);
+    object.metadata.latest_received_at = minute(61);
+    assert_eq!(findings(&object).await, []);
+}
+
+#[tokio::test]
+async fn what_was_redriven_is_good() {
+    let mut object = Object::new(Kind::Event, &(event_line(-500, "{}") + "{}\n"));
+    object.key = object_key(Kind::Event, hour(), "shardId-000000000000", "100-redriven");
+    object.metadata.last_sequence_number = "100".into();
+    object.metadata.record_count = 0;
+    object.metadata.received_in = ReceivedIn { elsewhere: 2, ..ReceivedIn::default() };
+    object.metadata.earliest_received_at = minute(-500);
+    assert_eq!(findings(&object).await, []);
+}
+
+#[tokio::test]
+async fn a_broken_object_is_said_to_be_so_in_words_and_each_time_alike() {
+    let bucket = MemoryBucket::default();
+    let mut object = Object::events();
+    object.metadata.event_count = 5;
+    object.store(&bucket);
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let verdict = check_at(&bucket, &object.key, IN_TIME).await;
+        let finding = Finding::Count { what: "lines", said: 5, found: 3 };
+        assert_eq!(verdict, Verdict::Broken { findings: vec![finding] });
+        seen.push(bucket.text(&broken_key(&object.key)).unwrap());
+    }
+    assert_eq!(seen[0], seen[1]);
+    let broken: Value = serde_json::from_str(&seen[0]).unwrap();
+    assert_eq!((&broken["key"], &broken["findings"][0]["code"]), (&object.key.as_str().into(), &"count".into()));
+    assert_eq!(broken["findings"][0]["text"], "the metadata says 5 lines, and there are 3");
+    assert!(broken["etag"].is_string());
+
+    // Landing replaces it by a good one, with another block size.
+    let mut good = Object::events();
+    good.metadata.block_size = good.metadata.block_size.next();
+    good.body = compress(&text_of(&good.body), good.metadata.block_size.units());
+    good.store(&bucket);
+    assert_eq!(check_at(&bucket, &object.key, IN_TIME).await, Verdict::Good);
+    assert_eq!(bucket.keys(), [object.key]);
+}
+
+fn text_of(body: &[u8]) -> Vec<u8> {
+    let mut text = Vec::new();
+    bzip2::read::BzDecoder::new(body).read_to_end(&mut text).unwrap();
+    text
+}
+
+#[rstest]
+#[case::bytes(|m: &mut ObjectMetadata| m.uncompressed_bytes += 1, "count")]
+#[case::fewer_bytes(|m: &mut ObjectMetadata| m.uncompressed_bytes -= 1, "too_many_bytes")]
+#[case::no_bytes(|m: &mut ObjectMetadata| m.uncompressed_bytes = 0, "too_many_bytes")]
+#[case::absurd_bytes(|m: &mut ObjectMetadata| m.uncompressed_bytes = u64::MAX, "says_too_much")]
+#[case::sha(|m: &mut ObjectMetadata| m.uncompressed_sha256 = "0".repeat(64), "value")]
+#[case::earliest(|m: &mut ObjectMetadata| m.earliest_received_at = minute(4), "value")]
+#[case::latest(|m: &mut ObjectMetadata| m.latest_received_at = minute(10), "value")]
+#[case::received_in(|m: &mut ObjectMetadata| m.received_in.previous += 1, "value")]
+#[case::reasons(|m: &mut ObjectMetadata| m.rejected_reasons = [(Reason::TooDeep, 1)].into(), "value")]
+#[case::block_size(|m: &mut ObjectMetadata| m.block_size = BlockSize::new(9).unwrap(), "value")]
+#[case::last_number(|m: &mut ObjectMetadata| m.last_sequence_number = "99".into(), "sequence_numbers")]
+fn metadata_that_says_something_else_is_found(#[case] change: fn(&mut ObjectMetadata), #[case] code: &str) {
+    let mut object = Object::events();
+    change(&mut object.metadata);
+    assert_eq!(codes(&now(findings(&object))), [code]);
+}
+
+#[rstest]
+#[case::no_json("x\n", &["line"])]
+#[case::array("[]\n", &["line"])]
+#[case::empty_line("\n", &["line"])]
+#[case::no_text("{\"a\":\"\u{1}\"}\n", &["line"])]
+#[case::no_line_feed("{}", &["no_line_feed_at_end"])]
+fn lines_that_are_no_objects_are_found(#[case] line: &str, #[case] expected: &[&str]) {
+    let text = event_line(3, "{}") + &event_line(9, "{}") + line;
+    let mut object = Object::new(Kind::Event, &text);
+    object.metadata.event_count = 3;
+    object.metadata.received_in = ReceivedIn { this: 2, elsewhere: u64::from(line == "{}"), next: 0, previous: 0 };
+    assert_eq!(
+        codes(&now(findings(&object))).iter().filter(|code| **code != "value").collect::<Vec<_>>(),
+        expected.iter().collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn lines_in_the_wrong_place_and_without_number_are_found() {
+    let text: String = (0..12).map(|_| rejected_line(3, Reason::TooDeep, b"")).collect();
+    let found = now(findings(&Object::new(Kind::Event, &text)));
+    assert_eq!(found[0], Finding::Line { number: 1, problem: LineProblem::Rejected });
+    assert_eq!(found[10], Finding::MoreLines { count: 2 });
+    let found = now(findings(&Object::new(Kind::Rejected, &event_line(3, "{}"))));
+    assert_eq!(found[0], Finding::Line { number: 1, problem: LineProblem::Event });
+}
+
+#[test]
+fn a_line_stands_on_the_bound_and_one_past_it() {
+    let frame = event_line(3, "{\"a\":\"\"}").len() - 1;
+    let line = |bytes: usize| event_line(3, &format!("{{\"a\":\"{}\"}}", "x".repeat(bytes - frame)));
+    let lines_of = |bytes| {
+        let mut object = Object::new(Kind::Event, &(line(bytes) + &event_line(9, "{}")));
+        object.metadata.received_in.this = if bytes > lines::MAX_LINE_BYTES { 1 } else { 2 };
+        now(findings(&object))
+    };
+    assert_eq!(lines_of(lines::MAX_LINE_BYTES), []);
+    let too_long = LineProblem::TooLong(lines::MAX_LINE_BYTES);
+    assert_eq!(lines_of(lines::MAX_LINE_BYTES + 1)[0], Finding::Line { number: 1, problem: too_long });
+}
+
+#[tokio::test]
+async fn an_object_cut_anywhere_is_truncated() {
+    let object = Object::events();
+    for bytes in 0..object.body.len() {
+        let cut = Object { body: object.body[..bytes].to_vec(), ..object.clone() };
+        assert_eq!(codes(&findings(&cut).await), ["truncated"], "cut to {bytes} bytes");
+    }
+}
+
+#[tokio::test]
+async fn what_follows_the_end_is_found() {
+    for more in [&b"x"[..], b"\0", &Object::events().body] {
+        let mut object = Object::events();
+        object.body.extend_from_slice(more);
+        assert_eq!(codes(&findings(&object).await), ["trailing_bytes"]);
+    }
+}
+
+#[rstest]
+#[case(b"{}\n")]
+#[case(b"\x1f\x8b\x08\x00")]
+#[case(b"BZx1")]
+fn other_content_is_no_bzip2(#[case] body: &[u8]) {
+    let object = Object { body: body.to_vec(), ..Object::events() };
+    assert_eq!(codes(&now(findings(&object))), ["not_bzip2"]);
+}
+
+#[tokio::test]
+async fn metadata_and_objects_may_be_missing() {
+    let bucket = MemoryBucket::default();
+    let object = Object::events();
+    let broken = |finding| Verdict::Broken { findings: vec![finding] };
+    assert_eq!(check_at(&bucket, &object.key, IN_TIME).await, broken(Finding::Gone));
+    bucket.insert(&object.key, object.body.clone(), HashMap::new());
+    let Verdict::Broken { findings } = check_at(&bucket, &object.key, IN_TIME).await else { panic!("good") };
+    assert_eq!(codes(&findings), ["metadata"]);
+    bucket.insert("events/mine.jsonl.bz2", object.body.clone(), object.metadata.to_entries());
+    assert_eq!(check_at(&bucket, "events/mine.jsonl.bz2", IN_TIME).await, broken(Finding::Key));
+}
+
+#[tokio::test]
+async fn what_comes_after_the_grace_is_late_however_often_it_is_told() {
+    let (bucket, object) = (MemoryBucket::default(), Object::events());
+    object.store(&bucket);
+    check_at(&bucket, &object.key, "2026-11-21T10:14:59.999Z").await;
+    assert_eq!(bucket.keys().len(), 1);
+    for _ in 0..2 {
+        assert_eq!(check_at(&bucket, &object.key, "2026-11-21T10:15:00.000Z").await, Verdict::Good);
+        assert_eq!(bucket.keys(), [object.key.as_str(), "late/dt=2026-11-21/hour=09"]);
+    }
+}
+
+#[tokio::test]
+async fn with_s3_away_the_event_is_tried_again() {
+    let mut object = Object::events();
+    object.metadata.event_count = 5;
+    let undisturbed = MemoryBucket::default();
+    object.store(&undisturbed);
+    let late = "2026-11-21T11:00:00.000Z";
+    check_at(&undisturbed, &object.key, late).await;
+    for call in 1..=undisturbed.calls.get() {
+        let bucket = MemoryBucket::default();
+        object.store(&bucket);
+        bucket.fails_from.set(Some(call));
+        let event = s3_event(&[&object.key], late);
+        Handler::new(|_| &bucket, 15).handle(event, Context::default()).await.unwrap_err();
+        bucket.fails_from.set(None);
+        check_at(&bucket, &object.key, late).await;
+        assert_eq!(*bucket.objects.borrow(), *undisturbed.objects.borrow());
+    }
+}
+
+#[tokio::test]
+async fn an_event_can_tell_of_several_objects() {
+    let bucket = MemoryBucket::default();
+    let (events, rejected) = (Object::events(), Object::rejected());
+    events.store(&bucket);
+    rejected.store(&bucket);
+    let event = s3_event(&[&events.key, &rejected.key], IN_TIME);
+    let verdicts = Handler::new(|_| &bucket, 15).handle(event, Context::default()).await.unwrap();
+    assert_eq!(verdicts, [Verdict::Good, Verdict::Good]);
+}
+
+#[test]
+fn a_bomb_costs_no_more_than_the_metadata_says() {
+    let bomb = compress(&vec![b'{'; 100_000_000], 9);
+    assert!(bomb.len() < 1_000);
+    let mut object = Object { body: bomb, ..Object::events() };
+    for said in [1_000, 10_000_000] {
+        object.metadata.uncompressed_bytes = said;
+        let mut found = Vec::new();
+        let cost = measure(|| found = now(findings(&object)));
+        assert_eq!(codes(&found), ["too_many_bytes"]);
+        assert!(cost.bytes_max < 24 * 1024 * 1024, "{said}: {}", cost.bytes_max);
+    }
+}
+
+#[test]
+fn fifty_megabytes_are_checked_in_bounded_memory() {
+    let line = |number: u64| {
+        event_line(
+            if number == 0 { 3 } else { 9 },
+            &format!("{{\"n\":{},\"text\":\"{}\"}}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15), "x".repeat(400)),
+        )
+    };
+    let text: String = (0..110_000).map(line).collect();
+    assert!(text.len() > 50_000_000);
+    let object = Object::new(Kind::Event, &text);
+    let bucket = MemoryBucket::default();
+    object.store(&bucket);
+    drop(text);
+    let mut verdict = None;
+    let cost = measure(|| verdict = Some(now(check_at(&bucket, &object.key, IN_TIME))));
+    println!("{} bytes of memory at most", cost.bytes_max);
+    assert_eq!(verdict, Some(Verdict::Good));
+    assert!(cost.bytes_max < 6 * 1024 * 1024, "{}", cost.bytes_max);
+}
+
+proptest! {
+    /// Only what changes nothing of the lines can stay unseen: the bits that fill up the last byte.
+    #[test]
+    fn a_changed_bit_is_found(index: prop::sample::Index, bit in 0u8..8) {
+        let object = Object::events();
+        let mut changed = object.clone();
+        let at = index.index(object.body.len());
+        changed.body[at] ^= 1 << bit;
+        let found = now(findings(&changed));
+        if found.is_empty() {
+            prop_assert_eq!(at, object.body.len() - 1);
+            prop_assert_eq!(text_of(&changed.body), text_of(&object.body));
+        }
+    }
+
+    #[test]
+    fn any_content_has_a_verdict_and_the_same_each_time(body: Vec<u8>, header: bool) {
+        let body = if header { [&b"BZh11AY&SY"[..], &body].concat() } else { body };
+        let object = Object { body, ..Object::events() };
+        let found = now(findings(&object));
+        prop_assert!(!found.is_empty());
+        prop_assert_eq!(found, now(findings(&object)));
+    }
+
+    #[test]
+    fn lines_are_read_alike_wherever_the_pieces_end(cuts in prop::collection::vec(1usize..60, 1..40), bad: bool) {
+        let mut object = Object::events();
+        object.metadata.event_count += u64::from(bad);
+        let parsed = ObjectKey::parse(&object.key).unwrap();
+        let mut inspection = Inspection::new(&parsed, &object.metadata);
+        let mut rest = &object.body[..];
+        for cut in cuts.iter().cycle() {
+            let (piece, after) = rest.split_at((*cut).min(rest.len()));
+            inspection.feed(piece);
+            rest = after;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        prop_assert_eq!(inspection.finish(), now(findings(&object)));
+    }
+}

@@ -1,0 +1,223 @@
+//! check-recency: is every `_SUCCESS` that should be there by now there, and how old is the newest event that landed?
+//!
+//! It runs each minute and depends on S3 and its own schedule alone: CloudWatch is told, but with CloudWatch away the log
+//! and the failed invocation still tell. Both questions are asked whatever becomes of the other, and what was found out is
+//! put before the invocation fails.
+//!
+//! Requests a day, with S shards and events in each hour: 1,440 × (1 + S) LISTs and 1,440 × S HEADs for the newest event,
+//! 25 GETs and 50 more for each new environment, 1,440 `PutMetricData`; 2,880 LISTs more in a bucket's first three days.
+//! While nothing lands, each minute takes a LIST for every hour since, 48 at most. A partition that is missing takes a GET
+//! each minute.
+//!
+//! The function's timeout must leave time for both: 60 s or more. Lambda repeats a failed asynchronous invocation; the
+//! repetition says the same again, so its event invoke configuration should ask for none.
+
+mod freshness;
+mod partitions;
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use lambda_runtime::{Context, Diagnostic, tracing};
+use lambda_setup::deadline::{Deadline, TimeIsUp};
+use lambda_setup::environment::{self, EnvironmentError};
+use shared::metric::Metric;
+use shared::timestamp::UnixMillis;
+
+use crate::bucket::{Bucket, BucketError};
+use crate::cloudwatch::{Datum, Metrics, MetricsError};
+use crate::event::{EventError, ScheduledEvent};
+use crate::rules::recency;
+use crate::success::SuccessError;
+use freshness::Newest;
+use partitions::Report;
+
+/// What the environment says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `BUCKET_NAME`
+    pub bucket_name: String,
+    /// `RECENCY_DUE_MINUTES`: from the end of an hour to when it must be sealed.
+    pub due_minutes: i64,
+}
+
+impl Config {
+    /// # Errors
+    ///
+    /// A variable that is missing or has no value in its range.
+    pub fn from_environment() -> Result<Self, EnvironmentError> {
+        let bucket_name = environment::required("BUCKET_NAME")?;
+        let grace_minutes = environment::number("SEAL_GRACE_MINUTES", 15, 1..=180)?;
+        let due_minutes = environment::number("RECENCY_DUE_MINUTES", recency::SHIPPED_DUE_MINUTES, 1..=720)?;
+        let sealing_minutes = recency::sealing_minutes(grace_minutes);
+        if due_minutes <= sealing_minutes {
+            let problem = format!(
+                "is {due_minutes}; with SEAL_GRACE_MINUTES={grace_minutes} an hour is sealed {sealing_minutes} minutes \
+                 after its end, and it takes more than that"
+            );
+            return Err(EnvironmentError::new("RECENCY_DUE_MINUTES", problem));
+        }
+        Ok(Self { bucket_name, due_minutes })
+    }
+}
+
+/// Something that is wrong, or could not be found out.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    #[error(transparent)]
+    Event(#[from] EventError),
+    /// Past its time, and no `_SUCCESS`, or one that can't be read.
+    #[error("NOT_RUN: {count} partitions are not sealed: {names}")]
+    NotRun { count: usize, names: String },
+    #[error("LATE: {count} partitions were sealed too late: {names}")]
+    Late { count: usize, names: String },
+    #[error("whether partitions are sealed was not found out: {0}")]
+    Partitions(#[source] SuccessError),
+    #[error("the newest event was not found: {0}")]
+    Freshness(#[source] BucketError),
+    #[error("{what}: {source}")]
+    TimeIsUp { what: &'static str, source: TimeIsUp },
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+}
+
+/// All that is wrong at once; never empty.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", texts(.0))]
+pub struct CheckRecencyError(pub Vec<Problem>);
+
+fn texts(problems: &[Problem]) -> String {
+    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("; ")
+}
+
+impl From<CheckRecencyError> for Diagnostic {
+    fn from(error: CheckRecencyError) -> Self {
+        Self { error_type: "CheckRecencyError".into(), error_message: error.to_string() }
+    }
+}
+
+/// What an environment remembers, to save requests. A check without it finds the same.
+#[derive(Debug, Default)]
+struct Memory {
+    partitions: partitions::Memory,
+    freshness: freshness::Memory,
+}
+
+/// Checks each minute.
+pub struct Handler<B, M> {
+    bucket: B,
+    metrics: M,
+    due_minutes: i64,
+    memory: RefCell<Memory>,
+}
+
+/// What it may take to tell CloudWatch, with its retries.
+const REPORT_TIME: Duration = Duration::from_secs(20);
+/// What it takes to answer after that.
+const ANSWER_TIME: Duration = Duration::from_secs(1);
+
+impl<B: Bucket, M: Metrics> Handler<B, M> {
+    pub fn new(bucket: B, metrics: M, due_minutes: i64) -> Self {
+        Self { bucket, metrics, due_minutes, memory: RefCell::default() }
+    }
+
+    /// Checks as of the event's time.
+    ///
+    /// # Errors
+    ///
+    /// When a partition is missing or late, and when anything could not be found out or told.
+    pub async fn handle(&self, event: ScheduledEvent, context: Context) -> Result<(), CheckRecencyError> {
+        let now = event.at().map_err(|error| CheckRecencyError(vec![error.into()]))?;
+        let mut problems = Vec::new();
+        let mut values = Vec::new();
+        // An invocation that is cut off here forgets, which only costs requests.
+        let mut memory = self.memory.take();
+        let looking = Deadline::before(context.deadline, REPORT_TIME);
+        match self.partitions(now, looking, &mut memory.partitions).await {
+            Ok(report) => {
+                values.push((Metric::MissingPartitions, report.missing.len() as f64));
+                values.push((Metric::LatePartitions, report.late.len() as f64));
+                problems.extend(found(&report));
+            }
+            Err(problem) => problems.push(problem),
+        }
+        match self.newest(now, looking, &mut memory.freshness).await {
+            Ok(newest) => values.push((Metric::DataFreshness, newest.age_seconds(now))),
+            Err(problem) => problems.push(problem),
+        }
+        self.memory.replace(memory);
+        // Before CloudWatch is told: it may be away.
+        for problem in &problems {
+            tracing::error!(%problem, "the landed data is not as it should be by now, or can't be seen");
+        }
+        let answering = Deadline::before(context.deadline, ANSWER_TIME);
+        if let Err(problem) = self.put(&values, now, &context.env_config.function_name, answering).await {
+            tracing::error!(%problem, "CloudWatch was not told");
+            problems.push(problem);
+        }
+        if problems.is_empty() { Ok(()) } else { Err(CheckRecencyError(problems)) }
+    }
+
+    async fn partitions(
+        &self,
+        now: UnixMillis,
+        looking: Deadline,
+        memory: &mut partitions::Memory,
+    ) -> Result<Report, Problem> {
+        let half = looking.remaining() / 2;
+        let report = looking.bound(half, partitions::look(&self.bucket, now, self.due_minutes, memory)).await;
+        let what = "whether partitions are sealed was not found out";
+        report.map_err(|source| Problem::TimeIsUp { what, source })?.map_err(Problem::Partitions)
+    }
+
+    async fn newest(
+        &self,
+        now: UnixMillis,
+        looking: Deadline,
+        memory: &mut freshness::Memory,
+    ) -> Result<Newest, Problem> {
+        let newest = looking.bound(looking.remaining(), freshness::find(&self.bucket, now, memory)).await;
+        let what = "the newest event was not found";
+        newest.map_err(|source| Problem::TimeIsUp { what, source })?.map_err(Problem::Freshness)
+    }
+
+    async fn put(
+        &self,
+        values: &[(Metric, f64)],
+        at: UnixMillis,
+        function_name: &str,
+        answering: Deadline,
+    ) -> Result<(), Problem> {
+        if values.is_empty() {
+            return Ok(());
+        }
+        let dimensions = vec![("FunctionName", function_name.to_owned())];
+        let datum = |&(metric, value): &(Metric, f64)| Datum { metric, value, at, dimensions: dimensions.clone() };
+        let data: Vec<Datum> = values.iter().map(datum).collect();
+        let put = answering.bound(answering.remaining(), self.metrics.put(&data)).await;
+        let what = "CloudWatch did not answer";
+        Ok(put.map_err(|source| Problem::TimeIsUp { what, source })??)
+    }
+}
+
+/// Names in a line at most; the rest is a number.
+const MAX_NAMES: usize = 20;
+
+fn found(report: &Report) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if !report.missing.is_empty() {
+        problems.push(Problem::NotRun { count: report.missing.len(), names: names(&report.missing) });
+    }
+    if !report.late.is_empty() {
+        problems.push(Problem::Late { count: report.late.len(), names: names(&report.late) });
+    }
+    problems
+}
+
+fn names(all: &[String]) -> String {
+    let more = all.len().saturating_sub(MAX_NAMES);
+    let named = all[..all.len() - more].join(", ");
+    if more == 0 { named } else { format!("{named} and {more} more") }
+}

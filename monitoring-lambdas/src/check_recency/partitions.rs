@@ -1,0 +1,102 @@
+//! Which partitions should be sealed by now, and are they?
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lambda_runtime::tracing;
+use shared::timestamp::{UnixMillis, UtcDate, UtcHour};
+
+use crate::bucket::{Bucket, BucketError, List};
+use crate::rules::partition::Partition;
+use crate::rules::recency::{self, LOOKBACK_HOURS, State};
+use crate::success::{self, SuccessError};
+
+/// What needs no second look.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// Partitions that were found sealed.
+    sealed: BTreeMap<Partition, State>,
+    /// The first hour of the bucket, once it is older than all that is looked at.
+    first: Option<UtcHour>,
+}
+
+/// What is wrong, oldest first, in words.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Report {
+    pub(super) missing: Vec<String>,
+    pub(super) late: Vec<String>,
+}
+
+/// Looks at every partition that is past its time.
+pub(super) async fn look(
+    bucket: &impl Bucket,
+    now: UnixMillis,
+    due_minutes: i64,
+    memory: &mut Memory,
+) -> Result<Report, SuccessError> {
+    let first = first_hour(bucket, now, memory).await?;
+    let expected: BTreeSet<Partition> = recency::expected(now, first, due_minutes).into_iter().collect();
+    memory.sealed.retain(|partition, _| expected.contains(partition));
+    let mut report = Report::default();
+    for partition in expected {
+        let text = partition.text();
+        match state(bucket, partition, due_minutes, memory).await {
+            Ok(State::Ok) => {}
+            Ok(State::Late { first_sealed_at }) if recency::is_reported(first_sealed_at, now) => {
+                report.late.push(format!("{text} (sealed at {})", first_sealed_at.rfc3339()));
+            }
+            Ok(State::Late { .. }) => {}
+            Ok(State::NotRun) => report.missing.push(text),
+            Err(error) if error.is_content() => {
+                tracing::error!(%error, "a _SUCCESS that can't be read counts as missing");
+                report.missing.push(format!("{text} (its _SUCCESS can't be read)"));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(report)
+}
+
+async fn state(
+    bucket: &impl Bucket,
+    partition: Partition,
+    due_minutes: i64,
+    memory: &mut Memory,
+) -> Result<State, SuccessError> {
+    if let Some(state) = memory.sealed.get(&partition) {
+        return Ok(*state);
+    }
+    let state = recency::judge(partition, success::first_sealed_at(bucket, partition).await?, due_minutes);
+    if state != State::NotRun {
+        memory.sealed.insert(partition, state);
+    }
+    Ok(state)
+}
+
+/// The first hour that the bucket has anything of.
+async fn first_hour(
+    bucket: &impl Bucket,
+    now: UnixMillis,
+    memory: &mut Memory,
+) -> Result<Option<UtcHour>, BucketError> {
+    if memory.first.is_some() {
+        return Ok(memory.first);
+    }
+    let Some(date) = first_folder(bucket, "events/dt=", UtcDate::parse).await? else { return Ok(None) };
+    let prefix = format!("events/{}/hour=", date.partition());
+    let hour = first_folder(bucket, &prefix, UtcHour::parse).await?.unwrap_or(date.hour(0));
+    if hour.plus(LOOKBACK_HOURS + 24) < now.hour() {
+        memory.first = Some(hour);
+    }
+    Ok(Some(hour))
+}
+
+/// The first folder under `events/` that is a partition. A thousand that are none would hide one.
+async fn first_folder<T>(
+    bucket: &impl Bucket,
+    prefix: &str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<Option<T>, BucketError> {
+    let page = bucket.list(List { prefix, delimiter: Some("/"), ..List::default() }).await?;
+    let partition = |folder: &String| parse(folder.strip_prefix("events/")?.strip_suffix('/')?);
+    Ok(page.prefixes.iter().find_map(partition))
+}

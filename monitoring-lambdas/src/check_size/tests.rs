@@ -1,0 +1,200 @@
+//! The handler against a bucket and metrics in memory.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::*;
+use crate::memory_bucket::MemoryBucket;
+use crate::memory_metrics::MemoryMetrics;
+use crate::success::tests::seal;
+use rstest::rstest;
+
+const HOUR: &str = "events/dt=2026-11-21/hour=09/_SUCCESS";
+const DATE: &str = "events/dt=2026-11-21/_SUCCESS";
+
+fn event(key: &str) -> S3Event {
+    let key = key.replace('=', "%3D");
+    serde_json::from_value(serde_json::json!({"Records": [{
+        "eventTime": "2026-11-22T00:20:03.000Z", "s3": {"bucket": {"name": "landing"}, "object": {"key": key}},
+    }]}))
+    .unwrap()
+}
+
+fn context() -> Context {
+    let mut context = Context::default();
+    context.env_config = Arc::new(lambda_runtime::Config { function_name: "check-size".into(), ..Default::default() });
+    context
+}
+
+fn totals(bytes: u64) -> Totals {
+    Totals { bytes, events: bytes / 10, rejected: bytes / 1_000, ..Totals::default() }
+}
+
+/// A bucket in which a partition and those before it, by days, have so many bytes.
+fn bucket(key: &str, sizes: &[(i64, u64)]) -> MemoryBucket {
+    let bucket = MemoryBucket::default();
+    for (days, bytes) in sizes {
+        let partition = Partition::of_success_key(key).unwrap().days_before(*days);
+        seal(&bucket, partition, partition.end(), totals(*bytes));
+    }
+    bucket
+}
+
+async fn check(bucket: &MemoryBucket, metrics: &MemoryMetrics, key: &str) -> Result<(), CheckSizeError> {
+    Handler::new(|_| bucket, metrics, Limits::SHIPPED).handle(event(key), context()).await
+}
+
+const USUAL: [(i64, u64); 9] = [
+    (1, 1_000_000),
+    (7, 1_010_000),
+    (14, 1_000_000),
+    (21, 990_000),
+    (28, 1_020_000),
+    (35, 980_000),
+    (42, 1_000_000),
+    (49, 1_010_000),
+    (56, 990_000),
+];
+
+#[rstest]
+#[case::usual(1_005_000, 0.0)]
+#[case::cut_by_half(500_000, 2.0)]
+#[case::doubled(2_000_000, 2.0)]
+#[case::nearly_nothing(100_000, 3.0)]
+#[case::nothing(0, 3.0)]
+#[tokio::test]
+async fn a_date_is_judged_by_all_rules(#[case] bytes: u64, #[case] violations: f64) {
+    let bucket = bucket(DATE, &[&[(0, bytes)], &USUAL[..]].concat());
+    let metrics = MemoryMetrics::default();
+    check(&bucket, &metrics, DATE).await.unwrap();
+    assert_eq!(metrics.last(Metric::SizeViolations), Some(violations));
+    assert_eq!(metrics.last(Metric::TotalFileSize), Some(bytes as f64));
+    assert_eq!(metrics.last(Metric::TotalFileSizeDifference), Some(bytes as f64 - 1_000_000.0));
+    assert!(metrics.last(Metric::SeasonalScore).is_some());
+    assert_eq!((bucket.calls.get(), metrics.calls.get()), (10, 1), "requests");
+}
+
+#[tokio::test]
+async fn each_value_has_the_same_three_dimensions_and_the_time_of_the_event() {
+    let bucket = bucket(HOUR, &[(0, 1_000_000), (1, 1_000_000)]);
+    let metrics = MemoryMetrics::default();
+    check(&bucket, &metrics, HOUR).await.unwrap();
+    let names: Vec<_> = metrics.data.borrow().iter().map(|datum| datum.metric).collect();
+    assert_eq!(
+        names,
+        [
+            Metric::TotalFileSize,
+            Metric::TotalEvents,
+            Metric::RejectedShare,
+            Metric::SizeViolations,
+            Metric::TotalFileSizeDifference
+        ]
+    );
+    for datum in metrics.data.borrow().iter() {
+        let expected = [("BucketName", "landing"), ("Key", "events/dt=*/hour=*/"), ("FunctionName", "check-size")];
+        let dimensions: Vec<_> = datum.dimensions.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        assert_eq!(dimensions, expected);
+        assert_eq!(datum.at.rfc3339(), "2026-11-22T00:20:03.000Z");
+    }
+    let share = metrics.last(Metric::RejectedShare).unwrap();
+    assert!((share - 100.0 / 101.0).abs() < 1e-9, "{share}");
+}
+
+#[tokio::test]
+async fn without_history_nothing_is_said_but_the_floor() {
+    let bucket = bucket(DATE, &[(0, 194_999)]);
+    let metrics = MemoryMetrics::default();
+    check(&bucket, &metrics, DATE).await.unwrap();
+    assert_eq!(metrics.last(Metric::SizeViolations), Some(1.0));
+    assert_eq!(metrics.last(Metric::TotalFileSizeDifference), None);
+    assert_eq!(metrics.last(Metric::SeasonalScore), None);
+}
+
+#[tokio::test]
+async fn an_hour_has_no_floor_and_an_empty_one_no_rejected_share() {
+    let bucket = bucket(HOUR, &[(0, 0)]);
+    let metrics = MemoryMetrics::default();
+    check(&bucket, &metrics, HOUR).await.unwrap();
+    assert_eq!(metrics.last(Metric::SizeViolations), Some(0.0));
+    assert_eq!(metrics.last(Metric::RejectedShare), Some(0.0));
+}
+
+#[tokio::test]
+async fn the_same_event_again_puts_the_same_values() {
+    let bucket = bucket(DATE, &[&[(0, 1_000_000)], &USUAL[..]].concat());
+    let metrics = MemoryMetrics::default();
+    check(&bucket, &metrics, DATE).await.unwrap();
+    check(&bucket, &metrics, DATE).await.unwrap();
+    let data = metrics.data.borrow();
+    let (first, second) = data.split_at(data.len() / 2);
+    assert_eq!(first, second);
+}
+
+#[tokio::test]
+async fn an_earlier_success_that_is_none_is_left_out() {
+    let bucket = bucket(DATE, &[&[(0, 500_000)], &USUAL[..]].concat());
+    bucket.insert("events/dt=2026-11-20/_SUCCESS", "", HashMap::new());
+    let metrics = MemoryMetrics::default();
+    check(&bucket, &metrics, DATE).await.unwrap();
+    assert_eq!(metrics.last(Metric::TotalFileSizeDifference), None);
+    assert_eq!(metrics.last(Metric::SizeViolations), Some(2.0));
+}
+
+#[tokio::test]
+async fn whatever_call_fails_the_invocation_does_and_puts_nothing() {
+    for call in 1..=10 {
+        let bucket = bucket(DATE, &[&[(0, 1_000_000)], &USUAL[..]].concat());
+        bucket.fails_from.set(Some(call));
+        let metrics = MemoryMetrics::default();
+        let error = check(&bucket, &metrics, DATE).await.unwrap_err();
+        assert!(matches!(error, CheckSizeError::Success(SuccessError::Bucket(_))), "{error}");
+        assert!(metrics.data.borrow().is_empty());
+    }
+    let bucket = bucket(DATE, &[(0, 1_000_000)]);
+    let metrics = MemoryMetrics::default();
+    metrics.fails_from.set(Some(1));
+    assert!(matches!(check(&bucket, &metrics, DATE).await, Err(CheckSizeError::Metrics(_))));
+}
+
+#[tokio::test]
+async fn what_is_gone_is_an_error_and_what_is_no_partition_is_not_looked_at() {
+    let bucket = MemoryBucket::default();
+    let metrics = MemoryMetrics::default();
+    assert!(matches!(check(&bucket, &metrics, DATE).await, Err(CheckSizeError::Gone { key }) if key == DATE));
+    check(&bucket, &metrics, "events/copy_SUCCESS").await.unwrap();
+    assert_eq!((bucket.calls.get(), metrics.calls.get()), (1, 0));
+}
+
+#[test]
+fn the_words_name_units_and_what_is_missing() {
+    let mut sizes = Sizes { bytes: 500_000, day_before: Some(1_000_000), ..Sizes::default() };
+    sizes.weeks_before[..4].copy_from_slice(&[Some(1_000_000), Some(1_010_000), Some(990_000), Some(1_000_000)]);
+    let partition = Partition::of_success_key(DATE).unwrap();
+    let words = |sizes: Sizes, rule| {
+        let measured = sizes.measure();
+        let judged = measured.judge(195_000, &Limits::SHIPPED);
+        words::explain(rule, &Checked { partition, sizes, measured, judged }, &Limits::SHIPPED)
+    };
+    let (expected, actual) = words(sizes.clone(), Rule::Floor);
+    assert_eq!((&*expected, &*actual), ("at least 195000 bytes", "500000 bytes"));
+    assert_eq!(
+        words(sizes.clone(), Rule::Change).1,
+        "500000 bytes: -50.0 % against 1000000 bytes the day before; -50.0 % against 1000000 bytes the week before"
+    );
+    assert_eq!(
+        words(sizes.clone(), Rule::SeasonalScore).1,
+        "500000 bytes: score -67.4, of 4 weeks with a median of 1000000 bytes and a robust standard deviation of 7413 bytes"
+    );
+    let alone = Sizes { bytes: 5, day_before: Some(0), ..Sizes::default() };
+    assert_eq!(
+        words(alone.clone(), Rule::Change).1,
+        "5 bytes: nothing the day before, of which there is no percentage; \
+         insufficient_history: not sealed the week before"
+    );
+    assert_eq!(words(alone, Rule::SeasonalScore).1, "5 bytes: insufficient_history: 0 earlier weeks; it takes 4");
+    let same = Sizes { bytes: 5, weeks_before: [Some(7); size::WEEKS], ..Sizes::default() };
+    assert_eq!(
+        words(same, Rule::SeasonalScore).1,
+        "5 bytes: insufficient_history: most of 8 earlier weeks have the same 7 bytes, which gives no measure"
+    );
+}

@@ -1,0 +1,246 @@
+//! What is said of a partition that is complete: `_MANIFEST.json`, all of it, and `_SUCCESS`, the sums.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use shared::line::Kind;
+use shared::object::{ObjectMetadata, ReceivedIn};
+
+/// The version of both formats.
+pub const VERSION: u8 = 1;
+
+/// One landed object in an hour's manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    pub key: String,
+    /// Compressed, as S3 keeps it.
+    pub bytes: u64,
+    /// What its metadata says; absent when that can't be read.
+    #[serde(flatten)]
+    pub content: Option<EntryContent>,
+}
+
+/// What an object's metadata says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryContent {
+    pub records: u64,
+    pub lines: u64,
+    pub uncompressed_bytes: u64,
+    pub first_sequence_number: String,
+    pub last_sequence_number: String,
+    pub earliest_received_at: String,
+    pub latest_received_at: String,
+}
+
+/// An object that begins before an earlier one of the same shard and kind ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overlap {
+    pub key: String,
+    pub first_sequence_number: String,
+    /// The end of what was there before it.
+    pub reaches: String,
+}
+
+/// An hour in a date's manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HourOfDate {
+    pub partition: String,
+    pub totals: Totals,
+}
+
+/// The sums of a partition.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Objects under `events/`.
+    pub objects: u64,
+    /// Objects under `rejected/`.
+    pub rejected_objects: u64,
+    /// Objects whose metadata can't be read: their lines are in no other sum.
+    pub unreadable_objects: u64,
+    /// Objects that begin before another of the same shard and kind ends.
+    pub overlaps: u64,
+    /// Kinesis records, of both kinds.
+    pub records: u64,
+    /// Lines under `events/`.
+    pub events: u64,
+    /// Lines under `rejected/`.
+    pub rejected: u64,
+    /// Rejected lines by reason, as `shared::rejection::Reason` names it.
+    pub rejected_by_reason: BTreeMap<String, u64>,
+    /// Compressed bytes under `events/`.
+    pub bytes: u64,
+    /// Compressed bytes under `rejected/`.
+    pub rejected_bytes: u64,
+    /// Bytes of all lines, of both kinds.
+    pub uncompressed_bytes: u64,
+    /// The smallest and the largest time of receipt, of both kinds; absent in an empty partition.
+    pub earliest_received_at: Option<String>,
+    pub latest_received_at: Option<String>,
+    /// Events by the hour of their receipt; all zero in a date's.
+    pub events_received_in: Received,
+    /// Rejected lines by the hour of their receipt; all zero in a date's.
+    pub rejected_received_in: Received,
+}
+
+impl Totals {
+    /// Objects of both kinds.
+    #[must_use]
+    pub const fn all_objects(&self) -> u64 {
+        self.objects + self.rejected_objects
+    }
+
+    /// Adds an object of so many bytes; `None` for metadata that can't be read.
+    pub fn add_object(&mut self, kind: Kind, bytes: u64, metadata: Option<&ObjectMetadata>) {
+        let (objects, compressed) = match kind {
+            Kind::Event => (&mut self.objects, &mut self.bytes),
+            Kind::Rejected => (&mut self.rejected_objects, &mut self.rejected_bytes),
+        };
+        *objects += 1;
+        *compressed += bytes;
+        match metadata {
+            Some(metadata) => self.add_content(kind, metadata),
+            None => self.unreadable_objects += 1,
+        }
+    }
+
+    fn add_content(&mut self, kind: Kind, metadata: &ObjectMetadata) {
+        let (lines, received_in) = match kind {
+            Kind::Event => (&mut self.events, &mut self.events_received_in),
+            Kind::Rejected => (&mut self.rejected, &mut self.rejected_received_in),
+        };
+        // Metadata is what someone wrote: a number that is none must not end the sum.
+        *lines = lines.saturating_add(metadata.event_count);
+        received_in.add(metadata.received_in);
+        self.records = self.records.saturating_add(metadata.record_count);
+        self.uncompressed_bytes = self.uncompressed_bytes.saturating_add(metadata.uncompressed_bytes);
+        for (reason, count) in &metadata.rejected_reasons {
+            add_reason(&mut self.rejected_by_reason, reason.as_str(), *count);
+        }
+        let (earliest, latest) = (metadata.earliest_received_at.rfc3339(), metadata.latest_received_at.rfc3339());
+        self.add_times(Some(&earliest), Some(&latest));
+    }
+
+    /// Adds an hour's sums to its date's.
+    pub fn add_hour(&mut self, hour: &Self) {
+        self.objects += hour.objects;
+        self.rejected_objects += hour.rejected_objects;
+        self.unreadable_objects += hour.unreadable_objects;
+        self.overlaps += hour.overlaps;
+        self.bytes += hour.bytes;
+        self.rejected_bytes += hour.rejected_bytes;
+        self.records = self.records.saturating_add(hour.records);
+        self.events = self.events.saturating_add(hour.events);
+        self.rejected = self.rejected.saturating_add(hour.rejected);
+        self.uncompressed_bytes = self.uncompressed_bytes.saturating_add(hour.uncompressed_bytes);
+        for (reason, count) in &hour.rejected_by_reason {
+            add_reason(&mut self.rejected_by_reason, reason, *count);
+        }
+        self.add_times(hour.earliest_received_at.as_deref(), hour.latest_received_at.as_deref());
+    }
+
+    /// Times of one form sort as texts do.
+    fn add_times(&mut self, earliest: Option<&str>, latest: Option<&str>) {
+        if let Some(time) = earliest.filter(|time| self.earliest_received_at.as_deref().is_none_or(|own| *time < own)) {
+            self.earliest_received_at = Some(time.to_owned());
+        }
+        if let Some(time) = latest.filter(|time| self.latest_received_at.as_deref().is_none_or(|own| *time > own)) {
+            self.latest_received_at = Some(time.to_owned());
+        }
+    }
+}
+
+fn add_reason(counts: &mut BTreeMap<String, u64>, reason: &str, count: u64) {
+    let sum = counts.entry(reason.to_owned()).or_default();
+    *sum = sum.saturating_add(count);
+}
+
+/// [`ReceivedIn`], as JSON.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Received {
+    pub previous: u64,
+    pub this: u64,
+    pub next: u64,
+    pub elsewhere: u64,
+}
+
+impl Received {
+    pub fn add(&mut self, lines: ReceivedIn) {
+        self.previous = self.previous.saturating_add(lines.previous);
+        self.this = self.this.saturating_add(lines.this);
+        self.next = self.next.saturating_add(lines.next);
+        self.elsewhere = self.elsewhere.saturating_add(lines.elsewhere);
+    }
+}
+
+/// The content of `_SUCCESS`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Success {
+    /// [`VERSION`]
+    pub v: u8,
+    /// `dt=2026-11-21/hour=09` or `dt=2026-11-21`
+    pub partition: String,
+    /// The time of the event that had the partition sealed first, and last.
+    pub first_sealed_at: String,
+    pub sealed_at: String,
+    /// Objects that came after the first seal.
+    pub late_objects: u64,
+    pub totals: Totals,
+}
+
+/// "An object of this hour was created after the hour's time to be sealed", put by check-object, taken by seal-partition.
+#[must_use]
+pub fn late_key(partition: &str) -> String {
+    format!("{LATE_PREFIX}{partition}")
+}
+
+/// Where seal-partition stopped; putting it makes S3 invoke seal-partition again.
+#[must_use]
+pub fn progress_key(partition: &str) -> String {
+    format!("{SEALING_PREFIX}{partition}{PROGRESS_SUFFIX}")
+}
+
+/// That a partition is to be sealed anew, and what was there before; S3 tells nobody of it.
+#[must_use]
+pub fn resealing_key(partition: &str) -> String {
+    format!("{SEALING_PREFIX}{partition}{RESEALING_SUFFIX}")
+}
+
+/// What is wrong with an object.
+#[must_use]
+pub fn broken_key(object_key: &str) -> String {
+    format!("broken/{object_key}.json")
+}
+
+pub const LATE_PREFIX: &str = "late/";
+pub const SEALING_PREFIX: &str = "sealing/";
+pub const PROGRESS_SUFFIX: &str = ".json";
+pub const RESEALING_SUFFIX: &str = ".late";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_without_content_are_a_key_and_a_size() {
+        let entry = Entry { key: "k".into(), bytes: 3, content: None };
+        assert_eq!(serde_json::to_string(&entry).unwrap(), r#"{"key":"k","bytes":3}"#);
+        assert_eq!(serde_json::from_str::<Entry>(r#"{"key":"k","bytes":3}"#).unwrap(), entry);
+    }
+
+    #[test]
+    fn a_date_s_sums_are_those_of_its_hours() {
+        let hour = |objects, earliest: &str, latest: &str| Totals {
+            objects,
+            events: 2 * objects,
+            rejected_by_reason: BTreeMap::from([("too_deep".into(), objects)]),
+            earliest_received_at: Some(earliest.into()),
+            latest_received_at: Some(latest.into()),
+            ..Totals::default()
+        };
+        let mut date = Totals::default();
+        for hour in [hour(1, "b", "c"), Totals::default(), hour(2, "a", "b")] {
+            date.add_hour(&hour);
+        }
+        assert_eq!(date, hour(3, "a", "c"));
+    }
+}

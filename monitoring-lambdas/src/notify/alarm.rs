@@ -1,0 +1,293 @@
+//! What the alarms topic delivers: CloudWatch's notice that an alarm changed its state, in an SNS event.
+//! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/Notify_Users_Alarm_Changes.html>
+
+use serde::{Deserialize, Serialize};
+use shared::timestamp::UnixMillis;
+
+use super::rfc3339;
+
+/// What invokes notify: the alarms topic, or the schedule.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub enum Invocation {
+    Notices(SnsEvent),
+    Tick(crate::event::ScheduledEvent),
+}
+
+/// An SNS event.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/with-sns.html>
+#[derive(Debug, Clone, Deserialize)]
+pub struct SnsEvent {
+    #[serde(rename = "Records")]
+    records: Vec<SnsRecord>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct SnsRecord {
+    #[serde(rename = "Sns")]
+    sns: Sns,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Sns {
+    message: String,
+    timestamp: String,
+}
+
+/// The two states that are acted on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Alarm,
+    Ok,
+}
+
+/// An alarm that changed its state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// The alarm's name.
+    pub name: String,
+    pub state: State,
+    /// When CloudWatch changed it: notices come late, twice and out of order.
+    pub at: UnixMillis,
+    /// When SNS had the notice.
+    pub noticed_at: UnixMillis,
+    pub about: About,
+}
+
+/// What an alarm says of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct About {
+    /// The alarm's description without the runbook's entry.
+    pub description: String,
+    /// The runbook's entry: what follows the last `#` of the description.
+    pub anchor: Option<String>,
+    /// CloudWatch's words for why.
+    pub reason: String,
+    /// `None` when it is no alarm on a metric.
+    pub watched: Option<Watched>,
+}
+
+/// The metric that an alarm watches, and what it takes for wrong.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Watched {
+    pub namespace: String,
+    pub metric: String,
+    pub dimensions: Vec<(String, String)>,
+    /// As GetMetricData names it: `Sum`, `Maximum`, `p99` …
+    pub statistic: String,
+    /// Seconds.
+    pub period: u64,
+    /// `GreaterThanThreshold` …
+    pub comparison: String,
+    pub threshold: f64,
+}
+
+/// A notice that is not acted on.
+#[derive(Debug, thiserror::Error)]
+pub enum NoticeError {
+    #[error("a notice is no CloudWatch alarm")]
+    NotAnAlarm(#[source] serde_json::Error),
+    /// `INSUFFICIENT_DATA` says neither that it is on nor that it is over.
+    #[error("alarm {name} is in state {state}, which says nothing")]
+    State { name: String, state: String },
+    #[error("{0:?} is no time")]
+    Time(String),
+}
+
+impl SnsEvent {
+    /// The changes that it tells of, each readable or not.
+    pub fn changes(self) -> impl Iterator<Item = Result<Change, NoticeError>> {
+        self.records.into_iter().map(|record| record.sns.change())
+    }
+}
+
+impl Sns {
+    fn change(self) -> Result<Change, NoticeError> {
+        let noticed_at = time(&self.timestamp)?;
+        let alarm: Alarm = serde_json::from_str(&self.message).map_err(NoticeError::NotAnAlarm)?;
+        let state = match &*alarm.new_state_value {
+            "ALARM" => State::Alarm,
+            "OK" => State::Ok,
+            _ => return Err(NoticeError::State { name: alarm.alarm_name, state: alarm.new_state_value }),
+        };
+        let (description, anchor) = split_anchor(&alarm.alarm_description.unwrap_or_default());
+        let watched = alarm.trigger.and_then(Trigger::watched);
+        let about = About { description, anchor, reason: alarm.new_state_reason, watched };
+        Ok(Change { name: alarm.alarm_name, state, at: time(&alarm.state_change_time)?, noticed_at, about })
+    }
+}
+
+fn time(text: &str) -> Result<UnixMillis, NoticeError> {
+    rfc3339::read(text).ok_or_else(|| NoticeError::Time(text.to_owned()))
+}
+
+/// `Something is wrong. #some-entry` in two.
+fn split_anchor(description: &str) -> (String, Option<String>) {
+    match description.rsplit_once('#') {
+        Some((text, anchor)) if !anchor.is_empty() && !anchor.contains(char::is_whitespace) => {
+            (text.trim_end().to_owned(), Some(anchor.to_owned()))
+        }
+        _ => (description.trim_end().to_owned(), None),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Alarm {
+    alarm_name: String,
+    alarm_description: Option<String>,
+    new_state_value: String,
+    new_state_reason: String,
+    state_change_time: String,
+    trigger: Option<Trigger>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Trigger {
+    #[serde(flatten)]
+    metric: MetricOf,
+    statistic: Option<String>,
+    extended_statistic: Option<String>,
+    period: Option<u64>,
+    comparison_operator: Option<String>,
+    threshold: Option<f64>,
+    /// Of an alarm on an expression.
+    #[serde(default)]
+    metrics: Vec<Query>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct MetricOf {
+    metric_name: Option<String>,
+    namespace: Option<String>,
+    #[serde(default)]
+    dimensions: Vec<Dimension>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Dimension {
+    #[serde(alias = "Name")]
+    name: String,
+    #[serde(alias = "Value")]
+    value: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Query {
+    metric_stat: Option<Stat>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Stat {
+    metric: MetricOf,
+    period: u64,
+    stat: String,
+}
+
+impl Trigger {
+    /// Of an alarm on an expression, the first metric that goes into it.
+    fn watched(self) -> Option<Watched> {
+        let first = self.metrics.into_iter().find_map(|query| query.metric_stat);
+        let statistic = self.extended_statistic.or(self.statistic).unwrap_or_default();
+        let (metric, statistic, period) = match first {
+            Some(stat) => (stat.metric, stat.stat, stat.period),
+            None => (self.metric, statistic, self.period?),
+        };
+        let dimensions = metric.dimensions.into_iter().map(|dimension| (dimension.name, dimension.value)).collect();
+        Some(Watched {
+            namespace: metric.namespace?,
+            metric: metric.metric_name?,
+            dimensions,
+            statistic: statistic_name(&statistic),
+            period: period.max(1),
+            comparison: self.comparison_operator?,
+            threshold: self.threshold?,
+        })
+    }
+}
+
+/// Notices shout (`MAXIMUM`) where GetMetricData does not.
+fn statistic_name(text: &str) -> String {
+    match &*text.to_ascii_uppercase() {
+        "SUM" => "Sum".into(),
+        "AVERAGE" => "Average".into(),
+        "MAXIMUM" => "Maximum".into(),
+        "MINIMUM" => "Minimum".into(),
+        "SAMPLECOUNT" => "SampleCount".into(),
+        _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    /// In the shape that CloudWatch documents; names and numbers are ours.
+    pub(crate) const BROKEN_OBJECTS: &str = include_str!("fixtures/broken_objects.json");
+    const EXPRESSION: &str = include_str!("fixtures/expression.json");
+
+    pub(crate) fn changes(event: &str) -> Vec<Result<Change, NoticeError>> {
+        let Invocation::Notices(event) = serde_json::from_str(event).unwrap() else { panic!("no SNS event") };
+        event.changes().collect()
+    }
+
+    #[test]
+    fn a_notice_of_cloudwatch_is_read() {
+        let change = changes(BROKEN_OBJECTS).remove(0).unwrap();
+        assert_eq!((&*change.name, change.state), ("playhead-prod-broken-objects", State::Alarm));
+        assert_eq!(change.at.rfc3339(), "2026-11-21T09:40:12.345Z");
+        assert_eq!(change.about.description, "Landed objects are not what their metadata says (count).");
+        assert_eq!(change.about.anchor.as_deref(), Some("broken-objects"));
+        let watched = change.about.watched.unwrap();
+        assert_eq!(
+            (&*watched.namespace, &*watched.metric, &*watched.statistic),
+            ("Playhead", "BrokenObjects", "Maximum")
+        );
+        assert_eq!(
+            watched.dimensions,
+            [("FunctionName".to_owned(), "playhead-prod-CheckObjectFunction-1A2B".to_owned())]
+        );
+        assert_eq!((watched.period, watched.threshold), (300, 0.0));
+    }
+
+    #[test]
+    fn an_alarm_on_an_expression_shows_its_first_metric() {
+        let watched = changes(EXPRESSION).remove(0).unwrap().about.watched.unwrap();
+        assert_eq!((&*watched.metric, &*watched.statistic, watched.period), ("NetworkOut", "Average", 60));
+    }
+
+    #[test]
+    fn what_says_nothing_is_named() {
+        let event = |message: &str| {
+            let record = serde_json::json!({"Sns": {"Message": message, "Timestamp": "2026-11-21T09:40:12.345Z"}});
+            changes(&serde_json::json!({"Records": [record]}).to_string()).remove(0)
+        };
+        assert!(matches!(event("hello"), Err(NoticeError::NotAnAlarm(_))));
+        let insufficient =
+            r#"{"AlarmName":"a","NewStateValue":"INSUFFICIENT_DATA","NewStateReason":"","StateChangeTime":""}"#;
+        assert!(matches!(event(insufficient), Err(NoticeError::State { .. })));
+        let no_time = r#"{"AlarmName":"a","NewStateValue":"OK","NewStateReason":"","StateChangeTime":"noon"}"#;
+        assert!(matches!(event(no_time), Err(NoticeError::Time(_))));
+    }
+
+    #[test]
+    fn the_schedule_is_told_apart() {
+        let tick = serde_json::from_str(r#"{"time":"2026-11-21T09:45:00Z","source":"aws.events"}"#).unwrap();
+        assert!(matches!(tick, Invocation::Tick(_)));
+    }
+
+    #[rstest]
+    #[case("Wrong. #entry", "Wrong.", Some("entry"))]
+    #[case("Wrong.", "Wrong.", None)]
+    #[case("Number # 1 of two", "Number # 1 of two", None)]
+    #[case("", "", None)]
+    fn the_runbook_s_entry_ends_a_description(#[case] all: &str, #[case] text: &str, #[case] anchor: Option<&str>) {
+        assert_eq!(split_anchor(all), (text.to_owned(), anchor.map(str::to_owned)));
+    }
+}

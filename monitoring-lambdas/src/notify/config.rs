@@ -1,0 +1,111 @@
+//! notify's environment, and the rules that it sets.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lambda_setup::environment::{self, EnvironmentError};
+
+use super::incident::Incident;
+use super::recipient::Recipient;
+
+/// What notify is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `BUCKET_NAME`: where incidents are kept.
+    pub bucket_name: String,
+    /// `NOTICES_TOPIC_ARN`: whose subscriptions are e-mail addresses.
+    pub topic_arn: String,
+    /// `RECIPIENTS`
+    pub recipients: Vec<Recipient>,
+    /// `STACK_NAME`: which deployment it is.
+    pub stack_name: String,
+    /// `RUNBOOK_URL`, without the `#`.
+    pub runbook_url: String,
+    pub rules: Rules,
+}
+
+/// When a group is told.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// `GROUPING_SECONDS`: how long further alarms are collected at least.
+    pub grouping: Duration,
+    /// `REMINDER_MINUTES`: how long an incident goes on until it is told again.
+    pub reminder: Duration,
+    /// `PARENTS`
+    pub parents: Parents,
+}
+
+/// Which alarm explains which: `{"late-partitions":"seal-partition-did-not-run"}`, ends of names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Parents(BTreeMap<String, String>);
+
+impl Config {
+    /// # Errors
+    ///
+    /// When a variable is missing or malformed; the error names it.
+    pub fn from_environment() -> Result<Self, EnvironmentError> {
+        let recipients = environment::optional("RECIPIENTS")?.unwrap_or_else(|| "[]".into());
+        let parents = environment::optional("PARENTS")?.unwrap_or_else(|| "{}".into());
+        Ok(Self {
+            bucket_name: environment::required("BUCKET_NAME")?,
+            topic_arn: environment::required("NOTICES_TOPIC_ARN")?,
+            recipients: Recipient::parse_all(&recipients).map_err(|error| {
+                let cause = std::error::Error::source(&error).map(|source| format!(": {source}"));
+                EnvironmentError::new("RECIPIENTS", format!("{error}{}", cause.unwrap_or_default()))
+            })?,
+            stack_name: environment::required("STACK_NAME")?,
+            runbook_url: environment::required("RUNBOOK_URL")?,
+            rules: Rules {
+                grouping: Duration::from_secs(environment::number("GROUPING_SECONDS", 60, 0..=3_600)?),
+                reminder: Duration::from_secs(60 * environment::number("REMINDER_MINUTES", 60, 5..=10_080)?),
+                parents: Parents::parse(&parents).map_err(|problem| EnvironmentError::new("PARENTS", problem))?,
+            },
+        })
+    }
+}
+
+impl Parents {
+    /// # Errors
+    ///
+    /// When it is no such object, or an alarm explains itself by way of others: none of them would ever be told.
+    pub fn parse(json: &str) -> Result<Self, String> {
+        let parents: BTreeMap<String, String> = serde_json::from_str(json)
+            .map_err(|error| format!(r#"is not JSON of the form {{"child":"parent"}}: {error}"#))?;
+        for child in parents.keys() {
+            let chain = std::iter::successors(parents.get(child), |parent| parents.get(*parent));
+            if chain.take(parents.len()).any(|parent| parent == child) {
+                return Err(format!("makes {child} its own parent"));
+            }
+        }
+        Ok(Self(parents))
+    }
+
+    /// Whether an alarm's parent is on in the same incident: the group hears of that one.
+    #[must_use]
+    pub fn quiets(&self, name: &str, incident: &Incident) -> bool {
+        self.0.iter().any(|(child, parent)| {
+            let Some(stack) = name.strip_suffix(child.as_str()) else { return false };
+            let is_whole = stack.is_empty() || stack.ends_with('-');
+            is_whole && incident.on().any(|(other, _)| other.strip_suffix(parent.as_str()) == Some(stack))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("[]", "not JSON")]
+    #[case(r#"{"a":"a"}"#, "its own parent")]
+    #[case(r#"{"a":"b","b":"c","c":"a"}"#, "its own parent")]
+    fn bad_parents_are_named(#[case] json: &str, #[case] named: &str) {
+        assert!(Parents::parse(json).unwrap_err().contains(named));
+    }
+
+    #[test]
+    fn a_chain_of_parents_is_no_circle() {
+        assert!(Parents::parse(r#"{"a":"b","b":"c","d":"c"}"#).is_ok());
+    }
+}

@@ -1,0 +1,228 @@
+//! One invocation: what the notices say goes into the ledgers, and what is due goes out.
+
+use lambda_runtime::{Context, Diagnostic, tracing};
+use lambda_setup::deadline::Deadline;
+use shared::timestamp::UnixMillis;
+
+use super::alarm::{Change, Invocation, State};
+use super::chart::{self, Chart};
+use super::config::Rules;
+use super::deliver::deliver;
+use super::incident::Kind;
+use super::ledger::{Ledger, MessageId};
+use super::message::{DESCRIBED_LIMIT, Origin, compose};
+use super::recipient::Recipient;
+use super::store::{self, StoreError};
+use super::topic::Topic;
+use super::webhook::Webhooks;
+use crate::bucket::Bucket;
+use crate::cloudwatch::Metrics;
+use crate::event::EventError;
+
+/// What it takes to note what was sent, and to answer.
+const ANSWER_TIME: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Tells people.
+pub struct Handler<B, M, W, T> {
+    pub recipients: Vec<Recipient>,
+    pub rules: Rules,
+    pub stack_name: String,
+    pub runbook_url: String,
+    pub bucket: B,
+    pub metrics: M,
+    pub webhooks: W,
+    pub topic: T,
+}
+
+/// An invocation that did not do all it should. What is unsent is in the ledgers: a later one sends it.
+#[derive(Debug, thiserror::Error)]
+pub enum NotifyError {
+    #[error(transparent)]
+    Event(#[from] EventError),
+    #[error("the incidents of {group} could not be kept")]
+    Store {
+        group: String,
+        #[source]
+        source: StoreError,
+    },
+    #[error("{0} messages could not be sent")]
+    Unsent(usize),
+}
+
+impl From<NotifyError> for Diagnostic {
+    fn from(error: NotifyError) -> Self {
+        Self { error_type: "NotifyError".into(), error_message: error.to_string() }
+    }
+}
+
+impl<B: Bucket, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T> {
+    /// # Errors
+    ///
+    /// When a message could not be sent or a ledger not be kept, after all that can be done for the others.
+    pub async fn handle(&self, invocation: Invocation, context: Context) -> Result<(), NotifyError> {
+        self.handle_until(invocation, Deadline::before(context.deadline, ANSWER_TIME)).await
+    }
+
+    async fn handle_until(&self, invocation: Invocation, deadline: Deadline) -> Result<(), NotifyError> {
+        let mut result = Ok(());
+        match invocation {
+            Invocation::Notices(event) => {
+                for change in event.changes() {
+                    match change {
+                        Ok(change) => result = result.and(self.change(&change, deadline).await),
+                        Err(error) => {
+                            let source = std::error::Error::source(&error).map(ToString::to_string);
+                            tracing::warn!(%error, source, "a notice is not acted on");
+                        }
+                    }
+                }
+            }
+            Invocation::Tick(event) => {
+                let now = event.at()?;
+                for recipient in &self.recipients {
+                    result = result.and(self.tick(recipient, now, deadline).await);
+                }
+            }
+        }
+        result
+    }
+
+    async fn change(&self, change: &Change, deadline: Deadline) -> Result<(), NotifyError> {
+        let hearers: Vec<_> = self.recipients.iter().filter(|recipient| recipient.hears_of(&change.name)).collect();
+        if hearers.is_empty() {
+            tracing::warn!(alarm = change.name, "no group hears of this alarm");
+            return Ok(());
+        }
+        let chart = match change.state {
+            State::Alarm => self.chart(change.about.watched.as_ref(), change.at).await,
+            State::Ok => None,
+        };
+        let mut result = Ok(());
+        for recipient in hearers {
+            result = result.and(self.tell_change(recipient, change, chart.as_ref(), deadline).await);
+        }
+        result
+    }
+
+    async fn tell_change(
+        &self,
+        to: &Recipient,
+        change: &Change,
+        chart: Option<&Chart>,
+        deadline: Deadline,
+    ) -> Result<(), NotifyError> {
+        let now = change.noticed_at;
+        let take_in = |ledger: &mut Ledger| {
+            ledger.record(&to.group, change, chart.cloned());
+            let kind = ledger.due_after_change(&self.rules.parents)?;
+            self.add(ledger, kind, now, to)
+        };
+        match store::update(&self.bucket, &to.group, take_in).await {
+            Ok((ledger, added)) => self.send(to, &ledger, added.into_iter().collect(), deadline).await,
+            Err(error) => {
+                // The incident is not kept, but told: that S3 is away may be what the alarm is about.
+                let mut ledger = Ledger::default();
+                let added = take_in(&mut ledger);
+                if let Some(message) = added.and_then(|id| ledger.message(id)) {
+                    deliver(message, to, &self.webhooks, &self.topic, deadline).await;
+                }
+                Err(NotifyError::Store { group: to.group.clone(), source: error })
+            }
+        }
+    }
+
+    /// Messages that others did not finish, further alarms, reminders.
+    async fn tick(&self, to: &Recipient, now: UnixMillis, deadline: Deadline) -> Result<(), NotifyError> {
+        let failed = |source| NotifyError::Store { group: to.group.clone(), source };
+        let known = store::load(&self.bucket, &to.group).await.map_err(failed)?;
+        let charts = match known.due_by(now, &self.rules) {
+            Some(Kind::Reminder) => self.charts(&known, now).await,
+            _ => Vec::new(),
+        };
+        let take_in = |ledger: &mut Ledger| {
+            let mut ids = ledger.claim(now);
+            if let Some(kind) = ledger.due_by(now, &self.rules) {
+                refresh(ledger, &charts);
+                ids.extend(self.add(ledger, kind, now, to));
+            }
+            ids
+        };
+        let (ledger, ids) = store::update(&self.bucket, &to.group, take_in).await.map_err(failed)?;
+        self.send(to, &ledger, ids, deadline).await
+    }
+
+    fn add(&self, ledger: &mut Ledger, kind: Kind, now: UnixMillis, to: &Recipient) -> Option<MessageId> {
+        let origin = Origin { stack: &self.stack_name, runbook: &self.runbook_url };
+        let text = compose(kind, ledger.open.as_ref()?, now, &self.rules.parents, origin);
+        ledger.add(kind, text, now, to, &self.rules.parents)
+    }
+
+    /// Sends messages that are in the ledger as unsent, notes what became of them, and puts away what is finished.
+    async fn send(
+        &self,
+        to: &Recipient,
+        ledger: &Ledger,
+        ids: Vec<MessageId>,
+        deadline: Deadline,
+    ) -> Result<(), NotifyError> {
+        let mut results = Vec::with_capacity(ids.len());
+        for id in ids {
+            if let Some(message) = ledger.message(id) {
+                results.push((id, deliver(message, to, &self.webhooks, &self.topic, deadline).await));
+            }
+        }
+        let failed = |source| NotifyError::Store { group: to.group.clone(), source };
+        let note = |ledger: &mut Ledger| results.iter().for_each(|(id, deliveries)| ledger.note(*id, deliveries));
+        let (ledger, ()) = store::update(&self.bucket, &to.group, note).await.map_err(failed)?;
+        self.put_away(to, &ledger).await.map_err(failed)?;
+        match results.iter().filter(|(_, deliveries)| !deliveries.are_sent()).count() {
+            0 => Ok(()),
+            unsent => Err(NotifyError::Unsent(unsent)),
+        }
+    }
+
+    async fn put_away(&self, to: &Recipient, ledger: &Ledger) -> Result<(), StoreError> {
+        if ledger.finished().next().is_none() {
+            return Ok(());
+        }
+        for incident in ledger.finished() {
+            store::keep(&self.bucket, incident).await?;
+        }
+        store::update(&self.bucket, &to.group, Ledger::drop_finished).await?;
+        Ok(())
+    }
+
+    /// The alarms that a reminder describes, with what they see now.
+    async fn charts(&self, ledger: &Ledger, now: UnixMillis) -> Vec<(String, Chart)> {
+        let mut charts = Vec::new();
+        for (name, episode) in ledger.open.iter().flat_map(|incident| incident.on()).take(2 * DESCRIBED_LIMIT) {
+            if let Some(chart) = self.chart(episode.about.watched.as_ref(), now).await {
+                charts.push((name.to_owned(), chart));
+            }
+        }
+        charts
+    }
+
+    async fn chart(&self, watched: Option<&super::alarm::Watched>, until: UnixMillis) -> Option<Chart> {
+        match chart::read(&self.metrics, watched?, until).await {
+            Ok(chart) => Some(chart),
+            Err(error) => {
+                // The message goes out without it.
+                tracing::warn!(%error, "no chart");
+                None
+            }
+        }
+    }
+}
+
+fn refresh(ledger: &mut Ledger, charts: &[(String, Chart)]) {
+    let Some(incident) = &mut ledger.open else { return };
+    for (name, chart) in charts {
+        if let Some(episode) = incident.alarms.get_mut(name) {
+            episode.chart = Some(chart.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,323 @@
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::cloudwatch::{Datum, MetricsError, Query};
+use crate::memory_bucket::MemoryBucket;
+use crate::notify::config::Parents;
+use crate::notify::deliver::Outcome;
+use crate::notify::webhook::WebhookUrl;
+
+/// CloudWatch with one value, or away.
+#[derive(Default)]
+struct OneValue {
+    is_away: bool,
+}
+
+impl Metrics for &OneValue {
+    async fn put(&self, _: &[Datum]) -> Result<(), MetricsError> {
+        Ok(())
+    }
+
+    async fn read(&self, query: &Query) -> Result<Vec<(UnixMillis, f64)>, MetricsError> {
+        if self.is_away { Err(MetricsError::new("read", "away".into())) } else { Ok(vec![(query.from, 1.0)]) }
+    }
+}
+
+/// What was sent, and what becomes of it.
+struct Post {
+    sent: RefCell<Vec<String>>,
+    outcome: RefCell<Outcome>,
+}
+
+impl Default for Post {
+    fn default() -> Self {
+        Self { sent: RefCell::default(), outcome: RefCell::new(Outcome::Sent) }
+    }
+}
+
+impl Post {
+    fn take(&self, text: &str) -> Outcome {
+        let outcome = self.outcome.borrow().clone();
+        if outcome == Outcome::Sent {
+            self.sent.borrow_mut().push(text.to_owned());
+        }
+        outcome
+    }
+
+    /// The beginnings of what was sent.
+    fn heads(&self) -> Vec<String> {
+        let head = |text: &String| text.split([' ', ':']).next().unwrap_or_default().to_owned();
+        self.sent.borrow().iter().map(head).collect()
+    }
+}
+
+impl Webhooks for &Post {
+    async fn post(&self, _: &WebhookUrl, text: &str, _: Deadline) -> Outcome {
+        self.take(text)
+    }
+}
+
+impl Topic for &Post {
+    async fn publish(&self, group: &str, subject: &str, _: &str, _: Deadline) -> Outcome {
+        self.take(&format!("{subject} @{group}"))
+    }
+}
+
+#[derive(Default)]
+struct World {
+    bucket: MemoryBucket,
+    metrics: OneValue,
+    webhooks: Post,
+    topic: Post,
+    /// Minutes since ten o'clock.
+    now: Cell<u32>,
+}
+
+const PLATFORM: &str = r#"[{"group":"platform","alarms":["*"],"webhook":"https://hooks.example.com/x"}]"#;
+
+impl World {
+    async fn run(&self, recipients: &str, invocation: Value) -> Result<(), NotifyError> {
+        let parents = Parents::parse(r#"{"late":"did-not-run"}"#).unwrap();
+        let handler = Handler {
+            recipients: Recipient::parse_all(recipients).unwrap(),
+            rules: Rules { grouping: Duration::from_secs(60), reminder: Duration::from_secs(3_600), parents },
+            stack_name: "prod".into(),
+            runbook_url: "https://example.com/RUNBOOK.md".into(),
+            bucket: &self.bucket,
+            metrics: &self.metrics,
+            webhooks: &self.webhooks,
+            topic: &self.topic,
+        };
+        let deadline = Deadline::after(Duration::from_secs(30));
+        handler.handle_until(serde_json::from_value(invocation).unwrap(), deadline).await
+    }
+
+    async fn notice(&self, alarm: &str, state: &str, minute: u32) -> Result<(), NotifyError> {
+        self.run(PLATFORM, notice(alarm, state, minute)).await
+    }
+
+    async fn tick(&self, minute: u32) -> Result<(), NotifyError> {
+        self.run(PLATFORM, json!({"time": format!("{}Z", time(minute))})).await
+    }
+
+    fn ledger(&self) -> Ledger {
+        serde_json::from_str(&self.bucket.text("incidents/open/platform.json").unwrap()).unwrap()
+    }
+
+    fn kept(&self) -> Vec<String> {
+        self.bucket.keys().into_iter().filter(|key| key.starts_with("incidents/dt=")).collect()
+    }
+}
+
+fn time(minute: u32) -> String {
+    format!("2026-11-21T{:02}:{:02}:00", 10 + minute / 60, minute % 60)
+}
+
+fn notice(alarm: &str, state: &str, minute: u32) -> Value {
+    let message = json!({
+        "AlarmName": alarm, "AlarmDescription": "It is wrong. #it", "NewStateValue": state,
+        "NewStateReason": "Threshold Crossed: 1 datapoint [1.0 (21/11/26 10:00:00)] was greater",
+        "StateChangeTime": format!("{}.000+0000", time(minute)),
+        "Trigger": {"MetricName": "BrokenObjects", "Namespace": "Playhead", "Statistic": "MAXIMUM", "Dimensions": [],
+            "Period": 60, "ComparisonOperator": "GreaterThanThreshold", "Threshold": 0.0},
+    });
+    json!({"Records": [{"Sns": {"Message": message.to_string(), "Timestamp": format!("{}.000Z", time(minute))}}]})
+}
+
+#[tokio::test]
+async fn an_incident_from_its_first_alarm_to_its_end() {
+    let world = World::default();
+    world.notice("prod-broken", "ALARM", 0).await.unwrap();
+    world.notice("prod-lost", "ALARM", 1).await.unwrap();
+    world.notice("prod-stale", "ALARM", 1).await.unwrap();
+    assert_eq!(world.webhooks.heads(), ["ALARM"], "a storm is one message");
+    world.tick(5).await.unwrap();
+    world.tick(10).await.unwrap();
+    assert!(world.webhooks.sent.borrow()[1].starts_with("2 alarms more in prod"));
+    world.notice("prod-lost", "OK", 20).await.unwrap();
+    world.tick(64).await.unwrap();
+    assert_eq!(world.webhooks.sent.borrow().len(), 2, "no reminder within an hour of the last message");
+    world.tick(65).await.unwrap();
+    assert!(world.webhooks.sent.borrow()[2].starts_with("STILL ON after 1 h 5 min in prod: 2 alarms."));
+    world.notice("prod-broken", "OK", 70).await.unwrap();
+    assert_eq!(world.webhooks.sent.borrow().len(), 3);
+    world.notice("prod-stale", "OK", 90).await.unwrap();
+    assert!(world.webhooks.sent.borrow()[3].starts_with("RESOLVED after 1 h 30 min in prod"));
+    world.tick(200).await.unwrap();
+    assert_eq!(world.webhooks.sent.borrow().len(), 4);
+
+    assert_eq!(world.kept(), ["incidents/dt=2026-11-21/20261121T100000000Z-platform.json"]);
+    let kept: Value = serde_json::from_str(&world.bucket.text(&world.kept()[0]).unwrap()).unwrap();
+    assert_eq!(
+        (&kept["opened_at"], &kept["resolved_at"]),
+        (&json!("2026-11-21T10:00:00.000Z"), &json!("2026-11-21T11:30:00.000Z"))
+    );
+    let sent: Vec<_> = kept["messages"].as_array().unwrap().iter().map(|message| &message["webhook"]).collect();
+    assert_eq!(sent, ["sent"; 4]);
+    assert!(world.ledger().open.is_none() && world.ledger().closed.is_empty());
+}
+
+#[tokio::test]
+async fn what_comes_twice_or_late_changes_nothing() {
+    let world = World::default();
+    for _ in 0..3 {
+        world.notice("prod-broken", "ALARM", 0).await.unwrap();
+    }
+    for _ in 0..3 {
+        world.notice("prod-broken", "OK", 2).await.unwrap();
+    }
+    world.notice("prod-broken", "ALARM", 0).await.unwrap();
+    assert_eq!(world.webhooks.heads(), ["ALARM", "RESOLVED"]);
+    world.notice("prod-broken", "ALARM", 9).await.unwrap();
+    assert_eq!(world.webhooks.heads(), ["ALARM", "RESOLVED", "ALARM"]);
+}
+
+#[tokio::test]
+async fn an_alarm_whose_end_is_heard_of_first_is_told_as_one_that_is_over() {
+    let world = World::default();
+    world.notice("prod-broken", "OK", 2).await.unwrap();
+    assert!(world.webhooks.heads().is_empty());
+    world.notice("prod-broken", "ALARM", 1).await.unwrap();
+    assert_eq!(world.webhooks.heads(), ["RESOLVED"]);
+    assert!(world.webhooks.sent.borrow()[0].contains("Expected: BrokenObjects at most 0"));
+}
+
+#[tokio::test]
+async fn children_are_quiet_while_their_parent_is_on() {
+    let world = World::default();
+    world.notice("prod-did-not-run", "ALARM", 0).await.unwrap();
+    world.notice("prod-late", "ALARM", 1).await.unwrap();
+    world.notice("dev-late", "ALARM", 1).await.unwrap();
+    world.tick(10).await.unwrap();
+    let update = world.webhooks.sent.borrow()[1].clone();
+    assert!(update.contains("Alarm: dev-late") && !update.contains("Alarm: prod-late"), "{update}");
+    assert!(update.ends_with("Also on, most likely because of it: prod-late"), "{update}");
+    world.notice("prod-did-not-run", "OK", 11).await.unwrap();
+    world.tick(15).await.unwrap();
+    assert!(world.webhooks.sent.borrow()[2].contains("Alarm: prod-late"), "it stands on its own now");
+}
+
+#[tokio::test]
+async fn each_group_hears_of_its_own_on_its_own_ways() {
+    let groups = r#"[{"group":"platform","alarms":["*"],"webhook":"https://hooks.example.com/x","email":true},
+                     {"group":"ads","alarms":["ads-*"],"email":true}]"#;
+    let world = World::default();
+    world.run(groups, notice("prod-broken", "ALARM", 0)).await.unwrap();
+    world.run(groups, notice("ads-broken", "ALARM", 1)).await.unwrap();
+    assert_eq!(world.webhooks.heads(), ["ALARM"]);
+    assert_eq!(*world.topic.sent.borrow(), ["ALARM: prod-broken @platform", "ALARM: ads-broken @ads"]);
+    world.run(r#"[{"group":"ads","alarms":["ads-*"],"email":true}]"#, notice("other", "ALARM", 2)).await.unwrap();
+    assert_eq!(world.topic.sent.borrow().len(), 2);
+}
+
+#[tokio::test]
+async fn a_message_that_fails_is_sent_by_a_later_run() {
+    let world = World::default();
+    world.webhooks.outcome.replace(Outcome::Failed("status 503".into()));
+    assert!(matches!(world.notice("prod-broken", "ALARM", 0).await, Err(NotifyError::Unsent(1))));
+    world.notice("prod-broken", "ALARM", 0).await.unwrap();
+    world.tick(1).await.unwrap();
+    world.webhooks.outcome.replace(Outcome::Sent);
+    world.tick(2).await.unwrap();
+    world.tick(7).await.unwrap();
+    assert_eq!(world.webhooks.heads(), ["ALARM"]);
+}
+
+#[tokio::test]
+async fn a_message_that_is_refused_or_fails_too_often_is_given_up() {
+    let world = World::default();
+    world.webhooks.outcome.replace(Outcome::Refused("status 404".into()));
+    assert!(world.notice("prod-broken", "ALARM", 0).await.is_err());
+    world.tick(5).await.unwrap();
+    world.notice("prod-broken", "OK", 6).await.unwrap_err();
+    assert_eq!(world.kept().len(), 1, "nothing is left to send");
+
+    world.webhooks.outcome.replace(Outcome::Failed("status 503".into()));
+    world.notice("prod-lost", "ALARM", 10).await.unwrap_err();
+    world.notice("prod-lost", "OK", 11).await.unwrap_err();
+    let failures = async |from: u32, to: u32| {
+        let mut failures = 0;
+        for minute in (from..to).step_by(5) {
+            failures += usize::from(world.tick(minute).await.is_err());
+        }
+        failures
+    };
+    assert_eq!(failures(15, 15 + 5 * 23).await, 23);
+    assert_eq!(failures(130, 180).await, 0);
+    assert_eq!(world.kept().len(), 2);
+}
+
+#[tokio::test]
+async fn without_cloudwatch_a_message_has_no_chart() {
+    let world = World { metrics: OneValue { is_away: true }, ..World::default() };
+    world.notice("prod-broken", "ALARM", 0).await.unwrap();
+    assert!(world.webhooks.sent.borrow()[0].contains("CloudWatch did not say"));
+}
+
+#[tokio::test]
+async fn without_s3_an_alarm_is_told_all_the_same() {
+    let world = World::default();
+    world.bucket.fails_from.set(Some(1));
+    assert!(matches!(world.notice("prod-broken", "ALARM", 0).await, Err(NotifyError::Store { .. })));
+    assert_eq!(world.webhooks.heads(), ["ALARM"]);
+}
+
+#[tokio::test]
+async fn a_ledger_that_can_t_be_read_is_begun_anew() {
+    let world = World::default();
+    world.bucket.insert("incidents/open/platform.json", "{", std::collections::HashMap::new());
+    world.notice("prod-broken", "ALARM", 0).await.unwrap();
+    assert_eq!(world.webhooks.heads(), ["ALARM"]);
+    assert!(world.ledger().open.is_some());
+}
+
+/// Killed at any call to S3, whatever was due is told: once, or twice at most.
+#[tokio::test]
+async fn a_crash_doubles_at_most() {
+    for call in 1..=16 {
+        let world = World::default();
+        world.bucket.fails_from.set(Some(call));
+        let began = world.notice("prod-broken", "ALARM", 0).await.is_ok();
+        let ended = world.notice("prod-broken", "OK", 3).await.is_ok();
+        world.bucket.fails_from.set(None);
+        // Lambda sends again what failed; the schedule takes up what was left.
+        if !began {
+            world.notice("prod-broken", "ALARM", 0).await.unwrap();
+        }
+        if !ended {
+            world.notice("prod-broken", "OK", 3).await.unwrap();
+        }
+        world.tick(10).await.unwrap();
+        let heads = world.webhooks.heads();
+        let count = |head: &str| heads.iter().filter(|one| *one == head).count();
+        assert!((1..=2).contains(&count("ALARM")) && (1..=2).contains(&count("RESOLVED")), "call {call}: {heads:?}");
+        assert_eq!(world.kept().len(), 1, "call {call}");
+        assert!(world.ledger().open.is_none() && world.ledger().closed.is_empty(), "call {call}");
+    }
+}
+
+proptest! {
+    /// However often and in whichever order the notices of an alarm that came and went come, it is told, and it is over.
+    #[test]
+    fn notices_in_any_order_end_in_the_same_state(order in prop::collection::vec(0usize..4, 1..24)) {
+        let notices = [("a", "ALARM", 1), ("a", "OK", 4), ("b", "ALARM", 2), ("b", "OK", 3)];
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let world = World::default();
+            for at in order.into_iter().chain(0..4) {
+                let (alarm, state, minute) = notices[at];
+                world.notice(alarm, state, minute).await.unwrap();
+            }
+            world.now.set(5);
+            world.tick(world.now.get()).await.unwrap();
+            let all = world.webhooks.sent.borrow().join("\n");
+            assert!(all.contains("Alarm: a") && all.contains("- a: on for 3 min"), "{all}");
+            assert!(all.contains("- b: on for 1 min"), "{all}");
+            assert!(world.ledger().open.is_none());
+        });
+    }
+}

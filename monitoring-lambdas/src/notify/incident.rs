@@ -1,0 +1,194 @@
+//! An incident: from the first alarm of a group to the moment when none is on, with what the group was told.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use shared::timestamp::UnixMillis;
+
+use super::alarm::About;
+use super::chart::Chart;
+use super::rfc3339;
+
+/// Messages that an incident keeps; of more the oldest that are done go.
+pub const MESSAGES_LIMIT: usize = 100;
+
+/// What happened to a group's alarms, and what the group was told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Incident {
+    pub group: String,
+    #[serde(with = "rfc3339")]
+    pub opened_at: UnixMillis,
+    #[serde(with = "rfc3339::optional")]
+    pub resolved_at: Option<UnixMillis>,
+    /// By name.
+    pub alarms: BTreeMap<String, Episode>,
+    pub messages: Vec<Message>,
+    /// Messages so far: the number of the next.
+    pub message_count: u32,
+}
+
+/// An alarm in an incident.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Episode {
+    #[serde(with = "rfc3339")]
+    pub since: UnixMillis,
+    /// When it was over; absent while it is on.
+    #[serde(with = "rfc3339::optional")]
+    pub until: Option<UnixMillis>,
+    /// When SNS had the notice.
+    #[serde(with = "rfc3339")]
+    pub noticed_at: UnixMillis,
+    /// Whether a message named it.
+    pub told: bool,
+    pub about: About,
+    /// Absent when CloudWatch did not say.
+    pub chart: Option<Chart>,
+}
+
+/// Why a message is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// The first alarm came on.
+    Opened,
+    /// Further alarms came on.
+    Update,
+    /// It is still going on.
+    Reminder,
+    /// The last alarm is over.
+    Resolved,
+}
+
+/// A message to a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// From 0, in this incident.
+    pub number: u32,
+    pub kind: Kind,
+    #[serde(with = "rfc3339")]
+    pub at: UnixMillis,
+    pub subject: String,
+    pub text: String,
+    pub webhook: Delivery,
+    pub email: Delivery,
+    /// Who tries last began then.
+    #[serde(with = "rfc3339")]
+    pub tried_at: UnixMillis,
+    pub tries: u32,
+}
+
+/// What became of a message on one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// The group is not told this way.
+    None,
+    /// It is being sent, or will be again.
+    Unsent,
+    Sent,
+    /// The other side said no.
+    Refused,
+    /// It failed too often.
+    GivenUp,
+}
+
+impl Incident {
+    #[must_use]
+    pub fn new(group: &str, opened_at: UnixMillis) -> Self {
+        Self {
+            group: group.to_owned(),
+            opened_at,
+            resolved_at: None,
+            alarms: BTreeMap::new(),
+            messages: Vec::new(),
+            message_count: 0,
+        }
+    }
+
+    /// The alarms that are on.
+    pub fn on(&self) -> impl Iterator<Item = (&str, &Episode)> {
+        self.alarms
+            .iter()
+            .filter(|(_, episode)| episode.until.is_none())
+            .map(|(name, episode)| (name.as_str(), episode))
+    }
+
+    /// When the last alarm was over; `None` while one is on.
+    #[must_use]
+    pub fn over_at(&self) -> Option<UnixMillis> {
+        let ends: Option<Vec<_>> = self.alarms.values().map(|episode| episode.until).collect();
+        ends?.into_iter().max()
+    }
+
+    /// Adds a message and makes room for it.
+    pub fn add(&mut self, message: Message) {
+        self.message_count = message.number + 1;
+        while self.messages.len() >= MESSAGES_LIMIT {
+            // The oldest of all, if none is done: a hundred that could not be sent tell less than the newest one.
+            let oldest = self.messages.iter().position(Message::is_done).unwrap_or(0);
+            self.messages.remove(oldest);
+        }
+        self.messages.push(message);
+    }
+
+    /// Whether nothing is left to send.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        self.messages.iter().all(Message::is_done)
+    }
+
+    /// `incidents/dt=2026-11-21/20261121T094012345Z-platform.json`: where it is kept once it is over.
+    #[must_use]
+    pub fn key(&self) -> String {
+        let opened = self.opened_at.rfc3339();
+        let compact = opened.replace(['-', ':', '.'], "");
+        format!("incidents/{}/{compact}-{}.json", self.opened_at.hour().date().partition(), self.group)
+    }
+}
+
+impl Message {
+    /// Whether no way is left on which it is to be sent.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.webhook != Delivery::Unsent && self.email != Delivery::Unsent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(crate) fn message(number: u32, email: Delivery) -> Message {
+        let at = UnixMillis(0);
+        let (subject, text) = (String::new(), String::new());
+        Message {
+            number,
+            kind: Kind::Reminder,
+            at,
+            subject,
+            text,
+            webhook: Delivery::None,
+            email,
+            tried_at: at,
+            tries: 1,
+        }
+    }
+
+    #[test]
+    fn an_incident_keeps_a_hundred_messages_and_all_that_are_unsent() {
+        let mut incident = Incident::new("platform", UnixMillis(0));
+        incident.add(message(0, Delivery::Unsent));
+        for number in 1..=100 {
+            incident.add(message(number, Delivery::Sent));
+        }
+        let numbers: Vec<_> = incident.messages.iter().map(|message| message.number).collect();
+        assert_eq!((numbers.len(), numbers[0], numbers[1], numbers[99]), (100, 0, 2, 100));
+        assert!(!incident.is_told());
+    }
+
+    #[test]
+    fn its_key_names_time_and_group() {
+        let incident = Incident::new("platform", UnixMillis(1_795_253_528_006));
+        assert_eq!(incident.key(), "incidents/dt=2026-11-21/20261121T093208006Z-platform.json");
+    }
+}

@@ -1,0 +1,219 @@
+//! What is known of a group: the incident that is open, and the newest state of each alarm. Pure: it takes changes and
+//! times, and says which message is due.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use shared::timestamp::UnixMillis;
+
+use super::alarm::{Change, State};
+use super::chart::Chart;
+use super::config::{Parents, Rules};
+use super::deliver::{Deliveries, Outcome};
+use super::incident::{Delivery, Episode, Incident, Kind, Message};
+use super::message::Text;
+use super::recipient::Recipient;
+use super::words::between;
+
+/// The version of the format.
+const VERSION: u8 = 1;
+/// Alarms whose newest state is remembered. The template has some fifty; the longest unchanged go first.
+pub const ALARMS_LIMIT: usize = 500;
+/// A message that nobody has tried to send for so long is taken up by the next run: longer than notify may run.
+pub const RETRY_AFTER: Duration = Duration::from_secs(120);
+/// Times that a message is tried: for two hours, by a run every five minutes.
+pub const TRIES_LIMIT: u32 = 24;
+
+/// A group's ledger.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ledger {
+    v: u8,
+    pub open: Option<Incident>,
+    /// Over, with messages that are not sent yet or not put away yet.
+    pub closed: Vec<Incident>,
+    seen: BTreeMap<String, Seen>,
+}
+
+/// The newest notices of an alarm, milliseconds since 1970: older ones and the same again are no news.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Seen {
+    alarm_at: Option<i64>,
+    ok_at: Option<i64>,
+}
+
+/// Which message of which incident.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MessageId {
+    pub opened_at: UnixMillis,
+    pub number: u32,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self { v: VERSION, open: None, closed: Vec::new(), seen: BTreeMap::new() }
+    }
+}
+
+impl Ledger {
+    /// Takes in a change of an alarm. A notice that came before, or that is older than what is known, changes nothing;
+    /// except that an alarm whose end was heard of first is taken in as one that is over.
+    pub fn record(&mut self, group: &str, change: &Change, chart: Option<Chart>) {
+        let seen = self.seen.entry(change.name.clone()).or_default();
+        match change.state {
+            State::Alarm if seen.alarm_at < Some(change.at.0) => {
+                seen.alarm_at = Some(change.at.0);
+                let until = seen.ok_at.filter(|ok_at| *ok_at >= change.at.0).map(UnixMillis);
+                self.begin(group, change, until, chart);
+            }
+            State::Ok if seen.ok_at < Some(change.at.0) => {
+                seen.ok_at = Some(change.at.0);
+                self.end(change);
+            }
+            State::Alarm | State::Ok => {}
+        }
+        self.forget();
+    }
+
+    fn begin(&mut self, group: &str, change: &Change, until: Option<UnixMillis>, chart: Option<Chart>) {
+        let incident = self.open.get_or_insert_with(|| Incident::new(group, change.at));
+        let (at, noticed_at, about) = (change.at, change.noticed_at, change.about.clone());
+        match incident.alarms.get_mut(&change.name) {
+            // Again in the same incident: that it comes and goes is one thing to tell, not one each time.
+            Some(episode) => *episode = Episode { until, about, chart, ..episode.clone() },
+            None => {
+                let episode = Episode { since: at, until, noticed_at, told: false, about, chart };
+                incident.alarms.insert(change.name.clone(), episode);
+            }
+        }
+    }
+
+    fn end(&mut self, change: &Change) {
+        let episode = self.open.as_mut().and_then(|incident| incident.alarms.get_mut(&change.name));
+        if let Some(episode) = episode.filter(|episode| episode.until.is_none() && episode.since <= change.at) {
+            episode.until = Some(change.at);
+        }
+    }
+
+    fn forget(&mut self) {
+        while self.seen.len() > ALARMS_LIMIT {
+            let oldest = self.seen.iter().min_by_key(|(_, seen)| seen.alarm_at.max(seen.ok_at));
+            let Some(name) = oldest.map(|(name, _)| name.clone()) else { return };
+            self.seen.remove(&name);
+        }
+    }
+
+    /// The message that is due after a change: what opens an incident, and what closes it.
+    #[must_use]
+    pub fn due_after_change(&self, parents: &Parents) -> Option<Kind> {
+        let incident = self.open.as_ref()?;
+        if incident.over_at().is_some() {
+            return Some(Kind::Resolved);
+        }
+        (incident.messages.is_empty() && untold(incident, parents).next().is_some()).then_some(Kind::Opened)
+    }
+
+    /// The message that is due by now: what opens or closes an incident, further alarms, or a reminder.
+    #[must_use]
+    pub fn due_by(&self, now: UnixMillis, rules: &Rules) -> Option<Kind> {
+        if let Some(kind) = self.due_after_change(&rules.parents) {
+            return Some(kind);
+        }
+        let incident = self.open.as_ref()?;
+        let waited = untold(incident, &rules.parents).map(|(_, episode)| between(episode.noticed_at, now)).max();
+        if waited.is_some_and(|waited| waited >= rules.grouping) {
+            return Some(Kind::Update);
+        }
+        let last = incident.messages.last()?;
+        (between(last.at, now) >= rules.reminder).then_some(Kind::Reminder)
+    }
+
+    /// Puts a message down as one that is about to be sent, and closes the incident if it says so.
+    pub fn add(
+        &mut self,
+        kind: Kind,
+        text: Text,
+        now: UnixMillis,
+        to: &Recipient,
+        parents: &Parents,
+    ) -> Option<MessageId> {
+        let mut incident = self.open.take()?;
+        let told: Vec<_> = untold(&incident, parents).map(|(name, _)| name.to_owned()).collect();
+        for name in told {
+            if let Some(episode) = incident.alarms.get_mut(&name) {
+                episode.told = true;
+            }
+        }
+        let number = incident.message_count;
+        let way = |is_used: bool| if is_used { Delivery::Unsent } else { Delivery::None };
+        let (webhook, email) = (way(to.webhook.is_some()), way(to.email));
+        let Text { subject, text } = text;
+        incident.add(Message { number, kind, at: now, subject, text, webhook, email, tried_at: now, tries: 1 });
+        let id = MessageId { opened_at: incident.opened_at, number };
+        if kind == Kind::Resolved {
+            incident.resolved_at = incident.over_at();
+            self.closed.push(incident);
+        } else {
+            self.open = Some(incident);
+        }
+        Some(id)
+    }
+
+    /// Takes over the messages that somebody began to send and did not finish.
+    pub fn claim(&mut self, now: UnixMillis) -> Vec<MessageId> {
+        let mut claimed = Vec::new();
+        for incident in self.open.iter_mut().chain(&mut self.closed) {
+            let stale = |message: &&mut Message| !message.is_done() && between(message.tried_at, now) >= RETRY_AFTER;
+            for message in incident.messages.iter_mut().filter(stale) {
+                message.tried_at = now;
+                message.tries += 1;
+                claimed.push(MessageId { opened_at: incident.opened_at, number: message.number });
+            }
+        }
+        claimed
+    }
+
+    /// A message by its id.
+    #[must_use]
+    pub fn message(&self, id: MessageId) -> Option<&Message> {
+        let mut incidents = self.open.iter().chain(&self.closed);
+        let incident = incidents.find(|incident| incident.opened_at == id.opened_at)?;
+        incident.messages.iter().find(|message| message.number == id.number)
+    }
+
+    /// Notes what became of a message.
+    pub fn note(&mut self, id: MessageId, deliveries: &Deliveries) {
+        let mut incidents = self.open.iter_mut().chain(&mut self.closed);
+        let Some(incident) = incidents.find(|incident| incident.opened_at == id.opened_at) else { return };
+        if let Some(message) = incident.messages.iter_mut().find(|message| message.number == id.number) {
+            let tries = message.tries;
+            message.webhook = after(message.webhook, deliveries.webhook.as_ref(), tries);
+            message.email = after(message.email, deliveries.email.as_ref(), tries);
+        }
+    }
+
+    /// Incidents that are over and of which nothing is left to send.
+    pub fn finished(&self) -> impl Iterator<Item = &Incident> {
+        self.closed.iter().filter(|incident| incident.is_told())
+    }
+
+    /// Drops those that are finished: they are kept elsewhere.
+    pub fn drop_finished(&mut self) {
+        self.closed.retain(|incident| !incident.is_told());
+    }
+}
+
+fn after(before: Delivery, outcome: Option<&Outcome>, tries: u32) -> Delivery {
+    match outcome {
+        None => before,
+        Some(Outcome::Sent) => Delivery::Sent,
+        Some(Outcome::Refused(_)) => Delivery::Refused,
+        Some(Outcome::Failed(_)) if tries >= TRIES_LIMIT => Delivery::GivenUp,
+        Some(Outcome::Failed(_)) => Delivery::Unsent,
+    }
+}
+
+/// The alarms that are on, that no message named, and whose parent is not on.
+pub fn untold<'i>(incident: &'i Incident, parents: &'i Parents) -> impl Iterator<Item = (&'i str, &'i Episode)> {
+    incident.on().filter(|(name, episode)| !episode.told && !parents.quiets(name, incident))
+}

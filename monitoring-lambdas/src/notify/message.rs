@@ -1,0 +1,225 @@
+//! What people read. Pure: the same incident makes the same text.
+
+use shared::timestamp::UnixMillis;
+
+use super::alarm::{About, Watched};
+use super::config::Parents;
+use super::incident::{Episode, Incident, Kind};
+use super::ledger::untold;
+use super::words;
+
+/// Characters of a subject; SNS takes up to 100 of ASCII.
+/// <https://docs.aws.amazon.com/sns/latest/api/API_Publish.html>
+pub const SUBJECT_LIMIT: usize = 100;
+/// Alarms that a message describes; of more it gives the names.
+pub const DESCRIBED_LIMIT: usize = 5;
+/// Names that a line gives; of more it gives the number.
+pub const NAMED_LIMIT: usize = 20;
+/// Characters of a description or reason.
+const WORDS_LIMIT: usize = 500;
+
+/// A message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text {
+    /// At most [`SUBJECT_LIMIT`] printable ASCII characters.
+    pub subject: String,
+    pub text: String,
+}
+
+/// Where the message comes from.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'a> {
+    /// The deployment.
+    pub stack: &'a str,
+    /// The runbook's address, without the `#`.
+    pub runbook: &'a str,
+}
+
+/// Writes a message about an incident.
+#[must_use]
+pub fn compose(kind: Kind, incident: &Incident, now: UnixMillis, parents: &Parents, origin: Origin<'_>) -> Text {
+    match kind {
+        Kind::Opened => opened(incident, parents, origin),
+        Kind::Update => update(incident, parents, origin),
+        Kind::Reminder => reminder(incident, now, parents, origin),
+        Kind::Resolved => resolved(incident, origin),
+    }
+}
+
+fn opened(incident: &Incident, parents: &Parents, origin: Origin<'_>) -> Text {
+    let alarms: Vec<_> = untold(incident, parents).collect();
+    let mut blocks = described(&alarms, actual, origin);
+    blocks.extend(quiet(incident, parents));
+    Text { subject: subject("ALARM", &alarms), text: blocks.join("\n\n") }
+}
+
+fn update(incident: &Incident, parents: &Parents, origin: Origin<'_>) -> Text {
+    let alarms: Vec<_> = untold(incident, parents).collect();
+    let since = words::moment(incident.opened_at);
+    let head = format!("{} more in {}, in the incident since {since}.", counted(alarms.len()), origin.stack);
+    let mut blocks = vec![head];
+    blocks.extend(described(&alarms, actual, origin));
+    let told: Vec<_> = incident.on().filter(|(_, episode)| episode.told).map(|(name, _)| name).collect();
+    if !told.is_empty() {
+        blocks.push(format!("Still on: {}", listed(&told)));
+    }
+    blocks.extend(quiet(incident, parents));
+    Text { subject: subject("MORE ALARMS", &alarms), text: blocks.join("\n\n") }
+}
+
+fn reminder(incident: &Incident, now: UnixMillis, parents: &Parents, origin: Origin<'_>) -> Text {
+    let alarms: Vec<_> = incident.on().filter(|(name, _)| !parents.quiets(name, incident)).collect();
+    let after = words::duration(words::between(incident.opened_at, now));
+    let mut blocks = vec![format!("STILL ON after {after} in {}: {}.", origin.stack, counted(alarms.len()))];
+    blocks.extend(described(&alarms, newest, origin));
+    blocks.extend(quiet(incident, parents));
+    Text { subject: subject("STILL ON", &alarms), text: blocks.join("\n\n") }
+}
+
+fn resolved(incident: &Incident, origin: Origin<'_>) -> Text {
+    let alarms: Vec<_> = incident.alarms.iter().map(|(name, episode)| (name.as_str(), episode)).collect();
+    let over_at = incident.over_at().unwrap_or(incident.opened_at);
+    let lasted = words::duration(words::between(incident.opened_at, over_at));
+    let mut lines = vec![format!("RESOLVED after {lasted} in {}: no alarm is on any more.", origin.stack)];
+    lines.extend(alarms.iter().take(NAMED_LIMIT).map(|(name, episode)| ended(name, episode, origin)));
+    if let Some(more) = alarms.len().checked_sub(NAMED_LIMIT).filter(|more| *more > 0) {
+        lines.push(format!("- and {more} more"));
+    }
+    Text { subject: subject("RESOLVED", &alarms), text: lines.join("\n") }
+}
+
+/// A line for an alarm that is over; more if nobody heard of it before.
+fn ended(name: &str, episode: &Episode, origin: Origin<'_>) -> String {
+    let until = episode.until.unwrap_or(episode.since);
+    let lasted = words::duration(words::between(episode.since, until));
+    let (from, to) = (words::moment(episode.since), words::moment(until));
+    let line = format!("- {name}: on for {lasted}, from {from} to {to}");
+    if episode.told { line } else { format!("{line}\n{}", block(name, episode, actual, origin)) }
+}
+
+/// A block for each of the first alarms, and the names of the rest.
+fn described(alarms: &[(&str, &Episode)], actual: Actual, origin: Origin<'_>) -> Vec<String> {
+    let (first, rest) = alarms.split_at(alarms.len().min(DESCRIBED_LIMIT));
+    let mut blocks: Vec<_> = first.iter().map(|(name, episode)| block(name, episode, actual, origin)).collect();
+    if !rest.is_empty() {
+        let names: Vec<_> = rest.iter().map(|(name, _)| *name).collect();
+        blocks.push(format!("And {}: {}", counted(rest.len()), listed(&names)));
+    }
+    blocks
+}
+
+/// What, where, since when, expected and actual, the last values, and what to do.
+fn block(name: &str, episode: &Episode, actual: Actual, origin: Origin<'_>) -> String {
+    let about = &episode.about;
+    let what = if about.description.is_empty() { name } else { &about.description };
+    let mut lines = vec![format!("ALARM in {}: {}", origin.stack, cut(what))];
+    lines.push(format!("Where: {}", place(about.watched.as_ref(), origin.stack)));
+    lines.push(format!("Since: {}", words::moment(episode.since)));
+    lines.extend(about.watched.as_ref().map(expected));
+    lines.push(format!("Actual: {}", actual(episode)));
+    lines.extend(chart(episode));
+    lines.push(format!("Alarm: {name}"));
+    let anchor = about.anchor.as_deref().unwrap_or("alarms");
+    lines.push(format!("What to do: {}#{anchor}", origin.runbook));
+    lines.join("\n")
+}
+
+/// The resources that the metric is of, and the deployment.
+fn place(watched: Option<&Watched>, stack: &str) -> String {
+    let dimensions = watched.into_iter().flat_map(|watched| &watched.dimensions);
+    let mut places: Vec<_> = dimensions.map(|(name, value)| format!("{} {value}", resource(name))).collect();
+    places.push(format!("stack {stack}"));
+    places.join(", ")
+}
+
+fn resource(dimension: &str) -> &str {
+    match dimension {
+        "FunctionName" => "function",
+        "BucketName" => "bucket",
+        "StreamName" => "stream",
+        "Key" => "partitions",
+        "EventSourceMappingUUID" => "mapping",
+        other => other,
+    }
+}
+
+fn expected(watched: &Watched) -> String {
+    let unit = words::unit(&watched.namespace, &watched.metric);
+    let expected = words::expected(&watched.comparison, watched.threshold, unit);
+    let period = words::duration(std::time::Duration::from_secs(watched.period));
+    format!("Expected: {} {expected}, as {} of {period}", watched.metric, watched.statistic)
+}
+
+/// How it is found what the value is: when the alarm came on, or by now.
+type Actual = fn(&Episode) -> String;
+
+/// The newest value, else what it was when the alarm came on.
+fn newest(episode: &Episode) -> String {
+    let unit = episode.about.watched.as_ref().and_then(|watched| words::unit(&watched.namespace, &watched.metric));
+    let last = episode.chart.as_ref().and_then(super::chart::Chart::last);
+    last.map_or_else(|| actual(episode), |number| words::value(number, unit))
+}
+
+/// What CloudWatch's reason says it was, else the newest value, else the reason itself.
+fn actual(episode: &Episode) -> String {
+    let About { reason, watched, .. } = &episode.about;
+    let unit = watched.as_ref().and_then(|watched| words::unit(&watched.namespace, &watched.metric));
+    if let Some(number) = number_in(reason) {
+        return words::value(number, unit);
+    }
+    if reason.contains("no datapoints were received") {
+        return "nothing was measured".into();
+    }
+    match episode.chart.as_ref().and_then(super::chart::Chart::last) {
+        Some(number) => words::value(number, unit),
+        None => cut(reason),
+    }
+}
+
+/// `… datapoints [3.0 (21/11/26 09:35:00), 0.0 (…)] was greater …`: the newest comes first.
+fn number_in(reason: &str) -> Option<f64> {
+    let (_, values) = reason.split_once('[')?;
+    values.split([' ', ',', ']']).next()?.parse().ok()
+}
+
+fn chart(episode: &Episode) -> Option<String> {
+    let watched = episode.about.watched.as_ref()?;
+    let Some(chart) = &episode.chart else { return Some("Last values: CloudWatch did not say".into()) };
+    let Some((least, most)) = chart.range() else { return Some(format!("Last values: {} (none)", chart.line())) };
+    let unit = words::unit(&watched.namespace, &watched.metric);
+    let period = words::duration(std::time::Duration::from_secs(watched.period));
+    let (least, most, until) = (words::grouped(least), words::value(most, unit), words::moment(chart.until));
+    Some(format!("Last values: {} ({least} to {most}; {period} each, to {until})", chart.line()))
+}
+
+/// The alarms that are not told of because their parent is on.
+fn quiet(incident: &Incident, parents: &Parents) -> Option<String> {
+    let names: Vec<_> = incident.on().map(|(name, _)| name).filter(|name| parents.quiets(name, incident)).collect();
+    (!names.is_empty()).then(|| format!("Also on, most likely because of it: {}", listed(&names)))
+}
+
+fn counted(count: usize) -> String {
+    if count == 1 { "1 alarm".into() } else { format!("{count} alarms") }
+}
+
+fn listed(names: &[&str]) -> String {
+    let (first, rest) = names.split_at(names.len().min(NAMED_LIMIT));
+    let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+    format!("{}{more}", first.join(", "))
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(WORDS_LIMIT).collect()
+}
+
+fn subject(what: &str, alarms: &[(&str, &Episode)]) -> String {
+    let first = alarms.first().map_or("", |(name, _)| name);
+    let more = if alarms.len() > 1 { format!(" and {} more", alarms.len() - 1) } else { String::new() };
+    let room = SUBJECT_LIMIT.saturating_sub(what.len() + 2 + more.len());
+    let printable = |character: char| if character.is_ascii_graphic() || character == ' ' { character } else { '?' };
+    let name: String = first.chars().map(printable).take(room).collect();
+    format!("{what}: {name}{more}")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+use std::time::Duration;
+
+use rstest::rstest;
+use shared::timestamp::UnixMillis;
+
+use super::*;
+use crate::cloudwatch::{Datum, Metrics, MetricsError, Query};
+use crate::notify::alarm::tests::{BROKEN_OBJECTS, changes};
+use crate::notify::chart;
+
+const ORIGIN: Origin<'_> =
+    Origin { stack: "playhead-prod", runbook: "https://git.example.com/playhead/blob/main/docs/RUNBOOK.md" };
+
+/// Three broken objects in the period before the last.
+struct Broken;
+
+impl Metrics for Broken {
+    async fn put(&self, _: &[Datum]) -> Result<(), MetricsError> {
+        Ok(())
+    }
+
+    async fn read(&self, query: &Query) -> Result<Vec<(UnixMillis, f64)>, MetricsError> {
+        let period = i64::try_from(query.period.as_millis()).unwrap();
+        let zeros = (2..18).map(|at| (UnixMillis(query.from.0 + at * period), 0.0));
+        Ok(zeros.chain([(UnixMillis(query.from.0 + 18 * period), 3.0)]).collect())
+    }
+}
+
+/// The incident that the recorded notice opens.
+async fn incident() -> Incident {
+    let change = changes(BROKEN_OBJECTS).remove(0).unwrap();
+    let chart = chart::read(&Broken, change.about.watched.as_ref().unwrap(), change.at).await.unwrap();
+    let mut incident = Incident::new("platform", change.at);
+    let (since, noticed_at, about) = (change.at, change.noticed_at, change.about);
+    incident
+        .alarms
+        .insert(change.name, Episode { since, until: None, noticed_at, told: false, about, chart: Some(chart) });
+    incident
+}
+
+fn text(kind: Kind, incident: &Incident, minutes: u64) -> Text {
+    let after = i64::try_from(Duration::from_secs(60 * minutes).as_millis()).unwrap();
+    compose(kind, incident, UnixMillis(incident.opened_at.0 + after), &Parents::default(), ORIGIN)
+}
+
+/// So many alarms, in this order.
+async fn storm(count: usize) -> Incident {
+    let mut incident = incident().await;
+    let episode = incident.alarms.values().next().unwrap().clone();
+    incident.alarms.clear();
+    for number in 0..count {
+        incident.alarms.insert(format!("playhead-prod-alarm-{number:03}"), episode.clone());
+    }
+    incident
+}
+
+/// The runbook quotes a message; it is the one that is sent.
+#[tokio::test]
+async fn the_runbook_quotes_what_is_sent() {
+    let runbook = include_str!("../../../../docs/RUNBOOK.md");
+    let mut incident = incident().await;
+    let opened = text(Kind::Opened, &incident, 0);
+    assert_eq!(opened.subject, "ALARM: playhead-prod-broken-objects");
+    let quoted = |text: &str| runbook.contains(&format!("```text\n{text}\n```\n"));
+    assert!(quoted(&opened.text), "docs/RUNBOOK.md does not quote:\n{}", opened.text);
+
+    let episode = incident.alarms.values_mut().next().unwrap();
+    (episode.told, episode.until) = (true, Some(UnixMillis(episode.since.0 + 1_380_000)));
+    let resolved = text(Kind::Resolved, &incident, 23);
+    assert_eq!(resolved.subject, "RESOLVED: playhead-prod-broken-objects");
+    assert!(quoted(&resolved.text), "docs/RUNBOOK.md does not quote:\n{}", resolved.text);
+}
+
+#[tokio::test]
+async fn a_reminder_says_how_it_is_by_now() {
+    let mut incident = incident().await;
+    incident.alarms.values_mut().next().unwrap().told = true;
+    let reminder = text(Kind::Reminder, &incident, 65);
+    assert!(
+        reminder.text.starts_with("STILL ON after 1 h 5 min in playhead-prod: 1 alarm.\n\nALARM in"),
+        "{}",
+        reminder.text
+    );
+    assert_eq!(reminder.subject, "STILL ON: playhead-prod-broken-objects");
+}
+
+#[tokio::test]
+async fn a_storm_is_told_in_a_bounded_text() {
+    let opened = text(Kind::Opened, &storm(500).await, 0).text;
+    assert_eq!(opened.matches("What to do: ").count(), DESCRIBED_LIMIT);
+    assert!(opened.contains("And 495 alarms: playhead-prod-alarm-005, ") && opened.ends_with(" and 475 more"));
+    let mut over = storm(500).await;
+    over.alarms.values_mut().for_each(|episode| (episode.told, episode.until) = (true, Some(episode.since)));
+    let resolved = text(Kind::Resolved, &over, 0).text;
+    assert_eq!(resolved.lines().count(), 1 + NAMED_LIMIT + 1);
+    assert!(resolved.ends_with("- and 480 more"));
+}
+
+#[tokio::test]
+async fn what_came_on_later_is_told_apart() {
+    let mut incident = storm(3).await;
+    incident.alarms.values_mut().next().unwrap().told = true;
+    let update = text(Kind::Update, &incident, 5);
+    assert_eq!(update.subject, "MORE ALARMS: playhead-prod-alarm-001 and 1 more");
+    assert!(
+        update.text.starts_with("2 alarms more in playhead-prod, in the incident since 2026-11-21 09:40:12 UTC.\n\n")
+    );
+    assert!(update.text.ends_with("\n\nStill on: playhead-prod-alarm-000"));
+}
+
+#[tokio::test]
+async fn an_alarm_that_nobody_heard_of_is_described_when_it_is_over() {
+    let mut incident = incident().await;
+    let episode = incident.alarms.values_mut().next().unwrap();
+    episode.until = Some(UnixMillis(episode.since.0 + 60_000));
+    let resolved = text(Kind::Resolved, &incident, 1).text;
+    assert!(resolved.contains("on for 1 min") && resolved.contains("Expected: BrokenObjects at most 0"), "{resolved}");
+}
+
+#[rstest]
+#[case("Threshold Crossed: 1 datapoint [3.0 (21/11/26 09:35:00)] was greater than the threshold (0.0).", "3 (count)")]
+#[case(
+    "Threshold Crossed: 2 out of the last 2 datapoints [5.5, 4.0] were greater than the threshold (0.0).",
+    "5.5 (count)"
+)]
+#[case(
+    "Threshold Crossed: no datapoints were received for 1 period and 1 missing datapoint was treated as [Breaching].",
+    "nothing was measured"
+)]
+#[case("Threshold Crossed: Maximum 3.0 GreaterThanThreshold 0.0", "3 (count)")]
+#[tokio::test]
+async fn the_actual_value_is_what_cloudwatch_saw(#[case] reason: &str, #[case] expected: &str) {
+    let mut incident = incident().await;
+    let episode = incident.alarms.values_mut().next().unwrap();
+    episode.about.reason = reason.into();
+    assert_eq!(actual(episode), expected);
+}
+
+#[tokio::test]
+async fn without_a_chart_or_a_metric_the_rest_is_told() {
+    let mut incident = incident().await;
+    incident.alarms.values_mut().next().unwrap().chart = None;
+    assert!(text(Kind::Opened, &incident, 0).text.contains("Last values: CloudWatch did not say"));
+    let episode = incident.alarms.values_mut().next().unwrap();
+    episode.about = About { description: String::new(), anchor: None, reason: "a child is on".into(), watched: None };
+    let opened = text(Kind::Opened, &incident, 0).text;
+    let lines: Vec<_> = opened.lines().collect();
+    assert_eq!(lines[0], "ALARM in playhead-prod: playhead-prod-broken-objects");
+    assert_eq!(lines[3], "Actual: a child is on");
+    assert!(lines[5].ends_with("RUNBOOK.md#alarms"));
+}
+
+#[tokio::test]
+async fn a_subject_is_what_sns_takes() {
+    let mut incident = storm(2).await;
+    let episode = incident.alarms.values().next().unwrap().clone();
+    incident.alarms.insert(format!("a-{}\nü", "x".repeat(200)), episode);
+    let subject = text(Kind::Opened, &incident, 0).subject;
+    assert_eq!(subject.len(), SUBJECT_LIMIT);
+    assert!(subject.ends_with(" and 2 more") && subject.chars().all(|character| (' '..='~').contains(&character)));
+}

@@ -1,0 +1,94 @@
+//! Ledgers in the bucket: read, changed and written on the condition that nobody else did so meanwhile.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use lambda_runtime::tracing;
+use lambda_setup::deadline::backoff_ceiling;
+
+use super::incident::Incident;
+use super::ledger::Ledger;
+use crate::bucket::{Bucket, BucketError, Condition};
+
+/// Times that a change is made again because somebody else was faster. A storm is some dozens of notices at once.
+pub const ATTEMPTS: u32 = 12;
+const BACKOFF_BASE: Duration = Duration::from_millis(50);
+const BACKOFF_CAP: Duration = Duration::from_secs(1);
+
+/// A ledger that could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+    #[error("the ledger can't be made JSON")]
+    Json(#[from] serde_json::Error),
+}
+
+/// `incidents/open/platform.json`
+#[must_use]
+pub fn key(group: &str) -> String {
+    format!("incidents/open/{group}.json")
+}
+
+/// A group's ledger; a new one when there is none.
+///
+/// # Errors
+///
+/// When S3 does not give it.
+pub async fn load(bucket: &impl Bucket, group: &str) -> Result<Ledger, StoreError> {
+    Ok(load_version(bucket, group).await?.0)
+}
+
+async fn load_version(bucket: &impl Bucket, group: &str) -> Result<(Ledger, Option<String>), StoreError> {
+    let key = key(group);
+    let Some(content) = bucket.get(&key).await? else { return Ok((Ledger::default(), None)) };
+    let ledger = serde_json::from_slice(&content.body).unwrap_or_else(|error| {
+        // An alarm that nobody hears of is worse than one that is told twice.
+        tracing::error!(key, %error, "the ledger can't be read; it is begun anew");
+        Ledger::default()
+    });
+    Ok((ledger, Some(content.etag)))
+}
+
+/// Changes a ledger; `change` is called again when somebody else changed it first, and must do the same each time.
+/// Nothing is written when it changes nothing.
+///
+/// # Errors
+///
+/// When S3 does not give or take it, or others were faster each time.
+pub async fn update<T>(
+    bucket: &impl Bucket,
+    group: &str,
+    mut change: impl FnMut(&mut Ledger) -> T,
+) -> Result<(Ledger, T), StoreError> {
+    let mut retry = 0;
+    loop {
+        let (before, etag) = load_version(bucket, group).await?;
+        let mut ledger = before.clone();
+        let result = change(&mut ledger);
+        if ledger == before {
+            return Ok((ledger, result));
+        }
+        let body = Bytes::from(serde_json::to_vec_pretty(&ledger)?);
+        let condition = etag.as_deref().map_or(Condition::Absent, Condition::Matches);
+        match bucket.put(&key(group), body, condition).await {
+            Ok(()) => return Ok((ledger, result)),
+            Err(BucketError::ConditionFailed { .. }) if retry + 1 < ATTEMPTS => {
+                let wait = backoff_ceiling(retry, BACKOFF_BASE, BACKOFF_CAP).mul_f64(rand::random::<f64>());
+                tokio::time::sleep(wait).await;
+                retry += 1;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Keeps an incident that is over. Again makes no difference.
+///
+/// # Errors
+///
+/// When S3 does not take it.
+pub async fn keep(bucket: &impl Bucket, incident: &Incident) -> Result<(), StoreError> {
+    let body = Bytes::from(serde_json::to_vec_pretty(incident)?);
+    Ok(bucket.put(&incident.key(), body, Condition::Always).await?)
+}

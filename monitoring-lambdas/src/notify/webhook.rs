@@ -1,0 +1,226 @@
+//! Chat webhooks: one HTTP POST a message, `{"text": …}` as Slack and Teams take it. The only file here that knows HTTP.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, Uri, header};
+use http_body_util::Full;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use lambda_setup::deadline::{Deadline, backoff_ceiling};
+
+use super::deliver::Outcome;
+
+/// Attempts at one message, and how long each may take.
+pub const ATTEMPTS: u32 = 3;
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+const BACKOFF_BASE: Duration = Duration::from_millis(500);
+const BACKOFF_CAP: Duration = Duration::from_secs(4);
+
+/// A webhook's address. Whoever has it can post: it is in no log and no error.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WebhookUrl(Uri);
+
+/// An address that can't be posted to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WebhookError {
+    #[error("the address is no URL")]
+    NotAUrl,
+    #[error("the address must begin with https://; http:// is for this machine alone")]
+    NotEncrypted,
+}
+
+impl std::fmt::Debug for WebhookUrl {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("WebhookUrl(…)")
+    }
+}
+
+impl WebhookUrl {
+    /// # Errors
+    ///
+    /// When it is no absolute URL, or unencrypted and of another machine.
+    pub fn parse(text: &str) -> Result<Self, WebhookError> {
+        let uri: Uri = text.parse().map_err(|_| WebhookError::NotAUrl)?;
+        let host = uri.host().ok_or(WebhookError::NotAUrl)?;
+        match uri.scheme_str() {
+            Some("https") => Ok(Self(uri)),
+            Some("http") if is_loopback(host) => Ok(Self(uri)),
+            Some("http") => Err(WebhookError::NotEncrypted),
+            _ => Err(WebhookError::NotAUrl),
+        }
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// Where messages are posted.
+pub trait Webhooks {
+    /// Posts one message, with retries, and says what became of it. Never later than the deadline.
+    fn post(&self, url: &WebhookUrl, text: &str, deadline: Deadline) -> impl Future<Output = Outcome>;
+}
+
+/// An HTTP client with the roots that this machine trusts.
+pub struct HttpWebhooks {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+}
+
+impl HttpWebhooks {
+    /// # Errors
+    ///
+    /// When this machine's root certificates can't be read.
+    pub fn new() -> std::io::Result<Self> {
+        let connector = HttpsConnectorBuilder::new().with_native_roots()?.https_or_http().enable_http1().build();
+        Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector) })
+    }
+
+    async fn attempt(&self, url: &WebhookUrl, body: &Bytes) -> Attempt {
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(url.0.clone())
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body.clone()));
+        let Ok(request) = request else { return Attempt::Refused("the request can't be made".into()) };
+        match tokio::time::timeout(ATTEMPT_TIMEOUT, self.client.request(request)).await {
+            Ok(Ok(answer)) => judge(answer.status()),
+            // The client's own words name no address; those of its causes may.
+            Ok(Err(error)) if error.is_connect() => Attempt::Failed("no connection".into()),
+            Ok(Err(_)) => Attempt::Failed("the connection broke".into()),
+            Err(_) => Attempt::Failed(format!("no answer within {} s", ATTEMPT_TIMEOUT.as_secs())),
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Attempt {
+    Accepted,
+    /// Trying again may help.
+    Failed(String),
+    /// It does not.
+    Refused(String),
+}
+
+fn judge(status: StatusCode) -> Attempt {
+    if status.is_success() {
+        Attempt::Accepted
+    } else if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
+        Attempt::Failed(format!("status {}", status.as_u16()))
+    } else {
+        Attempt::Refused(format!("status {}", status.as_u16()))
+    }
+}
+
+impl Webhooks for HttpWebhooks {
+    async fn post(&self, url: &WebhookUrl, text: &str, deadline: Deadline) -> Outcome {
+        let body = Bytes::from(serde_json::json!({ "text": text }).to_string());
+        let mut retry = 0;
+        loop {
+            let problem = match deadline.bound(Duration::MAX, self.attempt(url, &body)).await {
+                Ok(Attempt::Accepted) => return Outcome::Sent,
+                Ok(Attempt::Refused(problem)) => return Outcome::Refused(problem),
+                Ok(Attempt::Failed(problem)) => problem,
+                Err(time_is_up) => return Outcome::Failed(time_is_up.to_string()),
+            };
+            if retry + 1 == ATTEMPTS {
+                return Outcome::Failed(problem);
+            }
+            let wait = backoff_ceiling(retry, BACKOFF_BASE, BACKOFF_CAP).mul_f64(rand::random::<f64>());
+            if deadline.sleep(wait).await.is_err() {
+                return Outcome::Failed(problem);
+            }
+            retry += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    #[rstest]
+    #[case("https://hooks.example.com/services/T0/B0/x", None)]
+    #[case("http://127.0.0.1:8080/x", None)]
+    #[case("http://[::1]:8080/x", None)]
+    #[case("http://localhost/x", None)]
+    #[case("http://hooks.example.com/x", Some(WebhookError::NotEncrypted))]
+    #[case("http://127.0.0.1.example.com/x", Some(WebhookError::NotEncrypted))]
+    #[case("ftp://hooks.example.com/x", Some(WebhookError::NotAUrl))]
+    #[case("/x", Some(WebhookError::NotAUrl))]
+    #[case("not a url", Some(WebhookError::NotAUrl))]
+    fn only_what_is_encrypted_leaves_this_machine(#[case] url: &str, #[case] error: Option<WebhookError>) {
+        assert_eq!(WebhookUrl::parse(url).err(), error);
+    }
+
+    #[test]
+    fn an_address_is_in_no_debug_output() {
+        let url = WebhookUrl::parse("https://hooks.example.com/secret").unwrap();
+        assert_eq!(format!("{url:?}"), "WebhookUrl(…)");
+    }
+
+    /// A server that answers each request with the next status, and returns the requests.
+    async fn serve(statuses: &[u16]) -> (WebhookUrl, tokio::task::JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = WebhookUrl::parse(&format!("http://{}/hook", listener.local_addr().unwrap())).unwrap();
+        let statuses = statuses.to_vec();
+        let requests = tokio::spawn(async move {
+            let mut requests = Vec::new();
+            for status in statuses {
+                let (mut connection, _) = listener.accept().await.unwrap();
+                let mut request = vec![0; 4096];
+                let mut length = 0;
+                while !String::from_utf8_lossy(&request[..length]).contains('}') {
+                    length += connection.read(&mut request[length..]).await.unwrap();
+                }
+                requests.push(String::from_utf8_lossy(&request[..length]).into_owned());
+                let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+                connection.write_all(answer.as_bytes()).await.unwrap();
+            }
+            requests
+        });
+        (url, requests)
+    }
+
+    fn soon() -> Deadline {
+        Deadline::after(Duration::from_secs(20))
+    }
+
+    #[rstest]
+    #[case(&[200], Outcome::Sent)]
+    #[case(&[503, 429, 200], Outcome::Sent)]
+    #[case(&[500, 500, 500], Outcome::Failed("status 500".into()))]
+    #[case(&[404], Outcome::Refused("status 404".into()))]
+    #[case(&[429, 410], Outcome::Refused("status 410".into()))]
+    #[case(&[302], Outcome::Refused("status 302".into()))]
+    #[tokio::test]
+    async fn what_may_pass_is_tried_again(#[case] statuses: &[u16], #[case] expected: Outcome) {
+        let (url, requests) = serve(statuses).await;
+        let outcome = HttpWebhooks::new().unwrap().post(&url, "Hello.", soon()).await;
+        assert_eq!(outcome, expected);
+        let requests = requests.await.unwrap();
+        assert_eq!(requests.len(), statuses.len());
+        assert!(requests.iter().all(|request| request.ends_with(r#"{"text":"Hello."}"#)), "{requests:?}");
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_a_failure_without_the_address() {
+        let url = WebhookUrl::parse("http://127.0.0.1:9/secret").unwrap();
+        let outcome = HttpWebhooks::new().unwrap().post(&url, "Hello.", soon()).await;
+        assert_eq!(outcome, Outcome::Failed("no connection".into()));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_posted_past_the_deadline() {
+        let url = WebhookUrl::parse("http://127.0.0.1:9/secret").unwrap();
+        let outcome = HttpWebhooks::new().unwrap().post(&url, "Hello.", Deadline::after(Duration::ZERO)).await;
+        assert!(matches!(outcome, Outcome::Failed(_)));
+    }
+}

@@ -1,0 +1,7 @@
+//! The rules that judge what landed. They are pure, so that the backtest tries the very ones that are deployed.
+
+pub mod completeness;
+pub mod partition;
+pub mod recency;
+pub mod robust;
+pub mod size;

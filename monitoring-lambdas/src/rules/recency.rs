@@ -1,0 +1,176 @@
+//! Is `_SUCCESS` there in time?
+
+use shared::timestamp::{UnixMillis, UtcHour};
+
+use super::partition::Partition;
+
+const MILLIS_PER_MINUTE: i64 = 60_000;
+
+/// Hours that are looked at, and as far back as their dates.
+pub const LOOKBACK_HOURS: i64 = 48;
+
+/// A date is sealed after its last hour.
+pub const DATE_EXTRA_MINUTES: i64 = 10;
+
+/// The shipped time from the end of an hour to when it must be sealed, in minutes.
+pub const SHIPPED_DUE_MINUTES: i64 = 40;
+
+/// The minute of the hour in which seal-partition runs, in template.yaml.
+const SEAL_RUN_MINUTE: i64 = 20;
+
+/// How long a late seal is reported, in milliseconds: then the alarm goes off again.
+const LATE_REPORT_MILLIS: i64 = 2 * 60 * MILLIS_PER_MINUTE;
+
+/// Whether a partition was sealed in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Ok,
+    /// It is sealed, but was not when it was due.
+    Late {
+        first_sealed_at: UnixMillis,
+    },
+    /// It is past its time and not sealed.
+    NotRun,
+}
+
+/// The last moment to be sealed in time.
+#[must_use]
+pub const fn due(partition: Partition, due_minutes: i64) -> UnixMillis {
+    let extra = match partition {
+        Partition::Hour(_) => 0,
+        Partition::Date(_) => DATE_EXTRA_MINUTES,
+    };
+    UnixMillis(partition.end().0 + (due_minutes + extra) * MILLIS_PER_MINUTE)
+}
+
+/// Minutes from the end of an hour to the run that seals it, with so many minutes of grace.
+#[must_use]
+pub const fn sealing_minutes(grace_minutes: i64) -> i64 {
+    let mut minutes = SEAL_RUN_MINUTE;
+    while minutes < grace_minutes {
+        minutes += 60;
+    }
+    minutes
+}
+
+/// The state of a partition that is past its time.
+#[must_use]
+pub fn judge(partition: Partition, first_sealed_at: Option<UnixMillis>, due_minutes: i64) -> State {
+    match first_sealed_at {
+        None => State::NotRun,
+        Some(at) if at <= due(partition, due_minutes) => State::Ok,
+        Some(first_sealed_at) => State::Late { first_sealed_at },
+    }
+}
+
+/// Whether a late seal is still worth a word.
+#[must_use]
+pub const fn is_reported(first_sealed_at: UnixMillis, now: UnixMillis) -> bool {
+    now.0 < first_sealed_at.0 + LATE_REPORT_MILLIS
+}
+
+/// The partitions that are past their time, of the last [`LOOKBACK_HOURS`] and not from before the first hour that there
+/// is; a date that began before it is never sealed. Without any hour the last one is expected: whoever deploys this wants
+/// events.
+#[must_use]
+pub fn expected(now: UnixMillis, first: Option<UtcHour>, due_minutes: i64) -> Vec<Partition> {
+    // What is due this very millisecond may still be in time.
+    let past = UnixMillis(now.0 - due_minutes * MILLIS_PER_MINUTE - 1);
+    let last_hour = past.hour().plus(-1);
+    let Some(first) = first else { return vec![Partition::Hour(last_hour)] };
+    let hours = (0..LOOKBACK_HOURS).map(|back| last_hour.plus(-back)).filter(|hour| *hour >= first);
+    let last_date = UnixMillis(past.0 - DATE_EXTRA_MINUTES * MILLIS_PER_MINUTE).hour().date().plus(-1);
+    let dates = (0..LOOKBACK_HOURS / 24).map(|back| last_date.plus(-back)).filter(|date| date.hour(0) >= first);
+    hours.map(Partition::Hour).chain(dates.map(Partition::Date)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rstest::rstest;
+    use shared::timestamp::UtcDate;
+
+    fn time(text: &str) -> UnixMillis {
+        UnixMillis::parse(text).unwrap()
+    }
+
+    fn hour(text: &str) -> UtcHour {
+        UtcHour::parse(text).unwrap()
+    }
+
+    #[rstest]
+    #[case(None, State::NotRun)]
+    #[case(Some("2026-11-21T10:20:00.000Z"), State::Ok)]
+    #[case(Some("2026-11-21T10:40:00.000Z"), State::Ok)]
+    #[case(Some("2026-11-21T10:40:00.001Z"), State::Late { first_sealed_at: UnixMillis(1_795_257_600_001) })]
+    fn of_a_seal_the_time_counts(#[case] sealed_at: Option<&str>, #[case] expected: State) {
+        let partition = Partition::Hour(hour("dt=2026-11-21/hour=09"));
+        assert_eq!(judge(partition, sealed_at.map(time), 40), expected);
+    }
+
+    #[rstest]
+    #[case("2026-11-21T10:40:00.000Z", "dt=2026-11-21/hour=08")]
+    #[case("2026-11-21T10:40:00.001Z", "dt=2026-11-21/hour=09")]
+    #[case("2026-11-22T00:40:01.000Z", "dt=2026-11-21/hour=23")]
+    fn an_hour_is_expected_once_it_is_past_its_time(#[case] now: &str, #[case] last: &str) {
+        let all = expected(time(now), Some(hour("dt=2026-01-01/hour=00")), 40);
+        let hours: Vec<_> = all.iter().filter(|one| matches!(one, Partition::Hour(_))).collect();
+        assert_eq!((hours.len(), hours[0].text()), (48, last.to_owned()));
+        assert_eq!(expected(time(now), None, 40), [Partition::Hour(hour(last))]);
+    }
+
+    #[rstest]
+    #[case("2026-11-22T00:50:00.000Z", "dt=2026-11-20")]
+    #[case("2026-11-22T00:50:00.001Z", "dt=2026-11-21")]
+    fn a_date_ten_minutes_later(#[case] now: &str, #[case] last: &str) {
+        let all = expected(time(now), Some(hour("dt=2026-01-01/hour=00")), 40);
+        let dates: Vec<_> = all.iter().filter(|one| matches!(one, Partition::Date(_))).collect();
+        assert_eq!((dates.len(), dates[0].text()), (2, last.to_owned()));
+    }
+
+    #[rstest]
+    #[case("dt=2026-11-21/hour=22", &["dt=2026-11-21/hour=23", "dt=2026-11-21/hour=22"])]
+    #[case("dt=2026-11-22/hour=00", &[])]
+    fn nothing_is_expected_from_before_the_first_hour(#[case] first: &str, #[case] texts: &[&str]) {
+        let all = expected(time("2026-11-22T01:00:00.000Z"), Some(hour(first)), 40);
+        assert_eq!(all.iter().map(|one| one.text()).collect::<Vec<_>>(), texts);
+    }
+
+    #[rstest]
+    #[case("dt=2026-11-21/hour=00", true)]
+    #[case("dt=2026-11-21/hour=01", false)]
+    fn the_first_date_is_only_expected_if_it_is_whole(#[case] first: &str, #[case] is_expected: bool) {
+        let all = expected(time("2026-11-22T01:00:00.000Z"), Some(hour(first)), 40);
+        let date = UtcDate::parse("dt=2026-11-21").map(Partition::Date).unwrap();
+        assert_eq!(all.contains(&date), is_expected);
+    }
+
+    #[rstest]
+    #[case(1, 20)]
+    #[case(20, 20)]
+    #[case(21, 80)]
+    #[case(180, 200)]
+    fn an_hour_is_sealed_by_the_first_run_after_its_grace(#[case] grace: i64, #[case] minutes: i64) {
+        assert_eq!(sealing_minutes(grace), minutes);
+    }
+
+    #[test]
+    fn a_late_seal_is_reported_for_two_hours() {
+        let sealed = time("2026-11-21T12:00:00.000Z");
+        assert!(is_reported(sealed, time("2026-11-21T13:59:59.999Z")));
+        assert!(!is_reported(sealed, time("2026-11-21T14:00:00.000Z")));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_expected_is_past_its_time_and_few(now in 0i64..4_000_000_000_000, due_minutes in 1i64..=720) {
+            let all = expected(UnixMillis(now), Some(UnixMillis(0).hour().plus(-10_000)), due_minutes);
+            prop_assert_eq!(all.len(), 50);
+            for partition in all {
+                let late_by = now - due(partition, due_minutes).0;
+                prop_assert!(late_by > 0 && late_by <= LOOKBACK_HOURS * 3_600_000, "{late_by}");
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! seal-partition: says when an hour is complete and what is in it: `_MANIFEST.json`, then `_SUCCESS`; and the same of a date
+//! when its hours are.
+//!
+//! Each hour's run seals the hours that have closed since, and again those that something came late for. What it can't do
+//! in its time it leaves as a marker under `sealing/`, whose arrival in S3 invokes it again with the same time: one run in
+//! several pieces. A marker whose event is lost is found by the next hour's run.
+//!
+//! Whatever crashes, and however often it is tried again, the files are the same: nothing is deleted before what takes its
+//! place is there, and what depends on what was there before ([`progress::Before`]) is kept until it is reported. Two runs
+//! at once do no harm: manifest and `_SUCCESS` are written only over what was there when the run began to list; else it
+//! begins anew.
+//!
+//! Requests, with n objects in the hour: n HEADs, a LIST for each thousand of `events/` and of `rejected/`, one GET, one HEAD
+//! and two PUTs; beyond some 11,000 objects a PUT more for each 5 MiB of manifest, and two. A run takes 6 LISTs and 50 GETs
+//! besides. An hour that is sealed anew takes all that again, two PUTs and a GET.
+//!
+//! Memory: two parts of a manifest at most, a page of the listing, [`run::CONCURRENCY`] requests; 13 MB at any number of
+//! objects. The uploads of a run that crashed are left behind: the bucket needs a lifecycle rule that ends them.
+
+mod date;
+mod hour;
+mod manifest_text;
+pub(crate) mod plan;
+mod progress;
+pub(crate) mod reaches;
+mod run;
+#[cfg(test)]
+mod tests;
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use lambda_runtime::{Context, Diagnostic, tracing};
+use lambda_setup::deadline::Deadline;
+use lambda_setup::environment::{self, EnvironmentError};
+use shared::metric::Metric;
+use shared::timestamp::UnixMillis;
+
+use crate::bucket::{Bucket, BucketError, Uploads};
+use crate::cloudwatch::{Datum, Metrics, MetricsError};
+use crate::event::{EventError, Invocation};
+use crate::manifest::{PROGRESS_SUFFIX, SEALING_PREFIX};
+use progress::Marker;
+use run::{Done, Ended, Outcome, Run};
+
+/// What the environment says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `BUCKET_NAME`
+    pub bucket_name: String,
+    /// `SEAL_GRACE_MINUTES`: from the end of an hour to when nothing more is expected of it.
+    pub grace_minutes: i64,
+}
+
+impl Config {
+    /// # Errors
+    ///
+    /// A variable that is missing or has no value in its range.
+    pub fn from_environment() -> Result<Self, EnvironmentError> {
+        Ok(Self { bucket_name: environment::required("BUCKET_NAME")?, grace_minutes: grace_minutes()? })
+    }
+}
+
+/// `SEAL_GRACE_MINUTES`
+pub(crate) fn grace_minutes() -> Result<i64, EnvironmentError> {
+    environment::number("SEAL_GRACE_MINUTES", 15, 1..=180)
+}
+
+pub(crate) const MILLIS_PER_MINUTE: i64 = 60_000;
+
+/// Why a run failed. The next attempt, Lambda's own or the next hour's, goes on from what is in the bucket.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    #[error(transparent)]
+    Event(#[from] EventError),
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    #[error("what is to be written has no JSON form: {0}")]
+    Encode(#[from] serde_json::Error),
+    #[error("{partition} was changed by others during each of {attempts} attempts to seal it")]
+    Contended { partition: String, attempts: u32 },
+}
+
+impl From<SealError> for Diagnostic {
+    fn from(error: SealError) -> Self {
+        Self { error_type: "SealError".into(), error_message: error.to_string() }
+    }
+}
+
+/// Bytes of a manifest that are uploaded at once: the least that S3 takes for a part that is not the last. Its 10,000 parts
+/// hold some 100 million objects.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>
+const PART_BYTES: usize = 5 * 1024 * 1024;
+
+/// The time that is kept for what is under way when the time is up, a part, a marker and their retries; of a short
+/// invocation, half of it.
+const STOP_TIME: Duration = Duration::from_secs(30);
+
+/// Seals partitions.
+pub struct Handler<B, M> {
+    bucket: B,
+    metrics: M,
+    grace_millis: i64,
+    part_bytes: usize,
+}
+
+impl<B: Bucket + Uploads, M: Metrics> Handler<B, M> {
+    pub fn new(bucket: B, metrics: M, grace_minutes: i64) -> Self {
+        Self { bucket, metrics, grace_millis: grace_minutes * MILLIS_PER_MINUTE, part_bytes: PART_BYTES }
+    }
+
+    /// Seals what is to be sealed at the event's time, as far as the invocation's time reaches.
+    ///
+    /// # Errors
+    ///
+    /// When S3 or CloudWatch refuses something or does not answer.
+    pub async fn handle(&self, event: Invocation, context: Context) -> Result<(), SealError> {
+        let left = Deadline::before(context.deadline, Duration::ZERO).remaining();
+        let deadline = Deadline::after(left.saturating_sub(STOP_TIME.min(left / 2)));
+        let time_is_up = || deadline.remaining().is_zero();
+        for at in self.times(event).await? {
+            self.run(at, &time_is_up, &context.env_config.function_name).await?;
+        }
+        Ok(())
+    }
+
+    /// A schedule says the time itself; a marker under `sealing/` says the time of the run that it goes on with. A marker
+    /// that is gone is done with.
+    async fn times(&self, event: Invocation) -> Result<BTreeSet<UnixMillis>, SealError> {
+        let created = match event {
+            Invocation::Schedule(event) => return Ok(BTreeSet::from([event.at()?])),
+            Invocation::S3(event) => event.created()?,
+        };
+        let mut times = BTreeSet::new();
+        for created in created {
+            let is_marker = created.key.starts_with(SEALING_PREFIX) && created.key.ends_with(PROGRESS_SUFFIX);
+            if let Some(content) = if is_marker { self.bucket.get(&created.key).await? } else { None } {
+                let at = Marker::decode(&content.body).and_then(|marker| marker.at());
+                times.insert(at.unwrap_or(created.at));
+            }
+        }
+        Ok(times)
+    }
+
+    async fn run(&self, at: UnixMillis, time_is_up: &impl Fn() -> bool, function_name: &str) -> Result<(), SealError> {
+        let run = Run {
+            bucket: &self.bucket,
+            at,
+            grace_millis: self.grace_millis,
+            part_bytes: self.part_bytes,
+            time_is_up,
+            has_worked: Cell::new(false),
+        };
+        match run.run().await? {
+            Ended::Stopped => {
+                tracing::info!(at = at.rfc3339(), "the time is up; a marker calls the next invocation");
+                Ok(())
+            }
+            Ended::Done(Done { outcomes, resealings }) => {
+                self.report(at, &outcomes, function_name).await?;
+                run.forget(resealings).await
+            }
+        }
+    }
+
+    /// Says once what a whole run did: of a run in several pieces, the last one does.
+    async fn report(&self, at: UnixMillis, outcomes: &[Outcome], function_name: &str) -> Result<(), SealError> {
+        outcomes.iter().for_each(log);
+        if outcomes.is_empty() {
+            return Ok(());
+        }
+        // A date's overlaps are those of its hours.
+        let hours = || outcomes.iter().filter(|outcome| outcome.success.partition.contains("/hour="));
+        let values = [
+            (Metric::SealedPartitions, outcomes.len() as u64),
+            (Metric::LateObjects, hours().map(|outcome| outcome.late_objects).sum()),
+            (Metric::OverlappingObjects, hours().map(|outcome| outcome.success.totals.overlaps).sum()),
+        ];
+        let dimensions = vec![("FunctionName", function_name.to_owned())];
+        // Counts stay far below 2^53.
+        #[allow(clippy::cast_precision_loss)]
+        let datum = |(metric, value)| Datum { metric, value: value as f64, at, dimensions: dimensions.clone() };
+        Ok(self.metrics.put(&values.map(datum)).await?)
+    }
+}
+
+fn log(outcome: &Outcome) {
+    let Outcome { success, late_objects } = outcome;
+    let (partition, totals) = (success.partition.as_str(), &success.totals);
+    tracing::info!(
+        partition,
+        objects = totals.all_objects(),
+        events = totals.events,
+        rejected = totals.rejected,
+        bytes = totals.bytes,
+        unreadable = totals.unreadable_objects,
+        "sealed"
+    );
+    if *late_objects > 0 {
+        tracing::error!(partition, late_objects, "objects came after the partition had been sealed");
+    }
+    if totals.overlaps > 0 && partition.contains("/hour=") {
+        let overlaps = totals.overlaps;
+        tracing::error!(partition, overlaps, "objects overlap: records may have landed twice; the manifest names them");
+    }
+}

@@ -1,0 +1,66 @@
+//! The text of manifests: one object a line, so that `grep` finds what it looks for.
+
+use serde::Serialize;
+use shared::timestamp::UnixMillis;
+
+use super::progress::Before;
+use crate::manifest::{Entry, HourOfDate, Overlap, Success, Totals, VERSION};
+
+type Result<T> = std::result::Result<T, serde_json::Error>;
+
+/// Overlaps in a manifest at most; `totals` has their number.
+pub(super) const MAX_OVERLAPS: usize = 100;
+
+/// `{"v":1,"partition":"…","objects":[` or `…"hours":[`
+pub(super) fn begin(text: &mut Vec<u8>, partition: &str, items: &str) {
+    text.extend_from_slice(format!("{{\"v\":{VERSION},\"partition\":\"{partition}\",\"{items}\":[").as_bytes());
+}
+
+pub(super) fn entry(text: &mut Vec<u8>, entry: &Entry, is_first: bool) -> Result<()> {
+    item(text, entry, is_first)
+}
+
+/// `],"overlaps":[…],"totals":{…}}`
+pub(super) fn end(text: &mut Vec<u8>, overlaps: &[Overlap], totals: &Totals) -> Result<()> {
+    text.extend_from_slice(b"\n],\"overlaps\":[");
+    for (number, overlap) in overlaps.iter().enumerate() {
+        item(text, overlap, number == 0)?;
+    }
+    end_with_totals(text, totals)
+}
+
+/// A date's manifest whole.
+pub(super) fn of_date(partition: &str, hours: &[HourOfDate], totals: &Totals) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    begin(&mut text, partition, "hours");
+    for (number, hour) in hours.iter().enumerate() {
+        item(&mut text, hour, number == 0)?;
+    }
+    end_with_totals(&mut text, totals)?;
+    Ok(text)
+}
+
+fn item(text: &mut Vec<u8>, item: &impl Serialize, is_first: bool) -> Result<()> {
+    text.extend_from_slice(if is_first { b"\n" } else { b",\n" });
+    serde_json::to_writer(text, item)
+}
+
+fn end_with_totals(text: &mut Vec<u8>, totals: &Totals) -> Result<()> {
+    text.extend_from_slice(b"\n],\"totals\":");
+    serde_json::to_writer(&mut *text, totals)?;
+    text.extend_from_slice(b"}\n");
+    Ok(())
+}
+
+/// What `_SUCCESS` says of a partition that has been sealed before, or not.
+pub(super) fn success(partition: &str, at: UnixMillis, before: Option<&Before>, totals: Totals) -> Success {
+    let late = |before: &Before| totals.all_objects().saturating_sub(before.objects) + before.late_objects;
+    Success {
+        v: VERSION,
+        partition: partition.to_owned(),
+        first_sealed_at: before.map_or_else(|| at.rfc3339(), |before| before.first_sealed_at.clone()),
+        sealed_at: at.rfc3339(),
+        late_objects: before.map_or(0, late),
+        totals,
+    }
+}

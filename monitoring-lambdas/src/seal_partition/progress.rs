@@ -1,0 +1,123 @@
+//! What is kept in the bucket of a seal that is not done.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use shared::timestamp::UnixMillis;
+
+use super::reaches::Reaches;
+use crate::bucket::Part;
+use crate::manifest::{Overlap, Success, Totals};
+
+/// The `ETag`s of what a seal is to replace: if they change meanwhile, another run has sealed the partition, and perhaps
+/// seen more of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Replaced {
+    pub(super) success: Option<String>,
+    pub(super) manifest: Option<String>,
+}
+
+/// How far the manifest of an hour is written.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Progress {
+    pub(super) replaced: Replaced,
+    /// The multipart upload, once there is one, and what it has.
+    pub(super) upload: Option<String>,
+    pub(super) parts: Vec<Part>,
+    /// The last key that is written, counted or passed over.
+    pub(super) last_key: Option<String>,
+    pub(super) totals: Totals,
+    pub(super) reaches: Reaches,
+    pub(super) overlaps: Vec<Overlap>,
+    /// What is not uploaded yet, less than a part.
+    #[serde(skip)]
+    pub(super) buffer: Vec<u8>,
+}
+
+/// A seal that ran out of time: a line of JSON, then the bytes of the manifest that are not uploaded yet, as they are.
+/// S3 invokes seal-partition when it is put.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Marker {
+    /// The time of the event that the seal began with.
+    at: String,
+    /// `None` when nothing of the hour was done yet.
+    pub(super) progress: Option<Progress>,
+}
+
+impl Marker {
+    pub(super) fn new(at: UnixMillis, progress: Option<Progress>) -> Self {
+        Self { at: at.rfc3339(), progress }
+    }
+
+    pub(super) fn at(&self) -> Option<UnixMillis> {
+        UnixMillis::parse(&self.at)
+    }
+
+    pub(super) fn encode(&self) -> Result<Bytes, serde_json::Error> {
+        let mut body = serde_json::to_vec(self)?;
+        body.push(b'\n');
+        body.extend_from_slice(self.progress.as_ref().map_or(&[], |progress| progress.buffer.as_slice()));
+        Ok(body.into())
+    }
+
+    /// `None` for what is no marker of ours: the seal begins anew then.
+    pub(super) fn decode(body: &[u8]) -> Option<Self> {
+        let end = body.iter().position(|byte| *byte == b'\n')?;
+        let mut marker: Self = serde_json::from_slice(&body[..end]).ok()?;
+        if let Some(progress) = &mut marker.progress {
+            progress.buffer = body[end + 1..].to_vec();
+        }
+        Some(marker)
+    }
+}
+
+/// What a seal says of the partition that comes before it, so that late objects are counted once whatever crashes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Before {
+    pub(super) first_sealed_at: String,
+    pub(super) objects: u64,
+    pub(super) late_objects: u64,
+}
+
+impl Before {
+    pub(super) fn of(success: &Success) -> Self {
+        Self {
+            first_sealed_at: success.first_sealed_at.clone(),
+            objects: success.totals.all_objects(),
+            late_objects: success.late_objects,
+        }
+    }
+}
+
+/// That an hour is to be sealed anew. It takes the place of the `late/` marker, which is deleted before the hour is listed,
+/// and stays until the seal is reported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Resealing {
+    /// The `ETag` of the `_SUCCESS` that is to be replaced: once it has another, this is done.
+    pub(super) replaces: Option<String>,
+    pub(super) before: Option<Before>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_marker_is_read_back_to_the_byte() {
+        let progress = Progress {
+            upload: Some("u".into()),
+            parts: vec![Part { number: 1, etag: "\"e\"".into() }],
+            last_key: Some("k".into()),
+            buffer: b"{\n\xff\n".to_vec(),
+            ..Progress::default()
+        };
+        for progress in [Some(progress), None] {
+            let marker = Marker::new(UnixMillis(1_795_253_528_006), progress);
+            let decoded = Marker::decode(&marker.encode().unwrap()).unwrap();
+            assert_eq!(decoded, marker);
+            assert_eq!(decoded.at(), Some(UnixMillis(1_795_253_528_006)));
+        }
+        for other in [&b""[..], b"{}\n", b"x", b"{\"at\":\"now\",\"progress\":null}"] {
+            assert_eq!(Marker::decode(other), None);
+        }
+    }
+}

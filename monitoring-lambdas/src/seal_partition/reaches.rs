@@ -1,0 +1,121 @@
+//! Which objects of a shard begin before another one ends, found in one pass in the order of keys.
+
+use serde::{Deserialize, Serialize};
+use shared::object::{ObjectKey, prefix};
+
+/// How far the objects of one shard and kind that were seen so far reach.
+///
+/// Keys of one shard follow one another, so no more than one shard is remembered. Within it, numbers with as many digits
+/// follow one another in the order of their values.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Reaches {
+    /// Kind and shard, as in the keys.
+    of: String,
+    reaches: Vec<Reach>,
+}
+
+/// The objects whose first numbers have as many digits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Reach {
+    /// What was redriven lies over what it was made of.
+    redriven: bool,
+    digits: usize,
+    first: String,
+    last: String,
+}
+
+/// What `redrive` puts behind the number of the object that it read.
+const REDRIVEN: &str = "-redriven";
+
+/// The sequence number in an object's key, and whether the object was redriven.
+pub(crate) fn first_sequence_number(key: &ObjectKey) -> (&str, bool) {
+    let number = key.first_sequence_number.as_str();
+    number.strip_suffix(REDRIVEN).map_or((number, false), |number| (number, true))
+}
+
+/// Whether one sequence number comes after another. Numbers have no leading zeros.
+pub(crate) fn is_after(number: &str, other: &str) -> bool {
+    (number.len(), number) > (other.len(), other)
+}
+
+impl Reaches {
+    /// Takes the next object, in the order of keys; where earlier objects reach that it overlaps with.
+    pub(super) fn add(&mut self, key: &ObjectKey, last: &str) -> Option<String> {
+        let of = format!("{}/{}", prefix(key.kind), key.shard_id);
+        if of != self.of {
+            *self = Self { of, reaches: Vec::new() };
+        }
+        let (first, redriven) = first_sequence_number(key);
+        let family = self.reaches.iter().filter(|reach| reach.redriven == redriven);
+        let overlapped = family.filter(|reach| !is_after(first, &reach.last) && !is_after(&reach.first, last));
+        let found = overlapped.map(|reach| reach.last.clone()).next();
+        self.extend(first, last, redriven);
+        found
+    }
+
+    fn extend(&mut self, first: &str, last: &str, redriven: bool) {
+        let digits = first.len();
+        let same = self.reaches.iter_mut().find(|reach| reach.redriven == redriven && reach.digits == digits);
+        match same {
+            Some(reach) if is_after(last, &reach.last) => last.clone_into(&mut reach.last),
+            Some(_) => {}
+            None => self.reaches.push(Reach { redriven, digits, first: first.to_owned(), last: last.to_owned() }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use shared::line::Kind;
+    use shared::object::object_key;
+    use shared::timestamp::UnixMillis;
+
+    fn key(shard: u8, first: &str) -> String {
+        object_key(Kind::Event, UnixMillis(0).hour(), &format!("shardId-{shard:012}"), first)
+    }
+
+    fn overlaps(objects: &[(String, String)]) -> Vec<Option<String>> {
+        let mut reaches = Reaches::default();
+        objects.iter().map(|(key, last)| reaches.add(&ObjectKey::parse(key).unwrap(), last)).collect()
+    }
+
+    #[test]
+    fn an_object_that_begins_at_the_end_of_another_overlaps() {
+        let objects = [("10", "12"), ("12", "13"), ("14", "20"), ("15", "16"), ("20", "21"), ("22", "22")];
+        let objects = objects.map(|(first, last)| (key(0, first), last.to_owned()));
+        let reached = |text: &str| Some(text.to_owned());
+        assert_eq!(overlaps(&objects), [None, reached("12"), None, reached("20"), reached("20"), None]);
+    }
+
+    #[test]
+    fn shards_and_what_was_redriven_are_for_themselves() {
+        let objects = [(0, "10-redriven", "10"), (0, "10", "15"), (0, "12-redriven", "12"), (1, "11", "12")];
+        let objects = objects.map(|(shard, first, last)| (key(shard, first), last.to_owned()));
+        assert_eq!(overlaps(&objects), [None, None, None, None]);
+    }
+
+    proptest! {
+        /// Of ranges that don't contain one another's ends, none is found; where there is an overlap, one is.
+        #[test]
+        fn there_are_overlaps_if_and_only_if_two_ranges_share_a_number(
+            ranges in prop::collection::btree_map((0u8..2, 1u64..400), 0u64..12, 0..30),
+        ) {
+            let mut objects: Vec<(String, String)> = ranges.iter()
+                .map(|((shard, first), more)| (key(*shard, &first.to_string()), (first + more).to_string())).collect();
+            objects.sort();
+            let share = |a: (&(u8, u64), &u64), b: (&(u8, u64), &u64)| {
+                a.0 != b.0 && a.0.0 == b.0.0 && a.0.1 <= b.0.1 + b.1 && b.0.1 <= a.0.1 + a.1
+            };
+            let any = ranges.iter().any(|one| ranges.iter().any(|other| share(one, other)));
+            let found = overlaps(&objects);
+            prop_assert_eq!(found.iter().any(Option::is_some), any);
+            // With equally many digits, each object that begins within an earlier one is found.
+            if ranges.keys().all(|(_, first)| (100..388).contains(first)) {
+                let expected = ranges.iter().filter(|one| ranges.iter().any(|other| other.0 < one.0 && share(*one, other)));
+                prop_assert_eq!(found.iter().flatten().count(), expected.count());
+            }
+        }
+    }
+}

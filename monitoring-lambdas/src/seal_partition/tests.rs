@@ -1,0 +1,240 @@
+//! Runs against a bucket in memory: what is stored at the end.
+
+mod faults;
+mod large;
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde_json::Value;
+use shared::line::Kind;
+use shared::object::{Attempt, BlockSize, ObjectMetadata, ReceivedIn, object_key};
+use shared::rejection::Reason;
+use shared::timestamp::UtcHour;
+
+use super::*;
+use crate::memory_bucket::MemoryBucket;
+use crate::memory_metrics::MemoryMetrics;
+
+pub(super) const NIGHT: &str = "2026-11-22T00:20:00.000Z";
+
+pub(super) fn at(text: &str) -> UnixMillis {
+    UnixMillis::parse(text).unwrap()
+}
+
+pub(super) fn hour(of_day: i64) -> UtcHour {
+    UtcHour::parse("dt=2026-11-21/hour=00").unwrap().plus(of_day)
+}
+
+/// Lands an object of an hour of 21 November, with lines from one number to another.
+pub(super) fn land(bucket: &MemoryBucket, kind: Kind, hour: UtcHour, shard: u8, (first, last): (u64, u64)) -> String {
+    let key = object_key(kind, hour, &format!("shardId-{shard:012}"), &first.to_string());
+    let lines = last - first + 1;
+    let reasons = if kind == Kind::Rejected { vec![(Reason::TooDeep, lines)] } else { Vec::new() };
+    let metadata = ObjectMetadata {
+        last_sequence_number: last.to_string(),
+        record_count: lines,
+        event_count: lines,
+        uncompressed_bytes: 100 * lines,
+        uncompressed_sha256: "0".repeat(64),
+        received_in: ReceivedIn { this: lines, ..ReceivedIn::default() },
+        rejected_reasons: reasons.into_iter().collect(),
+        earliest_received_at: UnixMillis(hour.start().0 + i64::try_from(first % 1_000).unwrap()),
+        latest_received_at: UnixMillis(hour.start().0 + i64::try_from(last % 1_000).unwrap()),
+        block_size: BlockSize::fitting(1),
+        attempt: Attempt { began: UnixMillis(0), deadline: UnixMillis(0), request_id: "r".into() },
+    };
+    bucket.insert(&key, "ten bytes.", metadata.to_entries());
+    key
+}
+
+pub(super) fn put_late(bucket: &MemoryBucket, hour: UtcHour) {
+    bucket.insert(&crate::manifest::late_key(&hour.partition()), "", HashMap::new());
+}
+
+pub(super) fn handler<'a>(
+    bucket: &'a MemoryBucket,
+    metrics: &'a MemoryMetrics,
+) -> Handler<&'a MemoryBucket, &'a MemoryMetrics> {
+    Handler { part_bytes: 600, ..Handler::new(bucket, metrics, 15) }
+}
+
+pub(super) async fn run(bucket: &MemoryBucket, metrics: &MemoryMetrics, time: &str) -> Result<(), SealError> {
+    handler(bucket, metrics).run(at(time), &|| false, "seal-partition").await
+}
+
+pub(super) fn json(bucket: &MemoryBucket, key: &str) -> Value {
+    serde_json::from_str(&bucket.text(key).unwrap_or_else(|| panic!("{key} is not there"))).unwrap()
+}
+
+pub(super) fn success(bucket: &MemoryBucket, partition: &str) -> Value {
+    json(bucket, &format!("events/{partition}/_SUCCESS"))
+}
+
+pub(super) fn files(bucket: &MemoryBucket) -> BTreeMap<String, String> {
+    bucket.keys().into_iter().map(|key| (key.clone(), bucket.text(&key).unwrap())).collect()
+}
+
+/// A bucket in which the first hours of 21 November are sealed, each with an object.
+pub(super) async fn sealed_until(of_day: i64) -> MemoryBucket {
+    let bucket = MemoryBucket::default();
+    for number in 0..of_day {
+        land(&bucket, Kind::Event, hour(number), 0, (100, 101));
+    }
+    let time = UnixMillis(hour(of_day).start().0 + 20 * MILLIS_PER_MINUTE).rfc3339();
+    run(&bucket, &MemoryMetrics::default(), &time).await.unwrap();
+    bucket
+}
+
+#[tokio::test]
+async fn an_hour_is_sealed_with_its_sums() {
+    let (bucket, metrics) = (MemoryBucket::default(), MemoryMetrics::default());
+    land(&bucket, Kind::Event, hour(9), 0, (100, 109));
+    land(&bucket, Kind::Event, hour(9), 0, (110, 119));
+    let overlapping = land(&bucket, Kind::Event, hour(9), 0, (115, 120));
+    land(&bucket, Kind::Event, hour(9), 1, (115, 120));
+    land(&bucket, Kind::Rejected, hour(9), 0, (111, 112));
+    land(&bucket, Kind::Event, hour(10), 0, (121, 122));
+    bucket.insert("events/dt=2026-11-21/hour=09/notes.txt", "12345", HashMap::new());
+    let plain = object_key(Kind::Event, hour(9), "shardId-000000000002", "1");
+    bucket.insert(&plain, "123", HashMap::new());
+    run(&bucket, &metrics, "2026-11-21T10:20:00.000Z").await.unwrap();
+
+    let manifest = json(&bucket, "events/dt=2026-11-21/hour=09/_MANIFEST.json");
+    let success = success(&bucket, "dt=2026-11-21/hour=09");
+    assert_eq!(manifest["totals"], success["totals"]);
+    assert_eq!(manifest["objects"].as_array().unwrap().len(), 7);
+    let text = bucket.text("events/dt=2026-11-21/hour=09/_MANIFEST.json").unwrap();
+    assert_eq!(
+        text.lines().filter(|line| line.starts_with("{\"key\"")).count(),
+        8,
+        "a line an object, and an overlap's"
+    );
+    let expected = serde_json::json!({
+        "objects": 6, "rejected_objects": 1, "unreadable_objects": 2, "overlaps": 1, "records": 34, "events": 32,
+        "rejected": 2, "rejected_by_reason": {"too_deep": 2}, "bytes": 48, "rejected_bytes": 10,
+        "uncompressed_bytes": 3_400,
+        "earliest_received_at": "2026-11-21T09:00:00.100Z", "latest_received_at": "2026-11-21T09:00:00.120Z",
+        "events_received_in": {"previous": 0, "this": 32, "next": 0, "elsewhere": 0},
+        "rejected_received_in": {"previous": 0, "this": 2, "next": 0, "elsewhere": 0},
+    });
+    assert_eq!(success["totals"], expected);
+    let overlap = serde_json::json!([{"key": overlapping, "first_sequence_number": "115", "reaches": "119"}]);
+    assert_eq!(manifest["overlaps"], overlap);
+    assert_eq!((&success["v"], &success["late_objects"]), (&1.into(), &0.into()));
+    assert_eq!(
+        (&success["first_sealed_at"], &success["sealed_at"]),
+        (&"2026-11-21T10:20:00.000Z".into(), &success["first_sealed_at"])
+    );
+    assert_eq!(
+        [Metric::SealedPartitions, Metric::LateObjects, Metric::OverlappingObjects].map(|metric| metrics.last(metric)),
+        [Some(1.0), Some(0.0), Some(1.0)]
+    );
+    assert_eq!(metrics.calls.get(), 1);
+    let read: crate::manifest::Success = serde_json::from_value(success).unwrap();
+    assert_eq!(read.totals.all_objects(), 7);
+}
+
+#[tokio::test]
+async fn an_hour_without_traffic_is_sealed_as_empty_and_none_is_passed_over_after_it() {
+    let (bucket, metrics) = (MemoryBucket::default(), MemoryMetrics::default());
+    run(&bucket, &metrics, "2026-11-21T10:20:00.000Z").await.unwrap();
+    assert_eq!(bucket.keys().len(), 2);
+    assert_eq!(success(&bucket, "dt=2026-11-21/hour=09")["totals"]["earliest_received_at"], Value::Null);
+    run(&bucket, &metrics, "2026-11-21T13:20:00.000Z").await.unwrap();
+    assert_eq!(bucket.keys().len(), 8);
+    assert_eq!(metrics.last(Metric::SealedPartitions), Some(3.0));
+}
+
+#[tokio::test]
+async fn an_hour_that_is_not_closed_is_left_alone() {
+    let (bucket, metrics) = (MemoryBucket::default(), MemoryMetrics::default());
+    land(&bucket, Kind::Event, hour(9), 0, (1, 2));
+    put_late(&bucket, hour(9));
+    run(&bucket, &metrics, "2026-11-21T10:14:59.999Z").await.unwrap();
+    assert_eq!(bucket.keys().len(), 2);
+    run(&bucket, &metrics, "2026-11-21T10:15:00.000Z").await.unwrap();
+    assert_eq!(success(&bucket, "dt=2026-11-21/hour=09")["totals"]["events"], 2);
+    assert!(!bucket.keys().iter().any(|key| key.starts_with("late/") || key.starts_with("sealing/")));
+}
+
+#[tokio::test]
+async fn rejected_lines_alone_make_an_hour() {
+    let bucket = MemoryBucket::default();
+    land(&bucket, Kind::Rejected, hour(7), 0, (1, 2));
+    run(&bucket, &MemoryMetrics::default(), "2026-11-21T10:20:00.000Z").await.unwrap();
+    assert_eq!(success(&bucket, "dt=2026-11-21/hour=07")["totals"]["rejected"], 2);
+    assert_eq!(bucket.keys().len(), 7);
+}
+
+#[tokio::test]
+async fn late_objects_are_counted_once_and_added_up() {
+    let bucket = sealed_until(8).await;
+    let metrics = MemoryMetrics::default();
+    for (number, time) in ["2026-11-21T08:40:00.000Z", "2026-11-21T09:20:00.000Z"].into_iter().enumerate() {
+        let first = 200 + 10 * number as u64;
+        land(&bucket, Kind::Event, hour(5), 0, (first, first));
+        land(&bucket, Kind::Rejected, hour(5), 0, (first + 1, first + 1));
+        put_late(&bucket, hour(5));
+        for again in [2.0, 0.0] {
+            run(&bucket, &metrics, time).await.unwrap();
+            assert_eq!(metrics.last(Metric::LateObjects), Some(again));
+            let success = success(&bucket, "dt=2026-11-21/hour=05");
+            assert_eq!(success["late_objects"], 2 * (number + 1));
+            assert_eq!(
+                (&success["first_sealed_at"], &success["sealed_at"]),
+                (&"2026-11-21T08:20:00.000Z".into(), &time.into())
+            );
+        }
+        assert!(!bucket.keys().iter().any(|key| key.starts_with("late/") || key.starts_with("sealing/")));
+    }
+}
+
+#[tokio::test]
+async fn twenty_four_hours_are_a_date_and_a_late_object_seals_it_anew() {
+    let bucket = sealed_until(23).await;
+    let metrics = MemoryMetrics::default();
+    assert!(bucket.text("events/dt=2026-11-21/_SUCCESS").is_none());
+    run(&bucket, &metrics, NIGHT).await.unwrap();
+    assert_eq!(metrics.last(Metric::SealedPartitions), Some(2.0));
+    let date = json(&bucket, "events/dt=2026-11-21/_MANIFEST.json");
+    assert_eq!((date["hours"].as_array().unwrap().len(), &date["totals"]["events"]), (24, &46.into()));
+    assert_eq!(date["hours"][3]["partition"], "dt=2026-11-21/hour=03");
+
+    // Days later than the run looks back by itself.
+    land(&bucket, Kind::Event, hour(5), 0, (200, 201));
+    put_late(&bucket, hour(5));
+    run(&bucket, &metrics, "2026-11-26T00:20:00.000Z").await.unwrap();
+    let success = success(&bucket, "dt=2026-11-21");
+    assert_eq!((&success["totals"]["events"], &success["late_objects"]), (&48.into(), &1.into()));
+    assert_eq!(
+        (&success["first_sealed_at"], &success["sealed_at"]),
+        (&NIGHT.into(), &"2026-11-26T00:20:00.000Z".into())
+    );
+}
+
+#[tokio::test]
+async fn a_date_whose_first_hours_were_before_the_bucket_is_not_sealed() {
+    let bucket = MemoryBucket::default();
+    land(&bucket, Kind::Event, hour(5), 0, (1, 2));
+    run(&bucket, &MemoryMetrics::default(), NIGHT).await.unwrap();
+    assert!(bucket.text("events/dt=2026-11-21/hour=23/_SUCCESS").is_some());
+    assert!(bucket.text("events/dt=2026-11-21/_SUCCESS").is_none());
+}
+
+#[tokio::test]
+async fn a_success_that_is_not_ours_is_sealed_over() {
+    let bucket = sealed_until(9).await;
+    bucket.insert("events/dt=2026-11-21/hour=04/_SUCCESS", "", HashMap::new());
+    run(&bucket, &MemoryMetrics::default(), "2026-11-21T10:20:00.000Z").await.unwrap();
+    assert_eq!(success(&bucket, "dt=2026-11-21/hour=04")["totals"]["events"], 2);
+}
+
+#[tokio::test]
+async fn hours_are_looked_for_two_days_back() {
+    let bucket = MemoryBucket::default();
+    land(&bucket, Kind::Event, hour(-100), 0, (1, 2));
+    run(&bucket, &MemoryMetrics::default(), NIGHT).await.unwrap();
+    assert_eq!(bucket.keys().iter().filter(|key| key.ends_with("hour=00/_SUCCESS")).count(), 2);
+    assert_eq!(bucket.keys().iter().filter(|key| key.contains("/hour=") && key.ends_with("/_SUCCESS")).count(), 48);
+    assert_eq!(bucket.keys().iter().filter(|key| !key.contains("/hour=")).count(), 4, "both dates");
+}

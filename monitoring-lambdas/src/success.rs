@@ -1,0 +1,103 @@
+//! Reads `_SUCCESS`.
+
+use shared::timestamp::UnixMillis;
+
+use crate::bucket::{Bucket, BucketError};
+use crate::manifest::{Success, VERSION};
+use crate::rules::partition::Partition;
+
+/// A `_SUCCESS` that was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum SuccessError {
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+    /// Nothing that seal-partition writes.
+    #[error("{key} can't be read: {source}")]
+    Malformed { key: String, source: serde_json::Error },
+    #[error("{key} has version {version}, which is not known here")]
+    Version { key: String, version: u8 },
+    #[error("{key} says that it was sealed at {time:?}, which is no time")]
+    Time { key: String, time: String },
+}
+
+impl SuccessError {
+    /// Whether S3 gave the object, and it is the object that is wrong: another try reads the same.
+    #[must_use]
+    pub const fn is_content(&self) -> bool {
+        match self {
+            Self::Bucket(_) => false,
+            Self::Malformed { .. } | Self::Version { .. } | Self::Time { .. } => true,
+        }
+    }
+}
+
+/// What a partition's `_SUCCESS` says; `None` when it is not sealed.
+///
+/// # Errors
+///
+/// When S3 does not answer, or the object is none that seal-partition writes.
+pub async fn read(bucket: &impl Bucket, partition: Partition) -> Result<Option<Success>, SuccessError> {
+    let key = partition.success_key();
+    let Some(content) = bucket.get(&key).await? else { return Ok(None) };
+    let success: Success = match serde_json::from_slice(&content.body) {
+        Ok(success) => success,
+        Err(source) => return Err(SuccessError::Malformed { key, source }),
+    };
+    if success.v == VERSION { Ok(Some(success)) } else { Err(SuccessError::Version { key, version: success.v }) }
+}
+
+/// When a partition was sealed first; `None` when it is not sealed.
+///
+/// # Errors
+///
+/// As [`read`], and when the time is none.
+pub async fn first_sealed_at(bucket: &impl Bucket, partition: Partition) -> Result<Option<UnixMillis>, SuccessError> {
+    let Some(success) = read(bucket, partition).await? else { return Ok(None) };
+    let time = success.first_sealed_at;
+    match UnixMillis::parse(&time) {
+        Some(at) => Ok(Some(at)),
+        None => Err(SuccessError::Time { key: partition.success_key(), time }),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::manifest::Totals;
+    use crate::memory_bucket::MemoryBucket;
+
+    /// As seal-partition leaves it.
+    pub(crate) fn seal(bucket: &MemoryBucket, partition: Partition, first_sealed_at: UnixMillis, totals: Totals) {
+        let success = Success {
+            v: VERSION,
+            partition: partition.text(),
+            first_sealed_at: first_sealed_at.rfc3339(),
+            sealed_at: first_sealed_at.rfc3339(),
+            late_objects: 0,
+            totals,
+        };
+        bucket.insert(&partition.success_key(), serde_json::to_vec(&success).unwrap(), HashMap::new());
+    }
+
+    #[tokio::test]
+    async fn what_was_sealed_is_read_and_nothing_else() {
+        let memory = MemoryBucket::default();
+        let bucket = &memory;
+        let partition = Partition::of_success_key("events/dt=2026-11-21/hour=09/_SUCCESS").unwrap();
+        assert!(read(&bucket, partition).await.unwrap().is_none());
+        let totals = Totals { bytes: 7, ..Totals::default() };
+        seal(bucket, partition, partition.end(), totals.clone());
+        assert_eq!(read(&bucket, partition).await.unwrap().unwrap().totals, totals);
+        assert_eq!(first_sealed_at(&bucket, partition).await.unwrap(), Some(partition.end()));
+
+        let text = memory.text(&partition.success_key()).unwrap();
+        for wrong in ["", "{}", &text.replace("\"v\":1", "\"v\":2"), &text.replace("2026-11-21T10", "yesterday")] {
+            memory.insert(&partition.success_key(), wrong.to_owned(), HashMap::new());
+            assert!(first_sealed_at(&bucket, partition).await.unwrap_err().is_content(), "{wrong}");
+        }
+        memory.fails_from.set(Some(0));
+        assert!(!read(&bucket, partition).await.unwrap_err().is_content());
+    }
+}

@@ -1,0 +1,201 @@
+"""From a metric to a person: the real template's alarms, MiniStack's CloudWatch and SNS, the real notify, a webhook."""
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from samtranslator.yaml_helper import yaml_parse
+
+from ministack import ACCOUNT, REGION, MiniStack
+from stack import REPOSITORY, wait_for
+
+STACK = "playhead-test"
+BUCKET = f"{STACK}-landing-{ACCOUNT}-{REGION}"
+RUNBOOK = "https://git.example.com/playhead/docs/RUNBOOK.md"
+# The alarms' period is five minutes: a value of so long ago counts now and no more in twenty seconds.
+ALMOST_A_PERIOD = 280
+
+
+class Chat:
+    """A webhook's other side: keeps what is posted, and answers as it is told."""
+
+    def __init__(self):
+        self.texts = []
+        self.statuses = []
+        chat = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                status = chat.statuses.pop(0) if chat.statuses else 200
+                if status == 200:
+                    chat.texts.append(body["text"])
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/services/secret"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def stop(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture(scope="module")
+def chat():
+    chat = Chat()
+    yield chat
+    chat.stop()
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory, chat):
+    cloud = MiniStack(tmp_path_factory.mktemp("ministack"))
+    try:
+        recipients = [{"group": "platform", "alarms": ["*"], "webhook": chat.url, "email": True}]
+        template = yaml_parse((REPOSITORY / "template.yaml").read_text())
+        cloud.deploy(STACK, template, {"Recipients": json.dumps(recipients), "RunbookUrl": RUNBOOK}, {"notify"})
+        # The schedules would run the functions that have no binary here, and what they do is not this test's.
+        events = cloud.client("events")
+        for rule in events.list_rules()["Rules"]:
+            events.disable_rule(Name=rule["Name"])
+        # What notices for e-mail become, where a test can read it.
+        queue = cloud.client("sqs").create_queue(QueueName="mail")["QueueUrl"]
+        arn = f"arn:aws:sqs:{REGION}:{ACCOUNT}:mail"
+        cloud.client("sns").subscribe(
+            TopicArn=cloud.resources(STACK)["NoticesTopic"], Protocol="sqs", Endpoint=arn,
+            Attributes={"FilterPolicy": json.dumps({"group": ["platform"]})},
+        )
+        cloud.queue = queue
+        yield cloud
+    finally:
+        cloud.stop()
+
+
+def put(cloud, metric, function, value, seconds_ago):
+    at = time.time() - seconds_ago
+    dimensions = [{"Name": "FunctionName", "Value": cloud.resources(STACK)[function]}]
+    datum = {"MetricName": metric, "Dimensions": dimensions, "Value": value, "Unit": "Count", "Timestamp": at}
+    cloud.client("cloudwatch").put_metric_data(Namespace="Playhead", MetricData=[datum])
+
+
+def state(cloud, alarm):
+    found, = cloud.client("cloudwatch").describe_alarms(AlarmNames=[f"{STACK}-{alarm}"])["MetricAlarms"]
+    return found["StateValue"]
+
+
+def tick(cloud, at):
+    """What the schedule would send at that time."""
+    event = {"source": "aws.events", "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))}
+    answer = cloud.client("lambda").invoke(
+        FunctionName=cloud.resources(STACK)["NotifyFunction"], Payload=json.dumps(event).encode())
+    assert "FunctionError" not in answer, answer["Payload"].read()
+
+
+def objects(cloud, prefix):
+    listed = cloud.client("s3").list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
+    get = cloud.client("s3").get_object
+    return {item["Key"]: json.loads(get(Bucket=BUCKET, Key=item["Key"])["Body"].read()) for item in listed}
+
+
+def mail(cloud):
+    messages = cloud.client("sqs").receive_message(QueueUrl=cloud.queue, MaxNumberOfMessages=10).get("Messages", [])
+    return [json.loads(message["Body"]) for message in messages]
+
+
+def test_an_incident_reaches_people_and_its_end_does_too(cloud, chat):
+    """A metric above its threshold becomes a message that says all; a storm is one message, and so is its end."""
+    put(cloud, "BrokenObjects", "CheckObjectFunction", 0, 900)
+    put(cloud, "BrokenObjects", "CheckObjectFunction", 3, ALMOST_A_PERIOD)
+    assert state(cloud, "broken-objects") == "ALARM"
+    wait_for(lambda: chat.texts, 30, lambda: f"a message\n{cloud.tail()}")
+    lines = dict(line.split(": ", 1) for line in chat.texts[0].splitlines())
+    assert lines[f"ALARM in {STACK}"] == "Landed objects are not what their metadata says (count)."
+    function = cloud.resources(STACK)["CheckObjectFunction"]
+    assert lines["Where"] == f"function {function}, stack {STACK}"
+    assert lines["Since"].startswith(time.strftime("%Y-%m-%d")) and lines["Since"].endswith(" UTC")
+    assert lines["Expected"] == "BrokenObjects at most 0 (count), as Maximum of 5 min"
+    assert lines["Actual"] == "3 (count)"
+    chart, rest = lines["Last values"].split(" ", 1)
+    assert len(chart) == 20 and "▁" in chart and "▇" in chart and rest.startswith("(0 to 3 (count); 5 min each")
+    assert lines["Alarm"] == f"{STACK}-broken-objects"
+    assert lines["What to do"] == f"{RUNBOOK}#broken-objects"
+
+    # A second alarm of the same storm.
+    put(cloud, "MissingPartitions", "CheckRecencyFunction", 2, ALMOST_A_PERIOD)
+    assert state(cloud, "missing-partitions") == "ALARM"
+    ledger = "incidents/open/platform.json"
+    alarms = lambda: objects(cloud, ledger)[ledger]["open"]["alarms"]
+    wait_for(lambda: len(alarms()) == 2, 30, lambda: f"two alarms in {objects(cloud, ledger)}\n{cloud.tail()}")
+    assert len(chat.texts) == 1
+    tick(cloud, time.time() + 300)
+    assert len(chat.texts) == 2 and chat.texts[1].startswith(f"1 alarm more in {STACK}, in the incident since")
+
+    # Both are over: the webhook is overloaded for a moment, and the message comes all the same.
+    chat.statuses[:] = [503, 429]
+    time.sleep(300 - ALMOST_A_PERIOD + 2)
+    put(cloud, "BrokenObjects", "CheckObjectFunction", 0, 1)
+    put(cloud, "MissingPartitions", "CheckRecencyFunction", 0, 1)
+    assert state(cloud, "broken-objects") == state(cloud, "missing-partitions") == "OK"
+    wait_for(lambda: len(chat.texts) == 3, 30, lambda: f"the end in {chat.texts}\n{cloud.tail()}")
+    assert chat.texts[2].startswith("RESOLVED after ") and f"in {STACK}: no alarm is on any more." in chat.texts[2]
+    assert f"- {STACK}-broken-objects: on for" in chat.texts[2]
+
+    (key, incident), = wait_for(lambda: objects(cloud, "incidents/dt="), 30, "the incident that is over").items()
+    assert key.endswith("-platform.json") and incident["opened_at"] < incident["resolved_at"]
+    assert [(message["kind"], message["webhook"], message["email"]) for message in incident["messages"]] == [
+        ("opened", "sent", "sent"), ("update", "sent", "sent"), ("resolved", "sent", "sent")]
+    wait_for(lambda: objects(cloud, ledger)[ledger]["closed"] == [], 30, "an empty ledger")
+    assert objects(cloud, ledger)[ledger]["open"] is None
+    letters = mail(cloud)
+    assert [letter["Subject"] for letter in letters] == [
+        f"ALARM: {STACK}-broken-objects", f"MORE ALARMS: {STACK}-missing-partitions",
+        f"RESOLVED: {STACK}-broken-objects and 1 more"]
+    assert letters[0]["Message"] == chat.texts[0]
+
+
+def test_a_notice_that_comes_again_sends_nothing_again(cloud, chat):
+    """SNS delivers at least once: the same notice again changes nothing."""
+    before = len(chat.texts)
+    message = {
+        "AlarmName": f"{STACK}-lost-events", "AlarmDescription": "Lost. #lost-events", "NewStateValue": "ALARM",
+        "NewStateReason": "Threshold Crossed", "StateChangeTime": "2026-11-21T09:40:12.345+0000",
+    }
+    for state_value, at in (("ALARM", "12"), ("OK", "13"), ("ALARM", "12"), ("OK", "13")):
+        changed = message | {"NewStateValue": state_value, "StateChangeTime": f"2026-11-21T09:40:{at}.345+0000"}
+        sns = {"Message": json.dumps(changed), "Timestamp": f"2026-11-21T09:40:{at}.400Z"}
+        answer = cloud.client("lambda").invoke(
+            FunctionName=cloud.resources(STACK)["NotifyFunction"], Payload=json.dumps({"Records": [{"Sns": sns}]}))
+        assert "FunctionError" not in answer, answer["Payload"].read()
+    assert [text.split()[0] for text in chat.texts[before:]] == ["ALARM", "RESOLVED"]
+
+
+def test_the_webhook_s_address_is_in_no_log(cloud):
+    """Whoever has a webhook's address can post to it."""
+    logs = cloud.client("logs")
+    groups = [group["logGroupName"] for group in logs.describe_log_groups()["logGroups"]]
+    lines = [event["message"] for group in groups for event in logs.filter_log_events(logGroupName=group)["events"]]
+    assert any("sent" in line for line in lines), groups
+    assert not [line for line in lines if "/services/secret" in line]
+
+
+def test_all_that_the_template_declares_is_there(cloud):
+    """The whole template deploys: each alarm tells the topic, and each metric is one that a function may put."""
+    alarms = cloud.client("cloudwatch").describe_alarms(MaxRecords=100)["MetricAlarms"]
+    topic = cloud.resources(STACK)["AlarmsTopic"]
+    assert len(alarms) >= 45
+    for alarm in alarms:
+        assert topic in alarm["AlarmActions"] and topic in alarm["OKActions"], alarm["AlarmName"]
+        assert "${" not in json.dumps(alarm, default=str), alarm
+        assert (alarm["TreatMissingData"] == "breaching") == alarm["AlarmName"].endswith("-did-not-run")
+    dashboard = json.loads(cloud.client("cloudwatch").get_dashboard(DashboardName=STACK)["DashboardBody"])
+    assert len(dashboard["widgets"]) == 15
+    notifications = cloud.client("s3").get_bucket_notification_configuration(Bucket=BUCKET)
+    assert len(notifications["LambdaFunctionConfigurations"]) == 4
