@@ -41,6 +41,10 @@ outage: OUTAGE_SECONDS ?= 120
 outage: build-local $(VENV)/installed ## traffic while Kinesis and then S3 are away (OUTAGE_SECONDS=120)
 	OUTAGE_SECONDS=$(OUTAGE_SECONDS) $(PYTHON) -m pytest tests/test_delivery.py -s -k away_under_traffic $(PYTEST_ARGS)
 
+.PHONY: large-hour
+large-hour: build-local $(VENV)/installed ## an hour of many objects is sealed in little memory (OBJECTS=200000)
+	@$(PYTHON) -u tests/large_hour.py
+
 check: $(VENV)/installed $(CARGO_DENY) ## format, lints, dependencies' licences and sources, template
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings

@@ -76,8 +76,8 @@ impl<S: RecordStream> Handler<S> {
         let vital_signs = self.vital_signs.values(context.deadline, lambda_setup::now());
         let values = metrics::values(request, storing, told, vital_signs);
         if !values.is_empty() {
-            let properties = [("request_id", request_id)];
-            println!("{}", emf::line(arrival.at, &context.env_config.function_name, &values, &properties));
+            let properties = Some(("request_id", request_id)).filter(|_| metrics::tell_of_trouble(&values));
+            println!("{}", emf::line(arrival.at, &context.env_config.function_name, &values, properties.as_slice()));
         }
     }
 

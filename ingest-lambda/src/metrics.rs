@@ -44,6 +44,17 @@ pub fn values(
     values
 }
 
+/// Whether somebody may want to know which request it was. Of others the id would be an eighth of the line.
+#[must_use]
+pub fn tell_of_trouble(values: &[(Metric, u64)]) -> bool {
+    values.iter().any(|(metric, _)| {
+        matches!(
+            metric,
+            Metric::RejectedLines | Metric::NotStoredEvents | Metric::RetriedEntries | Metric::ThrottledEntries
+        )
+    })
+}
+
 /// The bytes that the client sent.
 fn body_bytes(request: &Request) -> usize {
     if request.body_is_base64 { request.body.trim_end_matches('=').len() * 3 / 4 } else { request.body.len() }
@@ -88,6 +99,12 @@ mod tests {
                 (Metric::ColdStarts, 1),
             ]
         );
+    }
+
+    #[test]
+    fn a_request_is_named_when_something_went_wrong() {
+        assert!(tell_of_trouble(&values_of(&Storing::default())), "not stored");
+        assert!(!tell_of_trouble(&[(Metric::AcceptedEvents, 1), (Metric::RemainingTime, 5), (Metric::ColdStarts, 1)]));
     }
 
     #[test]

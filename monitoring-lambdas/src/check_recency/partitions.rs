@@ -10,9 +10,10 @@ use crate::rules::partition::Partition;
 use crate::rules::recency::{self, LOOKBACK_HOURS, State};
 use crate::success::{self, SuccessError};
 
-/// What needs no second look.
+/// What needs no second look, for an hour: a `_SUCCESS` that somebody takes away is missed by then.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
+    hour: Option<UtcHour>,
     /// Partitions that were found sealed.
     sealed: BTreeMap<Partition, State>,
     /// The first hour of the bucket, once it is older than all that is looked at.
@@ -33,6 +34,9 @@ pub(super) async fn look(
     due_minutes: i64,
     memory: &mut Memory,
 ) -> Result<Report, SuccessError> {
+    if memory.hour != Some(now.hour()) {
+        *memory = Memory { hour: Some(now.hour()), first: memory.first, ..Memory::default() };
+    }
     let first = first_hour(bucket, now, memory).await?;
     let expected: BTreeSet<Partition> = recency::expected(now, first, due_minutes).into_iter().collect();
     memory.sealed.retain(|partition, _| expected.contains(partition));

@@ -103,6 +103,17 @@ async fn where_all_is_there_the_check_says_so_and_then_costs_little() {
 }
 
 #[tokio::test]
+async fn a_success_that_is_taken_away_is_missed_from_the_next_full_hour_on() {
+    let (bucket, metrics) = (sound(100), MemoryMetrics::default());
+    let handler = Handler::new(&bucket, &metrics, 40);
+    assert_eq!(check(&handler, now()).await, [""; 0]);
+    bucket.objects.borrow_mut().remove("events/dt=2026-11-21/hour=09/_SUCCESS");
+    assert_eq!(check(&handler, UnixMillis(now().0 + 14 * MINUTE)).await, [""; 0]);
+    let said = check(&handler, now().hour().end()).await;
+    assert_eq!(said, ["NOT_RUN: 1 partitions are not sealed: dt=2026-11-21/hour=09"]);
+}
+
+#[tokio::test]
 async fn a_missing_hour_and_date_are_named_until_they_are_there() {
     let (bucket, metrics) = (sound(100), MemoryMetrics::default());
     let gone = ["events/dt=2026-11-20/hour=07/_SUCCESS", "events/dt=2026-11-20/_SUCCESS"];

@@ -1,0 +1,99 @@
+"""What monitoring costs a day, from counted requests and listed prices: the table of docs/COST.md.
+
+    python3 cost/monitoring.py                        the table, at 100 million events a day
+    python3 cost/monitoring.py --events-a-post 1      the same for players that post each event by itself
+
+Counts a run or an object are those that the tests count; bytes of log lines are those that the functions write.
+"""
+
+import argparse
+from dataclasses import dataclass
+
+# US dollars, us-east-1, list prices of November 2026, without free tiers: they belong to the account, not to us.
+LAMBDA_REQUEST = 0.20 / 1e6
+LAMBDA_GB_SECOND = 0.0000133334  # arm64
+S3_READ = 0.0004 / 1e3  # GET and HEAD
+S3_WRITE = 0.005 / 1e3  # PUT, POST and LIST
+METRIC_MONTH = 0.30  # a custom metric, billed by the hours in which it has data
+METRICS_REQUEST = 0.01 / 1e3  # PutMetricData, and each metric that GetMetricData returns
+ALARM_MONTH = 0.10
+DASHBOARD_MONTH = 3.00
+LOG_GB = 0.50
+DAYS_A_MONTH = 30.4
+HOURS = 24
+MINUTES = 24 * 60
+
+# An event that CloudWatch Logs bills is 26 bytes longer than its text.
+LOG_EVENT_OVERHEAD = 26
+# Lines of metrics as the functions write them (tests/test_cost.py measures them), with a deployed function's longer name.
+FUNCTION_NAME = 45
+INGEST_LINE = 375 + FUNCTION_NAME
+LANDING_LINE = 935 + FUNCTION_NAME
+# 128 MB. Seconds with S3's answers, some 30 ms each, which are most of it.
+GB = 128 / 1024
+CHECK_OBJECT_SECONDS = 0.050
+SEAL_HEADS_AT_ONCE = 64
+SEAL_HEAD_SECONDS = 0.030
+SHARDS = 8
+# Metrics with data in every hour: ingest's, landing's, the checks' (docs/METRICS.md). Sparse ones are left out.
+STEADY_METRICS = 34
+ALARMS = 45
+
+
+@dataclass
+class Row:
+    what: str
+    counted: str
+    usd: float
+
+
+def rows(events, events_a_post, records_a_batch):
+    posts = events / events_a_post
+    objects = posts / records_a_batch
+    seal_seconds = objects * SEAL_HEAD_SECONDS / SEAL_HEADS_AT_ONCE + HOURS * 2
+    lists = objects / 1_000 + HOURS * 8
+    recency = {"lists": MINUTES * (1 + SHARDS), "reads": MINUTES * SHARDS + HOURS * 50}
+    return [
+        Row("ingest's lines of metrics", f"{posts:,.0f} lines of {INGEST_LINE} bytes", log(posts, INGEST_LINE)),
+        Row("landing's lines of metrics", f"{objects:,.0f} lines of {LANDING_LINE} bytes", log(objects, LANDING_LINE)),
+        Row("check-object", f"{objects:,.0f} invocations of {CHECK_OBJECT_SECONDS * 1000:.0f} ms, one GET each",
+            objects * (LAMBDA_REQUEST + S3_READ + CHECK_OBJECT_SECONDS * GB * LAMBDA_GB_SECOND)),
+        Row("seal-partition", f"{objects:,.0f} HEAD, {HOURS * 52:,} GET, {lists:,.0f} LIST, {HOURS * 2 + 2} PUT",
+            (objects + HOURS * 52) * S3_READ + (lists + HOURS * 2 + 2) * S3_WRITE + HOURS * METRICS_REQUEST
+            + seal_seconds * GB * LAMBDA_GB_SECOND),
+        Row("check-size, check-completeness", f"{HOURS * 2 + 1} runs, {250 + 288} GET, 72 metrics read, 49 puts",
+            (250 + 288) * S3_READ + (72 + 49) * METRICS_REQUEST
+            + (HOURS * 2 + 1) * (LAMBDA_REQUEST + GB * LAMBDA_GB_SECOND)),
+        Row("check-recency", f"{MINUTES:,} runs, {recency['lists']:,} LIST, {recency['reads']:,} HEAD and GET, {MINUTES:,} puts",
+            MINUTES * (LAMBDA_REQUEST + METRICS_REQUEST + 0.5 * GB * LAMBDA_GB_SECOND)
+            + recency["lists"] * S3_WRITE + recency["reads"] * S3_READ),
+        Row("custom metrics", f"{STEADY_METRICS} with data in every hour", STEADY_METRICS * METRIC_MONTH / DAYS_A_MONTH),
+        Row("alarms and a dashboard", f"{ALARMS} alarms", (ALARMS * ALARM_MONTH + DASHBOARD_MONTH) / DAYS_A_MONTH),
+    ]
+
+
+def log(lines, size):
+    """US dollars for so many lines of so many bytes."""
+    return lines * (size + LOG_EVENT_OVERHEAD) / 1e9 * LOG_GB
+
+
+def table(events=100_000_000, events_a_post=20, records_a_batch=100):
+    """The table as Markdown, and its sum in US dollars."""
+    found = rows(events, events_a_post, records_a_batch)
+    total = sum(row.usd for row in found)
+    lines = ["| what | counted, a day | USD a day |", "| --- | --- | ---: |"]
+    lines += [f"| {row.what} | {row.counted} | {row.usd:.2f} |" for row in found]
+    return "\n".join([*lines, f"| all monitoring | | {total:.2f} |"]), total
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--events", type=int, default=100_000_000, help="events a day (%(default)s)")
+    arguments.add_argument("--events-a-post", type=int, default=20, help="events in one request (%(default)s)")
+    arguments.add_argument("--records-a-batch", type=int, default=100, help="records in one landed object (%(default)s)")
+    given = arguments.parse_args()
+    print(table(given.events, given.events_a_post, given.records_a_batch)[0])
+
+
+if __name__ == "__main__":
+    main()
