@@ -173,13 +173,15 @@ def test_freshness_is_there_each_minute_and_all_metrics_are_prometheus_text(days
 
 def test_an_hour_without_success_is_named_by_recency_and_sealed_again(days):
     """One hour's `_SUCCESS` is gone: recency says which, fails loudly, and the next run of the sealer mends it."""
-    hour = HOURS[-1]
+    hour = HOURS[-10]
     # Between a run of the sealer, at twenty past, and the next full hour, when recency looks at all anew.
     wait_for(lambda: 25 <= days.now().minute < 50)
     days.stack.s3().delete_object(Bucket=LANDING_BUCKET, Key=f"events/{partition(hour)}/_SUCCESS")
     wait_for(lambda: said(days, RECENCY, "NOT_RUN", partition(hour)), what=lambda: days.stack.tail())
-    assert any(RECENCY in line and partition(hour) in line for line in days.stack.errors_path.read_text().splitlines())
-    assert max(metric(days, "MissingPartitions", FunctionName=RECENCY)) >= 1
+    # On the terminal too, with the check's name.
+    wait_for(lambda: any(RECENCY in line and partition(hour) in line
+                         for line in days.stack.errors_path.read_text().splitlines()))
+    wait_for(lambda: max(metric(days, "MissingPartitions", period=3600, FunctionName=RECENCY)) >= 1)
     wait_for(lambda: days.success(partition(hour)), SEALED_SECONDS)
 
 
@@ -221,7 +223,7 @@ def test_broken_objects_are_each_named_with_what_is_wrong_and_a_second_event_cha
     assert "4711" in verdicts["false-count"], verdicts
     assert len(set(verdicts.values())) == 3
     for key in keys.values():
-        assert said(days, CHECK_OBJECT, "ERROR", key), key
+        wait_for(lambda key=key: said(days, CHECK_OBJECT, "ERROR", key), what=key)
     assert max(metric(days, "BrokenObjects", FunctionName=CHECK_OBJECT)) == 1
     put(days, keys["truncated"], body[:-7], metadata | {"last-sequence-number": str(number + 1)})
     count = days.stack.function_log(CHECK_OBJECT).count(keys["truncated"])
@@ -230,5 +232,5 @@ def test_broken_objects_are_each_named_with_what_is_wrong_and_a_second_event_cha
     # What is late is noticed too: they landed days after their hour was sealed.
     name = folder.removeprefix("events/")
     wait_for(lambda: days.success(name)["late_objects"] == 3, SEALED_SECONDS, lambda: str(days.success(name)))
-    assert said(days, SEAL, "ERROR", name)
-    assert max(metric(days, "LateObjects", FunctionName=SEAL)) >= 1
+    wait_for(lambda: said(days, SEAL, "ERROR", name), what=lambda: days.stack.tail())
+    wait_for(lambda: max(metric(days, "LateObjects", FunctionName=SEAL)) >= 1)

@@ -190,7 +190,7 @@ impl<B: Bucket, M: Metrics> Handler<B, M> {
         let mut hour = newest;
         for sent in sent {
             let sum = |values: &[(UnixMillis, f64)]| {
-                values.iter().filter(|(at, _)| at.hour() == hour).map(|(_, value)| value).sum()
+                values.iter().filter(|(at, _)| at.hour() == hour).map(|(_, value)| value).fold(0.0, std::ops::Add::add)
             };
             *sent = Sent { accepted: sum(&accepted), rejected: sum(&rejected), records: sum(&records) };
             hour = hour.plus(-1);
