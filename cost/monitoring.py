@@ -3,7 +3,8 @@
     python3 cost/monitoring.py                        the table, at 100 million events a day
     python3 cost/monitoring.py --events-a-post 1      the same for players that post each event by itself
 
-Counts a run or an object are those that the tests count; bytes of log lines are those that the functions write.
+Requests a run or an object are those that the checks' tests count, bytes of log lines those that the functions write
+(tests/test_cost.py). Durations are assumed: a few milliseconds of ours, and S3's answers.
 """
 
 import argparse
@@ -34,10 +35,12 @@ GB = 128 / 1024
 CHECK_OBJECT_SECONDS = 0.050
 SEAL_HEADS_AT_ONCE = 64
 SEAL_HEAD_SECONDS = 0.030
-SHARDS = 8
+# Six take ten times the mean of 100 million lines of 500 bytes a day.
+SHARDS = 6
+WINDOW_SECONDS = 5
 # Metrics with data in every hour: ingest's, landing's, the checks' (docs/METRICS.md). Sparse ones are left out.
-STEADY_METRICS = 34
-ALARMS = 45
+STEADY_METRICS = 33
+ALARMS = 46
 
 
 @dataclass
@@ -49,7 +52,8 @@ class Row:
 
 def rows(events, events_a_post, records_a_batch):
     posts = events / events_a_post
-    objects = posts / records_a_batch
+    # A batch ends when it is full or its window is over, whichever comes first.
+    objects = max(posts / records_a_batch, SHARDS * MINUTES * 60 / WINDOW_SECONDS)
     seal_seconds = objects * SEAL_HEAD_SECONDS / SEAL_HEADS_AT_ONCE + HOURS * 2
     lists = objects / 1_000 + HOURS * 8
     recency = {"lists": MINUTES * (1 + SHARDS), "reads": MINUTES * SHARDS + HOURS * 50}
@@ -67,6 +71,8 @@ def rows(events, events_a_post, records_a_batch):
         Row("check-recency", f"{MINUTES:,} runs, {recency['lists']:,} LIST, {recency['reads']:,} HEAD and GET, {MINUTES:,} puts",
             MINUTES * (LAMBDA_REQUEST + METRICS_REQUEST + 0.5 * GB * LAMBDA_GB_SECOND)
             + recency["lists"] * S3_WRITE + recency["reads"] * S3_READ),
+        Row("notify", f"{MINUTES // 5} runs, one GET each",
+            MINUTES // 5 * (LAMBDA_REQUEST + S3_READ + 0.1 * GB * LAMBDA_GB_SECOND)),
         Row("custom metrics", f"{STEADY_METRICS} with data in every hour", STEADY_METRICS * METRIC_MONTH / DAYS_A_MONTH),
         Row("alarms and a dashboard", f"{ALARMS} alarms", (ALARMS * ALARM_MONTH + DASHBOARD_MONTH) / DAYS_A_MONTH),
     ]

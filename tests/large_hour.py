@@ -131,6 +131,7 @@ def check(result, objects):
                 "unreadable_objects": 0, "uncompressed_bytes": 300 * objects}
     assert {name: totals[name] for name in expected} == expected, totals
     assert result.peak_mib < MEMORY_MIB, result.peak_mib
+    assert result.kills > 0, "it was sealed before anything could be killed: more objects are needed"
 
 
 def main():

@@ -112,6 +112,8 @@ def mail(cloud):
 
 def test_an_incident_reaches_people_and_its_end_does_too(cloud, chat):
     """A metric above its threshold becomes a message that says all; a storm is one message, and so is its end."""
+    verdict = {"key": "events/dt=2026-11-21/hour=09/x.jsonl.bz2", "etag": None, "findings": ["the object is gone"]}
+    cloud.client("s3").put_object(Bucket=BUCKET, Key=f"broken/{verdict['key']}.json", Body=json.dumps(verdict))
     put(cloud, "BrokenObjects", "CheckObjectFunction", 0, 900)
     put(cloud, "BrokenObjects", "CheckObjectFunction", 3, ALMOST_A_PERIOD)
     assert state(cloud, "broken-objects") == "ALARM"
@@ -120,9 +122,10 @@ def test_an_incident_reaches_people_and_its_end_does_too(cloud, chat):
     assert lines[f"ALARM in {STACK}"] == "Landed objects are not what their metadata says (count)."
     function = cloud.resources(STACK)["CheckObjectFunction"]
     assert lines["Where"] == f"function {function}, stack {STACK}"
-    assert lines["Since"].startswith(time.strftime("%Y-%m-%d")) and lines["Since"].endswith(" UTC")
-    assert lines["Expected"] == "BrokenObjects at most 0 (count), as Maximum of 5 min"
+    assert lines["Since"].startswith(time.strftime("%Y-%m-%d", time.gmtime())) and lines["Since"].endswith(" UTC")
+    assert lines["Expected"] == "BrokenObjects at most 0 (count), as Sum of 5 min"
     assert lines["Actual"] == "3 (count)"
+    assert lines[f"- {verdict['key']}"] == "the object is gone"
     chart, rest = lines["Last values"].split(" ", 1)
     assert len(chart) == 20 and "▁" in chart and "▇" in chart and rest.startswith("(0 to 3 (count); 5 min each")
     assert lines["Alarm"] == f"{STACK}-broken-objects"

@@ -1,5 +1,5 @@
 //! Asynchronous invocation, as Lambda does it for S3 and EventBridge: the sender does not wait, and an event that fails is
-//! tried three times in all.
+//! tried again as often as the function's EventInvokeConfig says, twice at most.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html>
 
 use std::sync::Arc;
@@ -66,11 +66,12 @@ impl Drop for Counted {
     }
 }
 
-/// Hands an event to a function, up to three times, under one request id. When the last try fails, that is said on the
+/// Hands an event to a function, and again while it fails and may be tried again, under one request id. When the last try fails, that is said on the
 /// terminal: a person is needed.
 pub async fn invoke(function: &Function, event: &Bytes, what: &str) {
     let request_id = new_request_id();
-    for pause in PAUSES.into_iter().map(Some).chain([None]) {
+    let retries = usize::try_from(function.event_retries()).unwrap_or(PAUSES.len());
+    for pause in PAUSES.into_iter().take(retries).map(Some).chain([None]) {
         let Err(problem) = function.invoke(request_id.clone(), event.clone()).await else { return };
         let function = function.name();
         match pause {
@@ -78,7 +79,7 @@ pub async fn invoke(function: &Function, event: &Bytes, what: &str) {
                 warn!(function, request_id, what, %problem, "an event failed and is tried again");
                 sleep(pause).await;
             }
-            None => error!(function, request_id, what, %problem, "an event failed three times and is dropped"),
+            None => error!(function, request_id, what, %problem, "an event failed, is not tried again, and is dropped"),
         }
     }
 }

@@ -76,6 +76,12 @@ impl Function {
         &self.spec.id
     }
 
+    /// How often an event that failed is tried again.
+    #[must_use]
+    pub fn event_retries(&self) -> u64 {
+        self.spec.event_retries
+    }
+
     /// Its local name.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -160,7 +160,8 @@ fn joined_headers(headers: &HeaderMap) -> BTreeMap<&str, String> {
     joined
 }
 
-/// The body as text, where Lambda takes it for text; all else travels as base64.
+/// The body as text, where Lambda takes it for text; all else travels as base64. What Lambda does with text that is not UTF-8
+/// is not documented; that it travels as base64 too is our assumption.
 fn text_body<'b>(headers: &HeaderMap, body: &'b Bytes) -> Option<&'b str> {
     let header = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let content_type = header(header::CONTENT_TYPE).to_ascii_lowercase();

@@ -35,7 +35,7 @@ pub async fn run(
 ) {
     let start = clock.now();
     let mut last = start;
-    loop {
+    while *phase.borrow() != Phase::Draining {
         let now = clock.now();
         if let Some(due) = schedule.expression.newest(start, now).filter(|due| *due > last) {
             last = due;
@@ -53,9 +53,6 @@ pub async fn run(
             () = tokio::time::sleep(sleep) => {}
             // A stack that is gone drains too.
             _ = phase.wait_for(|phase| *phase == Phase::Draining) => return,
-        }
-        if *phase.borrow() == Phase::Draining {
-            return;
         }
     }
 }

@@ -208,9 +208,10 @@ pub fn resealing_key(partition: &str) -> String {
 /// What is wrong with an object.
 #[must_use]
 pub fn broken_key(object_key: &str) -> String {
-    format!("broken/{object_key}.json")
+    format!("{BROKEN_PREFIX}{object_key}.json")
 }
 
+pub const BROKEN_PREFIX: &str = "broken/";
 pub const LATE_PREFIX: &str = "late/";
 pub const SEALING_PREFIX: &str = "sealing/";
 pub const PROGRESS_SUFFIX: &str = ".json";

@@ -10,6 +10,7 @@ pub mod alarm;
 pub mod chart;
 pub mod config;
 pub mod deliver;
+mod details;
 pub mod handler;
 pub mod incident;
 pub mod ledger;

@@ -44,6 +44,8 @@ pub struct Function {
     pub environment: BTreeMap<String, String>,
     /// Whether it has a Function URL.
     pub has_url: bool,
+    /// How often an event that failed is tried again, of those whose senders don't wait.
+    pub event_retries: u64,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -187,6 +189,7 @@ fn function(id: &str, resource: &Value, properties: &Properties<'_>) -> Result<F
         memory_mb: number("MemorySize")?.unwrap_or(128),
         environment,
         has_url: !properties.values["FunctionUrlConfig"].is_null(),
+        event_retries: event_retries(properties)?,
     })
 }
 
@@ -217,6 +220,17 @@ fn local_name(logical_id: &str) -> String {
     }
     name
 }
+
+/// Two unless the function says otherwise, as in Lambda.
+fn event_retries(function: &Properties<'_>) -> Result<u64> {
+    let values = &function.values["EventInvokeConfig"];
+    let id = format!("{}.EventInvokeConfig", function.id);
+    let config = Properties { template: function.template, id: &id, values };
+    Ok(config.number("MaximumRetryAttempts")?.unwrap_or(MOST_EVENT_RETRIES).min(MOST_EVENT_RETRIES))
+}
+
+/// <https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html>
+const MOST_EVENT_RETRIES: u64 = 2;
 
 #[cfg(test)]
 mod tests {

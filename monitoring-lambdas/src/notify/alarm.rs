@@ -66,6 +66,9 @@ pub struct About {
     pub reason: String,
     /// `None` when it is no alarm on a metric.
     pub watched: Option<Watched>,
+    /// What the check left in the bucket about it, a line each.
+    #[serde(default)]
+    pub details: Vec<String>,
 }
 
 /// The metric that an alarm watches, and what it takes for wrong.
@@ -113,7 +116,7 @@ impl Sns {
         };
         let (description, anchor) = split_anchor(&alarm.alarm_description.unwrap_or_default());
         let watched = alarm.trigger.and_then(Trigger::watched);
-        let about = About { description, anchor, reason: alarm.new_state_reason, watched };
+        let about = About { description, anchor, reason: alarm.new_state_reason, watched, details: Vec::new() };
         Ok(Change { name: alarm.alarm_name, state, at: time(&alarm.state_change_time)?, noticed_at, about })
     }
 }
@@ -245,10 +248,7 @@ pub(crate) mod tests {
         assert_eq!(change.about.description, "Landed objects are not what their metadata says (count).");
         assert_eq!(change.about.anchor.as_deref(), Some("broken-objects"));
         let watched = change.about.watched.unwrap();
-        assert_eq!(
-            (&*watched.namespace, &*watched.metric, &*watched.statistic),
-            ("Playhead", "BrokenObjects", "Maximum")
-        );
+        assert_eq!((&*watched.namespace, &*watched.metric, &*watched.statistic), ("Playhead", "BrokenObjects", "Sum"));
         assert_eq!(
             watched.dimensions,
             [("FunctionName".to_owned(), "playhead-prod-CheckObjectFunction-1A2B".to_owned())]

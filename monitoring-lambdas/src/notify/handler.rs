@@ -8,6 +8,7 @@ use super::alarm::{Change, Invocation, State};
 use super::chart::{self, Chart};
 use super::config::Rules;
 use super::deliver::deliver;
+use super::details;
 use super::incident::Kind;
 use super::ledger::{Ledger, MessageId};
 use super::message::{DESCRIBED_LIMIT, Origin, compose};
@@ -93,13 +94,15 @@ impl<B: Bucket, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T> {
             tracing::warn!(alarm = change.name, "no group hears of this alarm");
             return Ok(());
         }
-        let chart = match change.state {
-            State::Alarm => self.chart(change.about.watched.as_ref(), change.at).await,
-            State::Ok => None,
-        };
+        let mut change = change.clone();
+        let mut chart = None;
+        if change.state == State::Alarm {
+            chart = self.chart(change.about.watched.as_ref(), change.at).await;
+            change.about.details = details::read(&self.bucket, change.about.watched.as_ref()).await;
+        }
         let mut result = Ok(());
         for recipient in hearers {
-            result = result.and(self.tell_change(recipient, change, chart.as_ref(), deadline).await);
+            result = result.and(self.tell_change(recipient, &change, chart.as_ref(), deadline).await);
         }
         result
     }

@@ -117,6 +117,7 @@ fn block(name: &str, episode: &Episode, actual: Actual, origin: Origin<'_>) -> S
     lines.push(format!("Since: {}", words::moment(episode.since)));
     lines.extend(about.watched.as_ref().map(expected));
     lines.push(format!("Actual: {}", actual(episode)));
+    lines.extend(about.details.iter().map(|detail| format!("- {}", cut(detail))));
     lines.extend(chart(episode));
     lines.push(format!("Alarm: {name}"));
     let anchor = about.anchor.as_deref().unwrap_or("alarms");

@@ -54,7 +54,7 @@ fn end_with_totals(text: &mut Vec<u8>, totals: &Totals) -> Result<()> {
 
 /// What `_SUCCESS` says of a partition that has been sealed before, or not.
 pub(super) fn success(partition: &str, at: UnixMillis, before: Option<&Before>, totals: Totals) -> Success {
-    let late = |before: &Before| totals.all_objects().saturating_sub(before.objects) + before.late_objects;
+    let late = |before: &Before| before.late_in(&totals) + before.late_objects;
     Success {
         v: VERSION,
         partition: partition.to_owned(),

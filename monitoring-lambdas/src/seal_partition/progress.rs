@@ -75,6 +75,9 @@ impl Marker {
 pub(super) struct Before {
     pub(super) first_sealed_at: String,
     pub(super) objects: u64,
+    /// Of both kinds: an object that was replaced changes them, not the number of objects.
+    pub(super) records: u64,
+    pub(super) bytes: u64,
     pub(super) late_objects: u64,
 }
 
@@ -83,8 +86,16 @@ impl Before {
         Self {
             first_sealed_at: success.first_sealed_at.clone(),
             objects: success.totals.all_objects(),
+            records: success.totals.records,
+            bytes: success.totals.bytes + success.totals.rejected_bytes,
             late_objects: success.late_objects,
         }
+    }
+
+    /// Objects that came since; at least one if something was replaced.
+    pub(super) fn late_in(&self, totals: &Totals) -> u64 {
+        let replaced = totals.records != self.records || totals.bytes + totals.rejected_bytes != self.bytes;
+        totals.all_objects().saturating_sub(self.objects).max(u64::from(replaced))
     }
 }
 

@@ -59,6 +59,14 @@ async fn storm(count: usize) -> Incident {
 async fn the_runbook_quotes_what_is_sent() {
     let runbook = include_str!("../../../../docs/RUNBOOK.md");
     let mut incident = incident().await;
+    let details = [
+        "events/dt=2026-11-21/hour=09/shardId-000000000003-49680526688183764996402631907123007237603964584147812354.jsonl.bz2: \
+         the metadata says 100 lines, and there are 99",
+        "events/dt=2026-11-21/hour=08/shardId-000000000000-49680526688183764996402631902287303959145300612304470018.jsonl.bz2: \
+         the compressed content ends early, after 40960 bytes of lines",
+        "and 1 more under broken/",
+    ];
+    incident.alarms.values_mut().for_each(|episode| episode.about.details = details.map(str::to_owned).to_vec());
     let opened = text(Kind::Opened, &incident, 0);
     assert_eq!(opened.subject, "ALARM: playhead-prod-broken-objects");
     let quoted = |text: &str| runbook.contains(&format!("```text\n{text}\n```\n"));
@@ -142,7 +150,13 @@ async fn without_a_chart_or_a_metric_the_rest_is_told() {
     incident.alarms.values_mut().next().unwrap().chart = None;
     assert!(text(Kind::Opened, &incident, 0).text.contains("Last values: CloudWatch did not say"));
     let episode = incident.alarms.values_mut().next().unwrap();
-    episode.about = About { description: String::new(), anchor: None, reason: "a child is on".into(), watched: None };
+    episode.about = About {
+        description: String::new(),
+        anchor: None,
+        reason: "a child is on".into(),
+        watched: None,
+        details: Vec::new(),
+    };
     let opened = text(Kind::Opened, &incident, 0).text;
     let lines: Vec<_> = opened.lines().collect();
     assert_eq!(lines[0], "ALARM in playhead-prod: playhead-prod-broken-objects");
