@@ -190,12 +190,14 @@ def test_the_webhook_s_address_is_in_no_log(cloud):
 
 
 def test_all_that_the_template_declares_is_there(cloud):
-    """The whole template deploys: each alarm tells the topic, and each metric is one that a function may put."""
+    """The whole template deploys: each alarm tells notify, those of notify itself the topic of last resort."""
     alarms = cloud.client("cloudwatch").describe_alarms(MaxRecords=100)["MetricAlarms"]
-    topic = cloud.resources(STACK)["AlarmsTopic"]
+    topics = cloud.resources(STACK)
     assert len(alarms) >= 45
     for alarm in alarms:
-        assert topic in alarm["AlarmActions"] and topic in alarm["OKActions"], alarm["AlarmName"]
+        is_of_notify = alarm["AlarmName"].startswith(f"{STACK}-notify-")
+        topic = topics["LastResortTopic" if is_of_notify else "AlarmsTopic"]
+        assert alarm["AlarmActions"] == alarm["OKActions"] == [topic], alarm["AlarmName"]
         assert "${" not in json.dumps(alarm, default=str), alarm
         assert (alarm["TreatMissingData"] == "breaching") == alarm["AlarmName"].endswith("-did-not-run")
     dashboard = json.loads(cloud.client("cloudwatch").get_dashboard(DashboardName=STACK)["DashboardBody"])

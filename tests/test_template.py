@@ -170,7 +170,7 @@ def test_each_function_has_its_alarms_and_its_time_is_what_they_think():
     functions = {key.removesuffix("Function"): resource["Properties"] for key, resource in resources.items()
                  if resource["Type"] == "AWS::Serverless::Function"}
     assert len(functions) == 8
-    assert found["NotifyErrorsAlarm"]["Dimensions"][0]["Value"] == "NotifyFunction"
+    assert found["NotifyErrorsAlarm"]["Dimensions"][0]["Value"] == {"Ref": "NotifyFunction"}
     for function, properties in functions.items():
         if function == "Notify":
             continue
