@@ -374,7 +374,8 @@ fn fifty_megabytes_are_checked_in_bounded_memory() {
 }
 
 proptest! {
-    /// Only what changes nothing of the lines can stay unseen: the bits that fill up the last byte.
+    /// Only what changes nothing of the lines can stay unseen: the bits that fill up the last byte, and the flag of an old way
+    /// of writing blocks, behind the block's magic and checksum, which only says something of longer blocks.
     #[test]
     fn a_changed_bit_is_found(index: prop::sample::Index, bit in 0u8..8) {
         let object = Object::events();
@@ -383,7 +384,7 @@ proptest! {
         changed.body[at] ^= 1 << bit;
         let found = now(findings(&changed));
         if found.is_empty() {
-            prop_assert_eq!(at, object.body.len() - 1);
+            prop_assert!(at == object.body.len() - 1 || (at, bit) == (4 + 6 + 4, 7), "{} {}", at, bit);
             prop_assert_eq!(text_of(&changed.body), text_of(&object.body));
         }
     }

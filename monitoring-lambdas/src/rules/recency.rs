@@ -70,14 +70,14 @@ pub const fn is_reported(first_sealed_at: UnixMillis, now: UnixMillis) -> bool {
 }
 
 /// The partitions that are past their time, of the last [`LOOKBACK_HOURS`] and not from before the first hour that there
-/// is; a date that began before it is never sealed. Without any hour the last one is expected: whoever deploys this wants
-/// events.
+/// is; a date that began before it is never sealed. Of a stack that is so new that there is none, nothing is expected yet: the
+/// age of its newest event and a sealer that does not run have alarms of their own.
 #[must_use]
 pub fn expected(now: UnixMillis, first: Option<UtcHour>, due_minutes: i64) -> Vec<Partition> {
     // What is due this very millisecond may still be in time.
     let past = UnixMillis(now.0 - due_minutes * MILLIS_PER_MINUTE - 1);
     let last_hour = past.hour().plus(-1);
-    let Some(first) = first else { return vec![Partition::Hour(last_hour)] };
+    let Some(first) = first else { return Vec::new() };
     let hours = (0..LOOKBACK_HOURS).map(|back| last_hour.plus(-back)).filter(|hour| *hour >= first);
     let last_date = UnixMillis(past.0 - DATE_EXTRA_MINUTES * MILLIS_PER_MINUTE).hour().date().plus(-1);
     let dates = (0..LOOKBACK_HOURS / 24).map(|back| last_date.plus(-back)).filter(|date| date.hour(0) >= first);
@@ -117,7 +117,7 @@ mod tests {
         let all = expected(time(now), Some(hour("dt=2026-01-01/hour=00")), 40);
         let hours: Vec<_> = all.iter().filter(|one| matches!(one, Partition::Hour(_))).collect();
         assert_eq!((hours.len(), hours[0].text()), (48, last.to_owned()));
-        assert_eq!(expected(time(now), None, 40), [Partition::Hour(hour(last))]);
+        assert_eq!(expected(time(now), None, 40), []);
     }
 
     #[rstest]
