@@ -11,7 +11,9 @@ TOOLS := .tools
 CARGO_DENY := $(TOOLS)/bin/cargo-deny
 CARGO_DENY_VERSION := 0.20.2
 
-.PHONY: help run build-local test test-rust test-e2e soak check bench clean
+ARCHITECTURE ?= arm64
+
+.PHONY: help run build-local build deploy destroy test test-rust test-e2e soak check bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -23,14 +25,24 @@ build-local: ## build the functions and the one-machine stack
 	cargo build --release --locked --bin local --bin ingest-lambda --bin kinesis-to-s3-lambda \
 		--bin check-object --bin seal-partition --bin check-size --bin check-recency --bin check-completeness --bin notify
 
+build: $(VENV)/installed ## build the packages that are deployed, and list them (ARCHITECTURE=arm64)
+	@scripts/build $(ARCHITECTURE)
+
+deploy: build ## build and deploy (ENV=dev|staging|prod, STACK, PARAMETERS, RECIPIENTS, YES=1)
+	@ARCHITECTURE=$(ARCHITECTURE) $(PYTHON) scripts/deploy "$(ENV)"
+
+destroy: $(VENV)/installed ## remove a deployment; its buckets are kept (ENV=dev|staging|prod, STACK, DATA=delete, YES=1)
+	@$(PYTHON) scripts/destroy "$(ENV)"
+
 test: test-rust test-e2e ## all tests
 
 test-rust:
 	cargo test --release --locked --workspace
 
-# Two at a time: each test that needs a stack of its own starts one.
+# Two at a time: each test that needs a stack of its own starts one. The packages are those that this machine can run.
 test-e2e: build-local $(VENV)/installed
 	cargo build --release --locked --bin redrive
+	@scripts/build $(subst aarch64,arm64,$(shell uname -m))
 	$(PYTHON) -m pytest tests -n 2 --dist loadfile $(PYTEST_ARGS)
 
 soak: build-local $(VENV)/installed ## traffic under injected faults, each event accounted for (MINUTES=10 SEED=1)
@@ -50,6 +62,7 @@ check: $(VENV)/installed $(CARGO_DENY) ## format, lints, dependencies' licences 
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	$(CARGO_DENY) check bans licenses sources
 	SAM_CLI_TELEMETRY=0 $(VENV)/bin/sam validate --lint --template template.yaml --region us-east-1
+	$(VENV)/bin/cfn-lint alarms.yaml
 
 bench: build-local ## CPU, memory and start-up of each function
 	cargo build --release --locked --bin bench
@@ -64,4 +77,4 @@ $(CARGO_DENY):
 	cargo install cargo-deny --version $(CARGO_DENY_VERSION) --locked --no-default-features --root $(TOOLS)
 
 clean: ## remove what was built and landed
-	rm -rf target data $(VENV) $(TOOLS)
+	rm -rf target data .aws-sam $(VENV) $(TOOLS)

@@ -10,22 +10,13 @@ Requests a run or an object are those that the checks' tests count, bytes of log
 import argparse
 from dataclasses import dataclass
 
-# US dollars, us-east-1, list prices of November 2026, without free tiers: they belong to the account, not to us.
-LAMBDA_REQUEST = 0.20 / 1e6
-LAMBDA_GB_SECOND = 0.0000133334  # arm64
-S3_READ = 0.0004 / 1e3  # GET and HEAD
-S3_WRITE = 0.005 / 1e3  # PUT, POST and LIST
-METRIC_MONTH = 0.30  # a custom metric, billed by the hours in which it has data
-METRICS_REQUEST = 0.01 / 1e3  # PutMetricData, and each metric that GetMetricData returns
-ALARM_MONTH = 0.10
-DASHBOARD_MONTH = 3.00
-LOG_GB = 0.50
-DAYS_A_MONTH = 30.4
+from prices import (ALARM_MONTH, DASHBOARD_MONTH, DAYS_A_MONTH, LAMBDA_GB_SECOND, LAMBDA_REQUEST, LOG_EVENT_OVERHEAD, LOG_GB,
+                    LOG_GB_BYTES, METRIC_MONTH, METRICS_REQUEST, S3_READ, S3_WRITE)
+from stream import Deployment, Traffic, batches, open_shards, packed
+
 HOURS = 24
 MINUTES = 24 * 60
 
-# An event that CloudWatch Logs bills is 26 bytes longer than its text.
-LOG_EVENT_OVERHEAD = 26
 # Lines of metrics as the functions write them (tests/test_cost.py measures them), with a deployed function's longer name.
 FUNCTION_NAME = 45
 INGEST_LINE = 375 + FUNCTION_NAME
@@ -35,9 +26,6 @@ GB = 128 / 1024
 CHECK_OBJECT_SECONDS = 0.050
 SEAL_HEADS_AT_ONCE = 64
 SEAL_HEAD_SECONDS = 0.030
-# Six take ten times the mean of 100 million lines of 500 bytes a day.
-SHARDS = 6
-WINDOW_SECONDS = 5
 # Metrics with data in every hour: ingest's, landing's, the checks' (docs/METRICS.md). Sparse ones are left out.
 STEADY_METRICS = 33
 ALARMS = 46
@@ -50,16 +38,18 @@ class Row:
     usd: float
 
 
-def rows(events, events_a_post, records_a_batch):
-    posts = events / events_a_post
-    # A batch ends when it is full or its window is over, whichever comes first.
-    objects = max(posts / records_a_batch, SHARDS * MINUTES * 60 / WINDOW_SECONDS)
+def rows(traffic, deployment, log_gb=LOG_GB):
+    """A day's costs; a month's volume of logs may make a GB of them cheaper."""
+    records = packed(traffic, deployment)
+    shards = open_shards(records, traffic, deployment)
+    posts, objects = traffic.posts, batches(records, traffic, deployment)
     seal_seconds = objects * SEAL_HEAD_SECONDS / SEAL_HEADS_AT_ONCE + HOURS * 2
     lists = objects / 1_000 + HOURS * 8
-    recency = {"lists": MINUTES * (1 + SHARDS), "reads": MINUTES * SHARDS + HOURS * 50}
+    recency = {"lists": MINUTES * (1 + shards), "reads": MINUTES * shards + HOURS * 50}
     return [
-        Row("ingest's lines of metrics", f"{posts:,.0f} lines of {INGEST_LINE} bytes", log(posts, INGEST_LINE)),
-        Row("landing's lines of metrics", f"{objects:,.0f} lines of {LANDING_LINE} bytes", log(objects, LANDING_LINE)),
+        Row("ingest's lines of metrics", f"{posts:,.0f} lines of {INGEST_LINE} bytes", log(posts, INGEST_LINE, log_gb)),
+        Row("landing's lines of metrics", f"{objects:,.0f} lines of {LANDING_LINE} bytes",
+            log(objects, LANDING_LINE, log_gb)),
         Row("check-object", f"{objects:,.0f} invocations of {CHECK_OBJECT_SECONDS * 1000:.0f} ms, one GET each",
             objects * (LAMBDA_REQUEST + S3_READ + CHECK_OBJECT_SECONDS * GB * LAMBDA_GB_SECOND)),
         Row("seal-partition", f"{objects:,.0f} HEAD, {HOURS * 52:,} GET, {lists:,.0f} LIST, {HOURS * 2 + 2} PUT",
@@ -68,7 +58,8 @@ def rows(events, events_a_post, records_a_batch):
         Row("check-size, check-completeness", f"{HOURS * 2 + 1} runs, {250 + 288} GET, 72 metrics read, 49 puts",
             (250 + 288) * S3_READ + (72 + 49) * METRICS_REQUEST
             + (HOURS * 2 + 1) * (LAMBDA_REQUEST + GB * LAMBDA_GB_SECOND)),
-        Row("check-recency", f"{MINUTES:,} runs, {recency['lists']:,} LIST, {recency['reads']:,} HEAD and GET, {MINUTES:,} puts",
+        Row("check-recency",
+            f"{MINUTES:,} runs, {recency['lists']:,} LIST, {recency['reads']:,} HEAD and GET, {MINUTES:,} puts",
             MINUTES * (LAMBDA_REQUEST + METRICS_REQUEST + 0.5 * GB * LAMBDA_GB_SECOND)
             + recency["lists"] * S3_WRITE + recency["reads"] * S3_READ),
         Row("notify", f"{MINUTES // 5} runs, one GET each",
@@ -78,14 +69,14 @@ def rows(events, events_a_post, records_a_batch):
     ]
 
 
-def log(lines, size):
+def log(lines, size, gb=LOG_GB):
     """US dollars for so many lines of so many bytes."""
-    return lines * (size + LOG_EVENT_OVERHEAD) / 1e9 * LOG_GB
+    return lines * (size + LOG_EVENT_OVERHEAD) / LOG_GB_BYTES * gb
 
 
 def table(events=100_000_000, events_a_post=20, records_a_batch=100):
     """The table as Markdown, and its sum in US dollars."""
-    found = rows(events, events_a_post, records_a_batch)
+    found = rows(Traffic(events, events_a_post), Deployment(batch_size=records_a_batch))
     total = sum(row.usd for row in found)
     lines = ["| what | counted, a day | USD a day |", "| --- | --- | ---: |"]
     lines += [f"| {row.what} | {row.counted} | {row.usd:.2f} |" for row in found]

@@ -4,14 +4,18 @@
 set -euo pipefail
 folder=$1 requirements=$2
 
-if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+# Usage: debian <what is needed> <package>...
+debian() {
     if [ "$(id -u)" != 0 ]; then
-        echo "install.sh: python3 with its venv module is needed; install it (on Debian: apt-get install python3-venv)" >&2
+        echo "install.sh: $1 is needed; install it (on Debian: apt-get install ${*:2})" >&2
         exit 1
     fi
     apt-get update -qq
-    apt-get install -y -qq python3 python3-venv
-fi
+    apt-get install -y -qq "${@:2}"
+}
+python3 -c 'import ensurepip, venv' 2>/dev/null || debian "python3 with its venv module" python3 python3-venv
+# MiniStack makes itself a certificate.
+command -v openssl > /dev/null || debian openssl openssl
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
     echo "install.sh: the tests need Python 3.11 or later; python3 is $(python3 --version)" >&2
     exit 1

@@ -179,6 +179,10 @@ class Stack:
     def cloudwatch(self):
         return self._client("cloudwatch")
 
+    def functions(self):
+        """Lambda, as far as it is there: `invoke`. An invocation is not repeated."""
+        return self._client("lambda", retries={"total_max_attempts": 1})
+
     def _client(self, service, **options):
         return boto3.client(
             service, endpoint_url=self.aws_address, region_name="us-east-1",

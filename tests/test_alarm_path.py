@@ -6,10 +6,9 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from samtranslator.yaml_helper import yaml_parse
-
-from ministack import ACCOUNT, REGION, MiniStack
-from stack import REPOSITORY, wait_for
+from cloud import ACCOUNT, REGION, MiniStack
+from deployment import Deployment
+from stack import wait_for
 
 STACK = "playhead-test"
 BUCKET = f"{STACK}-landing-{ACCOUNT}-{REGION}"
@@ -60,15 +59,17 @@ def cloud(tmp_path_factory, chat):
     cloud = MiniStack(tmp_path_factory.mktemp("ministack"))
     try:
         recipients = [{"group": "platform", "alarms": ["*"], "webhook": chat.url, "email": True}]
-        template = yaml_parse((REPOSITORY / "template.yaml").read_text())
-        cloud.deploy(STACK, template, {"Recipients": json.dumps(recipients), "RunbookUrl": RUNBOOK}, {"notify"})
-        # The schedules would run the functions that have no binary here, and what they do is not this test's.
+        Deployment(cloud, "dev", STACK, f"RunbookUrl={RUNBOOK}", json.dumps(recipients))
+        # What the schedules would find, in a stack without events, is not this test's.
         events = cloud.client("events")
         for rule in events.list_rules()["Rules"]:
             events.disable_rule(Name=rule["Name"])
         # What notices for e-mail become, where a test can read it.
-        queue = cloud.client("sqs").create_queue(QueueName="mail")["QueueUrl"]
         arn = f"arn:aws:sqs:{REGION}:{ACCOUNT}:mail"
+        sns_may_send = {"Effect": "Allow", "Principal": {"Service": "sns.amazonaws.com"}, "Action": "sqs:SendMessage",
+                        "Resource": arn}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [sns_may_send]})
+        queue = cloud.client("sqs").create_queue(QueueName="mail", Attributes={"Policy": policy})["QueueUrl"]
         cloud.client("sns").subscribe(
             TopicArn=cloud.resources(STACK)["NoticesTopic"], Protocol="sqs", Endpoint=arn,
             Attributes={"FilterPolicy": json.dumps({"group": ["platform"]})},

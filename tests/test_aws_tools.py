@@ -10,11 +10,13 @@ import os
 import subprocess
 import sys
 import uuid
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from botocore.exceptions import ClientError
 
 import landed
-from stack import FAILED_BATCHES_BUCKET, LANDING_BUCKET, STREAM, wait_for
+from stack import FAILED_BATCHES_BUCKET, LANDING_BUCKET, REPOSITORY, STREAM, wait_for
 
 
 def post_and_wait(stack):
@@ -254,9 +256,123 @@ def test_the_files_of_other_producers_records_are_what_their_metadata_says(stack
 
 def test_unsigned_requests_are_refused(stack):
     """A page in a browser can send requests to this machine, but can't sign them: it must not read or
-    delete what landed."""
-    for method, path in [("GET", "/landing-bucket/"), ("POST", "/landing-bucket/?delete"), ("PUT", "/landing-bucket/x")]:
+    delete what landed, or invoke functions."""
+    invoke = "/2015-03-31/functions/ingest-lambda/invocations"
+    bucket = [("GET", "/landing-bucket/"), ("POST", "/landing-bucket/?delete"), ("PUT", "/landing-bucket/x")]
+    for method, path in [*bucket, ("POST", invoke)]:
         asked = urllib.request.Request(stack.aws_address + path, data=b"<Delete/>", method=method)
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(asked, timeout=20)
         assert refused.value.code == 403, (method, path)
+
+
+# ---- Invoking functions by hand ----
+
+
+def invoke_script(stack, *arguments):
+    """scripts/invoke, as somebody runs it beside this stack."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    own = {"AWS_ENDPOINT_URL": stack.aws_address}
+    return subprocess.run([sys.executable, "scripts/invoke", *arguments], cwd=REPOSITORY, env=inherited | own,
+                          capture_output=True, text=True, timeout=60)
+
+
+def sample_event(stack, *arguments):
+    printed = invoke_script(stack, *arguments, "--print")
+    assert printed.returncode == 0, printed.stderr
+    return printed.stdout
+
+
+def answer_to(stack, function, event):
+    answer = stack.functions().invoke(FunctionName=function, Payload=event)
+    payload = json.loads(answer["Payload"].read())
+    assert (answer["StatusCode"], answer.get("FunctionError")) == (200, None), (function, payload)
+    assert answer["ExecutedVersion"] == "$LATEST"
+    return payload
+
+
+def test_each_function_takes_its_sample_event(fresh_stack):
+    """Of each function: its sample event, with this stack's names in it, is taken, and does what it says."""
+    stack = fresh_stack()
+    answered = json.loads(answer_to(stack, "ingest-lambda", sample_event(stack, "ingest-lambda"))["body"])
+    assert answered == {"accepted": 1, "rejected": []}
+    line, = stack.wait_for_lines(lambda line: "invoked-by-hand" in line.text, 1)
+    assert datetime.now(UTC) - datetime.fromisoformat(line.json["received_at"]) < timedelta(minutes=5)
+    landing = answer_to(stack, "kinesis-to-s3-lambda", sample_event(stack, "kinesis-to-s3-lambda"))
+    assert landing == {"batchItemFailures": []}
+    assert answer_to(stack, "check-object", sample_event(stack, "check-object")) == 1
+    for function in ("check-recency", "check-completeness", "notify"):
+        assert answer_to(stack, function, sample_event(stack, function)) is None, function
+    # What landed is of an hour that is not over: a time to come seals it.
+    later = f"{datetime.now(UTC) + timedelta(hours=2):%Y-%m-%dT%H:%M:%SZ}"
+    assert answer_to(stack, "seal-partition", sample_event(stack, "seal-partition", "--at", later)) is None
+    size = json.loads(sample_event(stack, "check-size"))
+    assert size["Records"][0]["s3"]["object"]["key"].endswith("/_SUCCESS")
+    assert answer_to(stack, "check-size", json.dumps(size)) is None
+    samples = {file.name.removesuffix(".json") for file in (REPOSITORY / "sample-events").glob("*.json")}
+    functions = {file.stem for file in (stack.data / "logs").glob("*.log")}
+    assert samples - {"kinesis-to-s3-lambda-record"} == functions
+    # All good, and nothing late: the checks that ran as it landed are of the same opinion.
+    assert not list((stack.data / "s3" / LANDING_BUCKET).glob("broken/**/*.json"))
+    assert not list((stack.data / "s3" / LANDING_BUCKET).glob("late/**/hour=*"))
+
+
+def test_the_script_prints_the_answer_and_exits_by_it(stack, tmp_path):
+    """scripts/invoke exits with 0 when the function answered, and with 1 when it failed or there is none."""
+    answered = invoke_script(stack, "kinesis-to-s3-lambda")
+    assert (answered.returncode, answered.stdout) == (0, '{"batchItemFailures":[]}\n'), answered.stderr
+    assert "logs/kinesis-to-s3-lambda.log" in answered.stderr
+    event = tmp_path / "event.json"
+    event.write_text('{"time":"never"}')
+    failed = invoke_script(stack, "check-recency", "--event", str(event))
+    assert (failed.returncode, json.loads(failed.stdout)["errorType"]) == (1, "CheckRecencyError")
+    event.write_text('{"time":"${NOWHERE}"}')
+    assert invoke_script(stack, "check-recency", "--event", str(event)).returncode == 1
+    assert invoke_script(stack, "no-such-function").returncode == 2
+
+
+def test_aws_lambda_invoke_writes_the_answer(stack, tmp_path):
+    """`aws lambda invoke` works against the running stack, at the address that it prints."""
+    (tmp_path / "event.json").write_text('{"Records":[]}')
+    arn = "arn:aws:lambda:us-east-1:000000000000:function:kinesis-to-s3-lambda"
+    for name in ("kinesis-to-s3-lambda", "kinesis-to-s3-lambda:live", arn, f"{arn}:$LATEST"):
+        out, payload = tmp_path / "out.json", f"file://{tmp_path}/event.json"
+        printed = aws(stack, "lambda", "invoke", "--function-name", name, "--payload", payload, str(out))
+        assert json.loads(printed) == {"StatusCode": 200, "ExecutedVersion": "$LATEST"}
+        assert json.loads(out.read_text()) == {"batchItemFailures": []}
+        out.unlink()
+
+
+def test_an_event_that_nobody_waits_for_is_taken(stack):
+    """`InvocationType=Event` answers at once, and the event lands; `DryRun` invokes nothing."""
+    session = str(uuid.uuid4())
+    event = sample_event(stack, "ingest-lambda").replace("invoked-by-hand", session)
+    invoke, dry_event = stack.functions().invoke, event.replace(session, f"dry-{session}")
+    dry = invoke(FunctionName="ingest-lambda", InvocationType="DryRun", Payload=dry_event)
+    assert dry["StatusCode"] == 204
+    taken = invoke(FunctionName="ingest-lambda", InvocationType="Event", Payload=event)
+    assert (taken["StatusCode"], taken["Payload"].read()) == (202, b"")
+    stack.wait_for_lines(lambda line: session in line.text, 1)
+    assert [line for line in stack.lines() if f"dry-{session}" in line.text] == []
+
+
+MIB = 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    "function, payload, kind, status, code",
+    [
+        ("no-such-function", b"{}", "RequestResponse", 404, "ResourceNotFoundException"),
+        ("check-recency", b"no JSON", "RequestResponse", 400, "InvalidRequestContentException"),
+        ("check-recency", b'"' + 6 * MIB * b"x" + b'"', "RequestResponse", 413, "RequestEntityTooLargeException"),
+        ("check-recency", b'"' + 1 * MIB * b"x" + b'"', "Event", 413, "RequestEntityTooLargeException"),
+    ],
+    ids=["function", "payload", "too_large", "too_large_event"],
+)
+def test_what_lambda_refuses_is_refused(stack, function, payload, kind, status, code):
+    """boto3 reads the refusals as it reads Lambda's."""
+    with pytest.raises(ClientError) as refused:
+        stack.functions().invoke(FunctionName=function, Payload=payload, InvocationType=kind)
+    response = refused.value.response
+    assert (response["ResponseMetadata"]["HTTPStatusCode"], response["Error"]["Code"]) == (status, code)
+    assert response["Error"]["Message"]

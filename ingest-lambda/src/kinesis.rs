@@ -5,7 +5,7 @@ use aws_sdk_kinesis::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError
 use aws_sdk_kinesis::operation::put_records::PutRecordsError;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{PutRecordsRequestEntry, PutRecordsResultEntry};
-use lambda_setup::SdkConfig;
+use lambda_setup::sdk::SdkConfig;
 
 use crate::pack::Record;
 use crate::put::{EntryOutcome, PutError, RecordStream};

@@ -7,13 +7,13 @@ use anyhow::Context;
 use ingest_lambda::config::Config;
 use ingest_lambda::handler::Handler;
 use ingest_lambda::kinesis::KinesisStream;
-use lambda_runtime::{LambdaEvent, service_fn, tracing};
+use lambda_runtime::{LambdaEvent, service_fn};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    tracing::init_default_subscriber();
+    lambda_setup::log::init()?;
     let config = Config::from_environment().context("ingest-lambda can't start")?;
-    let stream = KinesisStream::new(&lambda_setup::sdk_config().await, config.stream_name.clone());
+    let stream = KinesisStream::new(&lambda_setup::sdk::config()?, config.stream_name.clone());
     let handler = Handler::new(config, stream);
     let handle = |event: LambdaEvent<_>| handler.handle(event.payload, event.context);
     lambda_runtime::run(service_fn(handle)).await.map_err(anyhow::Error::from_boxed)

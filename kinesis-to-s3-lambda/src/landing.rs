@@ -16,7 +16,6 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use lambda_runtime::tracing;
 use lambda_setup::deadline::{Deadline, TimeIsUp, backoff_ceiling};
 use shared::object::{Attempt, BlockSize, Writing};
 

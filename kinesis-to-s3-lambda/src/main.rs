@@ -6,14 +6,14 @@
 use anyhow::Context;
 use kinesis_to_s3_lambda::handler::Handler;
 use kinesis_to_s3_lambda::s3::Bucket;
-use lambda_runtime::{LambdaEvent, service_fn, tracing};
+use lambda_runtime::{LambdaEvent, service_fn};
 use lambda_setup::environment;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    tracing::init_default_subscriber();
+    lambda_setup::log::init()?;
     let bucket_name = environment::required("BUCKET_NAME").context("kinesis-to-s3-lambda can't start")?;
-    let handler = Handler::new(Bucket::new(&lambda_setup::sdk_config().await, bucket_name));
+    let handler = Handler::new(Bucket::new(&lambda_setup::sdk::config()?, bucket_name));
     let handle = |event: LambdaEvent<_>| handler.handle(event.payload, event.context);
     lambda_runtime::run(service_fn(handle)).await.map_err(anyhow::Error::from_boxed)
 }

@@ -4,7 +4,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use lambda_setup::SdkConfig;
+use lambda_setup::sdk::SdkConfig;
 use shared::object::Writing;
 
 use crate::encode::Object;
@@ -20,7 +20,7 @@ pub struct Bucket {
 /// each bucket.
 #[must_use]
 pub fn client(config: &SdkConfig) -> Client {
-    let path_style = config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
+    let path_style = config.endpoint_url().is_some();
     Client::from_conf(aws_sdk_s3::config::Builder::from(config).force_path_style(path_style).build())
 }
 

@@ -1,5 +1,5 @@
-//! Asynchronous invocation, as Lambda does it for S3 and EventBridge: the sender does not wait, and an event that fails is
-//! tried again as often as the function's EventInvokeConfig says, twice at most.
+//! Asynchronous invocation, as Lambda does it for S3, EventBridge and whoever asks for it: the sender does not wait, and an
+//! event that fails is tried again as often as the function's EventInvokeConfig says, twice at most.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html>
 
 use std::sync::Arc;
@@ -66,10 +66,14 @@ impl Drop for Counted {
     }
 }
 
-/// Hands an event to a function, and again while it fails and may be tried again, under one request id. When the last try fails, that is said on the
-/// terminal: a person is needed.
+/// Hands an event to a function, and again while it fails and may be tried again, under one request id. When the last try
+/// fails, that is said on the terminal: a person is needed.
 pub async fn invoke(function: &Function, event: &Bytes, what: &str) {
-    let request_id = new_request_id();
+    invoke_as(new_request_id(), function, event, what).await;
+}
+
+/// [`invoke`] under a request id that somebody knows already.
+pub async fn invoke_as(request_id: String, function: &Function, event: &Bytes, what: &str) {
     let retries = usize::try_from(function.event_retries()).unwrap_or(PAUSES.len());
     for pause in PAUSES.into_iter().take(retries).map(Some).chain([None]) {
         let Err(problem) = function.invoke(request_id.clone(), event.clone()).await else { return };

@@ -1,5 +1,5 @@
-//! One port that speaks Kinesis, S3 and CloudWatch, for the functions and for anyone who wants to look around, and that
-//! shows all metrics to Prometheus.
+//! One port that speaks Kinesis, S3 and CloudWatch, for the functions and for anyone who wants to look around, that takes
+//! Lambda's `Invoke`, and that shows all metrics to Prometheus.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use tracing::{debug, error};
 
 use crate::cloudwatch::CloudWatch;
 use crate::faults::{self, CONTROL_PATH, Faults, NoAnswer};
+use crate::lambda;
 use crate::metric_store::MetricStore;
 use crate::prometheus;
 use crate::s3::S3;
@@ -31,6 +32,7 @@ pub struct AwsEndpoint {
     pub kinesis: Router,
     pub s3: S3,
     pub cloudwatch: CloudWatch,
+    pub lambda: Router,
     pub metrics: MetricStore,
     pub faults: Arc<Faults>,
 }
@@ -72,6 +74,9 @@ impl AwsEndpoint {
             _ if request.uri().path() == METRICS_PATH => Ok(metrics(request.method(), &self.metrics)),
             _ if self.cloudwatch.is_asked(request.uri().path(), request.headers()) => {
                 Ok(self.cloudwatch.answer(request).await)
+            }
+            _ if lambda::is_asked(request.uri().path()) => {
+                Ok(self.lambda.oneshot(request).await.unwrap_or_else(|never| match never {}))
             }
             (true, Some(sender)) if puts_records => {
                 faults::put_records::answer(&self.faults, &sender, request, self.kinesis).await

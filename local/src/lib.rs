@@ -3,8 +3,8 @@
 //! [`template`] says what there is, [`clock`] what time it is. [`kinesis`], [`s3`] and [`cloudwatch`] are the services,
 //! behind one port by [`aws_endpoint`]. [`function`] runs processes and talks to them through [`runtime_api`].
 //! [`function_url`], [`event_source_mapping`], [`s3_notifications`] and [`schedules`] are what invokes functions, the last
-//! two [`asynchronous`]ly. [`metric_store`] keeps the metrics of all of them. [`faults`] breaks what is asked for.
-//! [`stack`] puts it all together.
+//! two [`asynchronous`]ly, and [`lambda`] by hand. [`metric_store`] keeps the metrics of all of them. [`faults`] breaks what
+//! is asked for. [`stack`] puts it all together.
 
 pub mod asynchronous;
 pub mod aws_endpoint;
@@ -20,6 +20,7 @@ pub mod function;
 pub mod function_url;
 pub mod kinesis;
 mod kinesis_puts;
+pub mod lambda;
 pub mod log;
 pub mod metric_store;
 pub mod prometheus;

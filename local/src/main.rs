@@ -51,7 +51,7 @@ fn announce(config: &Config, stack: &Stack) -> anyhow::Result<()> {
     let folder = std::path::absolute(&config.data_dir)?;
     say(&format!("files: {}", folder.join("s3").display()));
     say(&format!("logs: {}", folder.join("logs").display()));
-    let services = "Kinesis, S3 and CloudWatch; any access key whose secret is the same text";
+    let services = "Kinesis, S3, CloudWatch and Lambda's Invoke; any access key whose secret is the same text";
     say(&format!("aws: http://{} ({services})", stack.aws));
     say(&format!("metrics: http://{}{METRICS_PATH}", stack.aws));
     if let Some(pace) = &config.clock {

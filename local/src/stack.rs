@@ -27,7 +27,7 @@ use crate::log::FunctionLog;
 use crate::metric_store::MetricStore;
 use crate::s3::S3;
 use crate::s3_notifications::Notifications;
-use crate::{schedules, template};
+use crate::{lambda, schedules, template};
 
 /// The longest that requests under way may take when the stack stops. What comes later is answered 503.
 const FRONT_DOOR_DRAIN: Duration = Duration::from_secs(30);
@@ -79,12 +79,11 @@ impl Stack {
             tokio::spawn(resharding::run(faults.clone(), kinesis.clone(), stream.name.clone()));
         }
         let cloudwatch = CloudWatch::new(metrics.clone());
-        let (endpoint_faults, endpoint_metrics) = (faults.clone(), metrics.clone());
-        let endpoint =
-            AwsEndpoint { kinesis: kinesis_api, s3, cloudwatch, metrics: endpoint_metrics, faults: endpoint_faults };
+        let functions = start_functions(config, &template, aws_address, &faults, &metrics)?;
+        let lambda = lambda::router(functions.clone(), on_their_way.clone());
+        let endpoint = AwsEndpoint { kinesis: kinesis_api, s3, cloudwatch, lambda, metrics, faults: faults.clone() };
         tokio::spawn(endpoint.serve(aws));
 
-        let functions = start_functions(config, &template, aws_address, &faults, &metrics)?;
         functions.iter().for_each(|function| notifications.deliver_to(function));
         let function = |id: &str| {
             let found = functions.iter().find(|function| function.id() == id);
@@ -113,8 +112,9 @@ impl Stack {
             tokio::spawn(schedules::run(schedule, function, clock, on_their_way.clone(), phases.clone()));
         }
 
-        let with_url = template.functions.iter().find(|function| function.has_url);
-        let with_url = with_url.ok_or_else(|| anyhow!("no function of the template has a FunctionUrlConfig"))?;
+        let with_url =
+            template.functions.iter().find(|function| Some(&function.binary) == template.front_door.as_ref());
+        let with_url = with_url.ok_or_else(|| anyhow!("no function of the template has an AWS::Lambda::Url"))?;
         let front_door_address = front_door.local_addr()?;
         let (stop_front_door, stopped) = oneshot::channel::<()>();
         let service =

@@ -11,7 +11,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use bytes::Bytes;
-use lambda_setup::SdkConfig;
+use lambda_setup::sdk::SdkConfig;
 
 /// What is asked of a listing.
 #[derive(Debug, Clone, Copy, Default)]
@@ -158,7 +158,7 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// in the path.
 #[must_use]
 pub fn client(config: &SdkConfig) -> Client {
-    let path_style = config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
+    let path_style = config.endpoint_url().is_some();
     let builder = aws_sdk_s3::config::Builder::from(config)
         .force_path_style(path_style)
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))

@@ -20,7 +20,7 @@
 
 use std::time::Duration;
 
-use lambda_runtime::{Context, Diagnostic, tracing};
+use lambda_runtime::{Context, Diagnostic};
 use lambda_setup::environment::{self, EnvironmentError};
 use shared::line::EventFormat;
 use shared::metric::{Metric, NAMESPACE};

@@ -14,7 +14,7 @@ mod lines;
 mod tests;
 mod times;
 
-use lambda_runtime::{Context, Diagnostic, tracing};
+use lambda_runtime::{Context, Diagnostic};
 use lambda_setup::environment::EnvironmentError;
 use shared::emf;
 use shared::metric::Metric;

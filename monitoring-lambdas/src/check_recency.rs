@@ -20,7 +20,7 @@ mod tests;
 use std::cell::RefCell;
 use std::time::Duration;
 
-use lambda_runtime::{Context, Diagnostic, tracing};
+use lambda_runtime::{Context, Diagnostic};
 use lambda_setup::deadline::{Deadline, TimeIsUp};
 use lambda_setup::environment::{self, EnvironmentError};
 use shared::metric::Metric;

@@ -9,7 +9,7 @@
 
 mod words;
 
-use lambda_runtime::{Context, Diagnostic, tracing};
+use lambda_runtime::{Context, Diagnostic};
 use lambda_setup::environment::{self, EnvironmentError};
 use shared::metric::Metric;
 use shared::timestamp::UnixMillis;

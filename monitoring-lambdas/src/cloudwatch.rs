@@ -10,7 +10,7 @@ use aws_sdk_cloudwatch::primitives::DateTime;
 use aws_sdk_cloudwatch::types::{
     Dimension, Metric as SdkMetric, MetricDataQuery, MetricDatum, MetricStat, ScanBy, StandardUnit,
 };
-use lambda_setup::SdkConfig;
+use lambda_setup::sdk::SdkConfig;
 use shared::metric::{Metric, NAMESPACE};
 use shared::timestamp::UnixMillis;
 

@@ -31,7 +31,7 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use lambda_runtime::{Context, Diagnostic, tracing};
+use lambda_runtime::{Context, Diagnostic};
 use lambda_setup::deadline::Deadline;
 use lambda_setup::environment::{self, EnvironmentError};
 use shared::metric::Metric;

@@ -7,7 +7,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::error::DisplayErrorContext;
 use bytes::Bytes;
-use lambda_setup::SdkConfig;
+use lambda_setup::sdk::SdkConfig;
 
 /// How often a request is made at most. Listing, reading and deleting mean the same each time, so the SDK may repeat them.
 const ATTEMPTS: u32 = 4;

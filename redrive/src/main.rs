@@ -86,7 +86,7 @@ async fn main() -> ExitCode {
 
 /// Whether everything was done.
 async fn run(command: Command) -> anyhow::Result<bool> {
-    let config = lambda_setup::sdk_config().await;
+    let config = lambda_setup::sdk::loader().load().await;
     match command {
         Command::Batches { from, to, prefix } => {
             batches::redrive(

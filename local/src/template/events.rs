@@ -195,7 +195,7 @@ Resources:
     #[rstest]
     #[case("{A: {Type: SQS, Properties: {}}}", "Events.A")]
     #[case("!If [X, {}, {}]", "Fn::If")]
-    #[case("{A: {Type: Schedule, Properties: {Schedule: !If [X, a, b]}}}", "Fn::If")]
+    #[case("{A: {Type: Schedule, Properties: {Schedule: !If [X, a, b]}}}", "condition X")]
     #[case("{A: {Type: Schedule, Properties: {Schedule: 'cron(1 * * * *)'}}}", "Events.A.Schedule")]
     #[case("{A: {Type: Schedule, Properties: {}}}", "Events.A.Schedule")]
     #[case("{A: {Type: Schedule, Properties: {Schedule: 'rate(1 day)', Input: x}}}", "Events.A.Input")]

@@ -1,8 +1,8 @@
 //! What of template.yaml the one-machine stack plays: functions, streams, buckets, and what invokes functions.
 //!
-//! Parameters take their defaults or overrides. Of CloudFormation's functions `Ref`, `Fn::GetAtt` and `Fn::Sub` are
-//! known, as far as the properties that are read use them; any other in such a place is an error that names it, and so is
-//! a `Condition` on a resource that is read.
+//! Parameters take their defaults or overrides. Of CloudFormation's functions `Ref`, `Fn::GetAtt`, `Fn::Sub`, `Fn::If` and,
+//! in conditions, `Fn::Equals` and `Fn::Not` are known, as far as the properties that are read use them; any other in such
+//! a place is an error that names it.
 
 mod events;
 mod resolve;
@@ -31,6 +31,8 @@ pub struct Stack {
     pub mappings: Vec<Mapping>,
     pub notifications: Vec<Notification>,
     pub schedules: Vec<Schedule>,
+    /// The binary of the function that has a Function URL.
+    pub front_door: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -42,8 +44,6 @@ pub struct Function {
     pub timeout: Duration,
     pub memory_mb: u64,
     pub environment: BTreeMap<String, String>,
-    /// Whether it has a Function URL.
-    pub has_url: bool,
     /// How often an event that failed is tried again, of those whose senders don't wait.
     pub event_retries: u64,
 }
@@ -143,21 +143,22 @@ impl Stack {
         let mut stack = Self::default();
         for (id, resource) in &template.resources {
             let kind = resource["Type"].as_str().unwrap_or_default();
-            if !matches!(kind, "AWS::Serverless::Function" | "AWS::Kinesis::Stream" | "AWS::S3::Bucket") {
-                // Logs, alarms, tables and the like have no part in the way of the data.
+            if let Some(condition) = resource["Condition"].as_str()
+                && !template.holds(&format!("{id}.Condition"), condition)?
+            {
                 continue;
-            }
-            if !resource["Condition"].is_null() {
-                return error(format!("{id}.Condition"), "is not played locally");
             }
             let properties = Properties { template, id, values: &resource["Properties"] };
             match kind {
                 "AWS::Kinesis::Stream" => stack.streams.push(Stream {
                     name: local_name(id),
-                    shards: properties.number("ShardCount")?.unwrap_or(1),
+                    shards: properties.number("ShardCount")?.unwrap_or(ON_DEMAND_SHARDS),
                     retention_hours: properties.number("RetentionPeriodHours")?.unwrap_or(24),
                 }),
                 "AWS::S3::Bucket" => stack.buckets.push(local_name(id)),
+                "AWS::Lambda::Url" => stack.front_door = Some(properties.text("TargetFunctionArn")?),
+                // Logs, alarms, tables and the like have no part in the way of the data.
+                other if other != "AWS::Serverless::Function" => {}
                 _ => {
                     stack.functions.push(function(id, resource, &properties)?);
                     let events = events::events(&properties)?;
@@ -188,10 +189,13 @@ fn function(id: &str, resource: &Value, properties: &Properties<'_>) -> Result<F
         timeout: Duration::from_secs(number("Timeout")?.unwrap_or(3)),
         memory_mb: number("MemorySize")?.unwrap_or(128),
         environment,
-        has_url: !properties.values["FunctionUrlConfig"].is_null(),
         event_retries: event_retries(properties)?,
     })
 }
+
+/// What a stream without a number of shards begins with:
+/// <https://docs.aws.amazon.com/streams/latest/dev/how-do-i-size-a-stream.html>
+const ON_DEMAND_SHARDS: u64 = 4;
 
 /// The ARN of a stream here.
 #[must_use]
@@ -251,8 +255,7 @@ mod tests {
     fn the_project_s_template_is_played() {
         let stack = parse(&[]).unwrap();
         let function = |binary: &str| stack.functions.iter().find(|function| function.binary == binary).unwrap();
-        let with_url: Vec<_> = stack.functions.iter().filter(|function| function.has_url).collect();
-        assert_eq!(with_url, [function("ingest-lambda")]);
+        assert_eq!(stack.front_door.as_deref(), Some("ingest-lambda"));
         assert_eq!(function("ingest-lambda").environment["STREAM_NAME"], "event-stream");
         assert_eq!(function("kinesis-to-s3-lambda").environment["BUCKET_NAME"], "landing-bucket");
         assert_eq!(stack.streams, [Stream { name: "event-stream".into(), shards: 2, retention_hours: 168 }]);
@@ -277,6 +280,14 @@ mod tests {
         assert_eq!(stack.mappings[0].batch_size, 7);
         let ingest = stack.functions.iter().find(|function| function.binary == "ingest-lambda").unwrap();
         assert_eq!(ingest.environment["EVENT_FORMAT"], "raw");
+    }
+
+    #[test]
+    fn conditions_decide() {
+        let stack = parse(&[("StreamMode", "ON_DEMAND"), ("ShardCount", "9")]).unwrap();
+        assert_eq!(stack.streams[0].shards, 4);
+        assert_eq!(parse(&[("ShardCount", "9")]).unwrap().streams[0].shards, 9);
+        assert_eq!(parse(&[("FrontDoor", "HttpApi")]).unwrap().front_door, None);
     }
 
     #[rstest]
@@ -334,6 +345,9 @@ Resources:
     Type: AWS::CloudWatch::Alarm
     Condition: Never
     Properties: !If [A, B, C]
+Conditions:
+  Never: !Equals [a, b]
+  Odd: !Or [a, b]
 ";
 
     #[test]
@@ -348,8 +362,9 @@ Resources:
     }
 
     #[rstest]
-    #[case("Metadata: {BuildProperties: {Binary: check}}", "Condition: Sometimes", "CheckFunction.Condition")]
-    #[case("!Ref AlarmsTopic", "!If [A, B, C]", "Variables.TOPIC: Fn::If")]
+    #[case("Metadata: {BuildProperties: {Binary: check}}", "Condition: Sometimes", "condition Sometimes")]
+    #[case("!Ref AlarmsTopic", "!If [A, B, C]", "Variables.TOPIC: refers to the condition A")]
+    #[case("!Ref AlarmsTopic", "!If [Odd, B, C]", "Conditions.Odd")]
     #[case("Variables:", "Variables: !If [A, B, C]\n        Others:", "Fn::If")]
     fn conditions_are_named(#[case] from: &str, #[case] to: &str, #[case] named: &str) {
         assert!(NAMES.contains(from));

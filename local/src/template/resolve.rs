@@ -13,6 +13,7 @@ const STACK_NAME: &str = "playhead";
 /// A template with its parameters' values.
 pub(super) struct Template {
     parameters: BTreeMap<String, Value>,
+    conditions: Map<String, Value>,
     pub(super) resources: Map<String, Value>,
     pub(super) function_globals: Map<String, Value>,
     /// The `BucketName` nodes of buckets that have one, with the buckets' local names: what a bucket is called in the
@@ -40,13 +41,14 @@ impl Template {
         let Some(resources) = document["Resources"].as_object().cloned() else {
             return error("Resources", "is missing");
         };
+        let conditions = document["Conditions"].as_object().cloned().unwrap_or_default();
         let function_globals = document["Globals"]["Function"].as_object().cloned().unwrap_or_default();
         let named = |(id, resource): (&String, &Value)| {
             let name = &resource["Properties"]["BucketName"];
             (resource["Type"] == "AWS::S3::Bucket" && !name.is_null()).then(|| (name.clone(), local_name(id)))
         };
         let bucket_names = resources.iter().filter_map(named).collect();
-        Ok(Self { parameters, resources, function_globals, bucket_names })
+        Ok(Self { parameters, conditions, resources, function_globals, bucket_names })
     }
 
     /// The value of a node in which CloudFormation's functions may stand.
@@ -59,11 +61,37 @@ impl Template {
             ("Ref", Value::String(name)) => self.reference(place, name),
             ("Fn::GetAtt", argument) => self.attribute(place, argument),
             ("Fn::Sub", Value::String(text)) => self.substitute(place, text).map(Value::String),
+            ("Fn::If", Value::Array(parts)) => match &parts[..] {
+                [Value::String(condition), yes, no] => {
+                    self.resolve(place, if self.holds(place, condition)? { yes } else { no })
+                }
+                _ => error(place, "Fn::If takes a condition's name and two values"),
+            },
             (function, _) => error(place, format!("{function} in this form is not played locally")),
         }
     }
 
+    /// Whether a condition holds.
+    pub(super) fn holds(&self, place: &str, condition: &str) -> Result<bool> {
+        match self.conditions.get(condition) {
+            Some(node) => self.is_true(&format!("Conditions.{condition}"), node),
+            None => error(place, format!("refers to the condition {condition}, which the template does not declare")),
+        }
+    }
+
+    fn is_true(&self, place: &str, node: &Value) -> Result<bool> {
+        match intrinsic(node) {
+            Some(("Fn::Equals", Value::Array(parts))) if parts.len() == 2 => {
+                Ok(text_of(&self.resolve(place, &parts[0])?) == text_of(&self.resolve(place, &parts[1])?))
+            }
+            Some(("Fn::Not", Value::Array(parts))) if parts.len() == 1 => Ok(!self.is_true(place, &parts[0])?),
+            _ => error(place, "is not played locally; Fn::Equals and Fn::Not are"),
+        }
+    }
+
     fn reference(&self, place: &str, name: &str) -> Result<Value> {
+        // SAM's: the alias that a function is published by. Here a function has one version.
+        let name = name.strip_suffix(".Alias").unwrap_or(name);
         if let Some(value) = self.parameters.get(name) {
             return Ok(value.clone());
         }
@@ -72,6 +100,7 @@ impl Template {
             "AWS::AccountId" => return Ok(json!(ACCOUNT_ID)),
             "AWS::StackName" => return Ok(json!(STACK_NAME)),
             "AWS::Partition" => return Ok(json!("aws")),
+            "AWS::NoValue" => return Ok(Value::Null),
             _ => {}
         }
         let Some(resource) = self.resources.get(name) else {

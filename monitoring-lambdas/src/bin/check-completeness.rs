@@ -4,16 +4,16 @@
 #![recursion_limit = "256"]
 
 use anyhow::Context;
-use lambda_runtime::{LambdaEvent, service_fn, tracing};
+use lambda_runtime::{LambdaEvent, service_fn};
 use monitoring_lambdas::bucket::{self, S3Bucket};
 use monitoring_lambdas::check_completeness::{Config, Handler};
 use monitoring_lambdas::cloudwatch::CloudWatch;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    tracing::init_default_subscriber();
+    lambda_setup::log::init()?;
     let config = Config::from_environment().context("check-completeness can't start")?;
-    let sdk = lambda_setup::sdk_config().await;
+    let sdk = lambda_setup::sdk::config()?;
     let bucket = S3Bucket::new(bucket::client(&sdk), config.bucket_name.clone());
     let handler = Handler::new(bucket, CloudWatch::new(&sdk), config);
     let handle = |event: LambdaEvent<_>| handler.handle(event.payload, event.context);

@@ -4,15 +4,15 @@
 #![recursion_limit = "256"]
 
 use anyhow::Context;
-use lambda_runtime::{LambdaEvent, service_fn, tracing};
+use lambda_runtime::{LambdaEvent, service_fn};
 use monitoring_lambdas::bucket::{self, S3Bucket};
 use monitoring_lambdas::check_object::{Config, Handler};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    tracing::init_default_subscriber();
+    lambda_setup::log::init()?;
     let config = Config::from_environment().context("check-object can't start")?;
-    let client = bucket::client(&lambda_setup::sdk_config().await);
+    let client = bucket::client(&lambda_setup::sdk::config()?);
     let open = |name| S3Bucket::new(client.clone(), name);
     let handler = Handler::new(open, config.grace_minutes);
     // Lambda drops the answer of an event: the log and the bucket have the verdicts.

@@ -4,16 +4,16 @@
 #![recursion_limit = "256"]
 
 use anyhow::Context;
-use lambda_runtime::{LambdaEvent, service_fn, tracing};
+use lambda_runtime::{LambdaEvent, service_fn};
 use monitoring_lambdas::bucket::{self, S3Bucket};
 use monitoring_lambdas::check_recency::{Config, Handler};
 use monitoring_lambdas::cloudwatch::CloudWatch;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    tracing::init_default_subscriber();
+    lambda_setup::log::init()?;
     let Config { bucket_name, due_minutes } = Config::from_environment().context("check-recency can't start")?;
-    let config = lambda_setup::sdk_config().await;
+    let config = lambda_setup::sdk::config()?;
     let bucket = S3Bucket::new(bucket::client(&config), bucket_name);
     let handler = Handler::new(bucket, CloudWatch::new(&config), due_minutes);
     let handle = |event: LambdaEvent<_>| handler.handle(event.payload, event.context);

@@ -4,16 +4,16 @@
 #![recursion_limit = "256"]
 
 use anyhow::Context;
-use lambda_runtime::{LambdaEvent, service_fn, tracing};
+use lambda_runtime::{LambdaEvent, service_fn};
 use monitoring_lambdas::bucket::{self, S3Bucket};
 use monitoring_lambdas::check_size::{self, Handler};
 use monitoring_lambdas::cloudwatch::CloudWatch;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    tracing::init_default_subscriber();
+    lambda_setup::log::init()?;
     let limits = check_size::limits().context("check-size can't start")?;
-    let config = lambda_setup::sdk_config().await;
+    let config = lambda_setup::sdk::config()?;
     let client = bucket::client(&config);
     let open = |name| S3Bucket::new(client.clone(), name);
     let handler = Handler::new(open, CloudWatch::new(&config), limits);

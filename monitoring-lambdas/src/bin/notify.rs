@@ -4,7 +4,7 @@
 #![recursion_limit = "256"]
 
 use anyhow::Context;
-use lambda_runtime::{LambdaEvent, service_fn, tracing};
+use lambda_runtime::{LambdaEvent, service_fn};
 use monitoring_lambdas::bucket::{self, S3Bucket};
 use monitoring_lambdas::cloudwatch::CloudWatch;
 use monitoring_lambdas::notify::config::Config;
@@ -14,9 +14,9 @@ use monitoring_lambdas::notify::webhook::HttpWebhooks;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    tracing::init_default_subscriber();
+    lambda_setup::log::init()?;
     let config = Config::from_environment().context("notify can't start")?;
-    let sdk = lambda_setup::sdk_config().await;
+    let sdk = lambda_setup::sdk::config()?;
     let handler = Handler {
         recipients: config.recipients,
         rules: config.rules,

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use lambda_runtime::tracing;
 use shared::object::ObjectMetadata;
 use shared::timestamp::{UnixMillis, UtcHour};
 

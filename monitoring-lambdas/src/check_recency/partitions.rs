@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lambda_runtime::tracing;
 use shared::timestamp::{UnixMillis, UtcDate, UtcHour};
 
 use crate::bucket::{Bucket, BucketError, List};

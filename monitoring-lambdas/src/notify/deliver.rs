@@ -1,6 +1,5 @@
 //! Sends a message on a group's ways, and says what became of it on each.
 
-use lambda_runtime::tracing;
 use lambda_setup::deadline::Deadline;
 
 use super::incident::{Delivery, Message};

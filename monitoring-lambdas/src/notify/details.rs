@@ -1,6 +1,5 @@
 //! What a check left in the bucket about what is wrong, so that a message names it.
 
-use lambda_runtime::tracing;
 use serde::Deserialize;
 use shared::metric::Metric;
 

@@ -1,6 +1,6 @@
 //! One invocation: what the notices say goes into the ledgers, and what is due goes out.
 
-use lambda_runtime::{Context, Diagnostic, tracing};
+use lambda_runtime::{Context, Diagnostic};
 use lambda_setup::deadline::Deadline;
 use shared::timestamp::UnixMillis;
 

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use lambda_runtime::tracing;
 use lambda_setup::deadline::backoff_ceiling;
 
 use super::incident::Incident;

@@ -7,8 +7,8 @@ use aws_sdk_sns::config::retry::RetryConfig;
 use aws_sdk_sns::config::timeout::TimeoutConfig;
 use aws_sdk_sns::error::{DisplayErrorContext, SdkError};
 use aws_sdk_sns::types::MessageAttributeValue;
-use lambda_setup::SdkConfig;
 use lambda_setup::deadline::Deadline;
+use lambda_setup::sdk::SdkConfig;
 
 use super::deliver::Outcome;
 

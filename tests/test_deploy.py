@@ -1,0 +1,269 @@
+"""The template in an AWS: the real `sam build` and `sam deploy`, to MiniStack, over TLS and with what roles allow enforced.
+
+Where MiniStack is not AWS, and how that is checked instead, is in docs/DEPLOYING.md.
+"""
+
+import json
+import re
+import struct
+import subprocess
+import sys
+from datetime import datetime, timedelta
+
+import pytest
+from botocore.exceptions import ClientError
+
+import landed
+from cloud import MiniStack
+from deployment import PACKAGES, Deployment, binaries
+from stack import REPOSITORY, wait_for
+from test_recorded_sessions import event_texts, replay, requests
+from traffic import JSON, Traffic
+
+# Landing need not wait for a batch to fill.
+QUICK = "BatchingWindowSeconds=0"
+FUNCTIONS = binaries()
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory):
+    cloud = MiniStack(tmp_path_factory.mktemp("ministack"))
+    yield cloud
+    cloud.stop()
+
+
+@pytest.fixture(scope="module")
+def dev(cloud):
+    return Deployment(cloud, "dev", "playhead-dev", QUICK)
+
+
+def sections(elf):
+    """The names of an ELF64 file's sections."""
+    (table,), (size, count, names) = struct.unpack_from("<Q", elf, 0x28), struct.unpack_from("<HHH", elf, 0x3A)
+    headers = [struct.unpack_from("<II16xQ", elf, table + size * number) for number in range(count)]
+    texts = headers[names][2]
+    return [elf[texts + name:elf.index(b"\0", texts + name)].decode() for name, _, _ in headers]
+
+
+def test_each_package_is_small_and_holds_its_function_alone():
+    """The zip of each function is under 4 MB, and holds one file, without debug information and symbols."""
+    done = subprocess.run([sys.executable, "scripts/packages", PACKAGES], cwd=REPOSITORY, check=False, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout
+    sizes = {line.split()[0]: int(line.split()[1].replace(",", "")) for line in done.stdout.splitlines()[1:]}
+    assert sizes.keys() == FUNCTIONS.keys()
+    assert max(sizes.values()) < 4_000_000
+    for function in FUNCTIONS:
+        files = [path for path in (PACKAGES / function).rglob("*") if path.is_file()]
+        assert [path.name for path in files] == ["bootstrap"]
+        found = sections(files[0].read_bytes())
+        assert ".text" in found and not [name for name in found if name.startswith((".debug", ".symtab"))], found
+
+
+def test_recorded_sessions_land_as_they_were_sent(dev):
+    """What real players sent to the deployed Function URL is in the deployed bucket, unchanged and in order."""
+    for name in ("mux-embed-session.jsonl", "dashjs-cmcd-v2-session.jsonl"):
+        session = requests(name)
+        before = len(dev.lines())
+        replay(dev, session)
+        sent = sum(len(event_texts(one)) for one in session)
+        lines = dev.wait_for_lines(lambda line: True, before + sent)
+        assert len(lines) == before + sent
+    mux = [text for one in requests("mux-embed-session.jsonl") for text in event_texts(one)]
+    landed_mux = [line for line in dev.lines() if line.json["event"].get("xid") == json.loads(mux[0])["xid"]]
+    assert [line.event_text for line in landed_mux] == mux
+    for key in dev.keys("events/"):
+        if landed.KEY.fullmatch(key):
+            found = dev.object(key)
+            landed.verify_content(found["Metadata"], found["Body"].read())
+
+
+def test_what_is_bad_is_kept_in_the_deployed_bucket(dev):
+    """Bad input posted to the deployed URL is answered with what to change, and lands under rejected/."""
+    answer = dev.post(body=b"not json", headers=JSON)
+    assert answer.status == 400 and answer.json["error"]["code"] == "invalid_json", answer.body
+    line, = dev.wait_for_lines(lambda line: True, 1, "rejected/")
+    assert landed.rejected([line])[0].body == b"not json"
+
+
+@pytest.fixture(scope="module")
+def sealed(dev):
+    """An hour in which something landed, as its prefix, and the call of the schedule that sealed it: as soon as it is over."""
+    assert dev.post(body=b'[{"session_id":"checked"}]', headers=JSON).status == 200
+    dev.wait_for_lines(lambda line: line.json["event"].get("session_id") == "checked", 1)
+    newest = [match for match in map(landed.KEY.fullmatch, dev.keys("events/")) if match][-1]
+    hour = datetime.fromisoformat(f"{newest['date']}T{newest['hour']}:00:00+00:00")
+    call = {"source": "aws.events", "time": (hour + timedelta(hours=1, minutes=20)).strftime("%Y-%m-%dT%H:%M:%SZ")}
+    dev.invoke("SealPartitionFunction", call)
+    return hour.strftime("events/dt=%Y-%m-%d/hour=%H/"), call
+
+
+def test_the_checks_say_what_landed(dev, sealed):
+    """The hour that is over by the schedule's time is sealed, compared and balanced by the deployed checks, each with no
+    more than its role allows."""
+    hour, call = sealed
+    manifest = json.loads(dev.object(f"{hour}_MANIFEST.json")["Body"].read())
+    prefixes = (hour, hour.replace("events", "rejected", 1))
+    keys = [key for prefix in prefixes for key in dev.keys(prefix) if landed.KEY.fullmatch(key)]
+    assert sorted(entry["key"] for entry in manifest["objects"]) == sorted(keys)
+    assert manifest["totals"]["events"] == len(dev.lines(hour))
+    # check-size, by the _SUCCESS that it wrote.
+    head = dev.cloud.client("s3").head_object
+    size = sum(head(Bucket=dev.bucket, Key=key)["ContentLength"] for key in keys if key.startswith("events/"))
+    dimensions = {"BucketName": dev.bucket, "Key": "events/dt=*/hour=*/", "FunctionName": dev.resources["CheckSizeFunction"]}
+    measured = wait_for(lambda: dev.metric("TotalFileSize", "Maximum", **dimensions), 60, lambda: dev.log("CheckSizeFunction"))
+    assert measured == [size]
+    dev.invoke("CheckRecencyFunction", call)
+    assert dev.metric("DataFreshness", "Minimum", FunctionName=dev.resources["CheckRecencyFunction"])
+    dev.invoke("CheckCompletenessFunction", call)
+    dev.invoke("NotifyFunction", call)
+    # check-object looked at each, and had nothing to say.
+    assert dev.keys("broken/") == []
+    logs = {function: dev.log(function) for function in FUNCTIONS}
+    assert not [log for log in logs.values() if "ERROR" in log or "AccessDenied" in log], logs
+    assert all("START" in log for log in logs.values()), logs
+
+
+@pytest.mark.parametrize("function", sorted(FUNCTIONS.values()))
+@pytest.mark.usefixtures("sealed")
+def test_each_function_can_be_invoked_by_hand(dev, function):
+    """`scripts/invoke` finds the deployed function, and its sample event does it no harm."""
+    done = dev.run_by_hand("scripts/invoke", function, "--stack", dev.stack)
+    assert done.returncode == 0, done.stdout
+
+
+def test_an_update_under_traffic_loses_nothing(dev):
+    """While a changed template is deployed players post on, each is answered, and each event that was accepted lands once."""
+    version = dev.live_version("LandingFunction")
+    with Traffic(dev, viewers=4, pause=0.05) as traffic:
+        wait_for(lambda: len(traffic.answers) > 20, 30, "traffic")
+        dev.deploy(f"{QUICK} LandingTimeoutSeconds=45 ClientIp=truncated")
+        after = len(traffic.answers)
+        wait_for(lambda: len(traffic.answers) > after + 20, 30, "traffic after the update")
+    assert set(traffic.statuses) == {200}, traffic.statuses
+    accepted = set(traffic.accepted)
+    lines = dev.wait_for_lines(lambda line: line.json["id"] in accepted, len(accepted))
+    assert len(lines) == len(accepted)
+    # It was an update: of the functions that serve, and of what lands.
+    assert dev.live_version("LandingFunction") != version
+    configuration = dev.cloud.client("lambda").get_function_configuration(
+        FunctionName=dev.resources["LandingFunction"], Qualifier="live")
+    assert configuration["Timeout"] == 45
+    assert [line for line in lines if "ip" in line.json["client"]]
+
+
+def test_what_is_not_tls_is_refused(dev):
+    """Neither bucket takes a request that could be read on its way."""
+    for bucket in (dev.bucket, dev.outputs["FailedBatchesBucketName"]):
+        policy = json.loads(dev.cloud.client("s3").get_bucket_policy(Bucket=bucket)["Policy"])
+        statement, = policy["Statement"]
+        assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+        assert (statement["Effect"], statement["Action"], statement["Principal"]) == ("Deny", "s3:*", "*")
+        assert statement["Resource"] == [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
+
+
+def test_athena_finds_the_files_where_the_table_says(dev):
+    """The location that partition projection makes of a date and an hour is where such files are."""
+    table, database = dev.outputs["TableName"].split(".")[::-1]
+    found = dev.cloud.client("glue").get_table(DatabaseName=database, Name=table)["Table"]
+    location = found["Parameters"]["storage.location.template"]
+    for key in filter(None, map(landed.KEY.fullmatch, dev.keys("events/"))):
+        projected = location.replace("${dt}", key["date"]).replace("${hour}", key["hour"])
+        assert f"s3://{dev.bucket}/{key.string}".startswith(projected)
+    columns = {column["Name"] for column in found["StorageDescriptor"]["Columns"]}
+    assert columns == set(dev.lines()[0].json)
+
+
+def unversioned(logical_id):
+    """A version's logical id ends with a hash of what it is a version of."""
+    return re.sub(r"Version[0-9a-f]{10}$", "Version", logical_id)
+
+
+@pytest.fixture(scope="module")
+def staging(cloud, dev):
+    return Deployment(cloud, "staging", "playhead-staging", f"{QUICK} EventFormat=raw")
+
+
+def test_a_second_environment_shares_nothing_with_the_first(dev, staging):
+    """No resource of one is one of the other's, and what is posted to one lands there alone."""
+    assert {unversioned(name) for name in dev.resources} == {unversioned(name) for name in staging.resources}
+    # The tables have one name, each in its own database.
+    assert set(dev.resources.values()) & set(staging.resources.values()) == {"events"}
+    assert dev.outputs["TableName"] != staging.outputs["TableName"]
+    before = len(dev.lines())
+    assert staging.post(body=b'[{"session_id":"of staging"}]', headers=JSON).status == 200
+    lines = staging.wait_for_lines(lambda line: True, 1)
+    assert [line.text for line in lines] == ['{"session_id":"of staging"}']
+    assert len(dev.lines()) == before
+
+
+def test_an_environment_is_removed_and_leaves_what_landed(cloud, dev, staging):
+    """`make destroy` asks, removes the stack, keeps the buckets unless it is told otherwise, and touches no other."""
+    with pytest.raises(AssertionError, match="is left as it is"):
+        staging.run("destroy", {}, answer="no\n")
+    assert staging.post(body=b'{"session_id":"still there"}', headers=JSON).status == 200
+    staging.wait_for_lines(lambda line: True, 2)
+    said = staging.run("destroy", {}, answer="yes\n")
+    assert f"kept: s3://{staging.bucket}" in said
+    with pytest.raises(ClientError, match="does not exist"):
+        cloud.outputs("playhead-staging")
+    assert len(staging.lines()) == 2
+    assert [name for name in cloud.functions() if "playhead-staging" in name] == []
+    # The first goes on.
+    before = len(dev.lines())
+    assert dev.post(body=b'[{"session_id":"on"}]', headers=JSON).status == 200
+    dev.wait_for_lines(lambda line: True, before + 1)
+
+
+@pytest.fixture(scope="module")
+def other(cloud):
+    return Deployment(cloud, "dev", "playhead-other", f"{QUICK} FrontDoor=HttpApi StreamMode=ON_DEMAND")
+
+
+def test_the_other_front_door_leads_to_the_same_place(other):
+    """Through an HTTP API and an on-demand stream events land as through a Function URL and a provisioned one."""
+    assert ".execute-api." in other.outputs["EventsUrl"] and other.outputs["EventsUrl"].endswith("/events")
+    session = requests("mux-embed-session.jsonl")
+    replay(other, session)
+    sent = [text for one in session for text in event_texts(one)]
+    assert [line.event_text for line in other.wait_for_lines(lambda line: True, len(sent))] == sent
+    assert other.post(path="/nowhere", body=b"{}", headers=JSON).json["error"]["code"] == "unknown_path"
+    stream = other.cloud.client("kinesis").describe_stream_summary(StreamName=other.outputs["StreamName"])
+    assert stream["StreamDescriptionSummary"]["StreamModeDetails"] == {"StreamMode": "ON_DEMAND"}
+
+
+def test_a_removed_environment_can_take_its_data_with_it(cloud, other):
+    """`make destroy DATA=delete` removes the buckets too, with all versions; never prod's."""
+    other.run("destroy", {"DATA": "delete", "YES": "1"})
+    assert other.bucket not in [bucket["Name"] for bucket in cloud.client("s3").list_buckets()["Buckets"]]
+
+
+def test_prod_is_removed_by_somebody_who_types_its_name(cloud):
+    """For prod neither YES=1 nor a yes is enough, and its data is never removed."""
+    prod = Deployment(cloud, "prod", "playhead-prod", QUICK)
+    for variables, answer in (({"YES": "1"}, ""), ({}, "yes\n")):
+        with pytest.raises(AssertionError, match="is left as it is"):
+            prod.run("destroy", variables, answer)
+    with pytest.raises(AssertionError, match="not for prod"):
+        prod.run("destroy", {"DATA": "delete"}, "playhead-prod\n")
+    # Whatever the environment is said to be: the stack knows what it was deployed as.
+    prod.environment = "dev"
+    with pytest.raises(AssertionError, match="is left as it is"):
+        prod.run("destroy", {"YES": "1"})
+    prod.run("destroy", {}, "playhead-prod\n")
+    with pytest.raises(ClientError, match="does not exist"):
+        cloud.outputs("playhead-prod")
+
+
+def test_what_a_role_does_not_allow_fails_and_is_told(cloud, dev):
+    """All of the above ran with what the roles allow, enforced. With one action taken from its role, landing fails and says
+    which."""
+    role, policy = dev.resources["LandingRole"], "landing"
+    iam = cloud.client("iam")
+    document = iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"]
+    cut = json.loads(json.dumps(document).replace('["s3:PutObject", "s3:GetObject"]', '["s3:GetObject"]'))
+    assert cut != document
+    iam.put_role_policy(RoleName=role, PolicyName=policy, PolicyDocument=json.dumps(cut))
+    assert dev.post(body=b'[{"session_id":"refused"}]', headers=JSON).status == 200
+    wait_for(lambda: "is not authorized to perform: s3:PutObject" in cloud.tail(400), 30, "the refusal")
