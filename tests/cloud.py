@@ -44,7 +44,8 @@ class MiniStack:
             raise
 
     def _start(self):
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MINISTACK_"))}
+        inherited = {name: value for name, value in os.environ.items() 
+                     if not name.startswith(("AWS_", "MINISTACK_", "RUST_LOG"))}
         own = {
             "GATEWAY_PORT": str(self.port), "BIND_HOST": "127.0.0.1", "MINISTACK_HOST": "127.0.0.1",
             # What the functions inherit: MiniStack is their AWS.

@@ -46,10 +46,9 @@ class Deployment:
     def deploy(self, parameters="", recipients=None):
         """`make deploy`, but for the build."""
         variables = {"PARAMETERS": parameters, "RECIPIENTS": recipients or "", "ARCHITECTURE": ARCHITECTURE, "YES": "1"}
-        output = self.run("deploy", variables)
+        self.said = self.run("deploy", variables)
         self.outputs = self.cloud.outputs(self.stack)
         self.resources = self.cloud.resources(self.stack)
-        return output
 
     def run(self, script, variables, answer=""):
         """`make SCRIPT ENV=…`; its output."""

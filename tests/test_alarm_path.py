@@ -59,7 +59,9 @@ def cloud(tmp_path_factory, chat):
     cloud = MiniStack(tmp_path_factory.mktemp("ministack"))
     try:
         recipients = [{"group": "platform", "alarms": ["*"], "webhook": chat.url, "email": True}]
-        Deployment(cloud, "dev", STACK, f"RunbookUrl={RUNBOOK}", json.dumps(recipients))
+        deployment = Deployment(cloud, "dev", STACK, f"RunbookUrl={RUNBOOK}", json.dumps(recipients))
+        # The webhook is a secret: nobody who reads CI's log may see it.
+        assert "Recipients" in deployment.said and "/services/secret" not in deployment.said
         # What the schedules would find, in a stack without events, is not this test's.
         events = cloud.client("events")
         for rule in events.list_rules()["Rules"]:

@@ -15,7 +15,7 @@ import pytest
 from stack import INGEST, LANDING, REPOSITORY
 from structured_fields import Reader
 from test_recorded_sessions import event_texts, requests
-from test_template import alarms, template
+from test_template import alarms, document
 
 COST = REPOSITORY / "cost"
 sys.path.insert(0, str(COST))
@@ -114,7 +114,7 @@ def test_the_model_counts_the_alarms_of_the_template():
 
 
 def test_the_model_takes_the_template_s_parameters_and_sizes():
-    parameters, resources = template()["Parameters"], template()["Resources"]
+    parameters, resources = document()["Parameters"], document()["Resources"]
     defaults = Deployment()
     for parameter, counted in {
         "FrontDoor": defaults.front_door, "StreamMode": defaults.stream_mode, "BatchSize": defaults.batch_size,

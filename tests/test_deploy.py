@@ -119,6 +119,8 @@ def test_the_checks_say_what_landed(dev, sealed):
     dev.invoke("CheckCompletenessFunction", call)
     dev.invoke("NotifyFunction", call)
     # check-object looked at each, and had nothing to say.
+    looked = lambda: dev.log("CheckObjectFunction").count("START RequestId")
+    wait_for(lambda: looked() >= len(keys), 60, lambda: f"{len(keys)} objects to be looked at; {looked()} were")
     assert dev.keys("broken/") == []
     logs = {function: dev.log(function) for function in FUNCTIONS}
     assert not [log for log in logs.values() if "ERROR" in log or "AccessDenied" in log], logs
@@ -138,7 +140,7 @@ def test_an_update_under_traffic_loses_nothing(dev):
     version = dev.live_version("LandingFunction")
     with Traffic(dev, viewers=4, pause=0.05) as traffic:
         wait_for(lambda: len(traffic.answers) > 20, 30, "traffic")
-        dev.deploy(f"{QUICK} LandingTimeoutSeconds=45 ClientIp=truncated")
+        dev.deploy(f"{QUICK} LandingTimeoutSeconds=30 ClientIp=truncated")
         after = len(traffic.answers)
         wait_for(lambda: len(traffic.answers) > after + 20, 30, "traffic after the update")
     assert set(traffic.statuses) == {200}, traffic.statuses
@@ -149,12 +151,12 @@ def test_an_update_under_traffic_loses_nothing(dev):
     assert dev.live_version("LandingFunction") != version
     configuration = dev.cloud.client("lambda").get_function_configuration(
         FunctionName=dev.resources["LandingFunction"], Qualifier="live")
-    assert configuration["Timeout"] == 45
+    assert configuration["Timeout"] == 30
     assert [line for line in lines if "ip" in line.json["client"]]
 
 
-def test_what_is_not_tls_is_refused(dev):
-    """Neither bucket takes a request that could be read on its way."""
+def test_the_buckets_are_told_to_take_nothing_but_tls(dev):
+    """Both buckets have the policy that refuses what could be read on its way. Here all requests are over TLS."""
     for bucket in (dev.bucket, dev.outputs["FailedBatchesBucketName"]):
         policy = json.loads(dev.cloud.client("s3").get_bucket_policy(Bucket=bucket)["Policy"])
         statement, = policy["Statement"]
@@ -185,11 +187,14 @@ def staging(cloud, dev):
     return Deployment(cloud, "staging", "playhead-staging", f"{QUICK} EventFormat=raw")
 
 
-def test_a_second_environment_shares_nothing_with_the_first(dev, staging):
+def test_a_second_environment_shares_nothing_with_the_first(cloud, dev, staging):
     """No resource of one is one of the other's, and what is posted to one lands there alone."""
     assert {unversioned(name) for name in dev.resources} == {unversioned(name) for name in staging.resources}
     # The tables have one name, each in its own database.
     assert set(dev.resources.values()) & set(staging.resources.values()) == {"events"}
+    alarms = [set(cloud.resources(one.resources["Alarms"].split("/")[1] if "/" in one.resources["Alarms"]
+                                  else one.resources["Alarms"]).values()) for one in (dev, staging)]
+    assert len(alarms[0]) == len(alarms[1]) >= 46 and not alarms[0] & alarms[1]
     assert dev.outputs["TableName"] != staging.outputs["TableName"]
     before = len(dev.lines())
     assert staging.post(body=b'[{"session_id":"of staging"}]', headers=JSON).status == 200
@@ -199,16 +204,18 @@ def test_a_second_environment_shares_nothing_with_the_first(dev, staging):
 
 
 def test_an_environment_is_removed_and_leaves_what_landed(cloud, dev, staging):
-    """`make destroy` asks, removes the stack, keeps the buckets unless it is told otherwise, and touches no other."""
+    """`make destroy` asks, lands what was taken, removes the stack, keeps the buckets unless it is told otherwise, and touches
+    no other."""
     with pytest.raises(AssertionError, match="is left as it is"):
         staging.run("destroy", {}, answer="no\n")
-    assert staging.post(body=b'{"session_id":"still there"}', headers=JSON).status == 200
-    staging.wait_for_lines(lambda line: True, 2)
+    before = len(staging.lines())
+    for number in range(50):
+        assert staging.post(body=b'[{"session_id":"still there","n":%d}]' % number, headers=JSON).status == 200
     said = staging.run("destroy", {}, answer="yes\n")
     assert f"kept: s3://{staging.bucket}" in said
     with pytest.raises(ClientError, match="does not exist"):
         cloud.outputs("playhead-staging")
-    assert len(staging.lines()) == 2
+    assert len(staging.lines()) == before + 50
     assert [name for name in cloud.functions() if "playhead-staging" in name] == []
     # The first goes on.
     before = len(dev.lines())
@@ -231,6 +238,15 @@ def test_the_other_front_door_leads_to_the_same_place(other):
     assert other.post(path="/nowhere", body=b"{}", headers=JSON).json["error"]["code"] == "unknown_path"
     stream = other.cloud.client("kinesis").describe_stream_summary(StreamName=other.outputs["StreamName"])
     assert stream["StreamDescriptionSummary"]["StreamModeDetails"] == {"StreamMode": "ON_DEMAND"}
+
+
+def test_a_broken_object_is_found(other):
+    """What is put into the deployed bucket and is not what it should be has a verdict."""
+    key = "events/dt=2026-01-01/hour=00/shardId-000000000000-1.jsonl.bz2"
+    other.cloud.client("s3").put_object(Bucket=other.bucket, Key=key, Body=b"no bzip2")
+    verdict, = wait_for(lambda: other.keys("broken/"), 60, lambda: other.log("CheckObjectFunction"))
+    assert verdict == f"broken/{key}.json"
+    assert json.loads(other.object(verdict)["Body"].read())["findings"]
 
 
 def test_a_removed_environment_can_take_its_data_with_it(cloud, other):

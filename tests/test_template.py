@@ -94,6 +94,8 @@ def expanded():
         node = {filled(key, item): filled(part, item) for key, part in node.items()}
         if "Fn::FindInMap" in node:
             table, row, column, *default = node["Fn::FindInMap"]
+            if isinstance(row, dict):
+                return node
             return mappings[table][row].get(column, default[0]["DefaultValue"] if default else None)
         if isinstance(text := node.get("Fn::Sub"), list):
             text, values = text
@@ -175,7 +177,10 @@ def test_each_function_has_its_alarms_and_its_time_is_what_they_think():
                 f"{function}Function", {"Ref": f"{function}Function"})
         threshold, timeout = found[f"{function}SlowAlarm"]["Threshold"], properties["Timeout"]
         if isinstance(threshold, dict):
-            threshold, timeout = (document()["Parameters"][value["Ref"]]["Default"] for value in (threshold, timeout))
+            assert threshold == {"Fn::FindInMap": ["LandingTimeouts", {"Ref": "LandingTimeoutSeconds"}, "SlowMilliseconds"]}
+            slow = {int(key): row["SlowMilliseconds"] for key, row in document("alarms.yaml")["Mappings"]["LandingTimeouts"].items()}
+            assert slow == {value: 950 * value for value in document()["Parameters"][timeout["Ref"]]["AllowedValues"]}
+            continue
         # The sealer stops itself thirty seconds before its time is up: it is slow when it does not.
         assert threshold == (1_000 * timeout - 15_000 if function == "SealPartition" else 950 * timeout), function
 
@@ -232,13 +237,17 @@ ALLOWED = {
 }
 
 
-def translated(**parameters):
+def translated(template=None, **parameters):
     """What SAM makes of template.yaml: all that is deployed, also what it adds."""
-    template = document()
+    template = template or document()
     # What is uploaded has an address.
     template["Globals"]["Function"]["CodeUri"] = "s3://packages/package.zip"
     with mock.patch.dict(os.environ, AWS_DEFAULT_REGION="us-east-1"):
         return transform(template, parameters, NoManagedPolicies())["Resources"]
+
+
+def of_type(resources, kind):
+    return {key: resource["Properties"] for key, resource in resources.items() if resource["Type"] == kind}
 
 
 class NoManagedPolicies:
@@ -273,59 +282,175 @@ def permissions(role):
     return {resource: sorted(actions) for resource, actions in found.items()}
 
 
-def test_each_role_allows_what_its_function_does_and_nothing_more():
-    """Least privilege: each function has a role of its own, and that allows exactly what is listed above. Nothing has a
-    wildcard but keys below a prefix, and what CloudWatch knows no narrower name for."""
-    resources = translated()
-    roles = {key: resource["Properties"] for key, resource in resources.items() if resource["Type"] == "AWS::IAM::Role"}
+def check_roles(resources):
+    """Each function has a role of its own, which nobody but Lambda may assume, and which allows exactly what is listed."""
+    roles = of_type(resources, "AWS::IAM::Role")
     assert roles.keys() == {f"{function}Role" for function in ALLOWED}
     for function, allowed in ALLOWED.items():
         assert resources[f"{function}Function"]["Properties"]["Role"] == {"Fn::GetAtt": [f"{function}Role", "Arn"]}
         role = roles[f"{function}Role"]
         assert role.keys() == {"AssumeRolePolicyDocument", "Policies"}, "no managed policies"
+        statement, = role["AssumeRolePolicyDocument"]["Statement"]
+        assert statement == {
+            "Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
         log = {f"{function}LogGroup": ["logs:CreateLogStream", "logs:PutLogEvents"]}
         assert permissions(role) == allowed | log, function
-    assert not [key for key, resource in resources.items() if resource["Type"] in ("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy")]
 
 
-def test_only_players_may_call_without_being_known():
-    """Whoever may invoke a function is one service, for one source; everybody only by the Function URL."""
-    permissions = {key: resource["Properties"] for key, resource in translated().items()
-                   if resource["Type"] == "AWS::Lambda::Permission"}
-    for_all = {key for key, permission in permissions.items() if permission["Principal"] == "*"}
-    assert for_all == {"IngestFunctionUrlPermission", "IngestFunctionUrlInvokePermission"}
-    assert permissions["IngestFunctionUrlPermission"]["FunctionUrlAuthType"] == "NONE"
-    assert permissions["IngestFunctionUrlInvokePermission"]["InvokedViaFunctionUrl"] is True
-    for key in permissions.keys() - for_all:
-        assert {"SourceArn", "SourceAccount"} & permissions[key].keys(), key
+# Who may invoke what, and for whom: all that is in the template, whichever front door it has.
+SERVICES = {
+    "CheckObject": {"s3.amazonaws.com"}, "SealPartition": {"s3.amazonaws.com", "events.amazonaws.com"},
+    "CheckSize": {"s3.amazonaws.com"}, "CheckRecency": {"events.amazonaws.com"},
+    "CheckCompleteness": {"events.amazonaws.com"}, "Notify": {"sns.amazonaws.com", "events.amazonaws.com"},
+}
+EVERYBODY = {"IngestFunctionUrlPermission", "IngestFunctionUrlInvokePermission"}
 
 
-def test_a_wildcard_more_is_found():
-    """The test of the policies fails when a `*` is added to one."""
-    role = translated()["LandingRole"]["Properties"]
-    before = permissions(role)
-    for widened in ("s3:*", "*"):
-        wider = json.loads(json.dumps(role).replace('"s3:PutObject"', f'"{widened}"', 1))
-        assert permissions(wider) != before
-    wider = json.loads(json.dumps(role).replace("/events/*", "/*"))
-    assert permissions(wider) != before
+def check_callers(resources):
+    """One service, for one source of this stack; everybody only by the Function URL."""
+    found = defaultdict(set)
+    for key, permission in of_type(resources, "AWS::Lambda::Permission").items():
+        if permission["Principal"] == "*":
+            assert key in EVERYBODY
+            assert permission.get("FunctionUrlAuthType") == "NONE" or permission.get("InvokedViaFunctionUrl") is True
+            continue
+        # A bucket's name is not known before it is made: its account is.
+        if permission["Principal"] == "s3.amazonaws.com":
+            assert permission["SourceAccount"] == {"Ref": "AWS::AccountId"}
+        else:
+            assert permission["SourceArn"]
+        if key != "HttpApiPermission":
+            found[permission["FunctionName"]["Ref"].removesuffix("Function")].add(permission["Principal"])
+    assert found == SERVICES
+
+
+# All kinds of resources that say who may do what.
+POLICIES = {"AWS::IAM::Role", "AWS::Lambda::Permission", "AWS::S3::BucketPolicy"}
+
+
+def check_kinds(resources):
+    kinds = {one["Type"] for one in resources.values() if re.search("Policy|Permission|IAM", one["Type"])}
+    assert kinds == POLICIES
+
+
+def check_kept_data(resources):
+    """What holds events is closed to the public, encrypted, takes nothing but TLS, and outlives its stack."""
+    for bucket in ("LandingBucket", "FailedBatchesBucket"):
+        assert resources[bucket]["DeletionPolicy"] == "RetainExceptOnCreate"
+        assert resources[bucket]["UpdateReplacePolicy"] == "Retain"
+        properties = resources[bucket]["Properties"]
+        closed = properties["PublicAccessBlockConfiguration"]
+        assert len(closed) == 4 and all(closed.values())
+        assert properties["BucketEncryption"]
+        assert "abort-stale-uploads" in [rule.get("Id") for rule in properties["LifecycleConfiguration"]["Rules"]]
+        statement, = resources[f"{bucket}Policy"]["Properties"]["PolicyDocument"]["Statement"]
+        assert (statement["Effect"], statement["Action"], statement["Principal"]) == ("Deny", "s3:*", "*")
+        assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    assert resources["LandingBucket"]["Properties"]["VersioningConfiguration"] == {"Status": "Enabled"}
+    assert resources["EventStream"]["Properties"]["StreamEncryption"]["EncryptionType"] == "KMS"
+
+
+def check_what_bounds_the_bill(resources):
+    """Logs end, old versions end, and a flood or a loop meets a limit."""
+    groups = of_type(resources, "AWS::Logs::LogGroup")
+    assert len(groups) == 8 and all(group["RetentionInDays"] == {"Ref": "LogRetentionDays"} for group in groups.values())
+    for function in ("Ingest", "SealPartition"):
+        assert resources[f"{function}Function"]["Properties"]["ReservedConcurrentExecutions"]["Fn::If"][0] == "LimitsConcurrency"
+    for function in ALLOWED:
+        assert resources[f"{function}Function"]["Properties"]["LoggingConfig"] == {"LogGroup": {"Ref": f"{function}LogGroup"}}
+    rules = {rule.get("Id"): rule for rule in resources["LandingBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]}
+    assert rules["remove-old-versions"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 14}
+
+
+CHECKS = (check_roles, check_callers, check_kinds, check_kept_data, check_what_bounds_the_bill)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("parameters", [{}, {"FrontDoor": "HttpApi", "StreamMode": "ON_DEMAND", "EventFormat": "raw"}])
+def test_what_is_deployed_is_closed_kept_and_bounded(check, parameters):
+    """Least privilege, nothing public, nothing lost with the stack, nothing that costs without end."""
+    check(translated(**parameters))
+
+
+def without(name, member):
+    def change(template):
+        del template["Resources"][name]["Properties"][member]
+    return change
+
+
+def text(old, new):
+    """The template with the first of these texts changed."""
+    def change(template):
+        before = json.dumps(template)
+        assert old in before, old
+        template.update(json.loads(before.replace(old, new, 1)))
+    return change
+
+
+def topic_policy(template):
+    statement = {"Effect": "Allow", "Principal": "*", "Action": "sns:*", "Resource": "*"}
+    template["Resources"]["Opened"] = {"Type": "AWS::SNS::TopicPolicy", "Properties": {
+        "Topics": [{"Ref": "AlarmsTopic"}], "PolicyDocument": {"Statement": [statement]}}}
+
+
+def foreign_account(template):
+    template["Resources"]["Opened"] = {"Type": "AWS::Lambda::Permission", "Properties": {
+        "FunctionName": {"Ref": "IngestFunction"}, "Action": "lambda:InvokeFunction", "Principal": "123456789012",
+        "SourceAccount": "123456789012"}}
+
+
+@pytest.mark.parametrize("change", [
+    text('"kinesis:PutRecords"', '"kinesis:*"'), text('"kinesis:PutRecords"', '"*"'), text("/events/*", "/*"),
+    text('["s3:PutObject", "s3:GetObject"]', '["s3:PutObject", "s3:GetObject", "s3:DeleteObject"]'),
+    text('{"Service": "lambda.amazonaws.com"}', '{"AWS": "*"}'), text('"cloudwatch:namespace": "Playhead"', '"a": "b"'),
+    topic_policy, foreign_account, without("LandingBucket", "VersioningConfiguration"),
+    without("LandingBucket", "LifecycleConfiguration"), without("FailedBatchesBucket", "LifecycleConfiguration"),
+    without("EventStream", "StreamEncryption"), without("NotifyLogGroup", "RetentionInDays"),
+    without("IngestFunction", "ReservedConcurrentExecutions"), without("LandingBucket", "BucketEncryption"),
+    text('"BlockPublicPolicy": true', '"BlockPublicPolicy": false'), text('"aws:SecureTransport"', '"aws:Else"'),
+])
+def test_whatever_opens_it_is_found(change):
+    """These tests can fail: a `*` in a policy, another caller, a missing encryption or limit each is found."""
+    template = document()
+    change(template)
+    with pytest.raises((AssertionError, KeyError, ValueError)):
+        resources = translated(template)
+        for check in CHECKS:
+            check(resources)
 
 
 # ---- The rest of what is deployed ----
 
-def test_prod_gets_a_canary_that_goes_back_on_alarms_and_the_others_get_none():
-    """In prod a tenth of the traffic goes to a new version for five minutes, and back if one of the alarms goes off."""
-    assert not [key for key, one in translated(Environment="dev").items() if one["Type"].startswith("AWS::CodeDeploy")]
-    resources = translated(Environment="prod")
-    names = {f"${{AWS::StackName}}-{suffix(alarm)}" for alarm in alarms().values()}
+CANARY_SECONDS = 300
+
+
+def test_a_canary_goes_back_on_alarms_that_come_in_time():
+    """With Rollout=Canary a tenth of the traffic goes to a new version for five minutes, and back if one of the alarms goes
+    off; each can within that time. In prod, and in no other environment."""
+    assert not of_kind(translated(), "AWS::CodeDeploy")
+    resources = translated(Rollout="Canary")
+    assert of_kind(resources, "AWS::CodeDeploy")
+    found = {f"${{AWS::StackName}}-{suffix(alarm)}": alarm for alarm in alarms().values()}
     for function in ("Ingest", "Landing"):
         group = resources[f"{function}FunctionDeploymentGroup"]["Properties"]
         assert "Canary10Percent5Minutes" in str(group["DeploymentConfigName"])
         assert group["AutoRollbackConfiguration"]["Enabled"] is True
         assert "DEPLOYMENT_STOP_ON_ALARM" in group["AutoRollbackConfiguration"]["Events"]
-        watched = {alarm["Name"]["Fn::Sub"] for alarm in group["AlarmConfiguration"]["Alarms"]}
-        assert len(watched) >= 3 and watched <= names
+        watched = [alarm["Name"]["Fn::Sub"] for alarm in group["AlarmConfiguration"]["Alarms"]]
+        assert len(watched) >= 3
+        for alarm in map(found.__getitem__, watched):
+            assert alarm["Period"] * alarm["EvaluationPeriods"] <= CANARY_SECONDS, alarm["AlarmName"]
         assert "CodeDeployLambdaAliasUpdate" in resources[f"{function}FunctionAliaslive"]["UpdatePolicy"]
+        version, = (one for key, one in resources.items() if key.startswith(f"{function}FunctionVersion"))
+        assert version["DeletionPolicy"] == "Delete", "what is kept can't be published again after it was rolled back"
+    config = tomllib.loads((REPOSITORY / "samconfig.toml").read_text())
+    canaries = [environment for environment in ("dev", "staging", "prod")
+                if "Rollout=Canary" in config[environment]["deploy"]["parameters"]["parameter_overrides"]]
+    assert canaries == ["prod"]
+
+
+def of_kind(resources, service):
+    return [key for key, one in resources.items() if one["Type"].startswith(service)]
 
 
 @pytest.mark.parametrize("function", ["Ingest", "Landing"])
@@ -355,20 +480,6 @@ def test_both_front_doors_lead_to_the_same_alias():
             assert resource["Condition"] == ("HasHttpApi" if key.startswith("HttpApi") else "HasFunctionUrl")
 
 
-@pytest.mark.parametrize("bucket", ["LandingBucket", "FailedBatchesBucket"])
-def test_buckets_are_private_encrypted_kept_and_take_nothing_but_tls(bucket):
-    """What holds events is closed to the public, encrypted, and outlives its stack."""
-    resources = document()["Resources"]
-    assert resources[bucket]["DeletionPolicy"] == "RetainExceptOnCreate"
-    assert resources[bucket]["UpdateReplacePolicy"] == "Retain"
-    properties = resources[bucket]["Properties"]
-    assert len(properties["PublicAccessBlockConfiguration"]) == 4 and all(properties["PublicAccessBlockConfiguration"].values())
-    assert properties["BucketEncryption"]
-    statement, = resources[f"{bucket}Policy"]["Properties"]["PolicyDocument"]["Statement"]
-    assert (statement["Effect"], statement["Action"], statement["Principal"]) == ("Deny", "s3:*", "*")
-    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
-
-
 def test_environments_are_told_of_parameters_that_there_are():
     """samconfig.toml has dev, staging and prod, no secret, and only parameters and values that the template takes."""
     parameters = document()["Parameters"]
@@ -384,6 +495,13 @@ def test_environments_are_told_of_parameters_that_there_are():
             assert value in map(str, declared.get("AllowedValues", [value]))
             if declared["Type"] == "Number":
                 assert declared.get("MinValue", 0) <= int(value) <= declared.get("MaxValue", int(value))
+
+
+def test_profiles_name_packages_that_there_are():
+    """Cargo only warns of a profile for a package that is not there."""
+    packages = {one["name"] for one in tomllib.loads((REPOSITORY / "Cargo.lock").read_text())["package"]}
+    named = tomllib.loads((REPOSITORY / "Cargo.toml").read_text())["profile"]["release"]["package"].keys() - {"*"}
+    assert named and named <= packages, named - packages
 
 
 # ---- Dashboards ----

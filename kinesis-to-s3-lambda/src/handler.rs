@@ -6,12 +6,13 @@ use lambda_runtime::Context;
 use lambda_setup::deadline::Deadline;
 use lambda_setup::vital_signs::VitalSigns;
 use shared::emf;
+use shared::metric::Metric;
 use shared::object::Attempt;
 use shared::timestamp::UnixMillis;
 
 use crate::group::{Group, group};
 use crate::kinesis_event::{BatchAnswer, KinesisEvent};
-use crate::landing::{Landed, LandingError, ObjectStore, land};
+use crate::landing::{LandingError, ObjectStore, land};
 use crate::metrics::{self, Times};
 
 /// What it takes to answer after the last attempt to store.
@@ -61,22 +62,23 @@ impl<S: ObjectStore> Handler<S> {
                 Ok(one) => landed.push(one),
                 Err(error) => {
                     report(&error, group, event.records.len(), &context.request_id);
+                    log(lambda_setup::now(), &[(Metric::GivenBackBatches, 1)], &context);
                     return Ok(BatchAnswer::send_again(&event.records));
                 }
             }
         }
-        self.log(&event, &groups, &landed, began, &context);
-        Ok(BatchAnswer::landed())
-    }
-
-    /// One line a batch with its numbers.
-    fn log(&self, event: &KinesisEvent, groups: &[Group], landed: &[Landed], began: UnixMillis, context: &Context) {
         let ended = lambda_setup::now();
         let vital_signs = self.vital_signs.values(context.deadline, ended);
-        let values = metrics::values(event, groups, landed, Times { began, ended }, vital_signs);
-        let properties = [("request_id", context.request_id.as_str())];
-        println!("{}", emf::line(ended, &context.env_config.function_name, &values, &properties));
+        let values = metrics::values(&event, &groups, &landed, Times { began, ended }, vital_signs);
+        log(ended, &values, &context);
+        Ok(BatchAnswer::landed())
     }
+}
+
+/// One line a batch with its numbers.
+fn log(at: UnixMillis, values: &[(Metric, u64)], context: &Context) {
+    let properties = [("request_id", context.request_id.as_str())];
+    println!("{}", emf::line(at, &context.env_config.function_name, values, &properties));
 }
 
 /// Nothing is lost: the batch is sent again. But if that can't help, a person must.

@@ -108,6 +108,8 @@ metrics! {
     CompressedBytes: Bytes,
     /// Objects that were found from an earlier attempt and written anew.
     ReplacedObjects: Count,
+    /// Batches that did not land in the time there was, or in one attempt that no retry helps: each is sent again.
+    GivenBackBatches: Count,
     /// From the receipt of a batch's oldest event to its landing.
     LandingLatency: Milliseconds,
     /// From the arrival of a batch's newest record on the stream to the start of its landing.
