@@ -115,7 +115,7 @@ def mail(cloud):
 
 def test_an_incident_reaches_people_and_its_end_does_too(cloud, chat):
     """A metric above its threshold becomes a message that says all; a storm is one message, and so is its end."""
-    verdict = {"key": "events/dt=2026-11-21/hour=09/x.jsonl.bz2", "etag": None, "findings": ["the object is gone"]}
+    verdict = {"key": "events/dt=2026-11-21/hour=09/x.jsonl.bz2", "etag": None, "findings": [{"code": "gone", "text": "the object is gone"}]}
     cloud.client("s3").put_object(Bucket=BUCKET, Key=f"broken/{verdict['key']}.json", Body=json.dumps(verdict))
     put(cloud, "BrokenObjects", "CheckObjectFunction", 0, 900)
     put(cloud, "BrokenObjects", "CheckObjectFunction", 3, ALMOST_A_PERIOD)

@@ -26,7 +26,8 @@ use crate::event::{Created, EventError, S3Event};
 use crate::manifest::{broken_key, late_key};
 use crate::seal_partition::plan::closes_at;
 use crate::seal_partition::{MILLIS_PER_MINUTE, grace_minutes};
-use finding::{Broken, in_words};
+pub(crate) use finding::Broken;
+use finding::in_words;
 pub use finding::{Finding, LineProblem};
 use inspection::Inspection;
 

@@ -77,7 +77,7 @@ impl Finding {
 
 /// What is wrong with an object, as it is kept under `broken/`.
 #[derive(Debug, Serialize)]
-pub(super) struct Broken<'a> {
+pub(crate) struct Broken<'a> {
     v: u8,
     key: &'a str,
     /// Of the version that was looked at; `null` when it is gone.
@@ -92,7 +92,7 @@ struct Words {
 }
 
 impl<'a> Broken<'a> {
-    pub(super) fn new(key: &'a str, etag: Option<&'a str>, findings: &[Finding]) -> Self {
+    pub(crate) fn new(key: &'a str, etag: Option<&'a str>, findings: &[Finding]) -> Self {
         let words = |finding: &Finding| Words { code: finding.code(), text: finding.to_string() };
         Self { v: 1, key, etag, findings: findings.iter().map(words).collect() }
     }

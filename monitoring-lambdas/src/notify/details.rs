@@ -14,7 +14,12 @@ const NAMED_OBJECTS: usize = 3;
 #[derive(Debug, Deserialize)]
 struct Verdict {
     key: String,
-    findings: Vec<String>,
+    findings: Vec<Finding>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Finding {
+    text: String,
 }
 
 /// The lines about what an alarm watches; none where no check leaves any, or they can't be read: the message goes out
@@ -35,7 +40,10 @@ async fn broken_objects(bucket: &impl Bucket) -> Result<Vec<String>, BucketError
     for listed in page.objects.iter().rev().take(NAMED_OBJECTS) {
         let Some(content) = bucket.get(&listed.key).await? else { continue };
         match serde_json::from_slice::<Verdict>(&content.body) {
-            Ok(Verdict { key, findings }) => lines.push(format!("{key}: {}", findings.join("; "))),
+            Ok(Verdict { key, findings }) => {
+                let texts: Vec<_> = findings.into_iter().map(|finding| finding.text).collect();
+                lines.push(format!("{key}: {}", texts.join("; ")));
+            }
             Err(error) => tracing::warn!(key = listed.key, %error, "a verdict can't be read"),
         }
     }
@@ -48,6 +56,7 @@ async fn broken_objects(bucket: &impl Bucket) -> Result<Vec<String>, BucketError
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check_object;
     use crate::memory_bucket::MemoryBucket;
     use std::collections::HashMap;
 
@@ -63,10 +72,15 @@ mod tests {
         }
     }
 
+    const WORDS: &str = "the object is gone; the key is none that landing writes";
+
+    /// What check-object leaves.
     fn broken(objects: usize) -> MemoryBucket {
         let bucket = MemoryBucket::default();
         for number in 0..objects {
-            let verdict = format!("{{\"key\":\"events/{number:04}\",\"etag\":null,\"findings\":[\"a\",\"b\"]}}");
+            let findings = [check_object::Finding::Gone, check_object::Finding::Key];
+            let key = format!("events/{number:04}");
+            let verdict = serde_json::to_string(&check_object::Broken::new(&key, None, &findings)).unwrap();
             bucket.insert(&format!("broken/events/{number:04}.json"), verdict, HashMap::new());
         }
         bucket
@@ -76,10 +90,10 @@ mod tests {
     async fn the_newest_are_named_with_what_is_wrong() {
         assert_eq!(
             read(&&broken(2), Some(&watched("BrokenObjects"))).await,
-            ["events/0001: a; b", "events/0000: a; b"]
+            [format!("events/0001: {WORDS}"), format!("events/0000: {WORDS}")]
         );
         let many = read(&&broken(1_500), Some(&watched("BrokenObjects"))).await;
-        assert_eq!(many[0], "events/0999: a; b");
+        assert_eq!(many[0], format!("events/0999: {WORDS}"));
         assert_eq!(many[3], "and more than 997 more under broken/");
     }
 

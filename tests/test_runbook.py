@@ -1,0 +1,361 @@
+"""docs/RUNBOOK.md: its commands parse, name only what there is, and run against a deployment as they are pasted."""
+
+import bz2
+import json
+import os
+import re
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import tomllib
+
+from cloud import REGION, MiniStack
+from deployment import Deployment, binaries
+from redrive import BINARY as REDRIVE
+from stack import REPOSITORY, wait_for
+from test_template import document, metrics, translated
+from traffic import JSON
+
+RUNBOOK = (REPOSITORY / "docs/RUNBOOK.md").read_text()
+TOP = "Paste this first"
+# Besides those that alarms and dashboards show.
+MORE_AWS_METRICS = {("AWS/Lambda", "ConcurrentExecutions")}
+# What `metric` takes besides functions.
+MEASURED = {"EventStream", "LandingFunctionStream", "NotifyFunctionReminders", "FailedBatchesBucket", "Hours", "Dates"}
+# Names of AWS's that texts use and that the templates have no use for.
+OTHERS = {"DescribeStackResource", "ReadOnlyAccess"}
+
+
+def blocks(text):
+    return re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def section(title):
+    """The text under a heading, up to the next one of its level or a higher one."""
+    marks, rest = re.split(rf"^(##+) {re.escape(title)}$", RUNBOOK, maxsplit=1, flags=re.MULTILINE)[1:]
+    return re.split(rf"^#{{2,{len(marks)}}} ", rest, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+COMMANDS = "\n".join(blocks(RUNBOOK))
+ENTRIES = re.findall(r"^### (\S+)$", RUNBOOK, re.MULTILINE)
+
+
+def looks(entry):
+    """The commands of an entry's Look, one by one."""
+    found = section(entry).split("**Look.**", 1)[1].split("**Do.**", 1)[0]
+    return re.findall(r"(?:.*\\\n)*.+\n", "".join(blocks(found)))
+
+
+# ---- What the commands are ----
+
+def test_every_block_parses():
+    for block in blocks(RUNBOOK):
+        done = subprocess.run(["bash", "-n"], input=block, text=True, stderr=subprocess.PIPE, check=False)
+        assert done.returncode == 0 and not done.stderr, f"{done.stderr}\n{block}"
+
+
+def test_each_entry_says_what_it_means_and_what_to_look_at_and_to_do():
+    for entry in ENTRIES:
+        parts = re.findall(r"^\*\*(\w+)\.\*\*", section(entry), re.MULTILINE)
+        assert parts == ["Means", "Look", "Do"], entry
+        assert looks(entry), entry
+
+
+def test_commands_name_only_what_the_templates_have():
+    """Outputs, logical ids, functions, metrics and parameters that commands name are there."""
+    template, resources = document(), translated(Rollout="Canary")
+    functions = {name.removesuffix("Function") for name in binaries()}
+    assert named(r"\$\(output (\w+)") <= template["Outputs"].keys()
+    assert named(r"physical (\w+)") <= resources.keys()
+    for name in named(r"(?:log|errors) ([A-Z]\w+)"):
+        assert f"{name}LogGroup" in resources, name
+    for namespace, name, of in re.findall(r"\bmetric (\S+) (\w+) \"?(\$?\w+)", COMMANDS):
+        assert (namespace, name) in metrics() | MORE_AWS_METRICS, name
+        assert of in functions | MEASURED | {"$FUNCTION"}, of
+    for pairs in re.findall(r'PARAMETERS="([^"]*)"', RUNBOOK):
+        for name, value in (pair.split("=") for pair in pairs.split()):
+            declared = template["Parameters"][name]
+            assert value in map(str, declared.get("AllowedValues", [value]))
+    for family in re.findall(r"^FUNCTION=(\w+) +# or (.*), (?:and )?(\w+)$", COMMANDS, re.MULTILINE):
+        assert {family[0], *family[1].split(", "), family[2]} == functions
+        break
+    else:
+        pytest.fail("no list of functions")
+
+
+def test_commands_name_only_what_the_project_has():
+    """Scripts, functions' names, make's targets and their variables, and binaries with their options."""
+    makefile = (REPOSITORY / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z][a-z0-9-]*):", makefile, re.MULTILINE))
+    environments = tomllib.loads((REPOSITORY / "samconfig.toml").read_text()).keys() - {"version", "default"}
+    used = re.findall(r"(?:^|`|&& |\" )make ([a-z][a-z-]*)(?: ENV=(\w+))?", RUNBOOK, re.MULTILINE)
+    assert len(used) >= 5
+    for target, environment in used:
+        assert target in targets and environment in {*environments, ""}, (target, environment)
+    for path in named(r"((?:scripts|cost)/[\w.-]+)", RUNBOOK):
+        assert (REPOSITORY / path).exists(), path
+    assert named(r"scripts/invoke (\S+)") <= set(binaries().values())
+    for command, arguments in re.findall(r"--bin redrive -- (\w+)((?: (?:\\\n +)?\S+)*)", COMMANDS):
+        help_text = subprocess.run([REDRIVE, command, "--help"], text=True, stdout=subprocess.PIPE, check=True).stdout
+        assert re.findall(r"--[a-z-]+", arguments), arguments
+        assert set(re.findall(r"--[a-z-]+", arguments)) <= set(re.findall(r"--[a-z-]+", help_text)), arguments
+
+
+def test_texts_name_only_what_there_is():
+    """Names in CamelCase are parameters, resources, outputs, metrics, or members that the templates have."""
+    text = "".join((REPOSITORY / name).read_text() for name in ("template.yaml", "alarms.yaml", "shared/src/metric.rs"))
+    known = set(re.findall(r"\w+", text)) | {name for _, name in metrics()} | OTHERS
+    words = {word for code in re.findall(r"`([^`\n]+)`", without_code(RUNBOOK))
+             for word in re.findall(r"(?<![\w$/:-])[A-Z][a-z]+[A-Z]\w+", code)}
+    assert len(words) > 30
+    assert words <= known, words - known
+
+
+def test_links_lead_somewhere():
+    """Each link into this page or another leads to a heading that is there."""
+    for path, anchor in re.findall(r"\]\(([\w./-]*)#([\w-]+)\)", RUNBOOK):
+        text = (REPOSITORY / "docs" / path).read_text() if path else RUNBOOK
+        headings = re.findall(r"^#+ (.*)$", without_code(text), re.MULTILINE)
+        anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        assert anchor in anchors, f"{path}#{anchor}"
+    for path in re.findall(r"\]\(([\w./-]+)[#)]", RUNBOOK):
+        assert (REPOSITORY / "docs" / path).exists(), path
+
+
+def without_code(text):
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def named(pattern, text=COMMANDS):
+    found = set(re.findall(pattern, text))
+    assert found, pattern
+    return found
+
+
+# ---- What they do ----
+
+# What entries' Look has and is not run here: the command begins so.
+NOT_TRIED = {
+    "curl ": "the Function URL's host is AWS's, and this machine knows no way to MiniStack by that name",
+}
+
+
+class Shell:
+    """A terminal where somebody has pasted the top of the runbook, with the names of a deployment."""
+
+    def __init__(self, dev, hour, directory):
+        self.directory, self.dev, self.hour = directory, dev, hour
+        # What cargo would build first.
+        cargo = directory / "cargo"
+        cargo.write_text(f'#!/bin/bash\nuntil [ "$1" = -- ]; do shift; done\nshift\nexec {REDRIVE} "$@"\n')
+        cargo.chmod(0o755)
+        self.pasted = ""
+        top, = blocks(section(TOP))
+        # What a shell knows then.
+        keep = "declare -f; declare -p STACK HOUR FUNCTION OUTPUTS RESOURCES LANDING_BUCKET FAILED_BATCHES_BUCKET FILES"
+        self.pasted = self.paste(f"{top}\n{keep}", STACK=dev.stack, HOUR=hour)
+
+    def environment(self):
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        cloud = self.dev.cloud
+        return inherited | {
+            "AWS_ENDPOINT_URL": cloud.address, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": REGION, "AWS_REGION": REGION, "AWS_CA_BUNDLE": str(cloud.certificate),
+            "SSL_CERT_FILE": str(cloud.certificate), "TMPDIR": str(self.directory),
+            "PATH": f"{self.directory}:{REPOSITORY}/.venv/bin:{os.environ['PATH']}",
+        }
+
+    def paste(self, commands, **variables):
+        """Runs commands; what they print. The variables get these values where the text sets them."""
+        for name, value in variables.items():
+            setting = rf"^((?:\w+=\S+ )*){name}=\S+"
+            commands, count = re.subn(setting, rf"\g<1>{name}={value}", commands, flags=re.MULTILINE)
+            assert count == 1, f"{name} is set {count} times"
+        # A command that fails ends it, also in front of a pipe.
+        done = subprocess.run(["bash", "-euo", "pipefail"], input=f"{self.pasted}\n{commands}", cwd=REPOSITORY,
+                              env=self.environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False,
+                              timeout=60)
+        told = f"{commands}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == 0, told
+        assert "error" not in done.stderr.lower() and "not found" not in done.stderr, told
+        return done.stdout
+
+    def seal(self):
+        """seal-partition, as of the time at which the hour is closed."""
+        at = datetime.strptime(self.hour, "dt=%Y-%m-%d/hour=%H") + timedelta(hours=1, minutes=20)
+        self.dev.invoke("SealPartitionFunction", {"source": "aws.events", "time": f"{at:%Y-%m-%dT%H:%M:%SZ}"})
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory):
+    cloud = MiniStack(tmp_path_factory.mktemp("ministack"))
+    try:
+        dev = Deployment(cloud, "dev", "playhead-dev", "BatchingWindowSeconds=0")
+        # The schedules run by the real clock, and their runs are not this test's.
+        for rule in cloud.client("events").list_rules()["Rules"]:
+            cloud.client("events").disable_rule(Name=rule["Name"])
+        # All in one hour.
+        if time.time() % 3600 > 3590:
+            time.sleep(10)
+        for post in range(2):
+            # Events and what is rejected between them.
+            body = json.dumps([{"id": f"{post}-{n}", "session_id": f"s-{n}"} for n in range(4)] + [7])
+            assert dev.post(body=body.encode(), headers=JSON).status == 200
+        dev.wait_for_lines(lambda line: True, 8)
+        dev.wait_for_lines(lambda line: True, 2, "rejected/")
+        shell = Shell(dev, f"{datetime.now(UTC):dt=%Y-%m-%d/hour=%H}", tmp_path_factory.mktemp("shell"))
+        shell.seal()
+        yield shell
+    finally:
+        cloud.stop()
+
+
+def test_what_every_entry_looks_at_can_be_pasted(shell):
+    """Each entry's Look runs as it is, to its end, and complains about nothing."""
+    commands = {command for entry in ENTRIES for command in looks(entry)}
+    left_out = {command for command in commands if command.startswith(tuple(NOT_TRIED))}
+    assert len(left_out) == len(NOT_TRIED)
+    # Entries have many in common.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        output = dict(pool.map(lambda command: (command, shell.paste(command)), sorted(commands - left_out)))
+    said = {entry: "".join(output.get(command, "") for command in looks(entry)) for entry in ENTRIES}
+    # They show what there is.
+    hour = shell.hour
+    assert f'"partition": "{hour}"' in said["late-objects"]
+    assert "Enabled" in said["landing-behind"] and "Enabled" in said["overlapping-objects"]
+    assert said["did-not-run"].count("DISABLED") == 4 and said["did-not-run"].count("jsonl.bz2") == 2
+    assert "PROVISIONED" in said["stream-throttled"]
+    assert "s3:PutObject" in said["dropped"]
+    assert said["broken-objects"] == ""
+
+
+def test_what_the_top_defines_finds_what_is_there(shell):
+    """Names, logs, metrics and files of the deployment, by the functions that all else uses."""
+    dev = shell.dev
+    function = dev.resources["CheckRecencyFunction"]
+    datum = {"MetricName": "MissingPartitions", "Value": 3, "Unit": "Count", "Timestamp": time.time() - 60,
+             "Dimensions": [{"Name": "FunctionName", "Value": function}]}
+    dev.cloud.client("cloudwatch").put_metric_data(Namespace="Playhead", MetricData=[datum])
+    size = lambda: shell.paste("metric Playhead TotalFileSize Hours Maximum 24")
+    wait_for(lambda: size().endswith("Bytes\n"), 30, "the hour's size")
+    names = [dev.outputs["EventsUrl"], dev.resources["LandingFunctionStream"]]
+    assert shell.paste("output EventsUrl; physical LandingFunctionStream").split() == names
+    assert shell.paste("metric Playhead MissingPartitions CheckRecency Maximum").split("\t")[1:] == ["3.0", "Count\n"]
+    assert f'partition="{shell.hour}"' in shell.paste("""log CheckSize '"size checked"'""")
+    keys = [line.split("\t")[2] for line in shell.paste('files "events/$HOUR/"').splitlines()]
+    assert keys == dev.keys(f"events/{shell.hour}/") and len(keys) >= 3
+    assert json.loads(shell.paste('show "events/$HOUR/_SUCCESS"'))["totals"]["events"] == 8
+    # MiniStack takes patterns for something else than CloudWatch: that `errors` finds lines is not tried.
+    assert shell.paste("errors Landing") == ""
+
+
+def landed(dev, hour):
+    """What is in the landed files of an hour, by their keys."""
+    keys = [key for kind in ("events", "rejected") for key in dev.keys(f"{kind}/{hour}/") if key.endswith(".jsonl.bz2")]
+    return {key: bz2.decompress(dev.object(key)["Body"].read()) for key in keys}
+
+
+def test_deleted_and_overwritten_files_are_restored(shell):
+    """What somebody deleted or overwrote is there again, byte for byte, and check-object finds nothing wrong with it."""
+    dev, hour = shell.dev, shell.hour
+    before = landed(dev, hour)
+    s3 = dev.cloud.client("s3")
+    key, *_ = (key for key in before if key.startswith("events/"))
+    for gone in [gone for gone in before if gone.startswith("rejected/")]:
+        s3.delete_object(Bucket=dev.bucket, Key=gone)
+    s3.put_object(Bucket=dev.bucket, Key=key, Body=b"nothing")
+    deletions, restore, copy_back = blocks(section("Restore a deleted file"))
+    assert wait_for(lambda: dev.keys("broken/"), 30, "a verdict") == [f"broken/{key}.json"]
+    assert "metadata" in shell.paste("".join(looks("broken-objects")))
+    assert shell.paste(deletions) == ""
+    # What seal-partition writes is no landed file.
+    s3.delete_object(Bucket=dev.bucket, Key=f"events/{hour}/_MANIFEST.json")
+    said = [shell.paste(restore, PREFIX=f"{kind}/{hour}/").count("200\tNone") for kind in ("events", "rejected")]
+    assert said == [0, len([gone for gone in before if gone.startswith("rejected/")])]
+    shell.paste(copy_back, KEY=key)
+    delete = re.search(r"`(aws s3 rm [^`]*)`", section("Restore a deleted file"))[1]
+    shell.paste(f"KEY=key\n{delete}", KEY=key)
+    assert landed(dev, hour) == before
+    # What check-object is told of, by the copy and by hand, is good.
+    shell.paste(f'check "{key}"')
+    assert dev.keys("broken/") == []
+    seal_anew(shell)
+    assert f"events/{hour}/_MANIFEST.json" in dev.keys("events/")
+
+
+def seal_anew(shell):
+    """The command that puts the hour's marker, and the next run of seal-partition."""
+    marker, = (line for line in blocks(section("Replay an hour"))[1].splitlines() if "put-object" in line)
+    shell.paste(marker)
+    assert shell.dev.keys("late/") == [f"late/{shell.hour}"]
+    shell.seal()
+    assert shell.dev.keys("late/") == []
+
+
+def test_files_that_are_gone_for_good_are_landed_again_from_the_stream(shell):
+    """With all versions of an hour's files deleted, the files that are made of the stream have the same names, lines and
+    metadata, and no other file comes."""
+    dev, hour = shell.dev, shell.hour
+    before = landed(dev, hour)
+    metadata = {key: counted(dev.object(key)["Metadata"]) for key in before}
+    s3 = dev.cloud.client("s3")
+    for key in before:
+        for version in s3.list_object_versions(Bucket=dev.bucket, Prefix=key)["Versions"]:
+            s3.delete_object(Bucket=dev.bucket, Key=key, VersionId=version["VersionId"])
+    assert landed(dev, hour) == {}
+    _, _, look, which, replay = blocks(section("Replay an hour"))
+    records = shell.paste(look)
+    assert records.count("received_at") == sum(content.count(b"\n") for content in before.values())
+    for kind in ("events", "rejected"):
+        said = shell.paste(which + replay, KIND=kind)
+        assert "0 are left" in said, said
+    assert landed(dev, hour) == before
+    assert {key: counted(dev.object(key)["Metadata"]) for key in before} == metadata
+    assert not [bucket for bucket in s3.list_buckets()["Buckets"] if "replay" in bucket["Name"]]
+
+
+def counted(metadata):
+    """What an object's metadata says, but for who wrote it."""
+    return {name: value for name, value in metadata.items() if not name.startswith("attempt-")}
+
+
+def test_batches_that_were_dropped_are_landed_from_the_stream(shell):
+    """A batch that nobody kept is written as Lambda would have, and redriven."""
+    dev = shell.dev
+    s3 = dev.cloud.client("s3")
+    before = landed(dev, shell.hour)
+    key = max(key for key in before if key.startswith("rejected/"))
+    first = key.removesuffix(".jsonl.bz2").rsplit("-", 1)[1]
+    end = int(dev.object(key)["Metadata"]["last-sequence-number"]) + 1
+    s3.delete_object(Bucket=dev.bucket, Key=key)
+    script = re.search(r"^cat > .*?^END\n", blocks(section("Replay an hour"))[4], re.MULTILINE | re.DOTALL)[0]
+    block, = blocks(section("dropped").split("**Do.**", 1)[1])
+    shell.paste(script + block, FIRST=first, END=end)
+    assert landed(dev, shell.hour) == before
+    assert s3.list_objects_v2(Bucket=dev.outputs["FailedBatchesBucketName"])["KeyCount"] == 0
+
+
+def test_the_hour_is_looked_at_again(shell):
+    """The marker has the hour sealed again, with the same totals; check-object and check-size look at what is named."""
+    dev, success = shell.dev, f"events/{shell.hour}/_SUCCESS"
+    first = dev.object(success)["LastModified"], dev.object(success)["Body"].read()
+    seal_anew(shell)
+    again = dev.object(success)["LastModified"], dev.object(success)["Body"].read()
+    assert again[1] == first[1] and again[0] >= first[0]
+    looked_at = shell.paste("".join(blocks(section("events-dropped").split("**Do.**", 1)[1])))
+    assert looked_at.splitlines() == ["200\tNone"] * (len(landed(dev, shell.hour)) + 1)
+    assert dev.keys("broken/") == []
+
+
+def test_what_was_disabled_is_enabled(shell):
+    """A mapping and rules that somebody disabled run again."""
+    dev = shell.dev
+    uuid = dev.resources["LandingFunctionStream"]
+    dev.cloud.client("lambda").update_event_source_mapping(UUID=uuid, Enabled=False)
+    *_, enable = blocks(section("Undo what somebody changed by hand"))
+    shell.paste(enable)
+    assert dev.cloud.client("lambda").get_event_source_mapping(UUID=uuid)["State"] in ("Enabled", "Enabling")
+    assert {rule["State"] for rule in dev.cloud.client("events").list_rules()["Rules"]} == {"ENABLED"}
