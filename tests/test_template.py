@@ -94,8 +94,6 @@ def expanded():
         node = {filled(key, item): filled(part, item) for key, part in node.items()}
         if "Fn::FindInMap" in node:
             table, row, column, *default = node["Fn::FindInMap"]
-            if isinstance(row, dict):
-                return node
             return mappings[table][row].get(column, default[0]["DefaultValue"] if default else None)
         if isinstance(text := node.get("Fn::Sub"), list):
             text, values = text
@@ -177,8 +175,10 @@ def test_each_function_has_its_alarms_and_its_time_is_what_they_think():
                 f"{function}Function", {"Ref": f"{function}Function"})
         threshold, timeout = found[f"{function}SlowAlarm"]["Threshold"], properties["Timeout"]
         if isinstance(threshold, dict):
-            assert threshold == {"Fn::FindInMap": ["LandingTimeouts", {"Ref": "LandingTimeoutSeconds"}, "SlowMilliseconds"]}
-            slow = {int(key): row["SlowMilliseconds"] for key, row in document("alarms.yaml")["Mappings"]["LandingTimeouts"].items()}
+            assert threshold == {"Ref": "LandingSlowMilliseconds"}
+            given = document()["Resources"]["Alarms"]["Properties"]["Parameters"]["LandingSlowMilliseconds"]
+            assert given == {"Fn::FindInMap": ["LandingTimeouts", {"Ref": "LandingTimeoutSeconds"}, "SlowMilliseconds"]}
+            slow = {int(key): row["SlowMilliseconds"] for key, row in document()["Mappings"]["LandingTimeouts"].items()}
             assert slow == {value: 950 * value for value in document()["Parameters"][timeout["Ref"]]["AllowedValues"]}
             continue
         # The sealer stops itself thirty seconds before its time is up: it is slow when it does not.
