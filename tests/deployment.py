@@ -12,8 +12,8 @@ import subprocess
 import sys
 from urllib.parse import urlsplit
 
-from landed import KEY, Line
 from cloud import REGION
+from landed import KEY, Line
 from stack import REPOSITORY, request, wait_for
 
 # The packages that this machine can run.
