@@ -28,7 +28,8 @@ impl RecordStream for KinesisStream {
         let entries = records.iter().map(|record| entry(record)).collect::<Result<Vec<_>, _>>();
         let entries = entries.map_err(|error| PutError::Permanent(error.into()))?;
         let call = self.client.put_records().stream_name(&self.name).set_records(Some(entries));
-        let answer = call.send().await.map_err(classify)?;
+        // Boxed, so that not each future around it has room for it.
+        let answer = Box::pin(call.send()).await.map_err(classify)?;
         if answer.records().len() != records.len() {
             let message = format!("{} outcomes for {} records", answer.records().len(), records.len());
             return Err(PutError::Transient(message.into()));

@@ -15,6 +15,7 @@ async fn main() -> anyhow::Result<()> {
     let config = Config::from_environment().context("ingest-lambda can't start")?;
     let stream = KinesisStream::new(&lambda_setup::sdk::config()?, config.stream_name.clone());
     let handler = Handler::new(config, stream);
-    let handle = |event: LambdaEvent<_>| handler.handle(event.payload, event.context);
+    // Boxed, because the runtime's layers each move it: all states of an invocation would be copied five times.
+    let handle = |event: LambdaEvent<_>| Box::pin(handler.handle(event.payload, event.context));
     lambda_runtime::run(service_fn(handle)).await.map_err(anyhow::Error::from_boxed)
 }

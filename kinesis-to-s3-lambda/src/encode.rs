@@ -1,10 +1,7 @@
 //! From a group's lines to an object: bzip2 bytes and the metadata that says what is in them.
 
-use std::io::{self, Write};
-
 use bytes::Bytes;
-use bzip2::Compression;
-use bzip2::write::BzEncoder;
+use bzip2_encoder::{Encoder, Level, SortError};
 use sha2::{Digest, Sha256};
 use shared::object::{Attempt, BlockSize, ObjectMetadata};
 
@@ -18,17 +15,17 @@ pub struct Object {
 }
 
 /// Writes to an encoder and notes what was written.
-struct Measuring<W> {
-    inner: W,
+struct Measuring {
+    inner: Encoder,
     bytes: u64,
     sha256: Sha256,
 }
 
-impl<W: Write> Measuring<W> {
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+impl Measuring {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), SortError> {
         self.bytes += bytes.len() as u64;
         self.sha256.update(bytes);
-        self.inner.write_all(bytes)
+        self.inner.write(bytes)
     }
 }
 
@@ -36,14 +33,14 @@ impl<W: Write> Measuring<W> {
 ///
 /// # Errors
 ///
-/// Only if the compressor itself fails.
-pub fn encode(group: &Group, block_size: BlockSize, attempt: &Attempt) -> io::Result<Object> {
-    let encoder = BzEncoder::new(Vec::new(), Compression::new(block_size.units().into()));
+/// Only if the compressor has no memory.
+pub fn encode(group: &Group, block_size: BlockSize, attempt: &Attempt) -> Result<Object, SortError> {
+    let encoder = Encoder::new(Level::nearest(block_size.units()));
     let mut lines = Measuring { inner: encoder, bytes: 0, sha256: Sha256::new() };
     for chunk in &group.chunks {
-        lines.write_all(&chunk.bytes)?;
+        lines.write(&chunk.bytes)?;
         if !chunk.bytes.ends_with(b"\n") {
-            lines.write_all(b"\n")?;
+            lines.write(b"\n")?;
         }
     }
     let (earliest_received_at, latest_received_at) = group.received_at();

@@ -13,9 +13,9 @@
 //! <https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html>
 
 use std::future::Future;
-use std::io;
 use std::time::Duration;
 
+use bzip2_encoder::SortError;
 use lambda_setup::deadline::{Deadline, TimeIsUp, backoff_ceiling};
 use shared::object::{Attempt, BlockSize, Writing};
 
@@ -88,7 +88,7 @@ pub enum LandingError {
     #[error(transparent)]
     Head(HeadError),
     #[error("compression failed: {0}")]
-    Encode(#[from] io::Error),
+    Encode(#[from] SortError),
 }
 
 impl LandingError {

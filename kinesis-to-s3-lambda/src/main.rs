@@ -14,6 +14,7 @@ async fn main() -> anyhow::Result<()> {
     lambda_setup::log::init()?;
     let bucket_name = environment::required("BUCKET_NAME").context("kinesis-to-s3-lambda can't start")?;
     let handler = Handler::new(Bucket::new(&lambda_setup::sdk::config()?, bucket_name));
-    let handle = |event: LambdaEvent<_>| handler.handle(event.payload, event.context);
+    // Boxed, because the runtime's layers each move it: all states of an invocation would be copied five times.
+    let handle = |event: LambdaEvent<_>| Box::pin(handler.handle(event.payload, event.context));
     lambda_runtime::run(service_fn(handle)).await.map_err(anyhow::Error::from_boxed)
 }

@@ -45,11 +45,12 @@ impl ObjectStore for Bucket {
             Condition::Absent => put.if_none_match("*"),
             Condition::Matches(etag) => put.if_match(etag),
         };
-        put.send().await.map(|_| ()).map_err(|error| put_error(error, condition))
+        // Boxed, so that not each future around it has room for it.
+        Box::pin(put.send()).await.map(|_| ()).map_err(|error| put_error(error, condition))
     }
 
     async fn head(&self, key: &str) -> Result<Option<Found>, HeadError> {
-        match self.client.head_object().bucket(&self.name).key(key).send().await {
+        match Box::pin(self.client.head_object().bucket(&self.name).key(key).send()).await {
             Ok(head) => {
                 let etag = head.e_tag().ok_or_else(|| HeadError::Transient("no ETag in the answer".into()))?.to_owned();
                 let writing = head.metadata().map(Writing::from_entries).unwrap_or_default();

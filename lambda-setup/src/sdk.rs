@@ -11,8 +11,9 @@ pub use aws_config::{ConfigLoader, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_async::rt::sleep::{SharedAsyncSleep, TokioSleep};
 use aws_smithy_async::time::{SharedTimeSource, SystemTimeSource};
-use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
+use aws_smithy_http_client::tls::{self, TlsContext, TrustStore, rustls_provider::CryptoMode};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_runtime_api::client::stalled_stream_protection::StalledStreamProtectionConfig;
 
 use crate::environment::{self, EnvironmentError};
 
@@ -25,12 +26,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(3_100);
 /// Nothing else is looked at. The SDK's own loader knows profiles, other roles and instances' metadata, which no function
 /// has; they would be a tenth of each package.
 ///
-/// The SDK does not retry: the functions do, with knowledge of what a retry means and of the time that is left.
+/// The SDK does not retry: the functions do, with knowledge of what a retry means and of the time that is left. It does not
+/// watch how fast bodies move either: each call has a time limit of ours, and the watch takes timers in each.
 ///
 /// # Errors
 ///
 /// When a variable is missing or not Unicode. Credentials are looked at when the first request needs them.
 pub fn config() -> Result<SdkConfig, EnvironmentError> {
+    let endpoint_url = environment::optional("AWS_ENDPOINT_URL")?;
     let mut config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(environment::required("AWS_REGION")?))
@@ -39,19 +42,54 @@ pub fn config() -> Result<SdkConfig, EnvironmentError> {
         .sleep_impl(SharedAsyncSleep::new(TokioSleep::new()))
         .time_source(SharedTimeSource::new(SystemTimeSource::new()))
         .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build())
-        .http_client(http_client())
+        .http_client(http_client(roots(endpoint_url.as_deref())))
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .retry_config(RetryConfig::disabled());
-    config.set_endpoint_url(environment::optional("AWS_ENDPOINT_URL")?);
+    config.set_endpoint_url(endpoint_url);
     Ok(config.build())
+}
+
+/// The roots of the certificates of AWS's endpoints, by Amazon Trust Services: <https://www.amazontrust.com/repository/>
+const AWS_ROOTS: &str = include_str!("aws_roots.pem");
+
+/// Where there is another AWS behind TLS, the system's roots. To read and parse its hundred and more is half of what a
+/// function's start takes, so AWS itself is met with its own alone.
+fn roots(endpoint_url: Option<&str>) -> TrustStore {
+    match endpoint_url {
+        Some(url) if url.starts_with("https:") => TrustStore::default(),
+        _ => TrustStore::empty().with_pem_certificate(AWS_ROOTS),
+    }
 }
 
 /// The SDK's own loader, for commands that people run: profiles and roles are theirs to choose. As in the functions, the
 /// SDK does not retry.
 #[must_use]
 pub fn loader() -> ConfigLoader {
-    aws_config::defaults(BehaviorVersion::latest()).http_client(http_client()).retry_config(RetryConfig::disabled())
+    let http_client = http_client(TrustStore::default());
+    aws_config::defaults(BehaviorVersion::latest()).http_client(http_client).retry_config(RetryConfig::disabled())
 }
 
-fn http_client() -> SharedHttpClient {
-    aws_smithy_http_client::Builder::new().tls_provider(tls::Provider::Rustls(CryptoMode::Ring)).build_https()
+fn http_client(roots: TrustStore) -> SharedHttpClient {
+    #[allow(clippy::expect_used)]
+    let context = TlsContext::builder().with_trust_store(roots).build().expect("a list of roots is a context");
+    let provider = tls::Provider::Rustls(CryptoMode::Ring);
+    aws_smithy_http_client::Builder::new().tls_provider(provider).tls_context(context).build_https()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The client parses them when it is made, and panics on what is none.
+    #[test]
+    fn aws_roots_are_certificates() {
+        assert_eq!(AWS_ROOTS.matches("BEGIN CERTIFICATE").count(), 5);
+        http_client(roots(None));
+    }
+
+    #[test]
+    fn another_aws_behind_tls_has_other_roots() {
+        let native = |endpoint_url| format!("{:?}", roots(endpoint_url)).contains("enable_native_roots: true");
+        assert_eq!([None, Some("http://127.0.0.1:1"), Some("https://aws.example")].map(native), [false, false, true]);
+    }
 }

@@ -1,0 +1,99 @@
+//! What the encoder makes, another's decoder reads, and another's encoder makes no smaller.
+
+// clippy.toml allows it in the tests themselves only, not in what they call.
+#![allow(clippy::unwrap_used)]
+
+use std::io::{Read, Write};
+
+use bzip2::Compression;
+use bzip2::read::MultiBzDecoder;
+use bzip2::write::BzEncoder;
+use bzip2_encoder::{Encoder, Level};
+use proptest::prelude::*;
+use rstest::rstest;
+
+fn encode(bytes: &[u8], level: u8) -> Vec<u8> {
+    let mut encoder = Encoder::new(Level::nearest(level));
+    encoder.write(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn decode(file: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    MultiBzDecoder::new(file).read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+/// Lines as they land: alike for long stretches, with numbers that no encoder can shorten.
+fn lines(count: u64) -> Vec<u8> {
+    let line = |number: u64| {
+        let noise = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        format!(
+            "{{\"v\":1,\"id\":\"{noise:016x}\",\"event\":{{\"type\":\"heartbeat\",\"position_ms\":{}}}}}\n",
+            noise >> 40
+        )
+    };
+    (0..count).map(line).collect::<String>().into_bytes()
+}
+
+#[rstest]
+#[case::nothing(Vec::new())]
+#[case::a_byte(b"x".to_vec())]
+#[case::two_bytes(b"ab".to_vec())]
+#[case::one_run(vec![0; 1_000_000])]
+#[case::all_bytes((0..=255).collect())]
+#[case::each_byte_often((0..=255u8).cycle().take(70_000).collect())]
+#[case::periodic(b"abcabcabd".repeat(20_000))]
+#[case::lines(lines(2_000))]
+fn another_s_decoder_reads_it(#[case] bytes: Vec<u8>) {
+    for level in [1, 9] {
+        assert_eq!(decode(&encode(&bytes, level)), bytes);
+    }
+}
+
+/// A block holds 20 bytes less than its level says: on the bound and one past it.
+#[test]
+fn blocks_end_where_they_must() {
+    let bytes = lines(3_000);
+    for length in [99_979, 99_980, 99_981, 199_960, 199_961] {
+        let file = encode(&bytes[..length], 1);
+        assert_eq!(decode(&file), &bytes[..length], "{length}");
+    }
+}
+
+#[test]
+fn the_level_is_in_the_header() {
+    for (level, header) in [(0, b"BZh1"), (1, b"BZh1"), (9, b"BZh9"), (10, b"BZh9")] {
+        assert!(encode(b"x", level).starts_with(header), "{level}");
+    }
+}
+
+#[rstest]
+#[case(100)]
+#[case(1_000)]
+#[case(20_000)]
+fn lines_are_no_larger_than_libbz2_makes_them(#[case] count: u64) {
+    let bytes = lines(count);
+    let mut other = BzEncoder::new(Vec::new(), Compression::best());
+    other.write_all(&bytes).unwrap();
+    let (ours, theirs) = (encode(&bytes, 9).len(), other.finish().unwrap().len());
+    assert!(ours <= theirs, "{ours} and {theirs}");
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_in_any_pieces_come_back(
+        pieces in prop::collection::vec(prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..400),
+            prop::collection::vec(0u8..2, 0..400),
+            (any::<u8>(), 0usize..2_000).prop_map(|(byte, times)| vec![byte; times]),
+        ], 0..20),
+        level in 1u8..=9,
+    ) {
+        let mut encoder = Encoder::new(Level::nearest(level));
+        for piece in &pieces {
+            encoder.write(piece)?;
+        }
+        prop_assert_eq!(decode(&encoder.finish()?), pieces.concat());
+    }
+}
