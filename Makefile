@@ -13,7 +13,7 @@ CARGO_DENY_VERSION := 0.20.2
 
 ARCHITECTURE ?= arm64
 
-.PHONY: help run build-local build deploy destroy test test-rust test-e2e soak check bench clean
+.PHONY: help run build-local build deploy destroy test test-rust test-e2e soak check bench loadtest clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -41,7 +41,7 @@ test-rust:
 
 # Two at a time: each test that needs a stack of its own starts one. The packages are those that this machine can run.
 test-e2e: build-local $(VENV)/installed
-	cargo build --release --locked --bin redrive
+	cargo build --release --locked --bin redrive --bin loadtest --bin bench --bin empty-handler
 	@scripts/build $(subst aarch64,arm64,$(shell uname -m))
 	$(PYTHON) -m pytest tests -n 2 --dist loadfile $(PYTEST_ARGS)
 
@@ -64,9 +64,27 @@ check: $(VENV)/installed $(CARGO_DENY) ## format, lints, dependencies' licences 
 	SAM_CLI_TELEMETRY=0 $(VENV)/bin/sam validate --lint --template template.yaml --region us-east-1
 	$(VENV)/bin/cfn-lint alarms.yaml
 
-bench: build-local ## CPU, memory and start-up of each function
+# The functions are measured as they are deployed: optimised as a whole, as scripts/build does.
+HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+DEPLOYED := target/$(HOST)/release
+
+bench: ## what the functions cost, beside Python, Node.js and C, into docs/PERFORMANCE.md
 	cargo build --release --locked --bin bench
-	@exec target/release/bench
+	CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 cargo build --release --locked --target $(HOST) \
+		--bin ingest-lambda --bin kinesis-to-s3-lambda --bin empty-handler
+	@bench/reference/install.sh python node floor
+	@target/release/bench --functions $(DEPLOYED) --verify
+	@exec target/release/bench --functions $(DEPLOYED) --growth --page docs/PERFORMANCE.md --json target/bench.json
+
+loadtest: RATE ?= 1000
+loadtest: EVENTS ?= 1
+loadtest: DURATION ?= 60s
+loadtest: ## load on the pipeline that `make run` runs, and whether all of it landed (RATE, EVENTS a POST, DURATION, ARGS)
+	cargo build --release --locked --bin loadtest
+	@AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_REGION=us-east-1 target/release/loadtest run \
+		--rate $(RATE) --events-per-post $(EVENTS) --duration $(DURATION) --bucket landing-bucket \
+		--endpoint-url http://127.0.0.1:4566 --threshold 'p99<50ms,errors<0.1%,missing=0,doubled=0' \
+		--result target/loadtest.json --report target/loadtest.html $(ARGS)
 
 $(VENV)/installed: tests/requirements.txt
 	tests/install.sh $(VENV) $<

@@ -1,32 +1,75 @@
-//! bzip2 alone: the work that landing can't avoid.
+//! bzip2 alone, in C at its default level: the work that landing would not get below with the usual library.
 
-use std::io::Write;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::Context;
-use bzip2::Compression;
-use bzip2::write::BzEncoder;
-use shared::object::BlockSize;
+use anyhow::{Context, bail};
+use serde::Serialize;
 
-/// Prints what compressing the lines costs at the fitted block size and at the largest, which is bzip2's default.
-pub(crate) fn print(lines: &str, rounds: u32) -> anyhow::Result<()> {
-    for (name, level) in [("bzip2 alone, fitted", BlockSize::fitting(lines.len()).units()), ("bzip2 alone, -9", 9)] {
-        let before = cpu_time()?;
-        let mut compressed = 0;
-        for _ in 0..rounds {
-            let mut encoder = BzEncoder::new(Vec::new(), Compression::new(level.into()));
-            encoder.write_all(lines.as_bytes())?;
-            compressed = encoder.finish()?.len();
-        }
-        let micros = (cpu_time()? - before).as_secs_f64() * 1e6 / f64::from(rounds);
-        println!("{name:<22} {:>22} {micros:>13.0} µs   {} bytes to {compressed} at level {level}", "", lines.len());
-    }
-    Ok(())
+use crate::measure::median;
+
+/// What compressing the lines of a job costs.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(crate) struct Floor {
+    pub(crate) cpu_us: f64,
+    pub(crate) compressed_bytes: u64,
 }
 
-/// The time of this thread on the CPU.
-fn cpu_time() -> anyhow::Result<Duration> {
-    let path = "/proc/thread-self/schedstat";
-    let text = std::fs::read_to_string(path).context(path)?;
-    Ok(Duration::from_nanos(text.split_whitespace().next().context(path)?.parse()?))
+impl Floor {
+    pub(crate) fn median(of: &[Self]) -> Option<Self> {
+        let compressed_bytes = of.first()?.compressed_bytes;
+        Some(Self { cpu_us: median(of, |floor| floor.cpu_us)?, compressed_bytes })
+    }
+}
+
+/// The lines in a file, for as long as this lives.
+pub(crate) struct LinesFile {
+    path: PathBuf,
+}
+
+impl LinesFile {
+    pub(crate) fn new(lines: &str) -> anyhow::Result<Self> {
+        let path = std::env::temp_dir().join(format!("playhead-bench-{}.jsonl", std::process::id()));
+        std::fs::write(&path, lines).with_context(|| path.display().to_string())?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for LinesFile {
+    fn drop(&mut self) {
+        if let Err(problem) = std::fs::remove_file(&self.path) {
+            eprintln!("{} is left: {problem}", self.path.display());
+        }
+    }
+}
+
+/// Runs the C program of `reference/bzip2_floor.c`.
+pub(crate) fn measure(reference: &Path, lines: &LinesFile, rounds: u32) -> anyhow::Result<Floor> {
+    let program = reference.join("bin/bzip2_floor");
+    let output = Command::new(&program)
+        .arg(&lines.path)
+        .arg(rounds.to_string())
+        .output()
+        .with_context(|| format!("{}; `make bench` builds it", program.display()))?;
+    if !output.status.success() {
+        bail!("{} failed: {}", program.display(), String::from_utf8_lossy(&output.stderr));
+    }
+    parse(&String::from_utf8_lossy(&output.stdout)).with_context(|| format!("{} printed nonsense", program.display()))
+}
+
+fn parse(printed: &str) -> Option<Floor> {
+    let (nanoseconds, bytes) = printed.trim().split_once(' ')?;
+    Some(Floor { cpu_us: nanoseconds.parse::<f64>().ok()? / 1e3, compressed_bytes: bytes.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_program_prints() {
+        assert_eq!(parse("4639070 25147\n"), Some(Floor { cpu_us: 4639.07, compressed_bytes: 25_147 }));
+        assert_eq!(parse("4639070"), None);
+        assert_eq!(parse("usage"), None);
+    }
 }

@@ -1,77 +1,116 @@
-//! `make bench`: each function's real binary behind a real Runtime API, with instant stand-ins for Kinesis and S3.
-//!
-//! Prints start-up, CPU per invocation, peak memory and invocations a second: medians of several fresh processes. In the
-//! same run it measures bzip2 alone on the lines of the landing row, so that there is a ratio to compare between
-//! machines where times can't be compared.
+//! `make bench`: each function's real binary behind a real Runtime API, with instant stand-ins for Kinesis and S3; the
+//! same job in Python and Node.js; and the floors that no function gets below. What counts are the ratios.
 
+mod bars;
 mod floor;
+mod function_process;
+mod functions;
+mod growth;
+mod growth_plot;
+mod job;
+mod machine;
 mod measure;
+mod options;
+mod page;
 mod payloads;
+mod rows;
 mod stand_ins;
+mod tables;
+mod verify;
 
 use std::path::Path;
+use std::process::ExitCode;
 
 use anyhow::Context;
-use measure::{Measurement, measure};
+use bars::Bar;
+use clap::Parser;
+use functions::{Places, Subject};
+use growth::{Series, SeriesName};
+use machine::Moment;
+use options::{Options, Reference};
+use page::Part;
+use rows::{Plan, Row, RowName};
+use serde::Serialize;
+use tokio::runtime::Runtime;
 
-/// Fresh processes for each row; the row shows medians.
-const PROCESSES: usize = 5;
-const INVOCATIONS: u32 = 2_000;
+/// Fresh processes for each row and subject.
+const PROCESSES: u32 = 5;
 
-struct Row {
-    name: &'static str,
-    binary: &'static str,
-    payload: String,
-    /// Events in one invocation.
-    events: u32,
+/// All that a run saw.
+#[derive(Serialize)]
+struct Results {
+    conditions: String,
+    rows: Vec<Row>,
+    growth: Vec<Series>,
+    bars: Vec<Bar>,
 }
 
-fn main() -> anyhow::Result<()> {
-    let binaries = std::env::current_exe()?.with_file_name("");
-    let rows = [
-        Row { name: "ingest, 1 event", binary: "ingest-lambda", payload: payloads::post(1), events: 1 },
-        Row { name: "ingest, 20 events", binary: "ingest-lambda", payload: payloads::post(20), events: 20 },
-        Row {
-            name: "landing, 100 records",
-            binary: "kinesis-to-s3-lambda",
-            payload: payloads::batch(100),
-            events: 100,
-        },
-    ];
-    println!("{PROCESSES} processes a row, {INVOCATIONS} invocations each after the first; medians");
-    println!(
-        "{:<22} {:>10} {:>12} {:>13} {:>12} {:>12} {:>10}",
-        "", "start-up", "first answer", "CPU/invocation", "CPU/event", "invocations", "peak RSS"
-    );
-    for row in &rows {
-        print_row(row, &binaries)?;
-    }
-    floor::print(&payloads::lines(100), INVOCATIONS)
-}
-
-fn print_row(row: &Row, binaries: &Path) -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
+    let options = Options::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let binary = binaries.join(row.binary);
-    let mut runs = Vec::with_capacity(PROCESSES);
-    for _ in 0..PROCESSES {
-        let run = runtime.block_on(measure(&binary, &row.payload, INVOCATIONS));
-        runs.push(run.with_context(|| format!("{}: {}", row.name, binary.display()))?);
-    }
-    let median = |value: fn(&Measurement) -> f64| {
-        let mut values: Vec<f64> = runs.iter().map(value).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
+    let own = std::env::current_exe()?.with_file_name("");
+    let places = Places {
+        functions: options.functions.clone().unwrap_or_else(|| own.clone()),
+        own,
+        reference: options.reference.clone(),
     };
-    let cpu_micros = median(|run| run.cpu_per_invocation.as_secs_f64() * 1e6);
-    println!(
-        "{:<22} {:>7.1} ms {:>9.1} ms {:>11.0} µs {:>9.1} µs {:>10.0}/s {:>6.1} MiB",
-        row.name,
-        median(|run| run.start_up.as_secs_f64() * 1e3),
-        median(|run| run.first_answer.as_secs_f64() * 1e3),
-        cpu_micros,
-        cpu_micros / f64::from(row.events),
-        median(|run| run.invocations_per_second),
-        median(|run| run.peak_rss_bytes as f64 / 1_048_576.0),
-    );
-    Ok(())
+    if options.verify {
+        verify::verify(&runtime, &places, &references(&options))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let results = measure(&runtime, &places, &options)?;
+    print(&results);
+    if let Some(file) = &options.json {
+        std::fs::write(file, serde_json::to_vec_pretty(&results)?).with_context(|| file.display().to_string())?;
+    }
+    if let Some(file) = &options.page {
+        write_page(file, &results)?;
+    }
+    let missed = results.bars.iter().filter(|bar| !bar.holds).count();
+    Ok(if options.bars && missed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn references(options: &Options) -> Vec<Subject> {
+    let all = [(Reference::Python, Subject::Python), (Reference::Node, Subject::Node)];
+    all.into_iter().filter(|(name, _)| !options.without.contains(name)).map(|(_, subject)| subject).collect()
+}
+
+fn measure(runtime: &Runtime, places: &Places, options: &Options) -> anyhow::Result<Results> {
+    let began = Moment::now()?;
+    let mut subjects = vec![Subject::Rust];
+    subjects.extend(references(options));
+    subjects.push(Subject::Empty);
+    let plan = Plan { subjects, processes: if options.quick { 1 } else { PROCESSES }, quick: options.quick };
+    let rows: Vec<Row> = RowName::ALL
+        .into_iter()
+        .map(|name| rows::measure_row(runtime, places, &plan, name))
+        .collect::<anyhow::Result<_>>()?;
+    let series = if options.growth { &SeriesName::ALL[..] } else { &[] };
+    let growth: Vec<Series> =
+        series.iter().map(|name| growth::measure_series(runtime, places, *name)).collect::<anyhow::Result<_>>()?;
+    rows::progress_done();
+    let mut bars = bars::bars(&rows);
+    bars.extend(growth.iter().map(growth::bar));
+    Ok(Results { conditions: machine::conditions(&plan, places, began)?, rows, growth, bars })
+}
+
+fn print(results: &Results) {
+    println!("{}\n", results.conditions);
+    println!("{}", tables::costs(&results.rows).aligned());
+    if !results.growth.is_empty() {
+        println!("{}", tables::growth(&results.growth).aligned());
+    }
+    println!("{}", tables::bars(&results.bars).aligned());
+}
+
+fn write_page(file: &Path, results: &Results) -> anyhow::Result<()> {
+    let mut text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    text = page::replace(&text, Part::Conditions, &results.conditions)?;
+    text = page::replace(&text, Part::Costs, &tables::costs(&results.rows).markdown())?;
+    text = page::replace(&text, Part::Bars, &tables::bars(&results.bars).markdown())?;
+    if !results.growth.is_empty() {
+        text = page::replace(&text, Part::Growth, &tables::growth(&results.growth).markdown())?;
+        growth_plot::draw(&file.with_file_name("performance-growth.svg"), &results.growth)?;
+    }
+    std::fs::write(file, text).with_context(|| file.display().to_string())
 }

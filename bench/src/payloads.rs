@@ -6,6 +6,14 @@ use serde_json::{Value, json};
 /// Viewers whose events are mixed in one batch.
 const VIEWERS: usize = 25;
 const TYPES: [&str; 5] = ["heartbeat", "play", "pause", "rebuffer", "ad_impression"];
+const AGENTS: [&str; 4] = [
+    "Mozilla/5.0 (X11; Linux x86_64) Chrome/148.0.0.0",
+    "AppleTV14,1/26.1 PlayerKit/5.19.0",
+    "Mozilla/5.0 (SMART-TV; Tizen 9.0) TV Safari/538.1",
+    "ExoPlayerLib/2.19.1 (Linux;Android 16)",
+];
+/// 2026-11-21T09:32:00Z.
+const MINUTE_BEGAN_MS: u64 = 1_795_253_520_000;
 
 /// The same unpredictable number for the same seed (SplitMix64), so that payloads compress as real ones do.
 fn noise(seed: usize) -> u64 {
@@ -20,6 +28,14 @@ fn uuid(seed: usize) -> String {
     format!("{:08x}-{:04x}-7{:03x}-{:04x}-{:012x}", high >> 32, high as u16, low as u16 & 0xfff, low >> 48, low >> 16)
 }
 
+/// Unpredictable text of that many characters of JSON strings, as base64 is.
+fn text(seed: usize, length: usize) -> String {
+    let words: Vec<u8> = (0..length.div_ceil(10)).flat_map(|word| noise(seed + word).to_le_bytes()).collect();
+    let mut text = BASE64.encode_to_string(words);
+    text.truncate(length);
+    text
+}
+
 /// An event of some 300 bytes, as players send them.
 fn event(number: usize, viewer: usize) -> Value {
     json!({
@@ -32,16 +48,24 @@ fn event(number: usize, viewer: usize) -> Value {
         "bitrate_kbps": noise(7 * number) % 8_000,
         "dropped_frames": number % 7,
         "player": {"name": "web-player", "version": "5.19.0"},
-        "sent_at": 1_795_253_528_006 + noise(number) % 60_000,
+        "sent_at": MINUTE_BEGAN_MS + noise(number) % 60_000,
     })
 }
 
-/// A Function URL request that posts that many events of one session.
-pub(crate) fn post(events: usize) -> String {
-    let body = match events {
-        1 => event(1, 0),
-        _ => (0..events).map(|number| event(number, 0)).collect(),
-    };
+/// That many events, of so many sessions in turn.
+pub(crate) fn events(count: usize, sessions: usize) -> Vec<Value> {
+    (0..count).map(|number| event(number, number % sessions)).collect()
+}
+
+/// One event of so many bytes; of 100 or more.
+pub(crate) fn event_of(bytes: usize) -> Value {
+    let sized = |filler: String| json!({"session_id": uuid(0), "type": "log", "text": filler});
+    let frame = sized(String::new()).to_string().len();
+    sized(text(bytes, bytes.saturating_sub(frame)))
+}
+
+/// A Function URL's request with such a body.
+pub(crate) fn post(body: &str) -> String {
     json!({
         "version": "2.0",
         "routeKey": "$default",
@@ -73,50 +97,106 @@ pub(crate) fn post(events: usize) -> String {
             },
             "requestId": "0b2c2a1e-6a5d-4f6a-8f3a-0d8f0c1b2a3d",
             "stage": "$default",
-            "timeEpoch": 1_795_253_528_006_u64,
+            "timeEpoch": MINUTE_BEGAN_MS + 8_006,
         },
-        "body": body.to_string(),
+        "body": body,
         "isBase64Encoded": false,
     })
     .to_string()
 }
 
-/// That many event lines, one after another.
-pub(crate) fn lines(count: usize) -> String {
-    (0..count).map(line).collect()
+/// A POST's body of these events: one alone, or an array.
+pub(crate) fn body(events: &[Value]) -> String {
+    match events {
+        [one] => one.to_string(),
+        several => Value::from(several).to_string(),
+    }
 }
 
-fn line(number: usize) -> String {
+/// An event line of some 400 bytes, line feed included, as ingest makes it of an event of 190.
+pub(crate) fn line(number: usize) -> String {
+    let viewer = number % VIEWERS;
+    let milliseconds = noise(11 * number) % 60_000;
+    let event = json!({
+        "type": TYPES[noise(number) as usize % TYPES.len()],
+        "session_id": uuid(viewer),
+        "video_id": format!("video-{}", noise(viewer) % 1_000),
+        "position_ms": noise(3 * number) % 3_600_000,
+        "buffer_ms": noise(5 * number) % 30_000,
+        "bitrate_kbps": noise(7 * number) % 8_000,
+        "sent_at": MINUTE_BEGAN_MS + milliseconds - noise(13 * number) % 400,
+    });
     let line = json!({
         "v": 1,
         "id": uuid(1_000 + number),
-        "received_at": "2026-11-21T09:32:08.006Z",
+        "received_at": format!("2026-11-21T09:32:{:02}.{:03}Z", milliseconds / 1_000, milliseconds % 1_000),
         "request_id": uuid(9_000 + number),
-        "client": {"user_agent": "Mozilla/5.0 (X11; Linux x86_64) Chrome/148.0.0.0"},
-        "event": event(number, number % VIEWERS),
+        "client": {"user_agent": AGENTS[viewer % AGENTS.len()]},
+        "event": event,
     });
     format!("{line}\n")
 }
 
-/// A batch of that many Kinesis records with one event line each.
-pub(crate) fn batch(records: usize) -> String {
-    let record = |number: usize| {
+/// A line of some 45 bytes, as another producer may send it: 10,000 of them fit into one invocation.
+pub(crate) fn short_line(number: usize) -> String {
+    let position = noise(3 * number) % 3_600_000;
+    format!("{}\n", json!({"session_id": format!("s-{}", number % VIEWERS), "position_ms": position}))
+}
+
+/// A batch whose records hold these lines, one each, as the mapping hands it over. They arrived in the same hour.
+pub(crate) fn batch(lines: &[String]) -> String {
+    let record = |(number, line): (usize, &String)| {
         let sequence_number = format!("49590338271490256608559692538361571095921575989{number:09}");
         json!({
             "kinesis": {
                 "kinesisSchemaVersion": "1.0",
-                "partitionKey": "314c79d2-c081-484e-a40d-72eafd72e54b",
+                "partitionKey": uuid(number % VIEWERS),
                 "sequenceNumber": sequence_number,
-                "data": BASE64.encode_to_string(line(number)),
+                "data": BASE64.encode_to_string(line),
                 "approximateArrivalTimestamp": 1_795_253_528.006,
             },
             "eventSource": "aws:kinesis",
             "eventVersion": "1.0",
             "eventID": format!("shardId-000000000000:{sequence_number}"),
             "eventName": "aws:kinesis:record",
+            "invokeIdentityArn": "arn:aws:iam::123456789012:role/landing",
             "awsRegion": "eu-central-1",
             "eventSourceARN": "arn:aws:kinesis:eu-central-1:123456789012:stream/event-stream",
         })
     };
-    json!({"Records": (0..records).map(record).collect::<Vec<_>>()}).to_string()
+    json!({"Records": lines.iter().enumerate().map(record).collect::<Vec<_>>()}).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bzip2::Compression;
+    use bzip2::read::BzEncoder;
+    use rstest::rstest;
+    use std::io::Read;
+
+    /// A landing batch must be what the bar speaks of, and no easier to compress than recorded sessions are: in one batch
+    /// those of tests/fixtures take 2.8 to 6.0 times less.
+    #[test]
+    fn lines_have_the_size_and_the_variety_of_real_ones() {
+        let lines: String = (0..100).map(line).collect();
+        assert!((39_500..=40_500).contains(&lines.len()), "{}", lines.len());
+        let mut compressed = Vec::new();
+        BzEncoder::new(lines.as_bytes(), Compression::best()).read_to_end(&mut compressed).unwrap();
+        let ratio = lines.len() as f64 / compressed.len() as f64;
+        assert!((2.8..=6.0).contains(&ratio), "{ratio}");
+    }
+
+    #[rstest]
+    #[case(100)]
+    #[case(900_000)]
+    fn an_event_has_the_bytes_that_it_should(#[case] bytes: usize) {
+        assert_eq!(event_of(bytes).to_string().len(), bytes);
+    }
+
+    #[test]
+    fn ten_thousand_short_lines_fit_into_one_invocation() {
+        let lines: Vec<String> = (0..10_000).map(short_line).collect();
+        assert!(batch(&lines).len() <= 6 * 1024 * 1024, "{}", batch(&lines).len());
+    }
 }

@@ -6,8 +6,6 @@ use crate::prefix_code::{Lengths, MAX_SYMBOLS, codes, lengths, write_lengths};
 
 /// Symbols that share a code.
 const GROUP: usize = 50;
-const MIN_TABLES: usize = 2;
-const MAX_TABLES: usize = 6;
 /// Codes are fitted to the groups that chose them, and groups choose again. libbz2 does so four times; more gain nothing.
 const ROUNDS: usize = 4;
 
@@ -21,15 +19,11 @@ pub(crate) struct Tables {
     selectors: Vec<u8>,
 }
 
-/// Chooses codes for a block's symbols: as many as libbz2 would, or one less where that makes the block smaller.
+/// Chooses codes for a block's symbols: as many as make the block smaller of two numbers that are mostly best.
 pub(crate) fn choose(symbols: &Symbols) -> Tables {
-    let most = most_tables(symbols.symbols.len());
-    let (tables, bits) = fit(first_guess(symbols, most), symbols);
-    if most == MIN_TABLES {
-        return tables;
-    }
-    let (fewer, fewer_bits) = fit(first_guess(symbols, most - 1), symbols);
-    if fewer_bits < bits { fewer } else { tables }
+    let more = usual_tables(symbols.symbols.len());
+    let [(more, bits), (fewer, fewer_bits)] = [more, more - 1].map(|tables| fit(first_guess(symbols, tables), symbols));
+    if fewer_bits < bits { fewer } else { more }
 }
 
 /// Fits tables to the groups that choose them, several times over; and how many bits the block takes then.
@@ -56,14 +50,14 @@ fn bits_of(frequencies: &[u32; MAX_SYMBOLS], lengths: &Lengths) -> u64 {
     frequencies.iter().zip(lengths).map(|(frequency, length)| u64::from(*frequency) * u64::from(*length)).sum()
 }
 
-/// How many codes may pay for being written, by the number of symbols: libbz2's numbers.
-fn most_tables(symbols: usize) -> usize {
+/// How many codes may pay for being written, by the number of symbols. libbz2 takes the six that the format has from 2,400 on;
+/// for some hundred lines, whose codes are alike, the sixth is seldom worth its description.
+fn usual_tables(symbols: usize) -> usize {
     match symbols {
-        0..200 => 2,
-        200..600 => 3,
-        600..1_200 => 4,
-        1_200..2_400 => 5,
-        2_400.. => MAX_TABLES,
+        0..600 => 3,
+        600..2_400 => 4,
+        2_400..20_000 => 5,
+        20_000.. => 6,
     }
 }
 

@@ -1,0 +1,165 @@
+//! What an answer says of each piece of a POST, and whether it is the answer that the POST should get.
+
+use serde::Deserialize;
+
+use crate::ledger::{Ledger, Said, Sort};
+use crate::workload::{Bad, Pieces};
+
+/// Pieces of one POST by what was said of them, and whether that was right.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Account {
+    pub(crate) accepted: u64,
+    pub(crate) rejected: u64,
+    pub(crate) not_stored: u64,
+    pub(crate) unknown: u64,
+    pub(crate) as_expected: bool,
+}
+
+/// As much of an answer's body as matters here.
+#[derive(Debug, Deserialize)]
+struct Body {
+    accepted: u64,
+    #[serde(default)]
+    rejected: Vec<Rejected>,
+    #[serde(default)]
+    not_stored: Vec<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Rejected {
+    index: u64,
+}
+
+/// Reads an answer, and enters into the ledger what it says of each piece.
+pub(crate) fn judge(pieces: Pieces, status: u16, body: &[u8], ledger: &mut Ledger) -> Account {
+    if status == 200 && pieces.bad == Bad::Nothing && says_all_accepted(body, pieces.count) {
+        (pieces.first..pieces.first + pieces.count).for_each(|number| ledger.say(number, Said::Stored));
+        return Account { accepted: pieces.count, as_expected: true, ..Account::default() };
+    }
+    if pieces.bad == Bad::Whole(status) {
+        return refused(pieces, ledger);
+    }
+    let body = serde_json::from_slice::<Body>(body).ok().filter(|body| adds_up(body, pieces.count));
+    match body {
+        Some(body) => by_index(pieces, status, &body, ledger),
+        None => unknown(pieces),
+    }
+}
+
+/// Without an answer, or with one that says nothing of the pieces.
+pub(crate) fn unknown(pieces: Pieces) -> Account {
+    Account { unknown: pieces.count, ..Account::default() }
+}
+
+/// The answer of nearly every POST, without taking it apart.
+fn says_all_accepted(body: &[u8], count: u64) -> bool {
+    let rest = body.strip_prefix(b"{\"accepted\":").unwrap_or_default();
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let accepted = std::str::from_utf8(&rest[..digits]).ok().and_then(|digits| digits.parse().ok());
+    accepted == Some(count) && &rest[digits..] == b",\"rejected\":[]}"
+}
+
+/// A body that was bad as a whole, and was refused as it should be: it is kept.
+fn refused(pieces: Pieces, ledger: &mut Ledger) -> Account {
+    (pieces.first..pieces.first + pieces.count).for_each(|number| ledger.say(number, Said::Stored));
+    Account { rejected: pieces.count, as_expected: true, ..Account::default() }
+}
+
+/// Whether each piece is in exactly one of the three.
+fn adds_up(body: &Body, count: u64) -> bool {
+    let mut named: Vec<u64> = body.not_stored.clone();
+    named.extend(body.rejected.iter().map(|rejected| rejected.index));
+    named.sort_unstable();
+    named.dedup();
+    let different = named.len() as u64;
+    let largest = named.last().copied().unwrap_or(0);
+    different == (body.rejected.len() + body.not_stored.len()) as u64
+        && largest < count
+        && body.accepted.checked_add(different) == Some(count)
+}
+
+fn by_index(pieces: Pieces, status: u16, body: &Body, ledger: &mut Ledger) -> Account {
+    let mut account = Account::default();
+    let mut places_are_right = true;
+    for place in 0..pieces.count {
+        let number = pieces.first + place;
+        if body.not_stored.contains(&place) {
+            account.not_stored += 1;
+            ledger.say(number, Said::NotStored);
+            continue;
+        }
+        let is_rejected = body.rejected.iter().any(|rejected| rejected.index == place);
+        account.rejected += u64::from(is_rejected);
+        account.accepted += u64::from(!is_rejected);
+        places_are_right &= is_rejected == is_bad(ledger, number);
+        ledger.say(number, Said::Stored);
+    }
+    account.as_expected = status == 200 && places_are_right && account.not_stored == 0;
+    account
+}
+
+fn is_bad(ledger: &Ledger, number: u64) -> bool {
+    let entry = usize::try_from(number).ok().and_then(|place| ledger.entries().get(place));
+    entry.is_some_and(|entry| entry.sort == Sort::Bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    /// Three pieces after two of another POST.
+    fn judged(bad: Bad, status: u16, body: &str) -> (Account, Vec<Said>) {
+        let mut ledger = Ledger::default();
+        for place in 0..5 {
+            let is_bad = match bad {
+                Bad::Nothing => false,
+                Bad::Piece(bad) => place == bad + 2,
+                Bad::Whole(_) => true,
+            };
+            ledger.add(0, if is_bad { Sort::Bad } else { Sort::Event });
+        }
+        let account = judge(Pieces { first: 2, count: 3, bad }, status, body.as_bytes(), &mut ledger);
+        let said: Vec<Said> = ledger.entries().iter().map(|entry| entry.said).collect();
+        assert_eq!(said[..2], [Said::Nothing; 2]);
+        (account, said[2..].to_vec())
+    }
+
+    fn account(counts: [u64; 4], as_expected: bool) -> Account {
+        let [accepted, rejected, not_stored, unknown] = counts;
+        Account { accepted, rejected, not_stored, unknown, as_expected }
+    }
+
+    use Said::{NotStored, Nothing, Stored};
+
+    #[rstest]
+    #[case::all(Bad::Nothing, 200, r#"{"accepted":3,"rejected":[]}"#, [3, 0, 0, 0], true, [Stored; 3])]
+    #[case::all_in_other_words(Bad::Nothing, 200, r#"{ "accepted": 3 }"#, [3, 0, 0, 0], true, [Stored; 3])]
+    #[case::one_told_bad(Bad::Piece(1), 200, r#"{"accepted":2,"rejected":[{"index":1,"reason":"x"}]}"#, [2, 1, 0, 0], true, [Stored; 3])]
+    #[case::another_told_bad(Bad::Piece(1), 200, r#"{"accepted":2,"rejected":[{"index":0,"reason":"x"}]}"#, [2, 1, 0, 0], false, [Stored; 3])]
+    #[case::bad_taken(Bad::Piece(1), 200, r#"{"accepted":3,"rejected":[]}"#, [3, 0, 0, 0], false, [Stored; 3])]
+    #[case::good_refused(Bad::Nothing, 200, r#"{"accepted":2,"rejected":[{"index":2}]}"#, [2, 1, 0, 0], false, [Stored; 3])]
+    #[case::in_part(Bad::Nothing, 503, r#"{"accepted":1,"not_stored":[0,2],"rejected":[],"error":{}}"#, [1, 0, 2, 0], false, [NotStored, Stored, NotStored])]
+    #[case::bad_and_in_part(Bad::Piece(1), 503, r#"{"accepted":1,"not_stored":[0],"rejected":[{"index":1}]}"#, [1, 1, 1, 0], false, [NotStored, Stored, Stored])]
+    #[case::refused(Bad::Whole(400), 400, r#"{"error":{}}"#, [0, 3, 0, 0], true, [Stored; 3])]
+    #[case::refused_for_something_else(Bad::Whole(415), 400, r#"{"error":{}}"#, [0, 0, 0, 3], false, [Nothing; 3])]
+    #[case::good_refused_whole(Bad::Nothing, 400, r#"{"error":{}}"#, [0, 0, 0, 3], false, [Nothing; 3])]
+    #[case::too_many(Bad::Nothing, 200, r#"{"accepted":4,"rejected":[]}"#, [0, 0, 0, 3], false, [Nothing; 3])]
+    #[case::too_few(Bad::Nothing, 200, r#"{"accepted":2,"rejected":[]}"#, [0, 0, 0, 3], false, [Nothing; 3])]
+    #[case::an_index_past_the_end(Bad::Nothing, 200, r#"{"accepted":2,"rejected":[{"index":3}]}"#, [0, 0, 0, 3], false, [Nothing; 3])]
+    #[case::an_index_twice(Bad::Nothing, 503, r#"{"accepted":1,"not_stored":[1,1],"rejected":[]}"#, [0, 0, 0, 3], false, [Nothing; 3])]
+    #[case::an_index_in_both(Bad::Nothing, 503, r#"{"accepted":1,"not_stored":[1],"rejected":[{"index":1}]}"#, [0, 0, 0, 3], false, [Nothing; 3])]
+    #[case::not_ours(Bad::Nothing, 502, r#"{"message":"Internal Server Error"}"#, [0, 0, 0, 3], false, [Nothing; 3])]
+    #[case::no_words(Bad::Nothing, 200, "", [0, 0, 0, 3], false, [Nothing; 3])]
+    #[case::no_number(Bad::Nothing, 200, r#"{"accepted":,"rejected":[]}"#, [0, 0, 0, 3], false, [Nothing; 3])]
+    fn answers(
+        #[case] bad: Bad,
+        #[case] status: u16,
+        #[case] body: &str,
+        #[case] counts: [u64; 4],
+        #[case] as_expected: bool,
+        #[case] said: [Said; 3],
+    ) {
+        assert_eq!(judged(bad, status, body), (account(counts, as_expected), said.to_vec()));
+    }
+}

@@ -1,0 +1,226 @@
+//! Searches for the highest rate at which all thresholds hold.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::attempt::{Attempt, AttemptError, attempt, run_id, thresholds};
+use crate::cli::{FindMaxArgs, Rate};
+use crate::progress::Display;
+use crate::rate::Shape;
+use crate::result::{Outcome, RunResult};
+
+/// How near the highest rate that passed and the lowest that did not come to each other.
+const PRECISION: f64 = 1.05;
+/// Between two steps, for what is still under way.
+const SETTLE: Duration = Duration::from_secs(1);
+/// The longest search, from a rate below one to the highest, takes some 40.
+const MAX_STEPS: usize = 64;
+
+/// What was found; all of it is written as JSON.
+#[derive(Debug, Serialize)]
+pub(crate) struct FindMaxResult {
+    /// Of this format: 1.
+    version: u32,
+    from: f64,
+    to: f64,
+    step_seconds: f64,
+    /// POSTs a second; `None` when even the first rate did not pass.
+    pub(crate) highest_passing: Option<f64>,
+    /// The lowest that did not pass.
+    pub(crate) lowest_not_passing: Option<f64>,
+    pub(crate) limit: Limit,
+    /// In the order in which they were tried.
+    steps: Vec<Step>,
+}
+
+#[derive(Debug, Serialize)]
+struct Step {
+    rate: f64,
+    result: RunResult,
+}
+
+/// What ended the way upward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Limit {
+    /// A threshold that did not hold.
+    System,
+    /// A run that was INVALID: what the system carries is not known.
+    Generator,
+    /// The highest rate that was to be tried passed.
+    None,
+}
+
+/// Where the search is.
+#[derive(Debug)]
+struct Search {
+    from: f64,
+    to: f64,
+    low: Option<f64>,
+    high: Option<(f64, Limit)>,
+}
+
+impl Search {
+    fn new(from: f64, to: f64) -> Self {
+        Self { from, to: to.max(from), low: None, high: None }
+    }
+
+    fn next(&self) -> Option<f64> {
+        match (self.low, self.high) {
+            (None, None) => Some(self.from),
+            (None, Some(_)) => None,
+            (Some(low), None) => (low < self.to).then(|| (low * 2.0).min(self.to)),
+            (Some(low), Some((high, _))) => (high / low > PRECISION).then(|| round((low + high) / 2.0)),
+        }
+    }
+
+    fn learn(&mut self, rate: f64, outcome: Outcome) {
+        match outcome {
+            Outcome::Pass => self.low = Some(rate),
+            Outcome::Fail => self.high = Some((rate, Limit::System)),
+            Outcome::Invalid => self.high = Some((rate, Limit::Generator)),
+        }
+    }
+}
+
+/// To three digits, which is finer than the precision.
+fn round(rate: f64) -> f64 {
+    let unit = 10_f64.powf(rate.log10().floor() - 2.0);
+    (rate / unit).round() * unit
+}
+
+/// Tries one rate after the other, and prints a line for each.
+pub(crate) async fn find_max(args: &FindMaxArgs, display: &Display) -> Result<FindMaxResult, AttemptError> {
+    let (thresholds, run_id) = (thresholds(&args.load)?, run_id(&args.load));
+    let (mut search, mut steps) = (Search::new(args.from, args.to), Vec::new());
+    while let Some(rate) = search.next().filter(|_| steps.len() < MAX_STEPS) {
+        if !steps.is_empty() {
+            tokio::time::sleep(SETTLE).await;
+        }
+        let step = Attempt {
+            rate: Rate { text: rate.to_string(), shape: Shape::Constant(rate) },
+            duration: args.step_duration,
+            // Each step's events are told from those of the others.
+            run_id: format!("{run_id}s{}", steps.len()),
+            thresholds: thresholds.clone(),
+        };
+        let result = attempt(&args.load, &step, display).await?;
+        println!("{}", line(rate, &result));
+        search.learn(rate, result.verdict.outcome);
+        steps.push(Step { rate, result });
+    }
+    Ok(FindMaxResult {
+        version: 1,
+        from: args.from,
+        to: args.to,
+        step_seconds: args.step_duration.as_secs_f64(),
+        highest_passing: search.low,
+        lowest_not_passing: search.high.map(|(rate, _)| rate),
+        limit: search.high.map_or(Limit::None, |(_, limit)| limit),
+        steps,
+    })
+}
+
+fn line(rate: f64, result: &RunResult) -> String {
+    let word = match result.verdict.outcome {
+        Outcome::Pass => "PASS",
+        Outcome::Fail => "FAIL",
+        Outcome::Invalid => "INVALID",
+    };
+    let broken = result.verdict.thresholds.iter().filter(|threshold| !threshold.holds);
+    let broken = broken.map(|threshold| {
+        format!(" {} (found {})", threshold.threshold, threshold.found.as_deref().unwrap_or("nothing"))
+    });
+    let p99 = Duration::from_micros(result.latency.p99_us).as_secs_f64() * 1_000.0;
+    let why: String = broken.chain(result.verdict.invalid_because.iter().map(|reason| format!(" {reason};"))).collect();
+    format!("{rate:>10} POSTs/s  {word:<8} p99 {p99:.2} ms {why}")
+}
+
+impl FindMaxResult {
+    /// For a terminal; ends with a line break.
+    pub(crate) fn text(&self) -> String {
+        let passed = match self.highest_passing {
+            Some(rate) => format!("the highest rate that passed: {rate} POSTs/s"),
+            None => format!("even {} POSTs/s did not pass", self.from),
+        };
+        let limit = match (self.limit, self.lowest_not_passing) {
+            (Limit::System, Some(rate)) => format!("at {rate} POSTs/s a threshold did not hold"),
+            (Limit::Generator, Some(rate)) => {
+                format!("at {rate} POSTs/s the generator was at its limit: the system may carry more")
+            }
+            _ => "no limit was found: --to is not high enough".to_owned(),
+        };
+        format!("{passed}; {limit}\n")
+    }
+
+    /// As the exit code has it.
+    pub(crate) fn outcome(&self) -> Outcome {
+        match (self.highest_passing, self.limit) {
+            (Some(_), _) => Outcome::Pass,
+            (None, Limit::Generator) => Outcome::Invalid,
+            (None, _) => Outcome::Fail,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn search(from: f64, to: f64, outcome: impl Fn(f64) -> Outcome) -> (Search, Vec<f64>) {
+        let (mut search, mut tried) = (Search::new(from, to), Vec::new());
+        while let Some(rate) = search.next() {
+            tried.push(rate);
+            assert!(tried.len() <= MAX_STEPS);
+            search.learn(rate, outcome(rate));
+        }
+        (search, tried)
+    }
+
+    fn carries(capacity: f64) -> impl Fn(f64) -> Outcome {
+        move |rate| if rate <= capacity { Outcome::Pass } else { Outcome::Fail }
+    }
+
+    #[test]
+    fn rates_are_doubled_and_then_halved_between() {
+        let (search, tried) = search(100.0, 10_000.0, carries(1_000.0));
+        assert_eq!(tried[..5], [100.0, 200.0, 400.0, 800.0, 1_600.0]);
+        assert_eq!((search.low, search.high), (Some(1_000.0), Some((1_050.0, Limit::System))));
+    }
+
+    #[test]
+    fn the_highest_rate_is_tried_and_not_passed() {
+        let (found, tried) = search(100.0, 250.0, carries(1e9));
+        assert_eq!((tried, found.low, found.high), (vec![100.0, 200.0, 250.0], Some(250.0), None));
+    }
+
+    #[test]
+    fn a_first_rate_that_fails_ends_it() {
+        let (found, tried) = search(100.0, 250.0, carries(1.0));
+        assert_eq!((tried, found.low), (vec![100.0], None));
+    }
+
+    #[test]
+    fn an_invalid_step_is_the_generator_s_limit_until_a_lower_one_fails() {
+        let generator = |rate: f64| if rate > 500.0 { Outcome::Invalid } else { Outcome::Pass };
+        assert_eq!(search(100.0, 9_999.0, generator).0.high.unwrap().1, Limit::Generator);
+        let both = |rate: f64| match rate {
+            rate if rate > 700.0 => Outcome::Invalid,
+            rate if rate > 450.0 => Outcome::Fail,
+            _ => Outcome::Pass,
+        };
+        assert_eq!(search(100.0, 9_999.0, both).0.high.unwrap().1, Limit::System);
+    }
+
+    proptest! {
+        #[test]
+        fn the_capacity_is_found_to_five_percent(from in 0.1f64..100.0, times in 1.0f64..100_000.0) {
+            let capacity = from * times;
+            let (found, _) = search(from, 1_000_000_000.0, carries(capacity));
+            let (low, (high, _)) = (found.low.unwrap(), found.high.unwrap());
+            prop_assert!(low <= capacity && capacity < high && high / low <= PRECISION);
+        }
+    }
+}

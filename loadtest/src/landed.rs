@@ -1,0 +1,70 @@
+//! What landed, from the files themselves: each event of a run by the number in its id.
+//!
+//! Nothing that the system says of itself is believed here but S3's listing. Whatever is in the bucket at the end counts:
+//! what was seen before and is gone is missing.
+
+mod account;
+mod bucket;
+mod content;
+mod inventory;
+mod parts;
+mod scan;
+mod watch;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::ledger::Ledger;
+use crate::result::Truth;
+
+pub(crate) use bucket::{BucketAccess, access};
+
+/// Whose lines are looked for, and when they were sent.
+#[derive(Debug, Clone)]
+pub(crate) struct RunIdentity {
+    /// What stands before the number in each id: [`crate::ledger::id_prefix`].
+    pub(crate) prefix: String,
+    /// When the first POST was planned, in milliseconds since 1970.
+    pub(crate) started_unix_ms: u64,
+    /// When the last answer came.
+    pub(crate) ended_unix_ms: u64,
+}
+
+/// Why the truth can't be had. No file is passed over: one that can't be read might hold what is missing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LandedError {
+    #[error("s3://{bucket}/{prefix} can't be listed: {problem}")]
+    List { bucket: String, prefix: String, problem: String },
+    #[error("s3://{bucket}/{key} can't be read: {problem}")]
+    Read { bucket: String, key: String, problem: String },
+    #[error("the content of {key}: {problem}")]
+    Content { key: String, problem: content::ContentError },
+    #[error("{key} was another or was gone each time that it was read")]
+    Restless { key: String },
+    #[error("reading was interrupted")]
+    Interrupted(#[from] tokio::task::JoinError),
+    #[error("times can't be counted: {0}")]
+    Histogram(#[from] hdrhistogram::CreationError),
+}
+
+/// Waits until all that was said to be stored is in the bucket, or until nothing new has come for `patience`, and says what
+/// is there. `progress` is told how much of what is expected there is, and how much that is, each time after a look.
+///
+/// # Errors
+///
+/// When the bucket can't be listed, or a file in it can't be read.
+pub(crate) async fn find(
+    access: &BucketAccess,
+    run: &RunIdentity,
+    ledger: &Ledger,
+    patience: Duration,
+    progress: impl FnMut(u64, u64),
+) -> Result<Truth, LandedError> {
+    let inventory = watch::watch(access, run, ledger, patience, progress).await?;
+    let waited_ms = unix_ms().saturating_sub(run.ended_unix_ms);
+    Ok(account::truth(&inventory, run, ledger, Duration::from_millis(waited_ms))?)
+}
+
+fn unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}

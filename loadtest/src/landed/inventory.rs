@@ -1,0 +1,194 @@
+//! The landed files of a run's time, each read once, and again when it was replaced.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shared::line::Kind;
+use shared::object::prefix;
+use shared::timestamp::UnixMillis;
+use tokio::task::JoinSet;
+
+use super::bucket::{Listed, Objects};
+use super::content::{self, Holdings};
+use super::scan::Scanner;
+use super::{LandedError, RunIdentity};
+
+/// How the names of landed files end. Manifests and whatever else lies beside them have others.
+const SUFFIX: &str = ".jsonl.bz2";
+/// How far S3's clock may be behind ours: files that were stored before the run are not read.
+const CLOCK_DIFFERENCE_MS: u64 = 5 * 60 * 1_000;
+/// Downloads at once, and the compressed bytes that they may hold together; a larger file is read alone.
+const MAX_DOWNLOADS: usize = 16;
+const MAX_DOWNLOAD_BYTES: u64 = 64 * 1024 * 1024;
+
+/// A file that was read.
+#[derive(Debug)]
+pub(super) struct LandedObject {
+    pub(super) kind: Kind,
+    etag: String,
+    /// When S3 says that it was stored, in milliseconds since 1970.
+    pub(super) modified_ms: u64,
+    pub(super) compressed_bytes: u64,
+    pub(super) holdings: Holdings,
+}
+
+#[cfg(test)]
+impl LandedObject {
+    pub(super) fn new(kind: Kind, modified_ms: u64, compressed_bytes: u64, holdings: Holdings) -> Self {
+        Self { kind, etag: String::new(), modified_ms, compressed_bytes, holdings }
+    }
+}
+
+/// All files as of the last look, by key.
+#[derive(Debug)]
+pub(super) struct Inventory {
+    pub(super) scanner: Scanner,
+    pub(super) objects: BTreeMap<String, LandedObject>,
+}
+
+/// What a look found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Look {
+    /// Whether anything is other than at the look before.
+    pub(super) changed: bool,
+    /// A file that changed while it was being read, so that one more look is needed.
+    pub(super) restless: Option<String>,
+}
+
+impl Inventory {
+    pub(super) fn new(run: &RunIdentity) -> Self {
+        Self { scanner: Scanner::new(&run.prefix), objects: BTreeMap::new() }
+    }
+
+    /// Lists the hours from one before the run to `now_ms`, forgets files that are gone and reads those that are new.
+    pub(super) async fn look<O: Objects>(
+        &mut self,
+        objects: &O,
+        run: &RunIdentity,
+        now_ms: u64,
+    ) -> Result<Look, LandedError> {
+        let listed = list(objects, run, now_ms).await?;
+        let keys: BTreeSet<&str> = listed.iter().map(|(_, object)| object.key.as_str()).collect();
+        let before = self.objects.len();
+        self.objects.retain(|key, _| keys.contains(key.as_str()));
+        let mut changed = self.objects.len() != before;
+        let unread = self.unread(listed);
+        changed |= !unread.is_empty();
+        let restless = self.read(objects, unread).await?;
+        Ok(Look { changed, restless })
+    }
+
+    /// Those that were not read yet or are others now. Of the rest the time is taken from the listing.
+    fn unread(&mut self, listed: Vec<(Kind, Listed)>) -> Vec<(Kind, Listed)> {
+        let is_unread = |(_, listed): &(Kind, Listed)| match self.objects.get_mut(&listed.key) {
+            Some(known) if known.etag == listed.etag => {
+                known.modified_ms = listed.modified_ms;
+                false
+            }
+            _ => true,
+        };
+        listed.into_iter().filter(is_unread).collect()
+    }
+
+    /// Reads several at once; says which one was another than listed, if one was.
+    async fn read<O: Objects>(
+        &mut self,
+        objects: &O,
+        unread: Vec<(Kind, Listed)>,
+    ) -> Result<Option<String>, LandedError> {
+        let (mut restless, mut running, mut bytes) = (None, JoinSet::new(), 0);
+        for (kind, listed) in unread {
+            while running.len() >= MAX_DOWNLOADS || (bytes > 0 && bytes + listed.bytes > MAX_DOWNLOAD_BYTES) {
+                let Some(done) = running.join_next().await else { break };
+                bytes -= self.keep(done??, &mut restless);
+            }
+            bytes += listed.bytes;
+            running.spawn(read_one(objects.clone(), kind, listed, self.scanner.clone()));
+        }
+        while let Some(done) = running.join_next().await {
+            self.keep(done??, &mut restless);
+        }
+        Ok(restless)
+    }
+
+    /// Takes what was read; returns the bytes that it was listed with.
+    fn keep(&mut self, (listed, object): (Listed, Option<LandedObject>), restless: &mut Option<String>) -> u64 {
+        let is_as_listed = object.as_ref().is_some_and(|object| object.etag == listed.etag);
+        match object {
+            Some(object) => self.objects.insert(listed.key.clone(), object),
+            None => self.objects.remove(&listed.key),
+        };
+        if !is_as_listed {
+            *restless = Some(listed.key);
+        }
+        listed.bytes
+    }
+}
+
+async fn read_one<O: Objects>(
+    objects: O,
+    kind: Kind,
+    listed: Listed,
+    scanner: Scanner,
+) -> Result<(Listed, Option<LandedObject>), LandedError> {
+    let Some(stored) = objects.get(&listed.key).await? else { return Ok((listed, None)) };
+    // Decompressing keeps a core busy: not where answers are waited for.
+    let bytes = stored.bytes.clone();
+    let read = tokio::task::spawn_blocking(move || content::read(kind, &bytes, &scanner)).await?;
+    let holdings = read.map_err(|problem| LandedError::Content { key: listed.key.clone(), problem })?;
+    let object = LandedObject {
+        kind,
+        etag: stored.etag,
+        modified_ms: listed.modified_ms,
+        compressed_bytes: stored.bytes.len() as u64,
+        holdings,
+    };
+    Ok((listed, Some(object)))
+}
+
+/// The landed files of the run's hours that were stored since it began.
+async fn list<O: Objects>(objects: &O, run: &RunIdentity, now_ms: u64) -> Result<Vec<(Kind, Listed)>, LandedError> {
+    let earliest_ms = run.started_unix_ms.saturating_sub(CLOCK_DIFFERENCE_MS);
+    let is_of_the_run = |listed: &Listed| listed.key.ends_with(SUFFIX) && listed.modified_ms >= earliest_ms;
+    let mut found = Vec::new();
+    for (kind, prefix) in prefixes(run.started_unix_ms, now_ms) {
+        let listed = objects.list(&prefix).await?;
+        found.extend(listed.into_iter().filter(is_of_the_run).map(|listed| (kind, listed)));
+    }
+    Ok(found)
+}
+
+/// `events/dt=…/hour=…/` and `rejected/dt=…/hour=…/`, from the hour before the start.
+fn prefixes(started_ms: u64, now_ms: u64) -> Vec<(Kind, String)> {
+    let hour = |ms: u64| UnixMillis(i64::try_from(ms).unwrap_or(i64::MAX)).hour();
+    let (first, last) = (hour(started_ms).plus(-1), hour(now_ms.max(started_ms)));
+    let hours = (0..).map(|hours| first.plus(hours)).take_while(|hour| *hour <= last);
+    let both = |hour: shared::timestamp::UtcHour| {
+        [Kind::Event, Kind::Rejected].map(|kind| (kind, format!("{}/{}/", prefix(kind), hour.partition())))
+    };
+    hours.flat_map(both).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    const HOUR_MS: u64 = 3_600_000;
+    /// 2026-11-21T00:00:00Z
+    const MIDNIGHT: u64 = 1_795_219_200_000;
+
+    #[rstest]
+    #[case::at_the_hours_end(MIDNIGHT - 1, MIDNIGHT - 1, "20", &[22, 23])]
+    #[case::across_midnight(MIDNIGHT - 1, MIDNIGHT, "21", &[22, 23, 0])]
+    #[case::at_the_hours_start(MIDNIGHT, MIDNIGHT + HOUR_MS - 1, "21", &[23, 0])]
+    #[case::a_clock_that_went_back(MIDNIGHT, MIDNIGHT - HOUR_MS, "21", &[23, 0])]
+    fn the_hours_of_a_run_are_listed(#[case] started: u64, #[case] now: u64, #[case] day: &str, #[case] hours: &[u8]) {
+        let prefixes = prefixes(started, now);
+        let listed: Vec<&str> = prefixes.iter().map(|(_, prefix)| prefix.as_str()).collect();
+        let hour = |hour: &u8| {
+            let day = if *hour > 20 { "20" } else { day };
+            ["events", "rejected"].map(|kind| format!("{kind}/dt=2026-11-{day}/hour={hour:02}/"))
+        };
+        assert_eq!(listed, hours.iter().flat_map(hour).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,69 @@
+//! Waits for what was said to be stored.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::account::Sightings;
+use super::bucket::Objects;
+use super::inventory::Inventory;
+use super::{LandedError, RunIdentity, unix_ms};
+use crate::ledger::Ledger;
+
+/// From one look to the next.
+const POLL: Duration = Duration::from_secs(1);
+/// From the look that found everything to the last one, which shows what came twice.
+const LATE_DOUBLES: Duration = Duration::from_secs(2);
+/// Last looks at most, until no file changes under our eyes.
+const LAST_LOOKS: u32 = 5;
+
+/// The files when all is there, or when nothing new came for `patience`.
+pub(super) async fn watch<O: Objects>(
+    objects: &O,
+    run: &RunIdentity,
+    ledger: &Ledger,
+    patience: Duration,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Inventory, LandedError> {
+    let mut inventory = Inventory::new(run);
+    let mut seen = Sightings::of(&inventory, run, ledger);
+    let mut newest = Instant::now();
+    loop {
+        let look = inventory.look(objects, run, unix_ms()).await?;
+        if look.changed {
+            let now = Sightings::of(&inventory, run, ledger);
+            if now.landed() > seen.landed() {
+                newest = Instant::now();
+            }
+            seen = now;
+        }
+        let (found, expected) = (seen.found(ledger), seen.expected(ledger));
+        progress(found, expected);
+        if found >= expected || newest.elapsed() >= patience {
+            break;
+        }
+        sleep(POLL).await;
+    }
+    sleep(LATE_DOUBLES).await;
+    look_for_the_last_time(&mut inventory, objects, run).await?;
+    Ok(inventory)
+}
+
+async fn look_for_the_last_time<O: Objects>(
+    inventory: &mut Inventory,
+    objects: &O,
+    run: &RunIdentity,
+) -> Result<(), LandedError> {
+    let mut restless = None;
+    for _ in 0..LAST_LOOKS {
+        restless = inventory.look(objects, run, unix_ms()).await?.restless;
+        if restless.is_none() {
+            return Ok(());
+        }
+        sleep(POLL).await;
+    }
+    restless.map_or(Ok(()), |key| Err(LandedError::Restless { key }))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+use proptest::prelude::*;
+use rstest::rstest;
+
+use super::*;
+
+fn schedule(rate: &str, seconds: u64) -> Schedule {
+    Schedule::new(&rate.parse().unwrap(), Duration::from_secs(seconds)).unwrap()
+}
+
+#[rstest]
+#[case("1000", Shape::Constant(1_000.0))]
+#[case("0.5", Shape::Constant(0.5))]
+#[case("1000000", Shape::Constant(1_000_000.0))]
+#[case("100..2000", Shape::Ramp(100.0, 2_000.0))]
+#[case("0..10", Shape::Ramp(0.0, 10.0))]
+#[case("10..0", Shape::Ramp(10.0, 0.0))]
+#[case("100,500, 1000", Shape::Steps(vec![100.0, 500.0, 1_000.0]))]
+#[case("100^2000", Shape::Spike(100.0, 2_000.0))]
+fn rates_are_read(#[case] text: &str, #[case] expected: Shape) {
+    assert_eq!(text.parse(), Ok(expected));
+}
+
+#[rstest]
+#[case("", RateError::NotANumber(String::new()))]
+#[case("fast", RateError::NotANumber("fast".into()))]
+#[case("100,", RateError::NotANumber(String::new()))]
+#[case("1..2..3", RateError::NotANumber("2..3".into()))]
+#[case("inf", RateError::NotANumber("inf".into()))]
+#[case("0", RateError::OutOfRange(0.0))]
+#[case("-5", RateError::OutOfRange(-5.0))]
+#[case("1000000.5", RateError::OutOfRange(1_000_000.5))]
+#[case("5,0", RateError::OutOfRange(0.0))]
+#[case("0^5", RateError::OutOfRange(0.0))]
+#[case("-1..5", RateError::OutOfRange(-1.0))]
+#[case("0..0", RateError::NothingToRamp)]
+fn what_is_no_rate_is_named(#[case] text: &str, #[case] expected: RateError) {
+    assert_eq!(text.parse::<Shape>(), Err(expected));
+}
+
+#[test]
+fn a_constant_rate_is_even() {
+    let schedule = schedule("1000", 60);
+    assert_eq!(schedule.total(), 60_000);
+    assert_eq!(schedule.time_of(0), Some(Duration::from_micros(500)));
+    assert_eq!(schedule.time_of(59_999).unwrap().as_micros(), 59_999_500);
+    assert_eq!(schedule.time_of(60_000), None);
+}
+
+#[rstest]
+#[case::ramp("100..300", 10, &[(5, 750), (10, 2_000)])]
+#[case::ramp_from_nothing("0..100", 10, &[(1, 5), (5, 125), (10, 500)])]
+#[case::ramp_down("100..0", 10, &[(5, 375), (10, 500)])]
+#[case::steps("10,20,30", 30, &[(10, 100), (20, 300), (30, 600)])]
+#[case::spike("10^100", 10, &[(4, 40), (5, 140), (6, 240), (10, 280)])]
+fn shapes_sum_up(#[case] rate: &str, #[case] seconds: u64, #[case] due: &[(u64, u64)]) {
+    let schedule = schedule(rate, seconds);
+    for (second, expected) in due {
+        assert_eq!(schedule.due_by(Duration::from_secs(*second)), *expected, "by second {second}");
+    }
+    assert_eq!(schedule.total(), due.last().unwrap().1);
+}
+
+#[test]
+fn a_plan_holds_at_least_one_and_no_more_than_fit() {
+    let plan = |rate: &str, seconds: u64| Schedule::new(&rate.parse().unwrap(), Duration::from_secs(seconds));
+    assert_eq!(plan("0.5", 1).unwrap().total(), 1);
+    assert_eq!(plan("0.49", 1).unwrap_err(), RateError::TooFew);
+    assert_eq!(plan("1000000", 1_000).unwrap().total(), 1_000_000_000);
+    assert_eq!(plan("1000000", 1_001).unwrap_err(), RateError::TooMany);
+}
+
+fn shapes() -> impl Strategy<Value = Shape> {
+    let rate = 0.5f64..5_000.0;
+    prop_oneof![
+        rate.clone().prop_map(Shape::Constant),
+        (prop_oneof![Just(0.0), rate.clone()], rate.clone()).prop_map(|(from, to)| Shape::Ramp(from, to)),
+        (rate.clone(), prop_oneof![Just(0.0), rate.clone()]).prop_map(|(from, to)| Shape::Ramp(from, to)),
+        prop::collection::vec(rate.clone(), 1..6).prop_map(Shape::Steps),
+        (rate.clone(), rate).prop_map(|(usual, spike)| Shape::Spike(usual, spike)),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn times_are_in_order_and_within_the_run(shape in shapes(), seconds in 5u64..100) {
+        let schedule = Schedule::new(&shape, Duration::from_secs(seconds)).unwrap();
+        let step = (schedule.total() / 500).max(1);
+        let numbers = (0..schedule.total()).step_by(usize::try_from(step).unwrap());
+        let times: Vec<Duration> = numbers.map(|number| schedule.time_of(number).unwrap()).collect();
+        prop_assert!(times.is_sorted());
+        prop_assert!(*times.last().unwrap() <= Duration::from_secs(seconds));
+        prop_assert_eq!(schedule.time_of(schedule.total()), None);
+    }
+
+    #[test]
+    fn a_request_is_due_at_its_time_and_not_before(shape in shapes(), seconds in 5u64..100, share in 0.0f64..1.0) {
+        let schedule = Schedule::new(&shape, Duration::from_secs(seconds)).unwrap();
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+        let number = (share * (schedule.total() - 1) as f64) as u64;
+        let time = schedule.time_of(number).unwrap();
+        // A microsecond for rounding: the shortest interval is 200 of them.
+        prop_assert!(schedule.due_by(time + Duration::from_micros(1)) > number);
+        prop_assert!(schedule.due_by(time.saturating_sub(Duration::from_micros(1))) <= number);
+    }
+}

@@ -1,0 +1,278 @@
+//! Counts and histograms of a run while it goes on.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hdrhistogram::{Counter, CreationError, Histogram};
+
+use crate::answer::Account;
+use crate::result::{Distribution, Events, Posts, Second};
+
+/// Times are kept up to an hour, in microseconds, with three significant digits; what takes longer counts as an hour.
+const LONGEST_US: u64 = 3_600 * 1_000_000;
+const SIGNIFICANT_DIGITS: u8 = 3;
+/// Parts of the run that are shown, at most: a run of 30 hours. What comes later counts for the last.
+const MAX_SECONDS: usize = 30 * 3_600;
+
+/// What became of a POST.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Outcome {
+    Answered {
+        status: u16,
+        account: Account,
+    },
+    /// In a word for people and for the result.
+    Unanswered {
+        why: &'static str,
+        account: Account,
+    },
+}
+
+/// The word for a POST whose time ran out.
+pub(crate) const TIMEOUT: &str = "timeout";
+
+/// Times of one POST, each from the start of the run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) planned: Duration,
+    /// When it was given to an open connection; `None` if it never was.
+    pub(crate) left: Option<Duration>,
+    pub(crate) ended: Duration,
+}
+
+/// What goes on, for the display: totals, and the latency of what was answered since the last look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Live {
+    pub(crate) planned: u64,
+    pub(crate) sent: u64,
+    pub(crate) answered: u64,
+    pub(crate) errors: u64,
+    pub(crate) p99_us: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    pub(crate) posts: Posts,
+    pub(crate) events: Events,
+    pub(crate) held_back: u64,
+    /// POSTs that left, and those of them that did when the run should have been over.
+    pub(crate) sent: u64,
+    pub(crate) sent_after_end: u64,
+    answered: u64,
+    ended: u64,
+    latency: Histogram<u64>,
+    service_time: Histogram<u64>,
+    lag: Histogram<u64>,
+    since_last_look: Histogram<u32>,
+    seconds: Vec<Second>,
+    /// Of the seconds that have POSTs without an outcome, or are not over.
+    open: BTreeMap<usize, OpenSecond>,
+    /// When the last POST must have left.
+    ends: Duration,
+}
+
+#[derive(Debug)]
+struct OpenSecond {
+    latency: Histogram<u32>,
+    lag: Histogram<u32>,
+    pending: u64,
+}
+
+/// All that was recorded.
+#[derive(Debug)]
+pub(crate) struct Recorded {
+    pub(crate) posts: Posts,
+    pub(crate) events: Events,
+    pub(crate) latency: Distribution,
+    pub(crate) service_time: Distribution,
+    pub(crate) lag: Distribution,
+    pub(crate) held_back: u64,
+    pub(crate) sent_after_end: u64,
+    pub(crate) seconds: Vec<Second>,
+}
+
+impl Recorder {
+    /// `ends` is when the last POST must have left, from the start.
+    pub(crate) fn new(ends: Duration) -> Result<Self, CreationError> {
+        Ok(Self {
+            posts: Posts::default(),
+            events: Events::default(),
+            held_back: 0,
+            sent: 0,
+            sent_after_end: 0,
+            answered: 0,
+            ended: 0,
+            latency: histogram()?,
+            service_time: histogram()?,
+            lag: histogram()?,
+            since_last_look: histogram()?,
+            seconds: Vec::new(),
+            open: BTreeMap::new(),
+            ends,
+        })
+    }
+
+    /// The generator turned to a POST, so long after its time.
+    pub(crate) fn turned_to(
+        &mut self,
+        planned: Duration,
+        lag: Duration,
+        pieces: u64,
+        body_bytes: u64,
+    ) -> Result<(), CreationError> {
+        self.posts.planned += 1;
+        self.events.sent += pieces;
+        self.events.body_bytes += body_bytes;
+        let lag = whole_us(lag);
+        self.lag.saturating_record(lag);
+        let place = place(planned);
+        self.second(place).planned += 1;
+        if !self.open.contains_key(&place) {
+            self.close_what_is_done(place);
+            self.open.insert(place, OpenSecond { latency: histogram()?, lag: histogram()?, pending: 0 });
+        }
+        if let Some(open) = self.open.get_mut(&place) {
+            open.pending += 1;
+            open.lag.saturating_record(lag);
+        }
+        Ok(())
+    }
+
+    /// A POST has to wait for one of the connections.
+    pub(crate) fn held_back(&mut self) {
+        self.held_back += 1;
+    }
+
+    /// A POST was given to an open connection.
+    pub(crate) fn left(&mut self, at: Duration) {
+        self.sent += 1;
+        self.sent_after_end += u64::from(at > self.ends);
+        self.second(place(at)).sent += 1;
+    }
+
+    pub(crate) fn ended(&mut self, times: Times, outcome: Outcome) {
+        self.ended += 1;
+        let (Outcome::Answered { account, .. } | Outcome::Unanswered { account, .. }) = outcome;
+        self.count(outcome);
+        if matches!(outcome, Outcome::Answered { .. }) {
+            self.second(place(times.ended)).answered += 1;
+        }
+        let planned = place(times.planned);
+        let second = self.second(planned);
+        second.errors += u64::from(!account.as_expected);
+        second.accepted_events += account.accepted;
+        let has_latency = !matches!(outcome, Outcome::Unanswered { why, .. } if why != TIMEOUT);
+        if has_latency {
+            self.record_latency(planned, times);
+        }
+        if let Some(open) = self.open.get_mut(&planned) {
+            open.pending -= 1;
+        }
+    }
+
+    fn count(&mut self, outcome: Outcome) {
+        let account = match outcome {
+            Outcome::Answered { status, account } => {
+                self.answered += 1;
+                if account.as_expected {
+                    self.posts.as_expected += 1;
+                } else {
+                    *self.posts.unexpected.entry(status).or_default() += 1;
+                }
+                account
+            }
+            Outcome::Unanswered { why, account } => {
+                *self.posts.unanswered.entry(why.to_owned()).or_default() += 1;
+                account
+            }
+        };
+        self.events.accepted += account.accepted;
+        self.events.rejected += account.rejected;
+        self.events.not_stored += account.not_stored;
+        self.events.unknown += account.unknown;
+    }
+
+    fn record_latency(&mut self, planned: usize, times: Times) {
+        let latency = whole_us(times.ended.saturating_sub(times.planned));
+        self.latency.saturating_record(latency);
+        self.since_last_look.saturating_record(latency);
+        if let Some(left) = times.left {
+            self.service_time.saturating_record(whole_us(times.ended.saturating_sub(left)));
+        }
+        if let Some(open) = self.open.get_mut(&planned) {
+            open.latency.saturating_record(latency);
+        }
+    }
+
+    fn second(&mut self, place: usize) -> &mut Second {
+        if self.seconds.len() <= place {
+            self.seconds.resize_with(place + 1, Second::default);
+        }
+        &mut self.seconds[place]
+    }
+
+    /// Histograms take a hundred kilobytes each: those of seconds that are over become percentiles.
+    fn close_what_is_done(&mut self, before: usize) {
+        let done: Vec<usize> =
+            self.open.range(..before).filter(|(_, open)| open.pending == 0).map(|(place, _)| *place).collect();
+        done.into_iter().for_each(|place| self.close(place));
+    }
+
+    fn close(&mut self, place: usize) {
+        let Some(OpenSecond { latency, lag, .. }) = self.open.remove(&place) else { return };
+        let second = self.second(place);
+        second.p50_us = latency.value_at_quantile(0.5);
+        second.p90_us = latency.value_at_quantile(0.9);
+        second.p99_us = latency.value_at_quantile(0.99);
+        second.p99_9_us = latency.value_at_quantile(0.999);
+        second.max_us = latency.max();
+        second.lag_p99_us = lag.value_at_quantile(0.99);
+    }
+
+    /// POSTs that were turned to and have no outcome yet.
+    pub(crate) fn pending(&self) -> u64 {
+        self.posts.planned - self.ended
+    }
+
+    pub(crate) fn look(&mut self) -> Live {
+        let p99_us = self.since_last_look.value_at_quantile(0.99);
+        self.since_last_look.reset();
+        Live {
+            planned: self.posts.planned,
+            sent: self.sent,
+            answered: self.answered,
+            errors: self.posts.errors(),
+            p99_us,
+        }
+    }
+
+    pub(crate) fn finish(mut self) -> Recorded {
+        let open: Vec<usize> = self.open.keys().copied().collect();
+        open.into_iter().for_each(|place| self.close(place));
+        Recorded {
+            posts: self.posts,
+            events: self.events,
+            latency: Distribution::of(&self.latency),
+            service_time: Distribution::of(&self.service_time),
+            lag: Distribution::of(&self.lag),
+            held_back: self.held_back,
+            sent_after_end: self.sent_after_end,
+            seconds: self.seconds,
+        }
+    }
+}
+
+fn histogram<C: Counter>() -> Result<Histogram<C>, CreationError> {
+    Histogram::new_with_bounds(1, LONGEST_US, SIGNIFICANT_DIGITS)
+}
+
+fn place(time: Duration) -> usize {
+    usize::try_from(time.as_secs()).unwrap_or(usize::MAX).min(MAX_SECONDS - 1)
+}
+
+fn whole_us(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

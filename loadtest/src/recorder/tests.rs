@@ -1,0 +1,85 @@
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+
+fn accepted(events: u64) -> Outcome {
+    let account = Account { accepted: events, as_expected: true, ..Account::default() };
+    Outcome::Answered { status: 200, account }
+}
+
+fn unanswered(why: &'static str) -> Outcome {
+    Outcome::Unanswered { why, account: Account { unknown: 1, ..Account::default() } }
+}
+
+fn post(recorder: &mut Recorder, [planned, left, ended]: [u32; 3], outcome: Outcome) {
+    recorder.turned_to(MS * planned, Duration::ZERO, 1, 10).unwrap();
+    recorder.left(MS * left);
+    let times = Times { planned: MS * planned, left: Some(MS * left), ended: MS * ended };
+    recorder.ended(times, outcome);
+}
+
+#[test]
+fn latency_counts_from_the_planned_time_and_service_time_from_the_sending() {
+    let mut recorder = Recorder::new(MS * 3_000).unwrap();
+    post(&mut recorder, [100, 900, 902], accepted(1));
+    let recorded = recorder.finish();
+    assert!((801_000..=803_000).contains(&recorded.latency.max_us), "{}", recorded.latency.max_us);
+    assert!((1_999..=2_002).contains(&recorded.service_time.max_us));
+}
+
+#[test]
+fn every_post_and_event_is_counted_once() {
+    let mut recorder = Recorder::new(MS * 3_000).unwrap();
+    post(&mut recorder, [0, 0, 5], accepted(20));
+    let partly = Account { accepted: 1, not_stored: 2, ..Account::default() };
+    post(&mut recorder, [1, 1, 6], Outcome::Answered { status: 503, account: partly });
+    post(&mut recorder, [2, 2, 3], unanswered("reset"));
+    post(&mut recorder, [3, 3, 2_003], unanswered(TIMEOUT));
+    assert_eq!(recorder.pending(), 0);
+    let recorded = recorder.finish();
+    let posts = &recorded.posts;
+    assert_eq!((posts.planned, posts.as_expected, posts.errors()), (4, 1, 3));
+    assert_eq!((posts.unexpected[&503], posts.unanswered["reset"], posts.unanswered[TIMEOUT]), (1, 1, 1));
+    let events = &recorded.events;
+    assert_eq!((events.sent, events.accepted, events.not_stored, events.unknown), (4, 21, 2, 2));
+    // What was reset at once was not fast; what timed out took at least that long.
+    assert_eq!(recorded.latency.count, 3);
+    assert!(recorded.latency.max_us >= 2_000_000);
+}
+
+#[test]
+fn a_second_has_its_posts_latency_and_what_left_and_came_in_it() {
+    let mut recorder = Recorder::new(MS * 3_000).unwrap();
+    post(&mut recorder, [500, 1_200, 2_500], accepted(1));
+    post(&mut recorder, [1_500, 1_500, 1_510], accepted(1));
+    let seconds = recorder.finish().seconds;
+    let counts: Vec<_> = seconds.iter().map(|second| [second.planned, second.sent, second.answered]).collect();
+    assert_eq!(counts, [[1, 0, 0], [1, 2, 1], [0, 0, 1]]);
+    assert!(seconds[0].p50_us >= 1_999_000 && (9_900..=10_100).contains(&seconds[1].p50_us));
+}
+
+#[test]
+fn what_is_late_at_the_end_is_counted_and_nothing_that_is_just_in_time() {
+    let mut recorder = Recorder::new(MS * 1_000).unwrap();
+    post(&mut recorder, [999, 1_000, 1_001], accepted(1));
+    assert_eq!(recorder.sent_after_end, 0);
+    post(&mut recorder, [999, 1_001, 1_001], accepted(1));
+    assert_eq!(recorder.sent_after_end, 1);
+}
+
+#[test]
+fn a_look_shows_the_latency_since_the_last_one() {
+    let mut recorder = Recorder::new(MS * 1_000).unwrap();
+    post(&mut recorder, [0, 0, 5], accepted(1));
+    let live = recorder.look();
+    assert_eq!((live.planned, live.sent, live.answered, live.errors), (1, 1, 1, 0));
+    assert!((5_000..5_010).contains(&live.p99_us));
+    assert_eq!(recorder.look().p99_us, 0);
+}
+
+#[test]
+fn histograms_of_seconds_that_are_over_are_not_kept() {
+    let mut recorder = Recorder::new(MS * 1_000_000).unwrap();
+    (0..1_000).for_each(|second| post(&mut recorder, [second * 1_000; 3], accepted(1)));
+    assert!(recorder.open.len() <= 2);
+}

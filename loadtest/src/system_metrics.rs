@@ -1,0 +1,267 @@
+//! The system's own metrics of a run's time, from CloudWatch: the only file here that knows its SDK.
+//!
+//! CloudWatch keeps them by the minute and is a minute or two late; the one-machine stack is not.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, UNIX_EPOCH};
+
+use aws_sdk_cloudwatch::Client;
+use aws_sdk_cloudwatch::config::retry::RetryConfig;
+use aws_sdk_cloudwatch::config::timeout::TimeoutConfig;
+use aws_sdk_cloudwatch::error::DisplayErrorContext;
+use aws_sdk_cloudwatch::primitives::DateTime;
+use aws_sdk_cloudwatch::types::{Metric as SdkMetric, MetricDataQuery, MetricStat, ScanBy};
+use shared::metric::{Metric, NAMESPACE, Unit};
+
+use crate::result::MetricSeries;
+
+/// Whose metrics are read. Functions and streams of a deployment begin with its stack's name.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FunctionNames {
+    /// How they begin, such as `playhead-dev-`. Empty takes all that put metrics, as is right on one machine.
+    pub(crate) prefix: String,
+}
+
+/// CloudWatch refused, or did not answer after the SDK's retries.
+#[derive(Debug, thiserror::Error)]
+#[error("CloudWatch, {operation}: {problem}")]
+pub(crate) struct MetricsError {
+    operation: &'static str,
+    problem: String,
+}
+
+/// A metric that is looked for.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    namespace: &'static str,
+    name: &'static str,
+    /// What tells its series apart.
+    dimension: &'static str,
+    statistic: &'static str,
+    unit: Unit,
+}
+
+impl Wanted {
+    fn is_ours(self) -> bool {
+        self.namespace == NAMESPACE
+    }
+}
+
+const fn ours(metric: Metric, statistic: &'static str) -> Wanted {
+    Wanted { namespace: NAMESPACE, name: metric.as_str(), dimension: FUNCTION, statistic, unit: metric.unit() }
+}
+
+const fn lambda(name: &'static str, statistic: &'static str, unit: Unit) -> Wanted {
+    Wanted { namespace: "AWS/Lambda", name, dimension: FUNCTION, statistic, unit }
+}
+
+const fn kinesis(name: &'static str) -> Wanted {
+    Wanted { namespace: "AWS/Kinesis", name, dimension: "StreamName", statistic: SUM, unit: Unit::Count }
+}
+
+const FUNCTION: &str = "FunctionName";
+const SUM: &str = "Sum";
+const AVERAGE: &str = "Average";
+const MAXIMUM: &str = "Maximum";
+
+/// In the order of an event's way. AWS's own names are those of docs/METRICS.md.
+const WANTED: [Wanted; 18] = [
+    ours(Metric::AcceptedEvents, SUM),
+    ours(Metric::RejectedLines, SUM),
+    ours(Metric::NotStoredEvents, SUM),
+    ours(Metric::ThrottledEntries, SUM),
+    kinesis("IncomingRecords"),
+    kinesis("WriteProvisionedThroughputExceeded"),
+    ours(Metric::LandedRecords, SUM),
+    ours(Metric::LandedEvents, SUM),
+    ours(Metric::LandingLatency, AVERAGE),
+    ours(Metric::LandingLatency, MAXIMUM),
+    lambda("IteratorAge", MAXIMUM, Unit::Milliseconds),
+    lambda("Invocations", SUM, Unit::Count),
+    lambda("Duration", AVERAGE, Unit::Milliseconds),
+    lambda("Duration", MAXIMUM, Unit::Milliseconds),
+    lambda("Errors", SUM, Unit::Count),
+    lambda("Throttles", SUM, Unit::Count),
+    ours(Metric::PeakMemory, MAXIMUM),
+    ours(Metric::GivenBackBatches, SUM),
+];
+
+/// What the values of a series are, by its name; `None` for a name that is none of [`read`]'s.
+pub(crate) fn unit(series: &str) -> Option<Unit> {
+    let mut words = series.split(' ');
+    let (namespace, name) = (words.next()?, words.next()?);
+    let wanted = WANTED.iter().find(|wanted| wanted.namespace == namespace && wanted.name == name);
+    wanted.map(|wanted| wanted.unit)
+}
+
+/// Attempts at a call, and how long each may take.
+const ATTEMPTS: u32 = 4;
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The finest that CloudWatch keeps of them, in seconds.
+const PERIOD_SECONDS: i32 = 60;
+const MINUTE_MS: u64 = 60_000;
+/// Series at most: what one `GetMetricData` takes.
+/// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricData.html>
+const MAX_SERIES: usize = 500;
+
+/// Those of the metrics that matter here that there are, by the minute, from the minute of the start until now: what was
+/// sent lands after the end.
+/// Credentials and region come from the AWS environment variables or the profile.
+///
+/// # Errors
+///
+/// When CloudWatch can't be asked.
+pub(crate) async fn read(
+    endpoint_url: Option<&str>,
+    started_unix_ms: u64,
+    ended_unix_ms: u64,
+    functions: &FunctionNames,
+) -> Result<Vec<MetricSeries>, MetricsError> {
+    let client = client(endpoint_url).await;
+    let found = find(&client, functions).await?;
+    if found.is_empty() {
+        return Ok(Vec::new());
+    }
+    let from_ms = started_unix_ms / MINUTE_MS * MINUTE_MS;
+    let now = UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
+    let to_ms = (ended_unix_ms.max(u64::try_from(now).unwrap_or(u64::MAX)) / MINUTE_MS + 1) * MINUTE_MS;
+    let points = points(&client, &found, from_ms, to_ms).await?;
+    let series = found.iter().zip(points).filter(|(_, points)| !points.is_empty());
+    Ok(series.map(|(found, points)| found.series(points)).collect())
+}
+
+async fn client(endpoint_url: Option<&str>) -> Client {
+    let loader = lambda_setup::sdk::loader();
+    let loader = match endpoint_url {
+        Some(url) => loader.endpoint_url(url),
+        None => loader,
+    };
+    let config = loader.load().await;
+    let builder = aws_sdk_cloudwatch::config::Builder::from(&config)
+        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+        .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build());
+    Client::from_conf(builder.build())
+}
+
+/// A wanted metric of one function or stream.
+#[derive(Debug)]
+struct Found {
+    wanted: Wanted,
+    metric: SdkMetric,
+    /// The function's or the stream's name.
+    of: String,
+}
+
+impl Found {
+    fn series(&self, points: Vec<(u64, f64)>) -> MetricSeries {
+        MetricSeries {
+            name: format!("{} {} ({})", self.wanted.namespace, self.wanted.name, self.of),
+            statistic: self.wanted.statistic.to_owned(),
+            points,
+        }
+    }
+
+    fn query(&self, id: String) -> MetricDataQuery {
+        let stat = MetricStat::builder().metric(self.metric.clone()).stat(self.wanted.statistic).period(PERIOD_SECONDS);
+        MetricDataQuery::builder().id(id).metric_stat(stat.build()).build()
+    }
+}
+
+/// The series that there are, in the order of [`WANTED`]. Of AWS's own, those of functions on the way of the data alone: an
+/// account has others.
+async fn find(client: &Client, functions: &FunctionNames) -> Result<Vec<Found>, MetricsError> {
+    let mut found = Vec::new();
+    for wanted in WANTED {
+        let list = client.list_metrics().namespace(wanted.namespace).metric_name(wanted.name);
+        let mut pages = list.into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| failed("ListMetrics", error))?;
+            let of_the_run = |metric: &SdkMetric| {
+                let of = name_of(metric, wanted.dimension, functions)?;
+                Some(Found { wanted, of, metric: metric.clone() })
+            };
+            found.extend(page.metrics().iter().filter_map(of_the_run));
+        }
+    }
+    let on_the_way: BTreeSet<String> =
+        found.iter().filter(|one| one.wanted.is_ours()).map(|one| one.of.clone()).collect();
+    found.retain(|one| one.wanted.dimension != FUNCTION || on_the_way.contains(&one.of));
+    found.truncate(MAX_SERIES);
+    Ok(found)
+}
+
+/// Whose a metric is, when it is of the deployment and of one function or stream as a whole.
+fn name_of(metric: &SdkMetric, dimension: &str, functions: &FunctionNames) -> Option<String> {
+    let [only] = metric.dimensions() else { return None };
+    let of = only.value().filter(|of| of.starts_with(&functions.prefix))?;
+    (only.name() == Some(dimension)).then(|| of.to_owned())
+}
+
+/// The points of each series, oldest first.
+async fn points(
+    client: &Client,
+    found: &[Found],
+    from_ms: u64,
+    to_ms: u64,
+) -> Result<Vec<Vec<(u64, f64)>>, MetricsError> {
+    let queries = found.iter().enumerate().map(|(place, found)| found.query(format!("m{place}"))).collect();
+    let get = client
+        .get_metric_data()
+        .start_time(time(from_ms))
+        .end_time(time(to_ms))
+        .scan_by(ScanBy::TimestampAscending)
+        .set_metric_data_queries(Some(queries));
+    let mut pages = get.into_paginator().send();
+    let mut points = vec![Vec::new(); found.len()];
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|error| failed("GetMetricData", error))?;
+        for result in page.metric_data_results() {
+            let place = result.id().and_then(|id| id.strip_prefix('m')?.parse::<usize>().ok());
+            let Some(series) = place.and_then(|place| points.get_mut(place)) else { continue };
+            let seconds = result.timestamps().iter().map(|time| u64::try_from(time.secs()).unwrap_or_default());
+            series.extend(seconds.zip(result.values().iter().copied()));
+        }
+    }
+    Ok(points)
+}
+
+fn time(unix_ms: u64) -> DateTime {
+    DateTime::from_millis(i64::try_from(unix_ms).unwrap_or(i64::MAX))
+}
+
+fn failed(operation: &'static str, error: impl std::error::Error) -> MetricsError {
+    MetricsError { operation, problem: DisplayErrorContext(error).to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_sdk_cloudwatch::types::Dimension;
+    use rstest::rstest;
+
+    fn metric(dimensions: &[(&str, &str)]) -> SdkMetric {
+        let dimension = |(name, value): &(&str, &str)| Dimension::builder().name(*name).value(*value).build();
+        SdkMetric::builder().set_dimensions(Some(dimensions.iter().map(dimension).collect())).build()
+    }
+
+    #[rstest]
+    #[case::on_one_machine(&[("FunctionName", "ingest-lambda")], "", true)]
+    #[case::of_the_stack(&[("FunctionName", "playhead-dev-IngestFunction-1")], "playhead-dev-", true)]
+    #[case::of_another(&[("FunctionName", "playhead-prod-IngestFunction-1")], "playhead-dev-", false)]
+    #[case::of_one_version(&[("FunctionName", "ingest-lambda"), ("Resource", "ingest-lambda:live")], "", false)]
+    #[case::of_something_else(&[("StreamName", "event-stream")], "", false)]
+    #[case::of_the_account(&[], "", false)]
+    fn series_are_those_of_the_deployment(#[case] of: &[(&str, &str)], #[case] prefix: &str, #[case] is_taken: bool) {
+        let functions = FunctionNames { prefix: prefix.into() };
+        assert_eq!(name_of(&metric(of), "FunctionName", &functions).is_some(), is_taken);
+    }
+
+    #[test]
+    fn units_are_known_by_the_name_of_a_series() {
+        for wanted in WANTED {
+            let series = Found { wanted, metric: metric(&[]), of: "f (x)".into() }.series(Vec::new());
+            assert_eq!(unit(&series.name), Some(wanted.unit), "{}", series.name);
+        }
+        assert_eq!((unit("AWS/Lambda Other (f)"), unit("")), (None, None));
+    }
+}

@@ -1,0 +1,170 @@
+//! A recorded session: requests as a player sent them, with the places where a copy of it differs.
+//!
+//! A file has a request a line: `{"t_ms":…,"path":"/events","headers":{…},"body":"…"}`, `t_ms` in milliseconds of any clock.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use serde::Deserialize;
+
+use super::recording::edits::{Edit, Place};
+
+mod edits;
+
+/// The path that recorded requests were posted to; what follows it is kept.
+const EVENTS_PATH: &str = "/events";
+/// Of a file: a session of many hours.
+const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Why a recording can't be replayed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RecordingError {
+    #[error("{path} can't be read: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{0} is larger than {MAX_FILE_BYTES} bytes")]
+    TooLarge(PathBuf),
+    #[error("{0} holds no request")]
+    Empty(PathBuf),
+    #[error("{path}, line {line}: {problem}")]
+    Line { path: PathBuf, line: usize, problem: String },
+}
+
+/// A recorded session.
+#[derive(Debug)]
+pub(crate) struct Recording {
+    /// In the order of their times; at least one.
+    pub(super) requests: Vec<Request>,
+}
+
+/// One request of it.
+#[derive(Debug)]
+pub(super) struct Request {
+    /// From the session's first request.
+    pub(super) after: Duration,
+    pub(super) path: Rc<str>,
+    pub(super) headers: Rc<HeaderMap>,
+    pub(super) events: u64,
+    pieces: Vec<Piece>,
+}
+
+#[derive(Debug)]
+enum Piece {
+    AsRecorded(String),
+    Own(Place),
+}
+
+#[derive(Deserialize)]
+struct Line<'l> {
+    t_ms: u64,
+    #[serde(borrow)]
+    path: Cow<'l, str>,
+    headers: BTreeMap<Cow<'l, str>, Cow<'l, str>>,
+    body: String,
+}
+
+impl Recording {
+    /// # Errors
+    ///
+    /// When there is no such file, or a line of it is no request that can be replayed.
+    pub(crate) fn read(path: &Path) -> Result<Self, RecordingError> {
+        let read = |source| RecordingError::Read { path: path.to_owned(), source };
+        if std::fs::metadata(path).map_err(read)?.len() > MAX_FILE_BYTES {
+            return Err(RecordingError::TooLarge(path.to_owned()));
+        }
+        Self::parse(&std::fs::read_to_string(path).map_err(read)?, path)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, RecordingError> {
+        let mut requests = Vec::new();
+        for (number, line) in (1..).zip(text.split('\n')).filter(|(_, line)| !line.trim().is_empty()) {
+            let request = request(line);
+            let failed = |problem| RecordingError::Line { path: path.to_owned(), line: number, problem };
+            requests.push(request.map_err(failed)?);
+        }
+        requests.sort_by_key(|request| request.after);
+        let first = requests.first().map(|request| request.after);
+        let first = first.ok_or_else(|| RecordingError::Empty(path.to_owned()))?;
+        requests.iter_mut().for_each(|request| request.after -= first);
+        Ok(Self { requests })
+    }
+}
+
+fn request(line: &str) -> Result<Request, String> {
+    let line: Line = serde_json::from_str(line).map_err(|error| error.to_string())?;
+    let suffix = line.path.strip_prefix(EVENTS_PATH).filter(|suffix| suffix.is_empty() || suffix.starts_with('/'));
+    let suffix = suffix.ok_or_else(|| format!("the path {:?} is not {EVENTS_PATH} or below it", line.path))?;
+    let headers = headers(&line.headers)?;
+    if headers.contains_key(CONTENT_ENCODING) {
+        return Err("a body with a Content-Encoding can't be replayed: its events are not seen".into());
+    }
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let edits = edits::of(&line.body, content_type)?;
+    let events = edits.iter().filter(|edit| edit.place.is_event_id()).count() as u64;
+    if events == 0 {
+        return Err("there is no event in the body".into());
+    }
+    let pieces = pieces(&line.body, &edits);
+    Ok(Request {
+        after: Duration::from_millis(line.t_ms),
+        path: suffix.into(),
+        headers: Rc::new(headers),
+        events,
+        pieces,
+    })
+}
+
+/// All but those that are the connection's.
+fn headers(recorded: &BTreeMap<Cow<'_, str>, Cow<'_, str>>) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in recorded {
+        let name: HeaderName = name.parse().map_err(|_| format!("{name:?} is no header's name"))?;
+        let value: HeaderValue = value.parse().map_err(|_| format!("{value:?} is no header's value"))?;
+        let is_the_connection_s = ["connection", "keep-alive", "transfer-encoding", "te", "upgrade"];
+        if name != HOST && name != CONTENT_LENGTH && !is_the_connection_s.contains(&name.as_str()) {
+            headers.insert(name, value);
+        }
+    }
+    Ok(headers)
+}
+
+fn pieces(body: &str, edits: &[Edit]) -> Vec<Piece> {
+    let (mut pieces, mut from) = (Vec::new(), 0);
+    for edit in edits {
+        pieces.push(Piece::AsRecorded(body[from..edit.at].to_owned()));
+        pieces.push(Piece::Own(edit.place));
+        from = edit.at + edit.removed;
+    }
+    pieces.push(Piece::AsRecorded(body[from..].to_owned()));
+    pieces
+}
+
+impl Request {
+    /// The body of one copy: `copy` is what its viewer's and session's ids end with, `next_id` gives each event its own.
+    pub(super) fn body(&self, copy: &str, mut next_id: impl FnMut() -> String) -> Vec<u8> {
+        let mut body = Vec::with_capacity(self.pieces.iter().map(Piece::capacity).sum());
+        for piece in &self.pieces {
+            match piece {
+                Piece::AsRecorded(text) => body.extend_from_slice(text.as_bytes()),
+                Piece::Own(Place::EndOfIdentity) => {
+                    body.push(b'-');
+                    body.extend_from_slice(copy.as_bytes());
+                }
+                Piece::Own(place) => body.extend_from_slice(place.with_id(&next_id()).as_bytes()),
+            }
+        }
+        body
+    }
+}
+
+impl Piece {
+    fn capacity(&self) -> usize {
+        match self {
+            Self::AsRecorded(text) => text.len(),
+            Self::Own(_) => 96,
+        }
+    }
+}
