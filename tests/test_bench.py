@@ -74,6 +74,7 @@ def functions(folder, ingest="ingest-lambda", landing="kinesis-to-s3-lambda"):
     folder.mkdir()
     shutil.copy(BINARY.with_name(ingest), folder / "ingest-lambda")
     shutil.copy(BINARY.with_name(landing), folder / "kinesis-to-s3-lambda")
+    shutil.copy(BINARY.with_name("empty-handler"), folder)
     return folder
 
 

@@ -58,7 +58,8 @@ def loadtest(command, port, tmp_path, *arguments, scheme="http"):
 
 
 def in_the_bucket(stack):
-    return ["--bucket", LANDING_BUCKET, "--endpoint-url", stack.aws_address, "--landing-timeout", "60s"]
+    return ["--bucket", LANDING_BUCKET, "--endpoint-url", stack.aws_address, "--landing-timeout", "60s",
+            "--settle", "2s"]
 
 
 # ---- Against the whole pipeline ----
@@ -206,8 +207,8 @@ def test_a_server_that_never_answers_is_given_up(tmp_path):
 def test_the_highest_rate_is_found(tmp_path):
     """A server that serves one POST at a time, each for 20 ms, carries fewer than 50 a second."""
     with servers.http1(servers.one_at_a_time(0.02)) as server:
-        ran = loadtest("find-max", server.port, tmp_path, "--from", 8, "--to", 1_000, "--step-duration", "3s",
-                       "--threshold", "p99<500ms", *ONE_EVENT)
+        ran = loadtest("find-max", server.port, tmp_path, "--from", 8, "--to", 1_000, "--step-duration", "6s",
+                       "--threshold", "p99<1500ms", *ONE_EVENT)
     assert ran.code == PASS, ran
     found = ran.result
     assert 24 <= found["highest_passing"] <= 60 and found["limit"] == "system", ran

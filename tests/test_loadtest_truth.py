@@ -21,7 +21,7 @@ BINARY = Path(os.environ.get("LOADTEST_BIN", REPOSITORY / "target/release/loadte
 RATE, SECONDS, EVENTS_PER_POST = 50, 5, 3
 PASS, FAIL = 0, 1
 # The machine may be as slow as it likes: what is tried here is not the generator.
-PATIENT = ("--max-lag", "60s", "--landing-timeout", "30s")
+PATIENT = ("--max-lag", "60s", "--settle", "2s", "--landing-timeout", "30s")
 
 
 def start(stack, directory, run_id, *more):
@@ -188,7 +188,7 @@ def test_two_results_are_compared(whole):
 
 def test_events_of_a_file_that_is_deleted_are_missing(fresh_stack, tmp_path):
     stack = fresh_stack()
-    process = start(stack, tmp_path, "deleted", *PATIENT[:2], "--landing-timeout", "4s")
+    process = start(stack, tmp_path, "deleted", *PATIENT[:4], "--landing-timeout", "4s")
     file, ids = first_landed_file(stack, "deleted")
     stack.s3().delete_object(Bucket=LANDING_BUCKET, Key=file.key)
     code, output = finish(process)

@@ -41,10 +41,8 @@ pub(crate) enum Function {
 /// Where the functions are.
 #[derive(Debug, Clone)]
 pub(crate) struct Places {
-    /// The folder of the binaries that are deployed.
+    /// The folder of the binaries that are deployed, and of the empty handler, built like them.
     pub(crate) functions: PathBuf,
-    /// The folder of the empty handler: where the bench itself is.
-    pub(crate) own: PathBuf,
     /// The folder of the references, with what `install.sh` put there.
     pub(crate) reference: PathBuf,
 }
@@ -97,7 +95,7 @@ impl Places {
         };
         match subject {
             Subject::Rust => Ok(Command::new(existing(&self.functions.join(binary))?)),
-            Subject::Empty => Ok(Command::new(existing(&self.own.join("empty-handler"))?)),
+            Subject::Empty => Ok(Command::new(existing(&self.functions.join("empty-handler"))?)),
             Subject::Python => {
                 // Not resolved further: the link is what tells Python of its environment.
                 let python = existing(&std::path::absolute(self.reference.join(".venv/bin/python"))?)?;

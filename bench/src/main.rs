@@ -49,11 +49,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let options = Options::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let own = std::env::current_exe()?.with_file_name("");
-    let places = Places {
-        functions: options.functions.clone().unwrap_or_else(|| own.clone()),
-        own,
-        reference: options.reference.clone(),
-    };
+    let places = Places { functions: options.functions.clone().unwrap_or(own), reference: options.reference.clone() };
     if options.verify {
         verify::verify(&runtime, &places, &references(&options))?;
         return Ok(ExitCode::SUCCESS);

@@ -33,7 +33,9 @@ pub(crate) fn sort(block: &[u8]) -> Result<Sorted, SortError> {
     let suffixes = SuffixArrayConstruction::for_text(turned).in_owned_buffer32().single_threaded().run();
     let suffixes = suffixes.map_err(|error| SortError { bytes: length, reason: format!("{error:?}") })?.into_vec();
     let original = (length - start) as i32 % length as i32;
-    let original_row = suffixes.iter().position(|suffix| *suffix == original).unwrap_or_default();
+    let row = suffixes.iter().position(|suffix| *suffix == original);
+    let original_row =
+        row.ok_or_else(|| SortError { bytes: length, reason: "the block is not among its rotations".into() })?;
     // The byte before a rotation is its last. Suffixes are places in the text, so never negative.
     let last = turned[length - 1];
     let last_column = suffixes.iter().map(|suffix| match suffix {

@@ -42,8 +42,8 @@ impl Level {
 const BLOCK_MAGIC: u64 = 0x3141_5926_5359;
 const END_MAGIC: u64 = 0x1772_4538_5090;
 
-/// Compresses what is written to it. It holds one block of input, five times as many bytes while a block is encoded, and
-/// all of its output.
+/// Compresses what is written to it. It holds one block of input, seven times as many bytes besides while the block is sorted,
+/// and all of its output.
 #[derive(Debug)]
 pub struct Encoder {
     block: Block,

@@ -30,9 +30,29 @@ impl Block {
     /// Takes as many bytes as there is room for; how many these are. An empty block has room for some.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> usize {
         self.bytes.reserve(bytes.len().min(self.max_bytes - self.bytes.len()));
-        let taken = bytes.iter().position(|byte| !self.take_one(*byte)).unwrap_or(bytes.len());
+        let mut taken = self.take_different(bytes);
+        while let Some(byte) = bytes.get(taken)
+            && self.take_one(*byte)
+        {
+            taken += 1;
+            taken += self.take_different(&bytes[taken..]);
+        }
         self.checksum.update(&bytes[..taken]);
         taken
+    }
+
+    /// Takes the bytes before the first that is like the one before it, which are most, all at once.
+    fn take_different(&mut self, bytes: &[u8]) -> usize {
+        // As `take_one`, which leaves room for a run's number.
+        let room = self.max_bytes.saturating_sub(self.bytes.len() + 1);
+        let bytes = &bytes[..bytes.len().min(room)];
+        if bytes.is_empty() || self.run > 0 && bytes[0] == self.last {
+            return 0;
+        }
+        let count = bytes.windows(2).position(|pair| pair[0] == pair[1]).map_or(bytes.len(), |place| place + 1);
+        self.bytes.extend_from_slice(&bytes[..count]);
+        (self.last, self.run) = (bytes[count - 1], 1);
+        count
     }
 
     #[inline]
@@ -85,7 +105,7 @@ mod tests {
     use rstest::rstest;
 
     fn block(bytes: &[u8]) -> Vec<u8> {
-        let mut block = Block::new(1_000);
+        let mut block = Block::new(10_000);
         assert_eq!(block.take(bytes), bytes.len());
         block.finish().0.to_vec()
     }
@@ -115,6 +135,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn runs_are_those_of_the_definition(bytes in prop::collection::vec(0u8..2, 0..900)) {
+            let mut expected = Vec::new();
+            for run in bytes.chunk_by(|one, other| one == other).flat_map(|run| run.chunks(255)) {
+                expected.extend_from_slice(&run[..run.len().min(4)]);
+                expected.extend(run.len().checked_sub(4).map(|more| more as u8));
+            }
+            prop_assert_eq!(block(&bytes), expected);
+        }
+
         #[test]
         fn pieces_make_the_same_block(bytes in prop::collection::vec(0u8..3, 0..600), cut: prop::sample::Index) {
             let cut = cut.index(bytes.len() + 1);

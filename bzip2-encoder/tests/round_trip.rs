@@ -51,6 +51,31 @@ fn another_s_decoder_reads_it(#[case] bytes: Vec<u8>) {
     }
 }
 
+/// Bytes that no encoder makes smaller: all symbols, and as many groups as a block can have.
+fn noise(length: u64) -> Vec<u8> {
+    (0..length)
+        .map(|number| {
+            (number.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29) >> 56) as u8 ^ ((number * number) >> 7) as u8
+        })
+        .collect()
+}
+
+#[rstest]
+#[case::two_full_blocks_of_noise(noise(1_900_000))]
+#[case::a_run_across_the_end_of_a_block([lines(11_000)[..899_900].to_vec(), vec![b'x'; 400], lines(100)].concat())]
+#[case::one_run_over_many_blocks(vec![7; 120_000_000])]
+/// Byte n as often as Fibonacci's number n, in an order that leaves few runs: codes would be longer than 17 bits.
+#[case::codes_that_would_be_too_long({
+    let often = (0..26).scan((1u64, 1u64), |(one, other), byte| { let now = *one; (*one, *other) = (*other, now + *other); Some((byte as u8, now)) });
+    let mut bytes: Vec<u8> = often.flat_map(|(byte, times)| std::iter::repeat_n(byte * 9, times as usize)).collect();
+    let length = bytes.len();
+    for place in 0..length { bytes.swap(place, (place * 7_919 + 13) % length); }
+    bytes
+})]
+fn the_largest_blocks_come_back(#[case] bytes: Vec<u8>) {
+    assert!(decode(&encode(&bytes, 9)) == bytes);
+}
+
 /// A block holds 20 bytes less than its level says: on the bound and one past it.
 #[test]
 fn blocks_end_where_they_must() {

@@ -161,8 +161,8 @@ fn usual_event(number: usize) -> String {
     .to_string()
 }
 
-/// The guard of the hot path: allocations are the same on each machine, as times are not. Another number than these is
-/// either a mistake or to be written down here; a twentieth is left for what libraries change.
+/// The guard of the hot path: allocations are the same on each machine, as times are not. More than these are a mistake, or to
+/// be written down here; a twentieth and five are left for what libraries change.
 #[rstest]
 #[case::one_event(1, 47)]
 #[case::twenty_events(20, 101)]
@@ -171,9 +171,5 @@ fn usual_requests_allocate_as_often_as_ever(#[case] events: usize, #[case] alloc
     let body = format!("[{}]", (0..events).map(usual_event).collect::<Vec<_>>().join(","));
     let (info, status) = cost(JSON, "", body.as_bytes());
     assert_eq!(status, 200);
-    assert!(
-        info.count_total.abs_diff(allocations) <= allocations / 20,
-        "{} instead of {allocations}",
-        info.count_total
-    );
+    assert!(info.count_total <= allocations + allocations / 20 + 5, "{} instead of {allocations}", info.count_total);
 }

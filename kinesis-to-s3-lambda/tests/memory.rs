@@ -143,8 +143,8 @@ fn work_grows_with_the_input(#[case] batch: &dyn Fn(usize) -> (Vec<u8>, usize)) 
     assert!(twice.bytes_total <= 3 * once.bytes_total, "{once:?} {twice:?}");
 }
 
-/// The guard of the hot path: allocations are the same on each machine, as times are not. Another number than these is
-/// either a mistake or to be written down here; a twentieth is left for what libraries change.
+/// The guard of the hot path: allocations are the same on each machine, as times are not. More than these are a mistake, or to
+/// be written down here; a twentieth and five are left for what libraries change.
 #[rstest]
 #[case::one_record(1, 59)]
 #[case::a_hundred_records(100, 710)]
@@ -153,9 +153,5 @@ fn usual_batches_allocate_as_often_as_ever(#[case] records: usize, #[case] alloc
     let head = "{\"v\":1,\"id\":\"0193a5c2-7d1e-7b3a-9c4f-2f1f0c3b7d11\",\"received_at\":\"2026-11-21T09:32:08.006Z\",\"request_id\":\"r\"";
     let line = format!("{head},\"client\":{{}},\"event\":{{\"title\":\"{:>260}\"}}}}\n", 'x');
     let info = cost(&payload_of(line.as_bytes(), records), compress);
-    assert!(
-        info.count_total.abs_diff(allocations) <= allocations / 20,
-        "{} instead of {allocations}",
-        info.count_total
-    );
+    assert!(info.count_total <= allocations + allocations / 20 + 5, "{} instead of {allocations}", info.count_total);
 }

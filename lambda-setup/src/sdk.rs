@@ -33,16 +33,21 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(3_100);
 ///
 /// When a variable is missing or not Unicode. Credentials are looked at when the first request needs them.
 pub fn config() -> Result<SdkConfig, EnvironmentError> {
+    let region = environment::required("AWS_REGION")?;
     let endpoint_url = environment::optional("AWS_ENDPOINT_URL")?;
+    let roots = match environment::optional("SSL_CERT_FILE")? {
+        Some(_) => TrustStore::default(),
+        None => roots(&region, endpoint_url.as_deref()),
+    };
     let mut config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
-        .region(Region::new(environment::required("AWS_REGION")?))
+        .region(Region::new(region))
         .credentials_provider(SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new()))
         .identity_cache(IdentityCache::lazy().build())
         .sleep_impl(SharedAsyncSleep::new(TokioSleep::new()))
         .time_source(SharedTimeSource::new(SystemTimeSource::new()))
         .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build())
-        .http_client(http_client(roots(endpoint_url.as_deref())))
+        .http_client(http_client(roots))
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .retry_config(RetryConfig::disabled());
     config.set_endpoint_url(endpoint_url);
@@ -52,13 +57,19 @@ pub fn config() -> Result<SdkConfig, EnvironmentError> {
 /// The roots of the certificates of AWS's endpoints, by Amazon Trust Services: <https://www.amazontrust.com/repository/>
 const AWS_ROOTS: &str = include_str!("aws_roots.pem");
 
-/// Where there is another AWS behind TLS, the system's roots. To read and parse its hundred and more is half of what a
-/// function's start takes, so AWS itself is met with its own alone.
-fn roots(endpoint_url: Option<&str>) -> TrustStore {
-    match endpoint_url {
-        Some(url) if url.starts_with("https:") => TrustStore::default(),
-        _ => TrustStore::empty().with_pem_certificate(AWS_ROOTS),
+/// How regions begin that are not in AWS's commercial partition: China, GovCloud, the isolated ones, the European sovereign
+/// cloud. Some have roots of their own.
+const OTHER_PARTITIONS: [&str; 5] = ["cn-", "us-gov-", "us-iso", "eu-iso", "eusc-"];
+
+/// AWS's own roots alone, where they are known to suffice: to read and parse the system's hundred and more is half of what a
+/// function's start takes. Where there is another AWS behind TLS, or another partition, the system's.
+fn roots(region: &str, endpoint_url: Option<&str>) -> TrustStore {
+    let is_other_aws =
+        endpoint_url.is_some_and(|url| url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:")));
+    if is_other_aws || OTHER_PARTITIONS.iter().any(|start| region.starts_with(start)) {
+        return TrustStore::default();
     }
+    TrustStore::empty().with_pem_certificate(AWS_ROOTS)
 }
 
 /// The SDK's own loader, for commands that people run: profiles and roles are theirs to choose. As in the functions, the
@@ -79,17 +90,26 @@ fn http_client(roots: TrustStore) -> SharedHttpClient {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rstest::rstest;
 
     /// The client parses them when it is made, and panics on what is none.
     #[test]
     fn aws_roots_are_certificates() {
         assert_eq!(AWS_ROOTS.matches("BEGIN CERTIFICATE").count(), 5);
-        http_client(roots(None));
+        http_client(roots("eu-central-1", None));
     }
 
-    #[test]
-    fn another_aws_behind_tls_has_other_roots() {
-        let native = |endpoint_url| format!("{:?}", roots(endpoint_url)).contains("enable_native_roots: true");
-        assert_eq!([None, Some("http://127.0.0.1:1"), Some("https://aws.example")].map(native), [false, false, true]);
+    #[rstest]
+    #[case("us-east-1", None, false)]
+    #[case("eu-central-1", Some("http://127.0.0.1:1"), false)]
+    #[case("eu-central-1", Some("https://aws.example"), true)]
+    #[case("eu-central-1", Some("HTTPS://aws.example"), true)]
+    #[case("cn-north-1", None, true)]
+    #[case("us-gov-west-1", None, true)]
+    #[case("us-isob-east-1", None, true)]
+    #[case("eusc-de-east-1", None, true)]
+    fn other_aws_s_have_other_roots(#[case] region: &str, #[case] endpoint_url: Option<&str>, #[case] native: bool) {
+        let roots = format!("{:?}", roots(region, endpoint_url));
+        assert_eq!(roots.contains("enable_native_roots: true"), native, "{roots}");
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cli::{LoadArgs, Rate};
-use crate::landed::{self, LandedError, RunIdentity};
+use crate::landed::{self, LandedError, Patience, RunIdentity};
 use crate::ledger::{Ledger, id_prefix};
 use crate::progress::Display;
 use crate::rate::{RateError, Schedule};
@@ -36,6 +36,8 @@ pub(crate) enum AttemptError {
     Run(#[from] RunError),
     #[error("no access to the bucket: {0}")]
     Bucket(#[from] LandedError),
+    #[error("events of a run {0} landed in the last minutes: give another --run-id, or none")]
+    RunIdTaken(String),
 }
 
 /// What is tried, beside what the command line says of the load.
@@ -47,7 +49,7 @@ pub(crate) struct Attempt {
     pub(crate) thresholds: Vec<Threshold>,
 }
 
-/// The thresholds of the command line and its file, or the usual ones.
+/// The thresholds of the command line and its file, and the usual ones of what they don't name.
 pub(crate) fn thresholds(load: &LoadArgs) -> Result<Vec<Threshold>, AttemptError> {
     let mut found = Vec::new();
     for text in &load.threshold {
@@ -58,7 +60,10 @@ pub(crate) fn thresholds(load: &LoadArgs) -> Result<Vec<Threshold>, AttemptError
         let text = read.map_err(|source| AttemptError::ThresholdsFile { path: path.clone(), source })?;
         found.extend(thresholds::parse(&text)?);
     }
-    if found.is_empty() { Ok(thresholds::usual(load.bucket.is_some())?) } else { Ok(found) }
+    let usual = thresholds::usual(load.bucket.is_some())?;
+    let unnamed: Vec<_> = usual.into_iter().filter(|usual| !found.iter().any(|one| one.is_about(usual))).collect();
+    found.extend(unnamed);
+    Ok(found)
 }
 
 /// The run's id: the given one, or one of chance.
@@ -91,15 +96,17 @@ pub(crate) async fn attempt(load: &LoadArgs, what: &Attempt, display: &Display) 
     Ok(result)
 }
 
-/// Lists the bucket, if there is one, so that it is not after a long run that nobody may read it.
-pub(crate) async fn check_bucket(load: &LoadArgs) -> Result<(), AttemptError> {
+/// Reads the bucket, if there is one, so that it is not after a long run that nobody may; and refuses an id under which events
+/// landed just now, for they would be taken for this run's.
+pub(crate) async fn check_bucket(load: &LoadArgs, run_id: &str) -> Result<(), AttemptError> {
     let Some(bucket) = load.bucket.clone() else { return Ok(()) };
     let access = landed::access(bucket, load.endpoint_url.clone()).await;
-    // A run that is yet to come: none of the files that are there can be its, and none is read.
-    let later_ms = unix_ms() + 10 * 60 * 1_000;
-    let run = RunIdentity { prefix: id_prefix("check"), started_unix_ms: later_ms, ended_unix_ms: later_ms };
-    landed::find(&access, &run, &Ledger::default(), Duration::ZERO, |_, _| {}).await?;
-    Ok(())
+    let now = unix_ms();
+    let run = RunIdentity { prefix: id_prefix(run_id), started_unix_ms: now, ended_unix_ms: now };
+    let patience = Patience { nothing_new: Duration::ZERO, settle: Duration::ZERO };
+    let truth = landed::find(&access, &run, &Ledger::default(), patience, |_, _| {}).await?;
+    // With nothing sent yet, whatever bears the id is out of place.
+    if truth.misplaced > 0 { Err(AttemptError::RunIdTaken(run_id.to_owned())) } else { Ok(()) }
 }
 
 fn workload(load: &LoadArgs, what: &Attempt) -> Result<Workload, AttemptError> {
@@ -180,7 +187,8 @@ async fn truth(load: &LoadArgs, what: &Attempt, ran: &Ran, display: &Display) ->
         started_unix_ms: ran.started_unix_ms,
         ended_unix_ms: ran.ended_unix_ms,
     };
-    let found = landed::find(&access, &run, &ran.ledger, load.landing_timeout, display.landing()).await;
+    let patience = Patience { nothing_new: load.landing_timeout, settle: load.settle };
+    let found = landed::find(&access, &run, &ran.ledger, patience, display.landing()).await;
     found.inspect_err(|error| eprintln!("loadtest: what landed is not known: {error}")).ok()
 }
 

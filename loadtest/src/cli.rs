@@ -166,6 +166,9 @@ pub(crate) struct LoadArgs {
     /// For how long nothing may land, while something is missing, before it counts as missing
     #[arg(long, default_value = "180s", value_name = "TIME", value_parser = time)]
     pub(crate) landing_timeout: Duration,
+    /// How long to look on after everything was found: what comes twice comes up to a batching window later
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = time)]
+    pub(crate) settle: Duration,
     /// What must hold, such as 'p99<50ms'; again, or with commas, for more
     #[arg(long, value_name = "THRESHOLD")]
     pub(crate) threshold: Vec<String>,

@@ -46,8 +46,16 @@ pub(crate) enum LandedError {
     Histogram(#[from] hdrhistogram::CreationError),
 }
 
-/// Waits until all that was said to be stored is in the bucket, or until nothing new has come for `patience`, and says what
-/// is there. `progress` is told how much of what is expected there is, and how much that is, each time after a look.
+/// How long is waited.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// For how long nothing new may come while something is missing.
+    pub(crate) nothing_new: Duration,
+    /// From the look that found everything to the last one, which shows what came twice.
+    pub(crate) settle: Duration,
+}
+
+/// Waits until all that was said to be stored is in the bucket, or until `patience` is over, and says what is there. `progress` is told how much of what is expected there is, and how much that is, each time after a look.
 ///
 /// # Errors
 ///
@@ -56,7 +64,7 @@ pub(crate) async fn find(
     access: &BucketAccess,
     run: &RunIdentity,
     ledger: &Ledger,
-    patience: Duration,
+    patience: Patience,
     progress: impl FnMut(u64, u64),
 ) -> Result<Truth, LandedError> {
     let inventory = watch::watch(access, run, ledger, patience, progress).await?;

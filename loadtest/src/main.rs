@@ -65,7 +65,7 @@ async fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         run_id: attempt::run_id(&args.load),
         thresholds: attempt::thresholds(&args.load)?,
     };
-    attempt::check_bucket(&args.load).await?;
+    attempt::check_bucket(&args.load, &what.run_id).await?;
     let result = attempt(&args.load, &what, &Display::new()).await?;
     if let Some(path) = &args.load.result {
         write_json(path, &result)?;
@@ -78,7 +78,8 @@ async fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn find_max(args: &FindMaxArgs) -> anyhow::Result<ExitCode> {
-    attempt::check_bucket(&args.load).await?;
+    let first_step = format!("{}s0", attempt::run_id(&args.load));
+    attempt::check_bucket(&args.load, &first_step).await?;
     let result = find_max::find_max(args, &Display::new()).await?;
     if let Some(path) = &args.load.result {
         write_json(path, &result)?;

@@ -89,7 +89,9 @@ impl Name {
 
     /// In microseconds, as a share of 1, as a count or a second; `None` when it can't be known.
     fn find(self, result: &RunResult) -> Option<f64> {
-        let count = |find: fn(&Truth) -> u64| result.truth.as_ref().map(|truth| float(find(truth)));
+        // Where nothing was stored, that nothing is missing says nothing.
+        let truth = result.truth.as_ref().filter(|truth| truth.expected > 0);
+        let count = |find: fn(&Truth) -> u64| truth.map(|truth| float(find(truth)));
         match self {
             Self::Latency(statistic) => statistic.of(&result.latency),
             Self::ServiceTime(statistic) => statistic.of(&result.service_time),
@@ -238,6 +240,19 @@ impl fmt::Display for Threshold {
 }
 
 impl Threshold {
+    /// Whether both are about the same finding.
+    pub(crate) fn is_about(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+
+    /// The latency's statistic that it is about, of another distribution; in microseconds.
+    pub(crate) fn same_of(&self, times: &Distribution) -> Option<f64> {
+        match self.name {
+            Name::Latency(statistic) => statistic.of(times),
+            _ => None,
+        }
+    }
+
     pub(crate) fn judge(&self, result: &RunResult) -> ThresholdOutcome {
         let found = self.name.find(result);
         ThresholdOutcome {
@@ -266,7 +281,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Threshold>, ThresholdError> {
     parts.map(Threshold::from_str).collect()
 }
 
-/// What a run without thresholds of its own keeps to.
+/// What a run keeps to unless it is told otherwise.
 pub(crate) fn usual(reads_bucket: bool) -> Result<Vec<Threshold>, ThresholdError> {
     parse(if reads_bucket { "errors<0.1%,missing=0,doubled=0,misplaced=0" } else { "errors<0.1%" })
 }

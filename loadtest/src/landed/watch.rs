@@ -7,22 +7,20 @@ use tokio::time::{Instant, sleep};
 use super::account::Sightings;
 use super::bucket::Objects;
 use super::inventory::Inventory;
-use super::{LandedError, RunIdentity, unix_ms};
+use super::{LandedError, Patience, RunIdentity, unix_ms};
 use crate::ledger::Ledger;
 
 /// From one look to the next.
 const POLL: Duration = Duration::from_secs(1);
-/// From the look that found everything to the last one, which shows what came twice.
-const LATE_DOUBLES: Duration = Duration::from_secs(2);
 /// Last looks at most, until no file changes under our eyes.
 const LAST_LOOKS: u32 = 5;
 
-/// The files when all is there, or when nothing new came for `patience`.
+/// The files when all is there, or when nothing new came for as long as `patience` says.
 pub(super) async fn watch<O: Objects>(
     objects: &O,
     run: &RunIdentity,
     ledger: &Ledger,
-    patience: Duration,
+    patience: Patience,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Inventory, LandedError> {
     let mut inventory = Inventory::new(run);
@@ -39,12 +37,12 @@ pub(super) async fn watch<O: Objects>(
         }
         let (found, expected) = (seen.found(ledger), seen.expected(ledger));
         progress(found, expected);
-        if found >= expected || newest.elapsed() >= patience {
+        if found >= expected || newest.elapsed() >= patience.nothing_new {
             break;
         }
         sleep(POLL).await;
     }
-    sleep(LATE_DOUBLES).await;
+    sleep(patience.settle).await;
     look_for_the_last_time(&mut inventory, objects, run).await?;
     Ok(inventory)
 }

@@ -90,7 +90,7 @@ fn stored(count: u64) -> Ledger {
     ledger
 }
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Patience = Patience { nothing_new: Duration::from_secs(30), settle: Duration::from_secs(2) };
 
 struct Watched {
     looks: Vec<(u64, u64)>,
