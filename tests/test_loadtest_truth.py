@@ -224,4 +224,5 @@ def test_with_a_file_that_cannot_be_read_nothing_is_known(fresh_stack, tmp_path)
     assert f"what landed is not known: the content of {key}" in output
     result = result_of(tmp_path, "broken")
     assert result["truth"] is None
-    assert [one["found"] for one in result["verdict"]["thresholds"]] == [None, None, None]
+    found = {one["threshold"]: one["found"] for one in result["verdict"]["thresholds"]}
+    assert [found[threshold] for threshold in ("missing=0", "doubled=0", "misplaced=0")] == [None, None, None]
