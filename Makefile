@@ -65,8 +65,8 @@ check: $(VENV)/installed $(CARGO_DENY) ## format, lints, dependencies' licences 
 	$(VENV)/bin/cfn-lint alarms.yaml
 
 # The functions are measured as they are deployed: optimised as a whole, as scripts/build does.
-HOST := $(shell rustc -vV | sed -n 's/^host: //p')
-DEPLOYED := target/$(HOST)/release
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+DEPLOYED = target/$(HOST)/release
 
 bench: ## what the functions cost, beside Python, Node.js and C, into docs/PERFORMANCE.md
 	cargo build --release --locked --bin bench
