@@ -21,7 +21,8 @@ use crate::environment::{self, EnvironmentError};
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(3_100);
 
 /// The SDK's configuration in a Lambda function, from the variables that Lambda sets: `AWS_REGION`, `AWS_ACCESS_KEY_ID`,
-/// `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`; and `AWS_ENDPOINT_URL`, where there is another AWS.
+/// `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`; and `AWS_ENDPOINT_URL`, where there is another AWS, and `SSL_CERT_FILE`, where
+/// there are other root certificates.
 ///
 /// Nothing else is looked at. The SDK's own loader knows profiles, other roles and instances' metadata, which no function
 /// has; they would be a tenth of each package.

@@ -197,8 +197,7 @@ async fn system_metrics(load: &LoadArgs, ran: &Ran) -> Vec<crate::result::Metric
         return Vec::new();
     }
     let functions = FunctionNames { prefix: load.metrics_prefix.clone() };
-    let found =
-        system_metrics::read(load.endpoint_url.as_deref(), ran.started_unix_ms, ran.ended_unix_ms, &functions).await;
+    let found = system_metrics::read(load.endpoint_url.as_deref(), ran.started_unix_ms, &functions).await;
     found.inspect_err(|error| eprintln!("loadtest: without the system's own metrics: {error}")).unwrap_or_default()
 }
 

@@ -11,10 +11,11 @@ mod parts;
 mod scan;
 mod watch;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::ledger::Ledger;
 use crate::result::Truth;
+use crate::run::unix_ms;
 
 pub(crate) use bucket::{BucketAccess, access};
 
@@ -70,9 +71,4 @@ pub(crate) async fn find(
     let inventory = watch::watch(access, run, ledger, patience, progress).await?;
     let waited_ms = unix_ms().saturating_sub(run.ended_unix_ms);
     Ok(account::truth(&inventory, run, ledger, Duration::from_millis(waited_ms))?)
-}
-
-fn unix_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

@@ -163,6 +163,5 @@ async fn wait_for_answers(shared: &Shared, plan: &RunPlan) {
 
 /// In milliseconds since 1970.
 pub(crate) fn unix_ms() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(lambda_setup::now().0).unwrap_or_default()
 }

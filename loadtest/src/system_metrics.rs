@@ -3,7 +3,7 @@
 //! CloudWatch keeps them by the minute and is a minute or two late; the one-machine stack is not.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use aws_sdk_cloudwatch::Client;
 use aws_sdk_cloudwatch::config::retry::RetryConfig;
@@ -14,6 +14,7 @@ use aws_sdk_cloudwatch::types::{Metric as SdkMetric, MetricDataQuery, MetricStat
 use shared::metric::{Metric, NAMESPACE, Unit};
 
 use crate::result::MetricSeries;
+use crate::run::unix_ms;
 
 /// Whose metrics are read. Functions and streams of a deployment begin with its stack's name.
 #[derive(Debug, Clone, Default)]
@@ -114,7 +115,6 @@ const MAX_SERIES: usize = 500;
 pub(crate) async fn read(
     endpoint_url: Option<&str>,
     started_unix_ms: u64,
-    ended_unix_ms: u64,
     functions: &FunctionNames,
 ) -> Result<Vec<MetricSeries>, MetricsError> {
     let client = client(endpoint_url).await;
@@ -123,8 +123,7 @@ pub(crate) async fn read(
         return Ok(Vec::new());
     }
     let from_ms = started_unix_ms / MINUTE_MS * MINUTE_MS;
-    let now = UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
-    let to_ms = (ended_unix_ms.max(u64::try_from(now).unwrap_or(u64::MAX)) / MINUTE_MS + 1) * MINUTE_MS;
+    let to_ms = (unix_ms() / MINUTE_MS + 1) * MINUTE_MS;
     let points = points(&client, &found, from_ms, to_ms).await?;
     let series = found.iter().zip(points).filter(|(_, points)| !points.is_empty());
     Ok(series.map(|(found, points)| found.series(points)).collect())
