@@ -13,9 +13,11 @@ pub(crate) type Lengths = [u8; MAX_SYMBOLS];
 /// The lengths of the best code for symbols that occur so often. Each gets one, also if it does not occur.
 pub(crate) fn lengths(frequencies: &[u32]) -> Lengths {
     // A symbol that does not occur could have a longer code, but lengths that differ cost more to write than that saves.
-    let mut weights: Vec<u32> = frequencies.iter().map(|frequency| (*frequency).max(1)).collect();
+    let mut weights = [0; MAX_SYMBOLS];
+    let weights = &mut weights[..frequencies.len()];
+    weights.iter_mut().zip(frequencies).for_each(|(weight, frequency)| *weight = (*frequency).max(1));
     loop {
-        let (lengths, longest) = unlimited_lengths(&weights);
+        let (lengths, longest) = unlimited_lengths(weights);
         if longest <= MAX_BITS {
             return lengths;
         }

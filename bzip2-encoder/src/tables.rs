@@ -2,7 +2,7 @@
 
 use crate::bits::BitWriter;
 use crate::move_to_front::Symbols;
-use crate::prefix_code::{Lengths, MAX_SYMBOLS, codes, lengths, write_lengths};
+use crate::prefix_code::{self, Lengths, MAX_SYMBOLS, codes, write_lengths};
 
 /// Symbols that share a code.
 const GROUP: usize = 50;
@@ -29,16 +29,19 @@ pub(crate) fn choose(symbols: &Symbols) -> Tables {
 /// Fits tables to the groups that choose them, several times over; and how many bits the block takes then.
 fn fit(mut tables: Tables, symbols: &Symbols) -> (Tables, u64) {
     let mut bits = 0;
+    let mut frequencies = vec![[0u32; MAX_SYMBOLS]; tables.lengths.len()];
     for _ in 0..ROUNDS {
         let costs = by_symbol(&tables.lengths);
-        let mut frequencies = vec![[0u32; MAX_SYMBOLS]; tables.lengths.len()];
+        frequencies.fill([0; MAX_SYMBOLS]);
         tables.selectors.clear();
         for group in symbols.symbols.chunks(GROUP) {
             let selector = cheapest(&costs, group, tables.lengths.len());
             tables.selectors.push(selector as u8);
             group.iter().for_each(|symbol| frequencies[selector][usize::from(*symbol)] += 1);
         }
-        tables.lengths = frequencies.iter().map(|table| lengths(&table[..symbols.alphabet_size])).collect();
+        for (lengths, frequencies) in tables.lengths.iter_mut().zip(&frequencies) {
+            *lengths = prefix_code::lengths(&frequencies[..symbols.alphabet_size]);
+        }
         bits = frequencies.iter().zip(&tables.lengths).map(|(table, lengths)| bits_of(table, lengths)).sum();
     }
     let mut head = BitWriter::default();

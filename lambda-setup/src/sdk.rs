@@ -11,8 +11,9 @@ pub use aws_config::{ConfigLoader, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_async::rt::sleep::{SharedAsyncSleep, TokioSleep};
 use aws_smithy_async::time::{SharedTimeSource, SystemTimeSource};
+use aws_smithy_http_client::Connector;
 use aws_smithy_http_client::tls::{self, TlsContext, TrustStore, rustls_provider::CryptoMode};
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_runtime_api::client::http::{SharedHttpClient, SharedHttpConnector};
 use aws_smithy_runtime_api::client::stalled_stream_protection::StalledStreamProtectionConfig;
 
 use crate::environment::{self, EnvironmentError};
@@ -82,10 +83,21 @@ pub fn loader() -> ConfigLoader {
 }
 
 fn http_client(roots: TrustStore) -> SharedHttpClient {
-    #[allow(clippy::expect_used)]
-    let context = TlsContext::builder().with_trust_store(roots).build().expect("a list of roots is a context");
-    let provider = tls::Provider::Rustls(CryptoMode::Ring);
-    aws_smithy_http_client::Builder::new().tls_provider(provider).tls_context(context).build_https()
+    aws_smithy_http_client::Builder::new().tls_provider(TLS).tls_context(trusting(roots)).build_https()
+}
+
+/// The SDK's HTTP client without AWS, for what else a function talks to. It trusts the system's roots.
+#[must_use]
+pub fn http_connector() -> SharedHttpConnector {
+    let context = trusting(TrustStore::default());
+    SharedHttpConnector::new(Connector::builder().tls_provider(TLS).tls_context(context).build())
+}
+
+const TLS: tls::Provider = tls::Provider::Rustls(CryptoMode::Ring);
+
+#[allow(clippy::expect_used)]
+fn trusting(roots: TrustStore) -> TlsContext {
+    TlsContext::builder().with_trust_store(roots).build().expect("a list of roots is a context")
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ async fn main() -> anyhow::Result<()> {
         runbook_url: config.runbook_url,
         bucket: S3Bucket::new(bucket::client(&sdk), config.bucket_name),
         metrics: CloudWatch::new(&sdk),
-        webhooks: HttpWebhooks::new().context("notify can't read the root certificates")?,
+        webhooks: HttpWebhooks::new(lambda_setup::sdk::http_connector()),
         topic: SnsTopic::new(&sdk, config.topic_arn),
     };
     let handle = |event: LambdaEvent<_>| handler.handle(event.payload, event.context);

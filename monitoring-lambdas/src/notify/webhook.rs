@@ -3,13 +3,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use aws_sdk_s3::primitives::SdkBody;
+use aws_smithy_runtime_api::client::http::{HttpConnector, SharedHttpConnector};
+use aws_smithy_runtime_api::http::StatusCode;
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, Uri, header};
-use http_body_util::Full;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use http::{Method, Request, Uri, header};
 use lambda_setup::deadline::{Deadline, backoff_ceiling};
 
 use super::deliver::Outcome;
@@ -66,18 +64,15 @@ pub trait Webhooks {
     fn post(&self, url: &WebhookUrl, text: &str, deadline: Deadline) -> impl Future<Output = Outcome>;
 }
 
-/// An HTTP client with the roots that this machine trusts.
+/// The SDK's HTTP client, which every function has anyhow: another would be a tenth of the package.
 pub struct HttpWebhooks {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: SharedHttpConnector,
 }
 
 impl HttpWebhooks {
-    /// # Errors
-    ///
-    /// When this machine's root certificates can't be read.
-    pub fn new() -> std::io::Result<Self> {
-        let connector = HttpsConnectorBuilder::new().with_native_roots()?.https_or_http().enable_http1().build();
-        Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector) })
+    #[must_use]
+    pub fn new(client: SharedHttpConnector) -> Self {
+        Self { client }
     }
 
     async fn attempt(&self, url: &WebhookUrl, body: &Bytes) -> Attempt {
@@ -85,13 +80,14 @@ impl HttpWebhooks {
             .method(Method::POST)
             .uri(url.0.clone())
             .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body.clone()));
-        let Ok(request) = request else { return Attempt::Refused("the request can't be made".into()) };
-        match tokio::time::timeout(ATTEMPT_TIMEOUT, self.client.request(request)).await {
+            .body(SdkBody::from(body.clone()));
+        let Some(request) = request.ok().and_then(|request| request.try_into().ok()) else {
+            return Attempt::Refused("the request can't be made".into());
+        };
+        match tokio::time::timeout(ATTEMPT_TIMEOUT, self.client.call(request)).await {
             Ok(Ok(answer)) => judge(answer.status()),
-            // The client's own words name no address; those of its causes may.
-            Ok(Err(error)) if error.is_connect() => Attempt::Failed("no connection".into()),
-            Ok(Err(_)) => Attempt::Failed("the connection broke".into()),
+            // The error's own words may name the address.
+            Ok(Err(_)) => Attempt::Failed("no connection, or it broke".into()),
             Err(_) => Attempt::Failed(format!("no answer within {} s", ATTEMPT_TIMEOUT.as_secs())),
         }
     }
@@ -109,7 +105,7 @@ enum Attempt {
 fn judge(status: StatusCode) -> Attempt {
     if status.is_success() {
         Attempt::Accepted
-    } else if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
+    } else if status.as_u16() == 429 || status.is_server_error() {
         Attempt::Failed(format!("status {}", status.as_u16()))
     } else {
         Attempt::Refused(format!("status {}", status.as_u16()))
@@ -189,6 +185,10 @@ mod tests {
         (url, requests)
     }
 
+    fn webhooks() -> HttpWebhooks {
+        HttpWebhooks::new(lambda_setup::sdk::http_connector())
+    }
+
     fn soon() -> Deadline {
         Deadline::after(Duration::from_secs(20))
     }
@@ -203,7 +203,7 @@ mod tests {
     #[tokio::test]
     async fn what_may_pass_is_tried_again(#[case] statuses: &[u16], #[case] expected: Outcome) {
         let (url, requests) = serve(statuses).await;
-        let outcome = HttpWebhooks::new().unwrap().post(&url, "Hello.", soon()).await;
+        let outcome = webhooks().post(&url, "Hello.", soon()).await;
         assert_eq!(outcome, expected);
         let requests = requests.await.unwrap();
         assert_eq!(requests.len(), statuses.len());
@@ -213,14 +213,14 @@ mod tests {
     #[tokio::test]
     async fn nobody_there_is_a_failure_without_the_address() {
         let url = WebhookUrl::parse("http://127.0.0.1:9/secret").unwrap();
-        let outcome = HttpWebhooks::new().unwrap().post(&url, "Hello.", soon()).await;
-        assert_eq!(outcome, Outcome::Failed("no connection".into()));
+        let outcome = webhooks().post(&url, "Hello.", soon()).await;
+        assert_eq!(outcome, Outcome::Failed("no connection, or it broke".into()));
     }
 
     #[tokio::test]
     async fn nothing_is_posted_past_the_deadline() {
         let url = WebhookUrl::parse("http://127.0.0.1:9/secret").unwrap();
-        let outcome = HttpWebhooks::new().unwrap().post(&url, "Hello.", Deadline::after(Duration::ZERO)).await;
+        let outcome = webhooks().post(&url, "Hello.", Deadline::after(Duration::ZERO)).await;
         assert!(matches!(outcome, Outcome::Failed(_)));
     }
 }
