@@ -1,67 +1,190 @@
-//! The stream behind the AWS SDK: the only file here that knows it.
+//! Kinesis's PutRecords, the one call of the hot path: <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html>
+//!
+//! Endpoint, credentials, signing key and HTTP are the SDK's. Its client of Kinesis is not used, because what it does for each
+//! call takes more than all else that a POST takes; docs/PERFORMANCE.md has the figures.
 
-use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
-use aws_sdk_kinesis::operation::put_records::PutRecordsError;
-use aws_sdk_kinesis::primitives::Blob;
-use aws_sdk_kinesis::types::{PutRecordsRequestEntry, PutRecordsResultEntry};
+use std::borrow::Cow;
+
+use anyhow::{Context, ensure};
+use aws_credential_types::provider::ProvideCredentials;
+use aws_sdk_kinesis::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
+use aws_smithy_runtime_api::client::http::{HttpConnector, SharedHttpConnector};
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::byte_stream::ByteStream;
+use aws_smithy_types::error::display::DisplayErrorContext;
+use base64_simd::STANDARD as BASE64;
+use http::{HeaderValue, Request, Uri, header};
 use lambda_setup::sdk::SdkConfig;
+use serde::Deserialize;
+use shared::timestamp::UnixMillis;
 
 use crate::pack::Record;
 use crate::put::{EntryOutcome, PutError, RecordStream};
+use crate::signature::{Signer, amz_date};
+
+const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
+const TARGET: &str = "Kinesis_20131202.PutRecords";
+/// What a record takes in a body beside its data and its key.
+const ENTRY_BYTES: usize = r#"{"Data":"","PartitionKey":""},"#.len();
+
+const BODY_END: &[u8] = b"]}";
 
 /// A Kinesis data stream.
 pub struct KinesisStream {
-    client: Client,
-    name: String,
+    /// The start of each body, up to the first record.
+    body_start: Vec<u8>,
+    uri: Uri,
+    /// As the HTTP client says it.
+    host: String,
+    signer: Signer,
+    client: SharedHttpConnector,
 }
 
 impl KinesisStream {
-    #[must_use]
-    pub fn new(config: &SdkConfig, name: String) -> Self {
-        Self { client: Client::new(config), name }
+    /// # Errors
+    ///
+    /// When there are no credentials, or no endpoint that the region has.
+    pub async fn new(config: &SdkConfig, client: SharedHttpConnector, name: &str) -> anyhow::Result<Self> {
+        let region = config.region().context("there is no region")?.to_string();
+        let credentials = config.credentials_provider().context("there are no credentials")?;
+        let credentials = credentials.provide_credentials().await?;
+        let params = Params::builder().region(&region).set_endpoint(config.endpoint_url().map(Into::into)).build()?;
+        let endpoint = DefaultResolver::new().resolve_endpoint(&params).await.map_err(anyhow::Error::from_boxed)?;
+        let uri: Uri = endpoint.url().parse()?;
+        ensure!(uri.path() == "/" && uri.query().is_none(), "AWS_ENDPOINT_URL is {uri}; it takes no path");
+        Ok(Self {
+            body_start: format!(r#"{{"StreamName":{},"Records":["#, serde_json::to_string(name)?).into_bytes(),
+            host: host(&uri)?,
+            uri,
+            signer: Signer::new(credentials, region, "kinesis"),
+            client,
+        })
     }
+
+    fn body(&self, records: &[&Record]) -> serde_json::Result<Vec<u8>> {
+        let entry_bytes =
+            |record: &&Record| record.data.len().div_ceil(3) * 4 + record.partition_key.len() + ENTRY_BYTES;
+        let bytes: usize = records.iter().map(entry_bytes).sum();
+        let mut body = Vec::with_capacity(self.body_start.len() + bytes + BODY_END.len());
+        body.extend_from_slice(&self.body_start);
+        for (index, record) in records.iter().enumerate() {
+            body.extend_from_slice(if index == 0 { br#"{"Data":""# } else { br#",{"Data":""# });
+            BASE64.encode_append(&record.data, &mut body);
+            body.extend_from_slice(br#"","PartitionKey":"#);
+            serde_json::to_writer(&mut body, &record.partition_key)?;
+            body.push(b'}');
+        }
+        body.extend_from_slice(BODY_END);
+        Ok(body)
+    }
+
+    fn request(&self, body: Vec<u8>, at: UnixMillis) -> Result<Request<SdkBody>, http::Error> {
+        let date = amz_date(at);
+        let token = self.signer.session_token();
+        let authorization = {
+            let headers = [
+                Some(("content-type", CONTENT_TYPE)),
+                Some(("host", &*self.host)),
+                Some(("x-amz-date", &*date)),
+                token.map(|token| ("x-amz-security-token", token)),
+                Some(("x-amz-target", TARGET)),
+            ];
+            self.signer.authorization(at, &headers.into_iter().flatten().collect::<Vec<_>>(), &body)
+        };
+        let mut request = Request::post(self.uri.clone())
+            .header(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE))
+            .header("x-amz-date", date)
+            .header("x-amz-target", HeaderValue::from_static(TARGET))
+            .header(header::AUTHORIZATION, authorization);
+        if let Some(token) = token {
+            request = request.header("x-amz-security-token", token);
+        }
+        request.body(SdkBody::from(body))
+    }
+}
+
+/// The host as a client names it in its `host`: with its port if that is not the scheme's own.
+fn host(uri: &Uri) -> anyhow::Result<String> {
+    let host = uri.host().with_context(|| format!("{uri} has no host"))?;
+    Ok(match (uri.scheme_str(), uri.port_u16()) {
+        (_, None) | (Some("https"), Some(443)) | (Some("http"), Some(80)) => host.to_owned(),
+        (_, Some(port)) => format!("{host}:{port}"),
+    })
 }
 
 impl RecordStream for KinesisStream {
     async fn put(&self, records: &[&Record]) -> Result<Vec<EntryOutcome>, PutError> {
-        let entries = records.iter().map(|record| entry(record)).collect::<Result<Vec<_>, _>>();
-        let entries = entries.map_err(|error| PutError::Permanent(error.into()))?;
-        let call = self.client.put_records().stream_name(&self.name).set_records(Some(entries));
+        let body = self.body(records).map_err(|error| PutError::Permanent(error.into()))?;
+        let request = self.request(body, lambda_setup::now()).map_err(|error| PutError::Permanent(error.into()))?;
+        let request = request.try_into().map_err(|error| PutError::Permanent(Box::new(error)))?;
         // Boxed, so that not each future around it has room for it.
-        let answer = Box::pin(call.send()).await.map_err(classify)?;
-        if answer.records().len() != records.len() {
-            let message = format!("{} outcomes for {} records", answer.records().len(), records.len());
-            return Err(PutError::Transient(message.into()));
-        }
-        Ok(answer.records().iter().map(outcome).collect())
+        let answer = Box::pin(self.client.call(request)).await.map_err(|error| no_answer(&error))?;
+        let status = answer.status();
+        let code = answer.headers().get("x-amzn-errortype").map(error_code);
+        let body = ByteStream::new(answer.into_body()).collect().await.map_err(|error| no_answer(&error))?.into_bytes();
+        if status.is_success() { outcomes(&body, records.len()) } else { Err(refused(status.as_u16(), code, &body)) }
     }
 }
 
-fn entry(record: &Record) -> Result<PutRecordsRequestEntry, aws_sdk_kinesis::error::BuildError> {
-    PutRecordsRequestEntry::builder()
-        .partition_key(&record.partition_key)
-        .data(Blob::new(record.data.as_slice()))
-        .build()
+fn no_answer(error: &(dyn std::error::Error + 'static)) -> PutError {
+    PutError::Transient(DisplayErrorContext(error).to_string().into())
 }
 
-fn outcome(entry: &PutRecordsResultEntry) -> EntryOutcome {
-    match entry.error_code() {
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Answer<'a> {
+    #[serde(borrow)]
+    records: Vec<Entry<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Entry<'a> {
+    #[serde(borrow)]
+    error_code: Option<Cow<'a, str>>,
+}
+
+fn outcomes(body: &[u8], records: usize) -> Result<Vec<EntryOutcome>, PutError> {
+    let Answer { records: entries } =
+        serde_json::from_slice(body).map_err(|error| PutError::Transient(error.into()))?;
+    if entries.len() != records {
+        return Err(PutError::Transient(format!("{} outcomes for {records} records", entries.len()).into()));
+    }
+    Ok(entries.into_iter().map(outcome).collect())
+}
+
+fn outcome(entry: Entry<'_>) -> EntryOutcome {
+    match entry.error_code {
         None => EntryOutcome::Stored,
-        Some(code) if is_throttling(code) => EntryOutcome::Throttled(code.to_owned()),
-        Some(code) => EntryOutcome::Failed(code.to_owned()),
+        Some(code) if is_throttling(&code) => EntryOutcome::Throttled(code.into_owned()),
+        Some(code) => EntryOutcome::Failed(code.into_owned()),
     }
 }
 
-fn classify(error: SdkError<PutRecordsError>) -> PutError {
-    let permanent = error.code().is_some_and(is_permanent) || matches!(error, SdkError::ConstructionFailure(_));
-    let throttled = error.code().is_some_and(is_throttling);
-    let described = describe(error).into();
-    match (permanent, throttled) {
-        (true, _) => PutError::Permanent(described),
-        (false, true) => PutError::Throttled(described),
-        (false, false) => PutError::Transient(described),
+#[derive(Deserialize)]
+struct Fault<'a> {
+    #[serde(borrow, rename = "__type")]
+    code: Option<Cow<'a, str>>,
+}
+
+/// Kinesis's messages may quote a partition key, which may be a person's, so only the code is kept.
+fn refused(status: u16, code: Option<String>, body: &[u8]) -> PutError {
+    let code = code.or_else(|| Some(error_code(&serde_json::from_slice::<Fault>(body).ok()?.code?)));
+    let Some(code) = code else { return PutError::Transient(format!("status {status} without an error code").into()) };
+    if is_permanent(&code) {
+        PutError::Permanent(code.into())
+    } else if is_throttling(&code) {
+        PutError::Throttled(code.into())
+    } else {
+        PutError::Transient(code.into())
     }
+}
+
+/// A code may have a namespace before it and an address after it:
+/// <https://smithy.io/2.0/aws/protocols/aws-json-1_1-protocol.html#operation-error-serialization>
+fn error_code(text: &str) -> String {
+    let code = text.split(':').next().unwrap_or(text);
+    code.rsplit('#').next().unwrap_or(code).to_owned()
 }
 
 /// Errors that say that it is too much: for a shard, for calls of this kind, or for the stream's key.
@@ -101,17 +224,183 @@ fn is_permanent(code: &str) -> bool {
     PERMANENT.contains(&code)
 }
 
-/// For the log: Kinesis's messages may quote a partition key, which may be a person's, so only its code is kept.
-fn describe(error: SdkError<PutRecordsError>) -> String {
-    match error.code() {
-        Some(code) => code.to_owned(),
-        None => DisplayErrorContext(error).to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+    use aws_credential_types::Credentials;
+    use aws_credential_types::provider::SharedCredentialsProvider;
+    use aws_sdk_kinesis::config::{BehaviorVersion, Region};
+    use aws_sdk_kinesis::primitives::Blob;
+    use aws_sdk_kinesis::types::PutRecordsRequestEntry;
+    use aws_smithy_runtime_api::client::http::{HttpConnectorFuture, http_client_fn};
+    use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+    use aws_smithy_runtime_api::client::result::ConnectorError;
+    use rstest::rstest;
+    use serde_json::Value;
+    use shared::line::Kind;
+
+    /// A Kinesis that answers each call with the same, and keeps what it was sent.
+    #[derive(Debug, Clone)]
+    struct Kinesis {
+        answer: Option<(u16, &'static str, &'static str)>,
+        calls: Arc<Mutex<Vec<HttpRequest>>>,
+    }
+
+    impl Kinesis {
+        fn answering(answer: Option<(u16, &'static str, &'static str)>) -> Self {
+            Self { answer, calls: Arc::default() }
+        }
+
+        fn call(&self) -> HttpRequest {
+            self.calls.lock().unwrap().remove(0)
+        }
+    }
+
+    impl HttpConnector for Kinesis {
+        fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+            self.calls.lock().unwrap().push(request);
+            HttpConnectorFuture::ready(match self.answer {
+                None => Err(ConnectorError::io("no route to secret.example".into())),
+                Some((status, code, body)) => {
+                    let answer = http::Response::builder().status(status);
+                    let answer = if code.is_empty() { answer } else { answer.header("x-amzn-ErrorType", code) };
+                    Ok(answer.body(SdkBody::from(body)).unwrap().try_into().unwrap())
+                }
+            })
+        }
+    }
+
+    fn config(region: &'static str, endpoint_url: Option<&str>) -> SdkConfig {
+        let credentials = Credentials::new("AKIDEXAMPLE", "secret", Some("token/+=".into()), None, "test");
+        let mut config = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(region))
+            .credentials_provider(SharedCredentialsProvider::new(credentials));
+        config.set_endpoint_url(endpoint_url.map(Into::into));
+        config.build()
+    }
+
+    async fn stream(kinesis: &Kinesis, endpoint_url: Option<&str>) -> anyhow::Result<KinesisStream> {
+        let client = SharedHttpConnector::new(kinesis.clone());
+        KinesisStream::new(&config("eu-central-1", endpoint_url), client, "event-stream").await
+    }
+
+    fn record(partition_key: &str, data: &[u8]) -> Record {
+        let (partition_key, data) = (partition_key.to_owned(), data.to_vec());
+        Record { kind: Kind::Event, partition_key, data, items: Vec::new(), reasons: Vec::new() }
+    }
+
+    /// The same call by the SDK's own client.
+    async fn call_of_the_sdk(endpoint_url: Option<&str>, records: &[Record]) -> HttpRequest {
+        let kinesis = Kinesis::answering(Some((200, "", r#"{"Records":[]}"#)));
+        let connector = SharedHttpConnector::new(kinesis.clone());
+        let config = config("eu-central-1", endpoint_url).into_builder();
+        let config = config.http_client(http_client_fn(move |_, _| connector.clone())).build();
+        let entries = records.iter().map(|record| {
+            let entry = PutRecordsRequestEntry::builder().partition_key(&record.partition_key);
+            entry.data(Blob::new(&*record.data)).build().unwrap()
+        });
+        let call = aws_sdk_kinesis::Client::new(&config).put_records().stream_name("event-stream");
+        call.set_records(Some(entries.collect())).send().await.unwrap();
+        kinesis.call()
+    }
+
+    fn body_of(call: &HttpRequest) -> Value {
+        serde_json::from_slice(call.body().bytes().unwrap()).unwrap()
+    }
+
+    #[rstest]
+    #[case(None)]
+    #[case(Some("http://127.0.0.1:4566"))]
+    #[case(Some("https://kinesis.example:443/"))]
+    #[tokio::test]
+    async fn a_call_is_the_sdk_s(#[case] endpoint_url: Option<&str>) {
+        let records = [record("1", b"{}\n"), record("a \"key\"\n\u{1f600}", &[0, 255, 1]), record("", b"")];
+        let kinesis = Kinesis::answering(Some((200, "", r#"{"FailedRecordCount":0,"Records":[{},{},{}]}"#)));
+        let outcomes = stream(&kinesis, endpoint_url).await.unwrap().put(&records.each_ref()).await.unwrap();
+        assert_eq!(outcomes, [EntryOutcome::Stored, EntryOutcome::Stored, EntryOutcome::Stored]);
+        let (ours, expected) = (kinesis.call(), call_of_the_sdk(endpoint_url, &records).await);
+        assert_eq!((ours.method(), ours.uri()), (expected.method(), expected.uri()));
+        assert_eq!(body_of(&ours), body_of(&expected));
+        for name in ["content-type", "x-amz-target", "x-amz-security-token"] {
+            assert_eq!(ours.headers().get(name), expected.headers().get(name), "{name}");
+        }
+        let authorization = ours.headers().get("authorization").unwrap();
+        assert!(
+            authorization.contains("/eu-central-1/kinesis/aws4_request, SignedHeaders=content-type;host;x-amz-date;")
+        );
+    }
+
+    #[rstest]
+    #[case("eu-central-1", "https://kinesis.eu-central-1.amazonaws.com/", "kinesis.eu-central-1.amazonaws.com")]
+    #[case("cn-north-1", "https://kinesis.cn-north-1.amazonaws.com.cn/", "kinesis.cn-north-1.amazonaws.com.cn")]
+    #[tokio::test]
+    async fn endpoints_are_the_region_s(#[case] region: &'static str, #[case] uri: &str, #[case] host: &str) {
+        let client = SharedHttpConnector::new(Kinesis::answering(None));
+        let stream = KinesisStream::new(&config(region, None), client, "event-stream").await.unwrap();
+        assert_eq!((&*stream.uri.to_string(), &*stream.host), (uri, host));
+    }
+
+    #[rstest]
+    #[case("http://127.0.0.1:4566", "127.0.0.1:4566")]
+    #[case("http://[::1]:4566", "[::1]:4566")]
+    #[case("http://127.0.0.1:80", "127.0.0.1")]
+    #[case("https://kinesis.example:443", "kinesis.example")]
+    #[case("https://kinesis.example:80", "kinesis.example:80")]
+    fn hosts_are_as_clients_say_them(#[case] uri: &str, #[case] expected: &str) {
+        assert_eq!(host(&uri.parse().unwrap()).unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_with_a_path_is_refused_at_the_start() {
+        let refused = stream(&Kinesis::answering(None), Some("http://127.0.0.1:4566/kinesis")).await.err().unwrap();
+        assert_eq!(refused.to_string(), "AWS_ENDPOINT_URL is http://127.0.0.1:4566/kinesis; it takes no path");
+    }
+
+    #[tokio::test]
+    async fn each_entry_has_its_outcome() {
+        let answer = r#"{"FailedRecordCount":2,"Records":[{"SequenceNumber":"1","ShardId":"shardId-000000000000"},
+            {"ErrorCode":"ProvisionedThroughputExceededException","ErrorMessage":"m"},{"ErrorCode":"InternalFailure"},
+            {"ErrorCode":null,"SequenceNumber":"2"}],"EncryptionType":"KMS"}"#;
+        let kinesis = Kinesis::answering(Some((200, "", answer)));
+        let records = [record("1", b""), record("2", b""), record("3", b""), record("4", b"")];
+        let outcomes = stream(&kinesis, None).await.unwrap().put(&records.each_ref()).await.unwrap();
+        let expected = [
+            EntryOutcome::Stored,
+            EntryOutcome::Throttled("ProvisionedThroughputExceededException".into()),
+            EntryOutcome::Failed("InternalFailure".into()),
+            EntryOutcome::Stored,
+        ];
+        assert_eq!(outcomes, expected);
+    }
+
+    /// What is said is all that is logged: no message of Kinesis's, which may quote a key.
+    #[rstest]
+    #[case::code_in_the_body(Some((400, "", r#"{"__type":"ResourceNotFoundException","message":"k"}"#)), "Kinesis refused the call: ResourceNotFoundException")]
+    #[case::with_a_namespace(Some((400, "", r#"{"__type":"com.amazonaws.kinesis#AccessDeniedException"}"#)), "Kinesis refused the call: AccessDeniedException")]
+    #[case::code_in_a_header(Some((400, "ThrottlingException:http://x/", r#"{"__type":"Other"}"#)), "the call was throttled: ThrottlingException")]
+    #[case::fault(Some((500, "", r#"{"__type":"InternalFailure"}"#)), "the call failed: InternalFailure")]
+    #[case::no_code(Some((503, "", "<html>")), "the call failed: status 503 without an error code")]
+    #[case::too_few_outcomes(Some((200, "", r#"{"Records":[]}"#)), "the call failed: 0 outcomes for 1 records")]
+    #[case::no_answer_at_all(None, "the call failed: io error: no route to secret.example")]
+    #[tokio::test]
+    async fn a_call_that_stores_nothing_says_why(
+        #[case] answer: Option<(u16, &'static str, &'static str)>,
+        #[case] expected: &str,
+    ) {
+        let stream = stream(&Kinesis::answering(answer), None).await.unwrap();
+        let error = stream.put(&[&record("1", b"")]).await.unwrap_err();
+        assert!(error.to_string().starts_with(expected), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_no_json_may_be_better_next_time() {
+        let stream = stream(&Kinesis::answering(Some((200, "", "{"))), None).await.unwrap();
+        let error = stream.put(&[&record("1", b"")]).await.unwrap_err();
+        assert!(matches!(error, PutError::Transient(_)), "{error}");
+    }
 
     #[test]
     fn throttling_and_faults_of_the_service_may_pass_and_faults_of_ours_may_not() {

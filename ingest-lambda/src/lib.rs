@@ -2,7 +2,7 @@
 //!
 //! The way of a request: [`front_door`] (what AWS hands over) → [`content`] (bytes, decoded) → [`split`] (events) →
 //! [`pack`] (records) → [`put`] (stored, entry by entry) → [`storing`] (what became of all) → [`answer`] and [`metrics`].
-//! All but `put` is pure; [`kinesis`] alone knows the SDK.
+//! All but `put` is pure; [`kinesis`] and its [`signature`] alone know AWS.
 
 pub mod answer;
 pub mod cmcd;
@@ -14,5 +14,6 @@ pub mod kinesis;
 pub mod metrics;
 pub mod pack;
 pub mod put;
+pub mod signature;
 pub mod split;
 pub mod storing;

@@ -8,12 +8,15 @@ use ingest_lambda::config::Config;
 use ingest_lambda::handler::Handler;
 use ingest_lambda::kinesis::KinesisStream;
 use lambda_runtime::{LambdaEvent, service_fn};
+use lambda_setup::sdk;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     lambda_setup::log::init()?;
     let config = Config::from_environment().context("ingest-lambda can't start")?;
-    let stream = KinesisStream::new(&lambda_setup::sdk::config()?, config.stream_name.clone());
+    let client = sdk::http_connector(sdk::aws_roots()?);
+    let stream =
+        KinesisStream::new(&sdk::config()?, client, &config.stream_name).await.context("ingest-lambda can't start")?;
     let handler = Handler::new(config, stream);
     // Boxed, because the runtime's layers each move it: all states of an invocation would be copied five times.
     let handle = |event: LambdaEvent<_>| Box::pin(handler.handle(event.payload, event.context));

@@ -49,7 +49,7 @@ pub fn encode(group: &Group, block_size: BlockSize, attempt: &Attempt) -> Result
         record_count: group.record_count,
         event_count: group.lines(),
         uncompressed_bytes: lines.bytes,
-        uncompressed_sha256: hexadecimal(&lines.sha256.finalize()),
+        uncompressed_sha256: hex::encode(lines.sha256.finalize()),
         received_in: group.received_in,
         rejected_reasons: group.reasons.iter().collect(),
         earliest_received_at,
@@ -58,16 +58,6 @@ pub fn encode(group: &Group, block_size: BlockSize, attempt: &Attempt) -> Result
         attempt: attempt.clone(),
     };
     Ok(Object { body: lines.inner.finish()?.into(), metadata })
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String can't fail.
-        write!(text, "{byte:02x}").unwrap_or_default();
-        text
-    })
 }
 
 #[cfg(test)]

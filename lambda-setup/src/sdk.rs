@@ -12,8 +12,9 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_async::rt::sleep::{SharedAsyncSleep, TokioSleep};
 use aws_smithy_async::time::{SharedTimeSource, SystemTimeSource};
 use aws_smithy_http_client::Connector;
-use aws_smithy_http_client::tls::{self, TlsContext, TrustStore, rustls_provider::CryptoMode};
-use aws_smithy_runtime_api::client::http::{SharedHttpClient, SharedHttpConnector};
+pub use aws_smithy_http_client::tls::TrustStore;
+use aws_smithy_http_client::tls::{self, TlsContext, rustls_provider::CryptoMode};
+use aws_smithy_runtime_api::client::http::{HttpConnectorSettings, SharedHttpClient, SharedHttpConnector};
 use aws_smithy_runtime_api::client::stalled_stream_protection::StalledStreamProtectionConfig;
 
 use crate::environment::{self, EnvironmentError};
@@ -37,10 +38,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(3_100);
 pub fn config() -> Result<SdkConfig, EnvironmentError> {
     let region = environment::required("AWS_REGION")?;
     let endpoint_url = environment::optional("AWS_ENDPOINT_URL")?;
-    let roots = match environment::optional("SSL_CERT_FILE")? {
-        Some(_) => TrustStore::default(),
-        None => roots(&region, endpoint_url.as_deref()),
-    };
     let mut config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(region))
@@ -49,7 +46,7 @@ pub fn config() -> Result<SdkConfig, EnvironmentError> {
         .sleep_impl(SharedAsyncSleep::new(TokioSleep::new()))
         .time_source(SharedTimeSource::new(SystemTimeSource::new()))
         .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build())
-        .http_client(http_client(roots))
+        .http_client(http_client(aws_roots()?))
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .retry_config(RetryConfig::disabled());
     config.set_endpoint_url(endpoint_url);
@@ -62,6 +59,18 @@ const AWS_ROOTS: &str = include_str!("aws_roots.pem");
 /// How regions begin that are not in AWS's commercial partition: China, GovCloud, the isolated ones, the European sovereign
 /// cloud. Some have roots of their own.
 const OTHER_PARTITIONS: [&str; 5] = ["cn-", "us-gov-", "us-iso", "eu-iso", "eusc-"];
+
+/// The roots of certificates that a function needs for AWS.
+///
+/// # Errors
+///
+/// When a variable is missing or not Unicode.
+pub fn aws_roots() -> Result<TrustStore, EnvironmentError> {
+    if environment::optional("SSL_CERT_FILE")?.is_some() {
+        return Ok(TrustStore::default());
+    }
+    Ok(roots(&environment::required("AWS_REGION")?, environment::optional("AWS_ENDPOINT_URL")?.as_deref()))
+}
 
 /// AWS's own roots alone, where they are known to suffice: to read and parse the system's hundred and more is half of what a
 /// function's start takes. Where there is another AWS behind TLS, or another partition, the system's.
@@ -86,11 +95,12 @@ fn http_client(roots: TrustStore) -> SharedHttpClient {
     aws_smithy_http_client::Builder::new().tls_provider(TLS).tls_context(trusting(roots)).build_https()
 }
 
-/// The SDK's HTTP client without AWS, for what else a function talks to. It trusts the system's roots.
+/// The SDK's HTTP client without a client of a service: for calls that are made by hand, and for what is not AWS.
 #[must_use]
-pub fn http_connector() -> SharedHttpConnector {
-    let context = trusting(TrustStore::default());
-    SharedHttpConnector::new(Connector::builder().tls_provider(TLS).tls_context(context).build())
+pub fn http_connector(roots: TrustStore) -> SharedHttpConnector {
+    let settings = HttpConnectorSettings::builder().connect_timeout(CONNECT_TIMEOUT).build();
+    let connector = Connector::builder().sleep_impl(TokioSleep::new()).connector_settings(settings);
+    SharedHttpConnector::new(connector.tls_provider(TLS).tls_context(trusting(roots)).build())
 }
 
 const TLS: tls::Provider = tls::Provider::Rustls(CryptoMode::Ring);

@@ -56,13 +56,9 @@ pub(crate) fn check_description(key: &str, stored: &Stored) -> Result<(), Violat
     let counted = metadata.record_count == records.len() as u64
         && metadata.event_count == stored.lines.len() as u64
         && metadata.uncompressed_bytes == stored.text.len() as u64;
-    let hashed = metadata.uncompressed_sha256 == hexadecimal(&Sha256::digest(&stored.text));
+    let hashed = metadata.uncompressed_sha256 == hex::encode(Sha256::digest(&stored.text));
     // "BZh" and a digit open a bzip2 stream.
     let compressed = stored.object.body[3] == b'0' + metadata.block_size.units();
     let described = in_order && named && ends && counted && hashed && compressed;
     described.then_some(()).ok_or_else(|| Violation::Misdescribed(key.to_owned()))
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -5,6 +5,7 @@
 
 use anyhow::Context;
 use lambda_runtime::{LambdaEvent, service_fn};
+use lambda_setup::sdk::TrustStore;
 use monitoring_lambdas::bucket::{self, S3Bucket};
 use monitoring_lambdas::cloudwatch::CloudWatch;
 use monitoring_lambdas::notify::config::Config;
@@ -24,7 +25,7 @@ async fn main() -> anyhow::Result<()> {
         runbook_url: config.runbook_url,
         bucket: S3Bucket::new(bucket::client(&sdk), config.bucket_name),
         metrics: CloudWatch::new(&sdk),
-        webhooks: HttpWebhooks::new(lambda_setup::sdk::http_connector()),
+        webhooks: HttpWebhooks::new(lambda_setup::sdk::http_connector(TrustStore::default())),
         topic: SnsTopic::new(&sdk, config.topic_arn),
     };
     let handle = |event: LambdaEvent<_>| handler.handle(event.payload, event.context);

@@ -123,7 +123,7 @@ impl<'a> Inspection<'a> {
     fn compare(&self) -> Vec<Finding> {
         let (metadata, lines) = (self.metadata, &self.lines);
         let [earliest, latest] = lines.times.check(metadata.earliest_received_at, metadata.latest_received_at);
-        let sha256 = hexadecimal(&self.sha256.clone().finalize());
+        let sha256 = hex::encode(self.sha256.clone().finalize());
         let value = |what, said: &dyn std::fmt::Debug, found: &dyn std::fmt::Debug| {
             let (said, found) = (format!("{said:?}"), format!("{found:?}"));
             (said != found).then_some(Finding::Value { what, said, found })
@@ -167,14 +167,4 @@ impl<'a> Inspection<'a> {
 /// As the metadata's block size has it. No checksum covers it.
 fn header(metadata: &ObjectMetadata) -> String {
     format!("BZh{}", metadata.block_size.units())
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String can't fail.
-        write!(text, "{byte:02x}").unwrap_or_default();
-        text
-    })
 }

@@ -53,7 +53,7 @@ fn compress(text: &[u8], units: u8) -> Vec<u8> {
 }
 
 fn sha256(text: &[u8]) -> String {
-    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(text))
 }
 
 /// An object that landed.

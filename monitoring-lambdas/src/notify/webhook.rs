@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use aws_sdk_s3::primitives::SdkBody;
 use aws_smithy_runtime_api::client::http::{HttpConnector, SharedHttpConnector};
 use aws_smithy_runtime_api::http::StatusCode;
+use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 use http::{Method, Request, Uri, header};
 use lambda_setup::deadline::{Deadline, backoff_ceiling};
@@ -138,6 +138,7 @@ impl Webhooks for HttpWebhooks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lambda_setup::sdk::TrustStore;
     use rstest::rstest;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
@@ -186,7 +187,7 @@ mod tests {
     }
 
     fn webhooks() -> HttpWebhooks {
-        HttpWebhooks::new(lambda_setup::sdk::http_connector())
+        HttpWebhooks::new(lambda_setup::sdk::http_connector(TrustStore::default()))
     }
 
     fn soon() -> Deadline {
