@@ -3,27 +3,24 @@
 //! Endpoint, credentials, signing key and HTTP are the SDK's. Its client of Kinesis is not used, because what it does for each
 //! call takes more than all else that a POST takes; docs/PERFORMANCE.md has the figures.
 
-use std::borrow::Cow;
-
 use anyhow::{Context, ensure};
 use aws_credential_types::provider::ProvideCredentials;
 use aws_sdk_kinesis::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
-use aws_smithy_runtime_api::client::http::{HttpConnector, SharedHttpConnector};
 use aws_smithy_types::body::SdkBody;
-use aws_smithy_types::byte_stream::ByteStream;
-use aws_smithy_types::error::display::DisplayErrorContext;
 use base64_simd::STANDARD as BASE64;
 use http::{HeaderValue, Request, Uri, header};
+use lambda_setup::http_client::{CallError, HttpClient};
 use lambda_setup::sdk::SdkConfig;
 use serde::Deserialize;
 use shared::timestamp::UnixMillis;
 
 use crate::pack::Record;
 use crate::put::{EntryOutcome, PutError, RecordStream};
-use crate::signature::{Signer, amz_date};
+use crate::signature::Signer;
 
 const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
 const TARGET: &str = "Kinesis_20131202.PutRecords";
+const USER_AGENT: &str = concat!("playhead/", env!("CARGO_PKG_VERSION"));
 /// What a record takes in a body beside its data and its key.
 const ENTRY_BYTES: usize = r#"{"Data":"","PartitionKey":""},"#.len();
 
@@ -37,25 +34,32 @@ pub struct KinesisStream {
     /// As the HTTP client says it.
     host: String,
     signer: Signer,
-    client: SharedHttpConnector,
+    session_token: Option<HeaderValue>,
+    client: HttpClient,
 }
 
 impl KinesisStream {
     /// # Errors
     ///
     /// When there are no credentials, or no endpoint that the region has.
-    pub async fn new(config: &SdkConfig, client: SharedHttpConnector, name: &str) -> anyhow::Result<Self> {
+    pub async fn new(config: &SdkConfig, client: HttpClient, name: &str) -> anyhow::Result<Self> {
         let region = config.region().context("there is no region")?.to_string();
         let credentials = config.credentials_provider().context("there are no credentials")?;
         let credentials = credentials.provide_credentials().await?;
-        let params = Params::builder().region(&region).set_endpoint(config.endpoint_url().map(Into::into)).build()?;
+        let params = Params::builder()
+            .region(&region)
+            .set_endpoint(config.endpoint_url().map(Into::into))
+            .set_use_fips(config.use_fips())
+            .set_use_dual_stack(config.use_dual_stack())
+            .build()?;
         let endpoint = DefaultResolver::new().resolve_endpoint(&params).await.map_err(anyhow::Error::from_boxed)?;
-        let uri: Uri = endpoint.url().parse()?;
-        ensure!(uri.path() == "/" && uri.query().is_none(), "AWS_ENDPOINT_URL is {uri}; it takes no path");
+        let uri: Uri = endpoint.url().parse().context("the endpoint is no URL")?;
+        ensure!(uri.path() == "/" && uri.query().is_none(), "AWS_ENDPOINT_URL takes no path and no query");
         Ok(Self {
             body_start: format!(r#"{{"StreamName":{},"Records":["#, serde_json::to_string(name)?).into_bytes(),
-            host: host(&uri)?,
+            host: host(&uri).context("the endpoint has no host")?,
             uri,
+            session_token: credentials.session_token().map(secret).transpose()?,
             signer: Signer::new(credentials, region, "kinesis"),
             client,
         })
@@ -79,34 +83,33 @@ impl KinesisStream {
     }
 
     fn request(&self, body: Vec<u8>, at: UnixMillis) -> Result<Request<SdkBody>, http::Error> {
-        let date = amz_date(at);
-        let token = self.signer.session_token();
-        let authorization = {
-            let headers = [
-                Some(("content-type", CONTENT_TYPE)),
-                Some(("host", &*self.host)),
-                Some(("x-amz-date", &*date)),
-                token.map(|token| ("x-amz-security-token", token)),
-                Some(("x-amz-target", TARGET)),
-            ];
-            self.signer.authorization(at, &headers.into_iter().flatten().collect::<Vec<_>>(), &body)
-        };
+        let headers = [("content-type", CONTENT_TYPE), ("host", &self.host), ("x-amz-target", TARGET)];
+        let signature = self.signer.sign(at, &headers, &body);
+        // The client adds the host.
         let mut request = Request::post(self.uri.clone())
             .header(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE))
-            .header("x-amz-date", date)
+            .header(header::USER_AGENT, HeaderValue::from_static(USER_AGENT))
+            .header("x-amz-date", signature.date)
             .header("x-amz-target", HeaderValue::from_static(TARGET))
-            .header(header::AUTHORIZATION, authorization);
-        if let Some(token) = token {
+            .header(header::AUTHORIZATION, signature.authorization);
+        if let Some(token) = &self.session_token {
             request = request.header("x-amz-security-token", token);
         }
         request.body(SdkBody::from(body))
     }
 }
 
+/// A header's value that is shown nowhere and that no compression of headers remembers.
+fn secret(value: &str) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
+    let mut value = HeaderValue::from_str(value)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
 /// The host as a client names it in its `host`: with its port if that is not the scheme's own.
-fn host(uri: &Uri) -> anyhow::Result<String> {
-    let host = uri.host().with_context(|| format!("{uri} has no host"))?;
-    Ok(match (uri.scheme_str(), uri.port_u16()) {
+fn host(uri: &Uri) -> Option<String> {
+    let host = uri.host()?;
+    Some(match (uri.scheme_str(), uri.port_u16()) {
         (_, None) | (Some("https"), Some(443)) | (Some("http"), Some(80)) => host.to_owned(),
         (_, Some(port)) => format!("{host}:{port}"),
     })
@@ -116,32 +119,28 @@ impl RecordStream for KinesisStream {
     async fn put(&self, records: &[&Record]) -> Result<Vec<EntryOutcome>, PutError> {
         let body = self.body(records).map_err(|error| PutError::Permanent(error.into()))?;
         let request = self.request(body, lambda_setup::now()).map_err(|error| PutError::Permanent(error.into()))?;
-        let request = request.try_into().map_err(|error| PutError::Permanent(Box::new(error)))?;
-        // Boxed, so that not each future around it has room for it.
-        let answer = Box::pin(self.client.call(request)).await.map_err(|error| no_answer(&error))?;
-        let status = answer.status();
-        let code = answer.headers().get("x-amzn-errortype").map(error_code);
-        let body = ByteStream::new(answer.into_body()).collect().await.map_err(|error| no_answer(&error))?.into_bytes();
-        if status.is_success() { outcomes(&body, records.len()) } else { Err(refused(status.as_u16(), code, &body)) }
+        let answer = self.client.call(request).await.map_err(|error| match error {
+            CallError::Request(_) => PutError::Permanent(error.into()),
+            CallError::Connection(_) => PutError::Transient(error.into()),
+        })?;
+        if answer.status.is_success() {
+            return outcomes(&answer.body, records.len());
+        }
+        let code = answer.headers.get("x-amzn-errortype").map(error_code);
+        Err(refused(answer.status.as_u16(), code, &answer.body))
     }
 }
 
-fn no_answer(error: &(dyn std::error::Error + 'static)) -> PutError {
-    PutError::Transient(DisplayErrorContext(error).to_string().into())
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Answer {
+    records: Vec<Entry>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Answer<'a> {
-    #[serde(borrow)]
-    records: Vec<Entry<'a>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Entry<'a> {
-    #[serde(borrow)]
-    error_code: Option<Cow<'a, str>>,
+struct Entry {
+    error_code: Option<String>,
 }
 
 fn outcomes(body: &[u8], records: usize) -> Result<Vec<EntryOutcome>, PutError> {
@@ -153,23 +152,27 @@ fn outcomes(body: &[u8], records: usize) -> Result<Vec<EntryOutcome>, PutError> 
     Ok(entries.into_iter().map(outcome).collect())
 }
 
-fn outcome(entry: Entry<'_>) -> EntryOutcome {
+fn outcome(entry: Entry) -> EntryOutcome {
     match entry.error_code {
         None => EntryOutcome::Stored,
-        Some(code) if is_throttling(&code) => EntryOutcome::Throttled(code.into_owned()),
-        Some(code) => EntryOutcome::Failed(code.into_owned()),
+        Some(code) if is_throttling(&code) => EntryOutcome::Throttled(code),
+        Some(code) => EntryOutcome::Failed(code),
     }
 }
 
-#[derive(Deserialize)]
-struct Fault<'a> {
-    #[serde(borrow, rename = "__type")]
-    code: Option<Cow<'a, str>>,
+#[derive(Default, Deserialize)]
+struct Fault {
+    code: Option<String>,
+    #[serde(rename = "__type")]
+    kind: Option<String>,
 }
 
 /// Kinesis's messages may quote a partition key, which may be a person's, so only the code is kept.
 fn refused(status: u16, code: Option<String>, body: &[u8]) -> PutError {
-    let code = code.or_else(|| Some(error_code(&serde_json::from_slice::<Fault>(body).ok()?.code?)));
+    let code = code.or_else(|| {
+        let fault: Fault = serde_json::from_slice(body).unwrap_or_default();
+        fault.code.or(fault.kind).map(|code| error_code(&code))
+    });
     let Some(code) = code else { return PutError::Transient(format!("status {status} without an error code").into()) };
     if is_permanent(&code) {
         PutError::Permanent(code.into())
@@ -229,12 +232,15 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
+    use crate::signature;
     use aws_credential_types::Credentials;
     use aws_credential_types::provider::SharedCredentialsProvider;
     use aws_sdk_kinesis::config::{BehaviorVersion, Region};
     use aws_sdk_kinesis::primitives::Blob;
     use aws_sdk_kinesis::types::PutRecordsRequestEntry;
-    use aws_smithy_runtime_api::client::http::{HttpConnectorFuture, http_client_fn};
+    use aws_smithy_runtime_api::client::http::{
+        HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
+    };
     use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
     use aws_smithy_runtime_api::client::result::ConnectorError;
     use rstest::rstest;
@@ -272,19 +278,22 @@ mod tests {
         }
     }
 
-    fn config(region: &'static str, endpoint_url: Option<&str>) -> SdkConfig {
-        let credentials = Credentials::new("AKIDEXAMPLE", "secret", Some("token/+=".into()), None, "test");
+    fn credentials(token: Option<&str>) -> Credentials {
+        Credentials::new("AKIDEXAMPLE", "secret", token.map(Into::into), None, "test")
+    }
+
+    fn config(region: &'static str, endpoint_url: Option<&str>, token: Option<&str>) -> SdkConfig {
         let mut config = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(region))
-            .credentials_provider(SharedCredentialsProvider::new(credentials));
+            .credentials_provider(SharedCredentialsProvider::new(credentials(token)));
         config.set_endpoint_url(endpoint_url.map(Into::into));
         config.build()
     }
 
     async fn stream(kinesis: &Kinesis, endpoint_url: Option<&str>) -> anyhow::Result<KinesisStream> {
-        let client = SharedHttpConnector::new(kinesis.clone());
-        KinesisStream::new(&config("eu-central-1", endpoint_url), client, "event-stream").await
+        let client = HttpClient::for_tests(kinesis.clone());
+        KinesisStream::new(&config("eu-central-1", endpoint_url, None), client, "event-stream").await
     }
 
     fn record(partition_key: &str, data: &[u8]) -> Record {
@@ -293,11 +302,10 @@ mod tests {
     }
 
     /// The same call by the SDK's own client.
-    async fn call_of_the_sdk(endpoint_url: Option<&str>, records: &[Record]) -> HttpRequest {
+    async fn call_of_the_sdk(config: &SdkConfig, records: &[Record]) -> HttpRequest {
         let kinesis = Kinesis::answering(Some((200, "", r#"{"Records":[]}"#)));
         let connector = SharedHttpConnector::new(kinesis.clone());
-        let config = config("eu-central-1", endpoint_url).into_builder();
-        let config = config.http_client(http_client_fn(move |_, _| connector.clone())).build();
+        let config = config.clone().into_builder().http_client(http_client_fn(move |_, _| connector.clone())).build();
         let entries = records.iter().map(|record| {
             let entry = PutRecordsRequestEntry::builder().partition_key(&record.partition_key);
             entry.data(Blob::new(&*record.data)).build().unwrap()
@@ -312,25 +320,34 @@ mod tests {
     }
 
     #[rstest]
-    #[case(None)]
-    #[case(Some("http://127.0.0.1:4566"))]
-    #[case(Some("https://kinesis.example:443/"))]
+    #[case(None, Some("token/+="))]
+    #[case(Some("http://127.0.0.1:4566"), None)]
+    #[case(Some("https://kinesis.example:443/"), Some("token"))]
     #[tokio::test]
-    async fn a_call_is_the_sdk_s(#[case] endpoint_url: Option<&str>) {
+    async fn a_call_is_the_sdk_s(#[case] endpoint_url: Option<&str>, #[case] token: Option<&str>) {
         let records = [record("1", b"{}\n"), record("a \"key\"\n\u{1f600}", &[0, 255, 1]), record("", b"")];
+        let config = config("eu-central-1", endpoint_url, token);
         let kinesis = Kinesis::answering(Some((200, "", r#"{"FailedRecordCount":0,"Records":[{},{},{}]}"#)));
-        let outcomes = stream(&kinesis, endpoint_url).await.unwrap().put(&records.each_ref()).await.unwrap();
+        let stream = KinesisStream::new(&config, HttpClient::for_tests(kinesis.clone()), "event-stream").await.unwrap();
+        let outcomes = stream.put(&records.each_ref()).await.unwrap();
         assert_eq!(outcomes, [EntryOutcome::Stored, EntryOutcome::Stored, EntryOutcome::Stored]);
-        let (ours, expected) = (kinesis.call(), call_of_the_sdk(endpoint_url, &records).await);
+        let (ours, expected) = (kinesis.call(), call_of_the_sdk(&config, &records).await);
         assert_eq!((ours.method(), ours.uri()), (expected.method(), expected.uri()));
         assert_eq!(body_of(&ours), body_of(&expected));
         for name in ["content-type", "x-amz-target", "x-amz-security-token"] {
             assert_eq!(ours.headers().get(name), expected.headers().get(name), "{name}");
         }
-        let authorization = ours.headers().get("authorization").unwrap();
-        assert!(
-            authorization.contains("/eu-central-1/kinesis/aws4_request, SignedHeaders=content-type;host;x-amz-date;")
-        );
+        let own = ["content-type", "x-amz-target"].map(|name| (name, ours.headers().get(name).unwrap()));
+        let body = ours.body().bytes().unwrap();
+        let signed = signature::tests::sdk_s(&credentials(token), date_of(&ours), ours.uri(), &own, body);
+        assert_eq!(ours.headers().get("authorization"), Some(&*signed));
+    }
+
+    /// `20261121T093208Z`
+    fn date_of(call: &HttpRequest) -> UnixMillis {
+        let date = call.headers().get("x-amz-date").unwrap();
+        let [year, month, day, hour, minute] = [&date[..4], &date[4..6], &date[6..8], &date[9..11], &date[11..13]];
+        UnixMillis::parse(&format!("{year}-{month}-{day}T{hour}:{minute}:{}.000Z", &date[13..15])).unwrap()
     }
 
     #[rstest]
@@ -338,8 +355,8 @@ mod tests {
     #[case("cn-north-1", "https://kinesis.cn-north-1.amazonaws.com.cn/", "kinesis.cn-north-1.amazonaws.com.cn")]
     #[tokio::test]
     async fn endpoints_are_the_region_s(#[case] region: &'static str, #[case] uri: &str, #[case] host: &str) {
-        let client = SharedHttpConnector::new(Kinesis::answering(None));
-        let stream = KinesisStream::new(&config(region, None), client, "event-stream").await.unwrap();
+        let client = HttpClient::for_tests(Kinesis::answering(None));
+        let stream = KinesisStream::new(&config(region, None, None), client, "event-stream").await.unwrap();
         assert_eq!((&*stream.uri.to_string(), &*stream.host), (uri, host));
     }
 
@@ -356,7 +373,7 @@ mod tests {
     #[tokio::test]
     async fn an_endpoint_with_a_path_is_refused_at_the_start() {
         let refused = stream(&Kinesis::answering(None), Some("http://127.0.0.1:4566/kinesis")).await.err().unwrap();
-        assert_eq!(refused.to_string(), "AWS_ENDPOINT_URL is http://127.0.0.1:4566/kinesis; it takes no path");
+        assert_eq!(refused.to_string(), "AWS_ENDPOINT_URL takes no path and no query");
     }
 
     #[tokio::test]
@@ -381,6 +398,7 @@ mod tests {
     #[case::code_in_the_body(Some((400, "", r#"{"__type":"ResourceNotFoundException","message":"k"}"#)), "Kinesis refused the call: ResourceNotFoundException")]
     #[case::with_a_namespace(Some((400, "", r#"{"__type":"com.amazonaws.kinesis#AccessDeniedException"}"#)), "Kinesis refused the call: AccessDeniedException")]
     #[case::code_in_a_header(Some((400, "ThrottlingException:http://x/", r#"{"__type":"Other"}"#)), "the call was throttled: ThrottlingException")]
+    #[case::code_of_another_name(Some((400, "", r#"{"code":"a#OptInRequired","__type":"b"}"#)), "Kinesis refused the call: OptInRequired")]
     #[case::fault(Some((500, "", r#"{"__type":"InternalFailure"}"#)), "the call failed: InternalFailure")]
     #[case::no_code(Some((503, "", "<html>")), "the call failed: status 503 without an error code")]
     #[case::too_few_outcomes(Some((200, "", r#"{"Records":[]}"#)), "the call failed: 0 outcomes for 1 records")]

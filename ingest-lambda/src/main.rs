@@ -14,7 +14,7 @@ use lambda_setup::sdk;
 async fn main() -> anyhow::Result<()> {
     lambda_setup::log::init()?;
     let config = Config::from_environment().context("ingest-lambda can't start")?;
-    let client = sdk::http_connector(sdk::aws_roots()?);
+    let client = sdk::http_client(sdk::aws_roots()?);
     let stream =
         KinesisStream::new(&sdk::config()?, client, &config.stream_name).await.context("ingest-lambda can't start")?;
     let handler = Handler::new(config, stream);

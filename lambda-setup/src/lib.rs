@@ -1,10 +1,11 @@
-//! What each function needs around its handler: its environment read once, SDK configuration, its log, a deadline to
-//! keep, and its vital signs as metrics.
+//! What each function needs around its handler: its environment read once, SDK configuration, an HTTP client, its log, a
+//! deadline to keep, and its vital signs as metrics.
 
 #![warn(missing_docs)]
 
 pub mod deadline;
 pub mod environment;
+pub mod http_client;
 pub mod log;
 pub mod sdk;
 pub mod vital_signs;

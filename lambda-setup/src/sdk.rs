@@ -14,10 +14,11 @@ use aws_smithy_async::time::{SharedTimeSource, SystemTimeSource};
 use aws_smithy_http_client::Connector;
 pub use aws_smithy_http_client::tls::TrustStore;
 use aws_smithy_http_client::tls::{self, TlsContext, rustls_provider::CryptoMode};
-use aws_smithy_runtime_api::client::http::{HttpConnectorSettings, SharedHttpClient, SharedHttpConnector};
+use aws_smithy_runtime_api::client::http::{HttpConnectorSettings, SharedHttpClient};
 use aws_smithy_runtime_api::client::stalled_stream_protection::StalledStreamProtectionConfig;
 
 use crate::environment::{self, EnvironmentError};
+use crate::http_client::HttpClient;
 
 /// What the SDK's own loader takes: <https://docs.aws.amazon.com/sdk-for-rust/latest/dg/timeouts.html>
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(3_100);
@@ -34,7 +35,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(3_100);
 ///
 /// # Errors
 ///
-/// When a variable is missing or not Unicode. Credentials are looked at when the first request needs them.
+/// When a variable is missing or not Unicode. Credentials are not looked at.
 pub fn config() -> Result<SdkConfig, EnvironmentError> {
     let region = environment::required("AWS_REGION")?;
     let endpoint_url = environment::optional("AWS_ENDPOINT_URL")?;
@@ -46,7 +47,7 @@ pub fn config() -> Result<SdkConfig, EnvironmentError> {
         .sleep_impl(SharedAsyncSleep::new(TokioSleep::new()))
         .time_source(SharedTimeSource::new(SystemTimeSource::new()))
         .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build())
-        .http_client(http_client(aws_roots()?))
+        .http_client(client_of_the_sdk(aws_roots()?))
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .retry_config(RetryConfig::disabled());
     config.set_endpoint_url(endpoint_url);
@@ -87,20 +88,20 @@ fn roots(region: &str, endpoint_url: Option<&str>) -> TrustStore {
 /// SDK does not retry.
 #[must_use]
 pub fn loader() -> ConfigLoader {
-    let http_client = http_client(TrustStore::default());
+    let http_client = client_of_the_sdk(TrustStore::default());
     aws_config::defaults(BehaviorVersion::latest()).http_client(http_client).retry_config(RetryConfig::disabled())
 }
 
-fn http_client(roots: TrustStore) -> SharedHttpClient {
+fn client_of_the_sdk(roots: TrustStore) -> SharedHttpClient {
     aws_smithy_http_client::Builder::new().tls_provider(TLS).tls_context(trusting(roots)).build_https()
 }
 
 /// The SDK's HTTP client without a client of a service: for calls that are made by hand, and for what is not AWS.
 #[must_use]
-pub fn http_connector(roots: TrustStore) -> SharedHttpConnector {
+pub fn http_client(roots: TrustStore) -> HttpClient {
     let settings = HttpConnectorSettings::builder().connect_timeout(CONNECT_TIMEOUT).build();
     let connector = Connector::builder().sleep_impl(TokioSleep::new()).connector_settings(settings);
-    SharedHttpConnector::new(connector.tls_provider(TLS).tls_context(trusting(roots)).build())
+    HttpClient::over(connector.tls_provider(TLS).tls_context(trusting(roots)).build())
 }
 
 const TLS: tls::Provider = tls::Provider::Rustls(CryptoMode::Ring);
@@ -119,7 +120,7 @@ mod tests {
     #[test]
     fn aws_roots_are_certificates() {
         assert_eq!(AWS_ROOTS.matches("BEGIN CERTIFICATE").count(), 5);
-        http_client(roots("eu-central-1", None));
+        client_of_the_sdk(roots("eu-central-1", None));
     }
 
     #[rstest]

@@ -25,7 +25,7 @@ async fn main() -> anyhow::Result<()> {
         runbook_url: config.runbook_url,
         bucket: S3Bucket::new(bucket::client(&sdk), config.bucket_name),
         metrics: CloudWatch::new(&sdk),
-        webhooks: HttpWebhooks::new(lambda_setup::sdk::http_connector(TrustStore::default())),
+        webhooks: HttpWebhooks::new(lambda_setup::sdk::http_client(TrustStore::default())),
         topic: SnsTopic::new(&sdk, config.topic_arn),
     };
     let handle = |event: LambdaEvent<_>| handler.handle(event.payload, event.context);

@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use aws_smithy_runtime_api::client::http::{HttpConnector, SharedHttpConnector};
 use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 use http::{Method, Request, Uri, header};
 use lambda_setup::deadline::{Deadline, backoff_ceiling};
+use lambda_setup::http_client::{CallError, HttpClient};
 
 use super::deliver::Outcome;
 
@@ -64,14 +64,14 @@ pub trait Webhooks {
     fn post(&self, url: &WebhookUrl, text: &str, deadline: Deadline) -> impl Future<Output = Outcome>;
 }
 
-/// The SDK's HTTP client, which every function has anyhow: another would be a tenth of the package.
+/// Webhooks over HTTP.
 pub struct HttpWebhooks {
-    client: SharedHttpConnector,
+    client: HttpClient,
 }
 
 impl HttpWebhooks {
     #[must_use]
-    pub fn new(client: SharedHttpConnector) -> Self {
+    pub fn new(client: HttpClient) -> Self {
         Self { client }
     }
 
@@ -81,13 +81,12 @@ impl HttpWebhooks {
             .uri(url.0.clone())
             .header(header::CONTENT_TYPE, "application/json")
             .body(SdkBody::from(body.clone()));
-        let Some(request) = request.ok().and_then(|request| request.try_into().ok()) else {
-            return Attempt::Refused("the request can't be made".into());
-        };
+        let Ok(request) = request else { return Attempt::Refused("the request can't be made".into()) };
         match tokio::time::timeout(ATTEMPT_TIMEOUT, self.client.call(request)).await {
-            Ok(Ok(answer)) => judge(answer.status()),
-            // The error's own words may name the address.
-            Ok(Err(_)) => Attempt::Failed("no connection, or it broke".into()),
+            Ok(Ok(answer)) => judge(answer.status),
+            // The errors' own words may name the address.
+            Ok(Err(CallError::Request(_))) => Attempt::Refused("the request can't be made".into()),
+            Ok(Err(CallError::Connection(_))) => Attempt::Failed("no connection, or it broke".into()),
             Err(_) => Attempt::Failed(format!("no answer within {} s", ATTEMPT_TIMEOUT.as_secs())),
         }
     }
@@ -187,7 +186,7 @@ mod tests {
     }
 
     fn webhooks() -> HttpWebhooks {
-        HttpWebhooks::new(lambda_setup::sdk::http_connector(TrustStore::default()))
+        HttpWebhooks::new(lambda_setup::sdk::http_client(TrustStore::default()))
     }
 
     fn soon() -> Deadline {
