@@ -119,6 +119,17 @@ def ingest(traffic, deployment):
     }
 
 
+def concurrency(traffic):
+    """What ingest needs at the busiest second: each unit of concurrency takes ten requests a second, however short they are.
+    https://docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html"""
+    a_second = requests_a_second(traffic)
+    return ceil(max(a_second * ingest_seconds(traffic), a_second / 10))
+
+
+def requests_a_second(traffic):
+    return traffic.posts * traffic.peak / SECONDS_A_DAY
+
+
 def ingest_seconds(traffic):
     on_cpu = (INGEST_CPU + INGEST_CPU_A_BYTE * traffic.body_bytes) * SLOWER * VCPU_MB / INGEST_MB
     return on_cpu + PUT_RECORDS_SECONDS + INVOCATION_SECONDS

@@ -28,7 +28,8 @@ SEAL_HEADS_AT_ONCE = 64
 SEAL_HEAD_SECONDS = 0.030
 # Metrics with data in every hour: ingest's, landing's, the checks' (docs/METRICS.md). Sparse ones are left out.
 STEADY_METRICS = 33
-ALARMS = 47
+# CloudWatch bills an alarm for each metric that it watches.
+ALARMS, ALARM_METRICS = 53, 56
 
 
 @dataclass
@@ -65,7 +66,7 @@ def rows(traffic, deployment, log_gb=LOG_GB):
         Row("notify", f"{MINUTES // 5} runs, one GET each",
             MINUTES // 5 * (LAMBDA_REQUEST + S3_READ + 0.1 * GB * LAMBDA_GB_SECOND)),
         Row("custom metrics", f"{STEADY_METRICS} with data in every hour", STEADY_METRICS * METRIC_MONTH / DAYS_A_MONTH),
-        Row("alarms and a dashboard", f"{ALARMS} alarms", (ALARMS * ALARM_MONTH + DASHBOARD_MONTH) / DAYS_A_MONTH),
+        Row("alarms and a dashboard", f"{ALARMS} alarms on {ALARM_METRICS} metrics", (ALARM_METRICS * ALARM_MONTH + DASHBOARD_MONTH) / DAYS_A_MONTH),
     ]
 
 

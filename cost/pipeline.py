@@ -52,6 +52,17 @@ def others_table(traffics, deployment):
     return table(traffics, rows)
 
 
+def concurrency_table(traffics):
+    """What IngestMaximumConcurrency has to be, for players that collect events and for those that don't."""
+    lines = table(traffics, []).split("\n")
+    for events_a_post in (20, 1):
+        posts = [replace(traffic, events_a_post=events_a_post) for traffic in traffics]
+        events = f"{events_a_post} event{'s'[:events_a_post - 1]} a POST"
+        rows = (("requests a second", bills.requests_a_second), ("concurrency", bills.concurrency))
+        lines += [f"| {name}, {events} | {' | '.join(f'{count(one):,.0f}' for one in posts)} |" for name, count in rows]
+    return "\n".join(lines)
+
+
 def turns_table(traffic, deployment):
     sums = [(name, total(*turned)) for name, *turned in turns(traffic, deployment)]
     lines = ["| turned | USD a month | more or less |", "| --- | ---: | ---: |"]
@@ -118,6 +129,7 @@ def main():
         ("USD a month", parts_table(traffics, deployment)),
         ("Front doors and modes of the stream", choices_table(traffics, deployment)),
         ("Beside others", others_table(traffics, deployment)),
+        ("How much concurrency", concurrency_table(traffics)),
         *((f"What turns it, at {volume(traffic.events)} events a day", turns_table(traffic, deployment))
           for traffic in traffics),
     ]

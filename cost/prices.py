@@ -81,5 +81,5 @@ LOG_GB_BYTES = 1e9  # nothing says 2^30 here; this is the dearer reading
 LOG_EVENT_OVERHEAD = 26  # bytes by which an event that is billed is longer than its text
 METRIC_MONTH = 0.30  # a custom metric, billed by the hours in which it has data
 METRICS_REQUEST = 0.01 / 1e3  # PutMetricData, and each metric that GetMetricData returns
-ALARM_MONTH = 0.10
+ALARM_MONTH = 0.10  # for each metric that it watches
 DASHBOARD_MONTH = 3.00

@@ -1,11 +1,13 @@
-"""Runs MiniStack with one thing that AWS does and MiniStack 1.5.33 does not: the transform AWS::LanguageExtensions in the
-template of a nested stack, which alarms.yaml is. Of stacks that are not nested it expands them itself. And without the
-port 443, which it would take besides its own for a service that is not used here."""
+"""Runs MiniStack with two things that AWS does and MiniStack 1.5.33 does not. The transform AWS::LanguageExtensions in the
+template of a nested stack, which alarms.yaml is: of stacks that are not nested it expands them itself. And alarms on
+expressions: here they are made, but never evaluated. And without the port 443, which it would take besides its own for a
+service that is not used here."""
 
 from ministack import app
-from ministack.services.cloudformation import engine, language_extensions
+from ministack.services.cloudformation import engine, language_extensions, provisioners
 
 resolve_parameters = engine._resolve_parameters
+alarm_record = provisioners._cw_metric_alarm_record
 
 
 def expand_and_resolve_parameters(template, provided, *previous):
@@ -19,7 +21,17 @@ def expand_and_resolve_parameters(template, provided, *previous):
     return resolved
 
 
+def record_of_any_alarm(name, properties):
+    """An alarm on an expression becomes one on a metric that has no values."""
+    if "Metrics" in properties:
+        expression = next(query["Expression"] for query in properties["Metrics"] if "Expression" in query)
+        properties = {key: value for key, value in properties.items() if key != "Metrics"}
+        properties |= {"Namespace": "Expressions", "MetricName": expression}
+    return alarm_record(name, properties)
+
+
 engine._resolve_parameters = expand_and_resolve_parameters
+provisioners._cw_metric_alarm_record = record_of_any_alarm
 app._port_is_bindable = lambda *_: False
 
 if __name__ == "__main__":

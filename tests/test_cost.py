@@ -15,7 +15,7 @@ import pytest
 from stack import INGEST, LANDING, REPOSITORY
 from structured_fields import Reader
 from test_recorded_sessions import event_texts, requests
-from test_template import alarms, document
+from test_template import alarms, document, metrics_paid_for
 
 COST = REPOSITORY / "cost"
 sys.path.insert(0, str(COST))
@@ -41,10 +41,10 @@ def total(traffic, deployment=Deployment(), bill=bills.playhead):
 
 # ---- The page ----
 
-def test_the_table_in_the_docs_is_what_the_model_says_and_below_two_dollars():
-    """All monitoring at 100 million events a day: under 2 USD a day, and the page shows how."""
+def test_the_table_in_the_docs_is_what_the_model_says_and_below_two_and_a_half_dollars():
+    """All monitoring at 100 million events a day: under 2.50 USD a day, and the page shows how."""
     table, total = MODEL["table"]()
-    assert total < 2
+    assert total < 2.5
     assert table in PAGE, f"docs/COST.md should hold:\n{table}"
     alone, total = MODEL["table"](events_a_post=1)
     assert f"{total:.2f} USD" in PAGE, f"docs/COST.md should say {total:.2f} USD of one event a POST"
@@ -62,7 +62,7 @@ def printed(*arguments):
 def test_the_tables_in_the_docs_are_what_the_program_prints(arguments):
     found = printed(*arguments)
     # What turns it is on the page for twenty events a POST alone, at the volume that the design is for.
-    titles = ["USD a month", "Front doors and modes of the stream", "Beside others"]
+    titles = ["USD a month", "Front doors and modes of the stream", "Beside others", "How much concurrency"]
     if not arguments:
         titles.append("What turns it, at 100 million events a day")
     for title in titles:
@@ -85,11 +85,29 @@ def test_numbers_in_the_sentences_of_the_docs_are_the_model_s():
     on_demand = Deployment(stream_mode="ON_DEMAND")
     peaks = [replace(day, peak=peak) for peak in (15, 20, 30)]
     assert [total(peak) > total(peak, on_demand) for peak in peaks] == [False, True, True]
-    # "Some 230 ms for a batch of 480 KB", "as many at once … 220".
+    # "Some 230 ms for a batch of 480 KB".
     batch = packed(day, Deployment()).bytes / batches(packed(day, Deployment()), day, Deployment())
     assert (round(batch, -4), round(bills.landing_seconds(batch), 2)) == (480_000, 0.23)
+    # "Ingest takes some 20 ms."
+    assert 0.015 < bills.ingest_seconds(Traffic(events_a_post=1)) < bills.ingest_seconds(day) < 0.025
+
+
+def test_concurrency_is_the_larger_of_what_runs_at_once_and_a_tenth_of_the_requests(monkeypatch):
+    """A Function URL takes ten requests a second for each unit of concurrency, so short requests need a tenth of their rate;
+    those of more than 100 ms need rate × duration."""
     alone = Traffic(events_a_post=1)
-    assert alone.posts * alone.peak / 86_400 * 0.019 == pytest.approx(220, abs=1)
+    assert bills.concurrency(alone) == 1_158
+    monkeypatch.setattr(bills, "ingest_seconds", lambda traffic: 0.25)
+    assert bills.concurrency(alone) == 2_894
+
+
+def test_each_environment_is_as_large_as_it_says():
+    """samconfig.toml says of each environment how many POSTs a second it takes: ten for each unit of concurrency."""
+    text = (REPOSITORY / "samconfig.toml").read_text()
+    said = re.findall(r"^# Takes ([\d,]+) POSTs a second.*?\n\[(\w+)\.deploy.*?IngestMaximumConcurrency=(\d+)", text, re.M | re.S)
+    assert [environment for _, environment, _ in said] == ["dev", "staging", "prod"]
+    for posts, _, concurrency in said:
+        assert int(posts.replace(",", "")) == 10 * int(concurrency)
 
 
 def test_what_is_printed_adds_up():
@@ -110,7 +128,8 @@ def test_what_is_printed_adds_up():
 # ---- What is there ----
 
 def test_the_model_counts_the_alarms_of_the_template():
-    assert MODEL["ALARMS"] == len(alarms())
+    counted = (len(alarms()), sum(map(metrics_paid_for, alarms().values())))
+    assert (MODEL["ALARMS"], MODEL["ALARM_METRICS"]) == counted
 
 
 def test_the_model_takes_the_template_s_parameters_and_sizes():

@@ -21,8 +21,6 @@ from traffic import JSON
 
 RUNBOOK = (REPOSITORY / "docs/RUNBOOK.md").read_text()
 TOP = "Paste this first"
-# Besides those that alarms and dashboards show.
-MORE_AWS_METRICS = {("AWS/Lambda", "ConcurrentExecutions")}
 # What `metric` takes besides functions.
 MEASURED = {"EventStream", "LandingFunctionStream", "NotifyFunctionReminders", "FailedBatchesBucket", "Hours", "Dates"}
 # Names of AWS's that texts use and that the templates have no use for.
@@ -73,7 +71,7 @@ def test_commands_name_only_what_the_templates_have():
     for name in named(r"(?:log|errors) ([A-Z]\w+)"):
         assert f"{name}LogGroup" in resources, name
     for namespace, name, of in re.findall(r"\bmetric (\S+) (\w+) \"?(\$?\w+)", COMMANDS):
-        assert (namespace, name) in metrics() | MORE_AWS_METRICS, name
+        assert (namespace, name) in metrics(), name
         assert of in functions | MEASURED | {"$FUNCTION"}, of
     for pairs in re.findall(r'PARAMETERS="([^"]*)"', RUNBOOK):
         for name, value in (pair.split("=") for pair in pairs.split()):

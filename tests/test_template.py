@@ -61,9 +61,10 @@ def test_the_one_machine_stack_refuses_what_would_break_exactly_once(tmp_path, o
 
 # What AWS's own services measure, and how the template's alarms and dashboards name it.
 AWS_METRICS = {
-    ("AWS/Lambda", name) for name in ("Duration", "DroppedEventCount", "Errors", "Invocations", "IteratorAge",
-                                      "OnFailureDestinationDeliveredEventCount", "Throttles")
-} | {("AWS/Kinesis", name) for name in ("IncomingBytes", "IncomingRecords", "WriteProvisionedThroughputExceeded")} | {
+    ("AWS/Lambda", name) for name in ("ConcurrentExecutions", "Duration", "DroppedEventCount", "Errors", "Invocations",
+                                      "IteratorAge", "OnFailureDestinationDeliveredEventCount", "Throttles",
+                                      "Url4xxCount", "Url5xxCount", "UrlRequestCount")
+} | {("AWS/ApiGateway", name) for name in ("4xx", "5xx", "Count")} | {("AWS/Kinesis", name) for name in ("IncomingBytes", "IncomingRecords", "WriteProvisionedThroughputExceeded")} | {
     ("AWS/S3", "NumberOfObjects"), ("AWS/Events", "Invocations"), ("AWS/Lambda", "AsyncEventsDropped")}
 
 
@@ -134,6 +135,32 @@ def suffix(alarm):
     return (name["Fn::Sub"] if isinstance(name, dict) else name).removeprefix("${Deployment}-")
 
 
+def chosen(node, holds):
+    """A node of a template with each Fn::If decided."""
+    if isinstance(node, list):
+        return [chosen(part, holds) for part in node]
+    if not isinstance(node, dict):
+        return node
+    if "Fn::If" in node:
+        condition, yes, no = node["Fn::If"]
+        return chosen(yes if holds[condition] else no, holds)
+    return {key: chosen(part, holds) for key, part in node.items()}
+
+
+def watched(alarm):
+    """The namespace, name and dimensions of each metric that an alarm watches, with either front door."""
+    for is_url in (True, False):
+        decided = chosen(alarm, {"HasFunctionUrl": is_url})
+        stats = [query["MetricStat"]["Metric"] for query in decided.get("Metrics", []) if "MetricStat" in query]
+        for metric in stats or [decided]:
+            yield metric["Namespace"], metric["MetricName"], metric["Dimensions"]
+
+
+def metrics_paid_for(alarm):
+    """CloudWatch bills an alarm by the metrics that it watches."""
+    return sum("MetricStat" in query for query in alarm.get("Metrics", [])) or 1
+
+
 def test_each_alarm_says_what_is_wrong_in_which_unit_and_where_to_read_on():
     """An alarm's description has a unit and ends with an entry of the runbook; its metric exists; it tells the topic."""
     entries = set(re.findall(r"^### (\S+)$", (REPOSITORY / "docs/RUNBOOK.md").read_text(), re.MULTILINE))
@@ -142,14 +169,69 @@ def test_each_alarm_says_what_is_wrong_in_which_unit_and_where_to_read_on():
         text, entry = alarm["AlarmDescription"].rsplit(" #", 1)
         assert entry in entries, entry
         assert suffix(alarm).endswith(entry), alarm
-        assert re.search(r"\((count|seconds|milliseconds|bytes)\b.*\)", text), text
-        assert (alarm["Namespace"], alarm["MetricName"]) in metrics(), alarm
+        assert re.search(r"\((count|seconds|milliseconds|bytes|percent|share)\b.*\)", text), text
+        for namespace, name, dimensions in watched(alarm):
+            assert (namespace, name) in metrics() and dimensions, alarm
         # notify does not tell of itself.
         topic = "LastResortTopic" if suffix(alarm).startswith("notify-") else "AlarmsTopic"
         assert alarm["AlarmActions"] == alarm["OKActions"] == [{"Ref": topic}]
-        assert alarm["Dimensions"]
         named.add(entry)
     assert named == entries, "the runbook's entries are those of alarms"
+
+
+# What must never be, or is already a number of an hour, a date, or five minutes: one value is enough.
+FACTS = {
+    "broken-objects", "date-size", "doubled-events", "dropped", "failed-batches", "given-up", "hour-size", "late-objects",
+    "late-partitions", "lost-events", "lost-records", "missing-partitions", "overlapping-objects", "stale-data",
+}
+
+
+def test_nobody_is_woken_for_one_event_in_100_million():
+    """An alarm is a fact that one value shows, or lasts for some of the last minutes; what grows with the traffic is a share
+    of it."""
+    for alarm in alarms().values():
+        entry = alarm["AlarmDescription"].rsplit(" #", 1)[1]
+        if entry in FACTS or entry in ("did-not-run", "events-dropped", "notify-errors"):
+            continue
+        assert alarm["EvaluationPeriods"] >= 3, suffix(alarm)
+        assert alarm.get("DatapointsToAlarm", alarm["EvaluationPeriods"]) >= 2 or entry == "slow", suffix(alarm)
+        if entry in ("errors", "throttles"):
+            assert alarm["Statistic"] == "Average"
+        if entry in ("not-stored-events", "front-door-4xx", "front-door-5xx"):
+            percent, *parts = alarm["Metrics"]
+            assert "100 * " in percent["Expression"] and " / " in percent["Expression"]
+            assert all(part["ReturnData"] is False for part in parts)
+
+
+def test_an_expression_names_the_metrics_beside_it():
+    """Each metric that an expression names is there, and the other way around; CloudWatch refuses the alarm otherwise."""
+    for alarm in [*alarms().values(), *canary_alarms().values()]:
+        if "Metrics" not in alarm:
+            continue
+        expression, = (query["Expression"] for query in alarm["Metrics"] if "Expression" in query)
+        text = expression["Fn::Sub"] if isinstance(expression, dict) else expression
+        named = set(re.findall(r"\b[a-z]\w*", re.sub(r"\$\{\w+\}", "1", text)))
+        assert named == {query["Id"] for query in alarm["Metrics"] if "MetricStat" in query}, suffix(alarm)
+
+
+def test_warnings_come_at_80_percent_of_what_is_full():
+    """The stream's bytes and records against its shards, and ingest's concurrency and requests against its limit: each is
+    left out where there is no such limit."""
+    resources = expanded()
+    limits = {
+        "StreamBytesAlarm": ("HasShards", "100 * bytes / (${ShardCount} * 60 * 1048576)"),
+        "StreamRecordsAlarm": ("HasShards", "100 * records / (${ShardCount} * 60 * 1000)"),
+        "IngestConcurrencyAlarm": ("LimitsConcurrency", "100 * running / ${IngestMaximumConcurrency}"),
+        "IngestRequestsAlarm": ("LimitsConcurrency", "100 * invocations / (${IngestMaximumConcurrency} * 60 * 10)"),
+    }
+    for name, (condition, expression) in limits.items():
+        assert resources[name]["Condition"] == condition
+        properties = resources[name]["Properties"]
+        assert properties["Metrics"][0]["Expression"] == {"Fn::Sub": expression}
+        assert properties["Threshold"] == 80 and suffix(properties).startswith("warning-")
+    given = document()["Resources"]["Alarms"]["Properties"]["Parameters"]
+    assert given["ShardCount"] == {"Fn::If": ["IsProvisioned", {"Ref": "ShardCount"}, 0]}
+    assert given["IngestMaximumConcurrency"] == {"Ref": "IngestMaximumConcurrency"}
 
 
 def test_no_data_is_wrong_only_where_a_check_did_not_run():
@@ -171,8 +253,9 @@ def test_each_function_has_its_alarms_and_its_time_is_what_they_think():
         if function == "Notify":
             continue
         for kind in ("Errors", "Throttles", "Slow"):
-            assert found[f"{function}{kind}Alarm"]["Dimensions"][0]["Value"] in (
-                f"{function}Function", {"Ref": f"{function}Function"})
+            for namespace, _, dimensions in watched(found[f"{function}{kind}Alarm"]):
+                assert (namespace, dimensions) == (
+                    "AWS/Lambda", [{"Name": "FunctionName", "Value": {"Ref": f"{function}Function"}}])
         threshold, timeout = found[f"{function}SlowAlarm"]["Threshold"], properties["Timeout"]
         if isinstance(threshold, dict):
             assert threshold == {"Ref": "LandingSlowMilliseconds"}
@@ -285,16 +368,30 @@ def permissions(role):
 def check_roles(resources):
     """Each function has a role of its own, which nobody but Lambda may assume, and which allows exactly what is listed."""
     roles = of_type(resources, "AWS::IAM::Role")
+    canary = roles.pop("CanaryRole")
+    assert canary["ManagedPolicyArns"] == [
+        {"Fn::Sub": "arn:${AWS::Partition}:iam::aws:policy/service-role/AWSCodeDeployRoleForLambdaLimited"}]
+    assert "Policies" not in canary
     assert roles.keys() == {f"{function}Role" for function in ALLOWED}
     for function, allowed in ALLOWED.items():
         assert resources[f"{function}Function"]["Properties"]["Role"] == {"Fn::GetAtt": [f"{function}Role", "Arn"]}
         role = roles[f"{function}Role"]
-        assert role.keys() == {"AssumeRolePolicyDocument", "Policies"}, "no managed policies"
+        assert role.keys() == {"AssumeRolePolicyDocument", "PermissionsBoundary", "Policies"}, "no managed policies"
         statement, = role["AssumeRolePolicyDocument"]["Statement"]
         assert statement == {
             "Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
         log = {f"{function}LogGroup": ["logs:CreateLogStream", "logs:PutLogEvents"]}
         assert permissions(role) == allowed | log, function
+
+
+@pytest.mark.parametrize("rollout", ["AtOnce", "Canary"])
+def test_a_permissions_boundary_bounds_every_role(rollout):
+    """Each role that is made, also for CodeDeploy, has the boundary that the parameter names, and none without it."""
+    roles = of_type(translated(Rollout=rollout, PermissionsBoundary="arn:aws:iam::123456789012:policy/boundary"), "AWS::IAM::Role")
+    assert len(roles) >= 9
+    for name, role in roles.items():
+        assert role["PermissionsBoundary"] == {
+            "Fn::If": ["HasPermissionsBoundary", {"Ref": "PermissionsBoundary"}, {"Ref": "AWS::NoValue"}]}, name
 
 
 # Who may invoke what, and for whom: all that is in the template, whichever front door it has.
@@ -348,6 +445,7 @@ def check_kept_data(resources):
         assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
     assert resources["LandingBucket"]["Properties"]["VersioningConfiguration"] == {"Status": "Enabled"}
     assert resources["EventStream"]["Properties"]["StreamEncryption"]["EncryptionType"] == "KMS"
+    assert resources["EventStream"]["DeletionPolicy"] == "RetainExceptOnCreate"
 
 
 def check_what_bounds_the_bill(resources):
@@ -422,31 +520,111 @@ def test_whatever_opens_it_is_found(change):
 # ---- The rest of what is deployed ----
 
 CANARY_SECONDS = 300
+# CloudWatch has a minute's value a minute or two after its end.
+LATENCY_SECONDS = 120
 
 
-def test_a_canary_goes_back_on_alarms_that_come_in_time():
-    """With Rollout=Canary a tenth of the traffic goes to a new version for five minutes, and back if one of the alarms goes
-    off; each can within that time. In prod, and in no other environment."""
-    assert not of_kind(translated(), "AWS::CodeDeploy")
-    resources = translated(Rollout="Canary")
-    assert of_kind(resources, "AWS::CodeDeploy")
-    found = {f"${{AWS::StackName}}-{suffix(alarm)}": alarm for alarm in alarms().values()}
-    for function in ("Ingest", "Landing"):
-        group = resources[f"{function}FunctionDeploymentGroup"]["Properties"]
-        assert "Canary10Percent5Minutes" in str(group["DeploymentConfigName"])
-        assert group["AutoRollbackConfiguration"]["Enabled"] is True
-        assert "DEPLOYMENT_STOP_ON_ALARM" in group["AutoRollbackConfiguration"]["Events"]
-        watched = [alarm["Name"]["Fn::Sub"] for alarm in group["AlarmConfiguration"]["Alarms"]]
-        assert len(watched) >= 3
-        for alarm in map(found.__getitem__, watched):
-            assert alarm["Period"] * alarm["EvaluationPeriods"] <= CANARY_SECONDS, alarm["AlarmName"]
-        assert "CodeDeployLambdaAliasUpdate" in resources[f"{function}FunctionAliaslive"]["UpdatePolicy"]
-        version, = (one for key, one in resources.items() if key.startswith(f"{function}FunctionVersion"))
-        assert version["DeletionPolicy"] == "Delete", "what is kept can't be published again after it was rolled back"
+def canary_alarms(**parameters):
+    """The alarms that CodeDeploy watches while a new version has a tenth of the traffic."""
+    resources = translated(Rollout="Canary", **parameters)
+    return of_type(resources, "AWS::CloudWatch::Alarm")
+
+
+@pytest.mark.parametrize("function", ["Ingest", "Landing"])
+def test_a_canary_goes_back_on_what_its_own_version_does(function):
+    """With Rollout=Canary a tenth of the traffic goes to a new version for five minutes, and back if one of its alarms goes
+    off: they watch that version alone, and each can be on within that time."""
+    resources, found = translated(Rollout="Canary"), canary_alarms()
+    group = resources[f"{function}FunctionDeploymentGroup"]["Properties"]
+    assert "Canary10Percent5Minutes" in str(group["DeploymentConfigName"])
+    assert group["AutoRollbackConfiguration"]["Enabled"] is True
+    assert "DEPLOYMENT_STOP_ON_ALARM" in group["AutoRollbackConfiguration"]["Events"]
+    assert group["ServiceRoleArn"] == {"Fn::GetAtt": ["CanaryRole", "Arn"]}
+    version, = (key for key in resources if key.startswith(f"{function}FunctionVersion"))
+    assert resources[version]["DeletionPolicy"] == "Delete", "what is kept can't be published again after a rollback"
+    assert "CodeDeployLambdaAliasUpdate" in resources[f"{function}FunctionAliaslive"]["UpdatePolicy"]
+    own = [alarm["Name"]["Ref"] for alarm in group["AlarmConfiguration"]["Alarms"] if "Ref" in alarm["Name"]]
+    assert len(own) >= 2
+    for key in own:
+        alarm = found[key]
+        assert resources[key]["Condition"] == "IsCanary"
+        assert alarm["DatapointsToAlarm"] * alarm["Period"] + LATENCY_SECONDS <= CANARY_SECONDS
+        # A new version has new alarms: what was on for the old one does not stop it.
+        assert alarm["AlarmName"]["Fn::Sub"][1] == {"Version": {"Fn::GetAtt": [version, "Version"]}}
+        assert "AlarmActions" not in alarm and alarm["TreatMissingData"] == "notBreaching"
+        for _, _, dimensions in watched(alarm):
+            assert dimensions == [
+                {"Name": "FunctionName", "Value": {"Ref": f"{function}Function"}},
+                {"Name": "Resource", "Value": {"Fn::Sub": f"${{{function}Function}}:live"}},
+                {"Name": "ExecutedVersion", "Value": {"Fn::GetAtt": [version, "Version"]}},
+            ]
+
+
+def test_there_is_a_canary_in_prod_alone():
+    """No other environment has CodeDeploy, and nothing of it is made there."""
+    resources = translated()
+    assert not of_kind(resources, "AWS::CodeDeploy")
+    assert {one["Condition"] for key, one in resources.items() if "Canary" in key} == {"IsCanary"}
     config = tomllib.loads((REPOSITORY / "samconfig.toml").read_text())
     canaries = [environment for environment in ("dev", "staging", "prod")
                 if "Rollout=Canary" in config[environment]["deploy"]["parameters"]["parameter_overrides"]]
     assert canaries == ["prod"]
+
+
+# Edits of a function's properties: what each would change, and whether Lambda would publish a version for it. Tags, the
+# concurrency that is kept free and a signing configuration are the function's, not a version's; all else belongs to one.
+# https://github.com/aws/serverless-application-model/issues/3281
+EDITS = {
+    "MemorySize": (1024, True), "Timeout": (9, True), "Description": ("Another.", True), "Handler": ("other", True),
+    "Role": ("arn:aws:iam::123456789012:role/other", True), "Environment": ({"Variables": {"A": "b"}}, True),
+    "LoggingConfig": ({"LogGroup": "other"}, True), "Tracing": ("Active", True), "EphemeralStorage": ({"Size": 1024}, True),
+    "CodeUri": ("s3://packages/another.zip", True), "Runtime": ("provided.al2", True), "Architectures": (["x86_64"], True),
+    "Layers": (["arn:aws:lambda:us-east-1:123456789012:layer:one:1"], True),
+    # Nothing of these is a property of the function itself.
+    "AutoPublishAlias": ("live", False), "DeploymentPreference": ({"Enabled": False, "Type": "AllAtOnce"}, False),
+    "EventInvokeConfig": ({"MaximumRetryAttempts": 1}, False), "VersionDeletionPolicy": ("Retain", False),
+}
+# These rename the version, and there is nothing new to publish: the update fails, and is rolled back.
+UNSAFE = {"Tags": {"Team": "ads"}, "ReservedConcurrentExecutions": 7,
+          "CodeSigningConfigArn": "arn:aws:lambda:us-east-1:123456789012:code-signing-config:csc-0123456789abcdef0"}
+
+
+def version_after(function, edit=None):
+    """The logical id of the version that SAM makes, with some properties of the function changed."""
+    template = document()
+    template["Resources"][f"{function}Function"]["Properties"].update(edit or {})
+    key, = (key for key in translated(template) if key.startswith(f"{function}FunctionVersion"))
+    return key
+
+
+@pytest.mark.parametrize("function", ["Ingest", "Landing"])
+def test_an_edit_renames_the_version_where_there_is_one_to_publish(function):
+    """CloudFormation publishes a version when its logical id changes, and fails when Lambda has nothing new. An edit is safe
+    where both go together; docs/DEPLOYING.md names those that are not, and the template has none of them."""
+    before = version_after(function)
+    assert version_after(function) == before
+    for name, (value, publishes) in EDITS.items():
+        assert (version_after(function, {name: value}) != before) == publishes, name
+    page = (REPOSITORY / "docs/DEPLOYING.md").read_text()
+    for name, value in UNSAFE.items():
+        assert version_after(function, {name: value}) != before, f"{name} is safe now: say so in docs/DEPLOYING.md"
+        assert f"`{name}`" in page, name
+    assert not {"Tags", "CodeSigningConfigArn"} & {*document()["Globals"]["Function"], *functions()[function]}
+
+
+@pytest.mark.parametrize("function", ["Ingest", "Landing"])
+def test_concurrency_is_changed_by_its_parameter_without_a_new_version(function):
+    """A new value of IngestMaximumConcurrency is no new text: no version is renamed."""
+    ids = [{key for key in translated(**parameters) if "FunctionVersion" in key}
+           for parameters in ({}, {"IngestMaximumConcurrency": "500"}, {"IngestMaximumConcurrency": "0"})]
+    assert ids[0] == ids[1] == ids[2] and any(key.startswith(function) for key in ids[0])
+
+
+def test_each_environment_s_tags_come_from_samconfig():
+    """A stack's tags reach everything in it."""
+    config = tomllib.loads((REPOSITORY / "samconfig.toml").read_text())
+    for environment in ("dev", "staging", "prod"):
+        assert config[environment]["deploy"]["parameters"]["tags"] == ["Project=playhead", f"Environment={environment}"]
 
 
 def of_kind(resources, service):
