@@ -25,7 +25,7 @@ build-local: ## build the functions and the one-machine stack
 build: $(VENV)/installed ## build the packages that are deployed, and list them (ARCHITECTURE=arm64)
 	@scripts/build $(ARCHITECTURE)
 
-deploy: build ## build and deploy (ENV=dev|staging|prod, STACK, PARAMETERS, RECIPIENTS, YES=1)
+deploy: $(if $(filter no,$(BUILD)),$(VENV)/installed,build) ## build and deploy (ENV=dev|staging|prod, BUILD=no, STACK, PARAMETERS, RECIPIENTS, YES=1)
 	@ARCHITECTURE=$(ARCHITECTURE) $(PYTHON) scripts/deploy "$(ENV)"
 
 destroy: $(VENV)/installed ## remove a deployment; its buckets are kept (ENV=dev|staging|prod, STACK, DATA=delete, YES=1)

@@ -69,8 +69,15 @@ class Deployment:
 
     # ---- What players do ----
 
+    @property
+    def host(self):
+        """Of the front door itself: an own domain leads there by DNS, which is not here."""
+        if api := self.resources.get("HttpApi"):
+            return urlsplit(self.cloud.client("apigatewayv2").get_api(ApiId=api)["ApiEndpoint"]).hostname
+        return urlsplit(self.outputs["EventsUrl"]).hostname
+
     def connect(self):
-        return Connection(urlsplit(self.outputs["EventsUrl"]).hostname, self.cloud)
+        return Connection(self.host, self.cloud)
 
     def post(self, path="/events", body=b"", headers=None, method="POST"):
         connection = self.connect()

@@ -23,6 +23,7 @@ from traffic import JSON, Traffic
 # Landing need not wait for a batch to fill.
 QUICK = "BatchingWindowSeconds=0"
 FUNCTIONS = binaries()
+OWN_DOMAIN = "DomainName=events.example.com CertificateArn=arn:aws:acm:us-east-1:000000000000:certificate/of-events"
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +214,10 @@ def test_an_environment_is_removed_and_leaves_what_landed(cloud, dev, staging):
         assert staging.post(body=b'[{"session_id":"still there","n":%d}]' % number, headers=JSON).status == 200
     said = staging.run("destroy", {}, answer="yes\n")
     assert f"kept: s3://{staging.bucket}" in said
+    # What was on the stream has landed: it is not kept.
+    stream = staging.outputs["StreamName"]
+    assert f"removed: stream {stream}" in said
+    assert stream not in cloud.client("kinesis").list_streams()["StreamNames"]
     with pytest.raises(ClientError, match="does not exist"):
         cloud.outputs("playhead-staging")
     assert len(staging.lines()) == before + 50
@@ -223,14 +228,29 @@ def test_an_environment_is_removed_and_leaves_what_landed(cloud, dev, staging):
     dev.wait_for_lines(lambda line: True, before + 1)
 
 
+def test_a_stack_that_is_deleted_without_being_drained_leaves_its_stream(cloud):
+    """What was accepted is on the stream alone until it lands: with landing's mapping disabled `make destroy` does not begin,
+    and a stack that goes without it leaves the stream behind."""
+    one = Deployment(cloud, "dev", "playhead-undrained", QUICK)
+    mapping, functions = one.resources["LandingFunctionStream"], cloud.client("lambda")
+    functions.update_event_source_mapping(UUID=mapping, Enabled=False)
+    wait_for(lambda: functions.get_event_source_mapping(UUID=mapping)["State"] == "Disabled", 30, "the mapping to be disabled")
+    with pytest.raises(AssertionError, match="event source mapping is Disabled"):
+        one.run("destroy", {"YES": "1"})
+    cloudformation = cloud.client("cloudformation")
+    cloudformation.delete_stack(StackName="playhead-undrained")
+    cloudformation.get_waiter("stack_delete_complete").wait(StackName="playhead-undrained", WaiterConfig={"Delay": 1})
+    assert one.outputs["StreamName"] in cloud.client("kinesis").list_streams()["StreamNames"]
+
+
 @pytest.fixture(scope="module")
 def other(cloud):
-    return Deployment(cloud, "dev", "playhead-other", f"{QUICK} FrontDoor=HttpApi StreamMode=ON_DEMAND")
+    return Deployment(cloud, "dev", "playhead-other", f"{QUICK} FrontDoor=HttpApi StreamMode=ON_DEMAND {OWN_DOMAIN}")
 
 
 def test_the_other_front_door_leads_to_the_same_place(other):
     """Through an HTTP API and an on-demand stream events land as through a Function URL and a provisioned one."""
-    assert ".execute-api." in other.outputs["EventsUrl"] and other.outputs["EventsUrl"].endswith("/events")
+    assert other.host.endswith(".amazonaws.com") and ".execute-api." in other.host
     session = requests("mux-embed-session.jsonl")
     replay(other, session)
     sent = [text for one in session for text in event_texts(one)]
@@ -238,6 +258,20 @@ def test_the_other_front_door_leads_to_the_same_place(other):
     assert other.post(path="/nowhere", body=b"{}", headers=JSON).json["error"]["code"] == "unknown_path"
     stream = other.cloud.client("kinesis").describe_stream_summary(StreamName=other.outputs["StreamName"])
     assert stream["StreamDescriptionSummary"]["StreamModeDetails"] == {"StreamMode": "ON_DEMAND"}
+
+
+def test_an_own_domain_leads_to_the_http_api(cloud, other):
+    """With DomainName and CertificateArn the API is mapped to the name, and the outputs say where its DNS record must lead;
+    half of it is refused with a sentence."""
+    assert other.outputs["EventsUrl"] == "https://events.example.com/events"
+    gateway = cloud.client("apigatewayv2")
+    mapping, = gateway.get_api_mappings(DomainName="events.example.com")["Items"]
+    assert mapping["ApiId"] == other.resources["HttpApi"]
+    assert other.outputs["DomainTarget"]
+    stage, = gateway.get_stages(ApiId=other.resources["HttpApi"])["Items"]
+    assert stage["DefaultRouteSettings"]["ThrottlingRateLimit"] == 1000
+    with pytest.raises(AssertionError, match="DomainName needs FrontDoor=HttpApi"):
+        Deployment(cloud, "dev", "playhead-half", f"{QUICK} DomainName=events.example.com")
 
 
 def test_a_broken_object_is_found(other):
@@ -258,6 +292,9 @@ def test_a_removed_environment_can_take_its_data_with_it(cloud, other):
 def test_prod_is_removed_by_somebody_who_types_its_name(cloud):
     """For prod neither YES=1 nor a yes is enough, and its data is never removed."""
     prod = Deployment(cloud, "prod", "playhead-prod", QUICK)
+    cloudformation = cloud.client("cloudformation")
+    with pytest.raises(ClientError, match="TerminationProtection is enabled"):
+        cloudformation.delete_stack(StackName="playhead-prod")
     for variables, answer in (({"YES": "1"}, ""), ({}, "yes\n")):
         with pytest.raises(AssertionError, match="is left as it is"):
             prod.run("destroy", variables, answer)

@@ -451,7 +451,8 @@ def check_kept_data(resources):
 def check_what_bounds_the_bill(resources):
     """Logs end, old versions end, and a flood or a loop meets a limit."""
     groups = of_type(resources, "AWS::Logs::LogGroup")
-    assert len(groups) == 8 and all(group["RetentionInDays"] == {"Ref": "LogRetentionDays"} for group in groups.values())
+    assert groups.keys() == {f"{function}LogGroup" for function in ALLOWED} | {"HttpApiLogGroup"}
+    assert all(group["RetentionInDays"] == {"Ref": "LogRetentionDays"} for group in groups.values())
     for function in ("Ingest", "SealPartition"):
         assert resources[f"{function}Function"]["Properties"]["ReservedConcurrentExecutions"]["Fn::If"][0] == "LimitsConcurrency"
     for function in ALLOWED:
@@ -658,6 +659,28 @@ def test_both_front_doors_lead_to_the_same_alias():
             assert resource["Condition"] == ("HasHttpApi" if key.startswith("HttpApi") else "HasFunctionUrl")
 
 
+def test_an_http_api_is_throttled_and_logs_no_person():
+    """The stage has a rate and a burst, its access log is kept for as long as the others, and says nothing of who sent it."""
+    stage = document()["Resources"]["HttpApiStage"]["Properties"]
+    rate = {"Ref": "HttpApiRequestsPerSecond"}
+    assert stage["DefaultRouteSettings"] == {"ThrottlingRateLimit": rate, "ThrottlingBurstLimit": rate}
+    assert stage["AccessLogSettings"]["DestinationArn"] == {"Fn::GetAtt": ["HttpApiLogGroup", "Arn"]}
+    line = json.loads(stage["AccessLogSettings"]["Format"])
+    assert line["requestId"] == "$context.requestId", "API Gateway takes no format without it"
+    assert not re.search("sourceIp|userAgent|identity|authorizer", json.dumps(line))
+
+
+def test_a_domain_name_needs_an_http_api_and_a_certificate():
+    """Each way to give half of what an own domain takes is refused before anything is made, with a sentence."""
+    template = document()
+    rule = template["Rules"]["OwnDomain"]
+    assert rule["RuleCondition"] == template["Conditions"]["HasDomainName"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "DomainName"}, ""]}]}
+    asserted = [one["Assert"] for one in rule["Assertions"]]
+    assert asserted == [{"Fn::Equals": [{"Ref": "FrontDoor"}, "HttpApi"]}, {"Fn::Not": [{"Fn::Equals": [{"Ref": "CertificateArn"}, ""]}]}]
+    for name in ("OwnDomain", "OwnDomainMapping"):
+        assert template["Resources"][name]["Condition"] == "HasDomainName"
+
+
 def test_environments_are_told_of_parameters_that_there_are():
     """samconfig.toml has dev, staging and prod, no secret, and only parameters and values that the template takes."""
     parameters = document()["Parameters"]
@@ -673,6 +696,8 @@ def test_environments_are_told_of_parameters_that_there_are():
             assert value in map(str, declared.get("AllowedValues", [value]))
             if declared["Type"] == "Number":
                 assert declared.get("MinValue", 0) <= int(value) <= declared.get("MaxValue", int(value))
+    # A first deployment that failed is removed where nobody needs to read what is left of it.
+    assert [config[environment]["deploy"]["parameters"].get("on_failure") for environment in environments] == ["DELETE", None, None]
 
 
 def test_profiles_name_packages_that_there_are():
