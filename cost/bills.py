@@ -48,6 +48,11 @@ PLATFORM_LINES = (
     f"REPORT RequestId: {REQUEST_ID}\tDuration: 18.23 ms\tBilled Duration: 19 ms\tMemory Size: 256 MB\t"
     "Max Memory Used: 30 MB\t\n",
 )
+# A line of the HTTP API's access log, in template.yaml's format.
+ACCESS_LOG_LINE = (
+    '{"requestId":"JKJaXmPLvHcESHA=","time":"1795253528006","method":"POST", "path":"/events","status":"200",'
+    '"responseLatency":"19", "error":"-","integrationError":"-"}\n'
+)
 # Firehose's defaults: https://docs.aws.amazon.com/firehose/latest/APIReference/API_BufferingHints.html
 FIREHOSE_BUFFER_BYTES = 5 * 2**20
 FIREHOSE_BUFFER_SECONDS = 300
@@ -105,7 +110,7 @@ def front_door(traffic, deployment):
     posts = traffic.posts * DAYS_A_MONTH
     usd = {
         "FunctionUrl": 0,
-        "HttpApi": charges.http_api(posts, traffic.body_bytes),
+        "HttpApi": charges.http_api(posts, traffic.body_bytes) + charges.logs(log_gb(posts, (ACCESS_LOG_LINE,))),
         "Alb": charges.load_balancer(posts, REQUEST_HEADER_BYTES + traffic.body_bytes + ANSWER_BYTES),
     }
     return {f"front door: {FRONT_DOORS[deployment.front_door]}": usd[deployment.front_door]}
@@ -170,7 +175,11 @@ def platform_logs(invocations):
 
 
 def platform_log_gb(invocations):
-    return invocations * sum(len(line) + LOG_EVENT_OVERHEAD for line in PLATFORM_LINES) / LOG_GB_BYTES
+    return log_gb(invocations, PLATFORM_LINES)
+
+
+def log_gb(times, lines):
+    return times * sum(len(line) + LOG_EVENT_OVERHEAD for line in lines) / LOG_GB_BYTES
 
 
 def logs_and_monitoring(traffic, deployment):

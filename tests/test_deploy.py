@@ -250,7 +250,7 @@ def other(cloud):
 
 def test_the_other_front_door_leads_to_the_same_place(other):
     """Through an HTTP API and an on-demand stream events land as through a Function URL and a provisioned one."""
-    assert other.host.endswith(".amazonaws.com") and ".execute-api." in other.host
+    assert ".execute-api." in other.host
     session = requests("mux-embed-session.jsonl")
     replay(other, session)
     sent = [text for one in session for text in event_texts(one)]
@@ -268,8 +268,6 @@ def test_an_own_domain_leads_to_the_http_api(cloud, other):
     mapping, = gateway.get_api_mappings(DomainName="events.example.com")["Items"]
     assert mapping["ApiId"] == other.resources["HttpApi"]
     assert other.outputs["DomainTarget"]
-    stage, = gateway.get_stages(ApiId=other.resources["HttpApi"])["Items"]
-    assert stage["DefaultRouteSettings"]["ThrottlingRateLimit"] == 1000
     with pytest.raises(AssertionError, match="DomainName needs FrontDoor=HttpApi"):
         Deployment(cloud, "dev", "playhead-half", f"{QUICK} DomainName=events.example.com")
 
