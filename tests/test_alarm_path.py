@@ -117,16 +117,16 @@ def test_an_incident_reaches_people_and_its_end_does_too(cloud, chat):
     """A metric above its threshold becomes a message that says all; a storm is one message, and so is its end."""
     verdict = {"key": "events/dt=2026-11-21/hour=09/x.jsonl.bz2", "etag": None, "findings": [{"code": "gone", "text": "the object is gone"}]}
     cloud.client("s3").put_object(Bucket=BUCKET, Key=f"broken/{verdict['key']}.json", Body=json.dumps(verdict))
-    put(cloud, "BrokenObjects", "CheckObjectFunction", 0, 900)
-    put(cloud, "BrokenObjects", "CheckObjectFunction", 3, ALMOST_A_PERIOD)
+    put(cloud, "BrokenObjects", "CheckRecencyFunction", 0, 900)
+    put(cloud, "BrokenObjects", "CheckRecencyFunction", 3, ALMOST_A_PERIOD)
     assert state(cloud, "broken-objects") == "ALARM"
     wait_for(lambda: chat.texts, 30, lambda: f"a message\n{cloud.tail()}")
     lines = dict(line.split(": ", 1) for line in chat.texts[0].splitlines())
     assert lines[f"ALARM in {STACK}"] == "Landed objects are not what their metadata says (count)."
-    function = cloud.resources(STACK)["CheckObjectFunction"]
+    function = cloud.resources(STACK)["CheckRecencyFunction"]
     assert lines["Where"] == f"function {function}, stack {STACK}"
     assert lines["Since"].startswith(time.strftime("%Y-%m-%d", time.gmtime())) and lines["Since"].endswith(" UTC")
-    assert lines["Expected"] == "BrokenObjects at most 0 (count), as Sum of 5 min"
+    assert lines["Expected"] == "BrokenObjects at most 0 (count), as Maximum of 5 min"
     assert lines["Actual"] == "3 (count)"
     assert lines[f"- {verdict['key']}"] == "the object is gone"
     chart, rest = lines["Last values"].split(" ", 1)
@@ -147,7 +147,7 @@ def test_an_incident_reaches_people_and_its_end_does_too(cloud, chat):
     # Both are over: the webhook is overloaded for a moment, and the message comes all the same.
     chat.statuses[:] = [503, 429]
     time.sleep(300 - ALMOST_A_PERIOD + 2)
-    put(cloud, "BrokenObjects", "CheckObjectFunction", 0, 1)
+    put(cloud, "BrokenObjects", "CheckRecencyFunction", 0, 1)
     put(cloud, "MissingPartitions", "CheckRecencyFunction", 0, 1)
     assert state(cloud, "broken-objects") == state(cloud, "missing-partitions") == "OK"
     wait_for(lambda: len(chat.texts) == 3, 30, lambda: f"the end in {chat.texts}\n{cloud.tail()}")

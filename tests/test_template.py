@@ -242,7 +242,7 @@ def test_no_data_is_wrong_only_where_a_check_did_not_run():
                  if any(event["Type"] == "Schedule" for event in properties.get("Events", {}).values())}
     assert breaching == {f"{function}DidNotRunAlarm" for function in scheduled | {"CheckSize"}}
     others = {alarm["TreatMissingData"] for key, alarm in alarms().items() if key not in breaching}
-    assert others == {"notBreaching", "missing"}
+    assert others == {"notBreaching", "missing", "ignore"}
 
 
 def test_each_function_has_its_alarms_and_its_time_is_what_they_think():

@@ -1,15 +1,16 @@
-//! check-recency: is every `_SUCCESS` that should be there by now there, and how old is the newest event that landed?
+//! check-recency: is every `_SUCCESS` that should be there by now there, how old is the newest event that landed, and how
+//! many objects are broken?
 //!
 //! It runs each minute and depends on S3 and its own schedule alone: CloudWatch is told, but with CloudWatch away the log
-//! and the failed invocation still tell. Both questions are asked whatever becomes of the other, and what was found out is
+//! and the failed invocation still tell. Each question is asked whatever becomes of the others, and what was found out is
 //! put before the invocation fails.
 //!
-//! Requests a day, with S shards and events in each hour: 1,440 × (1 + S) LISTs and 1,440 × S HEADs for the newest event,
+//! Requests a day, with S shards and events in each hour: 1,440 × (2 + S) LISTs and 1,440 × S HEADs for the newest event,
 //! 1,200 GETs and 50 more for each new environment, 1,440 `PutMetricData`; 2,880 LISTs more in a bucket's first three days.
 //! While nothing lands, each minute takes a LIST for every hour since, 48 at most. A partition that is missing takes a GET
 //! each minute.
 //!
-//! The function's timeout must leave time for both: 60 s or more. Lambda repeats a failed asynchronous invocation; the
+//! The function's timeout must leave time for all three: 60 s or more. Lambda repeats a failed asynchronous invocation; the
 //! repetition says the same again, so its event invoke configuration should ask for none.
 
 mod freshness;
@@ -26,9 +27,10 @@ use lambda_setup::environment::{self, EnvironmentError};
 use shared::metric::Metric;
 use shared::timestamp::UnixMillis;
 
-use crate::bucket::{Bucket, BucketError};
+use crate::bucket::{Bucket, BucketError, List};
 use crate::cloudwatch::{Datum, Metrics, MetricsError};
 use crate::event::{EventError, ScheduledEvent};
+use crate::manifest::BROKEN_PREFIX;
 use crate::rules::recency;
 use crate::success::SuccessError;
 use freshness::Newest;
@@ -75,6 +77,8 @@ pub enum Problem {
     Late { count: usize, names: String },
     #[error("whether partitions are sealed was not found out: {0}")]
     Partitions(#[source] SuccessError),
+    #[error("the broken objects were not counted: {0}")]
+    Broken(#[source] BucketError),
     #[error("the newest event was not found: {0}")]
     Freshness(#[source] BucketError),
     #[error("{what}: {source}")]
@@ -143,6 +147,10 @@ impl<B: Bucket, M: Metrics> Handler<B, M> {
             }
             Err(problem) => problems.push(problem),
         }
+        match self.broken(looking).await {
+            Ok(count) => values.push((Metric::BrokenObjects, count as f64)),
+            Err(problem) => problems.push(problem),
+        }
         match self.newest(now, looking, &mut memory.freshness).await {
             Ok(newest) => values.push((Metric::DataFreshness, newest.age_seconds(now))),
             Err(problem) => problems.push(problem),
@@ -170,6 +178,16 @@ impl<B: Bucket, M: Metrics> Handler<B, M> {
         let report = looking.bound(half, partitions::look(&self.bucket, now, self.due_minutes, memory)).await;
         let what = "whether partitions are sealed was not found out";
         report.map_err(|source| Problem::TimeIsUp { what, source })?.map_err(Problem::Partitions)
+    }
+
+    /// How many verdicts of check-object lie in the bucket, up to the 1,000 of one page. They are what the alarm goes by:
+    /// a verdict stays until landing replaces the object or a person deletes it.
+    async fn broken(&self, looking: Deadline) -> Result<usize, Problem> {
+        let verdicts = self.bucket.list(List { prefix: BROKEN_PREFIX, ..List::default() });
+        let page = looking.bound(looking.remaining() / 2, verdicts).await;
+        let what = "the broken objects were not counted";
+        let page = page.map_err(|source| Problem::TimeIsUp { what, source })?.map_err(Problem::Broken)?;
+        Ok(page.objects.len())
     }
 
     async fn newest(

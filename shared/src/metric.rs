@@ -124,7 +124,8 @@ metrics! {
     ColdStarts: Count,
 
     // ---- monitoring-lambdas ----
-    /// Landed objects that are not what their metadata says.
+    /// Landed objects that are not what their metadata says: check-object says 1 of each that it finds, check-recency how
+    /// many there are.
     BrokenObjects: Count,
     /// Hours and dates that were sealed.
     SealedPartitions: Count,

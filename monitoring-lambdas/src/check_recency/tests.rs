@@ -95,10 +95,10 @@ async fn where_all_is_there_the_check_says_so_and_then_costs_little() {
         assert_eq!(datum.dimensions, [("FunctionName", "check-recency".to_owned())]);
         assert_eq!(datum.at, now());
     }
-    // Two LISTs for the first hour, 50 GETs, two LISTs and a HEAD for the newest event.
-    assert_eq!(bucket.calls.replace(0), 55);
+    // Two LISTs for the first hour, 50 GETs, one LIST for broken objects, two LISTs and a HEAD for the newest event.
+    assert_eq!(bucket.calls.replace(0), 56);
     assert_eq!(check(&handler, UnixMillis(now().0 + MINUTE)).await, [""; 0]);
-    assert_eq!((bucket.calls.get(), metrics.calls.get()), (3, 2));
+    assert_eq!((bucket.calls.get(), metrics.calls.get()), (4, 2));
     assert_eq!(metrics.last(Metric::DataFreshness), Some(120.0));
 }
 
@@ -226,6 +226,27 @@ async fn a_listing_of_many_pages_is_followed_and_bounded() {
     assert_eq!(metrics.last(Metric::DataFreshness), Some(51.0), "it went on where it stopped");
 }
 
+#[rstest]
+#[case(0, 0.0)]
+#[case(3, 3.0)]
+#[case::one_page_at_most(1_001, 1_000.0)]
+#[tokio::test]
+async fn objects_count_as_broken_until_their_verdicts_are_gone(#[case] verdicts: usize, #[case] level: f64) {
+    let (bucket, metrics) = (sound(100), MemoryMetrics::default());
+    let handler = Handler::new(&bucket, &metrics, 40);
+    for number in 0..verdicts {
+        bucket.insert(&format!("broken/events/{number}.json"), "{}", HashMap::new());
+    }
+    for _ in 0..2 {
+        // That objects are broken is check-object's to say: it fails no run of this check.
+        assert_eq!(check(&handler, now()).await, [""; 0]);
+        assert_eq!(metrics.last(Metric::BrokenObjects), Some(level));
+    }
+    bucket.objects.borrow_mut().retain(|key, _| !key.starts_with("broken/"));
+    check(&handler, now()).await;
+    assert_eq!(metrics.last(Metric::BrokenObjects), Some(0.0));
+}
+
 #[tokio::test]
 async fn metadata_that_says_nothing_leaves_the_start_of_the_hour() {
     let (bucket, metrics) = (sound(100), MemoryMetrics::default());
@@ -280,21 +301,23 @@ impl Bucket for Faulty<'_> {
 }
 
 #[rstest]
-#[case("GET", [None, None, Some(60.0)], 1)]
-#[case("HEAD", [Some(0.0), Some(0.0), None], 1)]
-#[case("LIST", [None, None, None], 2)]
+#[case("GET", [None, None, Some(60.0)], Some(1.0), 1)]
+#[case("HEAD", [Some(0.0), Some(0.0), None], Some(1.0), 1)]
+#[case("LIST", [None, None, None], None, 3)]
 #[tokio::test(start_paused = true)]
-async fn one_half_of_the_check_does_not_need_the_other(
+async fn no_part_of_the_check_needs_another(
     #[case] fails: &'static str,
     #[case] expected: [Option<f64>; 3],
+    #[case] broken: Option<f64>,
     #[case] problems: usize,
     #[values(false, true)] hangs: bool,
 ) {
     let (bucket, metrics) = (sound(100), MemoryMetrics::default());
+    bucket.insert("broken/events/x.json", "{}", HashMap::new());
     let handler = Handler::new(Faulty { bucket: &bucket, fails, hangs }, &metrics, 40);
     let said = check(&handler, now()).await;
     assert_eq!(said.len(), problems, "{said:?}");
-    assert_eq!(put(&metrics), expected);
+    assert_eq!((put(&metrics), metrics.last(Metric::BrokenObjects)), (expected, broken));
 }
 
 #[tokio::test]

@@ -248,10 +248,10 @@ pub(crate) mod tests {
         assert_eq!(change.about.description, "Landed objects are not what their metadata says (count).");
         assert_eq!(change.about.anchor.as_deref(), Some("broken-objects"));
         let watched = change.about.watched.unwrap();
-        assert_eq!((&*watched.namespace, &*watched.metric, &*watched.statistic), ("Playhead", "BrokenObjects", "Sum"));
+        assert_eq!((&*watched.namespace, &*watched.metric, &*watched.statistic), ("Playhead", "BrokenObjects", "Maximum"));
         assert_eq!(
             watched.dimensions,
-            [("FunctionName".to_owned(), "playhead-prod-CheckObjectFunction-1A2B".to_owned())]
+            [("FunctionName".to_owned(), "playhead-prod-CheckRecencyFunction-1A2B".to_owned())]
         );
         assert_eq!((watched.period, watched.threshold), (300, 0.0));
     }
