@@ -1,5 +1,7 @@
 """From a metric to a person: the real template's alarms, MiniStack's CloudWatch and SNS, the real notify, a webhook."""
 
+import bz2
+import html
 import json
 import threading
 import time
@@ -17,21 +19,25 @@ RUNBOOK = "https://git.example.com/playhead/docs/RUNBOOK.md"
 ALMOST_A_PERIOD = 280
 
 
+# What Teams takes, of whose text nothing is Markdown.
+CARD = "application/vnd.microsoft.card.adaptive"
+# An object's key, which anybody who may write to the bucket can choose.
+HOSTILE = "events/<!channel> <https://evil.example|see & click> *b* [x](https://evil.example) {{DATE(2026-11-21T09:00:00Z)}}.jsonl.bz2"
+
+
 class Chat:
-    """A webhook's other side: keeps what is posted, and answers as it is told."""
+    """The other sides of two webhooks, Slack's and Teams': keeps what is posted, and Slack answers as it is told."""
 
     def __init__(self):
         self.texts = []
+        self.cards = []
         self.statuses = []
         chat = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                status = chat.statuses.pop(0) if chat.statuses else 200
-                if status == 200:
-                    chat.texts.append(body["text"])
-                self.send_response(status)
+                self.send_response(chat.take_card(body) if self.path == "/workflows/secret" else chat.take_text(body))
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
@@ -39,8 +45,27 @@ class Chat:
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/services/secret"
+        address = f"http://127.0.0.1:{self.server.server_port}"
+        self.slack, self.teams = f"{address}/services/secret", f"{address}/workflows/secret"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def take_text(self, body):
+        status = self.statuses.pop(0) if self.statuses else 200
+        if status == 200:
+            assert body == {"text": body["text"], "mrkdwn": False}
+            self.texts.append(body["text"])
+        return status
+
+    def take_card(self, body):
+        """Workflows answer 202 whatever comes; what they would drop is no card here."""
+        assert len(json.dumps(body).encode()) < 28 * 1024
+        attachment, = body["attachments"]
+        card = attachment["content"]
+        assert (body["type"], attachment["contentType"], card["type"]) == ("message", CARD, "AdaptiveCard")
+        runs = [run for element in card["body"] for run in element["inlines"]]
+        assert {element["type"] for element in card["body"]} == {"RichTextBlock"} and {run["type"] for run in runs} == {"TextRun"}
+        self.cards.append(runs)
+        return 202
 
     def stop(self):
         self.server.shutdown()
@@ -58,10 +83,11 @@ def chat():
 def cloud(tmp_path_factory, chat):
     cloud = MiniStack(tmp_path_factory.mktemp("ministack"))
     try:
-        recipients = [{"group": "platform", "alarms": ["*"], "webhook": chat.url, "email": True}]
+        recipients = [{"group": "platform", "alarms": ["*"], "webhook": chat.slack, "email": True},
+                      {"group": "teams", "alarms": ["*"], "webhook": chat.teams, "format": "adaptive-card"}]
         deployment = Deployment(cloud, "dev", STACK, f"RunbookUrl={RUNBOOK}", json.dumps(recipients))
         # The webhook is a secret: nobody who reads CI's log may see it.
-        assert "Recipients" in deployment.said and "/services/secret" not in deployment.said
+        assert "Recipients" in deployment.said and "/secret" not in deployment.said
         # What the schedules would find, in a stack without events, is not this test's.
         events = cloud.client("events")
         for rule in events.list_rules()["Rules"]:
@@ -115,24 +141,30 @@ def mail(cloud):
 
 def test_an_incident_reaches_people_and_its_end_does_too(cloud, chat):
     """A metric above its threshold becomes a message that says all; a storm is one message, and so is its end."""
-    verdict = {"key": "events/dt=2026-11-21/hour=09/x.jsonl.bz2", "etag": None, "findings": [{"code": "gone", "text": "the object is gone"}]}
-    cloud.client("s3").put_object(Bucket=BUCKET, Key=f"broken/{verdict['key']}.json", Body=json.dumps(verdict))
+    put_verdict(cloud, HOSTILE)
     put(cloud, "BrokenObjects", "CheckRecencyFunction", 0, 900)
     put(cloud, "BrokenObjects", "CheckRecencyFunction", 3, ALMOST_A_PERIOD)
     assert state(cloud, "broken-objects") == "ALARM"
     wait_for(lambda: chat.texts, 30, lambda: f"a message\n{cloud.tail()}")
-    lines = dict(line.split(": ", 1) for line in chat.texts[0].splitlines())
+    assert not set("<>") & set(chat.texts[0])
+    shown = html.unescape(chat.texts[0])
+    lines = dict(line.split(": ", 1) for line in shown.splitlines())
     assert lines[f"ALARM in {STACK}"] == "Landed objects are not what their metadata says (count)."
     function = cloud.resources(STACK)["CheckRecencyFunction"]
     assert lines["Where"] == f"function {function}, stack {STACK}"
     assert lines["Since"].startswith(time.strftime("%Y-%m-%d", time.gmtime())) and lines["Since"].endswith(" UTC")
     assert lines["Expected"] == "BrokenObjects at most 0 (count), as Maximum of 5 min"
     assert lines["Actual"] == "3 (count)"
-    assert lines[f"- {verdict['key']}"] == "the object is gone"
+    assert lines[f"- {HOSTILE}"] == "the object is gone"
     chart, rest = lines["Last values"].split(" ", 1)
     assert len(chart) == 20 and "▁" in chart and "▇" in chart and rest.startswith("(0 to 3 (count); 5 min each")
     assert lines["Alarm"] == f"{STACK}-broken-objects"
     assert lines["What to do"] == f"{RUNBOOK}#broken-objects"
+    # Teams is told the same, line by line, with the one link that is ours.
+    wait_for(lambda: chat.cards, 30, lambda: f"a card\n{cloud.tail()}")
+    assert [run["text"] for run in chat.cards[0]] == shown.replace("{DATE(", "{ DATE(").splitlines()
+    link = {"type": "Action.OpenUrl", "url": f"{RUNBOOK}#broken-objects"}
+    assert [run["selectAction"] for run in chat.cards[0] if "selectAction" in run] == [link]
 
     # A second alarm of the same storm.
     put(cloud, "MissingPartitions", "CheckRecencyFunction", 2, ALMOST_A_PERIOD)
@@ -154,8 +186,9 @@ def test_an_incident_reaches_people_and_its_end_does_too(cloud, chat):
     assert chat.texts[2].startswith("RESOLVED after ") and f"in {STACK}: no alarm is on any more." in chat.texts[2]
     assert f"- {STACK}-broken-objects: on for" in chat.texts[2]
 
-    (key, incident), = wait_for(lambda: objects(cloud, "incidents/dt="), 30, "the incident that is over").items()
-    assert key.endswith("-platform.json") and incident["opened_at"] < incident["resolved_at"]
+    over = lambda: [one for key, one in objects(cloud, "incidents/dt=").items() if key.endswith("-platform.json")]
+    incident, = wait_for(over, 30, "the incident that is over")
+    assert incident["opened_at"] < incident["resolved_at"]
     assert [(message["kind"], message["webhook"], message["email"]) for message in incident["messages"]] == [
         ("opened", "sent", "sent"), ("update", "sent", "sent"), ("resolved", "sent", "sent")]
     wait_for(lambda: objects(cloud, ledger)[ledger]["closed"] == [], 30, "an empty ledger")
@@ -164,7 +197,82 @@ def test_an_incident_reaches_people_and_its_end_does_too(cloud, chat):
     assert [letter["Subject"] for letter in letters] == [
         f"ALARM: {STACK}-broken-objects", f"MORE ALARMS: {STACK}-missing-partitions",
         f"RESOLVED: {STACK}-broken-objects and 1 more"]
-    assert letters[0]["Message"] == chat.texts[0]
+    assert letters[0]["Message"] == shown, "mail is plain text"
+
+
+def put_verdict(cloud, key):
+    verdict = {"key": key, "etag": None, "findings": [{"code": "gone", "text": "the object is gone"}]}
+    cloud.client("s3").put_object(Bucket=BUCKET, Key=f"broken/{key}.json", Body=json.dumps(verdict))
+
+
+def test_broken_objects_stays_on_until_the_verdict_is_gone(cloud):
+    """The alarm's level is what lies under broken/, which check-recency counts each minute."""
+    put_verdict(cloud, "events/x.jsonl.bz2")
+    for key in objects(cloud, "broken/").keys() - {"broken/events/x.jsonl.bz2.json"}:
+        cloud.client("s3").delete_object(Bucket=BUCKET, Key=key)
+    recency = cloud.resources(STACK)["CheckRecencyFunction"]
+
+    def count(seconds_ago):
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - seconds_ago))
+        answer = cloud.client("lambda").invoke(FunctionName=recency, Payload=json.dumps({"time": at}).encode())
+        assert "FunctionError" not in answer, answer["Payload"].read()
+        return state(cloud, "broken-objects")
+
+    # Each value is over within seconds, and the file is broken still.
+    for _ in range(2):
+        assert count(ALMOST_A_PERIOD) == "ALARM"
+        time.sleep(300 - ALMOST_A_PERIOD + 2)
+    assert state(cloud, "broken-objects") == "ALARM"
+    cloud.client("s3").delete_object(Bucket=BUCKET, Key="broken/events/x.jsonl.bz2.json")
+    assert count(1) == "OK"
+
+
+def rejected(reason, origin, user_agent, path):
+    return json.dumps({
+        "v": 1, "id": "x", "received_at": "2026-11-21T09:32:08.006Z", "request_id": "r",
+        "client": {"user_agent": user_agent, "ip": "192.0.2.7", "origin": origin},
+        "rejected": {"reason": reason, "detail": "d", "path": path, "body_base64": "c2VjcmV0"},
+    }) + "\n"
+
+
+def test_what_is_rejected_most_and_from_whom_is_in_the_notice(cloud, chat):
+    """CloudWatch's notice of an alarm on metric math: the message has the share, and counts of the newest rejected lines."""
+    now = time.gmtime()
+    folder = time.strftime("rejected/dt=%Y-%m-%d/hour=%H/", now)
+    lines = 30 * rejected("invalid_json", "https://www.example.com", "<https://evil.example|Player> 2.0", "/events")
+    lines += 2 * rejected("not_an_object", None, None, "//events")
+    key = f"{folder}shardId-000000000000-49680526688183764996402631902287303959145300612304470018.jsonl.bz2"
+    cloud.client("s3").put_object(Bucket=BUCKET, Key=key, Body=bz2.compress(lines.encode()))
+    metric = lambda name: {"MetricName": name, "Namespace": "Playhead",
+                           "Dimensions": [{"name": "FunctionName", "value": "ingest"}]}
+    query = lambda id, name: {"Id": id, "MetricStat": {"Metric": metric(name), "Period": 60, "Stat": "Sum"}, "ReturnData": False}
+    notice = {
+        "AlarmName": f"{STACK}-rejected-share", "AlarmDescription": "Too much is rejected (percent). #rejected-share",
+        "NewStateValue": "ALARM", "StateChangeTime": time.strftime("%Y-%m-%dT%H:%M:%S.000+0000", now),
+        "NewStateReason": "Threshold Crossed: 3 out of the last 5 datapoints [30.1 (21/11/26 09:35:00), 29.0 (21/11/26 09:34:00)]",
+        "Trigger": {
+            "Period": 60, "EvaluationPeriods": 5, "ComparisonOperator": "GreaterThanThreshold", "Threshold": 5.0,
+            "Metrics": [{"Id": "share", "Label": "RejectedShare", "Expression": "…", "ReturnData": True},
+                        query("rejected", "RejectedLines"), query("accepted", "AcceptedEvents")],
+        },
+    }
+    before = len(chat.texts)
+    topic = cloud.resources(STACK)["AlarmsTopic"]
+    cloud.client("sns").publish(TopicArn=topic, Message=json.dumps(notice))
+    wait_for(lambda: len(chat.texts) > before, 30, lambda: f"a message\n{cloud.tail()}")
+    message = chat.texts[-1]
+    assert "Expected: RejectedShare at most 5 %, of 1 min\nActual: 30.1 %\n" in message
+    assert [line for line in message.splitlines() if line.startswith("- ")] == [
+        "- counted: 32 rejected lines of 1 of the newest files",
+        "- reasons: 30 × invalid_json · 2 × not_an_object",
+        "- origins: 30 × https://www.example.com · 2 without",
+        "- user agents: 30 × &lt;https://evil.example|Player&gt; 2.0 · 2 without",
+        "- paths: 30 × /events · 2 × //events",
+    ]
+    assert "192.0.2.7" not in message and "c2VjcmV0" not in message
+    over = notice | {"NewStateValue": "OK", "StateChangeTime": time.strftime("%Y-%m-%dT%H:%M:%S.000+0000", time.gmtime(time.time() + 1))}
+    cloud.client("sns").publish(TopicArn=topic, Message=json.dumps(over))
+    wait_for(lambda: len(chat.texts) > before + 1, 30, lambda: f"the end\n{cloud.tail()}")
 
 
 def test_a_notice_that_comes_again_sends_nothing_again(cloud, chat):
@@ -189,7 +297,7 @@ def test_the_webhook_s_address_is_in_no_log(cloud):
     groups = [group["logGroupName"] for group in logs.describe_log_groups()["logGroups"]]
     lines = [event["message"] for group in groups for event in logs.filter_log_events(logGroupName=group)["events"]]
     assert any("sent" in line for line in lines), groups
-    assert not [line for line in lines if "/services/secret" in line]
+    assert not [line for line in lines if "/secret" in line]
 
 
 def test_all_that_the_template_declares_is_there(cloud):

@@ -255,3 +255,19 @@ def test_broken_objects_are_each_named_with_what_is_wrong_and_a_second_event_cha
     wait_for(lambda: days.success(name)["late_objects"] == 3, SEALED_SECONDS, lambda: str(days.success(name)))
     wait_for(lambda: said(days, SEAL, "ERROR", name), what=lambda: days.stack.tail())
     wait_for(lambda: max(metric(days, "LateObjects", FunctionName=SEAL)) >= 1)
+
+
+def test_an_hour_of_which_a_third_is_rejected_is_said_with_both_numbers(fresh_stack):
+    """On one machine, where there are no alarms: check-size's ERROR line on the terminal, and the share by reason as metrics."""
+    stack = fresh_stack(parameters=PARAMETERS.replace("MinimumHourBytes=200", "MinimumHourBytes=0"), CLOCK=f"{START:%Y-%m-%dT%H:%M:%SZ} x{SPEED}")
+    body = json.dumps([{"type": "heartbeat", "n": number} for number in range(70)] + list(range(30))).encode()
+    assert stack.post(body=body, headers={"content-type": "application/json"}).json["accepted"] == 70
+    errors = lambda: [line for line in stack.errors_path.read_text().splitlines() if all(word in line for word in (SIZE, "RejectedShare", "hour=00"))]
+    line, = wait_for(errors, SEALED_SECONDS, stack.tail)
+    assert "30.0 %: 30 rejected lines beside 70 events" in line and "at most 5 %" in line, line
+    days = Days(stack)
+    dimensions = {"BucketName": LANDING_BUCKET, "Key": "events/dt=*/hour=*/", "FunctionName": SIZE}
+    for more in ({}, {"Reason": "not_an_object"}):
+        shares = wait_for(lambda more=more: metric(days, "RejectedShare", period=3600, **dimensions, **more), what=str(more))
+        assert max(shares) == 30, (more, shares)
+    assert max(metric(days, "SizeViolations", period=3600, **dimensions)) == 1

@@ -11,6 +11,7 @@ import pytest
 from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
 
+import metric_math
 from failed_batches import template_with
 from stack import REPOSITORY
 from test_shutdown import run_to_the_end
@@ -268,6 +269,29 @@ def test_each_function_has_its_alarms_and_its_time_is_what_they_think():
         assert threshold == (1_000 * timeout - 15_000 if function == "SealPartition" else 950 * timeout), function
 
 
+NIGHT = {"accepted": None, "rejected": None}
+
+
+@pytest.mark.parametrize(("minutes", "state"), [
+    pytest.param([{"accepted": 700, "rejected": 300}] * 2, "OK", id="30 % for two minutes"),
+    pytest.param([{"accepted": 700, "rejected": 300}] * 3, "ALARM", id="30 % for three minutes"),
+    pytest.param([{"accepted": 700, "rejected": 300}, NIGHT] * 3, "OK", id="30 % in two of five minutes"),
+    pytest.param([{"accepted": 700, "rejected": 300}] * 5 + [{"accepted": 700, "rejected": None}] * 3, "OK", id="over"),
+    pytest.param([{"accepted": None, "rejected": 1_000}] * 3, "ALARM", id="all, so that nothing is accepted"),
+    pytest.param([{"accepted": 949, "rejected": 51}] * 5, "ALARM", id="just above 5 %"),
+    pytest.param([{"accepted": 950, "rejected": 50}] * 5, "OK", id="5 %"),
+    pytest.param([NIGHT, {"accepted": None, "rejected": 10_000}, NIGHT, NIGHT], "OK", id="one bad POST at night"),
+    pytest.param([{"accepted": None, "rejected": 9}] * 5, "OK", id="a scanner"),
+    pytest.param([NIGHT] * 5, "OK", id="nothing"),
+])
+def test_too_much_rejected_for_minutes_is_an_alarm_and_one_bad_post_is_none(minutes, state):
+    alarm = alarms()["RejectedShareAlarm"]
+    queries = {query["Id"]: query["MetricStat"] for query in alarm["Metrics"] if "MetricStat" in query}
+    assert queries.keys() == NIGHT.keys() and {(one["Period"], one["Stat"]) for one in queries.values()} == {(60, "Sum")}
+    threshold = document()["Parameters"][alarm["Threshold"]["Ref"]]["Default"]
+    assert metric_math.state(alarm, threshold, [NIGHT] * 5 + minutes) == state
+
+
 def test_parents_are_alarms():
     """What explains and what is explained are ends of alarms' names."""
     parents = json.loads(functions()["Notify"]["Environment"]["Variables"]["PARENTS"])
@@ -315,6 +339,7 @@ ALLOWED = {
     "Notify": LIST | READ_METRICS | {
         f"{LANDING}/incidents/*": ["s3:GetObject", "s3:PutObject"],
         f"{LANDING}/broken/*": ["s3:GetObject"],
+        f"{LANDING}/rejected/*": ["s3:GetObject"],
         "NoticesTopic": ["sns:Publish"],
     },
 }

@@ -1,4 +1,4 @@
-//! check-size: is a partition that was just sealed as large as it should be?
+//! check-size: is a partition that was just sealed as large as it should be, and not too much of it rejected?
 //!
 //! It reads `_SUCCESS` objects and nothing else: that of the partition, of the day before and of the same weekday of eight
 //! weeks: at most ten GETs, and one `PutMetricData`. At 25 partitions a day that is 250 GETs and 25 puts.
@@ -12,6 +12,7 @@ mod words;
 use lambda_runtime::{Context, Diagnostic};
 use lambda_setup::environment::{self, EnvironmentError};
 use shared::metric::Metric;
+use shared::rejection::Reason;
 use shared::timestamp::UnixMillis;
 
 use crate::bucket::Bucket;
@@ -19,6 +20,7 @@ use crate::cloudwatch::{Datum, Metrics, MetricsError};
 use crate::event::{Created, EventError, S3Event};
 use crate::manifest::Totals;
 use crate::rules::partition::Partition;
+use crate::rules::rejected::Lines;
 use crate::rules::robust::Seasonal;
 use crate::rules::size::{self, Limits, Measured, Outcome, Rule, Sizes};
 use crate::success::{self, SuccessError};
@@ -63,6 +65,11 @@ pub fn limits() -> Result<Limits, EnvironmentError> {
             1.0..=1_000.0,
         )?,
         minimum_seasonal_percent: shipped.minimum_seasonal_percent,
+        maximum_rejected_percent: environment::number(
+            "MAXIMUM_REJECTED_PERCENT",
+            shipped.maximum_rejected_percent,
+            0.0..=100.0,
+        )?,
     })
 }
 
@@ -79,7 +86,8 @@ struct Checked {
     partition: Partition,
     sizes: Sizes,
     measured: Measured,
-    judged: [(Rule, Outcome); 3],
+    lines: Lines,
+    judged: Vec<(Rule, Outcome)>,
 }
 
 impl<B: Bucket, O: Fn(String) -> B, M: Metrics> Handler<O, M> {
@@ -110,8 +118,10 @@ impl<B: Bucket, O: Fn(String) -> B, M: Metrics> Handler<O, M> {
         };
         let sizes = sizes(&bucket, partition, success.totals.bytes).await?;
         let measured = sizes.measure();
-        let judged = measured.judge(self.limits.minimum_bytes(partition), &self.limits);
-        let checked = Checked { partition, sizes, measured, judged };
+        let lines = Lines { events: success.totals.events, rejected: success.totals.rejected };
+        let mut judged = measured.judge(self.limits.minimum_bytes(partition), &self.limits).to_vec();
+        judged.push((Rule::RejectedShare, lines.judge(self.limits.maximum_rejected_percent)));
+        let checked = Checked { partition, sizes, measured, lines, judged };
         // Before the metrics: the line must not wait for CloudWatch.
         self.log(&checked, &success.totals);
         let dimensions = vec![
@@ -119,17 +129,16 @@ impl<B: Bucket, O: Fn(String) -> B, M: Metrics> Handler<O, M> {
             ("Key", partition.pattern().to_owned()),
             ("FunctionName", function_name.to_owned()),
         ];
-        let values = values(&checked, &success.totals);
-        Ok(self.metrics.put(&data(&values, created.at, &dimensions)).await?)
+        Ok(self.metrics.put(&data(&checked, &success.totals, created.at, &dimensions)).await?)
     }
 
     fn log(&self, checked: &Checked, totals: &Totals) {
         let partition = checked.partition.text();
-        for (rule, outcome) in checked.judged {
+        for &(rule, outcome) in &checked.judged {
             let (expected, actual) = words::explain(rule, checked, &self.limits);
             match outcome {
                 Outcome::Violation => {
-                    tracing::error!(partition, ?rule, expected, actual, "the partition's size is not as it should be");
+                    tracing::error!(partition, ?rule, expected, actual, "the partition is not as it should be");
                 }
                 Outcome::Fine | Outcome::InsufficientHistory => {
                     tracing::info!(partition, ?rule, ?outcome, expected, actual, "size checked");
@@ -166,13 +175,11 @@ async fn size_of(bucket: &impl Bucket, partition: Partition) -> Result<Option<u6
 }
 
 fn values(checked: &Checked, totals: &Totals) -> Vec<(Metric, f64)> {
-    let lines = totals.events + totals.rejected;
-    let rejected_percent = if lines == 0 { 0.0 } else { totals.rejected as f64 / lines as f64 * 100.0 };
     let violations = checked.judged.iter().filter(|(_, outcome)| *outcome == Outcome::Violation).count();
     let mut values = vec![
         (Metric::TotalFileSize, totals.bytes as f64),
         (Metric::TotalEvents, totals.events as f64),
-        (Metric::RejectedShare, rejected_percent),
+        (Metric::RejectedShare, checked.lines.percent(totals.rejected)),
         (Metric::SizeViolations, violations as f64),
     ];
     if let Some(day_before) = checked.sizes.day_before {
@@ -184,9 +191,16 @@ fn values(checked: &Checked, totals: &Totals) -> Vec<(Metric, f64)> {
     values
 }
 
-fn data(values: &[(Metric, f64)], at: UnixMillis, dimensions: &[(&'static str, String)]) -> Vec<Datum> {
-    let datum = |&(metric, value): &(Metric, f64)| Datum { metric, value, at, dimensions: dimensions.to_vec() };
-    values.iter().map(datum).collect()
+/// The values, and before them the share of each reason that there is, under one more dimension. Reasons are a closed set, and
+/// so are these metrics.
+fn data(checked: &Checked, totals: &Totals, at: UnixMillis, dimensions: &[(&'static str, String)]) -> Vec<Datum> {
+    let by_reason = totals.rejected_by_reason.iter().filter_map(|(name, count)| {
+        let reason = Reason::parse(name)?.as_str().to_owned();
+        let dimensions = [dimensions, &[("Reason", reason)]].concat();
+        Some(Datum { metric: Metric::RejectedShare, value: checked.lines.percent(*count), at, dimensions })
+    });
+    let datum = |(metric, value)| Datum { metric, value, at, dimensions: dimensions.to_vec() };
+    by_reason.chain(values(checked, totals).into_iter().map(datum)).collect()
 }
 
 #[cfg(test)]

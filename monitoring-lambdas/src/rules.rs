@@ -3,5 +3,6 @@
 pub mod completeness;
 pub mod partition;
 pub mod recency;
+pub mod rejected;
 pub mod robust;
 pub mod size;

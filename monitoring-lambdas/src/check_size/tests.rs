@@ -119,6 +119,49 @@ async fn an_hour_has_no_floor_and_an_empty_one_no_rejected_share() {
     assert_eq!(metrics.last(Metric::RejectedShare), Some(0.0));
 }
 
+/// An hour in which so many lines of each reason were rejected.
+fn rejected_hour(events: u64, reasons: &[(&str, u64)]) -> MemoryBucket {
+    let bucket = MemoryBucket::default();
+    let totals = Totals {
+        events,
+        rejected: reasons.iter().map(|(_, count)| count).sum(),
+        rejected_by_reason: reasons.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
+        ..Totals::default()
+    };
+    let partition = Partition::of_success_key(HOUR).unwrap();
+    seal(&bucket, partition, partition.end(), totals);
+    bucket
+}
+
+#[rstest]
+#[case::a_third(700, 300, 1.0)]
+#[case::just_above(949, 51, 1.0)]
+#[case::the_limit(950, 50, 0.0)]
+#[case::one_bad_post_at_night(0, 9, 0.0)]
+#[tokio::test]
+async fn too_many_rejected_lines_are_a_violation(#[case] events: u64, #[case] rejected: u64, #[case] violations: f64) {
+    let metrics = MemoryMetrics::default();
+    check(&rejected_hour(events, &[("invalid_json", rejected)]), &metrics, HOUR).await.unwrap();
+    assert_eq!(metrics.last(Metric::SizeViolations), Some(violations));
+}
+
+#[tokio::test]
+async fn the_share_is_put_for_each_reason_of_the_closed_set_too() {
+    let metrics = MemoryMetrics::default();
+    let bucket = rejected_hour(700, &[("invalid_json", 200), ("not_an_object", 50), ("of_nobody", 50)]);
+    check(&bucket, &metrics, HOUR).await.unwrap();
+    let data = metrics.data.borrow();
+    let shares: Vec<_> = data
+        .iter()
+        .filter(|datum| datum.metric == Metric::RejectedShare)
+        .map(|datum| {
+            let reason = datum.dimensions.iter().find(|(name, _)| *name == "Reason").map(|(_, reason)| reason.as_str());
+            (reason, datum.value.round())
+        })
+        .collect();
+    assert_eq!(shares, [(Some("invalid_json"), 20.0), (Some("not_an_object"), 5.0), (None, 30.0)]);
+}
+
 #[tokio::test]
 async fn the_same_event_again_puts_the_same_values() {
     let bucket = bucket(DATE, &[&[(0, 1_000_000)], &USUAL[..]].concat());
@@ -170,13 +213,17 @@ fn the_words_name_units_and_what_is_missing() {
     let mut sizes = Sizes { bytes: 500_000, day_before: Some(1_000_000), ..Sizes::default() };
     sizes.weeks_before[..4].copy_from_slice(&[Some(1_000_000), Some(1_010_000), Some(990_000), Some(1_000_000)]);
     let partition = Partition::of_success_key(DATE).unwrap();
+    let lines = Lines { events: 700, rejected: 300 };
     let words = |sizes: Sizes, rule| {
         let measured = sizes.measure();
-        let judged = measured.judge(195_000, &Limits::SHIPPED);
-        words::explain(rule, &Checked { partition, sizes, measured, judged }, &Limits::SHIPPED)
+        let judged = measured.judge(195_000, &Limits::SHIPPED).to_vec();
+        words::explain(rule, &Checked { partition, sizes, measured, lines, judged }, &Limits::SHIPPED)
     };
     let (expected, actual) = words(sizes.clone(), Rule::Floor);
     assert_eq!((&*expected, &*actual), ("at least 195000 bytes", "500000 bytes"));
+    let (expected, actual) = words(sizes.clone(), Rule::RejectedShare);
+    assert_eq!(expected, "at most 5 % of the lines rejected, or fewer than 10 lines");
+    assert_eq!(actual, "30.0 %: 300 rejected lines beside 700 events");
     assert_eq!(
         words(sizes.clone(), Rule::Change).1,
         "500000 bytes: -50.0 % against 1000000 bytes the day before; -50.0 % against 1000000 bytes the week before"

@@ -1,5 +1,6 @@
 //! What a rule expects of a partition and what is there, in words and with units.
 
+use crate::rules::rejected::MINIMUM_REJECTED;
 use crate::rules::robust::Seasonal;
 use crate::rules::size::{Limits, MINIMUM_WEEKS, Rule};
 
@@ -14,6 +15,7 @@ pub(super) fn explain(rule: Rule, checked: &Checked, limits: &Limits) -> (String
         }
         Rule::Change => change(checked, limits.maximum_change_percent),
         Rule::SeasonalScore => score(checked, limits),
+        Rule::RejectedShare => rejected(checked, limits.maximum_rejected_percent),
     }
 }
 
@@ -29,6 +31,13 @@ fn change(checked: &Checked, maximum: f64) -> (String, String) {
     let week = against("the week before", sizes.weeks_before[0], measured.week_before);
     let expected = format!("at most {maximum} % up or down, against the day before or the week before");
     (expected, format!("{} bytes: {day}; {week}", sizes.bytes))
+}
+
+fn rejected(checked: &Checked, maximum: f64) -> (String, String) {
+    let lines = checked.lines;
+    let expected = format!("at most {maximum} % of the lines rejected, or fewer than {MINIMUM_REJECTED} lines");
+    let percent = lines.percent(lines.rejected);
+    (expected, format!("{percent:.1} %: {} rejected lines beside {} events", lines.rejected, lines.events))
 }
 
 fn score(checked: &Checked, limits: &Limits) -> (String, String) {

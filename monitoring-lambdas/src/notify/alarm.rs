@@ -2,6 +2,7 @@
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/Notify_Users_Alarm_Changes.html>
 
 use serde::{Deserialize, Serialize};
+use shared::metric::{Metric, NAMESPACE};
 use shared::timestamp::UnixMillis;
 
 use super::rfc3339;
@@ -71,7 +72,7 @@ pub struct About {
     pub details: Vec<String>,
 }
 
-/// The metric that an alarm watches, and what it takes for wrong.
+/// The metric that an alarm watches, or the first that goes into what it calculates, and what it takes for wrong.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Watched {
     pub namespace: String,
@@ -84,6 +85,23 @@ pub struct Watched {
     /// `GreaterThanThreshold` …
     pub comparison: String,
     pub threshold: f64,
+    /// The name of what is calculated; `None` where it is the metric itself.
+    #[serde(default)]
+    pub calculated: Option<String>,
+}
+
+impl Watched {
+    /// The name of what is compared with the threshold.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.calculated.as_deref().unwrap_or(&self.metric)
+    }
+
+    /// Whether it is this metric of ours.
+    #[must_use]
+    pub fn is(&self, metric: Metric) -> bool {
+        self.namespace == NAMESPACE && self.name() == metric.as_str()
+    }
 }
 
 /// A notice that is not acted on.
@@ -181,7 +199,10 @@ struct Dimension {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Query {
+    label: Option<String>,
     metric_stat: Option<Stat>,
+    #[serde(default)]
+    return_data: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -193,8 +214,9 @@ struct Stat {
 }
 
 impl Trigger {
-    /// Of an alarm on an expression, the first metric that goes into it.
     fn watched(self) -> Option<Watched> {
+        let compared = self.metrics.iter().find(|query| query.return_data && query.metric_stat.is_none());
+        let calculated = compared.and_then(|query| query.label.clone());
         let first = self.metrics.into_iter().find_map(|query| query.metric_stat);
         let statistic = self.extended_statistic.or(self.statistic).unwrap_or_default();
         let (metric, statistic, period) = match first {
@@ -210,6 +232,7 @@ impl Trigger {
             period: period.max(1),
             comparison: self.comparison_operator?,
             threshold: self.threshold?,
+            calculated,
         })
     }
 }
@@ -248,7 +271,10 @@ pub(crate) mod tests {
         assert_eq!(change.about.description, "Landed objects are not what their metadata says (count).");
         assert_eq!(change.about.anchor.as_deref(), Some("broken-objects"));
         let watched = change.about.watched.unwrap();
-        assert_eq!((&*watched.namespace, &*watched.metric, &*watched.statistic), ("Playhead", "BrokenObjects", "Maximum"));
+        assert_eq!(
+            (&*watched.namespace, &*watched.metric, &*watched.statistic),
+            ("Playhead", "BrokenObjects", "Maximum")
+        );
         assert_eq!(
             watched.dimensions,
             [("FunctionName".to_owned(), "playhead-prod-CheckRecencyFunction-1A2B".to_owned())]
@@ -257,9 +283,10 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_alarm_on_an_expression_shows_its_first_metric() {
+    fn an_alarm_on_an_expression_has_its_name_and_its_first_metric() {
         let watched = changes(EXPRESSION).remove(0).unwrap().about.watched.unwrap();
         assert_eq!((&*watched.metric, &*watched.statistic, watched.period), ("NetworkOut", "Average", 60));
+        assert_eq!(watched.name(), "Expression1");
     }
 
     #[test]

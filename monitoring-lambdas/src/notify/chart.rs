@@ -110,6 +110,7 @@ mod tests {
             period: 60,
             comparison: "GreaterThanThreshold".into(),
             threshold: 0.0,
+            calculated: None,
         }
     }
 

@@ -49,10 +49,8 @@ impl Config {
         Ok(Self {
             bucket_name: environment::required("BUCKET_NAME")?,
             topic_arn: environment::required("NOTICES_TOPIC_ARN")?,
-            recipients: Recipient::parse_all(&recipients).map_err(|error| {
-                let cause = std::error::Error::source(&error).map(|source| format!(": {source}"));
-                EnvironmentError::new("RECIPIENTS", format!("{error}{}", cause.unwrap_or_default()))
-            })?,
+            recipients: Recipient::parse_all(&recipients)
+                .map_err(|error| EnvironmentError::new("RECIPIENTS", error.to_string()))?,
             stack_name: environment::required("STACK_NAME")?,
             runbook_url: environment::required("RUNBOOK_URL")?,
             rules: Rules {
@@ -69,8 +67,11 @@ impl Parents {
     ///
     /// When it is no such object, or an alarm explains itself by way of others: none of them would ever be told.
     pub fn parse(json: &str) -> Result<Self, String> {
-        let parents: BTreeMap<String, String> = serde_json::from_str(json)
-            .map_err(|error| format!(r#"is not JSON of the form {{"child":"parent"}}: {error}"#))?;
+        let parents: BTreeMap<String, String> = serde_json::from_str(json).map_err(|error| {
+            // Not the error's own words: they quote the text, in which an address may stand by mistake.
+            let (line, column) = (error.line(), error.column());
+            format!(r#"is not JSON of the form {{"child":"parent"}} (line {line}, column {column})"#)
+        })?;
         for child in parents.keys() {
             let chain = std::iter::successors(parents.get(child), |parent| parents.get(*parent));
             if chain.take(parents.len()).any(|parent| parent == child) {
@@ -102,6 +103,12 @@ mod tests {
     #[case(r#"{"a":"b","b":"c","c":"a"}"#, "its own parent")]
     fn bad_parents_are_named(#[case] json: &str, #[case] named: &str) {
         assert!(Parents::parse(json).unwrap_err().contains(named));
+    }
+
+    #[test]
+    fn what_was_typed_by_mistake_is_not_quoted() {
+        assert!(!Parents::parse(r#"{"a":["https://hooks.example.com/secret"]}"#).unwrap_err().contains("secret"));
+        assert!(!Parents::parse(r#""https://hooks.example.com/secret""#).unwrap_err().contains("secret"));
     }
 
     #[test]

@@ -41,8 +41,8 @@ pub async fn deliver(
     deadline: Deadline,
 ) -> Deliveries {
     let mut deliveries = Deliveries::default();
-    if let Some(url) = to.webhook.as_ref().filter(|_| message.webhook == Delivery::Unsent) {
-        deliveries.webhook = Some(webhooks.post(url, &message.text, deadline).await);
+    if let Some(webhook) = to.webhook.as_ref().filter(|_| message.webhook == Delivery::Unsent) {
+        deliveries.webhook = Some(webhooks.post(webhook, &message.text, deadline).await);
     }
     if message.email == Delivery::Unsent {
         deliveries.email = Some(topic.publish(&to.group, &message.subject, &message.text, deadline).await);

@@ -1,10 +1,15 @@
-//! What a check left in the bucket about what is wrong, so that a message names it.
+//! What the bucket says about what is wrong, so that a message names it.
 
+use std::time::Duration;
+
+use lambda_setup::deadline::Deadline;
 use serde::Deserialize;
 use shared::metric::Metric;
+use shared::timestamp::UnixMillis;
 
 use super::alarm::Watched;
-use crate::bucket::{Bucket, BucketError, List};
+use super::rejected;
+use crate::bucket::{Bucket, BucketError, List, Streams};
 use crate::manifest::BROKEN_PREFIX;
 
 /// Objects that a message names: of the newest hours among the first thousand that are broken.
@@ -22,16 +27,34 @@ struct Finding {
     text: String,
 }
 
-/// The lines about what an alarm watches; none where no check leaves any, or they can't be read: the message goes out
-/// without.
-pub(super) async fn read(bucket: &impl Bucket, watched: Option<&Watched>) -> Vec<String> {
-    if watched.is_none_or(|watched| watched.metric != Metric::BrokenObjects.as_str()) {
-        return Vec::new();
-    }
-    broken_objects(bucket).await.unwrap_or_else(|error| {
-        tracing::warn!(%error, "the message does not say which objects are broken");
-        Vec::new()
-    })
+/// How long reading may take: the message must go out.
+const TIME_LIMIT: Duration = Duration::from_secs(15);
+
+/// The lines about what an alarm watches, as of a time; none where there are none, or they can't be read in time: the
+/// message goes out without.
+pub(super) async fn read<B: Bucket + Streams>(
+    bucket: &B,
+    watched: Option<&Watched>,
+    at: UnixMillis,
+    deadline: Deadline,
+) -> Vec<String> {
+    let Some(watched) = watched else { return Vec::new() };
+    let lines = deadline.bound(TIME_LIMIT, async {
+        if watched.is(Metric::BrokenObjects) {
+            broken_objects(bucket).await
+        } else if watched.is(Metric::RejectedShare) {
+            rejected::most_frequent(bucket, at).await
+        } else {
+            Ok(Vec::new())
+        }
+    });
+    let problem = match lines.await {
+        Ok(Ok(lines)) => return lines,
+        Ok(Err(error)) => error.to_string(),
+        Err(time_is_up) => time_is_up.to_string(),
+    };
+    tracing::warn!(problem, metric = watched.name(), "the message goes out without details");
+    Vec::new()
 }
 
 async fn broken_objects(bucket: &impl Bucket) -> Result<Vec<String>, BucketError> {
@@ -69,7 +92,12 @@ mod tests {
             period: 300,
             comparison: "GreaterThanThreshold".into(),
             threshold: 0.0,
+            calculated: None,
         }
+    }
+
+    async fn read(bucket: &MemoryBucket, watched: Option<&Watched>) -> Vec<String> {
+        super::read(&bucket, watched, UnixMillis(0), Deadline::after(Duration::from_secs(30))).await
     }
 
     const WORDS: &str = "the object is gone; the key is none that landing writes";
@@ -89,10 +117,10 @@ mod tests {
     #[tokio::test]
     async fn the_newest_are_named_with_what_is_wrong() {
         assert_eq!(
-            read(&&broken(2), Some(&watched("BrokenObjects"))).await,
+            read(&broken(2), Some(&watched("BrokenObjects"))).await,
             [format!("events/0001: {WORDS}"), format!("events/0000: {WORDS}")]
         );
-        let many = read(&&broken(1_500), Some(&watched("BrokenObjects"))).await;
+        let many = read(&broken(1_500), Some(&watched("BrokenObjects"))).await;
         assert_eq!(many[0], format!("events/0999: {WORDS}"));
         assert_eq!(many[3], "and more than 997 more under broken/");
     }
@@ -101,11 +129,11 @@ mod tests {
     async fn what_can_t_be_read_keeps_no_message_back() {
         let bucket = broken(2);
         bucket.insert("broken/events/9.json", "no JSON", HashMap::new());
-        assert_eq!(read(&&bucket, Some(&watched("BrokenObjects"))).await.len(), 2);
+        assert_eq!(read(&bucket, Some(&watched("BrokenObjects"))).await.len(), 2);
         bucket.fails_from.set(Some(1));
-        assert_eq!(read(&&bucket, Some(&watched("BrokenObjects"))).await, [""; 0]);
+        assert_eq!(read(&bucket, Some(&watched("BrokenObjects"))).await, [""; 0]);
         bucket.fails_from.set(None);
-        assert_eq!(read(&&bucket, Some(&watched("LostEvents"))).await, [""; 0]);
-        assert_eq!(read(&&bucket, None).await, [""; 0]);
+        assert_eq!(read(&bucket, Some(&watched("LostEvents"))).await, [""; 0]);
+        assert_eq!(read(&bucket, None).await, [""; 0]);
     }
 }

@@ -16,7 +16,7 @@ use super::recipient::Recipient;
 use super::store::{self, StoreError};
 use super::topic::Topic;
 use super::webhook::Webhooks;
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, Streams};
 use crate::cloudwatch::Metrics;
 use crate::event::EventError;
 
@@ -56,7 +56,7 @@ impl From<NotifyError> for Diagnostic {
     }
 }
 
-impl<B: Bucket, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T> {
+impl<B: Bucket + Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T> {
     /// # Errors
     ///
     /// When a message could not be sent or a ledger not be kept, after all that can be done for the others.
@@ -98,7 +98,8 @@ impl<B: Bucket, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T> {
         let mut chart = None;
         if change.state == State::Alarm {
             chart = self.chart(change.about.watched.as_ref(), change.at).await;
-            change.about.details = details::read(&self.bucket, change.about.watched.as_ref()).await;
+            let watched = change.about.watched.as_ref();
+            change.about.details = details::read(&self.bucket, watched, change.at, deadline).await;
         }
         let mut result = Ok(());
         for recipient in hearers {

@@ -3,9 +3,11 @@
 use shared::timestamp::UnixMillis;
 
 use super::alarm::{About, Watched};
+use super::chart::Chart;
 use super::config::Parents;
 use super::incident::{Episode, Incident, Kind};
 use super::ledger::untold;
+use super::line::one_line;
 use super::words;
 
 /// Characters of a subject; SNS takes up to 100 of ASCII.
@@ -15,15 +17,26 @@ pub const SUBJECT_LIMIT: usize = 100;
 pub const DESCRIBED_LIMIT: usize = 5;
 /// Names that a line gives; of more it gives the number.
 pub const NAMED_LIMIT: usize = 20;
-/// Characters of a description or reason.
-const WORDS_LIMIT: usize = 500;
+/// What the line begins with that says where to read on.
+pub const TO_DO: &str = "What to do: ";
 
 /// A message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text {
     /// At most [`SUBJECT_LIMIT`] printable ASCII characters.
     pub subject: String,
+    /// Lines as [`one_line`] has them, and empty ones between blocks.
     pub text: String,
+}
+
+/// Lines that belong together.
+type Block = Vec<String>;
+
+impl Text {
+    fn new(subject: String, blocks: &[Block]) -> Self {
+        let joined = |block: &Block| block.iter().map(|line| one_line(line)).collect::<Vec<_>>().join("\n");
+        Self { subject, text: blocks.iter().map(joined).collect::<Vec<_>>().join("\n\n") }
+    }
 }
 
 /// Where the message comes from.
@@ -50,30 +63,31 @@ fn opened(incident: &Incident, parents: &Parents, origin: Origin<'_>) -> Text {
     let alarms: Vec<_> = untold(incident, parents).collect();
     let mut blocks = described(&alarms, actual, origin);
     blocks.extend(quiet(incident, parents));
-    Text { subject: subject("ALARM", &alarms), text: blocks.join("\n\n") }
+    Text::new(subject("ALARM", &alarms), &blocks)
 }
 
 fn update(incident: &Incident, parents: &Parents, origin: Origin<'_>) -> Text {
     let alarms: Vec<_> = untold(incident, parents).collect();
     let since = words::moment(incident.opened_at);
     let head = format!("{} more in {}, in the incident since {since}.", counted(alarms.len()), origin.stack);
-    let mut blocks = vec![head];
+    let mut blocks = vec![vec![head]];
     blocks.extend(described(&alarms, actual, origin));
     let told: Vec<_> = incident.on().filter(|(_, episode)| episode.told).map(|(name, _)| name).collect();
     if !told.is_empty() {
-        blocks.push(format!("Still on: {}", listed(&told)));
+        blocks.push(vec![format!("Still on: {}", listed(&told))]);
     }
     blocks.extend(quiet(incident, parents));
-    Text { subject: subject("MORE ALARMS", &alarms), text: blocks.join("\n\n") }
+    Text::new(subject("MORE ALARMS", &alarms), &blocks)
 }
 
 fn reminder(incident: &Incident, now: UnixMillis, parents: &Parents, origin: Origin<'_>) -> Text {
     let alarms: Vec<_> = incident.on().filter(|(name, _)| !parents.quiets(name, incident)).collect();
     let after = words::duration(words::between(incident.opened_at, now));
-    let mut blocks = vec![format!("STILL ON after {after} in {}: {}.", origin.stack, counted(alarms.len()))];
+    let head = format!("STILL ON after {after} in {}: {}.", origin.stack, counted(alarms.len()));
+    let mut blocks = vec![vec![head]];
     blocks.extend(described(&alarms, newest, origin));
     blocks.extend(quiet(incident, parents));
-    Text { subject: subject("STILL ON", &alarms), text: blocks.join("\n\n") }
+    Text::new(subject("STILL ON", &alarms), &blocks)
 }
 
 fn resolved(incident: &Incident, origin: Origin<'_>) -> Text {
@@ -81,48 +95,51 @@ fn resolved(incident: &Incident, origin: Origin<'_>) -> Text {
     let over_at = incident.over_at().unwrap_or(incident.opened_at);
     let lasted = words::duration(words::between(incident.opened_at, over_at));
     let mut lines = vec![format!("RESOLVED after {lasted} in {}: no alarm is on any more.", origin.stack)];
-    lines.extend(alarms.iter().take(NAMED_LIMIT).map(|(name, episode)| ended(name, episode, origin)));
+    lines.extend(alarms.iter().take(NAMED_LIMIT).flat_map(|(name, episode)| ended(name, episode, origin)));
     if let Some(more) = alarms.len().checked_sub(NAMED_LIMIT).filter(|more| *more > 0) {
         lines.push(format!("- and {more} more"));
     }
-    Text { subject: subject("RESOLVED", &alarms), text: lines.join("\n") }
+    Text::new(subject("RESOLVED", &alarms), &[lines])
 }
 
 /// A line for an alarm that is over; more if nobody heard of it before.
-fn ended(name: &str, episode: &Episode, origin: Origin<'_>) -> String {
+fn ended(name: &str, episode: &Episode, origin: Origin<'_>) -> Block {
     let until = episode.until.unwrap_or(episode.since);
     let lasted = words::duration(words::between(episode.since, until));
     let (from, to) = (words::moment(episode.since), words::moment(until));
-    let line = format!("- {name}: on for {lasted}, from {from} to {to}");
-    if episode.told { line } else { format!("{line}\n{}", block(name, episode, actual, origin)) }
+    let mut lines = vec![format!("- {name}: on for {lasted}, from {from} to {to}")];
+    if !episode.told {
+        lines.extend(block(name, episode, actual, origin));
+    }
+    lines
 }
 
 /// A block for each of the first alarms, and the names of the rest.
-fn described(alarms: &[(&str, &Episode)], actual: Actual, origin: Origin<'_>) -> Vec<String> {
+fn described(alarms: &[(&str, &Episode)], actual: Actual, origin: Origin<'_>) -> Vec<Block> {
     let (first, rest) = alarms.split_at(alarms.len().min(DESCRIBED_LIMIT));
     let mut blocks: Vec<_> = first.iter().map(|(name, episode)| block(name, episode, actual, origin)).collect();
     if !rest.is_empty() {
         let names: Vec<_> = rest.iter().map(|(name, _)| *name).collect();
-        blocks.push(format!("And {}: {}", counted(rest.len()), listed(&names)));
+        blocks.push(vec![format!("And {}: {}", counted(rest.len()), listed(&names))]);
     }
     blocks
 }
 
 /// What, where, since when, expected and actual, the last values, and what to do.
-fn block(name: &str, episode: &Episode, actual: Actual, origin: Origin<'_>) -> String {
+fn block(name: &str, episode: &Episode, actual: Actual, origin: Origin<'_>) -> Block {
     let about = &episode.about;
     let what = if about.description.is_empty() { name } else { &about.description };
-    let mut lines = vec![format!("ALARM in {}: {}", origin.stack, cut(what))];
+    let mut lines = vec![format!("ALARM in {}: {what}", origin.stack)];
     lines.push(format!("Where: {}", place(about.watched.as_ref(), origin.stack)));
     lines.push(format!("Since: {}", words::moment(episode.since)));
     lines.extend(about.watched.as_ref().map(expected));
     lines.push(format!("Actual: {}", actual(episode)));
-    lines.extend(about.details.iter().map(|detail| format!("- {}", cut(detail))));
+    lines.extend(about.details.iter().map(|detail| format!("- {detail}")));
     lines.extend(chart(episode));
     lines.push(format!("Alarm: {name}"));
     let anchor = about.anchor.as_deref().unwrap_or("alarms");
-    lines.push(format!("What to do: {}#{anchor}", origin.runbook));
-    lines.join("\n")
+    lines.push(format!("{TO_DO}{}#{anchor}", origin.runbook));
+    lines
 }
 
 /// The resources that the metric is of, and the deployment.
@@ -145,10 +162,13 @@ fn resource(dimension: &str) -> &str {
 }
 
 fn expected(watched: &Watched) -> String {
-    let unit = words::unit(&watched.namespace, &watched.metric);
+    let unit = words::unit(&watched.namespace, watched.name());
     let expected = words::expected(&watched.comparison, watched.threshold, unit);
     let period = words::duration(std::time::Duration::from_secs(watched.period));
-    format!("Expected: {} {expected}, as {} of {period}", watched.metric, watched.statistic)
+    match &watched.calculated {
+        Some(calculated) => format!("Expected: {calculated} {expected}, of {period}"),
+        None => format!("Expected: {} {expected}, as {} of {period}", watched.metric, watched.statistic),
+    }
 }
 
 /// How it is found what the value is: when the alarm came on, or by now.
@@ -156,24 +176,28 @@ type Actual = fn(&Episode) -> String;
 
 /// The newest value, else what it was when the alarm came on.
 fn newest(episode: &Episode) -> String {
-    let unit = episode.about.watched.as_ref().and_then(|watched| words::unit(&watched.namespace, &watched.metric));
-    let last = episode.chart.as_ref().and_then(super::chart::Chart::last);
-    last.map_or_else(|| actual(episode), |number| words::value(number, unit))
+    let watched = episode.about.watched.as_ref().filter(|watched| watched.calculated.is_none());
+    let last = episode.chart.as_ref().and_then(Chart::last);
+    match watched.zip(last) {
+        Some((watched, number)) => words::value(number, words::unit(&watched.namespace, &watched.metric)),
+        None => actual(episode),
+    }
 }
 
 /// What CloudWatch's reason says it was, else the newest value, else the reason itself.
 fn actual(episode: &Episode) -> String {
     let About { reason, watched, .. } = &episode.about;
-    let unit = watched.as_ref().and_then(|watched| words::unit(&watched.namespace, &watched.metric));
+    let unit = watched.as_ref().and_then(|watched| words::unit(&watched.namespace, watched.name()));
     if let Some(number) = number_in(reason) {
         return words::value(number, unit);
     }
     if reason.contains("no datapoints were received") {
         return "nothing was measured".into();
     }
-    match episode.chart.as_ref().and_then(super::chart::Chart::last) {
+    let is_charted = watched.as_ref().is_none_or(|watched| watched.calculated.is_none());
+    match episode.chart.as_ref().and_then(Chart::last).filter(|_| is_charted) {
         Some(number) => words::value(number, unit),
-        None => cut(reason),
+        None => reason.clone(),
     }
 }
 
@@ -185,18 +209,19 @@ fn number_in(reason: &str) -> Option<f64> {
 
 fn chart(episode: &Episode) -> Option<String> {
     let watched = episode.about.watched.as_ref()?;
-    let Some(chart) = &episode.chart else { return Some("Last values: CloudWatch did not say".into()) };
-    let Some((least, most)) = chart.range() else { return Some(format!("Last values: {} (none)", chart.line())) };
+    let of = if watched.calculated.is_some() { format!(" of {}", watched.metric) } else { String::new() };
+    let Some(chart) = &episode.chart else { return Some(format!("Last values{of}: CloudWatch did not say")) };
+    let Some((least, most)) = chart.range() else { return Some(format!("Last values{of}: {} (none)", chart.line())) };
     let unit = words::unit(&watched.namespace, &watched.metric);
     let period = words::duration(std::time::Duration::from_secs(watched.period));
     let (least, most, until) = (words::grouped(least), words::value(most, unit), words::moment(chart.until));
-    Some(format!("Last values: {} ({least} to {most}; {period} each, to {until})", chart.line()))
+    Some(format!("Last values{of}: {} ({least} to {most}; {period} each, to {until})", chart.line()))
 }
 
 /// The alarms that are not told of because their parent is on.
-fn quiet(incident: &Incident, parents: &Parents) -> Option<String> {
+fn quiet(incident: &Incident, parents: &Parents) -> Option<Block> {
     let names: Vec<_> = incident.on().map(|(name, _)| name).filter(|name| parents.quiets(name, incident)).collect();
-    (!names.is_empty()).then(|| format!("Also on, most likely because of it: {}", listed(&names)))
+    (!names.is_empty()).then(|| vec![format!("Also on, most likely because of it: {}", listed(&names))])
 }
 
 fn counted(count: usize) -> String {
@@ -207,10 +232,6 @@ fn listed(names: &[&str]) -> String {
     let (first, rest) = names.split_at(names.len().min(NAMED_LIMIT));
     let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
     format!("{}{more}", first.join(", "))
-}
-
-fn cut(text: &str) -> String {
-    text.chars().take(WORDS_LIMIT).collect()
 }
 
 fn subject(what: &str, alarms: &[(&str, &Episode)]) -> String {

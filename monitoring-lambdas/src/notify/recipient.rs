@@ -15,30 +15,62 @@ pub struct Recipient {
     /// Patterns of the names of their alarms.
     pub alarms: Vec<String>,
     /// Where a message is posted to.
-    pub webhook: Option<WebhookUrl>,
+    pub webhook: Option<Webhook>,
     /// Whether a message is published for their e-mail subscriptions.
     pub email: bool,
 }
 
-/// Recipients that can't be told anything. No message holds a webhook's address: it is a secret.
+/// A webhook of theirs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhook {
+    pub url: WebhookUrl,
+    pub format: Format,
+}
+
+/// What a webhook takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Format {
+    /// `{"text": …}`: Slack, and what takes Slack's messages.
+    #[default]
+    Text,
+    /// A message with an Adaptive Card: Workflows of Microsoft Teams.
+    AdaptiveCard,
+}
+
+impl Format {
+    fn parse(name: &str) -> Option<Self> {
+        match name {
+            "text" => Some(Self::Text),
+            "adaptive-card" => Some(Self::AdaptiveCard),
+            _ => None,
+        }
+    }
+}
+
+/// Recipients that can't be used. Errors name positions and quote nothing: an address, which is a secret, may have been
+/// typed into any member.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecipientError {
     #[error(
-        r#"is not JSON of the form [{{"group":"…","alarms":["*"],"webhook":"https://…","email":true}}] (line {line}, column {column})"#
+        r#"is not JSON of the form [{{"group":"…","alarms":["*"],"webhook":"https://…","format":"text","email":true}}] (line {line}, column {column})"#
     )]
     Form { line: usize, column: usize },
     #[error("has {0} groups; it takes at most {GROUPS_LIMIT}")]
     TooMany(usize),
-    #[error("names a group {0:?}; it takes 1 to 64 of a-z, A-Z, 0-9, - and _")]
-    Group(String),
-    #[error("has the group {0} twice")]
-    Twice(String),
-    #[error("has no alarms for the group {0}")]
-    NoAlarms(String),
-    #[error("has neither a webhook nor e-mail for the group {0}")]
-    NoWay(String),
-    #[error("has a webhook for the group {0} that can't be used")]
-    Webhook(String, #[source] WebhookError),
+    #[error("RECIPIENTS[{0}].group must be 1 to 64 of a-z, A-Z, 0-9, - and _")]
+    Group(usize),
+    #[error("RECIPIENTS[{0}].group is the same as RECIPIENTS[{1}].group")]
+    Twice(usize, usize),
+    #[error("RECIPIENTS[{0}].alarms must have at least one pattern, such as \"*\"")]
+    NoAlarms(usize),
+    #[error("RECIPIENTS[{0}] must have a webhook, \"email\":true, or both")]
+    NoWay(usize),
+    #[error("RECIPIENTS[{0}].webhook can't be used: {1}")]
+    Webhook(usize, #[source] WebhookError),
+    #[error("RECIPIENTS[{0}].format must be \"text\" or \"adaptive-card\"")]
+    Format(usize),
+    #[error("RECIPIENTS[{0}].format is that of a webhook, and RECIPIENTS[{0}] has none")]
+    FormatOfNothing(usize),
 }
 
 #[derive(Deserialize)]
@@ -47,6 +79,7 @@ struct Declared {
     group: String,
     alarms: Vec<String>,
     webhook: Option<String>,
+    format: Option<String>,
     #[serde(default)]
     email: bool,
 }
@@ -67,31 +100,28 @@ impl Recipient {
             return Err(RecipientError::TooMany(declared.len()));
         }
         let mut recipients: Vec<Self> = Vec::with_capacity(declared.len());
-        for one in declared {
-            let recipient = Self::checked(one)?;
-            if recipients.iter().any(|other| other.group == recipient.group) {
-                return Err(RecipientError::Twice(recipient.group));
+        for (at, one) in declared.into_iter().enumerate() {
+            let recipient = Self::checked(at, one)?;
+            if let Some(first) = recipients.iter().position(|other| other.group == recipient.group) {
+                return Err(RecipientError::Twice(at, first));
             }
             recipients.push(recipient);
         }
         Ok(recipients)
     }
 
-    fn checked(declared: Declared) -> Result<Self, RecipientError> {
-        let Declared { group, alarms, webhook, email } = declared;
+    fn checked(at: usize, declared: Declared) -> Result<Self, RecipientError> {
+        let Declared { group, alarms, webhook, format, email } = declared;
         let is_plain = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_');
         if group.is_empty() || group.len() > 64 || !group.chars().all(is_plain) {
-            return Err(RecipientError::Group(group));
+            return Err(RecipientError::Group(at));
         }
         if alarms.is_empty() {
-            return Err(RecipientError::NoAlarms(group));
+            return Err(RecipientError::NoAlarms(at));
         }
-        let webhook = match webhook.map(|url| WebhookUrl::parse(&url)).transpose() {
-            Ok(webhook) => webhook,
-            Err(error) => return Err(RecipientError::Webhook(group, error)),
-        };
+        let webhook = Webhook::checked(at, webhook, format)?;
         if webhook.is_none() && !email {
-            return Err(RecipientError::NoWay(group));
+            return Err(RecipientError::NoWay(at));
         }
         Ok(Self { group, alarms, webhook, email })
     }
@@ -100,6 +130,19 @@ impl Recipient {
     #[must_use]
     pub fn hears_of(&self, alarm: &str) -> bool {
         self.alarms.iter().any(|pattern| matches(pattern.as_bytes(), alarm.as_bytes()))
+    }
+}
+
+impl Webhook {
+    fn checked(at: usize, url: Option<String>, format: Option<String>) -> Result<Option<Self>, RecipientError> {
+        let format = match format {
+            Some(_) if url.is_none() => return Err(RecipientError::FormatOfNothing(at)),
+            Some(name) => Format::parse(&name).ok_or(RecipientError::Format(at))?,
+            None => Format::default(),
+        };
+        let Some(url) = url else { return Ok(None) };
+        let url = WebhookUrl::parse(&url).map_err(|error| RecipientError::Webhook(at, error))?;
+        Ok(Some(Self { url, format }))
     }
 }
 
@@ -132,7 +175,9 @@ fn matches(pattern: &[u8], name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use rstest::rstest;
+    use serde_json::{Value, json};
 
     #[rstest]
     #[case("*", "", true)]
@@ -162,17 +207,92 @@ mod tests {
     }
 
     #[rstest]
+    #[case("", Format::Text)]
+    #[case(r#","format":"text""#, Format::Text)]
+    #[case(r#","format":"adaptive-card""#, Format::AdaptiveCard)]
+    fn a_webhook_has_a_format(#[case] member: &str, #[case] format: Format) {
+        let json = format!(r#"[{{"group":"a","alarms":["*"],"webhook":"https://hooks.example.com/x"{member}}}]"#);
+        assert_eq!(Recipient::parse_all(&json).unwrap()[0].webhook.as_ref().unwrap().format, format);
+    }
+
+    #[rstest]
     #[case("[", "not JSON")]
     #[case(r#"[{"group":"a","alarms":["*"],"hook":1}]"#, "not JSON")]
-    #[case(r#"[{"group":"a/b","alarms":["*"],"email":true}]"#, "a/b")]
-    #[case(r#"[{"group":"a","alarms":["*"],"email":true},{"group":"a","alarms":["*"],"email":true}]"#, "twice")]
-    #[case(r#"[{"group":"a","alarms":[],"email":true}]"#, "no alarms")]
-    #[case(r#"[{"group":"a","alarms":["*"]}]"#, "neither")]
-    #[case(r#"[{"group":"a","alarms":["*"],"webhook":"http://hooks.example.com/secret"}]"#, "can't be used")]
-    fn bad_recipients_are_named_and_no_secret_is(#[case] json: &str, #[case] named: &str) {
+    #[case(r#"[{"group":"https://hooks.example.com/secret","alarms":["*"],"email":true}]"#, "RECIPIENTS[0].group")]
+    #[case(
+        r#"[{"group":"a","alarms":["*"],"email":true},{"group":"","alarms":["*"],"email":true}]"#,
+        "RECIPIENTS[1].group"
+    )]
+    #[case(
+        r#"[{"group":"secret","alarms":["*"],"email":true},{"group":"secret","alarms":["*"],"email":true}]"#,
+        "RECIPIENTS[1].group is the same as RECIPIENTS[0].group"
+    )]
+    #[case(r#"[{"group":"secret","alarms":[],"email":true}]"#, "RECIPIENTS[0].alarms")]
+    #[case(r#"[{"group":"secret","alarms":["*"]}]"#, "RECIPIENTS[0] must have a webhook")]
+    #[case(
+        r#"[{"group":"secret","alarms":["*"],"webhook":"http://hooks.example.com/secret"}]"#,
+        "RECIPIENTS[0].webhook"
+    )]
+    #[case(
+        r#"[{"group":"a","alarms":["*"],"webhook":"https://hooks.example.com/x","format":"https://secret"}]"#,
+        "RECIPIENTS[0].format must be"
+    )]
+    #[case(r#"[{"group":"a","alarms":["*"],"format":"text","email":true}]"#, "RECIPIENTS[0] has none")]
+    fn errors_name_the_position_and_no_content(#[case] json: &str, #[case] named: &str) {
         let error = Recipient::parse_all(json).unwrap_err();
         assert!(error.to_string().contains(named), "{error}");
-        assert!(!format!("{error:?} {error}").contains("secret"));
+        assert!(!said(&error).contains("secret"));
+    }
+
+    /// All that an error can be made to say.
+    fn said(error: &RecipientError) -> String {
+        let source = std::error::Error::source(error).map(|source| format!("{source} {source:?}"));
+        format!("{error} {error:?} {source:?}")
+    }
+
+    /// A value with the secret, of whatever kind somebody may type.
+    fn secret_value() -> impl Strategy<Value = Value> {
+        let text = prop::sample::select(vec![
+            "https://hooks.example.com/services/SECRET",
+            "http://hooks.example.com/SECRET",
+            "SECRET",
+            "SECRET/é",
+            "SECRET\n",
+        ]);
+        text.prop_flat_map(|text| {
+            prop::sample::select(vec![json!(text), json!([text]), json!({ text: text }), json!([[text]]), json!([])])
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        /// Whatever is typed into whichever member, and wherever the text is cut off: what is said has nothing of it.
+        #[test]
+        fn no_error_says_a_secret(
+            members in prop::collection::btree_map(
+                prop::sample::select(vec!["group", "alarms", "webhook", "format", "email", "SECRET"]),
+                secret_value(),
+                0..6,
+            ),
+            is_sound in prop::collection::vec(any::<bool>(), 6),
+            length in any::<prop::sample::Index>(),
+            is_cut in prop::bool::weighted(0.2),
+        ) {
+            let mut one = json!({"group": "a", "alarms": ["*"], "webhook": "https://hooks.example.com/SECRET", "email": true});
+            for ((name, value), is_sound) in members.into_iter().zip(is_sound) {
+                if !is_sound {
+                    one[name] = value;
+                }
+            }
+            let mut json = json!([one.clone(), one]).to_string();
+            if is_cut {
+                json.truncate(json.floor_char_boundary(length.index(json.len())));
+            }
+            if let Err(error) = Recipient::parse_all(&json) {
+                prop_assert!(!said(&error).contains("SECRET"), "{}", error);
+            }
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Chat webhooks: one HTTP POST a message, `{"text": …}` as Slack and Teams take it. The only file here that knows HTTP.
+//! Chat webhooks: one HTTP POST a message. The only file here that knows HTTP.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,6 +11,8 @@ use lambda_setup::deadline::{Deadline, backoff_ceiling};
 use lambda_setup::http_client::{CallError, HttpClient};
 
 use super::deliver::Outcome;
+use super::payload;
+use super::recipient::Webhook;
 
 /// Attempts at one message, and how long each may take.
 pub const ATTEMPTS: u32 = 3;
@@ -25,9 +27,9 @@ pub struct WebhookUrl(Uri);
 /// An address that can't be posted to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WebhookError {
-    #[error("the address is no URL")]
+    #[error("it is not a URL")]
     NotAUrl,
-    #[error("the address must begin with https://; http:// is for this machine alone")]
+    #[error("it must begin with https://; http:// is for this machine alone")]
     NotEncrypted,
 }
 
@@ -61,7 +63,7 @@ fn is_loopback(host: &str) -> bool {
 /// Where messages are posted.
 pub trait Webhooks {
     /// Posts one message, with retries, and says what became of it. Never later than the deadline.
-    fn post(&self, url: &WebhookUrl, text: &str, deadline: Deadline) -> impl Future<Output = Outcome>;
+    fn post(&self, webhook: &Webhook, text: &str, deadline: Deadline) -> impl Future<Output = Outcome>;
 }
 
 /// Webhooks over HTTP.
@@ -112,11 +114,11 @@ fn judge(status: StatusCode) -> Attempt {
 }
 
 impl Webhooks for HttpWebhooks {
-    async fn post(&self, url: &WebhookUrl, text: &str, deadline: Deadline) -> Outcome {
-        let body = Bytes::from(serde_json::json!({ "text": text }).to_string());
+    async fn post(&self, webhook: &Webhook, text: &str, deadline: Deadline) -> Outcome {
+        let body = Bytes::from(payload::body(webhook.format, text));
         let mut retry = 0;
         loop {
-            let problem = match deadline.bound(Duration::MAX, self.attempt(url, &body)).await {
+            let problem = match deadline.bound(Duration::MAX, self.attempt(&webhook.url, &body)).await {
                 Ok(Attempt::Accepted) => return Outcome::Sent,
                 Ok(Attempt::Refused(problem)) => return Outcome::Refused(problem),
                 Ok(Attempt::Failed(problem)) => problem,
@@ -136,6 +138,7 @@ impl Webhooks for HttpWebhooks {
 
 #[cfg(test)]
 mod tests {
+    use super::super::recipient::Format;
     use super::*;
     use lambda_setup::sdk::TrustStore;
     use rstest::rstest;
@@ -163,9 +166,9 @@ mod tests {
     }
 
     /// A server that answers each request with the next status, and returns the requests.
-    async fn serve(statuses: &[u16]) -> (WebhookUrl, tokio::task::JoinHandle<Vec<String>>) {
+    async fn serve(statuses: &[u16]) -> (Webhook, tokio::task::JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = WebhookUrl::parse(&format!("http://{}/hook", listener.local_addr().unwrap())).unwrap();
+        let webhook = webhook(&format!("http://{}/hook", listener.local_addr().unwrap()));
         let statuses = statuses.to_vec();
         let requests = tokio::spawn(async move {
             let mut requests = Vec::new();
@@ -182,7 +185,11 @@ mod tests {
             }
             requests
         });
-        (url, requests)
+        (webhook, requests)
+    }
+
+    fn webhook(url: &str) -> Webhook {
+        Webhook { url: WebhookUrl::parse(url).unwrap(), format: Format::Text }
     }
 
     fn webhooks() -> HttpWebhooks {
@@ -202,25 +209,26 @@ mod tests {
     #[case(&[302], Outcome::Refused("status 302".into()))]
     #[tokio::test]
     async fn what_may_pass_is_tried_again(#[case] statuses: &[u16], #[case] expected: Outcome) {
-        let (url, requests) = serve(statuses).await;
-        let outcome = webhooks().post(&url, "Hello.", soon()).await;
+        let (webhook, requests) = serve(statuses).await;
+        let outcome = webhooks().post(&webhook, "Hello <!channel>.", soon()).await;
         assert_eq!(outcome, expected);
         let requests = requests.await.unwrap();
         assert_eq!(requests.len(), statuses.len());
-        assert!(requests.iter().all(|request| request.ends_with(r#"{"text":"Hello."}"#)), "{requests:?}");
+        let body = payload::body(Format::Text, "Hello <!channel>.");
+        assert!(requests.iter().all(|request| request.ends_with(&body)), "{requests:?}");
     }
 
     #[tokio::test]
     async fn nobody_there_is_a_failure_without_the_address() {
-        let url = WebhookUrl::parse("http://127.0.0.1:9/secret").unwrap();
-        let outcome = webhooks().post(&url, "Hello.", soon()).await;
+        let webhook = webhook("http://127.0.0.1:9/secret");
+        let outcome = webhooks().post(&webhook, "Hello.", soon()).await;
         assert_eq!(outcome, Outcome::Failed("no connection, or it broke".into()));
     }
 
     #[tokio::test]
     async fn nothing_is_posted_past_the_deadline() {
-        let url = WebhookUrl::parse("http://127.0.0.1:9/secret").unwrap();
-        let outcome = webhooks().post(&url, "Hello.", Deadline::after(Duration::ZERO)).await;
+        let webhook = webhook("http://127.0.0.1:9/secret");
+        let outcome = webhooks().post(&webhook, "Hello.", Deadline::after(Duration::ZERO)).await;
         assert!(matches!(outcome, Outcome::Failed(_)));
     }
 }

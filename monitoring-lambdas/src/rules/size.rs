@@ -24,6 +24,8 @@ pub struct Limits {
     /// weeks that there are lie close together by chance at times, and then little makes a high score; and what grows is
     /// ever farther from the median of earlier weeks, but not from the last one.
     pub minimum_seasonal_percent: f64,
+    /// Rejected lines of all lines, in per cent: [`rejected`](super::rejected) judges by it.
+    pub maximum_rejected_percent: f64,
 }
 
 impl Limits {
@@ -34,6 +36,7 @@ impl Limits {
         maximum_change_percent: 35.0,
         maximum_seasonal_score: 6.0,
         minimum_seasonal_percent: 35.0,
+        maximum_rejected_percent: 5.0,
     };
 
     #[must_use]
@@ -78,12 +81,14 @@ pub struct Change {
     pub week_before: Option<f64>,
 }
 
-/// One of the three rules.
+/// A rule that a partition may break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
     Floor,
     Change,
     SeasonalScore,
+    /// [`rejected`](super::rejected).
+    RejectedShare,
 }
 
 /// What a rule says.
@@ -124,7 +129,7 @@ fn percent(bytes: u64, reference: Option<u64>) -> Option<f64> {
 }
 
 impl Measured {
-    /// What the rules say, in the order of [`Rule`].
+    /// What the three rules about size say, in the order of [`Rule`].
     #[must_use]
     pub fn judge(&self, minimum_bytes: u64, limits: &Limits) -> [(Rule, Outcome); 3] {
         let floor = if self.bytes < minimum_bytes { Outcome::Violation } else { Outcome::Fine };

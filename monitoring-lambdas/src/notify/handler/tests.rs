@@ -9,7 +9,7 @@ use crate::cloudwatch::{Datum, MetricsError, Query};
 use crate::memory_bucket::MemoryBucket;
 use crate::notify::config::Parents;
 use crate::notify::deliver::Outcome;
-use crate::notify::webhook::WebhookUrl;
+use crate::notify::recipient::Webhook;
 
 /// CloudWatch with one value, or away.
 #[derive(Default)]
@@ -56,7 +56,7 @@ impl Post {
 }
 
 impl Webhooks for &Post {
-    async fn post(&self, _: &WebhookUrl, text: &str, _: Deadline) -> Outcome {
+    async fn post(&self, _: &Webhook, text: &str, _: Deadline) -> Outcome {
         self.take(text)
     }
 }

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use proptest::prelude::*;
 use rstest::rstest;
 use shared::timestamp::UnixMillis;
 
@@ -162,6 +163,65 @@ async fn without_a_chart_or_a_metric_the_rest_is_told() {
     assert_eq!(lines[0], "ALARM in playhead-prod: playhead-prod-broken-objects");
     assert_eq!(lines[3], "Actual: a child is on");
     assert!(lines[5].ends_with("RUNBOOK.md#alarms"));
+}
+
+/// What an alarm on metric math says: 30 % of what came was rejected.
+#[tokio::test]
+async fn an_alarm_on_a_share_says_the_share_and_shows_the_counts() {
+    let mut incident = incident().await;
+    let episode = incident.alarms.values_mut().next().unwrap();
+    let watched = episode.about.watched.as_mut().unwrap();
+    (watched.metric, watched.calculated) = ("RejectedLines".into(), Some("RejectedShare".into()));
+    (watched.statistic, watched.period, watched.threshold) = ("Sum".into(), 60, 5.0);
+    episode.about.reason =
+        "Threshold Crossed: 3 out of the last 5 datapoints [30.2 (21/11/26 09:39:00), 29.8 (…)]".into();
+    let opened = text(Kind::Opened, &incident, 0).text;
+    assert!(opened.contains("\nExpected: RejectedShare at most 5 %, of 1 min\nActual: 30.2 %\n"), "{opened}");
+    assert!(opened.contains("\nLast values of RejectedLines: "), "{opened}");
+    // What was measured since is the count, not the share.
+    incident.alarms.values_mut().next().unwrap().told = true;
+    let reminder = text(Kind::Reminder, &incident, 65).text;
+    assert!(reminder.contains("\nActual: 30.2 %\n"), "{reminder}");
+}
+
+fn words() -> impl Strategy<Value = String> {
+    prop_oneof![
+        any::<String>(),
+        Just("x\n\nALARM in prod: forged\nWhat to do: https://evil.example".to_owned()),
+        Just("🎬".repeat(2_000)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever others write, each thing stays in its line, and the whole is what SNS takes.
+    /// <https://docs.aws.amazon.com/sns/latest/api/API_Publish.html>
+    #[test]
+    fn what_others_write_stays_in_its_line(name in words(), all in words(), details in prop::collection::vec(words(), 0..6)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut incident = runtime.block_on(storm(DESCRIBED_LIMIT));
+        let mut alarms = std::mem::take(&mut incident.alarms);
+        for (number, mut episode) in std::mem::take(&mut alarms).into_values().enumerate() {
+            let dimensions = vec![(all.clone(), all.clone())];
+            episode.about.watched.as_mut().unwrap().dimensions = dimensions;
+            episode.about.watched.as_mut().unwrap().metric = all.clone();
+            (episode.about.description, episode.about.reason) = (format!("D{all}"), all.clone());
+            episode.about.details = details.clone();
+            incident.alarms.insert(format!("{number}{name}"), episode);
+        }
+        for (kind, blocks, lines) in [(Kind::Opened, 5, 8), (Kind::Reminder, 6, 8), (Kind::Resolved, 1, 0)] {
+            let Text { text, subject } = text(kind, &incident, 61);
+            prop_assert!(text.len() <= 256 * 1024 && subject.len() <= SUBJECT_LIMIT);
+            prop_assert!(!text.contains(|character: char| character != '\n' && character.is_control()));
+            prop_assert_eq!(text.split("\n\n").count(), blocks);
+            let entries = text.lines().filter(|line| line.starts_with(TO_DO)).count();
+            prop_assert_eq!(entries, DESCRIBED_LIMIT, "{}", text);
+            if kind == Kind::Opened {
+                prop_assert_eq!(text.lines().count(), 5 * (lines + details.len()) + blocks - 1);
+            }
+        }
+    }
 }
 
 #[tokio::test]
