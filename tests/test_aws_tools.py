@@ -209,6 +209,32 @@ def test_anything_else_of_another_producer_lands_as_rejected(stack, data):
     assert len(texts_of(stack, session, 1)) == 1
 
 
+@pytest.mark.parametrize("bad", [
+    b"hello", b"{", b'{"n":NaN}', b'{"n":"\t"}', b'{"n":1,', b"[1]", b"\xff\xfe", b'{"n":undefined}'])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_bad_line_of_another_producer_stops_none_beside_it(stack, bad, place):
+    """Wherever it stands, the first line included, and behind a byte order mark or not."""
+    session = str(uuid.uuid4())
+    bad += b" " + session.encode()
+    lines = [f'{{"session":"{session}","n":{n}}}'.encode() for n in range(2)]
+    put(stack, b"\xef\xbb\xbf" + b"\n".join([*lines[:place], bad, *lines[place:]]))
+    assert texts_of(stack, session, 2) == [line.decode() for line in lines]
+    assert kept_body(stack, bad).reason == "foreign_record"
+
+
+def test_an_object_over_several_lines_is_never_cut_into_lines(stack):
+    """It lands as one event, or, when it is damaged, as one rejected line, whatever one of its lines looks like alone."""
+    session = str(uuid.uuid4())
+    whole = {"session": session, "list": [{"a": 1}, {"b": 2}]}
+    pretty = "{\n\"session\": \"%s\",\n\"list\": [\n{\"a\": 1},\n{\"b\": 2}\n]\n}" % session
+    put(stack, pretty.encode())
+    assert [json.loads(text) for text in texts_of(stack, session, 1)] == [whole]
+    for damaged in (pretty.replace("1}", "NaN}"), pretty[:-2], pretty[:-4]):
+        put(stack, damaged.encode())
+        assert kept_body(stack, damaged.encode()).reason == "foreign_record"
+    assert len(texts_of(stack, session, 1)) == 1
+
+
 def varint(number):
     low, rest = number & 0x7F, number >> 7
     return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])

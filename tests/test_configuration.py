@@ -31,6 +31,7 @@ def start(binary, variables):
         ("ingest-lambda", INGEST | {"MAX_RECORD_BYTES": "16383"}, "MAX_RECORD_BYTES"),
         ("ingest-lambda", INGEST | {"MAX_RECORD_BYTES": "4194305"}, "MAX_RECORD_BYTES"),
         ("kinesis-to-s3-lambda", {}, "BUCKET_NAME"),
+        ("kinesis-to-s3-lambda", {"BUCKET_NAME": "landing", "EVENT_FORMAT": "csv"}, "EVENT_FORMAT"),
     ],
 )
 def test_a_bad_variable_stops_the_start_and_is_named(binary, variables, named):

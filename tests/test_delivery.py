@@ -10,7 +10,7 @@ import landed
 from account import settle
 from faults import Faults, read_stream
 from players import Players
-from stack import LANDING_BUCKET, wait_for
+from stack import LANDING, LANDING_BUCKET, wait_for
 
 # How long Kinesis, and then S3, are away. `make outage` has them away for two minutes each.
 OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", 12))
@@ -85,6 +85,18 @@ def test_kinesis_away_and_then_s3_away_under_traffic(fresh_stack):
         wait_for(lambda: len(players.accepted) > answered + 200, what="traffic after the outages")
     account = assert_settled(stack, players)
     assert account.told_not_stored > 0, "Kinesis was away and nobody was told"
+
+
+def test_landing_says_at_once_that_s3_is_away(fresh_stack):
+    """At the first try, not when the invocation's minute is over, and not at each of some forty tries."""
+    stack = fresh_stack(FAULTS="s3.error=1")
+    assert stack.post(body=b"{}").status == 200
+    warnings = lambda: [line for line in stack.function_log(LANDING).splitlines() if "WARN" in line and "events/dt=" in line]
+    wait_for(warnings, 10, lambda: f"a warning\n{stack.tail()}")
+    time.sleep(5)
+    assert len(warnings()) == 1, warnings()
+    Faults(stack).end()
+    stack.wait_for_lines(lambda line: True, 1)
 
 
 def whole_objects(stack):

@@ -389,7 +389,7 @@ mod tests {
         let kept = lines[0]["rejected"]["body_base64"].as_str().unwrap();
         assert_eq!((lines.len(), base64_simd::STANDARD.decode_to_vec(kept).unwrap()), (1, b"[ [[]], 7]".to_vec()));
 
-        let stream = MemoryStream { full: vec!["req-1/0"], ..MemoryStream::default() };
+        let stream = MemoryStream { full: vec!["r-req-1/0"], ..MemoryStream::default() };
         let (status, body) = handle(&stream, post("[[],7]")).await;
         assert_eq!((status, &body["not_stored"]), (503, &json!([0, 1])));
     }
@@ -407,7 +407,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_kinesis_does_not_take_is_named_and_the_rest_is_accepted() {
-        let stream = MemoryStream { full: vec!["full"], ..MemoryStream::default() };
+        let stream = MemoryStream { full: vec!["e-full"], ..MemoryStream::default() };
         let (status, body) = handle(&stream, post("[{\"sid\":\"x\"},{\"sid\":\"full\"},2,{\"sid\":\"full\"}]")).await;
         assert_eq!(status, 503);
         assert_eq!((&body["accepted"], &body["not_stored"]), (&json!(1), &json!([1, 3])));
@@ -416,7 +416,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_rejection_that_is_not_stored_is_not_answered_as_kept() {
-        let stream = MemoryStream { full: vec!["req-1/0"], ..MemoryStream::default() };
+        let stream = MemoryStream { full: vec!["r-req-1/0"], ..MemoryStream::default() };
         let (status, body) = handle(&stream, post("nonsense")).await;
         assert_eq!((status, &body["not_stored"]), (503, &json!([0])));
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use shared::limits::PARTITION_KEY_MAX_BYTES;
 use shared::line::{Envelope, EventFormat, IdLiteral, Kind, Part, Rejected};
 use shared::rejection::{Reason, Rejection};
 use uuid::Uuid;
@@ -46,7 +47,7 @@ pub struct Packer<'a, NewId> {
     request_id: &'a str,
     new_id: NewId,
     records: Vec<Record>,
-    /// For each partition key the last of its records that hold events.
+    /// For each key of a client's the last of the records that hold its events.
     open_events: HashMap<String, usize>,
     /// The last record that holds rejected lines.
     open_rejected: Option<usize>,
@@ -90,9 +91,10 @@ impl<'a, NewId: FnMut() -> Uuid> Packer<'a, NewId> {
             EventFormat::Envelope => self.envelope.event_len(id, &event.json),
             EventFormat::Raw => event.json.len() + 1,
         };
-        let key = event.partition_key.as_deref().unwrap_or(self.request_id);
-        if line_bytes + key.len() > self.max_record_bytes {
-            return Err(too_large(line_bytes, self.max_record_bytes - key.len()));
+        let key = fitting(event.partition_key.as_deref().unwrap_or(self.request_id));
+        let key_bytes = KEY_PREFIX_BYTES + key.len();
+        if line_bytes + key_bytes > self.max_record_bytes {
+            return Err(too_large(line_bytes, self.max_record_bytes - key_bytes));
         }
         let record = match self.open_events.get(key) {
             Some(&open) if self.records[open].size() + line_bytes <= self.max_record_bytes => open,
@@ -125,7 +127,7 @@ impl<'a, NewId: FnMut() -> Uuid> Packer<'a, NewId> {
             part: None,
             body: rejected.body,
         };
-        let max_line_bytes = self.max_record_bytes - self.request_id.len() - PART_KEY_SUFFIX_BYTES;
+        let max_line_bytes = self.max_record_bytes - KEY_PREFIX_BYTES - self.request_id.len() - PART_KEY_SUFFIX_BYTES;
         let capacity = self.envelope.rejected_body_capacity(id, &whole, max_line_bytes);
         if rejected.body.len() <= capacity {
             return self.rejected_line(index, id, &whole);
@@ -173,10 +175,18 @@ impl<'a, NewId: FnMut() -> Uuid> Packer<'a, NewId> {
 
     fn start_record(&mut self, kind: Kind, key: &str, capacity: usize) -> usize {
         let data = Vec::with_capacity(capacity);
-        let partition_key = key.to_owned();
+        let partition_key = [kind.key_prefix(), fitting(key)].concat();
         self.records.push(Record { kind, partition_key, data, items: Vec::new(), reasons: Vec::new() });
         self.records.len() - 1
     }
+}
+
+/// Before each key: `e-` or `r-`.
+const KEY_PREFIX_BYTES: usize = Kind::Event.key_prefix().len();
+
+/// As much of a key as Kinesis takes behind its prefix: equal keys stay equal.
+fn fitting(key: &str) -> &str {
+    &key[..key.floor_char_boundary(PARTITION_KEY_MAX_BYTES - KEY_PREFIX_BYTES)]
 }
 
 /// A slash and the number of a part.
@@ -195,6 +205,7 @@ fn too_large(line_bytes: usize, limit: usize) -> Rejection {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rstest::rstest;
     use shared::line::Client;
     use shared::timestamp::UnixMillis;
     use std::borrow::Cow;
@@ -220,7 +231,7 @@ mod tests {
         }
         let records = packer.into_records();
         assert_eq!(records.len(), 1);
-        assert_eq!(records[0].partition_key, "viewer");
+        assert_eq!(records[0].partition_key, "e-viewer");
         assert_eq!(records[0].items, (0..20).collect::<Vec<_>>());
         assert_eq!(records[0].data.iter().filter(|byte| **byte == b'\n').count(), 20);
     }
@@ -230,13 +241,13 @@ mod tests {
         let envelope = envelope();
         let mut packer = packer(&envelope, 1 << 20);
         packer.event(0, &event("{}".into(), None)).unwrap();
-        assert_eq!(packer.into_records()[0].partition_key, "request");
+        assert_eq!(packer.into_records()[0].partition_key, "e-request");
     }
 
     #[test]
     fn an_event_stands_on_the_bound_and_one_past_it() {
         let envelope = envelope();
-        let fitting = envelope.event_len(IdLiteral::new("\"i\""), "{}") + "key".len();
+        let fitting = envelope.event_len(IdLiteral::new("\"i\""), "{}") + "e-key".len();
         assert!(packer(&envelope, fitting).event(0, &event("{}".into(), Some("key"))).is_ok());
         let error = packer(&envelope, fitting).event(0, &event("{ }".into(), Some("key"))).unwrap_err();
         assert_eq!(error.reason, Reason::EventTooLarge);
@@ -260,6 +271,35 @@ mod tests {
         let found: Vec<_> = records.iter().map(|record| (&record.items[..], &record.reasons[..])).collect();
         let expected: [(&[usize], &[Reason]); 2] = [(&[0], &[]), (&[1, 2], &[Reason::NotAnObject; 2])];
         assert_eq!(found, expected);
+    }
+
+    /// Landing tells rejected lines by this: no client's text makes a key that begins with `r-`.
+    #[rstest]
+    #[case("viewer", "e-viewer".into())]
+    #[case("r-1", "e-r-1".into())]
+    #[case(&"k".repeat(300), format!("e-{}", "k".repeat(254)))]
+    #[case(&"é".repeat(150), format!("e-{}", "é".repeat(127)))]
+    #[case(&format!("k{}", "🎬".repeat(70)), format!("e-k{}", "🎬".repeat(63)))]
+    fn keys_of_events_are_prefixed_and_fit(#[case] key: &str, #[case] expected: String) {
+        let envelope = envelope();
+        let mut packer = packer(&envelope, 1 << 20);
+        packer.event(0, &event("{}".into(), Some(key))).unwrap();
+        assert!(expected.len() <= PARTITION_KEY_MAX_BYTES);
+        assert_eq!(packer.into_records()[0].partition_key, expected);
+    }
+
+    #[rstest]
+    #[case(EventFormat::Envelope)]
+    #[case(EventFormat::Raw)]
+    fn keys_of_rejected_lines_have_a_prefix_of_their_own(#[case] format: EventFormat) {
+        let envelope = envelope();
+        let rejection = Rejection::new(Reason::NotAnObject, "d");
+        let rejected = |body| RejectedBody { rejection: &rejection, content_type: None, content_encoding: None, body };
+        let mut packer = Packer::new(1_000, format, &envelope, "request", Uuid::max);
+        packer.rejected(0, rejected(b"7"));
+        packer.rejected(1, rejected(&[7; 2_000]));
+        let keys: Vec<_> = packer.into_records().into_iter().map(|record| record.partition_key).collect();
+        assert!(keys.len() > 2 && keys.iter().all(|key| key.starts_with("r-request/")), "{keys:?}");
     }
 
     #[test]

@@ -14,18 +14,58 @@ pub struct Object {
     pub metadata: ObjectMetadata,
 }
 
-/// Writes to an encoder and notes what was written.
-struct Measuring {
-    inner: Encoder,
+/// Compresses lines as they come, and notes what was written.
+pub struct LineWriter {
+    encoder: Encoder,
     bytes: u64,
     sha256: Sha256,
 }
 
-impl Measuring {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), SortError> {
+/// Lines that were compressed.
+pub struct Compressed {
+    pub body: Bytes,
+    pub uncompressed_bytes: u64,
+    /// As lower-case hexadecimal.
+    pub uncompressed_sha256: String,
+}
+
+impl LineWriter {
+    #[must_use]
+    pub fn new(block_size: BlockSize) -> Self {
+        Self { encoder: Encoder::new(Level::nearest(block_size.units())), bytes: 0, sha256: Sha256::new() }
+    }
+
+    /// Appends lines, and a line feed if the last has none.
+    ///
+    /// # Errors
+    ///
+    /// Only if the compressor has no memory.
+    pub fn write(&mut self, lines: &[u8]) -> Result<(), SortError> {
+        self.append(lines)?;
+        if lines.ends_with(b"\n") { Ok(()) } else { self.append(b"\n") }
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), SortError> {
         self.bytes += bytes.len() as u64;
         self.sha256.update(bytes);
-        self.inner.write(bytes)
+        self.encoder.write(bytes)
+    }
+
+    /// Bytes that were written so far.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// # Errors
+    ///
+    /// Only if the compressor has no memory.
+    pub fn finish(self) -> Result<Compressed, SortError> {
+        Ok(Compressed {
+            body: self.encoder.finish()?.into(),
+            uncompressed_bytes: self.bytes,
+            uncompressed_sha256: hex::encode(self.sha256.finalize()),
+        })
     }
 }
 
@@ -35,21 +75,19 @@ impl Measuring {
 ///
 /// Only if the compressor has no memory.
 pub fn encode(group: &Group, block_size: BlockSize, attempt: &Attempt) -> Result<Object, SortError> {
-    let encoder = Encoder::new(Level::nearest(block_size.units()));
-    let mut lines = Measuring { inner: encoder, bytes: 0, sha256: Sha256::new() };
+    let mut lines = LineWriter::new(block_size);
     for chunk in &group.chunks {
         lines.write(&chunk.bytes)?;
-        if !chunk.bytes.ends_with(b"\n") {
-            lines.write(b"\n")?;
-        }
     }
+    let Compressed { body, uncompressed_bytes, uncompressed_sha256 } = lines.finish()?;
     let (earliest_received_at, latest_received_at) = group.received_at();
     let metadata = ObjectMetadata {
+        event_format: group.event_format,
         last_sequence_number: group.last_sequence_number.clone(),
         record_count: group.record_count,
         event_count: group.lines(),
-        uncompressed_bytes: lines.bytes,
-        uncompressed_sha256: hex::encode(lines.sha256.finalize()),
+        uncompressed_bytes,
+        uncompressed_sha256,
         received_in: group.received_in,
         rejected_reasons: group.reasons.iter().collect(),
         earliest_received_at,
@@ -57,7 +95,7 @@ pub fn encode(group: &Group, block_size: BlockSize, attempt: &Attempt) -> Result
         block_size,
         attempt: attempt.clone(),
     };
-    Ok(Object { body: lines.inner.finish()?.into(), metadata })
+    Ok(Object { body, metadata })
 }
 
 #[cfg(test)]
@@ -66,6 +104,7 @@ pub(crate) mod tests {
     use crate::group::group;
     use crate::group::tests::record;
     use proptest::prelude::*;
+    use shared::line::EventFormat;
     use shared::object::ReceivedIn;
     use shared::timestamp::UnixMillis;
     use std::io::Read;
@@ -84,7 +123,8 @@ pub(crate) mod tests {
 
     #[test]
     fn metadata_says_what_is_in_the_object() {
-        let groups = group(&[record(7, "{\"a\":1}\n{\"b\":2}\n", 5.0), record(8, "{\"c\":3}", 6.0)]);
+        let groups =
+            group(&[record(7, "{\"a\":1}\n{\"b\":2}\n", 5.0), record(8, "{\"c\":3}", 6.0)], EventFormat::Envelope);
         let object = encode(&groups[0], BlockSize::fitting(100), &attempt(1)).unwrap();
         assert_eq!(decompress(&object), "{\"a\":1}\n{\"b\":2}\n{\"c\":3}\n");
         let metadata = &object.metadata;
@@ -105,7 +145,7 @@ pub(crate) mod tests {
         };
         let lines =
             [line("00:59:59.999", "too_deep"), line("01:00:00.000", "too_deep"), line("01:00:00.001", "no_events")];
-        let groups = group(&[record(1, &lines.concat(), 3_600.0), record(2, "x", 3_600.0)]);
+        let groups = group(&[record(1, &lines.concat(), 3_600.0), record(2, "x", 3_600.0)], EventFormat::Envelope);
         let metadata = encode(&groups[0], BlockSize::fitting(1), &attempt(1)).unwrap().metadata;
         let entries = metadata.to_entries();
         assert_eq!(entries["received-in"], "previous=1,this=2,next=0,elsewhere=1");
@@ -114,7 +154,7 @@ pub(crate) mod tests {
 
     #[test]
     fn every_block_size_makes_other_bytes_of_the_same_lines() {
-        let groups = group(&[record(1, "{\"a\":1}\n", 0.0)]);
+        let groups = group(&[record(1, "{\"a\":1}\n", 0.0)], EventFormat::Envelope);
         let objects: Vec<_> =
             (1..=9).map(|units| encode(&groups[0], BlockSize::new(units).unwrap(), &attempt(1)).unwrap()).collect();
         let distinct: std::collections::BTreeSet<_> = objects.iter().map(|object| object.body.clone()).collect();
@@ -127,7 +167,7 @@ pub(crate) mod tests {
         fn lines_survive_compression(lines in prop::collection::vec("[a-zé]{0,40}", 1..40), units in 1u8..=9) {
             let records: Vec<_> = lines.iter().enumerate()
                 .map(|(number, text)| record(number as u64, &format!("{{\"t\":\"{text}\"}}"), 0.0)).collect();
-            let object = encode(&group(&records)[0], BlockSize::new(units).expect("in range"), &attempt(1))?;
+            let object = encode(&group(&records, EventFormat::Envelope)[0], BlockSize::new(units).expect("in range"), &attempt(1))?;
             let expected: String = lines.iter().map(|text| format!("{{\"t\":\"{text}\"}}\n")).collect();
             prop_assert_eq!(decompress(&object), expected);
         }

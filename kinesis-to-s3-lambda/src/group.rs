@@ -1,20 +1,22 @@
 //! The lines of a batch by kind and hour: what becomes one object each.
 
 use bytes::Bytes;
-use shared::line::Kind;
+use shared::line::{EventFormat, Kind};
 use shared::object::{ReceivedIn, object_key};
 use shared::rejection::ReasonCounts;
 use shared::timestamp::{UnixMillis, UtcHour};
+use shared::trust::Trust;
 
 use crate::chunk::{Chunk, join_small};
 use crate::kinesis_event::Record;
 use crate::kpl::deaggregate;
-use crate::payload::{Payload, max_rejected_lines, read_payload, rejected_whole};
+use crate::payload::{Payload, Source, max_rejected_lines, read_payload, rejected_whole};
 use crate::tally::Tally;
 
 /// The lines of one kind and hour, in the order of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
+    pub event_format: EventFormat,
     pub kind: Kind,
     pub hour: UtcHour,
     pub shard_id: String,
@@ -57,19 +59,19 @@ impl Group {
 
 /// Groups the records of a batch. Each record has all its lines of one kind in one group.
 ///
-/// What becomes of a record depends on nothing but the record: the names of objects must be the same wherever a batch
-/// begins and ends.
+/// What becomes of a record depends on nothing but the record and the format of events: the names of objects must be the
+/// same wherever a batch begins and ends.
 #[must_use]
-pub fn group(records: &[Record]) -> Vec<Group> {
+pub fn group(records: &[Record], format: EventFormat) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for record in records {
         let hour = record.arrival().hour();
-        let Payload { chunks, tally, .. } = read_record(record);
+        let Payload { chunks, tally, .. } = read_record(record, format);
         let beside = |group: &Group| group.hour == hour && group.shard_id == record.shard_id();
         for chunk in chunks {
             match groups.iter_mut().find(|group| group.kind == chunk.kind && beside(group)) {
                 Some(group) => add(group, record, chunk),
-                None => groups.push(start(record, hour, chunk)),
+                None => groups.push(start(record, format, chunk)),
             }
         }
         groups.iter_mut().filter(|group| beside(group)).for_each(|group| count(group, &tally));
@@ -77,24 +79,30 @@ pub fn group(records: &[Record]) -> Vec<Group> {
     groups
 }
 
-fn read_record(record: &Record) -> Payload {
+fn read_record(record: &Record, format: EventFormat) -> Payload {
     let data = &record.kinesis.data;
     let max_rejected = max_rejected_lines(data.len());
+    let trust = Trust::in_record(format, &record.kinesis.partition_key);
+    let source = Source { arrival: record.arrival(), name: &record.event_id, trust };
     match deaggregate(data) {
-        None => read_payload(data, record.arrival(), &record.event_id, max_rejected),
-        Some(user_records) => read_user_records(record, &user_records, max_rejected).unwrap_or_else(|| {
-            let detail = format!("more than {max_rejected} lines of the aggregated record are no JSON objects");
-            rejected_whole(data, record.arrival(), &record.event_id, &detail)
-        }),
+        None => read_payload(data, &source, max_rejected),
+        Some(user_records) => {
+            // Ingest aggregates nothing, so an aggregated record has no key of ours.
+            let source = Source { trust: Trust::in_record(format, ""), ..source };
+            read_user_records(&user_records, &source, max_rejected).unwrap_or_else(|| {
+                let detail = format!("more than {max_rejected} lines of the aggregated record are no JSON objects");
+                rejected_whole(data, &source, &detail)
+            })
+        }
     }
 }
 
 /// `None` when too many lines are bad.
-fn read_user_records(record: &Record, user_records: &[Bytes], max_rejected: usize) -> Option<Payload> {
+fn read_user_records(user_records: &[Bytes], record: &Source<'_>, max_rejected: usize) -> Option<Payload> {
     let (mut chunks, mut tally, mut rejected) = (Vec::new(), Tally::default(), 0);
     for (number, data) in user_records.iter().enumerate() {
-        let name = format!("{}/{number}", record.event_id);
-        let read = read_payload(data, record.arrival(), &name, max_rejected);
+        let name = format!("{}/{number}", record.name);
+        let read = read_payload(data, &Source { name: &name, ..*record }, max_rejected);
         rejected += read.rejected;
         if rejected > max_rejected {
             return None;
@@ -105,10 +113,11 @@ fn read_user_records(record: &Record, user_records: &[Bytes], max_rejected: usiz
     Some(Payload { chunks: join_small(chunks), tally, rejected })
 }
 
-fn start(record: &Record, hour: UtcHour, chunk: Chunk) -> Group {
+fn start(record: &Record, event_format: EventFormat, chunk: Chunk) -> Group {
     Group {
+        event_format,
         kind: chunk.kind,
-        hour,
+        hour: record.arrival().hour(),
         shard_id: record.shard_id().to_owned(),
         first_sequence_number: record.kinesis.sequence_number.clone(),
         last_sequence_number: record.kinesis.sequence_number.clone(),
@@ -138,12 +147,14 @@ pub(crate) mod tests {
     use super::*;
     use crate::kinesis_event::KinesisData;
     use proptest::prelude::*;
+    use rstest::rstest;
 
     pub(crate) fn record(sequence_number: u64, data: &str, seconds: f64) -> Record {
         Record {
             event_id: format!("shardId-000000000000:{sequence_number}"),
             kinesis: KinesisData {
                 sequence_number: sequence_number.to_string(),
+                partition_key: "e-1".into(),
                 data: Bytes::copy_from_slice(data.as_bytes()),
                 approximate_arrival_timestamp: seconds,
             },
@@ -154,11 +165,9 @@ pub(crate) mod tests {
 
     #[test]
     fn a_batch_over_two_hours_is_two_objects() {
-        let groups = group(&[
-            record(1, "{}\n", NINE_FIFTY_NINE),
-            record(2, "{}\n", NINE_FIFTY_NINE),
-            record(3, "{}\n", NINE_FIFTY_NINE + 1.0),
-        ]);
+        let records =
+            [(1, 0.0), (2, 0.0), (3, 1.0)].map(|(number, later)| record(number, "{}\n", NINE_FIFTY_NINE + later));
+        let groups = group(&records, EventFormat::Envelope);
         let keys: Vec<String> = groups.iter().map(Group::key).collect();
         assert_eq!(
             keys,
@@ -173,12 +182,51 @@ pub(crate) mod tests {
 
     #[test]
     fn rejected_lines_are_their_own_objects() {
-        let groups = group(&[record(1, "{}", 0.0), record(2, "x", 0.0), record(3, "{}\ny", 0.0)]);
+        let groups =
+            group(&[record(1, "{}", 0.0), record(2, "x", 0.0), record(3, "{}\ny", 0.0)], EventFormat::Envelope);
         let found: Vec<_> = groups
             .iter()
             .map(|group| (group.kind, group.record_count, group.lines(), &*group.first_sequence_number))
             .collect();
         assert_eq!(found, [(Kind::Event, 2, 2, "1"), (Kind::Rejected, 2, 2, "2")]);
+    }
+
+    fn keyed(number: u64, partition_key: &str, data: &str) -> Record {
+        let mut record = record(number, data, 1_795_253_528.0);
+        record.kinesis.partition_key = partition_key.to_owned();
+        record
+    }
+
+    const REJECTED: &str =
+        "{\"v\":1,\"received_at\":\"2026-11-21T09:32:00.000Z\",\"rejected\":{\"reason\":\"too_deep\"}}\n";
+
+    #[rstest]
+    #[case(EventFormat::Raw, "r-request/0", Kind::Rejected)]
+    #[case(EventFormat::Raw, "e-r-", Kind::Event)]
+    #[case(EventFormat::Raw, "viewer", Kind::Event)]
+    #[case(EventFormat::Envelope, "viewer", Kind::Rejected)]
+    fn raw_lines_are_rejected_only_under_a_key_of_ours(
+        #[case] format: EventFormat,
+        #[case] key: &str,
+        #[case] kind: Kind,
+    ) {
+        let groups = group(&[keyed(1, key, REJECTED)], format);
+        let found: Vec<_> = groups.iter().map(|group| (group.kind, group.event_format, group.lines())).collect();
+        assert_eq!(found, [(kind, format, 1)]);
+        assert_eq!(groups[0].reasons.total(), u64::from(kind == Kind::Rejected));
+    }
+
+    #[test]
+    fn raw_lines_in_an_aggregated_record_are_events_whatever_its_keys() {
+        use md5::{Digest, Md5};
+        let data = REJECTED.as_bytes();
+        let user_record = [&[0x1a, u8::try_from(data.len()).unwrap()], data].concat();
+        let message = [&[0x1a, u8::try_from(user_record.len()).unwrap()], &user_record[..]].concat();
+        let aggregated = [&[0xF3, 0x89, 0x9A, 0xC2], &message[..], &Md5::digest(&message)].concat();
+        let mut record = keyed(1, "r-request/0", "");
+        record.kinesis.data = aggregated.into();
+        assert_eq!(group(&[record.clone()], EventFormat::Raw)[0].kind, Kind::Event);
+        assert_eq!(group(&[record], EventFormat::Envelope)[0].kind, Kind::Rejected);
     }
 
     proptest! {
@@ -192,8 +240,8 @@ pub(crate) mod tests {
                 hour += f64::from(*hours_later / 2);
                 record(number as u64, data, hour * 3600.0)
             }).collect();
-            let whole = group(&records);
-            let shorter = group(&records[..cut.index(records.len())]);
+            let whole = group(&records, EventFormat::Envelope);
+            let shorter = group(&records[..cut.index(records.len())], EventFormat::Envelope);
             prop_assert!(shorter.len() <= whole.len());
             for (short, long) in shorter.iter().zip(&whole) {
                 prop_assert_eq!(short.key(), long.key());

@@ -6,6 +6,7 @@ use lambda_runtime::Context;
 use lambda_setup::deadline::Deadline;
 use lambda_setup::vital_signs::VitalSigns;
 use shared::emf;
+use shared::line::EventFormat;
 use shared::metric::Metric;
 use shared::object::Attempt;
 use shared::timestamp::UnixMillis;
@@ -21,12 +22,14 @@ const ANSWER_TIME: Duration = Duration::from_secs(2);
 /// Lands batches, one at a time.
 pub struct Handler<S> {
     store: S,
+    format: EventFormat,
     vital_signs: VitalSigns,
 }
 
 impl<S: ObjectStore> Handler<S> {
-    pub fn new(store: S) -> Self {
-        Self { store, vital_signs: VitalSigns::new() }
+    /// `format` is that of ingest's events.
+    pub fn new(store: S, format: EventFormat) -> Self {
+        Self { store, format, vital_signs: VitalSigns::new() }
     }
 
     /// Acknowledges the batch whole or not at all.
@@ -55,7 +58,7 @@ impl<S: ObjectStore> Handler<S> {
             deadline: UnixMillis(i64::try_from(context.deadline).unwrap_or(i64::MAX)),
             request_id: context.request_id.clone(),
         };
-        let groups = group(&event.records);
+        let groups = group(&event.records, self.format);
         let mut landed = Vec::with_capacity(groups.len());
         for group in &groups {
             match land(&self.store, group, &attempt, deadline, rand::random::<f64>).await {
@@ -110,7 +113,7 @@ mod tests {
     #[tokio::test]
     async fn a_batch_lands_whole() {
         let store = MemoryStore::default();
-        let answer = Handler::new(&store).handle(event(), context()).await.unwrap();
+        let answer = Handler::new(&store, EventFormat::Envelope).handle(event(), context()).await.unwrap();
         assert_eq!(answer, BatchAnswer::landed());
         assert_eq!(store.objects.borrow().len(), 3);
     }
@@ -118,14 +121,17 @@ mod tests {
     #[tokio::test]
     async fn with_one_group_missing_the_whole_batch_is_asked_for_again() {
         let store = MemoryStore::scripted([Fault::DoneButFails, Fault::DoneButFails, Fault::Permanent]);
-        let answer = Handler::new(&store).handle(event(), context()).await.unwrap();
+        let answer = Handler::new(&store, EventFormat::Envelope).handle(event(), context()).await.unwrap();
         assert_eq!(answer.batch_item_failures[0].item_identifier, "7");
     }
 
     #[tokio::test]
     async fn an_empty_batch_is_landed() {
         let store = MemoryStore::default();
-        let answer = Handler::new(&store).handle(KinesisEvent { records: Vec::new() }, context()).await.unwrap();
+        let answer = Handler::new(&store, EventFormat::Envelope)
+            .handle(KinesisEvent { records: Vec::new() }, context())
+            .await
+            .unwrap();
         assert_eq!(answer, BatchAnswer::landed());
         assert!(store.objects.borrow().is_empty());
     }

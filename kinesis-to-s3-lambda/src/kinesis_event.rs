@@ -1,7 +1,7 @@
 //! A batch as the Kinesis event source mapping hands it over, and the answer that it takes.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/with-kinesis.html>
 //!
-//! Read here rather than with `aws_lambda_events`: of each record's dozen members four matter, and a member that could
+//! Read here rather than with `aws_lambda_events`: of each record's dozen members five matter, and a member that could
 //! not be decoded would fail the batch for ever.
 
 use bytes::Bytes;
@@ -27,6 +27,9 @@ pub struct Record {
 #[serde(rename_all = "camelCase")]
 pub struct KinesisData {
     pub sequence_number: String,
+    /// Every record has one; where a hand-made event lacks it, nothing is known of who wrote the record.
+    #[serde(default)]
+    pub partition_key: String,
     #[serde(deserialize_with = "from_base64")]
     pub data: Bytes,
     /// Seconds since 1970, with a fraction.
@@ -100,6 +103,7 @@ mod tests {
         let [first, second] = &event.records[..] else { panic!("two records") };
         assert_eq!(first.shard_id(), "shardId-000000000006");
         assert_eq!(first.kinesis.data, "Hello, this is a test.");
+        assert_eq!(first.kinesis.partition_key, "1");
         assert_eq!(first.arrival(), UnixMillis(1_545_084_650_987));
         assert_eq!(second.kinesis.data, "This is only a test.");
         assert_eq!(second.kinesis.sequence_number, "49590338271490256608559692540925702759324208523137515618");

@@ -129,7 +129,7 @@ pub async fn land(
     jitter: impl FnMut() -> f64,
 ) -> Result<Landed, LandingError> {
     let key = group.key();
-    let mut calls = Calls { deadline, jitter, retries: 0, last_failure: String::from("none") };
+    let mut calls = Calls { key: &key, attempt, deadline, jitter, retries: 0, has_failed: false };
     let mut object = encode(group, BlockSize::fitting(group.bytes()), attempt)?;
     let mut condition = Condition::Absent;
     loop {
@@ -180,7 +180,7 @@ fn replacement(group: &Group, attempt: &Attempt, object: Object, found: &Writing
 async fn look<J: FnMut() -> f64>(
     store: &impl ObjectStore,
     key: &str,
-    calls: &mut Calls<J>,
+    calls: &mut Calls<'_, J>,
 ) -> Result<Option<Found>, LandingError> {
     loop {
         match calls.call(store.head(key)).await {
@@ -193,29 +193,32 @@ async fn look<J: FnMut() -> f64>(
 }
 
 /// The time that is left for a group, and what became of it so far.
-struct Calls<J> {
+struct Calls<'a, J> {
+    key: &'a str,
+    attempt: &'a Attempt,
     deadline: Deadline,
     jitter: J,
     retries: u32,
-    last_failure: String,
+    has_failed: bool,
 }
 
-impl<J: FnMut() -> f64> Calls<J> {
+impl<J: FnMut() -> f64> Calls<'_, J> {
     /// Makes a call; `None` when it was not answered in time.
     async fn call<T>(&self, call: impl Future<Output = T>) -> Option<T> {
         self.deadline.bound(CALL_TIMEOUT, call).await.ok()
     }
 
     /// Waits before the next call.
+    ///
+    /// The first failure is logged at once: with S3 away, the last one is almost a timeout later. Those between say nothing new.
     async fn wait_after(&mut self, failure: &str) -> Result<(), LandingError> {
-        tracing::debug!(failure, retries = self.retries, "again");
-        failure.clone_into(&mut self.last_failure);
+        if !std::mem::replace(&mut self.has_failed, true) {
+            let (request_id, key) = (&self.attempt.request_id, self.key);
+            tracing::warn!(request_id, key, failure, "the object is not stored at the first try; trying again");
+        }
         let wait = backoff_ceiling(self.retries, BACKOFF_BASE, BACKOFF_CAP).mul_f64((self.jitter)());
         self.retries += 1;
-        self.deadline
-            .sleep(wait)
-            .await
-            .map_err(|TimeIsUp| LandingError::TimeIsUp { last_failure: self.last_failure.clone() })
+        self.deadline.sleep(wait).await.map_err(|TimeIsUp| LandingError::TimeIsUp { last_failure: failure.to_owned() })
     }
 }
 
@@ -226,6 +229,7 @@ pub(crate) mod tests {
     use crate::group::group;
     use crate::group::tests::record;
     use md5::{Digest, Md5};
+    use shared::line::EventFormat;
     use std::cell::RefCell;
     use std::collections::{BTreeMap, VecDeque};
     use std::io::Read;
@@ -319,7 +323,7 @@ pub(crate) mod tests {
 
     fn batch(numbers: std::ops::Range<u64>) -> Group {
         let records: Vec<_> = numbers.map(|number| record(number, &format!("{{\"n\":{number}}}\n"), 0.0)).collect();
-        group(&records).remove(0)
+        group(&records, EventFormat::Envelope).remove(0)
     }
 
     async fn land_in(store: &MemoryStore, group: &Group) -> Result<Landed, LandingError> {

@@ -56,10 +56,11 @@ mod tests {
     use crate::group::group;
     use crate::group::tests::record;
     use rstest::rstest;
+    use shared::line::EventFormat;
 
     fn values_of(records: Vec<Record>, began: i64, ended: i64) -> Vec<(Metric, u64)> {
         let event = KinesisEvent { records };
-        let groups = group(&event.records);
+        let groups = group(&event.records, EventFormat::Envelope);
         let landed = Landed { uncompressed_bytes: 70, compressed_bytes: 7, replaced: true };
         let landed = vec![landed; groups.len()];
         let times = Times { began: UnixMillis(began), ended: UnixMillis(ended) };

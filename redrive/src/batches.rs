@@ -8,6 +8,7 @@ use anyhow::{Context, anyhow};
 use kinesis_to_s3_lambda::group::{Group, group};
 use kinesis_to_s3_lambda::kinesis_event::KinesisEvent;
 use serde::Deserialize;
+use shared::line::EventFormat;
 use shared::object::{Attempt, ObjectKey, ObjectMetadata};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -35,37 +36,14 @@ struct BatchInfo {
     batch_size: usize,
 }
 
-struct Redrive {
+pub(crate) struct Redrive {
     from: Bucket,
     to: Bucket,
     lander: Lander,
+    format: EventFormat,
     total: usize,
     done: AtomicUsize,
     left: AtomicUsize,
-}
-
-/// Redrives all batches under a prefix; whether all of them are done.
-pub(crate) async fn redrive(from: Bucket, to: Bucket, lander: Lander, prefix: &str) -> anyhow::Result<bool> {
-    let shards = by_shard(from.keys(prefix).await?)?;
-    let total = shards.values().map(Vec::len).sum();
-    let (done, left) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let redrive = Arc::new(Redrive { from, to, lander, total, done, left });
-    let places = Arc::new(Semaphore::new(SHARDS_AT_ONCE));
-    let mut tasks = JoinSet::new();
-    for keys in shards.into_values() {
-        let (redrive, places) = (redrive.clone(), places.clone());
-        tasks.spawn(async move {
-            let _place = places.acquire().await?;
-            redrive.shard(&keys).await;
-            anyhow::Ok(())
-        });
-    }
-    while let Some(ended) = tasks.join_next().await {
-        ended??;
-    }
-    let left = redrive.left.load(Ordering::Relaxed);
-    println!("{} of {total} batches are landed and removed, {left} are left", total - left);
-    Ok(left == 0)
 }
 
 /// The keys of each shard in the order of time: `aws/lambda/<mapping>/<shard>/<year>/<month>/<day>/<time>-<uuid>`.
@@ -86,6 +64,36 @@ fn by_shard(keys: Vec<String>) -> anyhow::Result<BTreeMap<String, Vec<String>>> 
 }
 
 impl Redrive {
+    /// From the failed batches' bucket to the landing bucket, with events of a format.
+    pub(crate) fn new(from: Bucket, to: Bucket, lander: Lander, format: EventFormat) -> Self {
+        let (done, left) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { from, to, lander, format, total: 0, done, left }
+    }
+
+    /// Redrives all batches under a prefix; whether all of them are done.
+    pub(crate) async fn all(mut self, prefix: &str) -> anyhow::Result<bool> {
+        let shards = by_shard(self.from.keys(prefix).await?)?;
+        let total = shards.values().map(Vec::len).sum();
+        self.total = total;
+        let redrive = Arc::new(self);
+        let places = Arc::new(Semaphore::new(SHARDS_AT_ONCE));
+        let mut tasks = JoinSet::new();
+        for keys in shards.into_values() {
+            let (redrive, places) = (redrive.clone(), places.clone());
+            tasks.spawn(async move {
+                let _place = places.acquire().await?;
+                redrive.shard(&keys).await;
+                anyhow::Ok(())
+            });
+        }
+        while let Some(ended) = tasks.join_next().await {
+            ended??;
+        }
+        let left = redrive.left.load(Ordering::Relaxed);
+        println!("{} of {total} batches are landed and removed, {left} are left", total - left);
+        Ok(left == 0)
+    }
+
     async fn shard(&self, keys: &[String]) {
         for key in keys {
             let outcome = self.batch(key, keys).await;
@@ -125,7 +133,7 @@ impl Redrive {
         attempt: &Attempt,
     ) -> anyhow::Result<String> {
         let (mut landed, mut covered) = (0, 0);
-        for group in groups(document)? {
+        for group in groups(document, self.format)? {
             match self.decide(&group, keys_of_shard).await? {
                 Decision::Land => {
                     self.lander.land(&group, attempt).await?;
@@ -152,6 +160,10 @@ impl Redrive {
         let found = self.to.metadata(&key).await?;
         let found =
             found.map(|entries| ObjectMetadata::from_entries(&entries).with_context(|| key.clone())).transpose()?;
+        if let Some(other) = found.as_ref().map(|metadata| metadata.event_format).filter(|own| *own != self.format) {
+            let other = other.as_str();
+            return Err(anyhow!("{key} was landed as {other}: redrive this batch with --event-format {other}"));
+        }
         let found_last = found.map(|metadata| metadata.last_sequence_number);
         let folder = key.strip_suffix(&format!("{}.jsonl.bz2", group.first_sequence_number)).unwrap_or(&key);
         let mut beginnings = Vec::new();
@@ -186,7 +198,7 @@ fn parse(document: &[u8]) -> anyhow::Result<FailedBatch> {
     serde_json::from_slice(document).context("this is no failed batch as Lambda writes it")
 }
 
-fn groups(document: &[u8]) -> anyhow::Result<Vec<Group>> {
+fn groups(document: &[u8], format: EventFormat) -> anyhow::Result<Vec<Group>> {
     let batch = parse(document)?;
     let payload = batch.payload.ok_or_else(|| anyhow!("it lacks its records: the destination must be S3"))?;
     let event: KinesisEvent = serde_json::from_str(&payload).context("its payload is no Kinesis event")?;
@@ -196,5 +208,5 @@ fn groups(document: &[u8]) -> anyhow::Result<Vec<Group>> {
         batch.info.batch_size,
         event.records.len()
     );
-    Ok(group(&event.records))
+    Ok(group(&event.records, format))
 }

@@ -18,6 +18,9 @@ pub(crate) struct Bucket {
     name: String,
 }
 
+/// Bytes of an object that is read at most. The largest that Playhead writes is a failed batch, of some 12 MiB.
+const MAX_STORED_BYTES: i64 = 256 * 1024 * 1024;
+
 /// An object as it was read.
 pub(crate) struct Stored {
     pub(crate) bytes: Bytes,
@@ -52,6 +55,12 @@ impl Bucket {
         let place = || format!("reading s3://{}/{key}", self.name);
         match self.client.get_object().bucket(&self.name).key(key).send().await {
             Ok(object) => {
+                let bytes = object.content_length().unwrap_or(0);
+                anyhow::ensure!(
+                    bytes <= MAX_STORED_BYTES,
+                    "{}: {bytes} bytes are more than {MAX_STORED_BYTES}",
+                    place()
+                );
                 let etag = object.e_tag().context("no ETag in the answer").with_context(place)?.to_owned();
                 Ok(Some(Stored { bytes: object.body.collect().await.with_context(place)?.into_bytes(), etag }))
             }

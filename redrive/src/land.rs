@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use kinesis_to_s3_lambda::encode::{Object, encode};
+use kinesis_to_s3_lambda::encode::Object;
 use kinesis_to_s3_lambda::group::Group;
 use kinesis_to_s3_lambda::landing::{self, Condition, LandingError, ObjectStore, PutError};
 use kinesis_to_s3_lambda::s3::Bucket;
 use lambda_setup::deadline::{Deadline, TimeIsUp, backoff_ceiling};
 use lambda_setup::sdk::SdkConfig;
-use shared::object::{Attempt, BlockSize};
+use shared::object::Attempt;
 use shared::timestamp::UnixMillis;
 use uuid::Uuid;
 
@@ -58,36 +58,35 @@ impl Lander {
     }
 
     /// Makes an object what `merge` makes of it, however many do so at once. `read` gives the object, and `merge` the
-    /// group that it is to hold, or `None` when it holds all of it already.
+    /// one that is to be in its place, or `None` when it holds all that it should.
     ///
     /// Each write is conditional on the object that was read. `merge` must only ever add lines: then no two versions of
     /// the object are equal, and a write that is late changes nothing.
     pub(crate) async fn add<R: Future<Output = anyhow::Result<Option<Stored>>>>(
         &self,
+        key: &str,
         read: impl Fn() -> R,
-        merge: impl Fn(Option<&[u8]>) -> anyhow::Result<Option<Group>>,
+        merge: impl FnMut(Option<&[u8]>) -> anyhow::Result<Option<Object>>,
     ) -> anyhow::Result<()> {
-        add(&*self.bucket, &self.attempt(), read, merge).await
+        add(&*self.bucket, key, read, merge).await
     }
 }
 
 async fn add<R: Future<Output = anyhow::Result<Option<Stored>>>>(
     store: &impl ObjectStore,
-    attempt: &Attempt,
+    key: &str,
     read: impl Fn() -> R,
-    merge: impl Fn(Option<&[u8]>) -> anyhow::Result<Option<Group>>,
+    mut merge: impl FnMut(Option<&[u8]>) -> anyhow::Result<Option<Object>>,
 ) -> anyhow::Result<()> {
     let deadline = Deadline::after(TIME);
     let mut tries = 0;
     loop {
         let found = read().await?;
-        let Some(group) = merge(found.as_ref().map(|stored| &stored.bytes[..]))? else { return Ok(()) };
-        let key = group.key();
-        let object: Object = encode(&group, BlockSize::fitting(group.bytes()), attempt)?;
+        let Some(object) = merge(found.as_ref().map(|stored| &stored.bytes[..]))? else { return Ok(()) };
         let condition = found.map_or(Condition::Absent, |stored| Condition::Matches(stored.etag));
-        let failure = match deadline.bound(WRITE_TIMEOUT, store.put(&key, &object, &condition)).await {
+        let failure = match deadline.bound(WRITE_TIMEOUT, store.put(key, &object, &condition)).await {
             Ok(Ok(())) => return Ok(()),
-            Ok(Err(error @ PutError::Permanent(_))) => return Err(error).context(key),
+            Ok(Err(error @ PutError::Permanent(_))) => return Err(error).context(key.to_owned()),
             Ok(Err(error)) => error.to_string(),
             Err(TimeIsUp) => "S3 did not answer a write".to_owned(),
         };

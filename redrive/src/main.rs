@@ -10,6 +10,8 @@ mod bucket;
 mod decision;
 mod found;
 mod land;
+mod object_lines;
+mod redriven;
 mod rejected;
 mod rejected_line;
 
@@ -42,6 +44,9 @@ enum Command {
         /// Only batches whose keys begin so.
         #[arg(long, default_value = "aws/lambda/")]
         prefix: String,
+        /// What a landed line is: envelope, or raw, as the stack's parameter EventFormat says.
+        #[arg(long, default_value = "envelope", value_parser = event_format)]
+        event_format: EventFormat,
     },
     /// Reads rejected lines again with this version's eyes and lands the events that it finds in them, beside the
     /// rejected lines, which stay.
@@ -65,11 +70,7 @@ enum Command {
 }
 
 fn event_format(text: &str) -> Result<EventFormat, String> {
-    match text {
-        "envelope" => Ok(EventFormat::Envelope),
-        "raw" => Ok(EventFormat::Raw),
-        _ => Err("envelope or raw".into()),
-    }
+    EventFormat::parse(text).ok_or_else(|| "envelope or raw".into())
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -88,14 +89,9 @@ async fn main() -> ExitCode {
 async fn run(command: Command) -> anyhow::Result<bool> {
     let config = lambda_setup::sdk::loader().load().await;
     match command {
-        Command::Batches { from, to, prefix } => {
-            batches::redrive(
-                Bucket::new(&config, from),
-                Bucket::new(&config, to.clone()),
-                Lander::new(&config, to),
-                &prefix,
-            )
-            .await
+        Command::Batches { from, to, prefix, event_format } => {
+            let (from, landing) = (Bucket::new(&config, from), Bucket::new(&config, to.clone()));
+            batches::Redrive::new(from, landing, Lander::new(&config, to), event_format).all(&prefix).await
         }
         Command::Rejected { bucket, prefix, reasons, content_type, event_format } => {
             let reading = rejected::Reading::new(&reasons, content_type, event_format)?;

@@ -19,3 +19,4 @@ pub mod strategies;
 #[cfg(feature = "strategies")]
 pub mod strict_reader;
 pub mod timestamp;
+pub mod trust;

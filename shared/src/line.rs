@@ -23,6 +23,26 @@ pub enum EventFormat {
     Raw,
 }
 
+impl EventFormat {
+    /// Each format by its name in configuration and metadata; the default comes first.
+    pub const NAMES: [(&'static str, Self); 2] = [("envelope", Self::Envelope), ("raw", Self::Raw)];
+
+    /// Its name in configuration and metadata.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Envelope => "envelope",
+            Self::Raw => "raw",
+        }
+    }
+
+    /// The inverse of [`EventFormat::as_str`].
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::NAMES.into_iter().find(|(own, _)| *own == name).map(|(_, format)| format)
+    }
+}
+
 /// Who sent a request, as far as it is configured to be kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Client {
@@ -164,6 +184,18 @@ pub enum Kind {
     Event,
     /// Under `rejected/`.
     Rejected,
+}
+
+impl Kind {
+    /// What ingest puts before a client's text in the partition keys of records that hold lines of this kind. No client can
+    /// write a key that begins otherwise.
+    #[must_use]
+    pub const fn key_prefix(self) -> &'static str {
+        match self {
+            Self::Event => "e-",
+            Self::Rejected => "r-",
+        }
+    }
 }
 
 /// What the landing side sees of a line.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::line::{Kind, LineHead};
+use crate::line::{EventFormat, Kind, LineHead};
 use crate::rejection::Reason;
 use crate::timestamp::{UnixMillis, UtcHour};
 
@@ -193,6 +193,9 @@ fn parse_reasons(text: &str) -> Option<BTreeMap<Reason, u64>> {
 /// What an object's S3 metadata (`x-amz-meta-…`) says of its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectMetadata {
+    /// How its events look, and so which lines were taken for what. Objects of versions that did not say it were all read as
+    /// envelopes.
+    pub event_format: EventFormat,
     /// Sequence number of the last Kinesis record in the object.
     pub last_sequence_number: String,
     /// Kinesis records that have at least one line in the object.
@@ -222,6 +225,9 @@ pub struct ObjectMetadata {
 pub struct BlockSize(u8);
 
 impl BlockSize {
+    /// 900,000 bytes.
+    pub const LARGEST: Self = Self(9);
+
     /// `None` outside 1 to 9.
     #[must_use]
     pub const fn new(units: u8) -> Option<Self> {
@@ -262,6 +268,7 @@ impl BlockSize {
 }
 
 mod name {
+    pub(super) const EVENT_FORMAT: &str = "event-format";
     pub(super) const LAST_SEQUENCE_NUMBER: &str = "last-sequence-number";
     pub(super) const RECORD_COUNT: &str = "record-count";
     pub(super) const EVENT_COUNT: &str = "event-count";
@@ -287,6 +294,7 @@ impl ObjectMetadata {
     #[must_use]
     pub fn to_entries(&self) -> HashMap<String, String> {
         [
+            (name::EVENT_FORMAT, self.event_format.as_str().to_owned()),
             (name::LAST_SEQUENCE_NUMBER, self.last_sequence_number.clone()),
             (name::RECORD_COUNT, self.record_count.to_string()),
             (name::EVENT_COUNT, self.event_count.to_string()),
@@ -316,7 +324,10 @@ impl ObjectMetadata {
     pub fn from_entries(entries: &HashMap<String, String>) -> Result<Self, MetadataError> {
         let text = |name| text_entry(entries, name).map(str::to_owned);
         let number = |name| text(name)?.parse::<u64>().map_err(|_| MetadataError(name));
+        let format =
+            entries.get(name::EVENT_FORMAT).map_or(Some(EventFormat::Envelope), |name| EventFormat::parse(name));
         Ok(Self {
+            event_format: format.ok_or(MetadataError(name::EVENT_FORMAT))?,
             last_sequence_number: text(name::LAST_SEQUENCE_NUMBER)?,
             record_count: number(name::RECORD_COUNT)?,
             event_count: number(name::EVENT_COUNT)?,
@@ -498,10 +509,11 @@ mod tests {
             record_count: u64, event_count: u64, uncompressed_bytes: u64, sha in "[0-9a-f]{64}", last in "[0-9]{1,128}",
             earliest in 0i64..4_000_000_000_000, latest in 0i64..4_000_000_000_000, units in 1u8..=9,
             began in 0i64..4_000_000_000_000, deadline in 0i64..4_000_000_000_000, request_id in "[0-9a-f-]{1,36}",
-            (previous, this, next, elsewhere) in any::<(u64, u64, u64, u64)>(),
+            (previous, this, next, elsewhere) in any::<(u64, u64, u64, u64)>(), raw: bool,
             rejected_reasons in prop::collection::btree_map(prop::sample::select(Reason::ALL.to_vec()), any::<u64>(), 0..16),
         ) {
             let metadata = ObjectMetadata {
+                event_format: if raw { EventFormat::Raw } else { EventFormat::Envelope },
                 last_sequence_number: last,
                 record_count,
                 event_count,
@@ -532,7 +544,8 @@ mod tests {
                     name if name.starts_with("attempt-") => prop_assert!(missing.attempt.is_none()),
                     _ => prop_assert_eq!(&missing, &writing),
                 }
-                prop_assert!(name == "rejected-reasons" || ObjectMetadata::from_entries(&entries).is_err());
+                let may_be_missing = ["rejected-reasons", "event-format"].contains(&name.as_str());
+                prop_assert_eq!(ObjectMetadata::from_entries(&entries).is_ok(), may_be_missing);
                 entries.insert(name, value);
             }
         }

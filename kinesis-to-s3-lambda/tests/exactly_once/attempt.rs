@@ -8,6 +8,7 @@ use std::time::Duration;
 use kinesis_to_s3_lambda::handler::Handler;
 use kinesis_to_s3_lambda::kinesis_event::{BatchAnswer, KinesisEvent};
 use lambda_runtime::Context;
+use shared::line::EventFormat;
 use shared::timestamp::UnixMillis;
 use tokio::runtime::{Builder, Runtime};
 
@@ -32,7 +33,7 @@ pub(crate) struct Attempt {
 impl Attempt {
     pub(crate) fn start(number: u64, batch: Range<usize>, event: KinesisEvent, began: UnixMillis) -> Self {
         let connection = Connection::default();
-        let handler = Handler::new(connection.clone());
+        let handler = Handler::new(connection.clone(), EventFormat::Envelope);
         let mut context = Context::default();
         // Now with one timeout, now with another: deployments change it.
         let time = if number.is_multiple_of(3) { 2 * TIMEOUT } else { TIMEOUT };

@@ -73,6 +73,7 @@ impl Stream {
             event_id: format!("{SHARD}:{record}"),
             kinesis: KinesisData {
                 sequence_number: record.to_string(),
+                partition_key: "e-viewer".into(),
                 data: Bytes::from(data),
                 approximate_arrival_timestamp: f64::from(MIDNIGHT + hour * 3600) + record as f64,
             },

@@ -25,6 +25,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use sent::{aggregated_record, batch, event_members, fixture, record_data};
 use shared::damage::{damaged, hostile_text};
+use shared::line::EventFormat;
 use shared::object::ReceivedIn;
 use shared::rejection::Reason;
 use shared::strict_reader::read_line;
@@ -33,25 +34,27 @@ use shared::timestamp::{UnixMillis, UtcHour};
 type Checked = Result<(), TestCaseError>;
 
 /// Lands a batch as Lambda would have it done. Waits take no time.
-fn land(event: KinesisEvent) -> (BatchAnswer, BTreeMap<String, Landed>) {
+fn land(event: KinesisEvent, format: EventFormat) -> (BatchAnswer, BTreeMap<String, Landed>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let store = MemoryStore::default();
     let mut context = Context::default();
     context.deadline = u64::MAX / 2;
-    let answer =
-        runtime.block_on(Handler::new(&store).handle_at(event, context, UnixMillis(1_795_253_528_006))).unwrap();
+    let handler = Handler::new(&store, format);
+    let answer = runtime.block_on(handler.handle_at(event, context, UnixMillis(1_795_253_528_006))).unwrap();
     (answer, store.objects.into_inner())
 }
 
 /// Lands the batch, if the payload is one, and accounts for all of it.
-fn check(payload: &[u8]) -> Checked {
+fn check(payload: &[u8], format: EventFormat) -> Checked {
     let parse = || serde_json::from_slice::<KinesisEvent>(payload);
     let Ok(event) = parse() else { return Ok(()) };
-    let (answer, objects) = land(parse()?);
+    let (answer, objects) = land(parse()?, format);
     prop_assert_eq!(answer, BatchAnswer::landed());
-    prop_assert_eq!(&land(parse()?).1, &objects, "the batch lands otherwise when it is sent again");
-    let mut expected = counted(event.records.iter().flat_map(|record| lines_of(&record.kinesis.data)));
+    prop_assert_eq!(&land(parse()?, format).1, &objects, "the batch lands otherwise when it is sent again");
+    let lines = event.records.iter().map(|record| &record.kinesis);
+    let mut expected = counted(lines.flat_map(|record| lines_of(&record.data, &record.partition_key, format)));
     for (key, object) in &objects {
+        prop_assert_eq!(object.metadata.event_format, format);
         check_object(key, object, &mut expected)?;
     }
     let skipped: Vec<_> = expected.into_iter().filter(|(_, count)| *count > 0).collect();
@@ -68,11 +71,13 @@ fn check_object(key: &str, object: &Landed, expected: &mut BTreeMap<Line, usize>
     check_counts(key, object)?;
     for line in lines {
         let members = read_line(line).map_err(TestCaseError::fail)?;
-        if take(expected, &Line::AsItStood(line.to_vec())) {
-            prop_assert!(key.starts_with("events/") || members.0.iter().any(|(name, _)| *name == "\"rejected\""));
+        if key.starts_with("events/") {
+            prop_assert!(take(expected, &Line::Event(line.to_vec())), "{} is no event", String::from_utf8_lossy(line));
             continue;
         }
-        prop_assert!(key.starts_with("rejected/"), "{} came from nowhere", String::from_utf8_lossy(line));
+        if take(expected, &Line::OwnRejected(line.to_vec())) {
+            continue;
+        }
         let rejected = members.get("rejected").ok_or_else(|| TestCaseError::fail("not rejected"))?;
         let rejected = read_line(rejected.as_bytes()).map_err(TestCaseError::fail)?;
         prop_assert_eq!(rejected.get("reason"), Some("\"foreign_record\""));
@@ -97,7 +102,8 @@ fn check_counts(key: &str, object: &Landed) -> Checked {
         let rejected = members.0.iter().rfind(|(name, _)| *name == "\"rejected\"").map(|(_, rejected)| *rejected);
         let reason = rejected.filter(|_| key.starts_with("rejected/")).and_then(|rejected| rejected.split('"').nth(3));
         let reason = reason.map(|reason| Reason::parse(reason).unwrap_or(Reason::ForeignRecord).as_str().to_owned());
-        let ours = reason.as_deref() != Some("foreign_record");
+        let is_client_s = object.metadata.event_format == EventFormat::Raw && key.starts_with("events/");
+        let ours = reason.as_deref() != Some("foreign_record") && !is_client_s;
         let hour = time.filter(|_| ours).map(|time| time.hour());
         let hours = [("previous", -1), ("this", 0), ("next", 1)];
         let hours = hours.into_iter().find(|(_, apart)| hour == Some(landed_in.plus(*apart)));
@@ -110,6 +116,10 @@ fn check_counts(key: &str, object: &Landed) -> Checked {
     let said = object.metadata.rejected_reasons.iter().map(|(reason, lines)| (reason.as_str().to_owned(), *lines));
     prop_assert_eq!(said.collect::<BTreeMap<_, _>>(), reasons);
     Ok(())
+}
+
+fn formats() -> impl Strategy<Value = EventFormat> {
+    proptest::sample::select(EventFormat::NAMES.map(|(_, format)| format).to_vec())
 }
 
 fn take(expected: &mut BTreeMap<Line, usize>, line: &Line) -> bool {
@@ -133,15 +143,15 @@ proptest! {
     /// Of a record: whoever wrote it and however it is damaged; and a batch that is
     /// sent again lands the same.
     #[test]
-    fn every_byte_of_a_batch_lands_once(payload in batch()) {
+    fn every_byte_of_a_batch_lands_once(payload in batch(), format in formats()) {
         serde_json::from_str::<KinesisEvent>(&payload)?;
-        check(payload.as_bytes())?;
+        check(payload.as_bytes(), format)?;
     }
 
     /// The mapping's JSON, damaged: no batch, or one that lands whole.
     #[test]
-    fn every_kinesis_payload_is_no_batch_or_lands(payload in damaged(fixture(), hostile_text())) {
-        check(&payload)?;
+    fn every_kinesis_payload_is_no_batch_or_lands(payload in damaged(fixture(), hostile_text()), format in formats()) {
+        check(&payload, format)?;
     }
 
     /// A member that is missing or of another type fails the invocation, so that the batch is sent again: to pass over its
@@ -152,7 +162,7 @@ proptest! {
         let payload = format!("{{\"Records\":[{}]}}", records.iter().map(|(json, _)| json.as_str()).collect::<Vec<_>>().join(","));
         let event = serde_json::from_str::<KinesisEvent>(&payload);
         prop_assert_eq!(event.is_ok(), all_fine, "{:?}", event);
-        check(payload.as_bytes())?;
+        check(payload.as_bytes(), EventFormat::Envelope)?;
     }
 
     /// What the Kinesis Producer Library put together comes apart, whatever members later versions of it may add.
@@ -178,10 +188,10 @@ proptest! {
     #[test]
     fn records_don_t_harm_their_neighbours(hostile in record_data()) {
         let good = "{\"good\":1}\n";
-        let record = |number: u64, data: &[u8]| sent::record_json(number, data, 1_795_253_528.006);
+        let record = |number: u64, data: &[u8]| sent::record_json(number, "k", data, 1_795_253_528.006);
         let records = [record(1, good.as_bytes()), record(2, &hostile), record(3, good.as_bytes())];
         let event: KinesisEvent = serde_json::from_str(&format!("{{\"Records\":[{}]}}", records.join(",")))?;
-        let (_, objects) = land(event);
+        let (_, objects) = land(event, EventFormat::Envelope);
         let events = objects.iter().find(|(key, _)| key.starts_with("events/")).map(|(_, object)| object);
         let events = events.ok_or_else(|| TestCaseError::fail("no events"))?;
         prop_assert!(events.text.starts_with(good.as_bytes()) && events.text.ends_with(good.as_bytes()));
@@ -195,8 +205,9 @@ fn what_is_sent_ends_in_many_ways() {
     let (mut as_it_stood, mut rejected, mut both, mut aggregated) = (0, 0, 0, 0);
     for _ in 0..500 {
         let data = record_data().new_tree(&mut runner).unwrap().current();
-        let stood = lines_of(&data.clone().into()).iter().filter(|line| matches!(line, Line::AsItStood(_))).count();
-        let lines = lines_of(&data.clone().into()).len();
+        let lines = lines_of(&data.clone().into(), "k", EventFormat::Envelope);
+        let stood = lines.iter().filter(|line| !matches!(line, Line::Rejected(_))).count();
+        let lines = lines.len();
         as_it_stood += usize::from(stood == lines);
         rejected += usize::from(stood == 0);
         both += usize::from(0 < stood && stood < lines);
@@ -209,7 +220,8 @@ fn what_is_sent_ends_in_many_ways() {
 /// As many records as Lambda puts into a batch at most, every other one no JSON.
 #[test]
 fn the_largest_batch_of_small_records_lands() {
-    let records = (0..10_000).map(|number| sent::record_json(number, if number % 2 == 0 { b"{}" } else { b"x" }, 0.0));
+    let records =
+        (0..10_000).map(|number| sent::record_json(number, "k", if number % 2 == 0 { b"{}" } else { b"x" }, 0.0));
     let payload = format!("{{\"Records\":[{}]}}", records.collect::<Vec<_>>().join(","));
-    check(payload.as_bytes()).unwrap();
+    check(payload.as_bytes(), EventFormat::Envelope).unwrap();
 }

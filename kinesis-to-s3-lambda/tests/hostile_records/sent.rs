@@ -118,10 +118,10 @@ pub(crate) fn record_data() -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// A record as the mapping hands it over.
-pub(crate) fn record_json(number: u64, data: &[u8], seconds: f64) -> String {
+pub(crate) fn record_json(number: u64, partition_key: &str, data: &[u8], seconds: f64) -> String {
     let kinesis = json!({
         "kinesisSchemaVersion": "1.0",
-        "partitionKey": "1",
+        "partitionKey": partition_key,
         "sequenceNumber": number.to_string(),
         "data": BASE64.encode_to_string(data),
         "approximateArrivalTimestamp": seconds,
@@ -137,8 +137,10 @@ pub(crate) fn batch() -> impl Strategy<Value = String> {
         1 => 1_795_255_199.0..1_795_255_201.0,
         1 => select(vec![0.0, -1.0, 1e300, -1e300, 253_402_300_800.0, -62_135_596_801.0, f64::MIN_POSITIVE]),
     ];
-    vec((record_data(), seconds), 1..6).prop_map(|records| {
-        let records = (7..).zip(records).map(|(number, (data, seconds))| record_json(number, &data, seconds));
+    let key = select(vec!["viewer", "e-viewer", "e-r-", "r-request-1/0", "r-"]);
+    vec((key, record_data(), seconds), 1..6).prop_map(|records| {
+        let records = (7..).zip(records);
+        let records = records.map(|(number, (key, data, seconds))| record_json(number, key, &data, seconds));
         format!("{{\"Records\":[{}]}}", records.collect::<Vec<_>>().join(","))
     })
 }
@@ -169,18 +171,22 @@ pub(crate) fn event_members() -> impl Strategy<Value = (String, bool)> {
         vec!["0", "-0.0", "1e308", "-1e308", "1e-400", "9223372036854775807", "18446744073709551616", "-1"],
         vec!["\"1\"", "null", "\"NaN\"", "[]", "false"],
     );
-    (text(), text(), text(), number).prop_map(|((id, a), (sequence_number, b), (data, c), (seconds, d))| {
-        let member = |name: &str, value: Option<&str>| value.map(|value| format!("\"{name}\":{value}"));
-        let kinesis = [
-            member("data", data),
-            Some("\"partitionKey\":[]".to_owned()),
-            member("approximateArrivalTimestamp", seconds),
-            member("sequenceNumber", sequence_number),
-        ];
-        let kinesis = format!("{{{}}}", kinesis.into_iter().flatten().collect::<Vec<_>>().join(","));
-        let members = [member("kinesis", Some(&kinesis)), member("eventID", id)];
-        (format!("{{{}}}", members.into_iter().flatten().collect::<Vec<_>>().join(",")), a && b && c && d)
-    })
+    // Nothing is known of who wrote a record without a key, and it lands.
+    let key = text().prop_map(|(key, fine)| (key, fine || key.is_none()));
+    (text(), text(), text(), number, key).prop_map(
+        |((id, a), (sequence_number, b), (data, c), (seconds, d), (key, e))| {
+            let member = |name: &str, value: Option<&str>| value.map(|value| format!("\"{name}\":{value}"));
+            let kinesis = [
+                member("data", data),
+                member("partitionKey", key),
+                member("approximateArrivalTimestamp", seconds),
+                member("sequenceNumber", sequence_number),
+            ];
+            let kinesis = format!("{{{}}}", kinesis.into_iter().flatten().collect::<Vec<_>>().join(","));
+            let members = [member("kinesis", Some(&kinesis)), member("eventID", id)];
+            (format!("{{{}}}", members.into_iter().flatten().collect::<Vec<_>>().join(",")), a && b && c && d && e)
+        },
+    )
 }
 
 /// One of the fine values, or seldom one that is not, or none; and whether it is fine.

@@ -51,7 +51,7 @@ impl<'a> Inspection<'a> {
             output: Vec::with_capacity(OUTPUT_BYTES),
             header: Vec::with_capacity(HEADER_BYTES),
             state: if said > at_most { State::Failed(too_much) } else { State::Running },
-            lines: Lines::new(key),
+            lines: Lines::new(key, metadata.event_format),
             bytes: 0,
             sha256: Sha256::new(),
         }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use shared::limits::LAMBDA_PAYLOAD_MAX_BYTES;
-use shared::line::{Kind, read_head};
+use shared::line::{EventFormat, Kind};
 use shared::object::{ObjectKey, ReceivedIn};
 use shared::rejection::Reason;
+use shared::trust::Trust;
 
 use super::finding::{Finding, LineProblem};
 use super::times::Times;
@@ -22,6 +23,7 @@ pub(super) const MAX_NAMED_LINES: usize = 10;
 #[derive(Debug)]
 pub(super) struct Lines<'a> {
     key: &'a ObjectKey,
+    trust: Trust,
     /// The beginning of a line whose end has not come yet.
     begun: Vec<u8>,
     /// Whether that line is too long to be kept.
@@ -35,9 +37,11 @@ pub(super) struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    pub(super) fn new(key: &'a ObjectKey) -> Self {
+    /// `format` is the one that landing read the lines as.
+    pub(super) fn new(key: &'a ObjectKey, format: EventFormat) -> Self {
         Self {
             key,
+            trust: Trust::in_object(format, key.kind),
             begun: Vec::new(),
             is_too_long: false,
             count: 0,
@@ -100,7 +104,7 @@ impl<'a> Lines<'a> {
     fn line(&mut self, line: &[u8]) {
         self.count += 1;
         let text = std::str::from_utf8(line).map_err(|error| error.to_string());
-        let head = match text.and_then(|text| read_head(text).map_err(|error| error.to_string())) {
+        let head = match text.and_then(|text| self.trust.read_head(text).map_err(|error| error.to_string())) {
             Ok(head) => head,
             Err(problem) => return self.bad(LineProblem::NotAnObject(problem)),
         };

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use rstest::rstest;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use shared::line::{Client, Envelope, IdLiteral, Kind, Rejected};
+use shared::line::{Client, Envelope, EventFormat, IdLiteral, Kind, Rejected};
 use shared::object::{Attempt, ReceivedIn, object_key};
 use shared::rejection::{Reason, Rejection};
 use shared::timestamp::UtcHour;
@@ -70,6 +70,7 @@ impl Object {
         let lines = text.matches('\n').count() as u64;
         let key = object_key(kind, hour(), "shardId-000000000000", "100");
         let metadata = ObjectMetadata {
+            event_format: EventFormat::Envelope,
             last_sequence_number: "109".into(),
             record_count: lines,
             event_count: lines,
@@ -149,6 +150,28 @@ async fn raw_lines_and_lines_from_other_hours_are_good() {
     object.metadata.earliest_received_at = minute(-1);
     object.metadata.latest_received_at = minute(61);
     assert_eq!(findings(&object).await, []);
+}
+
+/// Clients of a raw stack write whole lines, so that they can look like ours, and say any time of receipt.
+#[tokio::test]
+async fn raw_lines_that_look_like_ours_are_judged_as_landing_counted_them() {
+    let text = rejected_line(3, Reason::TooDeep, b"x") + &event_line(500, "{}") + &event_line(30, "{}");
+    let mut object = Object::new(Kind::Event, &text);
+    object.metadata.event_format = EventFormat::Raw;
+    object.metadata.received_in = ReceivedIn { elsewhere: 3, ..ReceivedIn::default() };
+    assert_eq!(findings(&object).await, []);
+    object.metadata.latest_received_at = minute(500);
+    assert_eq!(codes(&findings(&object).await), ["value"]);
+}
+
+#[tokio::test]
+async fn rejected_lines_of_a_raw_stack_are_judged_by_their_members() {
+    let mut object = Object::rejected();
+    object.metadata.event_format = EventFormat::Raw;
+    assert_eq!(findings(&object).await, []);
+    let mut misplaced = Object::new(Kind::Rejected, &event_line(3, "{}"));
+    misplaced.metadata.event_format = EventFormat::Raw;
+    assert_eq!(findings(&misplaced).await[0], Finding::Line { number: 1, problem: LineProblem::Event });
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rstest::rstest;
-use shared::line::Kind;
+use shared::line::{EventFormat, Kind};
 use shared::object::{Attempt, BlockSize, ReceivedIn, object_key};
 use shared::timestamp::UtcHour;
 
@@ -41,6 +41,7 @@ fn context() -> Context {
 
 fn object(bucket: &MemoryBucket, shard: u32, sequence_number: u64, arrived_at: UnixMillis, received_at: UnixMillis) {
     let metadata = shared::object::ObjectMetadata {
+        event_format: EventFormat::Envelope,
         last_sequence_number: "1".into(),
         record_count: 1,
         event_count: 1,

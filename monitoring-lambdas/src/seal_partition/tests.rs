@@ -6,7 +6,7 @@ mod large;
 use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
-use shared::line::Kind;
+use shared::line::{EventFormat, Kind};
 use shared::object::{Attempt, BlockSize, ObjectMetadata, ReceivedIn, object_key};
 use shared::rejection::Reason;
 use shared::timestamp::UtcHour;
@@ -31,6 +31,7 @@ pub(super) fn land(bucket: &MemoryBucket, kind: Kind, hour: UtcHour, shard: u8, 
     let lines = last - first + 1;
     let reasons = if kind == Kind::Rejected { vec![(Reason::TooDeep, lines)] } else { Vec::new() };
     let metadata = ObjectMetadata {
+        event_format: EventFormat::Envelope,
         last_sequence_number: last.to_string(),
         record_count: lines,
         event_count: lines,

@@ -1,0 +1,78 @@
+//! The lines of a landed object, one at a time: memory holds the compressed bytes and one line.
+
+use std::io::{BufRead, BufReader, Read};
+
+use anyhow::ensure;
+use bzip2::read::MultiBzDecoder;
+use sha2::{Digest, Sha256};
+use shared::limits::LAMBDA_PAYLOAD_MAX_BYTES;
+
+/// Bytes of an object's lines at most; check-object looks at no more either.
+pub(crate) const MAX_OBJECT_BYTES: u64 = 256 * 1024 * 1024;
+/// Bytes of a line at most, as check-object has it: a record is at most [`LAMBDA_PAYLOAD_MAX_BYTES`] as base64.
+pub(crate) const MAX_LINE_BYTES: usize = LAMBDA_PAYLOAD_MAX_BYTES + 16 * 1024;
+
+/// Hands on each line of a compressed object without its line feed, with its number from 1.
+///
+/// # Errors
+///
+/// When the object does not decompress, or is larger than what lands; and the first error of `see`.
+pub(crate) fn for_each_line(
+    compressed: &[u8],
+    mut see: impl FnMut(usize, &[u8]) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut reader = BufReader::new(MultiBzDecoder::new(compressed));
+    let (mut line, mut bytes) = (Vec::new(), 0);
+    for number in 1.. {
+        line.clear();
+        let read = reader.by_ref().take(MAX_LINE_BYTES as u64 + 1).read_until(b'\n', &mut line)?;
+        bytes += read as u64;
+        if read == 0 {
+            break;
+        }
+        ensure!(bytes <= MAX_OBJECT_BYTES, "it holds more than {MAX_OBJECT_BYTES} bytes");
+        ensure!(read <= MAX_LINE_BYTES, "line {number} is longer than {MAX_LINE_BYTES} bytes");
+        see(number, line.strip_suffix(b"\n").unwrap_or(&line))?;
+    }
+    Ok(())
+}
+
+/// What stands for a line where many are remembered: half of its SHA-256.
+pub(crate) fn fingerprint(line: &[u8]) -> u128 {
+    let hash: [u8; 32] = Sha256::digest(line).into();
+    hash.iter().take(16).fold(0, |print, byte| print << 8 | u128::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kinesis_to_s3_lambda::encode::LineWriter;
+    use shared::object::BlockSize;
+
+    fn compressed(text: &str) -> Vec<u8> {
+        let mut writer = LineWriter::new(BlockSize::fitting(text.len()));
+        writer.write(text.as_bytes()).unwrap();
+        writer.finish().unwrap().body.to_vec()
+    }
+
+    fn lines_of(text: &str) -> anyhow::Result<usize> {
+        let mut lines = 0;
+        for_each_line(&compressed(text), |_, _| {
+            lines += 1;
+            Ok(())
+        })?;
+        Ok(lines)
+    }
+
+    #[test]
+    fn a_line_stands_on_the_bound_and_one_past_it() {
+        assert_eq!(lines_of(&format!("{}\n{{}}\n", "x".repeat(MAX_LINE_BYTES - 1))).unwrap(), 2);
+        assert!(lines_of(&format!("{}\n", "x".repeat(MAX_LINE_BYTES))).is_err());
+    }
+
+    #[test]
+    fn what_is_cut_off_is_an_error() {
+        let whole = compressed("{}\n{}\n");
+        assert!(for_each_line(&whole[..whole.len() - 5], |_, _| Ok(())).is_err());
+    }
+}

@@ -1,0 +1,182 @@
+//! The object that takes the events of a rejected one: its lines stay, and others are added behind them.
+
+use std::collections::HashMap;
+
+use kinesis_to_s3_lambda::encode::{Compressed, LineWriter, Object};
+use shared::line::{EventFormat, Kind};
+use shared::object::{Attempt, BlockSize, ObjectKey, ObjectMetadata, ReceivedIn, object_key};
+use shared::timestamp::UnixMillis;
+use shared::trust::Trust;
+
+use crate::object_lines::{MAX_LINE_BYTES, fingerprint, for_each_line};
+
+/// Bytes of lines in it at most: ten times what a batch can hold, so that what lands of it stays small however the bodies
+/// are compressed.
+const MAX_BYTES: u64 = 64 * 1024 * 1024;
+/// Lines in it at most; each is remembered by some 40 bytes.
+const MAX_LINES: u64 = 1_000_000;
+/// How many bytes there will be is not known when the first is compressed.
+const BLOCK_SIZE: BlockSize = BlockSize::LARGEST;
+
+/// The key of the object that takes the events of a rejected one.
+pub(crate) fn redriven_key(rejected: &ObjectKey) -> String {
+    let number = format!("{}-redriven", rejected.first_sequence_number);
+    object_key(Kind::Event, rejected.hour, &rejected.shard_id, &number)
+}
+
+/// The object while it is written.
+pub(crate) struct Redriven {
+    format: EventFormat,
+    writer: LineWriter,
+    /// The lines that were there, and how often each has not been met again.
+    landed: HashMap<u128, u32>,
+    lines: u64,
+    pub(crate) added: u64,
+    /// Events that there was no room for.
+    pub(crate) left_out: u64,
+    received_at: Option<(UnixMillis, UnixMillis)>,
+}
+
+impl Redriven {
+    /// Begins with what was landed earlier.
+    ///
+    /// # Errors
+    ///
+    /// When that can't be read.
+    pub(crate) fn behind(earlier: Option<&[u8]>, format: EventFormat) -> anyhow::Result<Self> {
+        let mut redriven = Self {
+            format,
+            writer: LineWriter::new(BLOCK_SIZE),
+            landed: HashMap::new(),
+            lines: 0,
+            added: 0,
+            left_out: 0,
+            received_at: None,
+        };
+        if let Some(earlier) = earlier {
+            for_each_line(earlier, |_, line| {
+                *redriven.landed.entry(fingerprint(line)).or_default() += 1;
+                redriven.write(std::str::from_utf8(line)?)
+            })?;
+        }
+        Ok(redriven)
+    }
+
+    /// Adds an event's line, unless it is there: equal events stand as often as where they stand more often, so that what
+    /// was found before is not landed twice.
+    ///
+    /// # Errors
+    ///
+    /// Only if the compressor has no memory.
+    pub(crate) fn add(&mut self, line: &str) -> anyhow::Result<()> {
+        if let Some(left @ 1..) = self.landed.get_mut(&fingerprint(line.as_bytes())) {
+            *left -= 1;
+            return Ok(());
+        }
+        let bytes = line.len() as u64 + 1;
+        if line.len() >= MAX_LINE_BYTES || self.writer.bytes() + bytes > MAX_BYTES || self.lines >= MAX_LINES {
+            self.left_out += 1;
+            return Ok(());
+        }
+        self.added += 1;
+        self.write(line)
+    }
+
+    fn write(&mut self, line: &str) -> anyhow::Result<()> {
+        if let Some(time) = Trust::in_object(self.format, Kind::Event).read_head(line)?.received_at {
+            self.include(time);
+        }
+        self.lines += 1;
+        Ok(self.writer.write(line.as_bytes())?)
+    }
+
+    /// Notes when something that it was made of was received.
+    pub(crate) fn include(&mut self, time: UnixMillis) {
+        let (earliest, latest) = self.received_at.unwrap_or((time, time));
+        self.received_at = Some((earliest.min(time), latest.max(time)));
+    }
+
+    /// The object; `None` when nothing was added.
+    ///
+    /// # Errors
+    ///
+    /// Only if the compressor has no memory.
+    pub(crate) fn finish(self, rejected: &ObjectKey, attempt: Attempt) -> anyhow::Result<Option<Object>> {
+        if self.added == 0 {
+            return Ok(None);
+        }
+        let Compressed { body, uncompressed_bytes, uncompressed_sha256 } = self.writer.finish()?;
+        let (earliest_received_at, latest_received_at) = self.received_at.unwrap_or((UnixMillis(0), UnixMillis(0)));
+        let metadata = ObjectMetadata {
+            event_format: self.format,
+            last_sequence_number: rejected.first_sequence_number.clone(),
+            record_count: 0,
+            event_count: self.lines,
+            uncompressed_bytes,
+            uncompressed_sha256,
+            // Ingest has not counted these lines as events of any hour.
+            received_in: ReceivedIn { elsewhere: self.lines, ..ReceivedIn::default() },
+            rejected_reasons: std::collections::BTreeMap::new(),
+            earliest_received_at,
+            latest_received_at,
+            block_size: BLOCK_SIZE,
+            attempt,
+        };
+        Ok(Some(Object { body, metadata }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use std::io::Read;
+
+    fn key() -> ObjectKey {
+        ObjectKey::parse("rejected/dt=2026-11-21/hour=09/shardId-000000000000-1.jsonl.bz2").unwrap()
+    }
+
+    fn attempt() -> Attempt {
+        Attempt { began: UnixMillis(0), deadline: UnixMillis(1), request_id: "r".into() }
+    }
+
+    fn with(earlier: Option<&Object>, lines: &[&str]) -> Option<Object> {
+        let mut redriven = Redriven::behind(earlier.map(|object| &object.body[..]), EventFormat::Raw).unwrap();
+        lines.iter().for_each(|line| redriven.add(line).unwrap());
+        redriven.finish(&key(), attempt()).unwrap()
+    }
+
+    fn text(object: &Object) -> String {
+        let mut text = String::new();
+        bzip2::read::BzDecoder::new(&object.body[..]).read_to_string(&mut text).unwrap();
+        assert_eq!(object.metadata.event_count, text.lines().count() as u64);
+        assert_eq!(object.metadata.uncompressed_bytes, text.len() as u64);
+        text
+    }
+
+    #[rstest]
+    #[case::equal_events_are_two(&["{}", "{}"], &[], Some("{}\n{}\n"))]
+    #[case::the_same_again(&["{}", "{}"], &["{}", "{}"], None)]
+    #[case::one_more_than_before(&["{}", "{}"], &["{}"], Some("{}\n{}\n"))]
+    #[case::fewer_than_before(&["{}"], &["{}", "{}"], None)]
+    #[case::others_stay_in_front(&["{}", "{\"b\":1}"], &["{\"a\":1}", "{}"], Some("{\"a\":1}\n{}\n{\"b\":1}\n"))]
+    #[case::nothing(&[], &[], None)]
+    fn lines_stand_as_often_as_where_they_are_more(
+        #[case] lines: &[&str],
+        #[case] earlier: &[&str],
+        #[case] expected: Option<&str>,
+    ) {
+        let earlier = with(None, earlier);
+        assert_eq!(with(earlier.as_ref(), lines).as_ref().map(text).as_deref(), expected);
+    }
+
+    #[test]
+    fn a_line_stands_on_the_bound_and_one_past_it() {
+        let line = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes - 8));
+        for (bytes, left_out) in [(MAX_LINE_BYTES - 1, 0), (MAX_LINE_BYTES, 1)] {
+            let mut redriven = Redriven::behind(None, EventFormat::Raw).unwrap();
+            redriven.add(&line(bytes)).unwrap();
+            assert_eq!((redriven.left_out, redriven.added), (left_out, 1 - left_out));
+        }
+    }
+}
