@@ -123,6 +123,28 @@ def test_links_lead_somewhere():
         assert (REPOSITORY / "docs" / path).exists(), path
 
 
+def test_the_first_deployment_names_only_what_there_is():
+    """docs/FIRST_DEPLOYMENT.md: its commands parse, and what they name is in the templates and the project."""
+    page = (REPOSITORY / "docs/FIRST_DEPLOYMENT.md").read_text().replace("\\|", "|")
+    template, resources = document(), translated(Rollout="Canary")
+    spans = re.findall(r"`([^`\n]+)`", page)
+    tools = ("aws ", "curl ", "make ", "files ", "log ", "show ", "metric ", "alarms", "for ", "sleep ", "scripts/", "cargo ", "target/")
+    commands = [span for span in spans if span.startswith(tools)]
+    assert len(commands) > 30
+    for command in commands:
+        done = subprocess.run(["bash", "-n"], input=command.replace("…", "x"), text=True, stderr=subprocess.PIPE, check=False)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+    text = "\n".join(spans)
+    assert named(r"\(output (\w+)\)", text) <= template["Outputs"].keys()
+    assert named(r"\(physical (\w+)\)", text) <= resources.keys()
+    assert {(namespace, name) for namespace, name in re.findall(r"\bmetric (\S+) (\w+)", text)} <= metrics()
+    for pairs in re.findall(r'PARAMETERS="([^"]*)"', text):
+        assert {pair.split("=")[0] for pair in pairs.split()} <= template["Parameters"].keys()
+    for path, anchor in re.findall(r"\]\(([\w.]+)#([\w-]+)\)", page):
+        headings = re.findall(r"^#+ (.*)$", without_code((REPOSITORY / "docs" / path).read_text()), re.MULTILINE)
+        assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}, anchor
+
+
 def without_code(text):
     return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
 
