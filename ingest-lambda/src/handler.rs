@@ -11,6 +11,7 @@ use lambda_setup::vital_signs::VitalSigns;
 use shared::emf;
 use shared::limits::{MAX_HEADER_BYTES, MAX_USER_AGENT_BYTES};
 use shared::line::{Client, Envelope};
+use shared::metric::Metric;
 use shared::rejection::{Reason, Rejection};
 use shared::timestamp::UnixMillis;
 use uuid::Uuid;
@@ -72,6 +73,11 @@ impl<S: RecordStream> Handler<S> {
         if not_stored > 0 {
             let reason = storing.report.last_error.as_deref().unwrap_or("unknown");
             tracing::error!(request_id, not_stored, reason, "events not stored; the client was told");
+            let lambda_runtime::Config { function_name, version, .. } = &*context.env_config;
+            let value = (Metric::NotStoredEvents, not_stored as u64);
+            if let Some(line) = emf::line_of_version(arrival.at, function_name, version, value) {
+                println!("{line}");
+            }
         }
         let vital_signs = self.vital_signs.values(context.deadline, lambda_setup::now());
         let values = metrics::values(request, storing, told, vital_signs);

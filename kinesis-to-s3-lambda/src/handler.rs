@@ -65,7 +65,7 @@ impl<S: ObjectStore> Handler<S> {
                 Ok(one) => landed.push(one),
                 Err(error) => {
                     report(&error, group, event.records.len(), &context.request_id);
-                    log(lambda_setup::now(), &[(Metric::GivenBackBatches, 1)], &context);
+                    log_given_back(lambda_setup::now(), &context);
                     return Ok(BatchAnswer::send_again(&event.records));
                 }
             }
@@ -82,6 +82,16 @@ impl<S: ObjectStore> Handler<S> {
 fn log(at: UnixMillis, values: &[(Metric, u64)], context: &Context) {
     let properties = [("request_id", context.request_id.as_str())];
     println!("{}", emf::line(at, &context.env_config.function_name, values, &properties));
+}
+
+/// A line for the function, and one for its version, which a canary watches.
+fn log_given_back(at: UnixMillis, context: &Context) {
+    let value = (Metric::GivenBackBatches, 1);
+    log(at, &[value], context);
+    let lambda_runtime::Config { function_name, version, .. } = &*context.env_config;
+    if let Some(line) = emf::line_of_version(at, function_name, version, value) {
+        println!("{line}");
+    }
 }
 
 /// Nothing is lost: the batch is sent again. But if that can't help, a person must.

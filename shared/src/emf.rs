@@ -11,8 +11,11 @@ use serde::ser::{SerializeMap, Serializer};
 use crate::metric::{Metric, NAMESPACE};
 use crate::timestamp::UnixMillis;
 
-/// The one dimension.
 const FUNCTION_NAME: &str = "FunctionName";
+/// As AWS calls the dimension of its own metrics that tells a function's versions apart.
+const EXECUTED_VERSION: &str = "ExecutedVersion";
+/// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-versions.html>
+const UNPUBLISHED: &str = "$LATEST";
 
 /// One line, without a line feed, with each metric once, under the dimension `FunctionName`. The members of `properties`
 /// stand beside the metrics and can be searched for, but make no metric.
@@ -20,25 +23,41 @@ const FUNCTION_NAME: &str = "FunctionName";
 /// CloudWatch takes at most 100 metrics in a line; there are fewer in all.
 #[must_use]
 pub fn line(time: UnixMillis, function_name: &str, values: &[(Metric, u64)], properties: &[(&str, &str)]) -> String {
-    let line = Line { time, function_name, values, properties };
-    #[allow(clippy::expect_used)]
-    serde_json::to_string(&line).expect("text and numbers have a JSON form")
+    Line { time, function_name, version: None, values, properties }.text()
+}
+
+/// One line with a metric of one version of a function, under the dimensions `FunctionName` and `ExecutedVersion`: what the
+/// alarms of a canary watch (template.yaml). `None` for what is not published, and so never rolled out.
+#[must_use]
+pub fn line_of_version(time: UnixMillis, function_name: &str, version: &str, value: (Metric, u64)) -> Option<String> {
+    let line = Line { time, function_name, version: Some(version), values: &[value], properties: &[] };
+    (version != UNPUBLISHED).then(|| line.text())
 }
 
 struct Line<'a> {
     time: UnixMillis,
     function_name: &'a str,
+    version: Option<&'a str>,
     values: &'a [(Metric, u64)],
     properties: &'a [(&'a str, &'a str)],
+}
+
+impl Line<'_> {
+    fn text(&self) -> String {
+        #[allow(clippy::expect_used)]
+        serde_json::to_string(self).expect("text and numbers have a JSON form")
+    }
 }
 
 impl Serialize for Line<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        let directive =
-            Directive { namespace: NAMESPACE, dimensions: [[FUNCTION_NAME]], metrics: Definitions(self.values) };
+        let dimensions = [FUNCTION_NAME, EXECUTED_VERSION];
+        let dimensions = if self.version.is_some() { &dimensions[..] } else { &dimensions[..1] };
+        let directive = Directive { namespace: NAMESPACE, dimensions: [dimensions], metrics: Definitions(self.values) };
         map.serialize_entry("_aws", &Metadata { timestamp: self.time.0, cloud_watch_metrics: [directive] })?;
         map.serialize_entry(FUNCTION_NAME, self.function_name)?;
+        self.version.iter().try_for_each(|version| map.serialize_entry(EXECUTED_VERSION, version))?;
         self.properties.iter().try_for_each(|(name, value)| map.serialize_entry(name, value))?;
         self.values.iter().try_for_each(|(metric, value)| map.serialize_entry(metric.as_str(), value))?;
         map.end()
@@ -56,7 +75,7 @@ struct Metadata<'a> {
 #[serde(rename_all = "PascalCase")]
 struct Directive<'a> {
     namespace: &'static str,
-    dimensions: [[&'static str; 1]; 1],
+    dimensions: [&'a [&'static str]; 1],
     metrics: Definitions<'a>,
 }
 
@@ -109,6 +128,26 @@ mod tests {
             "RequestBytes": 2897,
         });
         assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_metric_of_a_version_has_both_dimensions() {
+        let line = |version| line_of_version(UnixMillis(1), "ingest-lambda", version, (Metric::NotStoredEvents, 3));
+        let expected = json!({
+            "_aws": {
+                "Timestamp": 1,
+                "CloudWatchMetrics": [{
+                    "Namespace": "Playhead",
+                    "Dimensions": [["FunctionName", "ExecutedVersion"]],
+                    "Metrics": [{"Name": "NotStoredEvents", "Unit": "Count"}],
+                }],
+            },
+            "FunctionName": "ingest-lambda",
+            "ExecutedVersion": "7",
+            "NotStoredEvents": 3,
+        });
+        assert_eq!(serde_json::from_str::<Value>(&line("7").unwrap()).unwrap(), expected);
+        assert_eq!(line("$LATEST"), None);
     }
 
     #[test]
