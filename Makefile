@@ -36,11 +36,12 @@ test: test-rust test-e2e ## all tests
 test-rust:
 	cargo test --release --locked --workspace
 
-# Two at a time: each test that needs a stack of its own starts one. The packages are those that this machine can run.
+# Four at a time, on two cores too: tests wait for clocks and schedules most of the time. Each that needs a stack of its own
+# starts one. The packages are those that this machine can run.
 test-e2e: build-local $(VENV)/installed
 	cargo build --release --locked --bin redrive --bin loadtest --bin bench --bin empty-handler
 	@scripts/build $(subst aarch64,arm64,$(shell uname -m))
-	$(PYTHON) -m pytest tests -n 2 --dist loadfile $(PYTEST_ARGS)
+	$(PYTHON) -m pytest tests -n 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 soak: build-local $(VENV)/installed ## traffic under injected faults, each event accounted for (MINUTES=10 SEED=1)
 	@$(PYTHON) -u tests/soak.py
