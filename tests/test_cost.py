@@ -15,7 +15,7 @@ import pytest
 from stack import INGEST, LANDING, REPOSITORY
 from structured_fields import Reader
 from test_recorded_sessions import event_texts, requests
-from test_template import alarms, document, metrics_paid_for
+from test_template import alarms, canary_alarms, document, metrics_paid_for
 
 COST = REPOSITORY / "cost"
 sys.path.insert(0, str(COST))
@@ -130,6 +130,8 @@ def test_what_is_printed_adds_up():
 def test_the_model_counts_the_alarms_of_the_template():
     counted = (len(alarms()), sum(map(metrics_paid_for, alarms().values())))
     assert (MODEL["ALARMS"], MODEL["ALARM_METRICS"]) == counted
+    paid = sum(map(metrics_paid_for, canary_alarms().values()))
+    assert f"seven alarms on {paid} metrics, {paid * prices.ALARM_MONTH:.2f} USD" in PAGE and len(canary_alarms()) == 7
 
 
 def test_the_model_takes_the_template_s_parameters_and_sizes():
