@@ -1,15 +1,14 @@
 """Runs the redrive command as an operator would, against a running stack."""
 
-import http.client
 import os
 import signal
 import subprocess
 import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import proxy
 from stack import FAILED_BATCHES_BUCKET, LANDING_BUCKET, REPOSITORY
 
 BINARY = Path(os.environ.get("REDRIVE_BIN", REPOSITORY / "target/release/redrive")).resolve()
@@ -50,50 +49,16 @@ def between(stack, answer_instead=lambda method, path: None, before_answer=lambd
     """
     target = urlsplit(stack.aws_address).netloc
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def reply_to(request):
+        path = unquote(request.path)
+        if status := answer_instead(request.method, path):
+            return proxy.Reply(status)
+        reply = proxy.forward(request, target)
+        before_answer(request.method, path)
+        return reply
 
-        def handle_request(self):
-            body = self.rfile.read(int(self.headers.get("content-length", 0)))
-            status = answer_instead(self.command, unquote(self.path))
-            if status:
-                return self.answer(status, [], b"")
-            connection = http.client.HTTPConnection(target, timeout=60)
-            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-            for name, value in self.headers.items():
-                connection.putheader(name, value)
-            connection.endheaders(body)
-            answer = connection.getresponse()
-            content = answer.read()
-            before_answer(self.command, unquote(self.path))
-            self.answer(answer.status, answer.getheaders(), content, answer.getheader("content-length"))
-            connection.close()
-
-        def answer(self, status, headers, content, length=None):
-            self.send_response_only(status)
-            for name, value in headers:
-                if name.lower() not in ("content-length", "transfer-encoding", "connection"):
-                    self.send_header(name, value)
-            # An answer to HEAD has the length of what it leaves out.
-            self.send_header("content-length", length or str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        do_GET = do_HEAD = do_PUT = do_DELETE = do_POST = handle_request
-
-        def log_message(self, *_):
-            """Says nothing: a test's output is its own."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with proxy.serving(reply_to) as address:
+        yield f"http://{address}"
 
 
 class Stopped:

@@ -31,7 +31,7 @@ FAST = "BatchingWindowSeconds=0"
 
 READY_SECONDS = 20
 STOP_SECONDS = 30
-LANDING_SECONDS = 30
+LANDING_SECONDS = float(os.environ.get("LANDING_SECONDS", 30))
 
 READY_LINE = re.compile(r"ready: POST http://127\.0\.0\.1:(\d+)/events")
 AWS_LINE = re.compile(r"aws: (http://127\.0\.0\.1:\d+)")

@@ -1,10 +1,104 @@
-"""Each promise of docs/DELIVERY.md is quoted by the doc comment of a test."""
+"""Each promise of docs/DELIVERY.md is quoted by the doc comment of a test, and that test fails when the promise is broken.
+
+The tests of the whole run again here, with one of `sabotages.py` at work, and must fail by their own assertion. Tests in
+Rust have beside them one that breaks the promise in their model of the world.
+"""
 
 import ast
+import json
+import os
 import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
+import pytest
+
+import test_template
 from stack import REPOSITORY
 
+TESTS = REPOSITORY / "tests"
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A promise, known by its first words; the test that stands for it; a way to break it; and the assertion that notices this,
+    by its code or by its message."""
+
+    promise: str
+    test: str
+    sabotage: str
+    noticed: str
+    # Less patience and shorter outages than while the promise is kept.
+    settings: tuple = ()
+
+
+# What is missing is noticed when the test has waited long enough for it.
+SOON = ("LANDING_SECONDS", "5")
+
+RESHARD = "test_reshard.py::test_split_and_merge_under_traffic_lose_double_and_reorder_nothing"
+
+END_TO_END = [
+    Broken("An answer of 2xx means",
+           "test_delivery.py::test_what_a_2xx_counts_is_on_the_stream_when_the_answer_comes",
+           "confirm_and_forget", "<= on_stream"),
+    Broken("An answer of 503 comes before",
+           "test_delivery.py::test_throttled_for_all_of_its_time_ingest_names_what_is_not_stored",
+           "hide_a_failure", "40 lines in events/ but 39", (SOON,)),
+    Broken("What ingest put on the stream twice",
+           "test_delivery.py::test_what_is_twice_on_the_stream_has_one_id",
+           "give_new_ids", r"== 20"),
+    Broken("A player that sends an event again doubles it",
+           "test_delivery.py::test_a_players_retry_is_told_by_the_events_own_id",
+           "give_new_ids", "sent twice"),
+    Broken("Rejected input is kept whole",
+           "test_rejected_input.py::test_each_row_is_answered_with_its_reason_and_kept_whole[not_json]",
+           "cut_rejected_bodies", "== row.kept"),
+    Broken("While a batch is sent again its object holds",
+           "test_delivery.py::test_an_object_is_whole_at_any_moment",
+           "drop_a_line_untold", "event-count"),
+    Broken("Events of one partition key",
+           RESHARD,
+           "reverse_lines", "are not in order"),
+    Broken("Splitting and merging shards",
+           RESHARD,
+           "double_lines_of_child_shards", "are not in order"),
+    Broken("While Kinesis is away players are told so",
+           "test_delivery.py::test_kinesis_away_and_then_s3_away_under_traffic",
+           "call_failures_stored", "assert account.is_good", (("OUTAGE_SECONDS", "1"),)),
+    Broken("A batch that could not land for six days",
+           "test_redrive.py::test_batches_that_were_given_up_are_landed_once_also_when_killed_half_way_and_run_twice",
+           "drop_a_line_of_redrive", "assert account.is_good", (SOON,)),
+    Broken("Rejected input can be read again",
+           "test_redrive.py::test_rejected_bodies_are_landed_after_a_fix_and_stay_where_they_are",
+           "drop_a_line_of_redrive", r"assert texts|sorted"),
+]
+# In Rust a promise is broken by a test beside the one that quotes it: by what its model of the world does.
+IN_RUST = [
+    Broken("A record that is on the stream lands in exactly one object",
+           "each_record_is_in_exactly_one_object_whatever_happens", "without_this_rule_records_are_lost_or_doubled", ""),
+    Broken("Whatever bytes a request or a record holds",
+           "every_piece_of_a_body_is_accepted_or_rejected", "a_stream_that_loses_or_doubles_is_noticed", ""),
+    Broken("Whatever bytes a request or a record holds",
+           "every_byte_of_a_batch_lands_once", "a_bucket_that_loses_or_doubles_is_noticed", ""),
+]
+# Settings that break exactly-once, and what they are in the template.
+SETTINGS = {
+    "ParallelizationFactor: 2": "ParallelizationFactor: 1",
+    "BisectBatchOnFunctionError: true": "BisectBatchOnFunctionError: false",
+    "FunctionResponseTypes: []": "FunctionResponseTypes: [ReportBatchItemFailures]",
+    "MaximumRetryAttempts: 100": "MaximumRetryAttempts: -1",
+    "MaxValue: 604800": "MaxValue: 518400",
+    "SSEAlgorithm: aws:kms": "SSEAlgorithm: AES256",
+}
+IN_THE_TEMPLATE = [
+    Broken("The settings that exactly-once rests on",
+           "test_template.py::test_what_must_not_be_changed_is_as_it_must_be", setting, "") for setting in SETTINGS
+]
+
+
+# ---- Each promise has its tests ----
 
 def promises():
     text = (REPOSITORY / "docs/DELIVERY.md").read_text()
@@ -15,27 +109,97 @@ def one_line(text):
     return " ".join(text.split())
 
 
-def python_docs():
-    """The docstrings of test functions."""
-    for path in (REPOSITORY / "tests").glob("test_*.py"):
+def python_tests():
+    """The name and the docstring of each test function."""
+    for path in TESTS.glob("test_*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-                yield one_line(ast.get_docstring(node) or "")
+                yield f"{path.name}::{node.name}", one_line(ast.get_docstring(node) or "")
 
 
-def rust_docs():
-    """The doc comments that stand right before a test's attributes."""
-    comment = re.compile(r"((?:^[ \t]*///.*\n)+)(?:[ \t]*#\[.*\n)*?[ \t]*#\[(?:tokio::)?test", re.MULTILINE)
+RUST_TEST = re.compile(
+    r"((?:^[ \t]*///.*\n)*)(?:[ \t]*#\[.*\n)*?[ \t]*#\[(?:test|tokio::test|rstest).*\n(?:[ \t]*#\[.*\n)*[ \t]*(?:async )?fn (\w+)",
+    re.MULTILINE,
+)
+
+
+def rust_tests():
+    """The file, the name and the doc comment of each test function."""
     for path in REPOSITORY.glob("[!.]*/**/*.rs"):
         if "target" not in path.relative_to(REPOSITORY).parts:
-            for match in comment.finditer(path.read_text()):
-                yield one_line(re.sub(r"^\s*///", "", match[1], flags=re.MULTILINE))
+            for comment, name in RUST_TEST.findall(path.read_text()):
+                yield path, name, one_line(re.sub(r"^\s*///", "", comment, flags=re.MULTILINE))
 
 
-def test_each_promise_is_quoted_by_a_test():
-    """No promise without a test that names it."""
+def test_each_promise_is_broken_below():
+    """A promise without a test that quotes it, and that is shown to fail, is a wish."""
     found = promises()
     assert len(found) >= 14
-    docs = [*python_docs(), *rust_docs()]
-    unquoted = [promise for promise in found if not any(promise in doc for doc in docs)]
-    assert not unquoted, unquoted
+    broken = [*END_TO_END, *IN_RUST, *IN_THE_TEMPLATE]
+    without = [promise for promise in found if not any(promise.startswith(one.promise) for one in broken)]
+    assert not without, f"add them to END_TO_END or IN_RUST: {without}"
+    docs = dict([*python_tests(), *((name, doc) for _, name, doc in rust_tests())])
+    for one in broken:
+        promise, = [promise for promise in found if promise.startswith(one.promise)]
+        assert promise in docs[one.test.partition("[")[0]], f"{one.test} does not quote: {promise}"
+
+
+@pytest.mark.parametrize("one", IN_RUST, ids=lambda one: one.sabotage)
+def test_a_promise_is_kept_and_broken_in_one_file_of_rust(one):
+    """`cargo test` runs both."""
+    files = {name: path for path, name, _ in rust_tests()}
+    assert files[one.test] == files[one.sabotage]
+
+
+# ---- Each promise, broken ----
+
+def run_sabotaged(one, directory):
+    """How a test ends while its promise is broken."""
+    report = directory / "report.json"
+    own = {"SABOTAGE": one.sabotage, "SABOTAGE_REPORT": str(report), "PYTHONPATH": str(TESTS), **dict(one.settings)}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "sabotaged_run", "-p", "no:cacheprovider",
+               "--basetemp", directory / "pytest", f"{TESTS}/{one.test}"]
+    done = subprocess.run(command, env=inherited | own, capture_output=True, text=True, timeout=240)
+    assert report.exists(), done.stdout + done.stderr
+    return json.loads(report.read_text()) | {"output": done.stdout + done.stderr}
+
+
+@pytest.fixture(scope="module")
+def ends(request, tmp_path_factory):
+    """The ends of the sabotaged tests that are asked for. They run side by side: they wait more than they work."""
+    asked = [item.callspec.params["one"] for item in request.session.items if "ends" in item.fixturenames]
+    with ThreadPoolExecutor(4) as pool:
+        yield {one: pool.submit(run_sabotaged, one, tmp_path_factory.mktemp("sabotaged")) for one in asked}
+
+
+@pytest.mark.parametrize("one", END_TO_END, ids=lambda one: f"{one.promise}-{one.sabotage}")
+def test_it_fails_while_its_promise_is_broken(ends, one):
+    """By an assertion about the promise, not because nothing works any more."""
+    end = ends[one].result()
+    assert end["at_work"] > 0, f"the sabotage changed nothing\n{end['output']}"
+    assert (end.get("outcome"), end.get("error")) == ("failed", "AssertionError"), end["output"]
+    assert re.search(one.noticed, end["noticed"]), end["noticed"]
+
+
+@pytest.mark.parametrize("one", [Broken("", RESHARD, "change_nothing", "")], ids=lambda one: one.sabotage)
+def test_it_passes_while_nothing_is_broken(ends, one):
+    """What fails above fails by what the sabotage does, not by the proxy that does it."""
+    end = ends[one].result()
+    assert end["at_work"] > 0 and end.get("outcome") == "passed", end["output"]
+
+
+@pytest.mark.parametrize("one", IN_THE_TEMPLATE, ids=lambda one: one.sabotage)
+def test_a_setting_that_breaks_exactly_once_is_noticed(monkeypatch, one):
+    """The template's own test fails for each row of the promise's table."""
+    changed = changed_template(one)
+    monkeypatch.setattr(test_template, "document", lambda: changed)
+    with pytest.raises(AssertionError):
+        test_template.test_what_must_not_be_changed_is_as_it_must_be()
+
+
+def changed_template(one):
+    text = (REPOSITORY / "template.yaml").read_text()
+    old = SETTINGS[one.sabotage]
+    assert old in text, f"{old} is not in the template any more; adapt SETTINGS"
+    return test_template.yaml_parse(text.replace(old, one.sabotage))

@@ -17,7 +17,7 @@ use expected::{decoded, event_of, pieces, sent_bytes};
 use ingest_lambda::cmcd::report_to_json;
 use ingest_lambda::front_door::Request;
 use kept::{Kept, read_stream};
-use memory_stream::{MAX_RECORD_BYTES, MemoryStream, answer};
+use memory_stream::{Keeps, MAX_RECORD_BYTES, MemoryStream, answer};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -176,6 +176,19 @@ proptest! {
         if let Some(json) = std::str::from_utf8(&line).ok().and_then(|line| report_to_json(line).ok()) {
             read_line(json.as_bytes()).map_err(TestCaseError::fail)?;
         }
+    }
+}
+
+/// The property can fail: where the stream loses or doubles what it says that it stored, few requests go unnoticed, which are
+/// those that store nothing.
+#[test]
+fn a_stream_that_loses_or_doubles_is_noticed() {
+    let mut runner = TestRunner::deterministic();
+    let payloads: Vec<_> = (0..200).map(|_| function_url_request().new_tree(&mut runner).unwrap().current()).collect();
+    for keeps in [Keeps::Never, Keeps::Twice] {
+        let unnoticed = |payload: &&String| check(payload.as_bytes(), &MemoryStream::keeping(keeps)).is_ok();
+        let unnoticed = payloads.iter().filter(unnoticed).count();
+        assert!(unnoticed <= 20, "{keeps:?}: {unnoticed} of {} unnoticed", payloads.len());
     }
 }
 

@@ -16,17 +16,32 @@ use shared::line::EventFormat;
 pub(crate) const MAX_RECORD_BYTES: usize = 16 * 1024;
 pub(crate) const MAX_BODY_BYTES: usize = 64 * 1024;
 
+/// How often a record is kept that is said to be stored.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) enum Keeps {
+    #[default]
+    Once,
+    Never,
+    Twice,
+}
+
 /// Keeps what it takes.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryStream {
     pub(crate) stored: RefCell<Vec<Record>>,
     /// Records whose length divides by this are refused, however often they come.
     refused: Option<usize>,
+    keeps: Keeps,
 }
 
 impl MemoryStream {
     pub(crate) fn refusing(divisor: usize) -> Self {
         Self { refused: Some(divisor), ..Self::default() }
+    }
+
+    /// A stream that breaks its word.
+    pub(crate) fn keeping(keeps: Keeps) -> Self {
+        Self { keeps, ..Self::default() }
     }
 }
 
@@ -36,7 +51,12 @@ impl RecordStream for &MemoryStream {
             if self.refused.is_some_and(|divisor| record.data.len().is_multiple_of(divisor)) {
                 return EntryOutcome::Throttled("ProvisionedThroughputExceededException".into());
             }
-            self.stored.borrow_mut().push((*record).clone());
+            let times = match self.keeps {
+                Keeps::Once => 1,
+                Keeps::Never => 0,
+                Keeps::Twice => 2,
+            };
+            self.stored.borrow_mut().extend(std::iter::repeat_n(*record, times).cloned());
             EntryOutcome::Stored
         };
         Ok(records.iter().map(outcome).collect())

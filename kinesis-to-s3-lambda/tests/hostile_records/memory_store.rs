@@ -16,8 +16,18 @@ pub(crate) struct Landed {
     pub(crate) metadata: ObjectMetadata,
 }
 
+/// How often an object is kept that is said to be stored.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) enum Keeps {
+    #[default]
+    Once,
+    Never,
+    Twice,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct MemoryStore {
+    pub(crate) keeps: Keeps,
     pub(crate) objects: RefCell<BTreeMap<String, Landed>>,
 }
 
@@ -26,8 +36,15 @@ impl ObjectStore for &MemoryStore {
         assert_eq!(*condition, Condition::Absent);
         let mut text = Vec::new();
         MultiBzDecoder::new(&object.body[..]).read_to_end(&mut text).unwrap();
-        let landed = Landed { text, metadata: object.metadata.clone() };
-        assert!(self.objects.borrow_mut().insert(key.to_owned(), landed).is_none(), "{key} is written twice");
+        let keys = match self.keeps {
+            Keeps::Once => vec![key.to_owned()],
+            Keeps::Never => vec![],
+            Keeps::Twice => vec![key.to_owned(), format!("{key}-again")],
+        };
+        for key in keys {
+            let landed = Landed { text: text.clone(), metadata: object.metadata.clone() };
+            assert!(self.objects.borrow_mut().insert(key, landed).is_none(), "an object is written twice");
+        }
         Ok(())
     }
 
