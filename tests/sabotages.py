@@ -7,9 +7,11 @@ import hashlib
 import json
 import re
 import uuid
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import proxy
+from stack import FAILED_BATCHES_BUCKET
 
 # By name: `function(request, send)` returns the reply to a request, and sends on what the stack shall see of it.
 SABOTAGES = {}
@@ -173,6 +175,19 @@ SABOTAGES |= {
     "reverse_lines": landing_other_lines(any_write, lambda lines: lines[::-1]),
     "double_lines_of_child_shards": landing_other_lines(is_of_a_child_shard, lambda lines: [*lines, lines[-1]]),
 }
+
+
+# ---- Failed batches ----
+
+@sabotage
+def hide_failed_batches(request, send):
+    """The functions find no batch in the bucket for failed batches; who redrives does."""
+    reply = send(request)
+    is_list = request.method == "GET" and urlsplit(request.path).path.strip("/") == FAILED_BATCHES_BUCKET
+    if not is_list or is_of_redrive(request) or b"<Contents>" not in reply.body:
+        return reply
+    at_work()
+    return replace(reply, body=re.sub(rb"<Contents>.*</Contents>", b"", reply.body, flags=re.DOTALL), length=None)
 
 
 # ---- Nothing, for the control ----
