@@ -49,10 +49,7 @@ impl Config {
         let origins = environment::list("ALLOWED_ORIGINS", "*")?;
         Ok(Self {
             stream_name: environment::required("STREAM_NAME")?,
-            event_format: environment::choice(
-                "EVENT_FORMAT",
-                &[("envelope", EventFormat::Envelope), ("raw", EventFormat::Raw)],
-            )?,
+            event_format: environment::choice("EVENT_FORMAT", &EventFormat::NAMES)?,
             client_ip: environment::choice(
                 "CLIENT_IP",
                 &[("off", ClientIp::Off), ("truncated", ClientIp::Truncated), ("full", ClientIp::Full)],

@@ -56,10 +56,7 @@ impl Config {
             bucket_name: environment::required("BUCKET_NAME")?,
             stream_name: environment::required("STREAM_NAME")?,
             ingest_function_name: environment::required("INGEST_FUNCTION_NAME")?,
-            event_format: environment::choice(
-                "EVENT_FORMAT",
-                &[("envelope", EventFormat::Envelope), ("raw", EventFormat::Raw)],
-            )?,
+            event_format: environment::choice("EVENT_FORMAT", &EventFormat::NAMES)?,
         })
     }
 }

@@ -364,7 +364,7 @@ mod tests {
     #[case::no_events("[".repeat(MAX_BODY_BYTES))]
     #[case::too_large("{}\n".repeat(MAX_BODY_BYTES / 3 + 1))]
     fn fifty_bombs_are_read_in_bounded_memory(#[case] body: String) {
-        const MOST_BYTES: u64 = 192 * 1024 * 1024;
+        const MOST_BYTES: u64 = 96 * 1024 * 1024;
         let body = gzip(body.as_bytes());
         let lines: String = (0..50).map(|number| line(&number.to_string(), "gzip", &body)).collect();
         let rejected = compressed(lines.as_bytes());

@@ -75,7 +75,7 @@ function pack(events, common, requestId) {
   const tooLarge = [];
   for (const { index, event } of events) {
     const field = KEY_FIELDS.find((name) => typeof event[name] === "string");
-    const key = (field === undefined ? requestId : event[field]).slice(0, 256);
+    const key = `e-${field === undefined ? requestId : event[field]}`.slice(0, 256);
     const line = Buffer.from(JSON.stringify({ v: 1, id: event.id ?? randomUUID(), ...common, event }) + "\n");
     const size = line.length + Buffer.byteLength(key);
     if (size > MAX_RECORD_BYTES) {

@@ -74,7 +74,8 @@ def pack(events, common, request_id):
     """Records of the lines of one key each, as full as they may be, and the indexes of events that fit in none."""
     records, open_records, too_large = [], {}, []
     for index, event in events:
-        key = next((event[field] for field in KEY_FIELDS if isinstance(event.get(field), str)), request_id)[:256]
+        key = next((event[field] for field in KEY_FIELDS if isinstance(event.get(field), str)), request_id)
+        key = f"e-{key}"[:256]
         line = {"v": 1, "id": event.get("id") or str(uuid.uuid4()), **common, "event": event}
         data = json.dumps(line, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
         size = len(data) + len(key.encode())
