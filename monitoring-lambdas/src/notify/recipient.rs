@@ -61,7 +61,7 @@ pub enum RecipientError {
     Group(usize),
     #[error("RECIPIENTS[{0}].group is the same as RECIPIENTS[{1}].group")]
     Twice(usize, usize),
-    #[error("RECIPIENTS[{0}].alarms must have at least one pattern, such as \"*\"")]
+    #[error("RECIPIENTS[{0}].alarms must have at least one pattern that does not begin with !, such as \"*\"")]
     NoAlarms(usize),
     #[error("RECIPIENTS[{0}] must have a webhook, \"email\":true, or both")]
     NoWay(usize),
@@ -116,7 +116,7 @@ impl Recipient {
         if group.is_empty() || group.len() > 64 || !group.chars().all(is_plain) {
             return Err(RecipientError::Group(at));
         }
-        if alarms.is_empty() {
+        if alarms.iter().all(|pattern| pattern.starts_with(EXCLUDED)) {
             return Err(RecipientError::NoAlarms(at));
         }
         let webhook = Webhook::checked(at, webhook, format)?;
@@ -129,7 +129,9 @@ impl Recipient {
     /// Whether an alarm is theirs.
     #[must_use]
     pub fn hears_of(&self, alarm: &str) -> bool {
-        self.alarms.iter().any(|pattern| matches(pattern.as_bytes(), alarm.as_bytes()))
+        let fits = |pattern: &str| matches(pattern.as_bytes(), alarm.as_bytes());
+        let is_excluded = self.alarms.iter().filter_map(|pattern| pattern.strip_prefix(EXCLUDED)).any(fits);
+        !is_excluded && self.alarms.iter().any(|pattern| fits(pattern))
     }
 }
 
@@ -145,6 +147,9 @@ impl Webhook {
         Ok(Some(Self { url, format }))
     }
 }
+
+/// Begins a pattern of alarms that are not theirs, whatever the others say.
+const EXCLUDED: char = '!';
 
 /// `*` stands for any characters, `?` for one.
 fn matches(pattern: &[u8], name: &[u8]) -> bool {
@@ -178,6 +183,16 @@ mod tests {
     use proptest::prelude::*;
     use rstest::rstest;
     use serde_json::{Value, json};
+
+    #[rstest]
+    #[case(&["*", "!*-warning-*"], "prod-given-up", true)]
+    #[case(&["*", "!*-warning-*"], "prod-warning-stream-bytes", false)]
+    #[case(&["!*-warning-*", "*"], "prod-warning-stream-bytes", false)]
+    #[case(&["dev-*", "!*-warning-*"], "prod-given-up", false)]
+    fn an_excluded_pattern_outweighs_the_others(#[case] patterns: &[&str], #[case] name: &str, #[case] expected: bool) {
+        let json = serde_json::json!([{"group": "pager", "alarms": patterns, "email": true}]).to_string();
+        assert_eq!(Recipient::parse_all(&json).unwrap()[0].hears_of(name), expected);
+    }
 
     #[rstest]
     #[case("*", "", true)]
@@ -228,6 +243,7 @@ mod tests {
         "RECIPIENTS[1].group is the same as RECIPIENTS[0].group"
     )]
     #[case(r#"[{"group":"secret","alarms":[],"email":true}]"#, "RECIPIENTS[0].alarms")]
+    #[case(r#"[{"group":"secret","alarms":["!*-warning-*"],"email":true}]"#, "RECIPIENTS[0].alarms")]
     #[case(r#"[{"group":"secret","alarms":["*"]}]"#, "RECIPIENTS[0] must have a webhook")]
     #[case(
         r#"[{"group":"secret","alarms":["*"],"webhook":"http://hooks.example.com/secret"}]"#,
