@@ -2,11 +2,11 @@
 //! stays one line of bounded length, in which all that stands there is seen, in its order.
 
 /// Characters of a line.
-pub const LINE_LIMIT: usize = 800;
+pub(super) const LINE_LIMIT: usize = 800;
 
 /// The line as it may stand in a message: longer ones end in `…`, and for what can't be seen stands `�`.
 #[must_use]
-pub fn one_line(line: &str) -> String {
+pub(super) fn one_line(line: &str) -> String {
     let mut characters = line.chars().map(|character| if is_hidden(character) { '\u{fffd}' } else { character });
     let mut text: String = characters.by_ref().take(LINE_LIMIT).collect();
     if characters.next().is_some() {

@@ -11,10 +11,10 @@ use shared::timestamp::{UnixMillis, UtcHour};
 use crate::bucket::{Bucket, BucketError, List, Stream, Streams};
 
 /// Files that are read.
-pub const FILES_LIMIT: usize = 8;
+const FILES_LIMIT: usize = 8;
 /// Bytes that are read of a file, compressed and not. bzip2 takes a second for some 2 MB at 128 MB of memory.
-pub const COMPRESSED_LIMIT: usize = 1024 * 1024;
-pub const UNCOMPRESSED_LIMIT: u64 = 512 * 1024;
+const COMPRESSED_LIMIT: usize = 1024 * 1024;
+const UNCOMPRESSED_LIMIT: u64 = 512 * 1024;
 /// Pages of the listing of one shard's hour: 5,000 files. Where there are more, those that are read are not the newest.
 const PAGES_LIMIT: usize = 5;
 /// Different values that are counted of each kind; what comes after is counted together.
@@ -28,7 +28,7 @@ const VALUE_LIMIT: usize = 120;
 /// # Errors
 ///
 /// When S3 does not answer.
-pub async fn most_frequent<B: Bucket + Streams>(bucket: &B, now: UnixMillis) -> Result<Vec<String>, BucketError> {
+pub(super) async fn most_frequent<B: Bucket + Streams>(bucket: &B, now: UnixMillis) -> Result<Vec<String>, BucketError> {
     let mut tally = Tally::default();
     for hour in [now.hour(), now.hour().plus(-1)] {
         for key in newest(bucket, hour, FILES_LIMIT - tally.files).await? {
