@@ -107,7 +107,8 @@ pub trait Bucket {
     fn head(&self, key: &str) -> impl Future<Output = Result<Option<Head>>>;
     /// `None` when there is no such object. It is held in memory whole.
     fn get(&self, key: &str) -> impl Future<Output = Result<Option<Content>>>;
-    fn put(&self, key: &str, body: Bytes, condition: Condition<'_>) -> impl Future<Output = Result<()>>;
+    /// The `ETag` of what is there now.
+    fn put(&self, key: &str, body: Bytes, condition: Condition<'_>) -> impl Future<Output = Result<String>>;
     /// Whether it was there or not.
     fn delete(&self, key: &str) -> impl Future<Output = Result<()>>;
 }
@@ -118,14 +119,14 @@ pub trait Uploads {
     fn create_upload(&self, key: &str) -> impl Future<Output = Result<String>>;
     /// All parts but the last have 5 MiB or more.
     fn upload_part(&self, key: &str, upload: &str, number: i32, body: Bytes) -> impl Future<Output = Result<Part>>;
-    /// [`BucketError::UploadGone`] when it can't be completed with these parts any more.
+    /// The `ETag` of what is there now; [`BucketError::UploadGone`] when it can't be completed with these parts any more.
     fn complete_upload(
         &self,
         key: &str,
         upload: &str,
         parts: &[Part],
         condition: Condition<'_>,
-    ) -> impl Future<Output = Result<()>>;
+    ) -> impl Future<Output = Result<String>>;
     /// Whether it was there or not.
     fn abort_upload(&self, key: &str, upload: &str) -> impl Future<Output = Result<()>>;
 }
@@ -219,7 +220,7 @@ impl Bucket for S3Bucket {
         Ok(Some(Content { etag: head.etag, body: body.into() }))
     }
 
-    async fn put(&self, key: &str, body: Bytes, condition: Condition<'_>) -> Result<()> {
+    async fn put(&self, key: &str, body: Bytes, condition: Condition<'_>) -> Result<String> {
         let put = self.client.put_object().bucket(&self.name).key(key).content_type("application/json");
         let put = match condition {
             Condition::Always => put,
@@ -227,7 +228,7 @@ impl Bucket for S3Bucket {
             Condition::Matches(etag) => put.if_match(etag),
         };
         match put.body(ByteStream::from(body)).send().await {
-            Ok(_) => Ok(()),
+            Ok(put) => Ok(put.e_tag.unwrap_or_default()),
             // 409: another conditional write is under way; 404: what was to be replaced is gone.
             Err(error) if condition != Condition::Always && matches!(status(&error), Some(404 | 409 | 412)) => {
                 Err(BucketError::ConditionFailed { key: key.to_owned() })
@@ -258,7 +259,13 @@ impl Uploads for S3Bucket {
         }
     }
 
-    async fn complete_upload(&self, key: &str, upload: &str, parts: &[Part], condition: Condition<'_>) -> Result<()> {
+    async fn complete_upload(
+        &self,
+        key: &str,
+        upload: &str,
+        parts: &[Part],
+        condition: Condition<'_>,
+    ) -> Result<String> {
         let part = |part: &Part| CompletedPart::builder().part_number(part.number).e_tag(&part.etag).build();
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts.iter().map(part).collect())).build();
         let complete = self.client.complete_multipart_upload().bucket(&self.name).key(key).upload_id(upload);
@@ -268,7 +275,7 @@ impl Uploads for S3Bucket {
             Condition::Matches(etag) => complete.if_match(etag),
         };
         match complete.multipart_upload(parts).send().await {
-            Ok(_) => Ok(()),
+            Ok(completed) => Ok(completed.e_tag.unwrap_or_default()),
             // 404 is also what an upload that is gone is answered with.
             Err(error) if matches!(status(&error), Some(409 | 412)) && condition != Condition::Always => {
                 Err(BucketError::ConditionFailed { key: key.to_owned() })

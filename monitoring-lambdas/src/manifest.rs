@@ -184,6 +184,10 @@ pub struct Success {
     pub sealed_at: String,
     /// Objects that came after the first seal.
     pub late_objects: u64,
+    /// The `ETag` of the `_MANIFEST.json` that it stands for. While the manifest has another one, a run is replacing both;
+    /// absent in what earlier versions sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<String>,
     pub totals: Totals,
 }
 
@@ -199,10 +203,11 @@ pub fn progress_key(partition: &str) -> String {
     format!("{SEALING_PREFIX}{partition}{PROGRESS_SUFFIX}")
 }
 
-/// That a partition is to be sealed anew, and what was there before; S3 tells nobody of it.
+/// That a partition is to be sealed anew. Each run puts its own, so that none removes what another one asked for; S3 invokes
+/// nothing for it.
 #[must_use]
-pub fn resealing_key(partition: &str) -> String {
-    format!("{SEALING_PREFIX}{partition}{RESEALING_SUFFIX}")
+pub fn reseal_key(partition: &str, run_id: &str) -> String {
+    format!("{SEALING_PREFIX}{partition}.{run_id}{RESEAL_SUFFIX}")
 }
 
 /// What is wrong with an object.
@@ -215,7 +220,7 @@ pub const BROKEN_PREFIX: &str = "broken/";
 pub const LATE_PREFIX: &str = "late/";
 pub const SEALING_PREFIX: &str = "sealing/";
 pub const PROGRESS_SUFFIX: &str = ".json";
-pub const RESEALING_SUFFIX: &str = ".late";
+pub const RESEAL_SUFFIX: &str = ".late";
 
 #[cfg(test)]
 mod tests {

@@ -18,7 +18,7 @@ pub(crate) struct Stored {
     pub(crate) etag: String,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct MemoryBucket {
     pub(crate) objects: RefCell<BTreeMap<String, Stored>>,
     pub(crate) uploads: RefCell<BTreeMap<String, BTreeMap<i32, Bytes>>>,
@@ -34,8 +34,13 @@ pub(crate) struct MemoryBucket {
     pub(crate) pauses_at: Cell<Option<usize>>,
     /// A call whose bit is set lets others run before it; the bits go round.
     pub(crate) turns: Cell<u64>,
+    /// What else happens in the world at each call, before it has its effect.
+    pub(crate) meanwhile: RefCell<Option<Meanwhile>>,
     created_uploads: Cell<u64>,
 }
+
+/// Gets the bucket, the operation and its key.
+pub(crate) type Meanwhile = Box<dyn FnMut(&MemoryBucket, &'static str, &str)>;
 
 /// Equal for equal content, as S3's is.
 fn content_etag(bytes: &Bytes) -> String {
@@ -61,6 +66,10 @@ impl MemoryBucket {
         self.objects.borrow().keys().cloned().collect()
     }
 
+    pub(crate) fn etag(&self, key: &str) -> String {
+        self.objects.borrow().get(key).map(|stored| stored.etag.clone()).unwrap_or_default()
+    }
+
     fn require(&self, key: &str, condition: Condition<'_>) -> Result<()> {
         let holds = match (condition, self.objects.borrow().get(key)) {
             (Condition::Always, _) | (Condition::Absent, None) => true,
@@ -77,6 +86,12 @@ impl MemoryBucket {
             while self.pauses_at.get().is_some() {
                 tokio::task::yield_now().await;
             }
+        }
+        // Taken out while it runs: what it does is no call.
+        let meanwhile = self.meanwhile.take();
+        if let Some(mut happens) = meanwhile {
+            happens(self, operation, key);
+            self.meanwhile.replace(Some(happens));
         }
         let turns = self.turns.get();
         self.turns.set(turns.rotate_right(1));
@@ -135,11 +150,11 @@ impl Bucket for &MemoryBucket {
         Ok(objects.get(key).map(|stored| Content { etag: stored.etag.clone(), body: stored.body.clone() }))
     }
 
-    async fn put(&self, key: &str, body: Bytes, condition: Condition<'_>) -> Result<()> {
+    async fn put(&self, key: &str, body: Bytes, condition: Condition<'_>) -> Result<String> {
         self.call("PUT", key).await?;
         self.require(key, condition)?;
         self.insert(key, body, HashMap::new());
-        Ok(())
+        Ok(self.etag(key))
     }
 
     async fn delete(&self, key: &str) -> Result<()> {
@@ -168,7 +183,13 @@ impl Uploads for &MemoryBucket {
         Ok(Part { number, etag })
     }
 
-    async fn complete_upload(&self, key: &str, upload: &str, parts: &[Part], condition: Condition<'_>) -> Result<()> {
+    async fn complete_upload(
+        &self,
+        key: &str,
+        upload: &str,
+        parts: &[Part],
+        condition: Condition<'_>,
+    ) -> Result<String> {
         self.call("completing the upload", key).await?;
         let gone = || BucketError::UploadGone { key: key.to_owned() };
         let stored = self.uploads.borrow().get(upload).cloned().ok_or_else(gone)?;
@@ -183,7 +204,7 @@ impl Uploads for &MemoryBucket {
         }
         self.uploads.borrow_mut().remove(upload);
         self.insert(key, body, HashMap::new());
-        Ok(())
+        Ok(self.etag(key))
     }
 
     async fn abort_upload(&self, key: &str, upload: &str) -> Result<()> {

@@ -42,7 +42,7 @@ use crate::cloudwatch::{Datum, Metrics, MetricsError};
 use crate::event::{EventError, Invocation};
 use crate::manifest::{PROGRESS_SUFFIX, SEALING_PREFIX};
 use progress::Marker;
-use run::{Done, Ended, Outcome, Run};
+use run::{Ended, Outcome, Run};
 
 /// What the environment says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,6 +149,7 @@ impl<B: Bucket + Uploads, M: Metrics> Handler<B, M> {
         let run = Run {
             bucket: &self.bucket,
             at,
+            id: format!("{:032x}", rand::random::<u128>()),
             grace_millis: self.grace_millis,
             part_bytes: self.part_bytes,
             time_is_up,
@@ -159,9 +160,9 @@ impl<B: Bucket + Uploads, M: Metrics> Handler<B, M> {
                 tracing::info!(at = at.rfc3339(), "the time is up; a marker calls the next invocation");
                 Ok(())
             }
-            Ended::Done(Done { outcomes, resealings }) => {
-                self.report(at, &outcomes, function_name).await?;
-                run.forget(resealings).await
+            Ended::Done(done) => {
+                self.report(at, &done.outcomes, function_name).await?;
+                run.forget(&done).await
             }
         }
     }

@@ -292,7 +292,7 @@ impl Bucket for Faulty<'_> {
         self.bucket.get(key).await
     }
 
-    async fn put(&self, key: &str, body: Bytes, condition: Condition<'_>) -> Result<(), BucketError> {
+    async fn put(&self, key: &str, body: Bytes, condition: Condition<'_>) -> Result<String, BucketError> {
         self.bucket.put(key, body, condition).await
     }
 

@@ -71,7 +71,7 @@ pub async fn update<T>(
         let body = Bytes::from(serde_json::to_vec_pretty(&ledger)?);
         let condition = etag.as_deref().map_or(Condition::Absent, Condition::Matches);
         match bucket.put(&key(group), body, condition).await {
-            Ok(()) => return Ok((ledger, result)),
+            Ok(_) => return Ok((ledger, result)),
             Err(BucketError::ConditionFailed { .. }) if retry + 1 < ATTEMPTS => {
                 let wait = backoff_ceiling(retry, BACKOFF_BASE, BACKOFF_CAP).mul_f64(rand::random::<f64>());
                 tokio::time::sleep(wait).await;
@@ -89,5 +89,6 @@ pub async fn update<T>(
 /// When S3 does not take it.
 pub async fn keep(bucket: &impl Bucket, incident: &Incident) -> Result<(), StoreError> {
     let body = Bytes::from(serde_json::to_vec_pretty(incident)?);
-    Ok(bucket.put(&incident.key(), body, Condition::Always).await?)
+    bucket.put(&incident.key(), body, Condition::Always).await?;
+    Ok(())
 }

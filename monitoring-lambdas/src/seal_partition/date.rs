@@ -7,11 +7,10 @@ use shared::object::manifest_key;
 use shared::timestamp::{UtcDate, UtcHour};
 
 use super::SealError;
-use super::hour::{MAX_ATTEMPTS, Written, written};
-use super::manifest_text;
-use super::progress::Before;
-use super::run::{Done, Outcome, Run, Sealed};
-use crate::bucket::{Bucket, Condition, Uploads};
+use super::hour::MAX_ATTEMPTS;
+use super::manifest_text::{self, Manifest};
+use super::run::{Done, Outcome, Published, Run};
+use crate::bucket::{Bucket, BucketError, Condition, Uploads};
 use crate::manifest::{HourOfDate, Success, Totals};
 
 impl<B: Bucket + Uploads, T: Fn() -> bool> Run<'_, B, T> {
@@ -20,14 +19,14 @@ impl<B: Bucket + Uploads, T: Fn() -> bool> Run<'_, B, T> {
     pub(super) async fn date(
         &self,
         date: UtcDate,
-        known: &BTreeMap<UtcHour, Sealed>,
+        known: &BTreeMap<UtcHour, Published>,
         done: &mut Done,
     ) -> Result<(), SealError> {
         let partition = date.partition();
-        let sealed = self.sealed(partition.clone()).await?.and_then(|sealed| sealed.success);
-        if let Some(success) = sealed.filter(|sealed| !is_stale(date, sealed, known, done)) {
+        let published = self.published(&partition).await?;
+        if let Some(success) = published.sealed().filter(|sealed| !is_stale(date, sealed, known, done)) {
             if success.sealed_at == self.at.rfc3339() {
-                done.outcomes.push(Outcome { success, late_objects: 0 });
+                done.outcomes.push(Outcome { success: success.clone(), late_objects: 0 });
             }
             return Ok(());
         }
@@ -43,16 +42,16 @@ impl<B: Bucket + Uploads, T: Fn() -> bool> Run<'_, B, T> {
         hours.iter().for_each(|hour| totals.add_hour(&hour.totals));
         let text = manifest_text::of_date(partition, hours, &totals)?;
         for _ in 0..MAX_ATTEMPTS {
-            let (sealed, replaced) = self.replaced(partition).await?;
-            let unchanged = Condition::unchanged(replaced.manifest.as_deref());
-            let put = self.bucket.put(&manifest_key(partition), text.clone().into(), unchanged).await;
-            if written(put)? != Written::Yes {
-                continue;
-            }
-            let before = sealed.and_then(|sealed| sealed.success).as_ref().map(Before::of);
-            let success = manifest_text::success(partition, self.at, before.as_ref(), totals.clone());
-            let unchanged = Condition::unchanged(replaced.success.as_deref());
-            if self.put_success(&success, unchanged).await?.is_some() {
+            let Published { success, etags } = self.published(partition).await?;
+            let unchanged = Condition::unchanged(etags.manifest.as_deref());
+            let etag = match self.bucket.put(&manifest_key(partition), text.clone().into(), unchanged).await {
+                Ok(etag) => etag,
+                Err(BucketError::ConditionFailed { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let manifest = Manifest { etag, totals: totals.clone() };
+            let success = manifest_text::success(partition, self.at, success.as_ref(), manifest);
+            if self.put_success(&success, Condition::unchanged(etags.success.as_deref())).await? {
                 return Ok(success);
             }
         }
@@ -63,26 +62,28 @@ impl<B: Bucket + Uploads, T: Fn() -> bool> Run<'_, B, T> {
     async fn hours_of(
         &self,
         date: UtcDate,
-        known: &BTreeMap<UtcHour, Sealed>,
+        known: &BTreeMap<UtcHour, Published>,
     ) -> Result<Option<Vec<HourOfDate>>, SealError> {
         let read = |hour: UtcHour| async move {
             match known.get(&hour) {
-                Some(sealed) => Ok(Some(sealed.clone())),
-                None => self.sealed(hour.partition()).await,
+                Some(published) => Ok(published.clone()),
+                None => self.published(&hour.partition()).await,
             }
         };
         let hours = try_join_all(date.hours().map(read)).await?;
-        let success = |sealed: Option<Sealed>| sealed.and_then(|sealed| sealed.success);
-        let of_date = |Success { partition, totals, .. }| HourOfDate { partition, totals };
-        Ok(hours.into_iter().map(|hour| success(hour).map(of_date)).collect())
+        let of_date = |Success { partition, totals, .. }: &Success| HourOfDate {
+            partition: partition.clone(),
+            totals: totals.clone(),
+        };
+        Ok(hours.iter().map(|hour| hour.sealed().map(of_date)).collect())
     }
 }
 
 /// Whether an hour was sealed after its date. Times of one form sort as texts do. An hour that was sealed anew may have been
 /// so by the same event as the date.
-fn is_stale(date: UtcDate, success: &Success, known: &BTreeMap<UtcHour, Sealed>, done: &Done) -> bool {
+fn is_stale(date: UtcDate, success: &Success, known: &BTreeMap<UtcHour, Published>, done: &Done) -> bool {
     date.hours().any(|hour| {
-        let sealed = known.get(&hour).and_then(|sealed| sealed.success.as_ref());
-        done.resealings.contains_key(&hour) || sealed.is_some_and(|sealed| sealed.sealed_at > success.sealed_at)
+        let sealed = known.get(&hour).and_then(Published::sealed);
+        done.reseals.contains_key(&hour) || sealed.is_some_and(|sealed| sealed.sealed_at > success.sealed_at)
     })
 }

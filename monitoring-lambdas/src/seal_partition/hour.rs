@@ -6,105 +6,122 @@ use shared::object::{ObjectKey, ObjectMetadata, manifest_key, prefix, success_ke
 use shared::timestamp::UtcHour;
 
 use super::SealError;
-use super::manifest_text::{self, MAX_OVERLAPS};
-use super::progress::{Before, Marker, Progress, Replaced};
+use super::manifest_text::{self, MAX_OVERLAPS, Manifest};
+use super::progress::{Marker, Progress, Replaced};
 use super::reaches::first_sequence_number;
-use super::run::{CONCURRENCY, Named, Run, Sealed};
+use super::run::{CONCURRENCY, Named, Published, Run};
 use crate::bucket::{Bucket, BucketError, Condition, Content, List, Listed, Uploads};
 use crate::manifest::{Entry, EntryContent, Overlap, Success, Totals, progress_key};
 
 /// How often a seal begins anew because another run changed something, or an upload is gone.
 pub(super) const MAX_ATTEMPTS: u32 = 3;
 
-/// What became of a write that must not undo what another run did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Written {
-    Yes,
+/// Why a seal does not go on.
+pub(super) enum Halt {
     /// Something changed meanwhile: begin anew.
     Conflict,
+    /// The time is up.
     Stopped,
+    Failed(SealError),
 }
 
-/// Conflicts are an outcome, not an error.
-pub(super) fn written(result: Result<(), BucketError>) -> Result<Written, BucketError> {
-    match result {
-        Ok(()) => Ok(Written::Yes),
-        Err(BucketError::ConditionFailed { .. } | BucketError::UploadGone { .. }) => Ok(Written::Conflict),
-        Err(error) => Err(error),
+impl From<BucketError> for Halt {
+    fn from(error: BucketError) -> Self {
+        match error {
+            BucketError::ConditionFailed { .. } | BucketError::UploadGone { .. } => Self::Conflict,
+            error @ BucketError::Failed { .. } => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl From<serde_json::Error> for Halt {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// Where an earlier run stopped.
+pub(super) struct Stopped {
+    /// The marker as it is in the bucket.
+    content: Content,
+    /// `None` when nothing of the hour was done yet.
+    progress: Option<Progress>,
+}
+
+impl Stopped {
+    pub(super) fn has_progress(&self) -> bool {
+        self.progress.is_some()
     }
 }
 
 impl<B: Bucket + Uploads, T: Fn() -> bool> Run<'_, B, T> {
-    /// `None` if the time was up. `resealed` is what an hour that is sealed anew is counted from.
+    /// Seals an hour: what `_SUCCESS` says, and the keys of the reseals that this satisfies; `None` if the time was up.
+    /// `covers` are the reseals that satisfy a listing which begins now.
     pub(super) async fn seal_hour(
         &self,
         hour: UtcHour,
-        named: &Named,
-        resealed: Option<Before>,
-    ) -> Result<Option<Sealed>, SealError> {
+        stopped: Option<Stopped>,
+        covers: &[String],
+    ) -> Result<Option<(Success, Vec<String>)>, SealError> {
         let partition = hour.partition();
-        let marker = if named.progress { self.bucket.get(&progress_key(&partition)).await? } else { None };
-        let mut found = marker.as_ref().and_then(|marker| Marker::decode(&marker.body)?.progress);
+        let (marker, mut found) = stopped.map_or((None, None), |stopped| (Some(stopped.content), stopped.progress));
         for _ in 0..MAX_ATTEMPTS {
-            let (sealed, replaced) = self.replaced(&partition).await?;
-            let mut progress = self.begin(&partition, found.take(), replaced).await?;
-            match self.write_manifest(hour, &mut progress).await? {
-                Written::Yes => {}
-                Written::Conflict => {
+            let published = self.published(&partition).await?;
+            let mut progress = self.begin(&partition, found.take(), &published.etags, covers).await?;
+            let etag = match self.write_manifest(hour, &mut progress).await {
+                Ok(etag) => etag,
+                Err(Halt::Conflict) => {
                     self.abort(&partition, progress.upload.as_deref()).await?;
                     continue;
                 }
-                Written::Stopped => {
+                Err(Halt::Stopped) => {
                     self.put_marker(&partition, progress, marker.as_ref()).await?;
                     return Ok(None);
                 }
-            }
-            let before = resealed.clone().or_else(|| sealed.as_ref()?.success.as_ref().map(Before::of));
-            let success = manifest_text::success(&partition, self.at, before.as_ref(), progress.totals);
+                Err(Halt::Failed(error)) => return Err(error),
+            };
+            let manifest = Manifest { etag, totals: progress.totals };
+            let success = manifest_text::success(&partition, self.at, published.success.as_ref(), manifest);
             let condition = Condition::unchanged(progress.replaced.success.as_deref());
-            if let Some(sealed) = self.put_success(&success, condition).await? {
-                if named.progress {
+            if self.put_success(&success, condition).await? {
+                if marker.is_some() {
                     self.bucket.delete(&progress_key(&partition)).await?;
                 }
-                return Ok(Some(sealed));
+                return Ok(Some((success, progress.covers)));
             }
         }
         Err(SealError::Contended { partition, attempts: MAX_ATTEMPTS })
     }
 
-    /// What there is of a partition, and what of it may not change until it is replaced.
-    pub(super) async fn replaced(&self, partition: &str) -> Result<(Option<Sealed>, Replaced), SealError> {
-        let sealed = self.sealed(partition.to_owned()).await?;
-        let manifest = self.bucket.head(&manifest_key(partition)).await?;
-        let success = sealed.as_ref().map(|sealed| sealed.etag.clone());
-        Ok((sealed, Replaced { success, manifest: manifest.map(|manifest| manifest.etag) }))
-    }
-
-    /// `_SUCCESS`; `None` when it changed meanwhile.
-    pub(super) async fn put_success(
-        &self,
-        success: &Success,
-        condition: Condition<'_>,
-    ) -> Result<Option<Sealed>, SealError> {
+    /// Writes `_SUCCESS`; `false` when it changed meanwhile.
+    pub(super) async fn put_success(&self, success: &Success, condition: Condition<'_>) -> Result<bool, SealError> {
         let key = success_key(&success.partition);
         let body = serde_json::to_vec(success)?;
-        if written(self.bucket.put(&key, body.clone().into(), condition).await)? == Written::Yes {
-            return Ok(Some(Sealed { etag: String::new(), success: Some(success.clone()) }));
+        match self.bucket.put(&key, body.clone().into(), condition).await {
+            Ok(_) => Ok(true),
+            // It may have been this very write, whose answer was lost, or another run that found the same.
+            Err(BucketError::ConditionFailed { .. }) => {
+                Ok(self.bucket.get(&key).await?.is_some_and(|found| found.body == body))
+            }
+            Err(error) => Err(error.into()),
         }
-        // It may have been this very write, whose answer was lost, or another run that found the same.
-        let found = self.bucket.get(&key).await?.filter(|found| found.body == body);
-        Ok(found.map(|Content { etag, .. }| Sealed { etag, success: Some(success.clone()) }))
     }
 
     /// Goes on where an earlier run stopped, unless the partition was sealed since.
-    async fn begin(&self, partition: &str, found: Option<Progress>, replaced: Replaced) -> Result<Progress, SealError> {
+    async fn begin(
+        &self,
+        partition: &str,
+        found: Option<Progress>,
+        replaced: &Replaced,
+        covers: &[String],
+    ) -> Result<Progress, SealError> {
         if let Some(found) = found {
-            if found.replaced == replaced {
+            if found.replaced == *replaced {
                 return Ok(found);
             }
             self.abort(partition, found.upload.as_deref()).await?;
         }
-        let mut progress = Progress { replaced, ..Progress::default() };
+        let mut progress = Progress { replaced: replaced.clone(), covers: covers.to_vec(), ..Progress::default() };
         manifest_text::begin(&mut progress.buffer, partition, "objects");
         Ok(progress)
     }
@@ -116,14 +133,30 @@ impl<B: Bucket + Uploads, T: Fn() -> bool> Run<'_, B, T> {
         Ok(())
     }
 
-    /// The rest of a seal that is not needed any more.
-    pub(super) async fn forget_progress(&self, hour: UtcHour) -> Result<(), SealError> {
+    /// Where an earlier run stopped. Progress of a seal that another run has overtaken is dropped.
+    pub(super) async fn stopped(
+        &self,
+        hour: UtcHour,
+        named: &Named,
+        published: &Published,
+    ) -> Result<Option<Stopped>, SealError> {
         let partition = hour.partition();
-        let key = progress_key(&partition);
-        let marker = self.bucket.get(&key).await?;
-        let progress = marker.and_then(|marker| Marker::decode(&marker.body)?.progress);
-        self.abort(&partition, progress.and_then(|progress| progress.upload).as_deref()).await?;
-        Ok(self.bucket.delete(&key).await?)
+        if !named.progress {
+            return Ok(None);
+        }
+        let Some(content) = self.bucket.get(&progress_key(&partition)).await? else { return Ok(None) };
+        let mut progress = Marker::decode(&content.body).and_then(|marker| marker.progress);
+        if let Some(overtaken) = progress.take_if(|progress| progress.replaced != published.etags) {
+            self.abort(&partition, overtaken.upload.as_deref()).await?;
+        }
+        Ok(Some(Stopped { content, progress }))
+    }
+
+    /// The rest of a seal that is not needed any more.
+    pub(super) async fn forget_progress(&self, hour: UtcHour, stopped: Stopped) -> Result<(), SealError> {
+        let partition = hour.partition();
+        self.abort(&partition, stopped.progress.and_then(|progress| progress.upload).as_deref()).await?;
+        Ok(self.bucket.delete(&progress_key(&partition)).await?)
     }
 
     /// Has another run go on. If another run has put a marker since, that one goes on, with what it has.
@@ -131,46 +164,38 @@ impl<B: Bucket + Uploads, T: Fn() -> bool> Run<'_, B, T> {
         let upload = progress.upload.clone();
         let condition = Condition::unchanged(found.map(|found| found.etag.as_str()));
         let marker = Marker::new(self.at, Some(progress)).encode()?;
-        let put = written(self.bucket.put(&progress_key(partition), marker, condition).await)?;
-        let earlier = || found.and_then(|found| Marker::decode(&found.body)?.progress?.upload);
-        if put == Written::Conflict && upload != earlier() {
-            self.abort(partition, upload.as_deref()).await?;
+        match self.bucket.put(&progress_key(partition), marker, condition).await {
+            Ok(_) => Ok(()),
+            Err(BucketError::ConditionFailed { .. }) => {
+                let earlier = found.and_then(|found| Marker::decode(&found.body)?.progress?.upload);
+                if upload != earlier { self.abort(partition, upload.as_deref()).await } else { Ok(()) }
+            }
+            Err(error) => Err(error.into()),
         }
-        Ok(())
     }
 
-    async fn write_manifest(&self, hour: UtcHour, progress: &mut Progress) -> Result<Written, SealError> {
+    /// Writes `_MANIFEST.json`; its `ETag`.
+    async fn write_manifest(&self, hour: UtcHour, progress: &mut Progress) -> Result<String, Halt> {
         let key = manifest_key(&hour.partition());
         for kind in [Kind::Event, Kind::Rejected] {
-            let collected = self.collect(hour, kind, &key, progress).await?;
-            if collected != Written::Yes {
-                return Ok(collected);
-            }
+            self.collect(hour, kind, &key, progress).await?;
         }
         manifest_text::end(&mut progress.buffer, &progress.overlaps, &progress.totals)?;
         let replaced = progress.replaced.manifest.clone();
         let condition = Condition::unchanged(replaced.as_deref());
         let Some(upload) = progress.upload.clone() else {
             let whole = std::mem::take(&mut progress.buffer);
-            return Ok(written(self.bucket.put(&key, whole.into(), condition).await)?);
+            return Ok(self.bucket.put(&key, whole.into(), condition).await?);
         };
-        if self.flush(&key, progress).await? == Written::Conflict {
-            return Ok(Written::Conflict);
-        }
-        Ok(written(self.bucket.complete_upload(&key, &upload, &progress.parts, condition).await)?)
+        self.flush(&key, progress).await?;
+        Ok(self.bucket.complete_upload(&key, &upload, &progress.parts, condition).await?)
     }
 
     /// Writes the entries of one kind, from where the progress stands.
-    async fn collect(
-        &self,
-        hour: UtcHour,
-        kind: Kind,
-        manifest: &str,
-        progress: &mut Progress,
-    ) -> Result<Written, SealError> {
+    async fn collect(&self, hour: UtcHour, kind: Kind, manifest: &str, progress: &mut Progress) -> Result<(), Halt> {
         let folder = format!("{}/{}/", prefix(kind), hour.partition());
         if progress.last_key.as_ref().is_some_and(|last| *last > folder && !last.starts_with(&folder)) {
-            return Ok(Written::Yes);
+            return Ok(());
         }
         loop {
             let start_after = progress.last_key.clone().filter(|last| last.starts_with(&folder));
@@ -178,21 +203,19 @@ impl<B: Bucket + Uploads, T: Fn() -> bool> Run<'_, B, T> {
             let page = self.bucket.list(list).await?;
             for listed in page.objects.chunks(CONCURRENCY) {
                 if self.must_stop() {
-                    return Ok(Written::Stopped);
+                    return Err(Halt::Stopped);
                 }
                 let looks = try_join_all(listed.iter().map(|listed| self.look(&folder, listed))).await?;
                 for (listed, look) in listed.iter().zip(looks) {
                     add(progress, kind, listed, look)?;
-                    if progress.buffer.len() >= self.part_bytes
-                        && self.flush(manifest, progress).await? == Written::Conflict
-                    {
-                        return Ok(Written::Conflict);
+                    if progress.buffer.len() >= self.part_bytes {
+                        self.flush(manifest, progress).await?;
                     }
                 }
                 self.has_worked.set(true);
             }
             if !page.is_truncated || page.objects.is_empty() {
-                return Ok(Written::Yes);
+                return Ok(());
             }
         }
     }
@@ -209,7 +232,7 @@ impl<B: Bucket + Uploads, T: Fn() -> bool> Run<'_, B, T> {
     }
 
     /// Uploads what is in the buffer as the next part.
-    async fn flush(&self, key: &str, progress: &mut Progress) -> Result<Written, SealError> {
+    async fn flush(&self, key: &str, progress: &mut Progress) -> Result<(), Halt> {
         let upload = match &progress.upload {
             Some(upload) => upload.clone(),
             None => self.bucket.create_upload(key).await?,
@@ -217,9 +240,8 @@ impl<B: Bucket + Uploads, T: Fn() -> bool> Run<'_, B, T> {
         progress.upload = Some(upload.clone());
         let number = i32::try_from(progress.parts.len() + 1).unwrap_or(i32::MAX);
         let body = std::mem::take(&mut progress.buffer);
-        let part = self.bucket.upload_part(key, &upload, number, body.into()).await;
-        let written = written(part.map(|part| progress.parts.push(part)))?;
-        Ok(written)
+        progress.parts.push(self.bucket.upload_part(key, &upload, number, body.into()).await?);
+        Ok(())
     }
 }
 
@@ -232,7 +254,7 @@ enum Look {
     Nothing,
 }
 
-fn add(progress: &mut Progress, kind: Kind, listed: &Listed, look: Look) -> Result<(), SealError> {
+fn add(progress: &mut Progress, kind: Kind, listed: &Listed, look: Look) -> Result<(), serde_json::Error> {
     progress.last_key = Some(listed.key.clone());
     let landed = match look {
         Look::Nothing => return Ok(()),

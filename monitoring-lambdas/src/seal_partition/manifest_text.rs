@@ -3,7 +3,6 @@
 use serde::Serialize;
 use shared::timestamp::UnixMillis;
 
-use super::progress::Before;
 use crate::manifest::{Entry, HourOfDate, Overlap, Success, Totals, VERSION};
 
 type Result<T> = std::result::Result<T, serde_json::Error>;
@@ -52,15 +51,29 @@ fn end_with_totals(text: &mut Vec<u8>, totals: &Totals) -> Result<()> {
     Ok(())
 }
 
-/// What `_SUCCESS` says of a partition that has been sealed before, or not.
-pub(super) fn success(partition: &str, at: UnixMillis, before: Option<&Before>, totals: Totals) -> Success {
-    let late = |before: &Before| before.late_in(&totals) + before.late_objects;
+/// What `_SUCCESS` says of a partition, and what it said before. It replaces exactly that, so each late object counts once.
+pub(super) fn success(partition: &str, at: UnixMillis, before: Option<&Success>, manifest: Manifest) -> Success {
+    let Manifest { etag, totals } = manifest;
     Success {
         v: VERSION,
         partition: partition.to_owned(),
         first_sealed_at: before.map_or_else(|| at.rfc3339(), |before| before.first_sealed_at.clone()),
         sealed_at: at.rfc3339(),
-        late_objects: before.map_or(0, late),
+        late_objects: before.map_or(0, |before| before.late_objects + came_since(&before.totals, &totals)),
+        manifest: Some(etag),
         totals,
     }
+}
+
+/// A manifest that is in the bucket.
+pub(super) struct Manifest {
+    pub(super) etag: String,
+    pub(super) totals: Totals,
+}
+
+/// Objects that came since; at least one if something was replaced, which changes records or bytes but not the number.
+fn came_since(before: &Totals, now: &Totals) -> u64 {
+    let bytes = |totals: &Totals| totals.bytes + totals.rejected_bytes;
+    let replaced = now.records != before.records || bytes(now) != bytes(before);
+    now.all_objects().saturating_sub(before.all_objects()).max(u64::from(replaced))
 }

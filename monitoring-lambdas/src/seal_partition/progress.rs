@@ -6,7 +6,7 @@ use shared::timestamp::UnixMillis;
 
 use super::reaches::Reaches;
 use crate::bucket::Part;
-use crate::manifest::{Overlap, Success, Totals};
+use crate::manifest::{Overlap, Totals};
 
 /// The `ETag`s of what a seal is to replace: if they change meanwhile, another run has sealed the partition, and perhaps
 /// seen more of it.
@@ -20,6 +20,9 @@ pub(super) struct Replaced {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Progress {
     pub(super) replaced: Replaced,
+    /// The keys of the [`Reseal`]s that were there before the listing began: these alone it satisfies.
+    #[serde(default)]
+    pub(super) covers: Vec<String>,
     /// The multipart upload, once there is one, and what it has.
     pub(super) upload: Option<String>,
     pub(super) parts: Vec<Part>,
@@ -70,42 +73,13 @@ impl Marker {
     }
 }
 
-/// What a seal says of the partition that comes before it, so that late objects are counted once whatever crashes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Before {
-    pub(super) first_sealed_at: String,
-    pub(super) objects: u64,
-    /// Of both kinds: an object that was replaced changes them, not the number of objects.
-    pub(super) records: u64,
-    pub(super) bytes: u64,
-    pub(super) late_objects: u64,
-}
-
-impl Before {
-    pub(super) fn of(success: &Success) -> Self {
-        Self {
-            first_sealed_at: success.first_sealed_at.clone(),
-            objects: success.totals.all_objects(),
-            records: success.totals.records,
-            bytes: success.totals.bytes + success.totals.rejected_bytes,
-            late_objects: success.late_objects,
-        }
-    }
-
-    /// Objects that came since; at least one if something was replaced.
-    pub(super) fn late_in(&self, totals: &Totals) -> u64 {
-        let replaced = totals.records != self.records || totals.bytes + totals.rejected_bytes != self.bytes;
-        totals.all_objects().saturating_sub(self.objects).max(u64::from(replaced))
-    }
-}
-
-/// That an hour is to be sealed anew. It takes the place of the `late/` marker, which is deleted before the hour is listed,
-/// and stays until the seal is reported.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Resealing {
-    /// The `ETag` of the `_SUCCESS` that is to be replaced: once it has another, this is done.
-    pub(super) replaces: Option<String>,
-    pub(super) before: Option<Before>,
+/// That an hour is to be sealed anew. It is put before the `late/` marker is deleted, which happens before the hour is listed;
+/// only a seal whose listing began later satisfies it, and it stays until that seal is reported.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Reseal {
+    /// Of the `_SUCCESS` that was there, if there was one: what has come since is to be reported.
+    pub(super) late_objects: Option<u64>,
+    pub(super) is_sealed: bool,
 }
 
 #[cfg(test)]

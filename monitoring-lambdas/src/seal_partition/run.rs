@@ -4,15 +4,16 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::try_join_all;
-use shared::object::{prefix, success_key};
+use shared::object::{manifest_key, prefix, success_key};
 use shared::timestamp::{UnixMillis, UtcDate, UtcHour};
 
 use super::SealError;
+use super::hour::Stopped;
 use super::plan::{closed_hours, is_closed};
-use super::progress::{Before, Marker, Resealing};
+use super::progress::{Marker, Replaced, Reseal};
 use crate::bucket::{Bucket, BucketError, Condition, List, Uploads};
 use crate::manifest::{
-    LATE_PREFIX, PROGRESS_SUFFIX, RESEALING_SUFFIX, SEALING_PREFIX, Success, late_key, progress_key, resealing_key,
+    LATE_PREFIX, PROGRESS_SUFFIX, RESEAL_SUFFIX, SEALING_PREFIX, Success, late_key, progress_key, reseal_key,
 };
 use shared::line::Kind;
 
@@ -24,6 +25,8 @@ pub(super) struct Run<'a, B, T> {
     pub(super) bucket: &'a B,
     /// The time of the event that it began with.
     pub(super) at: UnixMillis,
+    /// No other run has it, not even one of the same event.
+    pub(super) id: String,
     pub(super) grace_millis: i64,
     /// Bytes of a manifest that are uploaded at once.
     pub(super) part_bytes: usize,
@@ -32,12 +35,24 @@ pub(super) struct Run<'a, B, T> {
     pub(super) has_worked: Cell<bool>,
 }
 
-/// A partition's `_SUCCESS`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Sealed {
-    pub(super) etag: String,
-    /// `None` for one that is not ours: the partition is sealed over it.
+/// What there is of a partition.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Published {
+    /// `None` also for a `_SUCCESS` that is not ours: the partition is sealed over it.
     pub(super) success: Option<Success>,
+    pub(super) etags: Replaced,
+}
+
+impl Published {
+    /// What `_SUCCESS` says, if it stands for the manifest that is there. It does not when a run was killed between the two,
+    /// after another one had replaced the manifest.
+    pub(super) fn sealed(&self) -> Option<&Success> {
+        self.success.as_ref().filter(|success| success.manifest.is_none() || success.manifest == self.etags.manifest)
+    }
+
+    fn is_torn(&self) -> bool {
+        self.success.is_some() && self.sealed().is_none()
+    }
 }
 
 /// A partition that was sealed in this run, or in one before that did not come to report it.
@@ -60,25 +75,31 @@ pub(super) enum Ended {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Done {
     pub(super) outcomes: Vec<Outcome>,
-    pub(super) resealings: BTreeMap<UtcHour, Resealing>,
+    /// The keys of the reseals of each hour that are satisfied.
+    pub(super) reseals: BTreeMap<UtcHour, Vec<String>>,
 }
 
 /// What the bucket says of an hour that may be to be sealed.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Named {
     pub(super) late: bool,
-    pub(super) resealing: bool,
+    /// The keys of its reseals.
+    pub(super) reseals: Vec<String>,
     pub(super) progress: bool,
 }
+
+/// Reseals by their keys.
+type Reseals = BTreeMap<String, Reseal>;
 
 impl<B: Bucket + Uploads, T: Fn() -> bool> Run<'_, B, T> {
     pub(super) async fn run(&self) -> Result<Ended, SealError> {
         let named = self.named().await?;
         let hours: Vec<UtcHour> = named.keys().copied().collect();
-        let mut known: BTreeMap<UtcHour, Sealed> = BTreeMap::new();
+        let mut known: BTreeMap<UtcHour, Published> = BTreeMap::new();
         for hours in hours.chunks(CONCURRENCY) {
-            let sealed = try_join_all(hours.iter().map(|hour| self.sealed(hour.partition()))).await?;
-            known.extend(hours.iter().copied().zip(sealed).filter_map(|(hour, sealed)| Some((hour, sealed?))));
+            let read = |hour: UtcHour| async move { self.published(&hour.partition()).await };
+            let published = try_join_all(hours.iter().copied().map(read)).await?;
+            known.extend(hours.iter().copied().zip(published));
         }
         let mut done = Done::default();
         for (hour, named) in named {
@@ -90,7 +111,7 @@ impl<B: Bucket + Uploads, T: Fn() -> bool> Run<'_, B, T> {
                 return Ok(Ended::Stopped);
             }
         }
-        for date in self.dates(&known, &done) {
+        for date in self.dates(&known) {
             if self.must_stop() {
                 // There is no marker for dates: the last hour's has nothing to do for the hour itself.
                 self.call_again(date.hour(23)).await?;
@@ -110,66 +131,92 @@ impl<B: Bucket + Uploads, T: Fn() -> bool> Run<'_, B, T> {
         &self,
         hour: UtcHour,
         named: &Named,
-        known: &mut BTreeMap<UtcHour, Sealed>,
+        known: &mut BTreeMap<UtcHour, Published>,
         done: &mut Done,
     ) -> Result<bool, SealError> {
-        let resealing = self.resealing(hour, named, known.get(&hour)).await?;
-        let is_sealed = known.get(&hour).is_some_and(|sealed| sealed.success.is_some());
-        let is_stale = |resealing: &Resealing| resealing.replaces == known.get(&hour).map(|sealed| sealed.etag.clone());
-        if !is_sealed || named.late || resealing.as_ref().is_some_and(is_stale) {
-            let before = resealing.as_ref().and_then(|resealing| resealing.before.clone());
-            let Some(sealed) = self.seal_hour(hour, named, before).await? else { return Ok(false) };
-            known.insert(hour, sealed);
+        let published = known.entry(hour).or_default();
+        let stopped = self.stopped(hour, named, published).await?;
+        let mut reseals = self.reseals(named).await?;
+        // A listing that has begun says nothing of what came since: whoever goes on with one leaves that to the next run.
+        // That one begins anew, and a large hour that objects trickle into is sealed all the same.
+        if !stopped.as_ref().is_some_and(Stopped::has_progress) && (named.late || published.is_torn()) {
+            let (key, reseal) = self.put_reseal(hour, named, published).await?;
+            reseals.insert(key, reseal);
+        }
+        if published.sealed().is_none() || reseals.values().any(|reseal| !reseal.is_sealed) {
+            let covers: Vec<String> = reseals.keys().cloned().collect();
+            let Some((success, covers)) = self.seal_hour(hour, stopped, &covers).await? else { return Ok(false) };
+            self.note_sealed(&mut reseals, &covers).await?;
+            // The ETag of `_SUCCESS` is not needed any more.
+            let etags = Replaced { manifest: success.manifest.clone(), success: None };
+            *published = Published { success: Some(success), etags };
             self.has_worked.set(true);
-        } else if named.progress {
-            self.forget_progress(hour).await?;
+        } else if let Some(stopped) = stopped {
+            self.forget_progress(hour, stopped).await?;
         }
-        if let Some(Sealed { success: Some(success), .. }) = known.get(&hour)
-            && (resealing.is_some() || success.sealed_at == self.at.rfc3339())
-        {
-            let before = resealing.as_ref().and_then(|resealing| resealing.before.as_ref());
-            let late_objects = before.map_or(0, |before| success.late_objects.saturating_sub(before.late_objects));
-            done.outcomes.push(Outcome { success: success.clone(), late_objects });
+        if let Some(success) = published.sealed() {
+            self.conclude(hour, success, &reseals, done);
         }
-        done.resealings.extend(resealing.map(|resealing| (hour, resealing)));
         Ok(true)
     }
 
-    /// Why an hour is sealed anew. A `late/` marker is made into one first and deleted then, so that the reason is at no
-    /// moment nowhere, and what comes from now on puts the marker again.
-    async fn resealing(
+    /// Notes what is to be reported of a sealed hour.
+    fn conclude(&self, hour: UtcHour, success: &Success, reseals: &Reseals, done: &mut Done) {
+        let satisfied: Vec<String> =
+            reseals.iter().filter(|(_, reseal)| reseal.is_sealed).map(|(key, _)| key.clone()).collect();
+        if !satisfied.is_empty() || success.sealed_at == self.at.rfc3339() {
+            let before = satisfied.iter().filter_map(|key| reseals[key].late_objects).min();
+            let late_objects = before.map_or(0, |before| success.late_objects.saturating_sub(before));
+            done.outcomes.push(Outcome { success: success.clone(), late_objects });
+        }
+        if !satisfied.is_empty() {
+            done.reseals.insert(hour, satisfied);
+        }
+    }
+
+    /// Why an hour is sealed anew, as it is in the bucket. What can't be read asks for a seal all the same.
+    async fn reseals(&self, named: &Named) -> Result<Reseals, SealError> {
+        let mut reseals = Reseals::new();
+        for key in &named.reseals {
+            if let Some(content) = self.bucket.get(key).await? {
+                reseals.insert(key.clone(), serde_json::from_slice(&content.body).unwrap_or_default());
+            }
+        }
+        Ok(reseals)
+    }
+
+    /// Makes a `late/` marker into a reseal. It is put before the marker is deleted, so that the reason is at no moment
+    /// nowhere; what comes from now on puts the marker again.
+    async fn put_reseal(
         &self,
         hour: UtcHour,
         named: &Named,
-        sealed: Option<&Sealed>,
-    ) -> Result<Option<Resealing>, SealError> {
+        published: &Published,
+    ) -> Result<(String, Reseal), SealError> {
         let partition = hour.partition();
-        let key = resealing_key(&partition);
-        let mut earlier = None;
-        if named.resealing {
-            let content = self.bucket.get(&key).await?;
-            earlier = content.and_then(|content| serde_json::from_slice::<Resealing>(&content.body).ok());
+        let key = reseal_key(&partition, &self.id);
+        let late_objects = published.success.as_ref().map(|success| success.late_objects);
+        let reseal = Reseal { late_objects, is_sealed: false };
+        self.bucket.put(&key, serde_json::to_vec(&reseal)?.into(), Condition::Always).await?;
+        if named.late {
+            self.bucket.delete(&late_key(&partition)).await?;
         }
-        if !named.late {
-            return Ok(earlier);
-        }
-        // What was late before is not reported yet: it stays counted from there.
-        let before = earlier.and_then(|earlier| earlier.before);
-        let before = before.or_else(|| sealed.and_then(|sealed| sealed.success.as_ref()).map(Before::of));
-        let resealing = Resealing { replaces: sealed.map(|sealed| sealed.etag.clone()), before };
-        self.bucket.put(&key, serde_json::to_vec(&resealing)?.into(), Condition::Always).await?;
-        self.bucket.delete(&late_key(&partition)).await?;
-        Ok(Some(resealing))
+        Ok((key, reseal))
     }
 
-    /// Forgets why hours were sealed anew, unless there is another reason by now.
-    pub(super) async fn forget(&self, resealings: BTreeMap<UtcHour, Resealing>) -> Result<(), SealError> {
-        for (hour, resealing) in resealings {
-            let key = resealing_key(&hour.partition());
-            let Some(content) = self.bucket.get(&key).await? else { continue };
-            if serde_json::from_slice::<Resealing>(&content.body).is_ok_and(|found| found == resealing) {
-                self.bucket.delete(&key).await?;
-            }
+    /// Notes in the bucket which reseals are satisfied: a run that comes after a crash needs no seal for them.
+    async fn note_sealed(&self, reseals: &mut Reseals, covers: &[String]) -> Result<(), SealError> {
+        for (key, reseal) in reseals.iter_mut().filter(|(key, reseal)| !reseal.is_sealed && covers.contains(key)) {
+            reseal.is_sealed = true;
+            self.bucket.put(key, serde_json::to_vec(reseal)?.into(), Condition::Always).await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets why hours were sealed anew.
+    pub(super) async fn forget(&self, done: &Done) -> Result<(), SealError> {
+        for key in done.reseals.values().flatten() {
+            self.bucket.delete(key).await?;
         }
         Ok(())
     }
@@ -183,7 +230,7 @@ impl<B: Bucket + Uploads, T: Fn() -> bool> Run<'_, B, T> {
         let condition = Condition::unchanged(found.as_ref().map(|found| found.etag.as_str()));
         match self.bucket.put(&key, marker, condition).await {
             // Another run has put it: that calls as well.
-            Ok(()) | Err(BucketError::ConditionFailed { .. }) => Ok(()),
+            Ok(_) | Err(BucketError::ConditionFailed { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
@@ -205,23 +252,33 @@ impl<B: Bucket + Uploads, T: Fn() -> bool> Run<'_, B, T> {
             let hour_before = |suffix| UtcHour::parse(name.strip_suffix(suffix)?);
             if let Some(hour) = hour_before(PROGRESS_SUFFIX) {
                 hours.entry(hour).or_default().progress = true;
-            } else if let Some(hour) = hour_before(RESEALING_SUFFIX) {
-                hours.entry(hour).or_default().resealing = true;
+            } else if let Some(hour) = hour_of_reseal(name) {
+                hours.entry(hour).or_default().reseals.push(format!("{SEALING_PREFIX}{name}"));
             }
         }
         Ok(hours)
     }
 
     /// The dates that are over and may be to be sealed.
-    fn dates(&self, known: &BTreeMap<UtcHour, Sealed>, done: &Done) -> BTreeSet<UtcDate> {
-        let hours = known.keys().chain(done.resealings.keys());
-        hours.map(|hour| hour.date()).filter(|date| is_closed(date.hour(23), self.at, self.grace_millis)).collect()
+    fn dates(&self, known: &BTreeMap<UtcHour, Published>) -> BTreeSet<UtcDate> {
+        let sealed = known.iter().filter(|(_, published)| published.sealed().is_some());
+        let dates = sealed.map(|(hour, _)| hour.date());
+        dates.filter(|date| is_closed(date.hour(23), self.at, self.grace_millis)).collect()
     }
 
-    pub(super) async fn sealed(&self, partition: String) -> Result<Option<Sealed>, SealError> {
-        let content = self.bucket.get(&success_key(&partition)).await?;
-        Ok(content.map(|content| Sealed { success: serde_json::from_slice(&content.body).ok(), etag: content.etag }))
+    pub(super) async fn published(&self, partition: &str) -> Result<Published, SealError> {
+        let content = self.bucket.get(&success_key(partition)).await?;
+        let manifest = self.bucket.head(&manifest_key(partition)).await?.map(|manifest| manifest.etag);
+        let success = content.as_ref().and_then(|content| serde_json::from_slice(&content.body).ok());
+        Ok(Published { success, etags: Replaced { success: content.map(|content| content.etag), manifest } })
     }
+}
+
+/// `dt=2026-11-21/hour=09.<id of the run>.late`
+fn hour_of_reseal(name: &str) -> Option<UtcHour> {
+    let name = name.strip_suffix(RESEAL_SUFFIX)?;
+    // Earlier versions had one for each hour, without an id.
+    UtcHour::parse(name.split_once('.').map_or(name, |(hour, _)| hour))
 }
 
 /// The first hour that anything landed in.

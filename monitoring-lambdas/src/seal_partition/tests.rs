@@ -1,5 +1,6 @@
 //! Runs against a bucket in memory: what is stored at the end.
 
+mod arrivals;
 mod faults;
 mod large;
 

@@ -83,8 +83,8 @@ impl Bucket for &Endless {
         Ok(None)
     }
 
-    async fn put(&self, _: &str, _: bytes::Bytes, _: Condition<'_>) -> Result<()> {
-        Ok(())
+    async fn put(&self, _: &str, _: bytes::Bytes, _: Condition<'_>) -> Result<String> {
+        Ok(String::new())
     }
 
     async fn delete(&self, _: &str) -> Result<()> {
@@ -103,8 +103,8 @@ impl Uploads for &Endless {
         Ok(Part { number, etag: "\"0123456789abcdef0123456789abcdef\"".into() })
     }
 
-    async fn complete_upload(&self, _: &str, _: &str, _: &[Part], _: Condition<'_>) -> Result<()> {
-        Ok(())
+    async fn complete_upload(&self, _: &str, _: &str, _: &[Part], _: Condition<'_>) -> Result<String> {
+        Ok(String::new())
     }
 
     async fn abort_upload(&self, _: &str, _: &str) -> Result<()> {
