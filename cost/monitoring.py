@@ -26,10 +26,13 @@ GB = 128 / 1024
 CHECK_OBJECT_SECONDS = 0.050
 SEAL_HEADS_AT_ONCE = 64
 SEAL_HEAD_SECONDS = 0.030
+# Each looks at two days, with a GET and a HEAD an hour.
+SEAL_RUNS = HOURS * 6
+SEAL_RUN_SECONDS = 0.5
 # Metrics with data in every hour: ingest's, landing's, the checks' (docs/METRICS.md). Sparse ones are left out.
-STEADY_METRICS = 34
+STEADY_METRICS = 35
 # CloudWatch bills an alarm for each metric that it watches.
-ALARMS, ALARM_METRICS = 54, 58
+ALARMS, ALARM_METRICS = 55, 59
 
 
 @dataclass
@@ -44,8 +47,9 @@ def rows(traffic, deployment, log_gb=LOG_GB):
     records = packed(traffic, deployment)
     shards = open_shards(records, traffic, deployment)
     posts, objects = traffic.posts, batches(records, traffic, deployment)
-    seal_seconds = objects * SEAL_HEAD_SECONDS / SEAL_HEADS_AT_ONCE + HOURS * 2
-    lists = objects / 1_000 + HOURS * 8
+    seal_seconds = objects * SEAL_HEAD_SECONDS / SEAL_HEADS_AT_ONCE + SEAL_RUNS * SEAL_RUN_SECONDS
+    lists = objects / 1_000 + HOURS * 5 + SEAL_RUNS * 6
+    heads, gets = objects + SEAL_RUNS * 50 + HOURS * 2, SEAL_RUNS * 50 + HOURS * 2
     recency = {"lists": MINUTES * (2 + shards), "reads": MINUTES * shards + HOURS * 50}
     return [
         Row("ingest's lines of metrics", f"{posts:,.0f} lines of {INGEST_LINE} bytes", log(posts, INGEST_LINE, log_gb)),
@@ -53,9 +57,9 @@ def rows(traffic, deployment, log_gb=LOG_GB):
             log(objects, LANDING_LINE, log_gb)),
         Row("check-object", f"{objects:,.0f} invocations of {CHECK_OBJECT_SECONDS * 1000:.0f} ms, one GET each",
             objects * (LAMBDA_REQUEST + S3_READ + CHECK_OBJECT_SECONDS * GB * LAMBDA_GB_SECOND)),
-        Row("seal-partition", f"{objects:,.0f} HEAD, {HOURS * 52:,} GET, {lists:,.0f} LIST, {HOURS * 2 + 2} PUT",
-            (objects + HOURS * 52) * S3_READ + (lists + HOURS * 2 + 2) * S3_WRITE + HOURS * METRICS_REQUEST
-            + seal_seconds * GB * LAMBDA_GB_SECOND),
+        Row("seal-partition", f"{SEAL_RUNS} runs, {heads:,.0f} HEAD, {gets:,} GET, {lists:,.0f} LIST, {HOURS * 2 + 2} PUT",
+            (heads + gets) * S3_READ + (lists + HOURS * 2 + 2) * S3_WRITE + (SEAL_RUNS + HOURS * 4) * METRICS_REQUEST
+            + SEAL_RUNS * LAMBDA_REQUEST + seal_seconds * GB * LAMBDA_GB_SECOND),
         Row("check-size, check-completeness", f"{HOURS * 2 + 1} runs, {250 + 288} GET, 72 metrics read, 49 puts",
             (250 + 288) * S3_READ + (72 + 49) * METRICS_REQUEST
             + (HOURS * 2 + 1) * (LAMBDA_REQUEST + GB * LAMBDA_GB_SECOND)),

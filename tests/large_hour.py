@@ -22,7 +22,7 @@ from stack import LANDING_BUCKET, Stack, signal_if_alive, wait_for
 
 SEAL = "seal-partition"
 PARTITION = "dt=2026-11-16/hour=09"
-# The schedule is at twenty past; the clock runs a little faster than ours.
+# The schedule is each ten minutes; the clock runs a little faster than ours.
 CLOCK = "2026-11-16T10:19:50Z x10"
 SHARDS = 8
 FIRST = 49_680_526_688_183_764_996_402_631_907_123_007_237_603_964_584_147_812_354

@@ -204,8 +204,8 @@ class Shell:
         return done.stdout
 
     def seal(self):
-        """seal-partition, as of the time at which the hour is closed."""
-        at = datetime.strptime(self.hour, "dt=%Y-%m-%d/hour=%H") + timedelta(hours=1, minutes=20)
+        """seal-partition, as of the time at which the hour is due: no sooner, as MiniStack has no values of the stream."""
+        at = datetime.strptime(self.hour, "dt=%Y-%m-%d/hour=%H") + timedelta(hours=1, minutes=40)
         self.dev.invoke("SealPartitionFunction", {"source": "aws.events", "time": f"{at:%Y-%m-%dT%H:%M:%SZ}"})
 
 

@@ -182,7 +182,8 @@ def test_each_alarm_says_what_is_wrong_in_which_unit_and_where_to_read_on():
 
 # What must never be, or is already a number of an hour, a date, or five minutes: one value is enough.
 FACTS = {
-    "broken-objects", "date-size", "doubled-events", "dropped", "failed-batches", "given-up", "hour-size", "late-objects",
+    "broken-objects", "date-size", "doubled-events", "dropped", "failed-batches", "given-up", "hour-size",
+    "incomplete-partitions", "late-objects",
     "late-partitions", "lost-events", "lost-records", "missing-partitions", "overlapping-objects", "stale-data",
 }
 
@@ -310,9 +311,9 @@ LIST = {LANDING: ["s3:ListBucket"]}
 ALLOWED = {
     "Ingest": {"EventStream": ["kinesis:PutRecords"]},
     "Landing": {
-        "${LandingBucket.Arn}/events/*": ["s3:GetObject", "s3:PutObject"],
-        "${LandingBucket.Arn}/rejected/*": ["s3:GetObject", "s3:PutObject"],
-        "LandingBucket": ["s3:ListBucket"],
+        f"{LANDING}/events/*": ["s3:GetObject", "s3:PutObject"],
+        f"{LANDING}/rejected/*": ["s3:GetObject", "s3:PutObject"],
+        LANDING: ["s3:ListBucket"],
         "EventStream": ["kinesis:DescribeStream", "kinesis:DescribeStreamSummary", "kinesis:GetRecords",
                         "kinesis:GetShardIterator", "kinesis:ListShards"],
         "${FailedBatchesBucket.Arn}/aws/lambda/*": ["s3:PutObject"],
@@ -324,11 +325,16 @@ ALLOWED = {
         f"{LANDING}/broken/*": ["s3:DeleteObject", "s3:PutObject"],
         f"{LANDING}/late/*": ["s3:PutObject"],
     },
-    "SealPartition": LIST | PUT_METRICS | {
+    "SealPartition": LIST | {
+        "*": ["cloudwatch:GetMetricData", "cloudwatch:PutMetricData"],
+        "FailedBatchesBucket": ["s3:ListBucket"],
         f"{LANDING}/events/*": ["s3:GetObject"],
         f"{LANDING}/rejected/*": ["s3:GetObject"],
         f"{LANDING}/events/*/_MANIFEST.json": ["s3:AbortMultipartUpload", "s3:PutObject"],
         f"{LANDING}/events/*/_SUCCESS": ["s3:PutObject"],
+        f"{LANDING}/events/*/_INCOMPLETE": ["s3:DeleteObject", "s3:PutObject"],
+        f"{LANDING}/accepted/*": ["s3:GetObject"],
+        "${FailedBatchesBucket.Arn}/aws/lambda/*": ["s3:GetObject"],
         f"{LANDING}/sealing/*": ["s3:DeleteObject", "s3:GetObject", "s3:PutObject"],
         f"{LANDING}/late/*": ["s3:DeleteObject", "s3:GetObject"],
     },

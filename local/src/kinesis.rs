@@ -17,6 +17,7 @@ use shared::timestamp::UnixMillis;
 use tokio::sync::RwLock;
 
 use crate::clock::Clock;
+use crate::iterator_age::IteratorAges;
 use crate::kinesis_puts::{Put, Puts};
 use crate::metric_store::MetricStore;
 use crate::template::{ACCOUNT_ID, REGION, Stream};
@@ -31,6 +32,7 @@ type Gate = Arc<RwLock<bool>>;
 pub struct Kinesis {
     store: Store,
     gate: Gate,
+    iterator_ages: IteratorAges,
 }
 
 /// A record of a shard.
@@ -132,11 +134,12 @@ impl Kinesis {
             ..StoreOptions::default()
         });
         let gate = Gate::new(RwLock::new(true));
+        let iterator_ages = IteratorAges::new(metrics.clone(), clock);
         let puts = Puts { store: store.clone(), metrics, clock };
         let router = router
             .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
             .layer(middleware::from_fn_with_state((gate.clone(), puts), through_the_gate));
-        (Self { store, gate }, router)
+        (Self { store, gate, iterator_ages }, router)
     }
 
     /// Creates a stream and waits until it takes records.
@@ -258,10 +261,13 @@ impl Kinesis {
         request["ShardId"] = json!(shard_id);
 
         let _alone = self.gate.write().await;
+        let read_at = lambda_setup::now();
         let iterator = self.call(Operation::GetShardIterator, request).await?;
         let request = json!({"ShardIterator": iterator["ShardIterator"], "Limit": limit});
         let mut answer = self.call(Operation::GetRecords, request).await?;
-        parse("GetRecords", &answer["Records"].take())
+        let records: Vec<Record> = parse("GetRecords", &answer["Records"].take())?;
+        self.iterator_ages.note(stream, shard_id, read_at, records.first().map(Record::arrival));
+        Ok(records)
     }
 
     async fn call(&self, operation: Operation, request: Value) -> Result<Value, KinesisError> {

@@ -18,6 +18,7 @@ pub mod failed_batches;
 pub mod faults;
 pub mod function;
 pub mod function_url;
+mod iterator_age;
 pub mod kinesis;
 mod kinesis_puts;
 pub mod lambda;

@@ -31,7 +31,7 @@ use crate::bucket::{Bucket, BucketError, List};
 use crate::cloudwatch::{Datum, Metrics, MetricsError};
 use crate::event::{EventError, ScheduledEvent};
 use crate::manifest::BROKEN_PREFIX;
-use crate::rules::recency;
+use crate::seal_partition::{due_minutes, grace_minutes};
 use crate::success::SuccessError;
 use freshness::Newest;
 use partitions::Report;
@@ -51,16 +51,7 @@ impl Config {
     /// A variable that is missing or has no value in its range.
     pub fn from_environment() -> Result<Self, EnvironmentError> {
         let bucket_name = environment::required("BUCKET_NAME")?;
-        let grace_minutes = environment::number("SEAL_GRACE_MINUTES", 15, 1..=180)?;
-        let due_minutes = environment::number("RECENCY_DUE_MINUTES", recency::SHIPPED_DUE_MINUTES, 1..=720)?;
-        let sealing_minutes = recency::sealing_minutes(grace_minutes);
-        if due_minutes <= sealing_minutes {
-            let problem = format!(
-                "is {due_minutes}; with SEAL_GRACE_MINUTES={grace_minutes} an hour is sealed {sealing_minutes} minutes \
-                 after its end, and it takes more than that"
-            );
-            return Err(EnvironmentError::new("RECENCY_DUE_MINUTES", problem));
-        }
+        let due_minutes = due_minutes(grace_minutes()?)?;
         Ok(Self { bucket_name, due_minutes })
     }
 }
@@ -70,7 +61,7 @@ impl Config {
 pub enum Problem {
     #[error(transparent)]
     Event(#[from] EventError),
-    /// Past its time, and no `_SUCCESS`, or one that can't be read.
+    /// Past its time with neither `_SUCCESS` nor `_INCOMPLETE`, or with a `_SUCCESS` that can't be read.
     #[error("NOT_RUN: {count} partitions are not sealed: {names}")]
     NotRun { count: usize, names: String },
     #[error("LATE: {count} partitions were sealed too late: {names}")]

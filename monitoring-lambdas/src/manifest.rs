@@ -45,6 +45,9 @@ pub struct Overlap {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HourOfDate {
     pub partition: String,
+    /// As in the hour's `_SUCCESS`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<Accepted>,
     pub totals: Totals,
 }
 
@@ -188,7 +191,61 @@ pub struct Success {
     /// absent in what earlier versions sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<String>,
+    /// Who had the hour sealed although something was missing; absent when it is whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<Accepted>,
     pub totals: Totals,
+}
+
+/// The content of `_INCOMPLETE`, which stands where `_SUCCESS` should be by now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incomplete {
+    /// [`VERSION`]
+    pub v: u8,
+    pub partition: String,
+    /// The time of the event that wrote it first.
+    pub since: String,
+    /// Never empty.
+    pub missing: Vec<Missing>,
+}
+
+/// What keeps an hour from being whole. Of keys, the first [`MAX_KEYS`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+pub enum Missing {
+    /// Landing has read the stream up to this time of arrival, which is before the hour's end.
+    UnreadRecords { read_up_to: String },
+    /// Landing has just given batches back or failed: what it was given is sent again, and may be of this hour.
+    FailingBatches,
+    /// CloudWatch has no values of the stream: whether landing has read the hour can't be told.
+    UnknownProgress,
+    /// CloudWatch does not say how far landing has read, and fewer records landed than arrived.
+    MissingRecords { arrived: u64, landed: u64 },
+    /// Batches with records of the hour lie in the failed-batches bucket.
+    FailedBatches { count: u64, keys: Vec<String> },
+    /// Objects of the hour have metadata that can't be read.
+    UnreadableObjects { count: u64, keys: Vec<String> },
+    /// check-object found that objects of the hour are broken.
+    BrokenObjects { keys: Vec<String> },
+}
+
+/// Keys that are named at most.
+pub const MAX_KEYS: usize = 100;
+
+/// A person's word that an hour is to be sealed as it is: the content of [`accepted_key`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acceptance {
+    pub by: String,
+    pub reason: String,
+}
+
+/// What `_SUCCESS` says of an hour that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    #[serde(flatten)]
+    pub acceptance: Acceptance,
+    /// What was missing when the hour was sealed.
+    pub missing: Vec<Missing>,
 }
 
 /// "An object of this hour was created after the hour's time to be sealed", put by check-object, taken by seal-partition.
@@ -210,6 +267,24 @@ pub fn reseal_key(partition: &str, run_id: &str) -> String {
     format!("{SEALING_PREFIX}{partition}.{run_id}{RESEAL_SUFFIX}")
 }
 
+/// The key of an hour's `_INCOMPLETE`.
+#[must_use]
+pub fn incomplete_key(partition: &str) -> String {
+    format!("events/{partition}/_INCOMPLETE")
+}
+
+/// That an hour has an `_INCOMPLETE`, so that it is looked at however old it is.
+#[must_use]
+pub fn held_key(partition: &str) -> String {
+    format!("{SEALING_PREFIX}{partition}{HELD_SUFFIX}")
+}
+
+/// Where `scripts/accept-hour` puts an [`Acceptance`].
+#[must_use]
+pub fn accepted_key(partition: &str) -> String {
+    format!("accepted/{partition}.json")
+}
+
 /// What is wrong with an object.
 #[must_use]
 pub fn broken_key(object_key: &str) -> String {
@@ -220,6 +295,7 @@ pub const BROKEN_PREFIX: &str = "broken/";
 pub const LATE_PREFIX: &str = "late/";
 pub const SEALING_PREFIX: &str = "sealing/";
 pub const PROGRESS_SUFFIX: &str = ".json";
+pub const HELD_SUFFIX: &str = ".incomplete";
 pub const RESEAL_SUFFIX: &str = ".late";
 
 #[cfg(test)]

@@ -1,24 +1,34 @@
 //! seal-partition: says when an hour is complete and what is in it: `_MANIFEST.json`, then `_SUCCESS`; and the same of a date
 //! when its hours are.
 //!
-//! Each hour's run seals the hours that have closed since, and again those that something came late for. What it can't do
-//! in its time it leaves as a marker under `sealing/`, whose arrival in S3 invokes it again with the same time: one run in
-//! several pieces. A marker whose event is lost is found by the next hour's run.
+//! `_SUCCESS` means whole. It is held back while landing may owe the hour records ([`landing`]), while a batch of it lies in
+//! the failed-batches bucket ([`failed_batches`]), and while an object of it can't be read. Once the hour is due,
+//! `_INCOMPLETE` says what is missing ([`incomplete`]). What comes after `_SUCCESS` is added, by another seal.
 //!
-//! Whatever crashes, and however often it is tried again, the files are the same: nothing is deleted before what takes its
-//! place is there, and what depends on what was there before ([`progress::Before`]) is kept until it is reported. Two runs
-//! at once do no harm: manifest and `_SUCCESS` are written only over what was there when the run began to list; else it
-//! begins anew.
+//! A run each ten minutes seals the hours that have closed since, and again those that something came late for. What it
+//! can't do in its time it leaves as a marker under `sealing/`, whose arrival in S3 invokes it again with the same time: one
+//! run in several pieces. A marker whose event is lost is found by the next run.
 //!
-//! Requests, with n objects in the hour: n HEADs, a LIST for each thousand of `events/` and of `rejected/`, one GET, one HEAD
-//! and two PUTs; beyond some 11,000 objects a PUT more for each 5 MiB of manifest, and two. A run takes 6 LISTs and 50 GETs
-//! besides. An hour that is sealed anew takes all that again, two PUTs and a GET.
+//! Whatever crashes, and however often it is tried again, the files are the same. Each object that lands, at whatever moment
+//! of whatever run, is in the manifest or asked for again: a late marker is deleted only once it is kept as a
+//! [`progress::Reseal`], and that only once a seal is reported whose listing began later. Two runs at once do no harm:
+//! manifest and `_SUCCESS` are written only over what was there when the run began to list, else it begins anew; each asks
+//! for seals of its own; and a `_SUCCESS` that does not name the manifest which is there is sealed again.
+//!
+//! Requests, with n objects in the hour: n HEADs, a LIST for each thousand of `events/` and of `rejected/`, two GETs, two
+//! HEADs, two LISTs and two PUTs; beyond some 11,000 objects a PUT more for each 5 MiB of manifest, and two. A run takes 6
+//! LISTs, 50 GETs and 50 HEADs besides, and while an hour is to be sealed four values of CloudWatch, a LIST of the failed
+//! batches and a GET for each that was given up since that hour. An hour that is sealed anew takes all that again, three
+//! PUTs and a GET.
 //!
 //! Memory: two parts of a manifest at most, a page of the listing, [`run::CONCURRENCY`] requests; 13 MB at any number of
 //! objects. The uploads of a run that crashed are left behind: the bucket needs a lifecycle rule that ends them.
 
 mod date;
+mod failed_batches;
 mod hour;
+mod incomplete;
+mod landing;
 mod manifest_text;
 pub(crate) mod plan;
 mod progress;
@@ -36,21 +46,31 @@ use lambda_setup::deadline::Deadline;
 use lambda_setup::environment::{self, EnvironmentError};
 use shared::metric::Metric;
 use shared::timestamp::UnixMillis;
+use tokio::sync::OnceCell;
 
-use crate::bucket::{Bucket, BucketError, Uploads};
+use crate::bucket::{Bucket, BucketError, Streams, Uploads};
 use crate::cloudwatch::{Datum, Metrics, MetricsError};
 use crate::event::{EventError, Invocation};
 use crate::manifest::{PROGRESS_SUFFIX, SEALING_PREFIX};
+use crate::rules::recency;
 use progress::Marker;
-use run::{Ended, Outcome, Run};
+use run::{Done, Ended, Outcome, Run};
 
 /// What the environment says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// `BUCKET_NAME`
     pub bucket_name: String,
+    /// `FAILED_BATCHES_BUCKET_NAME`
+    pub failed_batches_bucket_name: String,
+    /// `STREAM_NAME`
+    pub stream_name: String,
+    /// `LANDING_FUNCTION_NAME`
+    pub landing_function_name: String,
     /// `SEAL_GRACE_MINUTES`: from the end of an hour to when nothing more is expected of it.
     pub grace_minutes: i64,
+    /// `RECENCY_DUE_MINUTES`: from the end of an hour to when it must be sealed.
+    pub due_minutes: i64,
 }
 
 impl Config {
@@ -58,13 +78,39 @@ impl Config {
     ///
     /// A variable that is missing or has no value in its range.
     pub fn from_environment() -> Result<Self, EnvironmentError> {
-        Ok(Self { bucket_name: environment::required("BUCKET_NAME")?, grace_minutes: grace_minutes()? })
+        let grace_minutes = grace_minutes()?;
+        Ok(Self {
+            bucket_name: environment::required("BUCKET_NAME")?,
+            failed_batches_bucket_name: environment::required("FAILED_BATCHES_BUCKET_NAME")?,
+            stream_name: environment::required("STREAM_NAME")?,
+            landing_function_name: environment::required("LANDING_FUNCTION_NAME")?,
+            grace_minutes,
+            due_minutes: due_minutes(grace_minutes)?,
+        })
+    }
+
+    const fn grace_millis(&self) -> i64 {
+        self.grace_minutes * MILLIS_PER_MINUTE
     }
 }
 
 /// `SEAL_GRACE_MINUTES`
 pub(crate) fn grace_minutes() -> Result<i64, EnvironmentError> {
     environment::number("SEAL_GRACE_MINUTES", 15, 1..=180)
+}
+
+/// `RECENCY_DUE_MINUTES`
+pub(crate) fn due_minutes(grace_minutes: i64) -> Result<i64, EnvironmentError> {
+    let due_minutes = environment::number("RECENCY_DUE_MINUTES", recency::SHIPPED_DUE_MINUTES, 1..=720)?;
+    let sealing_minutes = recency::sealing_minutes(grace_minutes);
+    if due_minutes > sealing_minutes {
+        return Ok(due_minutes);
+    }
+    let problem = format!(
+        "is {due_minutes}; with SEAL_GRACE_MINUTES={grace_minutes} an hour is sealed {sealing_minutes} minutes after its \
+         end, and it takes more than that"
+    );
+    Err(EnvironmentError::new("RECENCY_DUE_MINUTES", problem))
 }
 
 pub(crate) const MILLIS_PER_MINUTE: i64 = 60_000;
@@ -78,8 +124,8 @@ pub enum SealError {
     Bucket(#[from] BucketError),
     #[error(transparent)]
     Metrics(#[from] MetricsError),
-    #[error("what is to be written has no JSON form: {0}")]
-    Encode(#[from] serde_json::Error),
+    #[error("JSON could not be written or read: {0}")]
+    Json(#[from] serde_json::Error),
     #[error("{partition} was changed by others during each of {attempts} attempts to seal it")]
     Contended { partition: String, attempts: u32 },
 }
@@ -100,16 +146,18 @@ const PART_BYTES: usize = 5 * 1024 * 1024;
 const STOP_TIME: Duration = Duration::from_secs(30);
 
 /// Seals partitions.
-pub struct Handler<B, M> {
+pub struct Handler<B, F, M> {
     bucket: B,
+    failed_batches: F,
     metrics: M,
-    grace_millis: i64,
+    config: Config,
     part_bytes: usize,
 }
 
-impl<B: Bucket + Uploads, M: Metrics> Handler<B, M> {
-    pub fn new(bucket: B, metrics: M, grace_minutes: i64) -> Self {
-        Self { bucket, metrics, grace_millis: grace_minutes * MILLIS_PER_MINUTE, part_bytes: PART_BYTES }
+impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics> Handler<B, F, M> {
+    /// `failed_batches` is the bucket of [`Config::failed_batches_bucket_name`].
+    pub fn new(bucket: B, failed_batches: F, metrics: M, config: Config) -> Self {
+        Self { bucket, failed_batches, metrics, config, part_bytes: PART_BYTES }
     }
 
     /// Seals what is to be sealed at the event's time, as far as the invocation's time reaches.
@@ -148,9 +196,12 @@ impl<B: Bucket + Uploads, M: Metrics> Handler<B, M> {
     async fn run(&self, at: UnixMillis, time_is_up: &impl Fn() -> bool, function_name: &str) -> Result<(), SealError> {
         let run = Run {
             bucket: &self.bucket,
+            failed_batches: &self.failed_batches,
+            metrics: &self.metrics,
+            config: &self.config,
+            arrears: OnceCell::new(),
             at,
             id: format!("{:032x}", rand::random::<u128>()),
-            grace_millis: self.grace_millis,
             part_bytes: self.part_bytes,
             time_is_up,
             has_worked: Cell::new(false),
@@ -161,30 +212,31 @@ impl<B: Bucket + Uploads, M: Metrics> Handler<B, M> {
                 Ok(())
             }
             Ended::Done(done) => {
-                self.report(at, &done.outcomes, function_name).await?;
+                self.report(at, &done, function_name).await?;
                 run.forget(&done).await
             }
         }
     }
 
     /// Says once what a whole run did: of a run in several pieces, the last one does.
-    async fn report(&self, at: UnixMillis, outcomes: &[Outcome], function_name: &str) -> Result<(), SealError> {
-        outcomes.iter().for_each(log);
-        if outcomes.is_empty() {
-            return Ok(());
-        }
+    async fn report(&self, at: UnixMillis, done: &Done, function_name: &str) -> Result<(), SealError> {
+        done.outcomes.iter().for_each(log);
         // A date's overlaps are those of its hours.
-        let hours = || outcomes.iter().filter(|outcome| outcome.success.partition.contains("/hour="));
-        let values = [
-            (Metric::SealedPartitions, outcomes.len() as u64),
-            (Metric::LateObjects, hours().map(|outcome| outcome.late_objects).sum()),
-            (Metric::OverlappingObjects, hours().map(|outcome| outcome.success.totals.overlaps).sum()),
-        ];
+        let hours = || done.outcomes.iter().filter(|outcome| outcome.success.partition.contains("/hour="));
+        let mut values = vec![(Metric::IncompletePartitions, done.incomplete)];
+        if !done.outcomes.is_empty() {
+            values.extend([
+                (Metric::SealedPartitions, done.outcomes.len() as u64),
+                (Metric::LateObjects, hours().map(|outcome| outcome.late_objects).sum()),
+                (Metric::OverlappingObjects, hours().map(|outcome| outcome.success.totals.overlaps).sum()),
+            ]);
+        }
         let dimensions = vec![("FunctionName", function_name.to_owned())];
         // Counts stay far below 2^53.
         #[allow(clippy::cast_precision_loss)]
         let datum = |(metric, value)| Datum { metric, value: value as f64, at, dimensions: dimensions.clone() };
-        Ok(self.metrics.put(&values.map(datum)).await?)
+        let data: Vec<Datum> = values.into_iter().map(datum).collect();
+        Ok(self.metrics.put(&data).await?)
     }
 }
 

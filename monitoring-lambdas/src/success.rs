@@ -77,6 +77,7 @@ pub(crate) mod tests {
             sealed_at: first_sealed_at.rfc3339(),
             late_objects: 0,
             manifest: None,
+            accepted: None,
             totals,
         };
         bucket.insert(&partition.success_key(), serde_json::to_vec(&success).unwrap(), HashMap::new());

@@ -129,6 +129,8 @@ metrics! {
     BrokenObjects: Count,
     /// Hours and dates that were sealed.
     SealedPartitions: Count,
+    /// Hours that are due and held back, because something of them is missing.
+    IncompletePartitions: Count,
     /// Objects that landed in an hour after it had been sealed.
     LateObjects: Count,
     /// Objects whose sequence numbers overlap with another's of the same shard, kind and hour.

@@ -14,8 +14,10 @@ async fn main() -> anyhow::Result<()> {
     lambda_setup::log::init()?;
     let config = Config::from_environment().context("seal-partition can't start")?;
     let sdk_config = lambda_setup::sdk::config()?;
-    let bucket = S3Bucket::new(bucket::client(&sdk_config), config.bucket_name);
-    let handler = Handler::new(bucket, CloudWatch::new(&sdk_config), config.grace_minutes);
+    let client = bucket::client(&sdk_config);
+    let bucket = S3Bucket::new(client.clone(), config.bucket_name.clone());
+    let failed_batches = S3Bucket::new(client, config.failed_batches_bucket_name.clone());
+    let handler = Handler::new(bucket, failed_batches, CloudWatch::new(&sdk_config), config);
     let handle = |event: LambdaEvent<_>| handler.handle(event.payload, event.context);
     lambda_runtime::run(service_fn(handle)).await.map_err(anyhow::Error::from_boxed)
 }

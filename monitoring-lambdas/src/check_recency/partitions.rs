@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::future::try_join_all;
 use shared::timestamp::{UnixMillis, UtcDate, UtcHour};
 
 use crate::bucket::{Bucket, BucketError, List};
+use crate::manifest::incomplete_key;
 use crate::rules::partition::Partition;
 use crate::rules::recency::{self, LOOKBACK_HOURS, State};
 use crate::success::{self, SuccessError};
@@ -43,12 +45,12 @@ pub(super) async fn look(
     for partition in expected {
         let text = partition.text();
         match state(bucket, partition, due_minutes, memory).await {
-            Ok(State::Ok) => {}
-            Ok(State::Late { first_sealed_at }) if recency::is_reported(first_sealed_at, now) => {
+            Ok(None | Some(State::Ok)) => {}
+            Ok(Some(State::Late { first_sealed_at })) if recency::is_reported(first_sealed_at, now) => {
                 report.late.push(format!("{text} (sealed at {})", first_sealed_at.rfc3339()));
             }
-            Ok(State::Late { .. }) => {}
-            Ok(State::NotRun) => report.missing.push(text),
+            Ok(Some(State::Late { .. })) => {}
+            Ok(Some(State::NotRun)) => report.missing.push(text),
             Err(error) if error.is_content() => {
                 tracing::error!(%error, "a _SUCCESS that can't be read counts as missing");
                 report.missing.push(format!("{text} (its _SUCCESS can't be read)"));
@@ -59,20 +61,36 @@ pub(super) async fn look(
     Ok(report)
 }
 
+/// `None` for a partition that is held back, because something of it is missing.
 async fn state(
     bucket: &impl Bucket,
     partition: Partition,
     due_minutes: i64,
     memory: &mut Memory,
-) -> Result<State, SuccessError> {
+) -> Result<Option<State>, SuccessError> {
     if let Some(state) = memory.sealed.get(&partition) {
-        return Ok(*state);
+        return Ok(Some(*state));
     }
     let state = recency::judge(partition, success::first_sealed_at(bucket, partition).await?, due_minutes);
+    if state == State::NotRun && is_incomplete(bucket, partition).await? {
+        // seal-partition says so itself, with an alarm of its own.
+        return Ok(None);
+    }
     if state != State::NotRun {
         memory.sealed.insert(partition, state);
     }
-    Ok(state)
+    Ok(Some(state))
+}
+
+/// Whether an hour has an `_INCOMPLETE`, or any hour of a date.
+async fn is_incomplete(bucket: &impl Bucket, partition: Partition) -> Result<bool, BucketError> {
+    let hours: Vec<UtcHour> = match partition {
+        Partition::Hour(hour) => vec![hour],
+        Partition::Date(date) => date.hours().collect(),
+    };
+    let keys: Vec<String> = hours.iter().map(|hour| incomplete_key(&hour.partition())).collect();
+    let heads = try_join_all(keys.iter().map(|key| bucket.head(key))).await?;
+    Ok(heads.iter().any(Option::is_some))
 }
 
 /// The first hour that the bucket has anything of.

@@ -141,6 +141,20 @@ async fn a_missing_hour_and_date_are_named_until_they_are_there() {
 }
 
 #[tokio::test]
+async fn an_hour_that_is_held_back_is_not_missing_nor_is_its_date() {
+    let (bucket, metrics) = (sound(100), MemoryMetrics::default());
+    let gone = ["events/dt=2026-11-20/hour=07/_SUCCESS", "events/dt=2026-11-20/_SUCCESS"];
+    bucket.objects.borrow_mut().retain(|key, _| !gone.contains(&key.as_str()));
+    bucket.insert("events/dt=2026-11-20/hour=07/_INCOMPLETE", "{}", HashMap::new());
+    let handler = Handler::new(&bucket, &metrics, 40);
+    assert_eq!(check(&handler, now()).await, [""; 0]);
+    assert_eq!(put(&metrics), [Some(0.0), Some(0.0), Some(60.0)]);
+    bucket.objects.borrow_mut().remove("events/dt=2026-11-20/hour=07/_INCOMPLETE");
+    let said = check(&handler, UnixMillis(now().0 + MINUTE)).await;
+    assert_eq!(said, ["NOT_RUN: 2 partitions are not sealed: dt=2026-11-20/hour=07, dt=2026-11-20"]);
+}
+
+#[tokio::test]
 async fn a_success_that_cant_be_read_is_missing() {
     let (bucket, metrics) = (sound(100), MemoryMetrics::default());
     bucket.insert("events/dt=2026-11-21/hour=03/_SUCCESS", "{", HashMap::new());

@@ -15,8 +15,8 @@ pub const DATE_EXTRA_MINUTES: i64 = 10;
 /// The shipped time from the end of an hour to when it must be sealed, in minutes.
 pub const SHIPPED_DUE_MINUTES: i64 = 40;
 
-/// The minute of the hour in which seal-partition runs, in template.yaml.
-const SEAL_RUN_MINUTE: i64 = 20;
+/// Minutes between the runs of seal-partition, from the full hour on, in template.yaml.
+const SEAL_INTERVAL_MINUTES: i64 = 10;
 
 /// How long a late seal is reported, in milliseconds: then the alarm goes off again.
 const LATE_REPORT_MILLIS: i64 = 2 * 60 * MILLIS_PER_MINUTE;
@@ -46,11 +46,13 @@ pub const fn due(partition: Partition, due_minutes: i64) -> UnixMillis {
 /// Minutes from the end of an hour to the run that seals it, with so many minutes of grace.
 #[must_use]
 pub const fn sealing_minutes(grace_minutes: i64) -> i64 {
-    let mut minutes = SEAL_RUN_MINUTE;
-    while minutes < grace_minutes {
-        minutes += 60;
-    }
-    minutes
+    (grace_minutes + SEAL_INTERVAL_MINUTES - 1) / SEAL_INTERVAL_MINUTES * SEAL_INTERVAL_MINUTES
+}
+
+/// Whether no further run of seal-partition comes before a partition is due.
+#[must_use]
+pub const fn is_last_run(partition: Partition, at: UnixMillis, due_minutes: i64) -> bool {
+    at.0 + SEAL_INTERVAL_MINUTES * MILLIS_PER_MINUTE > due(partition, due_minutes).0
 }
 
 /// The state of a partition that is past its time.
@@ -147,12 +149,24 @@ mod tests {
     }
 
     #[rstest]
-    #[case(1, 20)]
+    #[case(1, 10)]
+    #[case(15, 20)]
     #[case(20, 20)]
-    #[case(21, 80)]
-    #[case(180, 200)]
+    #[case(21, 30)]
+    #[case(180, 180)]
     fn an_hour_is_sealed_by_the_first_run_after_its_grace(#[case] grace: i64, #[case] minutes: i64) {
         assert_eq!(sealing_minutes(grace), minutes);
+    }
+
+    #[rstest]
+    #[case(40, "10:30:00", false)]
+    #[case(40, "10:30:01", true)]
+    #[case(45, "10:35:00", false)]
+    #[case(45, "10:40:00", true)]
+    #[case(45, "12:00:00", true)]
+    fn the_last_run_in_time_is_the_one_before_the_due_time(#[case] due: i64, #[case] at: &str, #[case] is_last: bool) {
+        let at = time(&format!("2026-11-21T{at}.000Z"));
+        assert_eq!(is_last_run(Partition::Hour(hour("dt=2026-11-21/hour=09")), at, due), is_last);
     }
 
     #[test]

@@ -10,10 +10,11 @@ use super::SealError;
 use super::hour::MAX_ATTEMPTS;
 use super::manifest_text::{self, Manifest};
 use super::run::{Done, Outcome, Published, Run};
-use crate::bucket::{Bucket, BucketError, Condition, Uploads};
+use crate::bucket::{Bucket, BucketError, Condition, Streams, Uploads};
+use crate::cloudwatch::Metrics;
 use crate::manifest::{HourOfDate, Success, Totals};
 
-impl<B: Bucket + Uploads, T: Fn() -> bool> Run<'_, B, T> {
+impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<'_, B, F, M, T> {
     /// Seals a date if all of its hours are sealed, and it is not, or one of them later than it. The first date of a bucket,
     /// whose hours before the first landing are not sealed, never is.
     pub(super) async fn date(
@@ -23,56 +24,53 @@ impl<B: Bucket + Uploads, T: Fn() -> bool> Run<'_, B, T> {
         done: &mut Done,
     ) -> Result<(), SealError> {
         let partition = date.partition();
-        let published = self.published(&partition).await?;
-        if let Some(success) = published.sealed().filter(|sealed| !is_stale(date, sealed, known, done)) {
-            if success.sealed_at == self.at.rfc3339() {
-                done.outcomes.push(Outcome { success: success.clone(), late_objects: 0 });
+        for _ in 0..MAX_ATTEMPTS {
+            let published = self.published(&partition).await?;
+            if let Some(success) = published.sealed().filter(|sealed| !is_stale(date, sealed, known, done)) {
+                if success.sealed_at == self.at.rfc3339() {
+                    done.outcomes.push(Outcome { success: success.clone(), late_objects: 0 });
+                }
+                return Ok(());
             }
-            return Ok(());
+            let Some(hours) = self.hours_of(date).await? else { return Ok(()) };
+            if let Some(success) = self.seal_date(&partition, &published, &hours).await? {
+                done.outcomes.push(Outcome { success, late_objects: 0 });
+                self.has_worked.set(true);
+                return Ok(());
+            }
         }
-        let Some(hours) = self.hours_of(date, known).await? else { return Ok(()) };
-        let success = self.seal_date(&partition, &hours).await?;
-        done.outcomes.push(Outcome { success, late_objects: 0 });
-        self.has_worked.set(true);
-        Ok(())
+        Err(SealError::Contended { partition, attempts: MAX_ATTEMPTS })
     }
 
-    async fn seal_date(&self, partition: &str, hours: &[HourOfDate]) -> Result<Success, SealError> {
+    /// `None` when another run sealed it meanwhile.
+    async fn seal_date(
+        &self,
+        partition: &str,
+        published: &Published,
+        hours: &[HourOfDate],
+    ) -> Result<Option<Success>, SealError> {
         let mut totals = Totals::default();
         hours.iter().for_each(|hour| totals.add_hour(&hour.totals));
         let text = manifest_text::of_date(partition, hours, &totals)?;
-        for _ in 0..MAX_ATTEMPTS {
-            let Published { success, etags } = self.published(partition).await?;
-            let unchanged = Condition::unchanged(etags.manifest.as_deref());
-            let etag = match self.bucket.put(&manifest_key(partition), text.clone().into(), unchanged).await {
-                Ok(etag) => etag,
-                Err(BucketError::ConditionFailed { .. }) => continue,
-                Err(error) => return Err(error.into()),
-            };
-            let manifest = Manifest { etag, totals: totals.clone() };
-            let success = manifest_text::success(partition, self.at, success.as_ref(), manifest);
-            if self.put_success(&success, Condition::unchanged(etags.success.as_deref())).await? {
-                return Ok(success);
-            }
-        }
-        Err(SealError::Contended { partition: partition.to_owned(), attempts: MAX_ATTEMPTS })
+        let unchanged = Condition::unchanged(published.etags.manifest.as_deref());
+        let etag = match self.bucket.put(&manifest_key(partition), text.into(), unchanged).await {
+            Ok(etag) => etag,
+            Err(BucketError::ConditionFailed { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let manifest = Manifest { etag, totals };
+        let success = manifest_text::success((partition, self.at), published.success.as_ref(), manifest, None);
+        let unchanged = Condition::unchanged(published.etags.success.as_deref());
+        Ok(self.put_success(&success, unchanged).await?.then_some(success))
     }
 
-    /// All 24; `None` when one is not sealed.
-    async fn hours_of(
-        &self,
-        date: UtcDate,
-        known: &BTreeMap<UtcHour, Published>,
-    ) -> Result<Option<Vec<HourOfDate>>, SealError> {
-        let read = |hour: UtcHour| async move {
-            match known.get(&hour) {
-                Some(published) => Ok(published.clone()),
-                None => self.published(&hour.partition()).await,
-            }
-        };
+    /// All 24; `None` when one is not sealed. They are read anew, since another run may have sealed one again meanwhile.
+    async fn hours_of(&self, date: UtcDate) -> Result<Option<Vec<HourOfDate>>, SealError> {
+        let read = |hour: UtcHour| async move { self.published(&hour.partition()).await };
         let hours = try_join_all(date.hours().map(read)).await?;
-        let of_date = |Success { partition, totals, .. }: &Success| HourOfDate {
+        let of_date = |Success { partition, accepted, totals, .. }: &Success| HourOfDate {
             partition: partition.clone(),
+            accepted: accepted.clone(),
             totals: totals.clone(),
         };
         Ok(hours.iter().map(|hour| hour.sealed().map(of_date)).collect())

@@ -6,12 +6,14 @@ use shared::object::{ObjectKey, ObjectMetadata, manifest_key, prefix, success_ke
 use shared::timestamp::UtcHour;
 
 use super::SealError;
+use super::incomplete::Terms;
 use super::manifest_text::{self, MAX_OVERLAPS, Manifest};
 use super::progress::{Marker, Progress, Replaced};
 use super::reaches::first_sequence_number;
-use super::run::{CONCURRENCY, Named, Published, Run};
-use crate::bucket::{Bucket, BucketError, Condition, Content, List, Listed, Uploads};
-use crate::manifest::{Entry, EntryContent, Overlap, Success, Totals, progress_key};
+use super::run::{CONCURRENCY, Named, Published, Run, Sealing};
+use crate::bucket::{Bucket, BucketError, Condition, Content, List, Listed, Streams, Uploads};
+use crate::cloudwatch::Metrics;
+use crate::manifest::{Entry, EntryContent, MAX_KEYS, Overlap, Success, Totals, progress_key};
 
 /// How often a seal begins anew because another run changed something, or an upload is gone.
 pub(super) const MAX_ATTEMPTS: u32 = 3;
@@ -54,43 +56,58 @@ impl Stopped {
     }
 }
 
-impl<B: Bucket + Uploads, T: Fn() -> bool> Run<'_, B, T> {
-    /// Seals an hour: what `_SUCCESS` says, and the keys of the reseals that this satisfies; `None` if the time was up.
-    /// `covers` are the reseals that satisfy a listing which begins now.
+impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<'_, B, F, M, T> {
+    /// Seals an hour, and says which reseals this satisfies. `covers` are the ones that a listing satisfies which begins now.
     pub(super) async fn seal_hour(
         &self,
         hour: UtcHour,
+        terms: &Terms,
         stopped: Option<Stopped>,
-        covers: &[String],
-    ) -> Result<Option<(Success, Vec<String>)>, SealError> {
+        covers: Vec<String>,
+    ) -> Result<(Sealing, Vec<String>), SealError> {
         let partition = hour.partition();
         let (marker, mut found) = stopped.map_or((None, None), |stopped| (Some(stopped.content), stopped.progress));
         for _ in 0..MAX_ATTEMPTS {
             let published = self.published(&partition).await?;
-            let mut progress = self.begin(&partition, found.take(), &published.etags, covers).await?;
-            let etag = match self.write_manifest(hour, &mut progress).await {
-                Ok(etag) => etag,
-                Err(Halt::Conflict) => {
-                    self.abort(&partition, progress.upload.as_deref()).await?;
-                    continue;
+            let mut progress = self.begin(&partition, found.take(), &published.etags, &covers).await?;
+            match self.attempt(hour, terms, published.success.as_ref(), &mut progress).await {
+                Ok(sealing) => {
+                    if marker.is_some() {
+                        self.bucket.delete(&progress_key(&partition)).await?;
+                    }
+                    return Ok((sealing, progress.covers));
                 }
+                Err(Halt::Conflict) => self.abort(&partition, progress.upload.as_deref()).await?,
                 Err(Halt::Stopped) => {
                     self.put_marker(&partition, progress, marker.as_ref()).await?;
-                    return Ok(None);
+                    return Ok((Sealing::Stopped, Vec::new()));
                 }
                 Err(Halt::Failed(error)) => return Err(error),
-            };
-            let manifest = Manifest { etag, totals: progress.totals };
-            let success = manifest_text::success(&partition, self.at, published.success.as_ref(), manifest);
-            let condition = Condition::unchanged(progress.replaced.success.as_deref());
-            if self.put_success(&success, condition).await? {
-                if marker.is_some() {
-                    self.bucket.delete(&progress_key(&partition)).await?;
-                }
-                return Ok(Some((success, progress.covers)));
             }
         }
         Err(SealError::Contended { partition, attempts: MAX_ATTEMPTS })
+    }
+
+    /// Writes the manifest and, if nothing is missing, `_SUCCESS`.
+    async fn attempt(
+        &self,
+        hour: UtcHour,
+        terms: &Terms,
+        before: Option<&Success>,
+        progress: &mut Progress,
+    ) -> Result<Sealing, Halt> {
+        let etag = self.write_manifest(hour, progress).await?;
+        // The upload is over.
+        progress.upload = None;
+        let accepted = match self.verdict(hour, terms, progress).await.map_err(Halt::Failed)? {
+            Ok(accepted) => accepted,
+            Err(missing) => return Ok(Sealing::Held(missing)),
+        };
+        let manifest = Manifest { etag, totals: progress.totals.clone() };
+        let success = manifest_text::success((&hour.partition(), self.at), before, manifest, accepted);
+        let condition = Condition::unchanged(progress.replaced.success.as_deref());
+        let is_written = self.put_success(&success, condition).await.map_err(Halt::Failed)?;
+        if is_written { Ok(Sealing::Sealed(success)) } else { Err(Halt::Conflict) }
     }
 
     /// Writes `_SUCCESS`; `false` when it changed meanwhile.
@@ -258,7 +275,12 @@ fn add(progress: &mut Progress, kind: Kind, listed: &Listed, look: Look) -> Resu
     progress.last_key = Some(listed.key.clone());
     let landed = match look {
         Look::Nothing => return Ok(()),
-        Look::Unreadable => None,
+        Look::Unreadable => {
+            if progress.unreadable.len() < MAX_KEYS {
+                progress.unreadable.push(listed.key.clone());
+            }
+            None
+        }
         Look::Landed(landed) => Some(*landed),
     };
     let is_first = progress.totals.all_objects() == 0;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use shared::timestamp::UnixMillis;
 
-use crate::manifest::{Entry, HourOfDate, Overlap, Success, Totals, VERSION};
+use crate::manifest::{Accepted, Entry, HourOfDate, Overlap, Success, Totals, VERSION};
 
 type Result<T> = std::result::Result<T, serde_json::Error>;
 
@@ -52,7 +52,12 @@ fn end_with_totals(text: &mut Vec<u8>, totals: &Totals) -> Result<()> {
 }
 
 /// What `_SUCCESS` says of a partition, and what it said before. It replaces exactly that, so each late object counts once.
-pub(super) fn success(partition: &str, at: UnixMillis, before: Option<&Success>, manifest: Manifest) -> Success {
+pub(super) fn success(
+    (partition, at): (&str, UnixMillis),
+    before: Option<&Success>,
+    manifest: Manifest,
+    accepted: Option<Accepted>,
+) -> Success {
     let Manifest { etag, totals } = manifest;
     Success {
         v: VERSION,
@@ -61,6 +66,7 @@ pub(super) fn success(partition: &str, at: UnixMillis, before: Option<&Success>,
         sealed_at: at.rfc3339(),
         late_objects: before.map_or(0, |before| before.late_objects + came_since(&before.totals, &totals)),
         manifest: Some(etag),
+        accepted,
         totals,
     }
 }

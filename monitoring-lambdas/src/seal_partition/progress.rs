@@ -31,6 +31,9 @@ pub(super) struct Progress {
     pub(super) totals: Totals,
     pub(super) reaches: Reaches,
     pub(super) overlaps: Vec<Overlap>,
+    /// The first objects whose metadata can't be read.
+    #[serde(default)]
+    pub(super) unreadable: Vec<String>,
     /// What is not uploaded yet, less than a part.
     #[serde(skip)]
     pub(super) buffer: Vec<u8>,

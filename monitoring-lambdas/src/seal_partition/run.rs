@@ -6,14 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::future::try_join_all;
 use shared::object::{manifest_key, prefix, success_key};
 use shared::timestamp::{UnixMillis, UtcDate, UtcHour};
+use tokio::sync::OnceCell;
 
-use super::SealError;
 use super::hour::Stopped;
+use super::incomplete::Arrears;
 use super::plan::{closed_hours, is_closed};
 use super::progress::{Marker, Replaced, Reseal};
-use crate::bucket::{Bucket, BucketError, Condition, List, Uploads};
+use super::{Config, SealError};
+use crate::bucket::{Bucket, BucketError, Condition, List, Streams, Uploads};
+use crate::cloudwatch::Metrics;
 use crate::manifest::{
-    LATE_PREFIX, PROGRESS_SUFFIX, RESEAL_SUFFIX, SEALING_PREFIX, Success, late_key, progress_key, reseal_key,
+    HELD_SUFFIX, LATE_PREFIX, Missing, PROGRESS_SUFFIX, RESEAL_SUFFIX, SEALING_PREFIX, Success, late_key, progress_key,
+    reseal_key,
 };
 use shared::line::Kind;
 
@@ -21,13 +25,17 @@ use shared::line::Kind;
 pub(super) const CONCURRENCY: usize = 64;
 
 /// What a run works with.
-pub(super) struct Run<'a, B, T> {
+pub(super) struct Run<'a, B, F, M, T> {
     pub(super) bucket: &'a B,
+    pub(super) failed_batches: &'a F,
+    pub(super) metrics: &'a M,
+    pub(super) config: &'a Config,
+    /// Read when the first hour needs it.
+    pub(super) arrears: OnceCell<Arrears>,
     /// The time of the event that it began with.
     pub(super) at: UnixMillis,
     /// No other run has it, not even one of the same event.
     pub(super) id: String,
-    pub(super) grace_millis: i64,
     /// Bytes of a manifest that are uploaded at once.
     pub(super) part_bytes: usize,
     pub(super) time_is_up: &'a T,
@@ -63,6 +71,15 @@ pub(super) struct Outcome {
     pub(super) late_objects: u64,
 }
 
+/// What became of an hour.
+pub(super) enum Sealing {
+    Sealed(Success),
+    /// It is not whole. Never empty.
+    Held(Vec<Missing>),
+    /// The time was up.
+    Stopped,
+}
+
 /// How a run ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ended {
@@ -77,6 +94,8 @@ pub(super) struct Done {
     pub(super) outcomes: Vec<Outcome>,
     /// The keys of the reseals of each hour that are satisfied.
     pub(super) reseals: BTreeMap<UtcHour, Vec<String>>,
+    /// Hours that have an `_INCOMPLETE`.
+    pub(super) incomplete: u64,
 }
 
 /// What the bucket says of an hour that may be to be sealed.
@@ -86,12 +105,14 @@ pub(super) struct Named {
     /// The keys of its reseals.
     pub(super) reseals: Vec<String>,
     pub(super) progress: bool,
+    /// Whether it has an `_INCOMPLETE`.
+    pub(super) incomplete: bool,
 }
 
 /// Reseals by their keys.
 type Reseals = BTreeMap<String, Reseal>;
 
-impl<B: Bucket + Uploads, T: Fn() -> bool> Run<'_, B, T> {
+impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<'_, B, F, M, T> {
     pub(super) async fn run(&self) -> Result<Ended, SealError> {
         let named = self.named().await?;
         let hours: Vec<UtcHour> = named.keys().copied().collect();
@@ -126,7 +147,7 @@ impl<B: Bucket + Uploads, T: Fn() -> bool> Run<'_, B, T> {
         self.has_worked.get() && (self.time_is_up)()
     }
 
-    /// Seals an hour if that is needed; `false` if the time was up.
+    /// Seals an hour if that is needed and it is whole; `false` if the time was up.
     async fn hour(
         &self,
         hour: UtcHour,
@@ -135,33 +156,71 @@ impl<B: Bucket + Uploads, T: Fn() -> bool> Run<'_, B, T> {
         done: &mut Done,
     ) -> Result<bool, SealError> {
         let published = known.entry(hour).or_default();
-        let stopped = self.stopped(hour, named, published).await?;
         let mut reseals = self.reseals(named).await?;
+        if !reseals.is_empty() {
+            // Another run may have satisfied them since the hour was looked at.
+            *published = self.published(&hour.partition()).await?;
+        }
+        let stopped = self.stopped(hour, named, published).await?;
+        let is_asked_for = named.late || reseals.values().any(|reseal| !reseal.is_sealed);
+        if published.sealed().is_none() || is_asked_for {
+            let sealing = self.seal(hour, named, published, (stopped, &mut reseals)).await?;
+            match sealing {
+                Sealing::Sealed(success) => {
+                    // The ETag of `_SUCCESS` is not needed any more.
+                    let etags = Replaced { manifest: success.manifest.clone(), success: None };
+                    *published = Published { success: Some(success), etags };
+                    self.has_worked.set(true);
+                }
+                Sealing::Held(missing) => {
+                    self.hold(hour, named, &missing, done).await?;
+                    return Ok(true);
+                }
+                Sealing::Stopped => return Ok(false),
+            }
+        } else if let Some(stopped) = stopped {
+            self.forget_progress(hour, stopped).await?;
+        }
+        if named.incomplete {
+            self.release(hour).await?;
+        }
+        if let Some(success) = published.sealed() {
+            self.conclude(success, (hour, &reseals), done);
+        }
+        Ok(true)
+    }
+
+    /// Seals an hour if it is whole, or accepted as it is.
+    async fn seal(
+        &self,
+        hour: UtcHour,
+        named: &Named,
+        published: &Published,
+        (stopped, reseals): (Option<Stopped>, &mut Reseals),
+    ) -> Result<Sealing, SealError> {
+        let terms = self.terms(hour, named, published).await?;
+        if let Some(missing) = terms.refusal() {
+            if let Some(stopped) = stopped {
+                self.forget_progress(hour, stopped).await?;
+            }
+            return Ok(Sealing::Held(missing.to_vec()));
+        }
         // A listing that has begun says nothing of what came since: whoever goes on with one leaves that to the next run.
         // That one begins anew, and a large hour that objects trickle into is sealed all the same.
         if !stopped.as_ref().is_some_and(Stopped::has_progress) && (named.late || published.is_torn()) {
             let (key, reseal) = self.put_reseal(hour, named, published).await?;
             reseals.insert(key, reseal);
         }
-        if published.sealed().is_none() || reseals.values().any(|reseal| !reseal.is_sealed) {
-            let covers: Vec<String> = reseals.keys().cloned().collect();
-            let Some((success, covers)) = self.seal_hour(hour, stopped, &covers).await? else { return Ok(false) };
-            self.note_sealed(&mut reseals, &covers).await?;
-            // The ETag of `_SUCCESS` is not needed any more.
-            let etags = Replaced { manifest: success.manifest.clone(), success: None };
-            *published = Published { success: Some(success), etags };
-            self.has_worked.set(true);
-        } else if let Some(stopped) = stopped {
-            self.forget_progress(hour, stopped).await?;
+        let covers: Vec<String> = reseals.keys().cloned().collect();
+        let (sealing, covers) = self.seal_hour(hour, &terms, stopped, covers).await?;
+        if matches!(sealing, Sealing::Sealed(_)) {
+            self.note_sealed(reseals, &covers).await?;
         }
-        if let Some(success) = published.sealed() {
-            self.conclude(hour, success, &reseals, done);
-        }
-        Ok(true)
+        Ok(sealing)
     }
 
     /// Notes what is to be reported of a sealed hour.
-    fn conclude(&self, hour: UtcHour, success: &Success, reseals: &Reseals, done: &mut Done) {
+    fn conclude(&self, success: &Success, (hour, reseals): (UtcHour, &Reseals), done: &mut Done) {
         let satisfied: Vec<String> =
             reseals.iter().filter(|(_, reseal)| reseal.is_sealed).map(|(key, _)| key.clone()).collect();
         if !satisfied.is_empty() || success.sealed_at == self.at.rfc3339() {
@@ -238,12 +297,12 @@ impl<B: Bucket + Uploads, T: Fn() -> bool> Run<'_, B, T> {
     /// The hours that may be to be sealed: the closed ones, and those that `late/` and `sealing/` name.
     async fn named(&self) -> Result<BTreeMap<UtcHour, Named>, SealError> {
         let first = first_hour(self.bucket).await?;
-        let closed = closed_hours(self.at, self.grace_millis, first);
+        let closed = closed_hours(self.at, self.config.grace_millis(), first);
         let mut hours: BTreeMap<UtcHour, Named> = closed.into_iter().map(|hour| (hour, Named::default())).collect();
         // With more than a page, the next run takes the rest.
         let late = self.bucket.list(List { prefix: LATE_PREFIX, ..List::default() }).await?;
         for hour in late.objects.iter().filter_map(|late| UtcHour::parse(late.key.strip_prefix(LATE_PREFIX)?)) {
-            if is_closed(hour, self.at, self.grace_millis) {
+            if is_closed(hour, self.at, self.config.grace_millis()) {
                 hours.entry(hour).or_default().late = true;
             }
         }
@@ -252,6 +311,8 @@ impl<B: Bucket + Uploads, T: Fn() -> bool> Run<'_, B, T> {
             let hour_before = |suffix| UtcHour::parse(name.strip_suffix(suffix)?);
             if let Some(hour) = hour_before(PROGRESS_SUFFIX) {
                 hours.entry(hour).or_default().progress = true;
+            } else if let Some(hour) = hour_before(HELD_SUFFIX) {
+                hours.entry(hour).or_default().incomplete = true;
             } else if let Some(hour) = hour_of_reseal(name) {
                 hours.entry(hour).or_default().reseals.push(format!("{SEALING_PREFIX}{name}"));
             }
@@ -263,7 +324,7 @@ impl<B: Bucket + Uploads, T: Fn() -> bool> Run<'_, B, T> {
     fn dates(&self, known: &BTreeMap<UtcHour, Published>) -> BTreeSet<UtcDate> {
         let sealed = known.iter().filter(|(_, published)| published.sealed().is_some());
         let dates = sealed.map(|(hour, _)| hour.date());
-        dates.filter(|date| is_closed(date.hour(23), self.at, self.grace_millis)).collect()
+        dates.filter(|date| is_closed(date.hour(23), self.at, self.config.grace_millis())).collect()
     }
 
     pub(super) async fn published(&self, partition: &str) -> Result<Published, SealError> {

@@ -2,6 +2,7 @@
 
 mod arrivals;
 mod faults;
+mod incomplete;
 mod large;
 
 use std::collections::{BTreeMap, HashMap};
@@ -53,15 +54,44 @@ pub(super) fn put_late(bucket: &MemoryBucket, hour: UtcHour) {
     bucket.insert(&crate::manifest::late_key(&hour.partition()), "", HashMap::new());
 }
 
+pub(super) fn config() -> Config {
+    Config {
+        bucket_name: "landing".into(),
+        failed_batches_bucket_name: "failed-batches".into(),
+        stream_name: "event-stream".into(),
+        landing_function_name: "landing".into(),
+        grace_minutes: 15,
+        due_minutes: 40,
+    }
+}
+
 pub(super) fn handler<'a>(
     bucket: &'a MemoryBucket,
+    failed_batches: &'a MemoryBucket,
     metrics: &'a MemoryMetrics,
-) -> Handler<&'a MemoryBucket, &'a MemoryMetrics> {
-    Handler { part_bytes: 600, ..Handler::new(bucket, metrics, 15) }
+) -> Handler<&'a MemoryBucket, &'a MemoryBucket, &'a MemoryMetrics> {
+    Handler { part_bytes: 600, ..Handler::new(bucket, failed_batches, metrics, config()) }
+}
+
+/// Of a minute, the age of what landing read then.
+pub(super) fn put_iterator_age(metrics: &MemoryMetrics, at: UnixMillis, minutes: i64) {
+    metrics.values.borrow_mut().push(crate::memory_metrics::Value {
+        namespace: "AWS/Kinesis",
+        name: "GetRecords.IteratorAgeMilliseconds",
+        dimensions: vec![("StreamName".into(), "event-stream".into())],
+        at,
+        value: (minutes * MILLIS_PER_MINUTE) as f64,
+    });
+}
+
+/// Landing has read all that arrived until a minute ago.
+pub(super) fn catch_up(metrics: &MemoryMetrics, at: UnixMillis) {
+    put_iterator_age(metrics, UnixMillis(at.0 - MILLIS_PER_MINUTE), 0);
 }
 
 pub(super) async fn run(bucket: &MemoryBucket, metrics: &MemoryMetrics, time: &str) -> Result<(), SealError> {
-    handler(bucket, metrics).run(at(time), &|| false, "seal-partition").await
+    catch_up(metrics, at(time));
+    handler(bucket, &MemoryBucket::default(), metrics).run(at(time), &|| false, "seal-partition").await
 }
 
 pub(super) fn json(bucket: &MemoryBucket, key: &str) -> Value {
@@ -99,6 +129,8 @@ async fn an_hour_is_sealed_with_its_sums() {
     bucket.insert("events/dt=2026-11-21/hour=09/notes.txt", "12345", HashMap::new());
     let plain = object_key(Kind::Event, hour(9), "shardId-000000000002", "1");
     bucket.insert(&plain, "123", HashMap::new());
+    let acceptance = r#"{"by":"kim","reason":"two files of others"}"#;
+    bucket.insert(&crate::manifest::accepted_key("dt=2026-11-21/hour=09"), acceptance, HashMap::new());
     run(&bucket, &metrics, "2026-11-21T10:20:00.000Z").await.unwrap();
 
     let manifest = json(&bucket, "events/dt=2026-11-21/hour=09/_MANIFEST.json");
@@ -131,7 +163,7 @@ async fn an_hour_is_sealed_with_its_sums() {
         [Metric::SealedPartitions, Metric::LateObjects, Metric::OverlappingObjects].map(|metric| metrics.last(metric)),
         [Some(1.0), Some(0.0), Some(1.0)]
     );
-    assert_eq!(metrics.calls.get(), 1);
+    assert_eq!(metrics.calls.get(), 5, "four values are read, and one put");
     let read: crate::manifest::Success = serde_json::from_value(success).unwrap();
     assert_eq!(read.totals.all_objects(), 7);
 }

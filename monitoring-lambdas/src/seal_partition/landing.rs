@@ -1,0 +1,141 @@
+//! How far landing has read the stream, as CloudWatch says.
+//!
+//! Kinesis puts the age of the last record that each `GetRecords` call returned, 0 at the tip of a shard and without traffic.
+//! So what arrived before a minute less the largest age of that minute has been read, by every consumer that read then.
+//! <https://docs.aws.amazon.com/streams/latest/dev/monitoring-with-cloudwatch.html>
+//!
+//! What was read need not have landed: the mapping holds a batch that was given back, and while it sends it again it may
+//! not read that shard. Landing, or Lambda in its place, counts each such attempt.
+
+use std::time::Duration;
+
+use shared::metric::{Metric, NAMESPACE};
+use shared::timestamp::{UnixMillis, UtcHour};
+
+use super::{Config, MILLIS_PER_MINUTE};
+use crate::cloudwatch::{Metrics, MetricsError, Query};
+use crate::manifest::Missing;
+
+/// CloudWatch has values within a few minutes.
+const WINDOW_MILLIS: i64 = 15 * MILLIS_PER_MINUTE;
+/// A shard may be read once in several minutes; the mapping sends a batch again more often than that.
+const RECENT_MILLIS: i64 = 5 * MILLIS_PER_MINUTE;
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// What is known of landing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Landing {
+    /// What arrived before this has been read; `None` when CloudWatch has no values.
+    pub(super) read_up_to: Option<UnixMillis>,
+    /// Whether batches were given back, failed or were throttled lately.
+    pub(super) is_failing: bool,
+}
+
+impl Landing {
+    /// Looks at the minutes before a time.
+    pub(super) async fn look(metrics: &impl Metrics, config: &Config, at: UnixMillis) -> Result<Self, MetricsError> {
+        let (stream, landing) = (&config.stream_name, &config.landing_function_name);
+        let minutes = |millis: i64| (UnixMillis(at.0 - millis), at);
+        let age = Series { namespace: "AWS/Kinesis", name: "GetRecords.IteratorAgeMilliseconds", statistic: "Maximum" };
+        let ages = age.read(metrics, ("StreamName", stream), minutes(WINDOW_MILLIS)).await?;
+        let mut is_failing = false;
+        let given_back = Metric::GivenBackBatches.as_str();
+        for (namespace, name) in [(NAMESPACE, given_back), ("AWS/Lambda", "Errors"), ("AWS/Lambda", "Throttles")] {
+            let failures = Series { namespace, name, statistic: "Sum" };
+            let counts = failures.read(metrics, ("FunctionName", landing), minutes(RECENT_MILLIS)).await?;
+            is_failing |= counts.iter().any(|(_, count)| *count > 0.0);
+        }
+        Ok(Self { read_up_to: read_up_to(&ages), is_failing })
+    }
+
+    /// What landing may still owe an hour, as far as it is known.
+    pub(super) fn owes(self, hour: UtcHour) -> Vec<Missing> {
+        let unread = self.read_up_to.filter(|read_up_to| *read_up_to < hour.end());
+        let unread = unread.map(|read_up_to| Missing::UnreadRecords { read_up_to: read_up_to.rfc3339() });
+        unread.into_iter().chain(self.is_failing.then_some(Missing::FailingBatches)).collect()
+    }
+}
+
+/// Records that arrived in an hour; `None` when CloudWatch has no values.
+pub(super) async fn arrived(
+    metrics: &impl Metrics,
+    config: &Config,
+    hour: UtcHour,
+) -> Result<Option<f64>, MetricsError> {
+    let records = Series { namespace: "AWS/Kinesis", name: "IncomingRecords", statistic: "Sum" };
+    let values = records.read(metrics, ("StreamName", &config.stream_name), (hour.start(), hour.end())).await?;
+    Ok(values.iter().map(|(_, value)| *value).reduce(std::ops::Add::add))
+}
+
+/// The time up to which all has been read, by the newest minutes' largest ages.
+fn read_up_to(ages: &[(UnixMillis, f64)]) -> Option<UnixMillis> {
+    let (newest, _) = ages.last()?;
+    let recent = ages.iter().filter(|(minute, _)| minute.0 > newest.0 - RECENT_MILLIS);
+    // Ages of days in milliseconds are far below 2^53.
+    #[allow(clippy::cast_possible_truncation)]
+    recent.map(|(minute, age)| UnixMillis(minute.0.saturating_sub(age.ceil() as i64))).min()
+}
+
+/// A metric and how its values become one a minute.
+struct Series<'a> {
+    namespace: &'a str,
+    name: &'a str,
+    statistic: &'a str,
+}
+
+impl Series<'_> {
+    async fn read(
+        &self,
+        metrics: &impl Metrics,
+        (dimension, value): (&str, &str),
+        (from, to): (UnixMillis, UnixMillis),
+    ) -> Result<Vec<(UnixMillis, f64)>, MetricsError> {
+        let query = Query {
+            namespace: self.namespace.to_owned(),
+            name: self.name.to_owned(),
+            dimensions: vec![(dimension.to_owned(), value.to_owned())],
+            statistic: self.statistic.to_owned(),
+            from,
+            to,
+            period: MINUTE,
+        };
+        metrics.read(&query).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn minute(minute: i64) -> UnixMillis {
+        UnixMillis(minute * MILLIS_PER_MINUTE)
+    }
+
+    #[rstest]
+    #[case::no_values(&[], None)]
+    #[case::at_the_tip(&[(20, 0)], Some(20))]
+    #[case::behind(&[(20, 7)], Some(13))]
+    #[case::one_shard_was_behind_a_moment_ago(&[(17, 10), (20, 0)], Some(7))]
+    #[case::and_caught_up_since(&[(10, 10), (20, 0)], Some(20))]
+    #[case::the_newest_is_old(&[(8, 0)], Some(8))]
+    fn what_is_read_is_told_by_the_worst_of_the_newest_minutes(
+        #[case] ages: &[(i64, i64)],
+        #[case] expected: Option<i64>,
+    ) {
+        #[allow(clippy::cast_precision_loss)]
+        let ages: Vec<(UnixMillis, f64)> =
+            ages.iter().map(|(at, age)| (minute(*at), (age * MILLIS_PER_MINUTE) as f64)).collect();
+        assert_eq!(read_up_to(&ages), expected.map(minute));
+    }
+
+    #[test]
+    fn an_hour_is_owed_until_its_end_is_read_and_while_batches_fail() {
+        let hour = UtcHour::parse("dt=2026-11-21/hour=09").unwrap();
+        let owes = |read_up_to, is_failing| Landing { read_up_to, is_failing }.owes(hour).len();
+        assert_eq!(owes(Some(hour.end()), false), 0);
+        assert_eq!(owes(Some(UnixMillis(hour.end().0 - 1)), false), 1);
+        assert_eq!(owes(Some(hour.end()), true), 1);
+        assert_eq!(owes(None, false), 0);
+    }
+}

@@ -1,0 +1,294 @@
+//! Hours that are not whole: no `_SUCCESS`, once they are due `_INCOMPLETE`, and `_SUCCESS` by itself when they are.
+
+use rstest::rstest;
+
+use super::*;
+use crate::manifest::{accepted_key, broken_key, held_key, incomplete_key, late_key};
+
+const HOUR: &str = "dt=2026-11-21/hour=09";
+const BATCH: &str = "aws/lambda/4a8f/shardId-000000000000/2026/11/21/2026-11-21T10.12.08-9b1c";
+const PLAIN: &str = "events/dt=2026-11-21/hour=09/shardId-000000000002-1.jsonl.bz2";
+
+/// What an hour lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lack {
+    UnreadRecords,
+    GivenBack,
+    FailedInvocation,
+    FailedBatch,
+    UnreadableObject,
+    BrokenObject,
+    MissingRecords,
+}
+
+impl Lack {
+    const fn what(self) -> &'static str {
+        match self {
+            Self::UnreadRecords => "unread_records",
+            Self::GivenBack | Self::FailedInvocation => "failing_batches",
+            Self::FailedBatch => "failed_batches",
+            Self::UnreadableObject => "unreadable_objects",
+            Self::BrokenObject => "broken_objects",
+            Self::MissingRecords => "missing_records",
+        }
+    }
+}
+
+/// A bucket whose newest hour is 09 with two events, and what is around it.
+struct World {
+    bucket: MemoryBucket,
+    failed_batches: MemoryBucket,
+    metrics: MemoryMetrics,
+}
+
+impl World {
+    fn new() -> Self {
+        let world = Self {
+            bucket: MemoryBucket::default(),
+            failed_batches: MemoryBucket::default(),
+            metrics: MemoryMetrics::default(),
+        };
+        land(&world.bucket, Kind::Event, hour(9), 0, (100, 101));
+        world
+    }
+
+    fn put_value(&self, namespace: &'static str, name: &'static str, at: UnixMillis, value: f64) {
+        let dimension =
+            if namespace == "AWS/Kinesis" { ("StreamName", "event-stream") } else { ("FunctionName", "landing") };
+        let dimensions = vec![(dimension.0.to_owned(), dimension.1.to_owned())];
+        self.metrics.values.borrow_mut().push(crate::memory_metrics::Value { namespace, name, dimensions, at, value });
+    }
+
+    /// A run at which this is lacking.
+    async fn run(&self, time: &str, lack: Option<Lack>) {
+        let now = at(time);
+        let just_now = UnixMillis(now.0 - 2 * MILLIS_PER_MINUTE);
+        self.metrics.values.borrow_mut().clear();
+        match lack {
+            Some(Lack::UnreadRecords) => put_iterator_age(&self.metrics, just_now, 60 * 24),
+            Some(Lack::MissingRecords) => self.put_value("AWS/Kinesis", "IncomingRecords", hour(9).start(), 3.0),
+            _ => catch_up(&self.metrics, now),
+        }
+        match lack {
+            Some(Lack::GivenBack) => self.put_value("Playhead", "GivenBackBatches", just_now, 1.0),
+            Some(Lack::FailedInvocation) => self.put_value("AWS/Lambda", "Errors", just_now, 1.0),
+            _ => {}
+        }
+        self.set(
+            Some(Lack::FailedBatch) == lack,
+            &self.failed_batches,
+            BATCH,
+            r#"{"KinesisBatchInfo":{
+            "approximateArrivalOfFirstRecord":"2026-11-21T09:10:00.000Z",
+            "approximateArrivalOfLastRecord":"2026-11-21T09:11:00.000Z"},"payload":""}"#,
+        );
+        self.set(Some(Lack::UnreadableObject) == lack, &self.bucket, PLAIN, "x");
+        let broken = broken_key("events/dt=2026-11-21/hour=09/shardId-000000000000-100.jsonl.bz2");
+        self.set(Some(Lack::BrokenObject) == lack, &self.bucket, &broken, "{}");
+        handler(&self.bucket, &self.failed_batches, &self.metrics).run(now, &|| false, "seal-partition").await.unwrap();
+    }
+
+    fn set(&self, is_there: bool, bucket: &MemoryBucket, key: &str, body: &'static str) {
+        if is_there {
+            bucket.insert(key, body, HashMap::new());
+        } else {
+            bucket.objects.borrow_mut().remove(key);
+        }
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.bucket.text(key).is_some()
+    }
+
+    fn is_sealed(&self) -> bool {
+        self.has("events/dt=2026-11-21/hour=09/_SUCCESS")
+    }
+
+    fn incomplete(&self) -> Option<Value> {
+        let text = self.bucket.text(&incomplete_key(HOUR))?;
+        Some(serde_json::from_str(&text).unwrap())
+    }
+
+    fn level(&self) -> Option<f64> {
+        self.metrics.last(Metric::IncompletePartitions)
+    }
+}
+
+#[rstest]
+#[case(Lack::UnreadRecords)]
+#[case(Lack::GivenBack)]
+#[case(Lack::FailedInvocation)]
+#[case(Lack::FailedBatch)]
+#[case(Lack::UnreadableObject)]
+#[case(Lack::BrokenObject)]
+#[case(Lack::MissingRecords)]
+#[tokio::test]
+async fn an_hour_that_lacks_something_is_held_back_until_it_is_whole(#[case] lack: Lack) {
+    let world = World::new();
+    world.run("2026-11-21T10:20:00.000Z", Some(lack)).await;
+    assert!(!world.is_sealed() && world.incomplete().is_none(), "not due yet");
+    assert_eq!(world.level(), Some(0.0));
+    for time in ["2026-11-21T10:40:00.000Z", "2026-11-21T10:50:00.000Z"] {
+        world.run(time, Some(lack)).await;
+        let incomplete = world.incomplete().unwrap();
+        assert_eq!(
+            (&incomplete["since"], &incomplete["partition"]),
+            (&"2026-11-21T10:40:00.000Z".into(), &HOUR.into())
+        );
+        assert_eq!(incomplete["missing"][0]["what"], lack.what());
+        assert_eq!(incomplete["missing"].as_array().unwrap().len(), 1);
+        assert!(!world.is_sealed());
+        assert_eq!(world.level(), Some(1.0));
+    }
+    // What was missing lands, which is late.
+    land(&world.bucket, Kind::Event, hour(9), 0, (200, 209));
+    put_late(&world.bucket, hour(9));
+    world.run("2026-11-21T11:00:00.000Z", None).await;
+    let success = success(&world.bucket, HOUR);
+    assert_eq!((&success["totals"]["events"], &success["late_objects"]), (&12.into(), &0.into()));
+    assert_eq!(success["accepted"], Value::Null);
+    assert_eq!(world.incomplete(), None);
+    assert_eq!(world.level(), Some(0.0));
+    assert!(!world.bucket.keys().iter().any(|key| key.starts_with("late/") || key.starts_with("sealing/")));
+}
+
+#[tokio::test]
+async fn an_hour_without_traffic_is_sealed_on_time() {
+    let world = World::new();
+    world.run("2026-11-21T11:20:00.000Z", None).await;
+    assert_eq!(success(&world.bucket, "dt=2026-11-21/hour=10")["totals"]["objects"], 0);
+}
+
+#[tokio::test]
+async fn without_any_value_of_the_stream_the_due_time_decides() {
+    let world = World::new();
+    let run = async |time: &str| {
+        handler(&world.bucket, &world.failed_batches, &world.metrics).run(at(time), &|| false, "f").await.unwrap();
+    };
+    run("2026-11-21T10:20:00.000Z").await;
+    assert!(!world.is_sealed());
+    run("2026-11-21T10:40:00.000Z").await;
+    assert!(world.is_sealed() && world.incomplete().is_none());
+}
+
+#[tokio::test]
+async fn without_the_age_as_many_records_as_arrived_are_enough() {
+    let world = World::new();
+    world.put_value("AWS/Kinesis", "IncomingRecords", hour(9).start(), 2.0);
+    handler(&world.bucket, &world.failed_batches, &world.metrics)
+        .run(at("2026-11-21T10:20:00.000Z"), &|| false, "f")
+        .await
+        .unwrap();
+    assert!(world.is_sealed());
+}
+
+#[tokio::test]
+async fn a_batch_of_another_hour_holds_nothing_back() {
+    let world = World::new();
+    let body = r#"{"KinesisBatchInfo":{"approximateArrivalOfFirstRecord":"2026-11-21T10:00:00.000Z",
+        "approximateArrivalOfLastRecord":"2026-11-21T10:11:00.000Z"}}"#;
+    world.failed_batches.insert(BATCH, body, HashMap::new());
+    run_with(&world, "2026-11-21T10:20:00.000Z").await;
+    assert!(world.is_sealed());
+}
+
+async fn run_with(world: &World, time: &str) {
+    catch_up(&world.metrics, at(time));
+    handler(&world.bucket, &world.failed_batches, &world.metrics).run(at(time), &|| false, "f").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_date_waits_for_its_hours_however_old_they_get() {
+    let world = World::new();
+    for number in 0..24 {
+        land(&world.bucket, Kind::Event, hour(number), 1, (500, 501));
+    }
+    world.run("2026-11-22T00:40:00.000Z", Some(Lack::BrokenObject)).await;
+    assert_eq!(world.level(), Some(1.0));
+    assert!(world.has("events/dt=2026-11-21/hour=10/_SUCCESS") && !world.has("events/dt=2026-11-21/_SUCCESS"));
+    // Further back than a run looks by itself.
+    world.run("2026-11-29T00:40:00.000Z", Some(Lack::BrokenObject)).await;
+    assert_eq!(world.level(), Some(1.0));
+    world.run("2026-11-29T00:50:00.000Z", None).await;
+    assert!(world.is_sealed() && world.has("events/dt=2026-11-21/_SUCCESS"));
+}
+
+#[tokio::test]
+async fn an_object_that_cant_be_read_costs_no_further_listing() {
+    let world = World::new();
+    for number in 0..50 {
+        land(&world.bucket, Kind::Event, hour(9), 3, (1_000 + 10 * number, 1_009 + 10 * number));
+    }
+    world.run("2026-11-21T10:40:00.000Z", Some(Lack::UnreadableObject)).await;
+    assert_eq!(world.incomplete().unwrap()["missing"][0]["keys"], serde_json::json!([PLAIN]));
+    world.bucket.calls_by_operation.take();
+    world.run("2026-11-21T10:50:00.000Z", Some(Lack::UnreadableObject)).await;
+    assert!(world.bucket.calls_by_operation.borrow()["HEAD"] < 5);
+}
+
+#[tokio::test]
+async fn an_accepted_hour_says_by_whom_and_what_was_missing_until_it_is_whole() {
+    let world = World::new();
+    world.run("2026-11-21T10:40:00.000Z", Some(Lack::FailedBatch)).await;
+    let acceptance = r#"{"by":"kim","reason":"the batch is of a test"}"#;
+    world.bucket.insert(&accepted_key(HOUR), acceptance, HashMap::new());
+    world.run("2026-11-21T10:50:00.000Z", Some(Lack::FailedBatch)).await;
+    let accepted = &success(&world.bucket, HOUR)["accepted"];
+    assert_eq!((&accepted["by"], &accepted["reason"]), (&"kim".into(), &"the batch is of a test".into()));
+    assert_eq!(accepted["missing"][0]["what"], "failed_batches");
+    assert_eq!((world.incomplete(), world.level()), (None, Some(0.0)));
+
+    // Redriven in two pieces: the second one makes it whole.
+    for (time, lack, is_accepted) in
+        [("2026-11-21T11:00:00.000Z", Some(Lack::FailedBatch), true), ("2026-11-21T11:10:00.000Z", None, false)]
+    {
+        let first = if is_accepted { 300 } else { 400 };
+        land(&world.bucket, Kind::Event, hour(9), 0, (first, first));
+        put_late(&world.bucket, hour(9));
+        world.run(time, lack).await;
+        let success = success(&world.bucket, HOUR);
+        assert_eq!(success["accepted"].is_object(), is_accepted);
+        assert_eq!(success["sealed_at"], time);
+    }
+}
+
+#[tokio::test]
+async fn what_comes_after_success_is_added_and_takes_nothing_back() {
+    let world = World::new();
+    world.run("2026-11-21T10:20:00.000Z", None).await;
+    put_late(&world.bucket, hour(9));
+    world.run("2026-11-21T10:40:00.000Z", Some(Lack::UnreadableObject)).await;
+    let success = success(&world.bucket, HOUR);
+    assert_eq!((&success["totals"]["unreadable_objects"], &success["late_objects"]), (&1.into(), &1.into()));
+    assert_eq!(world.incomplete(), None);
+}
+
+/// Whatever call it is that a run which holds back, or lets go, is killed at.
+#[tokio::test]
+async fn a_run_that_is_killed_leaves_no_incomplete_beside_success() {
+    for call in 1..60 {
+        let world = World::new();
+        let kill = async |time: &str| {
+            catch_up(&world.metrics, at(time));
+            let calls = world.bucket.calls.get();
+            world.bucket.fails_from.set(Some(calls + call));
+            let handler = handler(&world.bucket, &world.failed_batches, &world.metrics);
+            let ended = handler.run(at(time), &|| false, "f").await;
+            world.bucket.fails_from.set(None);
+            ended.is_err()
+        };
+        world.bucket.insert(PLAIN, "x", HashMap::new());
+        let held_was_killed = kill("2026-11-21T10:40:00.000Z").await;
+        world.run("2026-11-21T10:50:00.000Z", Some(Lack::UnreadableObject)).await;
+        assert!(world.incomplete().is_some() && world.has(&held_key(HOUR)), "killed at call {call}");
+        world.bucket.objects.borrow_mut().remove(PLAIN);
+        let released_was_killed = kill("2026-11-21T11:00:00.000Z").await;
+        world.run("2026-11-21T11:10:00.000Z", None).await;
+        assert!(world.is_sealed() && !world.has(&incomplete_key(HOUR)), "killed at call {call}");
+        assert!(!world.has(&held_key(HOUR)) && !world.has(&late_key(HOUR)), "killed at call {call}");
+        if !held_was_killed && !released_was_killed {
+            return;
+        }
+    }
+    panic!("there is no end");
+}

@@ -1,0 +1,129 @@
+"""An hour that is not whole has no `_SUCCESS`: on a stack whose clock runs fast, an hour is 2.5 seconds."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+
+import redrive
+from failed_batches import THREE_SECONDS, failed_batches, template_with
+from faults import Faults
+from players import Players
+from stack import LANDING_BUCKET, REPOSITORY, wait_for
+
+SPEED = 1440
+START = datetime(2026, 11, 16, tzinfo=UTC)
+CLOCK = f"{START:%Y-%m-%dT%H:%M:%SZ} x{SPEED}"
+QUICK = "BatchSize=5 BatchingWindowSeconds=0 LandingTimeoutSeconds=5 SealGraceMinutes=60 RecencyDueMinutes=120"
+SEALED_SECONDS = 60
+
+
+def partition(hour):
+    return f"dt={hour:%Y-%m-%d}/hour={hour:%H}"
+
+
+def read(stack, hour, name):
+    path = stack.data / "s3" / LANDING_BUCKET / "events" / partition(hour) / name
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def next_hour(began):
+    """The next full hour of the stack's clock, which it does not reach before now."""
+    now = START + timedelta(seconds=(time.monotonic() - began) * SPEED)
+    return now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+
+
+def hours_of(batch):
+    """The hours that the records of a failed batch arrived in."""
+    info = batch["KinesisBatchInfo"]
+    first, last = (datetime.fromisoformat(info[f"approximateArrivalOf{which}Record"]) for which in ("First", "Last"))
+    hour = first.replace(minute=0, second=0, microsecond=0)
+    while hour <= last:
+        yield hour
+        hour += timedelta(hours=1)
+
+
+def test_hours_whose_batches_failed_are_sealed_by_themselves_once_they_are_redriven(fresh_stack, tmp_path):
+    """`_SUCCESS` of an hour means that every record which arrived in it has landed and can be read, or that a person has accepted the hour as it is."""
+    stack = fresh_stack(template=template_with(tmp_path, THREE_SECONDS), parameters=QUICK, CLOCK=CLOCK)
+    faults = Faults(stack)
+    faults.set("seed=7 s3.error=1")
+    with Players(stack, players=4, pause=0.2) as players:
+        wait_for(lambda: len(failed_batches(stack)) >= 6, 60, lambda: f"six failed batches\n{stack.tail()}")
+        faults.end()
+        answered = len(players.accepted)
+        wait_for(lambda: len(players.accepted) > answered + 50, what="traffic after the faults")
+    hours = sorted({hour for batch in failed_batches(stack).values() for hour in hours_of(batch)})
+    for hour in hours:
+        incomplete = wait_for(lambda hour=hour: read(stack, hour, "_INCOMPLETE"), SEALED_SECONDS, lambda: stack.tail())
+        failed = [missing for missing in incomplete["missing"] if missing["what"] == "failed_batches"]
+        assert failed and set(failed[0]["keys"]) <= set(failed_batches(stack)), incomplete
+    assert [read(stack, hour, "_SUCCESS") for hour in hours] == [None] * len(hours)
+    wait_for(lambda: redrive.run(stack, *redrive.BATCHES)[0] == 0, 60, lambda: redrive.run(stack, *redrive.BATCHES))
+    for hour in hours:
+        wait_for(lambda hour=hour: read(stack, hour, "_SUCCESS"), SEALED_SECONDS, lambda: stack.tail())
+    landed = stack.lines("events")
+    assert {line.json["id"] for line in landed} >= set(players.accepted)
+    sealed = {path: json.loads(path.read_text()) for path in stack.data.glob(f"s3/{LANDING_BUCKET}/events/*/*/_SUCCESS")}
+    assert sum(success["totals"]["events"] for success in sealed.values()) == len(landed)
+    assert not list(stack.data.glob(f"s3/{LANDING_BUCKET}/events/*/*/_INCOMPLETE"))
+
+
+def put_plain(stack, hour):
+    """An object without metadata, as a stranger's copy would be."""
+    key = f"events/{partition(hour)}/shardId-000000000000-1.jsonl.bz2"
+    stack.s3().put_object(Bucket=LANDING_BUCKET, Key=key, Body=b"x")
+    return key
+
+
+def accept(stack, hour, *arguments):
+    command = [sys.executable, REPOSITORY / "scripts/accept-hour", partition(hour), *arguments]
+    done = subprocess.run(command, env=os.environ | {"AWS_ENDPOINT_URL": stack.aws_address}, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_an_hour_with_an_unreadable_object_waits_until_it_is_mended_or_accepted(fresh_stack):
+    began = time.monotonic()
+    stack = fresh_stack(parameters=QUICK, CLOCK=CLOCK)
+    first = next_hour(began)
+    mended, accepted = first + timedelta(hours=1), first + timedelta(hours=2)
+    keys = {hour: put_plain(stack, hour) for hour in (mended, accepted)}
+    put_plain(stack, first)
+    stack.s3().delete_object(Bucket=LANDING_BUCKET, Key=f"events/{partition(first)}/shardId-000000000000-1.jsonl.bz2")
+    for hour, key in keys.items():
+        incomplete = wait_for(lambda hour=hour: read(stack, hour, "_INCOMPLETE"), SEALED_SECONDS, lambda: stack.tail())
+        assert {"what": "unreadable_objects", "count": 1, "keys": [key]} in incomplete["missing"], incomplete
+        assert read(stack, hour, "_SUCCESS") is None
+    level = stack.cloudwatch().get_metric_statistics(
+        Namespace="Playhead", MetricName="IncompletePartitions", Period=86400, Statistics=["Maximum"],
+        Dimensions=[{"Name": "FunctionName", "Value": "seal-partition"}],
+        StartTime=START, EndTime=START + timedelta(days=9),
+    )["Datapoints"]
+    assert level and max(point["Maximum"] for point in level) >= 1
+
+    for key in (keys[mended], f"broken/{keys[mended]}.json"):
+        stack.s3().delete_object(Bucket=LANDING_BUCKET, Key=key)
+    success = wait_for(lambda: read(stack, mended, "_SUCCESS"), SEALED_SECONDS, lambda: stack.tail())
+    assert success["totals"]["objects"] == 0 and "accepted" not in success
+    code, output = accept(stack, mended, "--reason", "too late")
+    assert code == 1 and "_SUCCESS" in output
+
+    assert accept(stack, accepted, "--reason", "a copy by mistake", "--by", "kim")[0] == 0
+    success = wait_for(lambda: read(stack, accepted, "_SUCCESS"), SEALED_SECONDS, lambda: stack.tail())
+    assert (success["accepted"]["by"], success["accepted"]["reason"]) == ("kim", "a copy by mistake")
+    assert success["accepted"]["missing"][0]["what"] in ("broken_objects", "unreadable_objects")
+    wait_for(lambda: all(read(stack, hour, "_INCOMPLETE") is None for hour in keys))
+
+
+def test_hours_without_traffic_are_sealed_on_time(fresh_stack):
+    began = time.monotonic()
+    stack = fresh_stack(parameters=QUICK, CLOCK=CLOCK)
+    stack.post(body=b'{"type":"play"}')
+    hours = [next_hour(began) + timedelta(hours=more) for more in range(1, 4)]
+    for hour in hours:
+        success = wait_for(lambda hour=hour: read(stack, hour, "_SUCCESS"), SEALED_SECONDS, lambda: stack.tail())
+        assert success["totals"]["objects"] == 0
+        late = datetime.fromisoformat(success["first_sealed_at"]) - (hour + timedelta(hours=1))
+        assert late <= timedelta(minutes=120), success
