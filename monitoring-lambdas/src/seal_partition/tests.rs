@@ -263,6 +263,19 @@ async fn a_success_that_is_not_ours_is_sealed_over() {
     assert_eq!(success(&bucket, "dt=2026-11-21/hour=04")["totals"]["events"], 2);
 }
 
+/// As a run leaves it that was killed after another one had written `_SUCCESS` for the manifest before.
+#[tokio::test]
+async fn a_success_that_stands_for_another_manifest_is_sealed_again() {
+    let bucket = sealed_until(8).await;
+    let manifest = "events/dt=2026-11-21/hour=05/_MANIFEST.json";
+    bucket.insert(manifest, "{}", HashMap::new());
+    run(&bucket, &MemoryMetrics::default(), "2026-11-21T08:30:00.000Z").await.unwrap();
+    let success = success(&bucket, "dt=2026-11-21/hour=05");
+    assert_eq!(success["manifest"], bucket.etag(manifest));
+    assert_eq!(json(&bucket, manifest)["objects"].as_array().unwrap().len(), 1);
+    assert_eq!((&success["late_objects"], &success["sealed_at"]), (&0.into(), &"2026-11-21T08:30:00.000Z".into()));
+}
+
 #[tokio::test]
 async fn hours_are_looked_for_two_days_back() {
     let bucket = MemoryBucket::default();
