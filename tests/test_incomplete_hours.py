@@ -18,7 +18,7 @@ SPEED = 1440
 START = datetime(2026, 11, 16, tzinfo=UTC)
 CLOCK = f"{START:%Y-%m-%dT%H:%M:%SZ} x{SPEED}"
 QUICK = "BatchSize=5 BatchingWindowSeconds=0 LandingTimeoutSeconds=5 SealGraceMinutes=60 RecencyDueMinutes=120"
-SEALED_SECONDS = 60
+SEALED_SECONDS = int(os.environ.get("SEALED_SECONDS", "60"))
 
 
 def partition(hour):
