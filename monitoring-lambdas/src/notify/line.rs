@@ -2,7 +2,7 @@
 //! stays one line of bounded length, in which all that stands there is seen, in its order.
 
 /// Characters of a line.
-pub(super) const LINE_LIMIT: usize = 800;
+const LINE_LIMIT: usize = 800;
 
 /// The line as it may stand in a message: longer ones end in `…`, and for what can't be seen stands `�`.
 #[must_use]

@@ -28,7 +28,10 @@ const VALUE_LIMIT: usize = 120;
 /// # Errors
 ///
 /// When S3 does not answer.
-pub(super) async fn most_frequent<B: Bucket + Streams>(bucket: &B, now: UnixMillis) -> Result<Vec<String>, BucketError> {
+pub(super) async fn most_frequent<B: Bucket + Streams>(
+    bucket: &B,
+    now: UnixMillis,
+) -> Result<Vec<String>, BucketError> {
     let mut tally = Tally::default();
     for hour in [now.hour(), now.hour().plus(-1)] {
         for key in newest(bucket, hour, FILES_LIMIT - tally.files).await? {
