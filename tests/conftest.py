@@ -7,7 +7,8 @@ from stack import Stack
 # The files that take longest go first: begun last, one of them would keep its worker busy when the others have nothing left.
 LONGEST_FIRST = [
     "test_monitoring.py", "test_deploy.py", "test_soak.py", "test_loadtest.py", "test_delivery.py", "test_crashes.py",
-    "test_loadtest_truth.py", "test_redrive.py", "test_promises.py", "test_aws_tools.py",
+    "test_loadtest_truth.py", "test_incomplete_hours.py", "test_redrive.py", "test_promises.py",
+    "test_aws_tools.py",
 ]
 
 
