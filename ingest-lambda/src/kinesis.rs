@@ -3,6 +3,8 @@
 //! Endpoint, credentials, signing key and HTTP are the SDK's. Its client of Kinesis is not used, because what it does for each
 //! call takes more than all else that a POST takes; docs/PERFORMANCE.md has the figures.
 
+use std::borrow::Cow;
+
 use anyhow::{Context, ensure};
 use aws_credential_types::provider::ProvideCredentials;
 use aws_sdk_kinesis::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
@@ -133,14 +135,17 @@ impl RecordStream for KinesisStream {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Answer {
-    records: Vec<Entry>,
+struct Answer<'a> {
+    #[serde(borrow)]
+    records: Vec<Entry<'a>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Entry {
+struct Entry<'a> {
     error_code: Option<String>,
+    #[serde(borrow)]
+    sequence_number: Option<Cow<'a, str>>,
 }
 
 fn outcomes(body: &[u8], records: usize) -> Result<Vec<EntryOutcome>, PutError> {
@@ -152,12 +157,18 @@ fn outcomes(body: &[u8], records: usize) -> Result<Vec<EntryOutcome>, PutError> 
     Ok(entries.into_iter().map(outcome).collect())
 }
 
-fn outcome(entry: Entry) -> EntryOutcome {
+/// A record is on the stream when Kinesis says where: an entry with neither an error nor a sequence number is no receipt.
+fn outcome(entry: Entry<'_>) -> EntryOutcome {
     match entry.error_code {
-        None => EntryOutcome::Stored,
+        None if entry.sequence_number.is_some_and(|number| is_sequence_number(&number)) => EntryOutcome::Stored,
+        None => EntryOutcome::Failed("an entry without a sequence number".into()),
         Some(code) if is_throttling(&code) => EntryOutcome::Throttled(code),
         Some(code) => EntryOutcome::Failed(code),
     }
+}
+
+fn is_sequence_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[derive(Default, Deserialize)]
@@ -298,7 +309,14 @@ mod tests {
 
     fn record(partition_key: &str, data: &[u8]) -> Record {
         let (partition_key, data) = (partition_key.to_owned(), data.to_vec());
-        Record { kind: Kind::Event, partition_key, data, items: Vec::new(), reasons: Vec::new() }
+        Record {
+            kind: Kind::Event,
+            partition_key,
+            data,
+            items: Vec::new(),
+            reasons: Vec::new(),
+            replaced_surrogates: 0,
+        }
     }
 
     /// The same call by the SDK's own client.
@@ -327,7 +345,11 @@ mod tests {
     async fn a_call_is_the_sdk_s(#[case] endpoint_url: Option<&str>, #[case] token: Option<&str>) {
         let records = [record("1", b"{}\n"), record("a \"key\"\n\u{1f600}", &[0, 255, 1]), record("", b"")];
         let config = config("eu-central-1", endpoint_url, token);
-        let kinesis = Kinesis::answering(Some((200, "", r#"{"FailedRecordCount":0,"Records":[{},{},{}]}"#)));
+        let kinesis = Kinesis::answering(Some((
+            200,
+            "",
+            r#"{"FailedRecordCount":0,"Records":[{"SequenceNumber":"1"},{"SequenceNumber":"2"},{"SequenceNumber":"3"}]}"#,
+        )));
         let stream = KinesisStream::new(&config, HttpClient::for_tests(kinesis.clone()), "event-stream").await.unwrap();
         let outcomes = stream.put(&records.each_ref()).await.unwrap();
         assert_eq!(outcomes, [EntryOutcome::Stored, EntryOutcome::Stored, EntryOutcome::Stored]);
@@ -391,6 +413,32 @@ mod tests {
             EntryOutcome::Stored,
         ];
         assert_eq!(outcomes, expected);
+    }
+
+    #[rstest]
+    #[case::nothing("{}")]
+    #[case::a_shard_alone(r#"{"ShardId":"shardId-000000000000"}"#)]
+    #[case::null(r#"{"SequenceNumber":null,"ErrorCode":null}"#)]
+    #[case::empty(r#"{"SequenceNumber":""}"#)]
+    #[case::no_number(r#"{"SequenceNumber":"-"}"#)]
+    #[case::beside_an_error(r#"{"SequenceNumber":"1","ErrorCode":"InternalFailure"}"#)]
+    fn an_entry_without_a_receipt_is_not_stored(#[case] entry: &str) {
+        let answer = format!(r#"{{"FailedRecordCount":0,"Records":[{{"SequenceNumber":"49\u0035"}},{entry}]}}"#);
+        let outcomes = outcomes(answer.as_bytes(), 2).unwrap();
+        assert_eq!(outcomes[0], EntryOutcome::Stored);
+        assert!(matches!(outcomes[1], EntryOutcome::Failed(_)), "{outcomes:?}");
+    }
+
+    #[rstest]
+    #[case::too_few(r#"{"Records":[{"SequenceNumber":"1"}]}"#)]
+    #[case::too_many(r#"{"Records":[{"SequenceNumber":"1"},{"SequenceNumber":"2"},{"SequenceNumber":"3"}]}"#)]
+    #[case::no_list(r#"{"FailedRecordCount":0}"#)]
+    #[case::no_entry(r#"{"Records":[{"SequenceNumber":"1"},null]}"#)]
+    #[case::another_type(r#"{"Records":[{"SequenceNumber":"1"},{"SequenceNumber":2}]}"#)]
+    #[case::cut_off(r#"{"Records":[{"SequenceNumber":"1"},{"SequenceNumber":"2"}]"#)]
+    #[case::empty("")]
+    fn an_answer_that_does_not_fit_the_call_stores_nothing(#[case] answer: &str) {
+        assert!(matches!(outcomes(answer.as_bytes(), 2), Err(PutError::Transient(_))));
     }
 
     /// What is said is all that is logged: no message of Kinesis's, which may quote a key.
