@@ -25,6 +25,11 @@ def start(binary, variables):
         ("ingest-lambda", INGEST | {"EVENT_FORMAT": "csv"}, "EVENT_FORMAT"),
         ("ingest-lambda", INGEST | {"CLIENT_IP": "yes"}, "CLIENT_IP"),
         ("ingest-lambda", INGEST | {"ALLOWED_ORIGINS": " , "}, "ALLOWED_ORIGINS"),
+        ("ingest-lambda", INGEST | {"ALLOWED_ORIGINS": "https://a.example, https://b.example/"}, "ALLOWED_ORIGINS"),
+        ("ingest-lambda", INGEST | {"ALLOWED_ORIGINS": "b.example"}, "ALLOWED_ORIGINS"),
+        ("ingest-lambda", INGEST | {"ALLOWED_ORIGINS": "https://b.example:443"}, "ALLOWED_ORIGINS"),
+        ("ingest-lambda", INGEST | {"ALLOWED_ORIGINS": "https://B.example"}, "ALLOWED_ORIGINS"),
+        ("ingest-lambda", INGEST | {"ALLOWED_ORIGINS": "https://b.*.example"}, "ALLOWED_ORIGINS"),
         ("ingest-lambda", INGEST | {"PARTITION_KEY_FIELDS": ","}, "PARTITION_KEY_FIELDS"),
         ("ingest-lambda", INGEST | {"MAX_BODY_BYTES": "0"}, "MAX_BODY_BYTES"),
         ("ingest-lambda", INGEST | {"MAX_BODY_BYTES": "6291457"}, "MAX_BODY_BYTES"),
@@ -39,3 +44,9 @@ def test_a_bad_variable_stops_the_start_and_is_named(binary, variables, named):
     code, said = start(binary, variables)
     assert code != 0
     assert f"environment variable {named}" in said, said
+
+
+def test_an_origin_that_could_never_match_is_named():
+    """Of several origins the error names the one that is wrong."""
+    _, said = start("ingest-lambda", INGEST | {"ALLOWED_ORIGINS": "https://a.example,https://b.example/"})
+    assert "https://b.example/" in said and "https://a.example" not in said, said

@@ -5,6 +5,7 @@ use shared::limits::MAX_HEADER_BYTES;
 use shared::rejection::{Reason, Rejection};
 
 use crate::front_door::{Request, Response};
+use crate::origins::AllowedOrigins;
 
 /// Named by its index in the body, from 0.
 #[derive(Debug, Serialize, PartialEq, Eq)]
@@ -89,18 +90,20 @@ impl Answer {
 
     /// The HTTP response, with CORS headers for the request's origin.
     #[must_use]
-    pub fn into_response(self, request: &Request, allowed_origins: &[String]) -> Response {
-        let mut headers = cors_headers(request, allowed_origins);
+    pub fn into_response(self, request: &Request, allowed_origins: &AllowedOrigins) -> Response {
+        let is_preflight = matches!(self, Self::Preflight);
+        let mut headers = vec![("vary", if is_preflight { PREFLIGHT_VARIES_BY } else { "origin" }.into())];
+        headers.extend(cors_headers(request, allowed_origins));
         match &self {
             Self::Preflight => headers.extend(preflight_headers(request)),
             Self::Refused(rejection) if rejection.reason == Reason::MethodNotAllowed => {
-                let health = request.path.starts_with("/health");
+                let health = request.path.trim_start_matches('/').starts_with("health");
                 headers.push(("allow", if health { "GET, HEAD" } else { ALLOWED_METHODS }.into()));
             }
             Self::NotStored { .. } => headers.push(("retry-after", RETRY_AFTER_SECONDS.into())),
             Self::Healthy | Self::Refused(_) | Self::Stored { .. } => {}
         }
-        if !matches!(self, Self::Preflight) {
+        if !is_preflight {
             headers.push(("content-type", "application/json".into()));
         }
         Response::new(self.status(), headers, self.body(), request.multi_value_headers_only)
@@ -108,6 +111,8 @@ impl Answer {
 }
 
 const ALLOWED_METHODS: &str = "POST, OPTIONS";
+/// Whoever asks from where else gets another answer, so that no cache may give it the same.
+const PREFLIGHT_VARIES_BY: &str = "origin, access-control-request-headers";
 const RETRY_AFTER_SECONDS: &str = "5";
 /// A day; browsers cap it (Chromium at two hours).
 const PREFLIGHT_MAX_AGE_SECONDS: &str = "86400";
@@ -133,18 +138,15 @@ fn error_of(rejection: &Rejection) -> ErrorBody {
 }
 
 /// The origin is echoed, with credentials allowed, even when any is: `navigator.sendBeacon` always sends credentials, and
-/// for such a request browsers take no `*`. There is nothing here that a cookie would protect.
-fn cors_headers(request: &Request, allowed_origins: &[String]) -> Vec<(&'static str, String)> {
-    let Some(origin) = request.headers.origin.as_ref().filter(|origin| may_be_echoed(origin)) else {
-        return Vec::new();
-    };
-    if !allowed_origins.is_empty() && !allowed_origins.contains(origin) {
-        return vec![("vary", "origin".into())];
-    }
+/// for such a request browsers take no `*`. There is nothing here that a cookie would protect. Without the name of
+/// `Retry-After` here no page can read it.
+fn cors_headers(request: &Request, allowed_origins: &AllowedOrigins) -> Vec<(&'static str, String)> {
+    let origin = request.headers.origin.as_deref().filter(|origin| may_be_echoed(origin));
+    let Some(origin) = origin.filter(|origin| allowed_origins.allow(origin)) else { return Vec::new() };
     vec![
-        ("access-control-allow-origin", origin.clone()),
+        ("access-control-allow-origin", origin.to_owned()),
         ("access-control-allow-credentials", "true".into()),
-        ("vary", "origin".into()),
+        ("access-control-expose-headers", "retry-after".into()),
     ]
 }
 
@@ -167,9 +169,10 @@ fn preflight_headers(request: &Request) -> [(&'static str, String); 3] {
 mod tests {
     use super::*;
     use serde_json::{Value, json};
+    use std::collections::BTreeMap;
 
     fn respond(answer: Answer) -> (u16, Value) {
-        let response = answer.into_response(&Request::default(), &[]);
+        let response = answer.into_response(&Request::default(), &AllowedOrigins::Any);
         (response.status_code, serde_json::from_str(&response.body).unwrap())
     }
 
@@ -204,7 +207,7 @@ mod tests {
     #[test]
     fn what_is_not_stored_is_named() {
         let answer = Answer::NotStored { accepted: 12, not_stored: vec![3, 4], rejected: Vec::new() };
-        let response = answer.into_response(&Request::default(), &[]);
+        let response = answer.into_response(&Request::default(), &AllowedOrigins::Any);
         assert_eq!(response.status_code, 503);
         assert!(response.headers.contains(&("retry-after", "5".into())));
         let body: Value = serde_json::from_str(&response.body).unwrap();
@@ -215,22 +218,40 @@ mod tests {
         assert_eq!(body["error"]["code"], "not_stored");
     }
 
-    #[test]
-    fn origins_are_echoed_when_allowed() {
+    fn headers_for(origin: Option<&str>, answer: Answer, allowed: &[&str]) -> BTreeMap<&'static str, String> {
         let mut request = Request::default();
-        request.headers.origin = Some("https://a.example".into());
-        let origin_for = |request: &Request, allowed: &[String]| {
-            let headers = Answer::Preflight.into_response(request, allowed).headers;
-            headers.into_iter().find(|(name, _)| *name == "access-control-allow-origin").map(|(_, value)| value)
-        };
-        assert_eq!(origin_for(&request, &[]).as_deref(), Some("https://a.example"));
-        assert_eq!(origin_for(&request, &["https://a.example".into()]).as_deref(), Some("https://a.example"));
-        assert_eq!(origin_for(&request, &["https://b.example".into()]), None);
+        request.headers.origin = origin.map(str::to_owned);
+        let allowed: Vec<String> = allowed.iter().map(|origin| (*origin).to_owned()).collect();
+        answer.into_response(&request, &AllowedOrigins::parse(&allowed).unwrap()).headers.into_iter().collect()
+    }
+
+    #[test]
+    fn an_allowed_origin_is_echoed_and_may_read_when_to_send_again() {
+        let not_stored = || Answer::NotStored { accepted: 0, not_stored: vec![0], rejected: Vec::new() };
+        for allowed in [&["*"][..], &["https://a.example"], &["https://b.example", "https://*.example"]] {
+            let headers = headers_for(Some("https://a.example"), not_stored(), allowed);
+            assert_eq!(headers["access-control-allow-origin"], "https://a.example");
+            assert_eq!(headers["access-control-expose-headers"], "retry-after");
+            assert_eq!((&*headers["retry-after"], &*headers["vary"]), ("5", "origin"));
+        }
+    }
+
+    #[test]
+    fn another_origin_may_read_nothing_and_every_answer_says_that_it_depends_on_the_origin() {
+        for origin in [None, Some("https://b.example"), Some("null")] {
+            let headers = headers_for(origin, Answer::Healthy, &["https://a.example"]);
+            assert_eq!(headers.keys().copied().collect::<Vec<_>>(), ["content-type", "vary"]);
+            assert_eq!(headers["vary"], "origin");
+        }
+        let headers = headers_for(Some("https://a.example"), Answer::Preflight, &["*"]);
+        assert_eq!(headers["vary"], PREFLIGHT_VARIES_BY);
+    }
+
+    #[test]
+    fn no_origin_that_a_front_door_could_choke_on_is_echoed() {
         for hostile in ["https://ü.example".to_owned(), "a\r\nx: y".to_owned(), "x".repeat(2_000)] {
-            request.headers.origin = Some(hostile);
-            assert!(
-                Answer::Healthy.into_response(&request, &[]).headers.iter().all(|(name, _)| *name == "content-type")
-            );
+            let headers = headers_for(Some(&hostile), Answer::Healthy, &["*"]);
+            assert!(!headers.contains_key("access-control-allow-origin"));
         }
     }
 }

@@ -4,6 +4,8 @@ use lambda_setup::environment::{self, EnvironmentError};
 use shared::limits;
 use shared::line::EventFormat;
 
+use crate::origins::AllowedOrigins;
+
 /// How much of a client's address is kept in the envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientIp {
@@ -26,8 +28,8 @@ pub struct Config {
     pub client_ip: ClientIp,
     /// `PARTITION_KEY_FIELDS`
     pub partition_key_fields: Vec<String>,
-    /// `ALLOWED_ORIGINS`; empty when any is allowed.
-    pub allowed_origins: Vec<String>,
+    /// `ALLOWED_ORIGINS`
+    pub allowed_origins: AllowedOrigins,
     /// `MAX_BODY_BYTES`
     pub max_body_bytes: usize,
     /// `MAX_RECORD_BYTES`
@@ -46,7 +48,8 @@ impl Config {
     ///
     /// When a variable is missing or malformed; the error names it.
     pub fn from_environment() -> Result<Self, EnvironmentError> {
-        let origins = environment::list("ALLOWED_ORIGINS", "*")?;
+        let allowed_origins = AllowedOrigins::parse(&environment::list("ALLOWED_ORIGINS", "*")?)
+            .map_err(|error| EnvironmentError::new("ALLOWED_ORIGINS", error.to_string()))?;
         Ok(Self {
             stream_name: environment::required("STREAM_NAME")?,
             event_format: environment::choice("EVENT_FORMAT", &EventFormat::NAMES)?,
@@ -55,7 +58,7 @@ impl Config {
                 &[("off", ClientIp::Off), ("truncated", ClientIp::Truncated), ("full", ClientIp::Full)],
             )?,
             partition_key_fields: environment::list("PARTITION_KEY_FIELDS", DEFAULT_PARTITION_KEY_FIELDS)?,
-            allowed_origins: if origins.iter().any(|origin| origin == "*") { Vec::new() } else { origins },
+            allowed_origins,
             max_body_bytes: environment::number(
                 "MAX_BODY_BYTES",
                 limits::DEFAULT_MAX_BODY_BYTES,

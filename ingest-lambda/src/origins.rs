@@ -1,0 +1,257 @@
+//! The origins whose pages may read answers.
+//!
+//! A browser sends its page's origin in one form only (<https://html.spec.whatwg.org/multipage/browsers.html#ascii-serialisation-of-an-origin>):
+//! a value in any other form could never match, and whoever configured it would look for the fault elsewhere.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// The origins whose pages may read answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AllowedOrigins {
+    Any,
+    Listed(Vec<Origin>),
+}
+
+/// An allowed origin, or all below a domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// `https://player.example.com:8443`, or `null`.
+    One(String),
+    /// `https://*.example.com`: `scheme` is `https://`, `suffix` is `.example.com`, with the port if there is one.
+    Below { scheme: String, suffix: String },
+}
+
+/// A value that no browser's origin can match.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{value:?} matches no origin: {problem}; write it like https://player.example.com, https://*.example.com or *")]
+pub struct OriginError {
+    value: String,
+    problem: &'static str,
+}
+
+impl AllowedOrigins {
+    /// # Errors
+    ///
+    /// When a value is neither `*` nor an origin as browsers write it; the error says what is wrong with it.
+    pub fn parse(values: &[String]) -> Result<Self, OriginError> {
+        let listed = values.iter().filter(|value| *value != "*").map(|value| Origin::parse(value));
+        let listed: Vec<Origin> = listed.collect::<Result<_, _>>()?;
+        Ok(if listed.len() < values.len() { Self::Any } else { Self::Listed(listed) })
+    }
+
+    #[must_use]
+    pub fn allow(&self, origin: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Listed(listed) => listed.iter().any(|allowed| allowed.matches(origin)),
+        }
+    }
+}
+
+impl Origin {
+    fn parse(value: &str) -> Result<Self, OriginError> {
+        let error = |problem| OriginError { value: value.to_owned(), problem };
+        // What browsers send from sandboxed frames and local files.
+        if value == "null" {
+            return Ok(Self::One(value.to_owned()));
+        }
+        let (scheme, authority) = value.split_once("://").ok_or_else(|| error("it has no scheme such as https://"))?;
+        check_scheme(scheme).map_err(error)?;
+        let (host, port) = host_and_port(authority).map_err(error)?;
+        check_port(scheme, port).map_err(error)?;
+        let Some(domain) = host.strip_prefix("*.") else {
+            check_host(host).map_err(error)?;
+            return Ok(Self::One(value.to_owned()));
+        };
+        check_domain(domain).map_err(error)?;
+        let (scheme, suffix) = value.split_at(scheme.len() + "://".len());
+        Ok(Self::Below { scheme: scheme.to_owned(), suffix: suffix["*".len()..].to_owned() })
+    }
+
+    fn matches(&self, origin: &str) -> bool {
+        match self {
+            Self::One(allowed) => allowed == origin,
+            Self::Below { scheme, suffix } => origin
+                .strip_prefix(&**scheme)
+                .and_then(|authority| authority.strip_suffix(&**suffix))
+                .is_some_and(|labels| labels.split('.').all(is_label)),
+        }
+    }
+}
+
+fn check_scheme(scheme: &str) -> Result<(), &'static str> {
+    let is_scheme_byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
+    match scheme.bytes().find(|byte| !is_scheme_byte(*byte)) {
+        Some(byte) if byte.is_ascii_uppercase() => Err(CAPITALS),
+        None if scheme.starts_with(|first: char| first.is_ascii_lowercase()) => Ok(()),
+        _ => Err("its scheme has characters that no scheme has"),
+    }
+}
+
+const CAPITALS: &str = "origins have no capital letters";
+
+/// Takes apart what is behind the scheme; an IPv6 address keeps its brackets.
+fn host_and_port(authority: &str) -> Result<(&str, Option<&str>), &'static str> {
+    if authority.contains(['/', '?', '#', '\\']) {
+        return Err("an origin ends with its host or port, without a slash, a path or a query");
+    }
+    if authority.contains('@') {
+        return Err("an origin holds no user name or password");
+    }
+    let port_at = authority.rfind(':').filter(|colon| !authority[*colon..].contains(']'));
+    Ok(port_at.map_or((authority, None), |colon| (&authority[..colon], Some(&authority[colon + 1..]))))
+}
+
+fn check_port(scheme: &str, port: Option<&str>) -> Result<(), &'static str> {
+    match (scheme, port) {
+        (_, None) => Ok(()),
+        ("https", Some("443")) | ("http", Some("80")) => Err("browsers leave out the scheme's own port"),
+        (_, Some(port)) if port.parse::<u16>().is_ok_and(|number| number.to_string() == port) => Ok(()),
+        (_, Some(_)) => Err("its port is no number from 0 to 65535"),
+    }
+}
+
+fn check_host(host: &str) -> Result<(), &'static str> {
+    if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        let shortest = address.parse::<Ipv6Addr>().is_ok_and(|parsed| parsed.to_string() == address);
+        return if shortest {
+            Ok(())
+        } else {
+            Err("its IPv6 address is not in the shortest form, such as [2001:db8::1]")
+        };
+    }
+    if host.parse::<Ipv4Addr>().is_ok() { Ok(()) } else { check_domain(host) }
+}
+
+fn check_domain(domain: &str) -> Result<(), &'static str> {
+    let last = domain.rsplit('.').next().unwrap_or_default();
+    if domain.contains('*') {
+        Err("a * stands alone, or for the first labels of a host: https://*.example.com")
+    } else if !domain.is_ascii() {
+        Err("browsers send the host in its ASCII form: xn--…")
+    } else if domain.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Err(CAPITALS)
+    } else if !domain.split('.').all(is_label) {
+        Err("its host is no host name")
+    } else if last.bytes().all(|byte| byte.is_ascii_digit()) {
+        Err("its host is neither a name nor an IPv4 address of four numbers")
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether it is one of the parts between the dots of a host name, as browsers send it.
+fn is_label(label: &str) -> bool {
+    let is_label_byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
+    !label.is_empty() && label.bytes().all(is_label_byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn parse(values: &[&str]) -> Result<AllowedOrigins, OriginError> {
+        AllowedOrigins::parse(&values.iter().map(|value| (*value).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[rstest]
+    #[case("https://player.example.com")]
+    #[case("http://localhost:3000")]
+    #[case("https://example.com:8443")]
+    #[case("http://example.com:443")]
+    #[case("https://xn--bcher-kva.example")]
+    #[case("https://my_site.example")]
+    #[case("http://127.0.0.1:8080")]
+    #[case("http://[::1]:3000")]
+    #[case("http://[2001:db8::1]")]
+    #[case("capacitor://localhost")]
+    #[case("chrome-extension://mhjfbmdgcfjbbpaeojofohoefgiehjai")]
+    #[case("null")]
+    fn an_origin_as_browsers_write_it_matches_itself_alone(#[case] origin: &str) {
+        let allowed = parse(&["https://other.example", origin]).unwrap();
+        assert!(allowed.allow(origin));
+        for other in [format!("{origin}x"), format!("x{origin}"), origin.to_uppercase(), String::new()] {
+            assert!(!allowed.allow(&other), "{other}");
+        }
+    }
+
+    #[rstest]
+    #[case::slash("https://a.example/")]
+    #[case::path("https://a.example/player")]
+    #[case::query("https://a.example?x")]
+    #[case::fragment("https://a.example#x")]
+    #[case::no_scheme("a.example")]
+    #[case::no_scheme_but_a_port("a.example:8080")]
+    #[case::no_scheme_but_slashes("//a.example")]
+    #[case::one_slash("https:/a.example")]
+    #[case::bad_scheme("ht tp://a.example")]
+    #[case::scheme_of_digits("1http://a.example")]
+    #[case::no_host("https://")]
+    #[case::no_host_but_a_port("https://:8443")]
+    #[case::own_port_of_https("https://a.example:443")]
+    #[case::own_port_of_http("http://a.example:80")]
+    #[case::no_port("https://a.example:")]
+    #[case::port_with_a_zero("https://a.example:08080")]
+    #[case::port_too_large("https://a.example:65536")]
+    #[case::port_of_letters("https://a.example:http")]
+    #[case::capital_host("https://A.example")]
+    #[case::capital_scheme("HTTPS://a.example")]
+    #[case::space("https://a .example")]
+    #[case::two_without_a_comma("https://a.example https://b.example")]
+    #[case::user("https://user@a.example")]
+    #[case::not_ascii("https://bücher.example")]
+    #[case::empty_label("https://a..example")]
+    #[case::dot_at_the_end("https://a.example.")]
+    #[case::short_ipv4("http://127.1")]
+    #[case::ipv4_out_of_range("http://127.0.0.256")]
+    #[case::long_ipv6("http://[2001:db8:0:0::1]")]
+    #[case::ipv6_without_brackets("http://2001:db8::1")]
+    #[case::wildcard_alone("https://*")]
+    #[case::wildcard_within("https://a.*.example")]
+    #[case::wildcard_in_a_label("https://a*.example.com")]
+    #[case::wildcard_twice("https://*.*.example.com")]
+    #[case::wildcard_without_a_scheme("*.example.com")]
+    #[case::wildcard_for_the_scheme("*://a.example")]
+    #[case::wildcard_for_the_port("https://a.example:*")]
+    #[case::wildcard_of_a_slash("https://*.example.com/")]
+    #[case::wildcard_of_its_own_port("https://*.example.com:443")]
+    #[case::wildcard_of_capitals("https://*.Example.com")]
+    #[case::wildcard_of_an_address("http://*.0.0.1")]
+    #[case::wildcard_of_nothing("https://*.")]
+    #[case::quotes("\"https://a.example\"")]
+    fn a_value_that_could_never_match_is_named(#[case] value: &str) {
+        for values in [&[value][..], &["https://fine.example", value], &["*", value]] {
+            let error = parse(values).unwrap_err();
+            assert_eq!(error.value, value);
+        }
+    }
+
+    #[rstest]
+    #[case("https://*.example.com", "https://a.example.com", true)]
+    #[case("https://*.example.com", "https://a.b-c.d_e.example.com", true)]
+    #[case("https://*.example.com", "https://example.com", false)]
+    #[case("https://*.example.com", "https://.example.com", false)]
+    #[case("https://*.example.com", "https://a..example.com", false)]
+    #[case("https://*.example.com", "https://anexample.com", false)]
+    #[case("https://*.example.com", "http://a.example.com", false)]
+    #[case("https://*.example.com", "https://a.example.com:8443", false)]
+    #[case("https://*.example.com", "https://a.example.com.evil.example", false)]
+    #[case("https://*.example.com", "https://evil.example/.example.com", false)]
+    #[case("https://*.example.com", "https://evil.example:1.example.com", false)]
+    #[case("https://*.example.com", "https://evil@.example.com", false)]
+    #[case("https://*.example.com:8443", "https://a.example.com:8443", true)]
+    #[case("https://*.example.com:8443", "https://a.example.com", false)]
+    #[case("http://*.localhost:3000", "http://app.localhost:3000", true)]
+    fn a_wildcard_stands_for_one_label_or_more(#[case] allowed: &str, #[case] origin: &str, #[case] expected: bool) {
+        assert_eq!(parse(&[allowed]).unwrap().allow(origin), expected);
+    }
+
+    #[test]
+    fn a_star_allows_any() {
+        for values in [&["*"][..], &["https://a.example", "*"]] {
+            assert_eq!(parse(values), Ok(AllowedOrigins::Any));
+        }
+        assert!(AllowedOrigins::Any.allow("https://whoever.example"));
+    }
+}
