@@ -1,12 +1,11 @@
 //! From a request's body as it came to the bytes that hold events.
 
 use std::borrow::Cow;
-use std::io::Read;
 
-use flate2::bufread::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use shared::rejection::{Reason, Rejection};
 
 use crate::front_door::Request;
+use crate::inflate::{Container, GZIP_MAGIC, InflateError, inflate};
 
 /// How the text of a body is to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,13 +18,33 @@ pub enum BodyForm {
     Cmcd,
 }
 
-/// The form that a `Content-Type` names. None at all is read as JSON: some players send none.
+/// The form that a `Content-Type` names. None at all is read as JSON: some players send none. Where a player and a library
+/// of its page both set it, it comes twice, with a comma between: that is one if both name the same form.
 ///
 /// # Errors
 ///
-/// For a type that we don't read.
+/// For a type that we don't read, and for several that differ.
 pub fn body_form(content_type: Option<&str>) -> Result<BodyForm, Rejection> {
-    let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let header = content_type.unwrap_or_default();
+    let mut in_quotes = false;
+    let types = header.split(|character| {
+        in_quotes ^= character == '"';
+        character == ',' && !in_quotes
+    });
+    let mut forms = types.filter(|media_type| !media_type.trim().is_empty()).map(form_of_type);
+    let Some(first) = forms.next() else { return Ok(BodyForm::Json) };
+    let first = first?;
+    for other in forms {
+        if other? != first {
+            let detail = format!("Content-Type {header:?} names several types; send the one that the body has");
+            return Err(Rejection::new(Reason::UnsupportedContentType, detail));
+        }
+    }
+    Ok(first)
+}
+
+fn form_of_type(media_type: &str) -> Result<BodyForm, Rejection> {
+    let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match essence.as_str() {
         "" | "application/json" | "text/json" | "text/plain" => Ok(BodyForm::Json),
         "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Ok(BodyForm::JsonLines),
@@ -55,7 +74,8 @@ pub fn body_as_sent(request: &Request) -> Result<Cow<'_, [u8]>, Rejection> {
         .map_err(|_| Rejection::new(Reason::InvalidBase64, "the body is marked as base64 and is not"))
 }
 
-/// Decompresses a body, to at most `max_bytes`.
+/// Decompresses a body, to at most `max_bytes`. A body that is not compressed is taken as it is, whatever its
+/// `Content-Encoding`: API Gateway's REST API decompresses bodies and leaves the header.
 ///
 /// # Errors
 ///
@@ -68,8 +88,13 @@ pub fn decompress<'a>(
     let encoding = content_encoding.unwrap_or_default().trim().to_ascii_lowercase();
     let decompressed = match encoding.as_str() {
         "" | "identity" => Cow::Borrowed(body),
-        "gzip" | "x-gzip" => Cow::Owned(read_capped(&mut MultiGzDecoder::new(body), max_bytes, &encoding)?),
-        "deflate" => Cow::Owned(inflate(body, max_bytes, &encoding)?),
+        "gzip" | "x-gzip" if !body.starts_with(GZIP_MAGIC) && is_plain(body) => Cow::Borrowed(body),
+        "gzip" | "x-gzip" if !body.starts_with(GZIP_MAGIC) => {
+            let detail = format!("the body does not begin as {encoding} does, nor is it plain text");
+            return Err(Rejection::new(Reason::InvalidCompression, detail));
+        }
+        "gzip" | "x-gzip" => inflated(inflate(body, Container::Gzip, max_bytes), &encoding)?,
+        "deflate" => undeflated(body, max_bytes)?,
         other => {
             return Err(Rejection::new(
                 Reason::UnsupportedEncoding,
@@ -78,29 +103,31 @@ pub fn decompress<'a>(
         }
     };
     if decompressed.len() > max_bytes {
-        return Err(Rejection::new(
-            Reason::BodyTooLarge,
-            format!("the body is larger than {max_bytes} bytes; send fewer events at a time"),
-        ));
+        return Err(too_large(max_bytes));
     }
     Ok(decompressed)
 }
 
-/// The standard says zlib; some clients send bare deflate, and servers have always taken both.
-fn inflate(body: &[u8], max_bytes: usize, encoding: &str) -> Result<Vec<u8>, Rejection> {
-    let (bytes, read) = if is_zlib(body) {
-        let mut decoder = ZlibDecoder::new(body);
-        (read_capped(&mut decoder, max_bytes, encoding)?, decoder.total_in())
-    } else {
-        let mut decoder = DeflateDecoder::new(body);
-        (read_capped(&mut decoder, max_bytes, encoding)?, decoder.total_in())
-    };
-    // These decoders stop at the end of a stream and don't mind what follows: it would be neither accepted nor rejected.
-    if read < body.len() as u64 && bytes.len() <= max_bytes {
-        let detail = format!("the body is not valid {encoding}: it goes on after the end of the compressed data");
-        return Err(Rejection::new(Reason::InvalidCompression, detail));
+/// The standard says zlib; some clients send bare deflate, and servers have always taken both. Bare deflate begins as it
+/// likes, so that a body is plain only if it can't be inflated.
+fn undeflated(body: &[u8], max_bytes: usize) -> Result<Cow<'_, [u8]>, Rejection> {
+    let container = if is_zlib(body) { Container::Zlib } else { Container::Bare };
+    match inflate(body, container, max_bytes) {
+        Err(_) if is_plain(body) => Ok(Cow::Borrowed(body)),
+        result => inflated(result, "deflate"),
     }
-    Ok(bytes)
+}
+
+fn inflated<'a>(result: Result<Vec<u8>, InflateError>, encoding: &str) -> Result<Cow<'a, [u8]>, Rejection> {
+    result.map(Cow::Owned).map_err(|error| match error {
+        InflateError::TooLarge(max_bytes) => too_large(max_bytes),
+        error => Rejection::new(Reason::InvalidCompression, format!("the body is not valid {encoding}: {error}")),
+    })
+}
+
+fn too_large(max_bytes: usize) -> Rejection {
+    let detail = format!("the body is larger than {max_bytes} bytes; send fewer events at a time");
+    Rejection::new(Reason::BodyTooLarge, detail)
 }
 
 /// RFC 1950: compression method 8 in the low nibble, and the first two bytes are a multiple of 31.
@@ -108,14 +135,14 @@ fn is_zlib(body: &[u8]) -> bool {
     matches!(body, [method, flags, ..] if method & 0x0f == 8 && u16::from_be_bytes([*method, *flags]) % 31 == 0)
 }
 
-/// Reads at most one byte more than `max_bytes`, which is enough to know that it is too much.
-fn read_capped(decoder: &mut impl Read, max_bytes: usize, encoding: &str) -> Result<Vec<u8>, Rejection> {
-    let mut bytes = Vec::new();
-    decoder.take(max_bytes as u64 + 1).read_to_end(&mut bytes).map_err(|error| {
-        Rejection::new(Reason::InvalidCompression, format!("the body is not valid {encoding}: {error}"))
-    })?;
-    Ok(bytes)
+/// Whether a body looks like what it is to hold once decompressed: the start of a JSON value, or text.
+fn is_plain(body: &[u8]) -> bool {
+    let text = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body).trim_ascii_start();
+    text.starts_with(b"{") || text.starts_with(b"[") || std::str::from_utf8(text).is_ok()
 }
+
+/// The mark that some editors and libraries put before text in UTF-8.
+pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 #[cfg(test)]
 mod tests {
@@ -124,6 +151,7 @@ mod tests {
     use flate2::read::{DeflateEncoder, GzEncoder, ZlibEncoder};
     use proptest::prelude::*;
     use rstest::rstest;
+    use std::io::Read;
 
     fn all(mut encoder: impl Read) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -141,6 +169,14 @@ mod tests {
     #[case(Some("Text/Plain;charset=UTF-8"), BodyForm::Json)]
     #[case(Some("application/x-ndjson"), BodyForm::JsonLines)]
     #[case(Some("application/cmcd"), BodyForm::Cmcd)]
+    #[case(Some(""), BodyForm::Json)]
+    #[case(Some(","), BodyForm::Json)]
+    #[case(Some("application/json, application/json"), BodyForm::Json)]
+    #[case(Some("application/json; charset=utf-8,application/json"), BodyForm::Json)]
+    #[case(Some("application/json,"), BodyForm::Json)]
+    #[case(Some("text/plain;charset=UTF-8, application/json"), BodyForm::Json)]
+    #[case(Some("Application/CMCD, application/cmcd;v=2"), BodyForm::Cmcd)]
+    #[case(Some("application/x-ndjson; profile=\"a,b;c\""), BodyForm::JsonLines)]
     fn content_types_name_forms(#[case] content_type: Option<&str>, #[case] expected: BodyForm) {
         assert_eq!(body_form(content_type), Ok(expected));
     }
@@ -150,6 +186,51 @@ mod tests {
         let rejection = body_form(Some("application/xml")).unwrap_err();
         assert_eq!(rejection.reason, Reason::UnsupportedContentType);
         assert!(rejection.detail.contains("application/json"), "{}", rejection.detail);
+    }
+
+    #[rstest]
+    #[case("application/json, application/x-ndjson")]
+    #[case("application/cmcd, text/plain")]
+    #[case("application/json, image/png")]
+    #[case("application/json application/json")]
+    fn several_types_that_differ_are_none(#[case] content_type: &str) {
+        assert_eq!(body_form(Some(content_type)).unwrap_err().reason, Reason::UnsupportedContentType);
+    }
+
+    #[rstest]
+    #[case::object(b"{\"type\":\"play\"}")]
+    #[case::array(b" \r\n[{},{}]")]
+    #[case::byte_order_mark(b"\xef\xbb\xbf{}")]
+    #[case::bytes_that_are_no_text(b"[{},{\"a\":\"\xff\"}]")]
+    #[case::report(b"e=t,sid=\"a\"")]
+    #[case::report_that_begins_as_zlib(b"hb=1")]
+    #[case::nothing(b"")]
+    fn a_plain_body_is_taken_whatever_its_encoding_is_said_to_be(#[case] body: &[u8]) {
+        for encoding in ["gzip", "x-gzip", "GZIP", "deflate", " deflate "] {
+            assert_eq!(decompress(body, Some(encoding), 100).unwrap(), body, "{encoding}");
+            if !body.is_empty() {
+                let too_large = decompress(body, Some(encoding), body.len() - 1).unwrap_err();
+                assert_eq!(too_large.reason, Reason::BodyTooLarge);
+            }
+        }
+    }
+
+    #[rstest]
+    #[case("gzip", b"\x1f\x8c\x08\0\0\0\0\0\0\xff")]
+    #[case("gzip", b"\x78\x9c\x03\0\0\0\0\x01")]
+    #[case("deflate", b"\x1f\x8b\x08\0\0\0\0\0\0\xff")]
+    #[case("deflate", b"\xff\xfe{\0}\0")]
+    fn what_is_neither_compressed_nor_plain_is_refused(#[case] encoding: &str, #[case] body: &[u8]) {
+        assert_eq!(decompress(body, Some(encoding), 100).unwrap_err().reason, Reason::InvalidCompression);
+    }
+
+    #[test]
+    fn plain_bodies_that_happen_to_begin_as_bare_deflate_are_told_apart_from_it() {
+        // A last block with fixed codes whose first literal is 0xe6.
+        let body = "日本".as_bytes();
+        let data = all(DeflateEncoder::new(body, Compression::default()));
+        assert!(data.starts_with(b"{"), "{data:?}");
+        assert_eq!(decompress(&data, Some("deflate"), 100).unwrap(), body);
     }
 
     #[test]
