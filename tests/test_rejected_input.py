@@ -20,6 +20,8 @@ JSON = {"content-type": "application/json"}
 XML = {"content-type": "application/xml"}
 CMCD = {"content-type": "application/cmcd"}
 GZIP = JSON | {"content-encoding": "gzip"}
+DEFLATE = JSON | {"content-encoding": "deflate"}
+ORIGIN = "https://player.example"
 
 
 @dataclass
@@ -57,7 +59,8 @@ def noise(size):
 
 ROWS = [
     Row("not_json", 400, "invalid_json", b"hello"),
-    Row("truncated_json", 400, "invalid_json", b'[{"type":"play"},{"type":"pau'),
+    Row("truncated_json", 400, "invalid_json", b'{"type":"play","of":{"type":"pau'),
+    Row("truncated_only_event", 400, "invalid_json", b'[{"type":"pau'),
     Row("number", 400, "not_an_object", b"17"),
     Row("string", 400, "not_an_object", b'"play"'),
     Row("null", 400, "not_an_object", b"null"),
@@ -72,7 +75,10 @@ ROWS = [
     Row("gzip_of_10_million_zeros", 413, "body_too_large", gzip.compress(bytes(10_000_000)), GZIP),
     Row("gzip_corrupt", 400, "invalid_compression", b"\x1f\x8b\x08\x00" + noise(500), GZIP),
     Row("gzip_cut_off", 400, "invalid_compression", gzip.compress(b'{"type":"play"}' * 9)[:-9], GZIP),
-    Row("not_gzip", 400, "invalid_compression", b'{"type":"play"}', GZIP),
+    Row("gzip_with_more_behind", 400, "invalid_compression", gzip.compress(b'{"type":"play"}') + b"\n", GZIP),
+    Row("neither_gzip_nor_text", 400, "invalid_compression", b"\xff\xfe" + noise(300), GZIP),
+    Row("200000_empty_gzip_members", 400, "invalid_compression", gzip.compress(b"", mtime=0) * 200_000, GZIP),
+    Row("800000_empty_blocks", 400, "invalid_compression", b"\0\0\0\xff\xff" * 800_000 + b"\3\0", DEFLATE),
     Row("unknown_encoding", 415, "unsupported_encoding", noise(300), JSON | {"content-encoding": "br"}),
     Row("unknown_content_type", 415, "unsupported_content_type", b"<play/>", XML),
     Row("binary_content_type", 415, "unsupported_content_type", noise(300), {"content-type": "image/png"}),
@@ -83,6 +89,7 @@ ROWS = [
     Row("10001_events", 413, "too_many_events", b"[" + b",".join([b"{}"] * 10_001) + b"]"),
     Row("put", 405, "method_not_allowed", b'{"type":"play"}', method="PUT"),
     Row("unknown_path", 404, "unknown_path", b'{"type":"play"}', path="/evnts"),
+    Row("unknown_path_with_slashes", 404, "unknown_path", b'{"type":"play"}', path="//evnts//" + "x" * 300),
 ]
 
 
@@ -99,7 +106,8 @@ def post_between_good_ones(stack, row):
     must land."""
     user_agent = f"row/{uuid.uuid4()}"
     before = post_good(stack)
-    answer = stack.post(row.path, row.body, row.headers | {"user-agent": user_agent}, row.method)
+    headers = row.headers | {"user-agent": user_agent, "origin": ORIGIN}
+    answer = stack.post(row.path, row.body, headers, row.method)
     after = post_good(stack)
     good = stack.wait_for_lines(lambda line: line.json.get("id") in (before, after), 2)
     landed.assert_once(good, [before, after])
@@ -135,6 +143,8 @@ def test_each_row_is_answered_with_its_reason_and_kept_whole(stack, row):
     kept = kept_of(stack, user_agent, len(row.kept))
     assert [one.body for one in kept] == row.kept
     assert {one.reason for one in kept} == {row.reason}
+    assert {one.line["client"]["origin"] for one in kept} == {ORIGIN}
+    assert {one.line["rejected"]["path"] for one in kept} == {row.path[:256]}
     assert all(one.line["v"] == 1 and landed.TIME.fullmatch(one.line["received_at"]) for one in kept)
 
 
@@ -148,6 +158,50 @@ def test_good_members_beside_bad_ones_land_and_the_bad_ones_are_named(stack):
     assert (answer.status, answer.json) == (200, {"accepted": 3, "rejected": named})
     lines = stack.wait_for_lines(lambda line: line.json.get("id") in ids, 3)
     landed.assert_once(lines, ids)
+    assert [one.body for one in kept_of(stack, user_agent, 2)] == row.kept
+
+
+BAD_MEMBERS = {
+    "number": (b'{"n":NaN}', "invalid_json"),
+    "undefined": (b"undefined", "invalid_json"),
+    "raw_tab": (b'{"t":"a\tb"}', "invalid_json"),
+    "raw_line_feed": (b'{"t":"a\nb"}', "invalid_json"),
+    "bad_escape": (b'{"t":"\\x41"}', "invalid_json"),
+    "single_quotes": (b"{'n':1}", "invalid_json"),
+    "comma_too_many": (b'{"n":1,}', "invalid_json"),
+    "bracket_missing": (b'{"a":[1}', "invalid_json"),
+    "not_utf8": (b'{"t":"caf\xe9"}', "invalid_utf8"),
+    "nothing": (b"", "invalid_json"),
+}
+LISTS = {"array": b"[%s]", "frame": b'{"metadata":{"a":[]},"events":[%s],"version":2}', "cut_off": b"[%s"}
+
+
+@pytest.mark.parametrize("form", LISTS)
+@pytest.mark.parametrize("bad", BAD_MEMBERS)
+def test_a_bad_token_costs_the_member_that_it_stands_in_alone(stack, bad, form):
+    """A list that is not JSON is cut at its members: what is good lands, what is bad is named and kept to the byte."""
+    ids = [str(uuid.uuid4()) for _ in range(2)]
+    first, last = (json.dumps({"id": value}).encode() for value in ids)
+    member, reason = BAD_MEMBERS[bad]
+    row = Row(bad, 200, reason, LISTS[form] % b" ,\n".join([first, member, last]), kept=[member])
+    user_agent, answer = post_between_good_ones(stack, row)
+    assert (answer.status, answer.json) == (200, {"accepted": 2, "rejected": [{"index": 1, "reason": reason}]})
+    lines = stack.wait_for_lines(lambda line: line.json.get("id") in ids, 2)
+    landed.assert_once(lines, ids)
+    kept, = kept_of(stack, user_agent, 1)
+    assert (kept.body, kept.reason, kept.line["client"]["origin"]) == (member, reason, ORIGIN)
+    assert all("origin" not in line.json["client"] for line in lines)
+
+
+def test_a_bad_first_line_costs_no_other(stack):
+    """Who sends lines as text can't say so; a first line that is no JSON doesn't hide that there are more."""
+    event = str(uuid.uuid4())
+    body = b'{"n":NaN}\n{"id":"%s"}\n{"n":' % event.encode()
+    row = Row("lines", 200, "invalid_json", body, {"content-type": "text/plain"}, kept=[b'{"n":NaN}', b'{"n":'])
+    user_agent, answer = post_between_good_ones(stack, row)
+    named = [{"index": index, "reason": "invalid_json"} for index in (0, 2)]
+    assert (answer.status, answer.json) == (200, {"accepted": 1, "rejected": named})
+    stack.wait_for_lines(lambda line: line.json.get("id") == event, 1)
     assert [one.body for one in kept_of(stack, user_agent, 2)] == row.kept
 
 
@@ -198,7 +252,16 @@ def test_a_cors_preflight_lets_any_page_post(stack):
     assert answer.headers["access-control-allow-origin"] == "https://player.example"
     assert "POST" in answer.headers["access-control-allow-methods"]
     assert answer.headers["access-control-allow-headers"] == "content-type,content-encoding"
+    assert answer.headers["vary"] == "origin, access-control-request-headers"
     assert user_agent not in map(sender, stack.lines("rejected"))
+
+
+def test_a_page_may_read_when_to_send_again(stack):
+    """Browsers show a page no more of an answer's headers than the answer allows."""
+    answer = stack.post(body=b'{"type":"play"}', headers=JSON | {"origin": ORIGIN})
+    assert answer.headers["access-control-allow-origin"] == ORIGIN
+    assert answer.headers["access-control-expose-headers"] == "retry-after"
+    assert answer.headers["vary"] == "origin"
 
 
 def test_600_events_with_600_keys_all_land(stack):

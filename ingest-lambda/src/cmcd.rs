@@ -2,7 +2,14 @@
 //!
 //! A report becomes a JSON object with its members in the order sent. Integers, decimals and dates become numbers,
 //! booleans booleans, strings, tokens and display strings strings, byte sequences base64 strings, inner lists arrays.
+//!
+//! RFC 9651 knows strings in ASCII alone, and display strings for all else; the serializers of dash.js, hls.js and Shaka
+//! Player write UTF-8 into strings as it is. Between quotes it is taken.
+//!
 //! A value with parameters, such as the `0;v` of `bl=(0;v 0;a)`, becomes `{"value":0,"params":{"v":true}}`.
+
+use std::borrow::Cow;
+use std::fmt::Write;
 
 use base64_simd::STANDARD as BASE64;
 use sfv::{BareItem, Dictionary, InnerList, Item, ListEntry, Parameters, Parser};
@@ -14,12 +21,75 @@ use shared::json::write_string;
 ///
 /// When the line is no structured-field dictionary; the error says where.
 pub fn report_to_json(line: &str) -> Result<String, sfv::Error> {
-    let dictionary: Dictionary = Parser::new(line).parse()?;
+    let dictionary: Dictionary = Parser::new(&*with_display_strings(line)).parse()?;
     let mut out = Vec::with_capacity(line.len() * 2);
     write_object(&mut out, dictionary.iter().map(|(key, entry)| (key.as_str(), entry)), write_entry);
     #[allow(clippy::expect_used)]
     let json = String::from_utf8(out).expect("only ASCII and whole strings were written");
     Ok(json)
+}
+
+/// The line with each string that has other characters than ASCII as the display string of the same text.
+fn with_display_strings(line: &str) -> Cow<'_, str> {
+    if line.is_ascii() {
+        return Cow::Borrowed(line);
+    }
+    let (mut out, mut rest) = (String::with_capacity(line.len() * 2), line);
+    while let Some(quote) = rest.find('"') {
+        let (before, string) = rest.split_at(quote);
+        out.push_str(before);
+        let is_display = before.ends_with('%');
+        let (string, behind) = string.split_at(string_length(string, is_display));
+        if string.is_ascii() {
+            out.push_str(string);
+        } else {
+            write_display_string(&mut out, string, is_display);
+        }
+        rest = behind;
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
+}
+
+/// The bytes of the string that the text begins with, both quotes included, or all if it does not end. Display strings have no
+/// backslash escapes.
+fn string_length(text: &str, is_display: bool) -> usize {
+    let mut escaped = false;
+    let end = text.bytes().skip(1).position(|byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped && !is_display;
+        ends
+    });
+    end.map_or(text.len(), |end| end + 2)
+}
+
+/// Writes a string with its quotes as a display string. An escape that strings don't have stays what no display string has.
+fn write_display_string(out: &mut String, string: &str, is_display: bool) {
+    if !is_display {
+        out.push('%');
+    }
+    let mut characters = string[1..].chars().peekable();
+    out.push('"');
+    while let Some(character) = characters.next() {
+        let escaped = character == '\\' && !is_display;
+        match characters.next_if(|next| escaped && matches!(next, '"' | '\\')) {
+            Some('"') => out.push_str("%22"),
+            Some(_) => out.push('\\'),
+            None if escaped => out.push_str("%\\"),
+            None if character == '%' && !is_display => out.push_str("%25"),
+            None => write_character(out, character),
+        }
+    }
+}
+
+fn write_character(out: &mut String, character: char) {
+    if character.is_ascii() {
+        return out.push(character);
+    }
+    for byte in character.encode_utf8(&mut [0; 4]).bytes() {
+        #[allow(clippy::expect_used)]
+        write!(out, "%{byte:02x}").expect("a String takes all that is written to it");
+    }
 }
 
 fn write_entry(out: &mut Vec<u8>, entry: &ListEntry) {
@@ -101,6 +171,12 @@ mod tests {
     #[case("b=:aGk=:,d=@1795253752,s=%\"f%c3%bc\",n=?0", json!({"b": "aGk=", "d": 1_795_253_752, "s": "fü", "n": false}))]
     #[case("a=1,a=2", json!({"a": 2}))]
     #[case("com.example-custom=5", json!({"com.example-custom": 5}))]
+    #[case("cid=\"Café\"", json!({"cid": "Café"}))]
+    #[case("cid=\"日本 🎬\",sid=\"a\"", json!({"cid": "日本 🎬", "sid": "a"}))]
+    #[case("a=\"x\",cid=\"é \\\"q\\\" \\\\ 100% %41\",b=\"y%\"", json!({"a": "x", "cid": "é \"q\" \\ 100% %41", "b": "y%"}))]
+    #[case("nor=(\"ä\";v \"b\");p=\"ö\"", json!({"nor": {"value": [{"value": "ä", "params": {"v": true}}, "b"], "params": {"p": "ö"}}}))]
+    #[case("s=%\"f%c3%bc é\",t=%\"\\\",u=\"é\"", json!({"s": "fü é", "t": "\\", "u": "é"}))]
+    #[case("a=\"\u{80}\u{2028}\u{feff}\u{10ffff}\"", json!({"a": "\u{80}\u{2028}\u{feff}\u{10ffff}"}))]
     fn reports_become_objects(#[case] line: &str, #[case] expected: Value) {
         let json = report_to_json(line).unwrap();
         assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), expected);
@@ -110,13 +186,32 @@ mod tests {
     #[case("{\"e\":\"t\"}")]
     #[case("e=t,")]
     #[case("E=t")]
-    #[case("e=\"é\"")]
+    #[case("é=1")]
+    #[case("e=é")]
+    #[case("e=\"é")]
+    #[case("e=\"é\\\"")]
+    #[case("e=\"é\\n\"")]
+    #[case("e=\"é\\é\"")]
+    #[case("e=\"é\t\"")]
+    #[case("e=\"é\"é")]
+    #[case("e=%\"é%zz\"")]
+    #[case("e=%\"%C3%A9é\"")]
     #[case("e=99999999999999999999")]
     fn other_lines_are_errors(#[case] line: &str) {
         assert!(report_to_json(line).is_err());
     }
 
     proptest! {
+        /// As common-media-library's serializer writes strings.
+        #[test]
+        fn any_string_of_a_player_is_kept(values in prop::collection::vec("[^\\x00-\\x1f\\x7f]{0,12}", 1..4)) {
+            let escape = |value: &String| value.replace('\\', "\\\\").replace('"', "\\\"");
+            let line: Vec<String> = (0..).zip(&values).map(|(n, value)| format!("k{n}=\"{}\"", escape(value))).collect();
+            let json: Value = serde_json::from_str(&report_to_json(&line.join(",")).unwrap())?;
+            let expected: Value = (0..).zip(&values).map(|(n, value)| (format!("k{n}"), json!(value))).collect();
+            prop_assert_eq!(json, expected);
+        }
+
         #[test]
         fn any_line_becomes_json_or_an_error(line in "\\PC{0,80}|[a-z=;,()\"0-9 .?:@%]{0,60}") {
             if let Ok(json) = report_to_json(&line) {

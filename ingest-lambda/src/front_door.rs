@@ -10,7 +10,7 @@
 //! - <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/lambda-functions.html>
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
@@ -201,7 +201,7 @@ impl<'de> Deserialize<'de> for Request {
             .or_else(|| last_hop(headers.forwarded_for.as_deref()));
         Ok(Self {
             path: without_stage(path, context.stage.as_deref()),
-            source_ip: source_ip.and_then(|address| address.parse().ok()),
+            source_ip: source_ip.as_deref().and_then(client_address),
             received_at: context.time_epoch.or(context.request_time_epoch).and_then(Time::plausible),
             method,
             headers,
@@ -217,9 +217,18 @@ fn last_hop(forwarded_for: Option<&str>) -> Option<String> {
     forwarded_for?.rsplit(',').next().map(|address| address.trim().to_owned())
 }
 
+/// An address as front doors write it: with or without a port, IPv6 with or without brackets. An IPv4 address in IPv6 form is
+/// an IPv4 address: cut to the 48 bits of an IPv6 network, nothing of it would be left.
+fn client_address(text: &str) -> Option<IpAddr> {
+    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6);
+    let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    text.parse().ok().or_else(with_port).or_else(bracketed).map(|address: IpAddr| address.to_canonical())
+}
+
 fn without_stage(path: String, stage: Option<&str>) -> String {
-    let rest = stage.and_then(|stage| path.strip_prefix('/')?.strip_prefix(stage));
+    let rest = stage.and_then(|stage| path.trim_start_matches('/').strip_prefix(stage));
     match rest {
+        Some("") => String::from("/"),
         Some(rest) if rest.starts_with('/') => rest.to_owned(),
         _ => path,
     }
@@ -349,6 +358,11 @@ mod tests {
 
     #[rstest]
     #[case("/prod/events", Some("prod"), "/events")]
+    #[case("/prod//events", Some("prod"), "//events")]
+    #[case("//prod/events", Some("prod"), "/events")]
+    #[case("/prod", Some("prod"), "/")]
+    #[case("/prod/", Some("prod"), "/")]
+    #[case("/", Some("prod"), "/")]
     #[case("/production", Some("prod"), "/production")]
     #[case("/events", Some("$default"), "/events")]
     #[case("/events", None, "/events")]
@@ -359,6 +373,37 @@ mod tests {
     #[test]
     fn a_client_cannot_choose_its_address_behind_a_load_balancer() {
         assert_eq!(last_hop(Some("10.0.0.1, 203.0.113.9")).as_deref(), Some("203.0.113.9"));
+    }
+
+    #[rstest]
+    #[case("198.51.100.7", Some("198.51.100.7"))]
+    #[case("198.51.100.7:54321", Some("198.51.100.7"))]
+    #[case("2001:db8::7", Some("2001:db8::7"))]
+    #[case("[2001:db8::7]", Some("2001:db8::7"))]
+    #[case("[2001:db8::7]:443", Some("2001:db8::7"))]
+    #[case("::ffff:198.51.100.7", Some("198.51.100.7"))]
+    #[case("::ffff:c633:6407", Some("198.51.100.7"))]
+    #[case("[::ffff:198.51.100.7]:443", Some("198.51.100.7"))]
+    #[case("::1", Some("::1"))]
+    #[case("", None)]
+    #[case("unknown", None)]
+    #[case("198.51.100.7:", None)]
+    #[case("198.51.100.7:65536", None)]
+    #[case("[198.51.100.7]", None)]
+    #[case("198.51.100", None)]
+    #[case("2001:db8::7]:443", None)]
+    fn addresses_lose_their_ports_and_ipv4_is_ipv4(#[case] text: &str, #[case] expected: Option<&str>) {
+        let expected: Option<IpAddr> = expected.map(|address| address.parse().unwrap());
+        assert_eq!(client_address(text), expected);
+        let forwarded = format!("10.0.0.1:1, {text}");
+        let payloads = [
+            json!({"path": "/", "httpMethod": "GET", "requestContext": {}, "headers": {"X-Forwarded-For": forwarded}}),
+            json!({"path": "/", "httpMethod": "GET", "requestContext": {"identity": {"sourceIp": text}}}),
+            json!({"rawPath": "/", "requestContext": {"http": {"method": "GET", "sourceIp": text}}}),
+        ];
+        for payload in payloads {
+            assert_eq!(serde_json::from_value::<Request>(payload).unwrap().source_ip, expected);
+        }
     }
 
     #[rstest]

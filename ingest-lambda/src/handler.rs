@@ -9,7 +9,7 @@ use lambda_runtime::Context;
 use lambda_setup::deadline::Deadline;
 use lambda_setup::vital_signs::VitalSigns;
 use shared::emf;
-use shared::limits::{MAX_HEADER_BYTES, MAX_USER_AGENT_BYTES};
+use shared::limits::{MAX_HEADER_BYTES, MAX_ORIGIN_BYTES, MAX_PATH_BYTES, MAX_USER_AGENT_BYTES};
 use shared::line::{Client, Envelope};
 use shared::metric::Metric;
 use shared::rejection::{Reason, Rejection};
@@ -178,7 +178,9 @@ impl<S: RecordStream> Handler<S> {
     }
 
     fn envelope(&self, request: &Request, arrival: &Arrival<'_>) -> Envelope {
+        let origin = request.headers.origin.as_deref().map(|origin| cut(origin, MAX_ORIGIN_BYTES));
         Envelope::new(arrival.at, arrival.request_id, &client(request, self.config.client_ip))
+            .with_request(cut(&request.path, MAX_PATH_BYTES), origin)
     }
 
     fn packer<'a>(&self, envelope: &'a Envelope, arrival: &Arrival<'a>) -> Packer<'a, impl FnMut() -> Uuid + use<S>> {
@@ -194,8 +196,8 @@ impl<S: RecordStream> Handler<S> {
 fn whole_body<'a>(request: &'a Request, rejection: &'a Rejection, body: &'a [u8]) -> RejectedBody<'a> {
     RejectedBody {
         rejection,
-        content_type: request.headers.content_type.as_deref().map(bounded),
-        content_encoding: request.headers.content_encoding.as_deref().map(bounded),
+        content_type: request.headers.content_type.as_deref().map(|header| cut(header, MAX_HEADER_BYTES)),
+        content_encoding: request.headers.content_encoding.as_deref().map(|header| cut(header, MAX_HEADER_BYTES)),
         body,
     }
 }
@@ -226,18 +228,20 @@ enum Route {
     Nowhere(Rejection),
 }
 
+/// Players add what they like to the path, and some post to the root; a base address that ends in a slash makes two of one.
 fn route(request: &Request) -> Route {
-    let path = request.path.trim_end_matches('/');
-    let takes_events = path == "/events" || path.starts_with("/events/");
-    match (request.method.as_str(), path) {
-        ("GET" | "HEAD", "/health") => Route::Health,
+    let mut segments = request.path.split('/').filter(|segment| !segment.is_empty());
+    let (first, is_health) = (segments.next(), segments.next().is_none());
+    let is_health = is_health && first == Some("health");
+    match (request.method.as_str(), first) {
+        ("GET" | "HEAD", _) if is_health => Route::Health,
         ("OPTIONS", _) => Route::Preflight,
-        ("POST", _) if takes_events => Route::Events,
-        (method, "/health") => Route::Nowhere(Rejection::new(
+        ("POST", Some("events") | None) => Route::Events,
+        (method, _) if is_health => Route::Nowhere(Rejection::new(
             Reason::MethodNotAllowed,
             format!("/health takes GET, not {method}; send events with POST /events"),
         )),
-        (method, _) if takes_events => {
+        (method, Some("events")) => {
             Route::Nowhere(Rejection::new(Reason::MethodNotAllowed, format!("events are sent with POST, not {method}")))
         }
         (_, _) => Route::Nowhere(Rejection::new(
@@ -254,8 +258,7 @@ fn client(request: &Request, client_ip: ClientIp) -> Client {
         ClientIp::Truncated => request.source_ip.map(truncated),
         ClientIp::Full => request.source_ip,
     };
-    let user_agent =
-        user_agent.as_deref().map(|agent| agent[..agent.floor_char_boundary(MAX_USER_AGENT_BYTES)].to_owned());
+    let user_agent = user_agent.as_deref().map(|agent| cut(agent, MAX_USER_AGENT_BYTES).to_owned());
     Client { user_agent, ip: ip.map(|ip| ip.to_string()) }
 }
 
@@ -267,8 +270,8 @@ fn truncated(address: IpAddr) -> IpAddr {
     }
 }
 
-fn bounded(header: &str) -> &str {
-    &header[..header.floor_char_boundary(MAX_HEADER_BYTES)]
+fn cut(text: &str, max_bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(max_bytes)]
 }
 
 /// What the client was told of its events; `None` when it asked for something else.
@@ -286,6 +289,7 @@ fn told(answer: &Answer) -> Option<Told> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::origins::AllowedOrigins;
     use crate::put::{EntryOutcome, PutError};
     use rstest::rstest;
     use serde_json::{Value, json};
@@ -326,7 +330,7 @@ mod tests {
             event_format: EventFormat::Envelope,
             client_ip: ClientIp::Off,
             partition_key_fields: vec!["sid".into()],
-            allowed_origins: Vec::new(),
+            allowed_origins: AllowedOrigins::Any,
             max_body_bytes: 1000,
             max_record_bytes: 2000,
         }
@@ -409,6 +413,78 @@ mod tests {
         assert_eq!(handle(&stream, get("/")).await.0, 404);
         assert_eq!(handle(&stream, Request { method: "OPTIONS".into(), ..get("/events") }).await.0, 204);
         assert!(stream.records.borrow().is_empty());
+    }
+
+    #[rstest]
+    #[case("/", 200)]
+    #[case("", 200)]
+    #[case("//", 200)]
+    #[case("/events", 200)]
+    #[case("/events/", 200)]
+    #[case("//events", 200)]
+    #[case("/events//cmcd", 200)]
+    #[case("//events///a//b/", 200)]
+    #[case("/eventsx", 404)]
+    #[case("/x/events", 404)]
+    #[case("/health/x", 404)]
+    #[case("/health", 405)]
+    #[case("//health/", 405)]
+    #[tokio::test]
+    async fn events_go_to_the_root_and_below_events_and_slashes_may_repeat(#[case] path: &str, #[case] status: u16) {
+        let stream = MemoryStream::default();
+        assert_eq!(handle(&stream, Request { path: path.into(), ..post("{\"n\":1}") }).await.0, status);
+        let line = &stream.lines()[0];
+        assert_eq!((line["event"].is_object(), line["rejected"].is_object()), (status == 200, status != 200));
+    }
+
+    #[rstest]
+    #[case::whole_body(post("nonsense"))]
+    #[case::one_member(post("[{},7]"))]
+    #[case::unknown_path(Request { path: "/elsewhere".into(), ..post("{}") })]
+    #[tokio::test]
+    async fn rejected_lines_alone_keep_path_and_origin_within_their_limits(#[case] request: Request) {
+        let path = format!("{}/{}", request.path, "é".repeat(200));
+        let headers = Headers { origin: Some("o".repeat(300)), user_agent: Some("agent".into()), ..Headers::default() };
+        let stream = MemoryStream::default();
+        handle(&stream, Request { path: path.clone(), headers, ..request }).await;
+        let lines = stream.lines();
+        let rejected: Vec<_> = lines.iter().filter(|line| line["event"].is_null()).collect();
+        assert_eq!(rejected.len(), 1);
+        let kept = rejected[0]["rejected"]["path"].as_str().unwrap();
+        assert!(path.starts_with(kept) && (MAX_PATH_BYTES - 1..=MAX_PATH_BYTES).contains(&kept.len()), "{kept}");
+        assert_eq!(rejected[0]["client"], json!({"user_agent": "agent", "origin": "o".repeat(MAX_ORIGIN_BYTES)}));
+        assert!(lines.iter().all(|line| line["event"].is_null() || line["client"] == json!({"user_agent": "agent"})));
+    }
+
+    #[tokio::test]
+    async fn raw_lines_have_no_envelope_and_rejected_ones_beside_them_keep_path_and_origin() {
+        let stream = MemoryStream::default();
+        let config = Config { event_format: EventFormat::Raw, ..config() };
+        let headers = Headers { origin: Some("https://a.example".into()), ..Headers::default() };
+        let request = Request { headers, ..post("[{\"t\":\"\\ud83d\"},7]") };
+        let answer = Handler::new(config, &stream).handle(request, context(700)).await.unwrap();
+        assert_eq!(answer.status_code, 200);
+        let lines = stream.lines();
+        assert_eq!(lines[0], json!({"t": "\u{fffd}"}));
+        assert_eq!(
+            (&lines[1]["client"]["origin"], &lines[1]["rejected"]["path"]),
+            (&json!("https://a.example"), &json!("/events"))
+        );
+    }
+
+    #[tokio::test]
+    async fn lone_surrogates_are_counted_in_what_is_on_the_stream() {
+        let stream = MemoryStream { full: vec!["e-full"], ..MemoryStream::default() };
+        let handler = Handler::new(config(), &stream);
+        let context = context(700);
+        let deadline = Deadline::before(context.deadline, ANSWER_TIME);
+        let arrival = Arrival { at: UnixMillis(1), request_id: "req-1", deadline };
+        let two = r#"{"id":"\ud83d","a\udc00":"\ud83d\ude00"}"#;
+        let request = post(&format!(r#"[{two},{{"sid":"full","a":"\ud83d"}},["\ud83d"]]"#));
+        let (_, storing) = handler.answer(&request, &arrival).await;
+        assert_eq!(storing.replaced_surrogates(), 2);
+        let line = &stream.lines()[0];
+        assert_eq!((&line["id"], &line["event"]), (&json!("\u{fffd}"), &json!({"id": "\u{fffd}", "a\u{fffd}": "😀"})));
     }
 
     #[tokio::test]

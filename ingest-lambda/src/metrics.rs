@@ -31,6 +31,7 @@ pub fn values(
         (Metric::AcceptedEvents, told.accepted as u64),
         (Metric::RejectedLines, rejected.total()),
         (Metric::NotStoredEvents, told.not_stored as u64),
+        (Metric::ReplacedSurrogates, storing.replaced_surrogates()),
         (Metric::PutRecords, storing.records.len() as u64),
         (Metric::RetriedEntries, storing.report.retried_entries),
         (Metric::ThrottledEntries, storing.report.throttled_entries),
@@ -78,6 +79,7 @@ mod tests {
             data: data.to_vec(),
             items: vec![0; reasons.len().max(1)],
             reasons: reasons.to_vec(),
+            replaced_surrogates: 1,
         }
     }
 
@@ -121,6 +123,7 @@ mod tests {
             (Metric::Rejected(Reason::TooDeep), 2),
             (Metric::Rejected(Reason::NotAnObject), 1),
             (Metric::StoredBytes, 11),
+            (Metric::ReplacedSurrogates, 2),
             (Metric::ThrottledEntries, 5),
         ] {
             assert!(values.contains(&expected), "{expected:?} in {values:?}");

@@ -19,6 +19,8 @@ pub struct Record {
     pub items: Vec<usize>,
     /// For each rejected line its reason; of events there are none.
     pub reasons: Vec<Reason>,
+    /// Lone surrogates that were replaced in its events.
+    pub replaced_surrogates: u64,
 }
 
 impl Record {
@@ -106,6 +108,7 @@ impl<'a, NewId: FnMut() -> Uuid> Packer<'a, NewId> {
         };
         let record = &mut self.records[record];
         record.items.push(index);
+        record.replaced_surrogates += event.replaced_surrogates;
         match self.format {
             EventFormat::Envelope => self.envelope.write_event(&mut record.data, id, &event.json),
             EventFormat::Raw => {
@@ -176,7 +179,8 @@ impl<'a, NewId: FnMut() -> Uuid> Packer<'a, NewId> {
     fn start_record(&mut self, kind: Kind, key: &str, capacity: usize) -> usize {
         let data = Vec::with_capacity(capacity);
         let partition_key = [kind.key_prefix(), fitting(key)].concat();
-        self.records.push(Record { kind, partition_key, data, items: Vec::new(), reasons: Vec::new() });
+        let (items, reasons) = (Vec::new(), Vec::new());
+        self.records.push(Record { kind, partition_key, data, items, reasons, replaced_surrogates: 0 });
         self.records.len() - 1
     }
 }
@@ -211,7 +215,13 @@ mod tests {
     use std::borrow::Cow;
 
     fn event(json: String, key: Option<&str>) -> Event<'static> {
-        Event { source: b"", json: Cow::Owned(json), id: Some("\"i\"".into()), partition_key: key.map(str::to_owned) }
+        Event {
+            source: b"",
+            json: Cow::Owned(json),
+            id: Some("\"i\"".into()),
+            partition_key: key.map(str::to_owned),
+            replaced_surrogates: 0,
+        }
     }
 
     fn envelope() -> Envelope {

@@ -205,6 +205,7 @@ mod tests {
                 data: vec![0; 10],
                 items: vec![key],
                 reasons: Vec::new(),
+                replaced_surrogates: 0,
             })
             .collect()
     }
@@ -287,6 +288,7 @@ mod tests {
             data: vec![0; bytes - 1],
             items: Vec::new(),
             reasons: Vec::new(),
+            replaced_surrogates: 0,
         };
         let half = PUT_RECORDS_MAX_BYTES / 2;
         assert_eq!(calls(&[sized(half), sized(half)], &[0, 1]), [&[0, 1]]);

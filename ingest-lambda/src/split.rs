@@ -5,14 +5,15 @@ use std::fmt;
 
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
-use shared::json::{fold_line_breaks, for_each_member, is_deeper_than};
+use shared::json::{fold_line_breaks, for_each_member, is_deeper_than, replace_lone_surrogates};
 use shared::limits::{
     MAX_CMCD_REPORT_BYTES, MAX_EVENT_DEPTH, MAX_EVENT_ID_BYTES, MAX_EVENTS_PER_REQUEST, PARTITION_KEY_MAX_BYTES,
 };
 use shared::rejection::{Reason, Rejection};
 
 use crate::cmcd::report_to_json;
-use crate::content::BodyForm;
+use crate::content::{BYTE_ORDER_MARK, BodyForm};
+use crate::cut::{damaged_list, holds_lines, lines};
 
 /// One piece of a body; its place in the body's order is its index in answers.
 #[derive(Debug, PartialEq)]
@@ -26,12 +27,14 @@ pub enum Item<'a> {
 pub struct Event<'a> {
     /// What the client sent.
     pub source: &'a [u8],
-    /// A JSON object without line breaks.
+    /// A JSON object without line breaks and without lone surrogates.
     pub json: Cow<'a, str>,
     /// The client's `id` as a JSON string literal.
     pub id: Option<String>,
     /// The value of the first of the configured fields that the event has.
     pub partition_key: Option<String>,
+    /// Lone surrogates that were replaced in `json`.
+    pub replaced_surrogates: u64,
 }
 
 /// The members whose value may be an event's partition key, best first, as JSON string literals.
@@ -51,70 +54,94 @@ impl KeyFields {
 ///
 /// When the body as a whole can't be taken apart: nothing of it is an event then.
 pub fn split<'a>(body: &'a [u8], form: BodyForm, key_fields: &KeyFields) -> Result<Vec<Item<'a>>, Rejection> {
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    let items = match form {
-        BodyForm::Json => split_json(body, key_fields)?,
-        BodyForm::JsonLines => split_lines(body, |line| event_from_json(line, key_fields))?,
-        BodyForm::Cmcd => split_lines(body, |line| event_from_cmcd(line, key_fields))?,
-    };
-    if items.is_empty() {
+    let text = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body).trim_ascii();
+    if text.is_empty() {
+        return Err(Rejection::new(Reason::NoEvents, "the body is empty; send an event, such as {\"type\":\"play\"}"));
+    }
+    let mut splitter = Splitter { key_fields, items: Vec::new() };
+    match form {
+        BodyForm::Json => splitter.json(text)?,
+        BodyForm::JsonLines => splitter.json_lines(text)?,
+        BodyForm::Cmcd => splitter.reports(text)?,
+    }
+    if splitter.items.is_empty() {
         return Err(Rejection::new(Reason::NoEvents, "there is no event in the body"));
     }
-    Ok(items)
+    Ok(splitter.items)
 }
 
-fn split_json<'a>(body: &'a [u8], key_fields: &KeyFields) -> Result<Vec<Item<'a>>, Rejection> {
-    let whole = match std::str::from_utf8(body) {
-        Ok(text) if text.trim_ascii().is_empty() => return Ok(Vec::new()),
-        Ok(text) => split_one_value(text.trim_ascii(), key_fields),
-        Err(error) => split_damaged_list(body, error, key_fields),
-    };
-    match whole {
-        // Not one JSON value. Senders of text/plain and application/json can't say that they send a value a line.
-        Err(Rejection { reason: Reason::InvalidJson | Reason::InvalidUtf8, .. }) if starts_with_value_line(body) => {
-            split_lines(body, |line| event_from_json(line, key_fields))
+/// What was found in a body so far, in its order.
+struct Splitter<'a, 'k> {
+    key_fields: &'k KeyFields,
+    items: Vec<Item<'a>>,
+}
+
+impl<'a> Splitter<'a, '_> {
+    /// One JSON value; or a value a line, which senders of `text/plain` and `application/json` can't say.
+    fn json(&mut self, text: &'a [u8]) -> Result<(), Rejection> {
+        match self.value(text) {
+            Err(rejection) if is_malformed(&rejection) && holds_lines(text) => self.json_lines(text),
+            Err(rejection) => self.salvage(text, rejection),
+            Ok(()) => Ok(()),
         }
-        whole => whole,
+    }
+
+    /// Each line is one value, whatever the lines around it are.
+    fn json_lines(&mut self, text: &'a [u8]) -> Result<(), Rejection> {
+        for line in lines(text) {
+            let split = self.value(line).or_else(|rejection| self.salvage(line, rejection));
+            match split {
+                Err(rejection) if rejection.reason == Reason::TooManyEvents => return Err(rejection),
+                Err(rejection) => self.add([Item::Rejected { rejection, body: line }])?,
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn reports(&mut self, text: &'a [u8]) -> Result<(), Rejection> {
+        lines(text).try_for_each(|line| self.add([event_from_cmcd(line, self.key_fields)]))
+    }
+
+    /// Adds the events of one valid JSON value, or nothing.
+    fn value(&mut self, json: &'a [u8]) -> Result<(), Rejection> {
+        let text = std::str::from_utf8(json).map_err(invalid_utf8)?;
+        if text.starts_with('[') {
+            return self.array(text);
+        }
+        let mut fields = Fields::new(self.key_fields);
+        match events_member(text, |key, value| fields.see(key, value))? {
+            Some(events) => self.array(events),
+            None => self.add([fields.into_item(json, Cow::Borrowed(text))]),
+        }
+    }
+
+    fn array(&mut self, array: &'a str) -> Result<(), Rejection> {
+        let key_fields = self.key_fields;
+        let members = array_members(array)?;
+        self.add(members.into_iter().map(|member| event_from_json(member.get().as_bytes(), key_fields)))
+    }
+
+    /// Adds the members of a list that is malformed, each judged on its own.
+    fn salvage(&mut self, text: &'a [u8], rejection: Rejection) -> Result<(), Rejection> {
+        let members = Some(text).filter(|_| is_malformed(&rejection)).and_then(damaged_list).unwrap_or_default();
+        if members.is_empty() {
+            return Err(rejection);
+        }
+        let key_fields = self.key_fields;
+        self.add(members.into_iter().map(|member| event_from_json(member, key_fields)))
+    }
+
+    fn add(&mut self, items: impl IntoIterator<Item = Item<'a>>) -> Result<(), Rejection> {
+        let room = MAX_EVENTS_PER_REQUEST + 1 - self.items.len();
+        self.items.extend(items.into_iter().take(room));
+        if self.items.len() > MAX_EVENTS_PER_REQUEST { Err(too_many_events()) } else { Ok(()) }
     }
 }
 
-fn split_one_value<'a>(text: &'a str, key_fields: &KeyFields) -> Result<Vec<Item<'a>>, Rejection> {
-    if text.starts_with('[') {
-        return split_array(text, key_fields);
-    }
-    let mut fields = Fields::new(key_fields);
-    match events_member(text, |key, value| fields.see(key, value))? {
-        Some(events) => split_array(events, key_fields),
-        None => Ok(vec![fields.into_item(text.as_bytes(), Cow::Borrowed(text))]),
-    }
-}
-
-/// A list of events of which some are not UTF-8: where it is a list apart from that, the others are taken.
-fn split_damaged_list<'a>(
-    body: &'a [u8],
-    error: std::str::Utf8Error,
-    key_fields: &KeyFields,
-) -> Result<Vec<Item<'a>>, Rejection> {
-    let text = with_placeholders(body);
-    let list = match text.trim_ascii() {
-        array if array.starts_with('[') => Some(array),
-        // What else is wrong with it is of no use to who sends another encoding.
-        object => events_member(object, |_, _| {}).unwrap_or_default(),
-    };
-    let members = list.and_then(|list| array_members(list).ok()).ok_or_else(|| invalid_utf8(error))?;
-    let place = |member: &RawValue| member.get().as_ptr().addr() - text.as_ptr().addr();
-    let as_sent = |member: &&RawValue| &body[place(member)..place(member) + member.get().len()];
-    Ok(members.iter().map(as_sent).map(|member| event_from_json(member, key_fields)).collect())
-}
-
-/// The text with a placeholder for each byte that is not UTF-8: as long as the bytes, so that places are the same.
-fn with_placeholders(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
-        text.push_str(chunk.valid());
-        text.extend(chunk.invalid().iter().map(|_| '?'));
-    }
-    text
+/// Whether a text is rejected for what stands in it, and not for what it is.
+fn is_malformed(rejection: &Rejection) -> bool {
+    matches!(rejection.reason, Reason::InvalidJson | Reason::InvalidUtf8)
 }
 
 /// The list of events that an object wraps, if it does. `see` is shown all members.
@@ -141,11 +168,6 @@ fn is_list_of_events(value: &str) -> Result<bool, Rejection> {
     }
     let members = array_members(value)?;
     Ok(members.is_empty() || members.iter().any(|member| member.get().starts_with('{')))
-}
-
-fn split_array<'a>(array: &'a str, key_fields: &KeyFields) -> Result<Vec<Item<'a>>, Rejection> {
-    let members = array_members(array)?;
-    Ok(members.into_iter().map(|member| event_from_json(member.get().as_bytes(), key_fields)).collect())
 }
 
 fn array_members(array: &str) -> Result<Vec<&RawValue>, Rejection> {
@@ -175,21 +197,6 @@ fn array_members(array: &str) -> Result<Vec<&RawValue>, Rejection> {
     let mut deserializer = serde_json::Deserializer::from_str(array);
     let members = deserializer.deserialize_seq(Members).and_then(|members| deserializer.end().map(|()| members));
     members.map_err(|error| Rejection::new(Reason::InvalidJson, error.to_string()))?.ok_or_else(too_many_events)
-}
-
-/// Splits at line feeds. Blank lines are nothing; each other line is one item, whatever the lines around it are.
-fn split_lines<'a>(body: &'a [u8], item: impl Fn(&'a [u8]) -> Item<'a>) -> Result<Vec<Item<'a>>, Rejection> {
-    let mut lines = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
-    let items = lines.by_ref().take(MAX_EVENTS_PER_REQUEST).map(item).collect();
-    if lines.next().is_some() { Err(too_many_events()) } else { Ok(items) }
-}
-
-/// Whether the first line of several is a JSON value of its own. (A later one may be a part of one large value that was
-/// cut off.)
-fn starts_with_value_line(body: &[u8]) -> bool {
-    let mut lines = body.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
-    let first = lines.next().and_then(|line| std::str::from_utf8(line).ok());
-    lines.next().is_some() && first.is_some_and(|line| serde_json::from_str::<&RawValue>(line).is_ok())
 }
 
 fn event_from_json<'a>(json: &'a [u8], key_fields: &KeyFields) -> Item<'a> {
@@ -257,7 +264,16 @@ impl<'f> Fields<'f> {
             Cow::Borrowed(json) => fold_line_breaks(json),
             owned => owned,
         };
-        Item::Event(Event { source: body, json, id: self.id, partition_key: self.key.map(|(_, key)| key) })
+        let (json, replaced_surrogates) = match replace_lone_surrogates(&json) {
+            (Cow::Borrowed(_), _) => (json, 0),
+            (Cow::Owned(replaced), count) => (Cow::Owned(replaced), count),
+        };
+        let id = self.id.map(|id| match replace_lone_surrogates(&id) {
+            (Cow::Owned(replaced), _) => replaced,
+            (Cow::Borrowed(_), _) => id,
+        });
+        let partition_key = self.key.map(|(_, key)| key);
+        Item::Event(Event { source: body, json, id, partition_key, replaced_surrogates })
     }
 }
 
@@ -345,7 +361,11 @@ mod tests {
     #[case::byte_order_mark("\u{feff}{\"a\":1}", ok(&["{\"a\":1}"]))]
     #[case::duplicate_members("{\"a\":1,\"a\":2}", ok(&["{\"a\":1,\"a\":2}"]))]
     #[case::not_json("hello", Err(Reason::InvalidJson))]
-    #[case::truncated("[{\"a\":1},{\"b\":", Err(Reason::InvalidJson))]
+    #[case::frames_a_line("{\"events\":[{\"a\":1},{}]}\n{\"v\":2,\"events\":[{\"b\":2}]}", ok(&["{\"a\":1}", "{}", "{\"b\":2}"]))]
+    #[case::lists_a_line("[{\"a\":1},{}]\n[{\"b\":2}]\n{\"c\":3}", ok(&["{\"a\":1}", "{}", "{\"b\":2}", "{\"c\":3}"]))]
+    #[case::empty_frames_a_line("{\"events\":[]}\n[]", Err(Reason::NoEvents))]
+    #[case::byte_order_mark_a_line("\u{feff}{\"a\":1}\r\n\u{feff}{\"b\":2}", ok(&["{\"a\":1}", "{\"b\":2}"]))]
+    #[case::byte_order_mark_alone("\u{feff}", Err(Reason::NoEvents))]
     #[case::number("17", Err(Reason::NotAnObject))]
     #[case::string("\"x\"", Err(Reason::NotAnObject))]
     #[case::null("null", Err(Reason::NotAnObject))]
@@ -353,7 +373,6 @@ mod tests {
     #[case::blank(" \n ", Err(Reason::NoEvents))]
     #[case::empty_array("[]", Err(Reason::NoEvents))]
     #[case::empty_events("{\"events\":[]}", Err(Reason::NoEvents))]
-    #[case::trailing_comma("[{\"a\":1},]", Err(Reason::InvalidJson))]
     fn json_bodies(#[case] body: &str, #[case] expected: Result<Vec<Result<String, Reason>>, Reason>) {
         assert_eq!(outcomes(body.as_bytes(), BodyForm::Json), expected);
     }
@@ -415,11 +434,67 @@ mod tests {
         assert_eq!((rejection.reason, *body), (Reason::InvalidUtf8, &b"{\"b\":\"\xff\xfe\"}"[..]));
     }
 
+    const BAD: Result<&str, Reason> = Err(Reason::InvalidJson);
+    const NOT_UTF8: Result<&str, Reason> = Err(Reason::InvalidUtf8);
+
     #[rstest]
-    #[case::between_members(b"[{\"a\":1},\xff{\"b\":2}]")]
-    #[case::not_json_either(b"[{\"a\":\"\xff\"}")]
-    fn a_list_that_is_broken_besides_is_one_rejection(#[case] body: &[u8]) {
-        assert_eq!(outcomes(body, BodyForm::Json), Err(Reason::InvalidUtf8));
+    #[case::bad_number(b"[{\"n\":1},{\"n\":NaN},{\"n\":3}]", &[Ok("{\"n\":1}"), BAD, Ok("{\"n\":3}")])]
+    #[case::bad_first(b"[undefined,{\"n\":2}]", &[BAD, Ok("{\"n\":2}")])]
+    #[case::bad_and_no_object(b"[{\"n\":1},7,{\"n\":tru},[{}]]", &[Ok("{\"n\":1}"), Err(Reason::NotAnObject), BAD, Err(Reason::NotAnObject)])]
+    #[case::raw_tab(b"[{\"t\":\"a\tb\"},{\"n\":2}]", &[BAD, Ok("{\"n\":2}")])]
+    #[case::bad_escape(b"[{\"t\":\"\\x\"},{\"n\":2}]", &[BAD, Ok("{\"n\":2}")])]
+    #[case::trailing_comma(b"[{\"a\":1},]", &[Ok("{\"a\":1}"), BAD])]
+    #[case::truncated(b"[{\"a\":1},{\"b\":", &[Ok("{\"a\":1}"), BAD])]
+    #[case::not_utf8_between_members(b"[{\"a\":1},\xff{\"b\":2}]", &[Ok("{\"a\":1}"), NOT_UTF8, Ok("{\"b\":2}")])]
+    #[case::not_utf8_and_cut_off(b"[{\"a\":\"\xff\"},{\"b\":2}", &[NOT_UTF8, Ok("{\"b\":2}")])]
+    #[case::frame(b"{\"m\":NaN,\"events\":[{\"n\":1},{\"n\":NaN}],\"z\":1}", &[Ok("{\"n\":1}"), BAD])]
+    #[case::frame_that_is_bad_itself(b"{\"m\":NaN,\"events\":[{\"n\":1}]}", &[Ok("{\"n\":1}")])]
+    #[case::first_line(b"{\"n\":NaN}\n{\"n\":2}\n{\"n\":3}", &[BAD, Ok("{\"n\":2}"), Ok("{\"n\":3}")])]
+    #[case::first_line_is_no_json(b"hello\n{\"n\":2}", &[BAD, Ok("{\"n\":2}")])]
+    #[case::first_line_is_not_utf8(b"\xff\n{\"n\":2}", &[NOT_UTF8, Ok("{\"n\":2}")])]
+    #[case::frames_a_line(b"{\"events\":[{\"n\":1},x]}\nx\n{\"events\":[{\"n\":3},{\"n\":4}]}", &[Ok("{\"n\":1}"), BAD, BAD, Ok("{\"n\":3}"), Ok("{\"n\":4}")])]
+    #[case::pretty(b"[\n  {\"n\": NaN},\n  {\n\"n\": 2\n}\n]", &[BAD, Ok("{ \"n\": 2 }")])]
+    fn one_bad_member_costs_no_other(#[case] body: &[u8], #[case] expected: &[Result<&str, Reason>]) {
+        let expected = expected.iter().map(|one| one.map(str::to_owned)).collect();
+        assert_eq!(outcomes(body, BodyForm::Json), Ok(expected));
+    }
+
+    #[test]
+    fn lines_of_frames_and_bad_ones_are_taken_apart_in_every_form_of_json() {
+        let body = b"{\"events\":[{\"n\":1}]}\n{\"events\":[{\"n\":2},NaN]}\n\xef\xbb\xbf{\"n\":3}\n{\"n\":";
+        let good = |n: u32| Ok(format!("{{\"n\":{n}}}"));
+        let bad = || Err(Reason::InvalidJson);
+        for form in [BodyForm::Json, BodyForm::JsonLines] {
+            assert_eq!(outcomes(body, form), Ok(vec![good(1), good(2), bad(), good(3), bad()]));
+        }
+    }
+
+    #[test]
+    fn a_bad_member_is_kept_as_it_was_sent() {
+        let body = b"[{\"n\":1}, {\"n\":\tNaN, \"t\":\"\xff\"} ,{\"n\":3}]";
+        let items = split_as(body, BodyForm::Json).unwrap();
+        let Item::Rejected { body, .. } = &items[1] else { panic!("{items:?}") };
+        assert_eq!(*body, b"{\"n\":\tNaN, \"t\":\"\xff\"}");
+    }
+
+    #[rstest]
+    #[case(
+        r#"{"id":"\ud83d-1","title":"a \ud83d b"}"#,
+        r#"{"id":"\ufffd-1","title":"a \ufffd b"}"#,
+        "\"\\ufffd-1\"",
+        2
+    )]
+    #[case(r#"{"id":"\\ud83d","t":"\ud83d\ude00"}"#, r#"{"id":"\\ud83d","t":"\ud83d\ude00"}"#, "\"\\\\ud83d\"", 0)]
+    #[case("{\"id\":1,\n\"\\uDC00\":[\"\\uDC00\"]}", r#"{"id":1, "\ufffd":["\ufffd"]}"#, "\"1\"", 2)]
+    fn lone_surrogates_are_replaced_in_events_and_ids(
+        #[case] body: &str,
+        #[case] json: &str,
+        #[case] id: &str,
+        #[case] count: u64,
+    ) {
+        let event = only_event(body);
+        assert_eq!((&*event.json, event.id.as_deref(), event.replaced_surrogates), (json, Some(id), count));
+        assert_eq!(event.source, body.as_bytes());
     }
 
     #[test]
@@ -466,7 +541,7 @@ mod tests {
 
     #[rstest]
     #[case("{\"id\":\"e-1\"}", Some("\"e-1\""))]
-    #[case("{\"id\":\"\\ud800\\u00e9\"}", Some("\"\\ud800\\u00e9\""))]
+    #[case("{\"id\":\"\\u00e9\"}", Some("\"\\u00e9\""))]
     #[case("{\"id\":17}", Some("\"17\""))]
     #[case("{\"id\":-1.5e3}", Some("\"-1.5e3\""))]
     #[case("{\"id\":\"\"}", None)]
@@ -505,7 +580,8 @@ mod tests {
     proptest! {
         #[test]
         fn every_object_is_one_event_however_it_is_sent(objects in prop::collection::vec(json_object(), 1..5)) {
-            let expected: Vec<_> = objects.iter().map(|object| Ok(fold_line_breaks(object).into_owned())).collect();
+            let landed = |object: &String| replace_lone_surrogates(&fold_line_breaks(object)).0.into_owned();
+            let expected: Vec<_> = objects.iter().map(|object| Ok(landed(object))).collect();
             let array = format!("[{}]", objects.join(","));
             prop_assert_eq!(outcomes(array.as_bytes(), BodyForm::Json), Ok(expected.clone()));
             let member = format!("{{\"events\":{array}}}");
@@ -522,7 +598,7 @@ mod tests {
         }
 
         #[test]
-        fn no_line_is_skipped(lines in prop::collection::vec("[ -~]{1,20}", 1..20)) {
+        fn no_line_is_skipped(lines in prop::collection::vec("[ -Z\\\\^-z|}~]{1,20}", 1..20)) {
             let expected = lines.iter().filter(|line| !line.trim().is_empty()).count();
             let body = lines.join("\n");
             for form in [BodyForm::JsonLines, BodyForm::Cmcd] {

@@ -37,6 +37,12 @@ impl Storing {
         self.stored_records().map(|record| record.data.len() as u64).sum()
     }
 
+    /// Lone surrogates that were replaced in events that are on the stream.
+    #[must_use]
+    pub fn replaced_surrogates(&self) -> u64 {
+        self.stored_records().map(|record| record.replaced_surrogates).sum()
+    }
+
     fn stored_records(&self) -> impl Iterator<Item = &Record> {
         self.records.iter().zip(&self.report.stored).filter(|(_, stored)| **stored).map(|(record, _)| record)
     }

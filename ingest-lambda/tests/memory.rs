@@ -13,6 +13,7 @@ use flate2::write::GzEncoder;
 use ingest_lambda::config::{ClientIp, Config};
 use ingest_lambda::front_door::Request;
 use ingest_lambda::handler::Handler;
+use ingest_lambda::origins::AllowedOrigins;
 use ingest_lambda::pack::Record;
 use ingest_lambda::put::{EntryOutcome, PutError, RecordStream};
 use lambda_runtime::Context;
@@ -50,7 +51,7 @@ fn cost(content_type: &str, encoding: &str, body: &[u8]) -> (AllocationInfo, u16
         event_format: EventFormat::Envelope,
         client_ip: ClientIp::Full,
         partition_key_fields: vec!["sid".into()],
-        allowed_origins: Vec::new(),
+        allowed_origins: AllowedOrigins::Any,
         max_body_bytes: DEFAULT_MAX_BODY_BYTES,
         max_record_bytes: DEFAULT_MAX_RECORD_BYTES,
     };
@@ -105,6 +106,8 @@ const CMCD: &str = "application/cmcd";
 #[case::bomb_of_white_space_that_fits(JSON, "gzip", gzip(&filled_with(b" ")), 400)]
 #[case::bomb_of_events_that_fits(JSON, "gzip", gzip(&most_events(|number| format!("{{\"sid\":\"{number:>400}\"}}"))), 200)]
 #[case::members_of_nothing(JSON, "gzip", members_of(b""), 400)]
+#[case::empty_blocks(JSON, "deflate", [b"\0\0\0\xff\xff".repeat(900_000), vec![3, 0]].concat(), 400)]
+#[case::long_gzip_names(JSON, "gzip", [b"\x1f\x8b\x08\x08\0\0\0\0\0\0", &b"n".repeat(4_000_000)[..], b"\0\x03\0\0\0\0\0\0\0\0\0"].concat(), 400)]
 #[case::tiny_events(JSON, "", most_events(|_| "{}".into()), 200)]
 #[case::tiny_events_with_a_key_each(JSON, "", most_events(|number| format!("{{\"sid\":{number}}}")), 200)]
 #[case::folded_events(JSON, "", most_events(|number| format!("{{\"sid\":\n\"{number:>400}\"}}")), 200)]
@@ -114,6 +117,18 @@ const CMCD: &str = "application/cmcd";
 #[case::more_lines_than_may_be(LINES, "", filled_with(b"{}\n"), 413)]
 #[case::open_arrays(JSON, "", filled_with(b"["), 400)]
 #[case::open_objects(JSON, "", filled_with(b"{\"a\":"), 400)]
+#[case::open_objects_in_a_list(JSON, "", [b"[{},", &filled_with(b"{\"a\":")[4..]].concat(), 200)]
+#[case::brackets_that_close_others(JSON, "", [b"[{},{", &b"[".repeat(1 << 20)[..], &b"}".repeat(1 << 20)[..], &b"]".repeat(1 << 20)[..]].concat(), 200)]
+#[case::brackets_that_close_nothing(JSON, "", [b"[{},[", &b"}".repeat(1 << 20)[..], &b"[".repeat(1 << 20)[..], &b"}".repeat(1 << 20)[..]].concat(), 200)]
+#[case::commas(JSON, "", [b"[{}", &b",".repeat(4_000_000)[..]].concat(), 413)]
+#[case::commas_before_white_space(JSON, "", [b"[{},[", &filled_with(b",                              ")[5..]].concat(), 200)]
+#[case::objects_that_are_not_closed(JSON, "", [b"[{}", &filled_with(b",{\"a\":{")[3..]].concat(), 413)]
+#[case::bad_members(JSON, "", most_events(|number| (if number == 0 { "{}" } else { "{\"a\":NaN}" }).into()), 200)]
+#[case::keys_named_events(JSON, "", [b"{\"a\":NaN", &filled_with(b",\"events\"    ")[9..]].concat(), 400)]
+#[case::lines_that_open_objects(JSON, "", filled_with(b"{\"a\":\n"), 400)]
+#[case::lines_that_are_nearly_values(JSON, "", [&b"x\n".repeat(3)[..], &format!("{{\"a\":{}\n", "[1,".repeat(30)).into_bytes().repeat(40_000)[..]].concat(), 400)]
+#[case::surrogates(JSON, "", most_events(|_| format!("{{\"sid\":\"{}\"}}", "\\ud83d".repeat(65))), 200)]
+#[case::wide_strings(CMCD, "", format!("a=\"{}\"\n", "é".repeat(MAX_CMCD_REPORT_BYTES / 2 - 3)).repeat(63).into_bytes(), 200)]
 #[case::deep_arrays(JSON, "", format!("{}{}", "[".repeat(1 << 21), "]".repeat(1 << 21)).into_bytes(), 400)]
 #[case::one_long_string(JSON, "", format!("[\"{}\"]", "x".repeat(4_000_000)).into_bytes(), 400)]
 #[case::one_object_of_many_members(JSON, "", format!("{{{}\"a\":1}}", "\"a\":1,".repeat(690_000)).into_bytes(), 413)]
@@ -135,12 +150,16 @@ fn memory_is_bounded(#[case] content_type: &str, #[case] encoding: &str, #[case]
 #[rstest]
 #[case::events(JSON, &|n| format!("[{}{{}}]", "{\"sid\":1},".repeat(n / 4)).into_bytes())]
 #[case::bad_lines(LINES, &|n| format!("{{}}\n{}", "x\n".repeat(n / 4)).into_bytes())]
+#[case::bad_members(JSON, &|n| format!("[{{}},{}]", "{\"sid\":NaN},".repeat(n / 4)).into_bytes())]
+#[case::objects_that_are_not_closed(JSON, &|n| format!("[{{}},{}", "{\"sid\":{},".repeat(n / 4)).into_bytes())]
 #[case::members(JSON, &|n| format!("{{{}\"a\":1}}", "\"a\":1,".repeat(n * 10)).into_bytes())]
 #[case::open_arrays(JSON, &|n| "[".repeat(n * 50).into_bytes())]
 #[case::deep_arrays(JSON, &|n| format!("{}{}", "[".repeat(n * 50), "]".repeat(n * 50)).into_bytes())]
 #[case::keys(CMCD, &|n| (0..n).map(|number| format!("a{number},")).chain(["b".into()]).collect::<String>().into_bytes())]
 #[case::parameters(CMCD, &|n| format!("a{}", (0..n).map(|number| format!(";a{number}")).collect::<String>()).into_bytes())]
 #[case::lists(CMCD, &|n| format!("a=({})", "1;a ".repeat(n)).into_bytes())]
+#[case::wide_strings(CMCD, &|n| format!("a=\"{}\"", "é\\\\".repeat(n * 2)).into_bytes())]
+#[case::surrogates(JSON, &|n| format!("{{\"a\":\"{}\"}}", "\\ud83d".repeat(n)).into_bytes())]
 #[case::escapes(CMCD, &|n| format!("a=\"{}\"", "\\\\".repeat(n * 4)).into_bytes())]
 fn work_grows_with_the_input(#[case] content_type: &str, #[case] body: &dyn Fn(usize) -> Vec<u8>) {
     let [(once, _), (twice, _)] = [4_000, 8_000].map(|n| cost(content_type, "", &body(n)));

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use memchr::memchr;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -76,6 +77,54 @@ pub fn fold_line_breaks(json: &str) -> Cow<'_, str> {
     } else {
         Cow::Borrowed(json)
     }
+}
+
+/// Replaces each surrogate escape that has no partner, such as the `\ud83d` of an emoji cut in half, by `\ufffd`, and
+/// says how many it replaced.
+///
+/// The grammar of JSON allows them, but they encode no character: DuckDB, jq, orjson and pyarrow refuse a whole file for
+/// one of them. `json` must be valid JSON; its length does not change.
+#[must_use]
+pub fn replace_lone_surrogates(json: &str) -> (Cow<'_, str>, u64) {
+    let (mut replaced, mut copied, mut count) = (String::new(), 0, 0);
+    for digits in lone_surrogates(json) {
+        replaced.reserve(json.len() - replaced.len());
+        replaced.push_str(&json[copied..digits]);
+        replaced.push_str("fffd");
+        copied = digits + 4;
+        count += 1;
+    }
+    if count == 0 {
+        return (Cow::Borrowed(json), 0);
+    }
+    replaced.push_str(&json[copied..]);
+    (Cow::Owned(replaced), count)
+}
+
+/// Where the four digits of each lone surrogate stand.
+fn lone_surrogates(json: &str) -> impl Iterator<Item = usize> {
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        while let Some(backslash) = memchr(b'\\', json.as_bytes().get(from..)?) {
+            let at = from + backslash;
+            let (length, is_lone) = match (code_unit(json, at), code_unit(json, at + 6)) {
+                (None, _) => (2, false),
+                (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => (12, false),
+                (Some(unit), _) => (6, (0xd800..=0xdfff).contains(&unit)),
+            };
+            from = at + length;
+            if is_lone {
+                return Some(at + 2);
+            }
+        }
+        None
+    })
+}
+
+/// The UTF-16 code unit of the `\uXXXX` at this place, if there is one.
+fn code_unit(json: &str, at: usize) -> Option<u16> {
+    let digits = json.get(at..at + 6)?.strip_prefix("\\u")?;
+    u16::from_str_radix(digits, 16).ok()
 }
 
 /// Appends `text` as a JSON string, with quotes and escapes.
@@ -196,7 +245,47 @@ mod tests {
         }
     }
 
+    #[rstest]
+    #[case::high_alone(r#"{"title":"a \ud83d b"}"#, r#"{"title":"a \ufffd b"}"#, 1)]
+    #[case::low_alone(r#"["\udc00"]"#, r#"["\ufffd"]"#, 1)]
+    #[case::reversed(r#""\udc00\ud800""#, r#""\ufffd\ufffd""#, 2)]
+    #[case::upper_case_digits(r#""\uD83D\uDBFFx\uDFFF""#, r#""\ufffd\ufffdx\ufffd""#, 3)]
+    #[case::high_before_a_pair(r#""\ud83d\ud83d\ude00""#, r#""\ufffd\ud83d\ude00""#, 1)]
+    #[case::low_behind_a_pair(r#""\ud83d\ude00\ude00""#, r#""\ud83d\ude00\ufffd""#, 1)]
+    #[case::high_before_another_escape(r#""\ud800\n\ud800\u0041""#, r#""\ufffd\n\ufffd\u0041""#, 2)]
+    #[case::in_a_key(r#"{"\ud800":{"\udfff":1}}"#, r#"{"\ufffd":{"\ufffd":1}}"#, 2)]
+    #[case::behind_an_escaped_backslash(r#""\\\ud800\\\\ud800""#, r#""\\\ufffd\\\\ud800""#, 1)]
+    #[case::between_wide_characters(r#""é\ud800é🎬""#, r#""é\ufffdé🎬""#, 1)]
+    #[case::halves_in_two_strings(r#"["\ud83d","\ude00"]"#, r#"["\ufffd","\ufffd"]"#, 2)]
+    #[case::pair(r#""\ud83d\ude00\uD83D\uDE00""#, r#""\ud83d\ude00\uD83D\uDE00""#, 0)]
+    #[case::escaped_backslash(r#""\\ud83d""#, r#""\\ud83d""#, 0)]
+    #[case::neighbours_of_surrogates(r#""\ud7ff\ue000\ufffd""#, r#""\ud7ff\ue000\ufffd""#, 0)]
+    #[case::no_escape(r#"{"a":"ud800"}"#, r#"{"a":"ud800"}"#, 0)]
+    fn lone_surrogates_are_replaced_and_pairs_are_not(#[case] json: &str, #[case] expected: &str, #[case] count: u64) {
+        assert_eq!(replace_lone_surrogates(json), (Cow::Borrowed(expected), count));
+        assert_eq!(expected.len(), json.len());
+    }
+
+    #[test]
+    fn text_that_ends_within_an_escape_is_left_alone() {
+        for text in ["\\", "\\u", "\\ud80", "\"\\ud8é0"] {
+            assert_eq!(replace_lone_surrogates(text), (Cow::Borrowed(text), 0));
+        }
+    }
+
     proptest! {
+        #[test]
+        fn what_was_replaced_is_unicode_and_all_else_is_as_it_was(text in json_value()) {
+            let (replaced, count) = replace_lone_surrogates(&text);
+            prop_assert_eq!(replaced.len(), text.len());
+            prop_assert_eq!(replace_lone_surrogates(&replaced).1, 0);
+            let different = text.bytes().zip(replaced.bytes()).filter(|(before, after)| before != after).count();
+            prop_assert!((count * 2..=count * 4).contains(&(different as u64)) || different == 0 && count == 0);
+            // serde_json refuses lone surrogates; other than that, only numbers that no machine word holds.
+            let problem = serde_json::from_str::<serde_json::Value>(&replaced).err().map(|error| error.to_string());
+            prop_assert!(problem.as_ref().is_none_or(|problem| problem.contains("number")), "{:?}", problem);
+        }
+
         #[test]
         fn every_object_a_client_may_send_is_walked(text in json_object()) {
             prop_assert!(members(&text).is_ok());

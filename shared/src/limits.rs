@@ -45,6 +45,12 @@ pub const MAX_EVENT_ID_BYTES: usize = 256;
 /// Bytes of the user agent that are kept at most: it stands in every line.
 pub const MAX_USER_AGENT_BYTES: usize = 256;
 
+/// Bytes of a request's path that rejected lines keep at most.
+pub const MAX_PATH_BYTES: usize = 256;
+
+/// Bytes of the `Origin` header that rejected lines keep at most: `https://`, a host name of 253 bytes and a port.
+pub const MAX_ORIGIN_BYTES: usize = 267;
+
 /// Bytes of other request headers that are kept or echoed at most.
 pub const MAX_HEADER_BYTES: usize = 1024;
 

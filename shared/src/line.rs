@@ -4,7 +4,7 @@
 //! `{"v":1,"id":"…","received_at":"…Z","request_id":"…","client":{…},"event":{…}}`
 //!
 //! Something rejected, whole or in numbered parts that share an id:
-//! `{"v":1,"id":"…","received_at":"…Z","request_id":"…","client":{…},"rejected":{"reason":"…","detail":"…",…,"body_base64":"…"}}`
+//! `{"v":1,"id":"…","received_at":"…Z","request_id":"…","client":{…},"rejected":{"reason":"…","path":"…","detail":"…",…,"body_base64":"…"}}`
 
 use base64_simd::STANDARD as BASE64;
 
@@ -55,12 +55,16 @@ pub struct Client {
 /// What the lines of one request have in common, encoded once.
 #[derive(Debug, Clone)]
 pub struct Envelope {
-    /// From `,"received_at":` to the comma before the line's last member.
-    middle: Vec<u8>,
+    /// What all lines say, from `,"received_at":` to the last member of `client`; then the origin and the path, which only
+    /// rejected lines have. One buffer, because every request makes one.
+    text: Vec<u8>,
+    origin_start: usize,
+    path_start: usize,
 }
 
 const BEFORE_ID: &[u8] = b"{\"v\":1,\"id\":";
-const BEFORE_EVENT: &[u8] = b"\"event\":";
+const BEFORE_EVENT: &[u8] = b"},\"event\":";
+const BEFORE_REJECTED: &[u8] = b"},\"rejected\":{\"reason\":\"";
 const END: &[u8] = b"}\n";
 
 /// A JSON string literal, quotes included, that serves as a line's id.
@@ -80,43 +84,50 @@ impl Envelope {
     /// Encodes what the lines of one request share.
     #[must_use]
     pub fn new(received_at: UnixMillis, request_id: &str, client: &Client) -> Self {
-        let mut middle = Vec::with_capacity(256);
-        middle.extend_from_slice(b",\"received_at\":\"");
-        middle.extend_from_slice(received_at.rfc3339().as_bytes());
-        middle.extend_from_slice(b"\",\"request_id\":");
-        write_string(&mut middle, request_id);
-        middle.extend_from_slice(b",\"client\":{");
-        if let Some(user_agent) = &client.user_agent {
-            middle.extend_from_slice(b"\"user_agent\":");
-            write_string(&mut middle, user_agent);
-        }
-        if let Some(ip) = &client.ip {
-            middle.extend_from_slice(if client.user_agent.is_some() { b",\"ip\":" } else { b"\"ip\":" });
-            write_string(&mut middle, ip);
-        }
-        middle.extend_from_slice(b"},");
-        Self { middle }
+        let mut text = Vec::with_capacity(512);
+        text.extend_from_slice(b",\"received_at\":\"");
+        text.extend_from_slice(received_at.rfc3339().as_bytes());
+        text.extend_from_slice(b"\",\"request_id\":");
+        write_string(&mut text, request_id);
+        text.extend_from_slice(b",\"client\":{");
+        write_client_member(&mut text, "user_agent", client.user_agent.as_deref());
+        write_client_member(&mut text, "ip", client.ip.as_deref());
+        Self { origin_start: text.len(), path_start: text.len(), text }
+    }
+
+    /// Adds what rejected lines say besides: the request's path and its `Origin` header, as far as they are kept.
+    #[must_use]
+    pub fn with_request(mut self, path: &str, origin: Option<&str>) -> Self {
+        write_client_member(&mut self.text, "origin", origin);
+        self.path_start = self.text.len();
+        self.text.extend_from_slice(b",\"path\":");
+        write_string(&mut self.text, path);
+        self
     }
 
     /// The bytes of the line that [`Envelope::write_event`] would append.
     #[must_use]
     pub fn event_len(&self, id: IdLiteral<'_>, event: &str) -> usize {
-        BEFORE_ID.len() + id.0.len() + self.middle.len() + BEFORE_EVENT.len() + event.len() + END.len()
+        BEFORE_ID.len() + id.0.len() + self.origin_start + BEFORE_EVENT.len() + event.len() + END.len()
     }
 
     /// Appends an event's line. `event` must be valid JSON without line breaks.
     pub fn write_event(&self, out: &mut Vec<u8>, id: IdLiteral<'_>, event: &str) {
         debug_assert!(!event.contains(['\n', '\r']));
-        for piece in [BEFORE_ID, id.0.as_bytes(), &self.middle, BEFORE_EVENT, event.as_bytes(), END] {
+        let common = &self.text[..self.origin_start];
+        for piece in [BEFORE_ID, id.0.as_bytes(), common, BEFORE_EVENT, event.as_bytes(), END] {
             out.extend_from_slice(piece);
         }
     }
 
     /// Appends a rejected line that holds `body` or a part of it.
     pub fn write_rejected(&self, out: &mut Vec<u8>, id: IdLiteral<'_>, rejected: &Rejected<'_>) {
-        out.extend_from_slice(BEFORE_ID);
-        out.extend_from_slice(id.0.as_bytes());
-        out.extend_from_slice(&self.middle);
+        let (before_path, path) = self.text.split_at(self.path_start);
+        let reason = rejected.rejection.reason.as_str();
+        for piece in [BEFORE_ID, id.0.as_bytes(), before_path, BEFORE_REJECTED, reason.as_bytes(), b"\""] {
+            out.extend_from_slice(piece);
+        }
+        out.extend_from_slice(path);
         rejected.write_before_body(out);
         BASE64.encode_append(rejected.body, out);
         out.extend_from_slice(b"\"}");
@@ -131,6 +142,17 @@ impl Envelope {
         let mut line = Vec::new();
         self.write_rejected(&mut line, id, &numbered);
         (max_line_bytes.saturating_sub(line.len()) / 4 * 3).max(1)
+    }
+}
+
+/// Appends a member to the open object of `client`.
+fn write_client_member(out: &mut Vec<u8>, name: &str, value: Option<&str>) {
+    if let Some(value) = value {
+        let quote: &[u8] = if out.ends_with(b"{") { b"\"" } else { b",\"" };
+        for piece in [quote, name.as_bytes(), b"\":"] {
+            out.extend_from_slice(piece);
+        }
+        write_string(out, value);
     }
 }
 
@@ -160,9 +182,7 @@ pub struct Part {
 
 impl Rejected<'_> {
     fn write_before_body(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"\"rejected\":{\"reason\":\"");
-        out.extend_from_slice(self.rejection.reason.as_str().as_bytes());
-        out.extend_from_slice(b"\",\"detail\":");
+        out.extend_from_slice(b",\"detail\":");
         write_string(out, &self.rejection.detail);
         for (name, value) in [("content_type", self.content_type), ("content_encoding", self.content_encoding)] {
             if let Some(value) = value {
@@ -282,12 +302,14 @@ mod tests {
     struct DecodedClient {
         user_agent: Option<String>,
         ip: Option<String>,
+        origin: Option<String>,
     }
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
     struct DecodedRejected {
         reason: String,
+        path: Option<String>,
         detail: String,
         content_type: Option<String>,
         content_encoding: Option<String>,
@@ -381,10 +403,11 @@ mod tests {
         fn an_event_survives_its_line_to_the_byte(
             event in json_object(), id in json_string(), request_id in any::<String>(),
             user_agent in any::<Option<String>>(), ip in any::<Option<String>>(), millis in 0i64..4_000_000_000_000,
+            path in any::<String>(), origin in any::<Option<String>>(),
         ) {
             let event = fold_line_breaks(&event);
             let client = Client { user_agent, ip };
-            let envelope = Envelope::new(UnixMillis(millis), &request_id, &client);
+            let envelope = Envelope::new(UnixMillis(millis), &request_id, &client).with_request(&path, origin.as_deref());
             let mut line = Vec::new();
             envelope.write_event(&mut line, IdLiteral::new(&id), &event);
             prop_assert_eq!(line.len(), envelope.event_len(IdLiteral::new(&id), &event));
@@ -397,7 +420,7 @@ mod tests {
             prop_assert_eq!(decoded.id.get(), id);
             prop_assert_eq!(UnixMillis::parse(&decoded.received_at), Some(UnixMillis(millis)));
             prop_assert_eq!(decoded.request_id, request_id);
-            prop_assert_eq!(decoded.client, DecodedClient { user_agent: client.user_agent, ip: client.ip });
+            prop_assert_eq!(decoded.client, DecodedClient { user_agent: client.user_agent, ip: client.ip, origin: None });
             prop_assert_eq!(decoded.event.map(RawValue::get), Some(event.trim()));
             prop_assert!(decoded.rejected.is_none());
             prop_assert_eq!(read_head(text)?, LineHead { kind: Kind::Event, received_at: Some(UnixMillis(millis)), reason: None });
@@ -407,7 +430,8 @@ mod tests {
         fn a_rejected_body_survives_its_line_to_the_byte(
             body in any::<Vec<u8>>(), detail in any::<String>(), reason in prop::sample::select(Reason::ALL.to_vec()),
             content_type in any::<Option<String>>(), content_encoding in any::<Option<String>>(),
-            part in any::<Option<(u32, u32)>>(),
+            part in any::<Option<(u32, u32)>>(), user_agent in any::<Option<String>>(),
+            request in any::<Option<(String, Option<String>)>>(),
         ) {
             let rejection = Rejection::new(reason, detail);
             let rejected = Rejected {
@@ -418,13 +442,22 @@ mod tests {
                 body: &body,
             };
             let mut line = Vec::new();
-            Envelope::new(arrival(), "r", &Client::default()).write_rejected(&mut line, IdLiteral::new("\"x\""), &rejected);
+            let client = Client { user_agent: user_agent.clone(), ip: None };
+            let envelope = Envelope::new(arrival(), "r", &client);
+            let envelope = match &request {
+                Some((path, origin)) => envelope.with_request(path, origin.as_deref()),
+                None => envelope,
+            };
+            envelope.write_rejected(&mut line, IdLiteral::new("\"x\""), &rejected);
 
             let line = String::from_utf8(line)?;
             let text = line.strip_suffix('\n').expect("a line feed at the end");
             let decoded: Decoded = serde_json::from_str(text)?;
             let inner = decoded.rejected.expect("a rejected member");
             prop_assert!(decoded.event.is_none());
+            let (path, origin) = request.map_or((None, None), |(path, origin)| (Some(path), origin));
+            prop_assert_eq!(decoded.client, DecodedClient { user_agent, ip: None, origin });
+            prop_assert_eq!(inner.path, path);
             prop_assert_eq!(inner.reason, reason.as_str());
             prop_assert_eq!(inner.detail, rejection.detail);
             prop_assert_eq!(inner.content_type, content_type);

@@ -82,6 +82,8 @@ metrics! {
     RejectedLines: Count,
     /// Events and rejected pieces that Kinesis did not take in the time there was: the client was told so.
     NotStoredEvents: Count,
+    /// Surrogate escapes without a partner in events on the stream, which were written as `\ufffd`.
+    ReplacedSurrogates: Count,
     /// Kinesis records that one request became.
     PutRecords: Count,
     /// Entries of `PutRecords` calls that failed and were tried again.

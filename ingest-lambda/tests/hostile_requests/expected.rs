@@ -20,6 +20,8 @@ pub(crate) fn sent_bytes(request: &Request) -> Vec<u8> {
 pub(crate) fn decoded(body: &[u8], encoding: Option<&str>) -> Option<Vec<u8>> {
     match encoding.unwrap_or_default().trim().to_ascii_lowercase().as_str() {
         "" | "identity" => Some(body.to_vec()),
+        // API Gateway decompresses and leaves the header.
+        "gzip" | "x-gzip" if !body.starts_with(b"\x1f\x8b") => Some(body.to_vec()),
         "gzip" | "x-gzip" => {
             let (mut rest, mut all) = (body, Vec::new());
             while !rest.is_empty() {
@@ -29,7 +31,7 @@ pub(crate) fn decoded(body: &[u8], encoding: Option<&str>) -> Option<Vec<u8>> {
             }
             Some(all)
         }
-        "deflate" => inflated(body, true).or_else(|| inflated(body, false)),
+        "deflate" => inflated(body, true).or_else(|| inflated(body, false)).or_else(|| Some(body.to_vec())),
         _ => None,
     }
 }
@@ -52,30 +54,38 @@ fn inflated(body: &[u8], zlib_header: bool) -> Option<Vec<u8>> {
 }
 
 /// The pieces of a body of which something was accepted, by the rules of the README: JSON values if it is one list of them,
-/// else lines.
-pub(crate) fn pieces<'a>(body: &'a [u8], content_type: Option<&str>) -> Vec<&'a [u8]> {
+/// else lines, of which each may be a list. `None` where a list is not JSON: then it has to be cut.
+pub(crate) fn pieces<'a>(body: &'a [u8], content_type: Option<&str>) -> Option<Vec<&'a [u8]>> {
     let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
     let content_type = content_type.unwrap_or_default().to_ascii_lowercase();
-    let by_line = ["ndjson", "jsonl", "cmcd"].iter().any(|form| content_type.contains(form));
-    let json = std::str::from_utf8(body).ok().map(str::trim_ascii).filter(|_| !by_line);
-    if let Some(json) = json.filter(|json| serde_json::from_str::<&RawValue>(json).is_ok()) {
-        return listed(json)
-            .map_or_else(|| vec![json.as_bytes()], |list| list.into_iter().map(str::as_bytes).collect());
+    if content_type.contains("cmcd") {
+        return Some(lines(body).collect());
     }
-    let list = if by_line || std::str::from_utf8(body).is_ok() { None } else { damaged_list(body) };
-    let lines = || body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()).collect();
-    list.unwrap_or_else(lines)
+    let by_line = ["ndjson", "jsonl"].iter().any(|form| content_type.contains(form));
+    if !by_line {
+        return pieces_of_value(body.trim_ascii());
+    }
+    let mut pieces = Vec::new();
+    for line in lines(body) {
+        match pieces_of_value(line) {
+            Some(more) => pieces.extend(more),
+            None if line.starts_with(b"[") || line.starts_with(b"{") => return None,
+            None => pieces.push(line),
+        }
+    }
+    Some(pieces)
 }
 
-/// The pieces of a list that is one but for bytes that are not UTF-8. All that holds JSON together is ASCII: the other bytes
-/// are covered up, and the pieces taken from where they stand.
-fn damaged_list(body: &[u8]) -> Option<Vec<&[u8]>> {
-    let covered: Vec<u8> = body.iter().map(|byte| if byte.is_ascii() { *byte } else { b'x' }).collect();
-    let covered = std::str::from_utf8(&covered).ok()?;
-    let json = covered.trim_ascii();
+fn lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let without_mark = |line: &'_ [u8]| line.strip_prefix("\u{feff}".as_bytes()).map_or(0, |_| 3);
+    let lines = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    lines.map(move |line| line[without_mark(line)..].trim_ascii()).filter(|line| !line.is_empty())
+}
+
+fn pieces_of_value(json: &[u8]) -> Option<Vec<&[u8]>> {
+    let json = std::str::from_utf8(json).ok()?;
     serde_json::from_str::<&RawValue>(json).ok()?;
-    let place = |piece: &str| piece.as_ptr().addr() - covered.as_ptr().addr();
-    Some(listed(json)?.into_iter().map(|piece| &body[place(piece)..place(piece) + piece.len()]).collect())
+    Some(listed(json).map_or_else(|| vec![json.as_bytes()], |list| list.into_iter().map(str::as_bytes).collect()))
 }
 
 fn listed(json: &str) -> Option<Vec<&str>> {
@@ -98,5 +108,51 @@ pub(crate) fn event_of(piece: &[u8], content_type: Option<&str>) -> Option<Strin
         return report_to_json(text).ok().filter(|_| piece.len() <= MAX_CMCD_REPORT_BYTES);
     }
     let fine = depth(text).is_ok_and(|depth| depth <= MAX_EVENT_DEPTH) && serde_json::from_str::<Members>(text).is_ok();
-    fine.then(|| text.replace(['\n', '\r'], " "))
+    fine.then(|| in_unicode(&text.replace(['\n', '\r'], " ")))
+}
+
+/// JSON without halves of surrogate pairs: each run of `\uXXXX` is read as the UTF-16 that it is.
+fn in_unicode(json: &str) -> String {
+    let (mut out, mut run, mut rest) = (String::new(), String::new(), json);
+    while !rest.is_empty() {
+        let length = match rest.strip_prefix('\\') {
+            Some(escape) if escape.starts_with('u') => 6,
+            Some(_) => 2,
+            None => rest.chars().next().map_or(0, char::len_utf8),
+        };
+        let (token, behind) = rest.split_at(length);
+        if length == 6 {
+            run.push_str(token);
+        } else {
+            out.push_str(&whole_characters(&std::mem::take(&mut run)));
+            out.push_str(token);
+        }
+        rest = behind;
+    }
+    out + &whole_characters(&run)
+}
+
+fn whole_characters(run: &str) -> String {
+    let units = run.split("\\u").skip(1).map(|digits| u16::from_str_radix(digits, 16).unwrap());
+    let (mut out, mut from) = (String::new(), 0);
+    for character in char::decode_utf16(units) {
+        let length = 6 * character.as_ref().map_or(1, |character| character.len_utf16());
+        out.push_str(if character.is_ok() { &run[from..from + length] } else { "\\ufffd" });
+        from += length;
+    }
+    out
+}
+
+/// Text without what may change on its way: line breaks, and which character a `\uXXXX` is.
+pub(crate) fn blurred(text: &[u8]) -> Vec<u8> {
+    let mut out = text.to_vec();
+    for at in 0..out.len() {
+        if matches!(out[at], b'\n' | b'\r') {
+            out[at] = b' ';
+        }
+        if out[at..].starts_with(b"\\u") && at + 6 <= out.len() {
+            out[at + 2..at + 6].fill(b'?');
+        }
+    }
+    out
 }

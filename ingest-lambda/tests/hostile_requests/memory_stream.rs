@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ingest_lambda::config::{ClientIp, Config};
 use ingest_lambda::front_door::Request;
 use ingest_lambda::handler::Handler;
+use ingest_lambda::origins::AllowedOrigins;
 use ingest_lambda::pack::Record;
 use ingest_lambda::put::{EntryOutcome, PutError, RecordStream};
 use lambda_runtime::Context;
@@ -70,7 +71,7 @@ pub(crate) fn answer(request: Request, stream: &MemoryStream) -> (u16, String) {
         event_format: EventFormat::Envelope,
         client_ip: ClientIp::Full,
         partition_key_fields: vec!["session_id".into(), "xid".into(), "sid".into()],
-        allowed_origins: Vec::new(),
+        allowed_origins: AllowedOrigins::Any,
         max_body_bytes: MAX_BODY_BYTES,
         max_record_bytes: MAX_RECORD_BYTES,
     };
