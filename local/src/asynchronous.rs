@@ -2,19 +2,56 @@
 //! event that fails is tried again as often as the function's EventInvokeConfig says, twice at most.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html>
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::body::Bytes;
+use shared::timestamp::UnixMillis;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 use tracing::{error, warn};
 
+use crate::clock::Clock;
 use crate::function::{Function, new_request_id};
 
-/// How long the second and the third try wait. Lambda waits one minute and two: nobody here has those.
-const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(1)];
+/// How long Lambda waits before the second try and the third, and how long at most this stack does: nobody here has minutes.
+const PAUSES: [(Duration, Duration); 2] =
+    [(Duration::from_secs(60), Duration::from_millis(500)), (Duration::from_secs(120), Duration::from_secs(1))];
+
+/// What an event comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A schedule's name, and when it was due.
+    Schedule(String, UnixMillis),
+    /// The key of an object that was created.
+    Object(String),
+    /// `Invoke` with the type `Event`.
+    ByHand,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Schedule(name, due) => {
+                write!(formatter, "the run of the schedule {name} that was due {}", due.rfc3339())
+            }
+            Self::Object(key) => write!(formatter, "the S3 event of {key}"),
+            Self::ByHand => formatter.write_str("an event that was sent by hand"),
+        }
+    }
+}
+
+impl Source {
+    /// What becomes of the work whose last try failed.
+    fn after(&self) -> &'static str {
+        match self {
+            Self::Schedule(..) => "; the next run does its work",
+            Self::Object(_) | Self::ByHand => "",
+        }
+    }
+}
 
 /// Counts the events that are on their way, so that a stack which stops can wait for them.
 #[derive(Debug, Clone, Default)]
@@ -68,22 +105,25 @@ impl Drop for Counted {
 
 /// Hands an event to a function, and again while it fails and may be tried again, under one request id. When the last try
 /// fails, that is said on the terminal: a person is needed.
-pub async fn invoke(function: &Function, event: &Bytes, what: &str) {
-    invoke_as(new_request_id(), function, event, what).await;
+pub async fn invoke(function: &Function, event: &Bytes, source: &Source, clock: Clock) {
+    invoke_as(new_request_id(), function, event, source, clock).await;
 }
 
 /// [`invoke`] under a request id that somebody knows already.
-pub async fn invoke_as(request_id: String, function: &Function, event: &Bytes, what: &str) {
+pub async fn invoke_as(request_id: String, function: &Function, event: &Bytes, source: &Source, clock: Clock) {
     let retries = usize::try_from(function.event_retries()).unwrap_or(PAUSES.len());
-    for pause in PAUSES.into_iter().take(retries).map(Some).chain([None]) {
+    let pauses = PAUSES.map(|(lambda, longest)| Some(clock.really(lambda).min(longest)));
+    for pause in pauses.into_iter().take(retries).chain([None]) {
         let Err(problem) = function.invoke(request_id.clone(), event.clone()).await else { return };
         let function = function.name();
         match pause {
             Some(pause) => {
-                warn!(function, request_id, what, %problem, "an event failed and is tried again");
+                warn!(function, request_id, %problem, "{source} failed and is tried again");
                 sleep(pause).await;
             }
-            None => error!(function, request_id, what, %problem, "an event failed, is not tried again, and is dropped"),
+            None => {
+                error!(function, request_id, %problem, "{source} failed {} times and is dropped{}", retries + 1, source.after())
+            }
         }
     }
 }

@@ -1,27 +1,24 @@
 //! One port that speaks Kinesis, S3 and CloudWatch, for the functions and for anyone who wants to look around, that takes
 //! Lambda's `Invoke`, and that shows all metrics to Prometheus.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tower::ServiceExt;
-use tracing::{debug, error};
 
 use crate::cloudwatch::CloudWatch;
 use crate::faults::{self, CONTROL_PATH, Faults, NoAnswer};
+use crate::gate::Door;
 use crate::lambda;
 use crate::metric_store::MetricStore;
 use crate::prometheus;
 use crate::s3::S3;
+use crate::server;
 
 /// Where Prometheus finds all metrics (GET, unsigned). No bucket of the template may have this name.
 pub const METRICS_PATH: &str = "/metrics";
@@ -38,35 +35,13 @@ pub struct AwsEndpoint {
 }
 
 impl AwsEndpoint {
-    /// Serves until the process ends.
+    /// Serves until the process ends: what is in S3 can be looked at as long as anything runs.
     pub async fn serve(self, listener: TcpListener) {
-        loop {
-            let (connection, peer) = match listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(problem) => {
-                    // Out of file descriptors, mostly: it passes.
-                    error!(%problem, "the AWS endpoint can't accept a connection");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                    continue;
-                }
-            };
-            if let Err(problem) = connection.set_nodelay(true) {
-                debug!(%problem, "no TCP_NODELAY");
-            }
-            let endpoint = self.clone();
-            tokio::spawn(async move { endpoint.serve_connection(TokioIo::new(connection), peer).await });
-        }
+        let (_runs_on, stopping) = watch::channel(false);
+        server::serve(listener, Door::Aws, move |_, request| self.clone().answer(request), stopping).await;
     }
 
-    async fn serve_connection(self, connection: TokioIo<tokio::net::TcpStream>, peer: SocketAddr) {
-        let service = service_fn(|request| self.clone().answer(request));
-        if let Err(problem) = Builder::new(TokioExecutor::new()).serve_connection(connection, service).await {
-            debug!(%peer, problem, "connection to the AWS endpoint broke");
-        }
-    }
-
-    async fn answer(self, request: Request<Incoming>) -> Result<Response<Body>, NoAnswer> {
-        let request = request.map(Body::new);
+    async fn answer(self, request: Request<Body>) -> Result<Response<Body>, NoAnswer> {
         let target = request.headers().get("x-amz-target");
         let puts_records = target.is_some_and(|target| target.as_bytes().ends_with(b".PutRecords"));
         match (target.is_some(), self.faults.sender(request.headers())) {

@@ -1,8 +1,9 @@
 //! The stack's time: the real one, or one that starts elsewhere and runs faster, so that hours and days can be tried.
 //!
 //! It is a pure mapping of the real time. What is known by its real time, such as a record's arrival on the stream, thus
-//! has one time of this clock, however often it is looked at. Deadlines, pauses and age limits stay real: the machine
-//! does not get faster.
+//! has one time of this clock, however often it is looked at. What AWS waits or counts, such as batching windows, retry
+//! pauses and the age of records, passes at the clock's pace. The functions' own deadlines and pauses stay real: the
+//! machine does not get faster.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,8 +11,9 @@ use std::time::Duration;
 
 use shared::timestamp::UnixMillis;
 
-/// The factors that a clock may have; at the largest a second is a day.
-const FACTORS: std::ops::RangeInclusive<f64> = 1.0..=86_400.0;
+/// The factors that a clock may have. At the largest an hour takes a second: an event that needed longer than an hour from its receipt to
+/// the stream would be in neither of the hours that the checks look for it in.
+const FACTORS: std::ops::RangeInclusive<f64> = 1.0..=3_600.0;
 
 /// What `CLOCK` says: `2026-11-18T00:00:00Z x1440` starts then, and an hour takes 2.5 seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,7 +37,7 @@ pub enum PaceError {
     Form(String),
     #[error("starts at {0:?}; it takes a time in UTC: 2026-11-18T00:00:00Z")]
     Start(String),
-    #[error("has the factor {0:?}; it takes x1 to x86400")]
+    #[error("has the factor {0:?}; it takes x1 to x3600, with which an hour takes a second")]
     Factor(String),
 }
 
@@ -86,10 +88,39 @@ impl Clock {
     /// How long it really takes from one of its times to a later one; nothing when that is past.
     #[must_use]
     pub fn real_time(&self, from: UnixMillis, to: UnixMillis) -> Duration {
-        #[allow(clippy::cast_precision_loss)]
-        let millis = to.0.saturating_sub(from.0).max(0) as f64 / self.pace.factor;
-        Duration::from_secs_f64(millis / 1000.0)
+        self.really(between(from, to))
     }
+
+    /// How long a time on this clock really takes.
+    #[must_use]
+    pub fn really(&self, shown: Duration) -> Duration {
+        shown.div_f64(self.pace.factor)
+    }
+
+    /// How long ago, on this clock, something really happened.
+    #[must_use]
+    pub fn age(&self, real: UnixMillis) -> Duration {
+        between(self.at(real), self.now())
+    }
+
+    /// The time of this clock that a function gave. Functions know two times, this clock's by the events that invoke them, and the
+    /// machine's: it is of the one that it is nearer to.
+    #[must_use]
+    pub fn given_by_function(&self, time: UnixMillis, real_now: UnixMillis) -> UnixMillis {
+        let shown = self.at(real_now);
+        if time.0.abs_diff(shown.0) <= time.0.abs_diff(real_now.0) { time } else { self.at(time) }
+    }
+
+    /// Whether its time passes faster than the real one.
+    #[must_use]
+    pub fn is_fast(&self) -> bool {
+        self.pace.factor > 1.0
+    }
+}
+
+/// Nothing when they are the other way round.
+fn between(from: UnixMillis, to: UnixMillis) -> Duration {
+    Duration::from_millis(u64::try_from(to.0.saturating_sub(from.0)).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -113,6 +144,7 @@ mod tests {
         let (start, hour) = (clock.at(STARTED), clock.at(UnixMillis(STARTED.0 + 2500)));
         assert_eq!(clock.real_time(start, hour), Duration::from_millis(2500));
         assert_eq!(clock.real_time(hour, start), Duration::ZERO);
+        assert_eq!(clock.really(Duration::from_secs(3_600)), Duration::from_millis(2_500));
     }
 
     #[test]
@@ -120,6 +152,26 @@ mod tests {
         let clock = Clock::new(None, STARTED);
         for real in [0, STARTED.0, STARTED.0 + 86_400_001] {
             assert_eq!(clock.at(UnixMillis(real)), UnixMillis(real));
+        }
+    }
+
+    #[rstest]
+    #[case::earlier("2020-01-01T00:00:00Z x1440")]
+    #[case::later("2030-01-01T00:00:00Z x1")]
+    fn times_that_functions_give_are_this_clock_s_or_the_machine_s(#[case] pace: &str) {
+        let clock = clock(pace);
+        let real_now = UnixMillis(STARTED.0 + 60_000);
+        let written = UnixMillis(real_now.0 - 20);
+        assert_eq!(clock.given_by_function(written, real_now), clock.at(written));
+        let by_an_event = UnixMillis(clock.at(real_now).0 - 3_600_000);
+        assert_eq!(clock.given_by_function(by_an_event, real_now), by_an_event);
+    }
+
+    #[test]
+    fn without_a_pace_a_function_s_times_stay_as_they_are() {
+        let clock = Clock::new(None, STARTED);
+        for time in [0, STARTED.0, STARTED.0 + 5] {
+            assert_eq!(clock.given_by_function(UnixMillis(time), STARTED), UnixMillis(time));
         }
     }
 
@@ -135,7 +187,7 @@ mod tests {
     #[case("tomorrow x2", "tomorrow")]
     #[case("2026-11-18T00:00:00Z 1440", "factor")]
     #[case("2026-11-18T00:00:00Z x0.5", "factor")]
-    #[case("2026-11-18T00:00:00Z x86401", "factor")]
+    #[case("2026-11-18T00:00:00Z x3601", "factor")]
     #[case("2026-11-18T00:00:00Z xNaN", "factor")]
     fn what_is_wrong_is_named(#[case] text: &str, #[case] named: &str) {
         let problem = text.parse::<Pace>().unwrap_err().to_string();
@@ -144,7 +196,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_later_stays_later(factor in 1u32..=86_400, real in 0i64..4_000_000_000_000, later in 1i64..1_000_000_000) {
+        fn what_is_later_stays_later(factor in 1u32..=3_600, real in 0i64..4_000_000_000_000, later in 1i64..1_000_000_000) {
             let clock = clock(&format!("2026-11-18T00:00:00Z x{factor}"));
             prop_assert!(clock.at(UnixMillis(real)) < clock.at(UnixMillis(real + later)));
         }

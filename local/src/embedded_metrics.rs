@@ -5,12 +5,17 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use shared::metric::Metric;
 use shared::timestamp::UnixMillis;
 
 use crate::metric_store::{MetricId, MetricStore, NotKept, Sample};
 
 /// The most values that one member may hold, as the format has it.
 const MAX_VALUES: usize = 100;
+
+/// Landing takes these from the machine's time to that of records, which is the stack's: when the two clocks differ, the difference is
+/// no latency.
+const BETWEEN_CLOCKS: [&str; 2] = [Metric::LandingLatency.as_str(), Metric::BatchAge.as_str()];
 
 /// A line that is no embedded metrics, or not by the format.
 #[derive(Debug, thiserror::Error)]
@@ -101,8 +106,10 @@ fn sample(value: &Value) -> Option<Sample> {
 ///
 /// When the line is not by the format, or a metric is not kept; those before it are.
 pub fn keep(line: &[u8], store: &MetricStore) -> Result<(), EmbeddedError> {
-    let (at, metrics) = read(line)?;
-    for (id, unit, sample) in metrics {
+    let (given, metrics) = read(line)?;
+    let at = store.time_of_line(given);
+    let has_meaning = |name: &str| at == given || !BETWEEN_CLOCKS.contains(&name);
+    for (id, unit, sample) in metrics.into_iter().filter(|(id, ..)| has_meaning(&id.name)) {
         let kept = store.record(&id, unit.as_deref(), at, sample);
         kept.map_err(|problem| EmbeddedError::NotKept(id.name, problem))?;
     }
@@ -116,7 +123,8 @@ mod tests {
     use rstest::rstest;
     use serde_json::json;
     use shared::emf;
-    use shared::metric::Metric;
+
+    use crate::clock::Clock;
 
     #[test]
     fn the_functions_lines_are_read() {
@@ -133,6 +141,27 @@ mod tests {
                 (id("RequestBytes"), Some("Bytes".into()), Sample::of(2897.0)),
             ]
         );
+    }
+
+    /// Of a store with this clock, the values that are kept of a line that landing writes now.
+    fn kept_of_landing(pace: Option<&str>) -> Vec<(String, f64)> {
+        let now = lambda_setup::now();
+        let store = MetricStore::new(Clock::new(pace.map(|pace| pace.parse().unwrap()), now));
+        let values = [(Metric::LandedEvents, 7), (Metric::LandingLatency, 900), (Metric::BatchAge, 800)];
+        keep(emf::line(now, "landing", &values, &[]).as_bytes(), &store).unwrap();
+        let mut kept = Vec::new();
+        store.visit(|id, series| kept.push((id.name.clone(), series.total.sum)));
+        assert_eq!(store.dropped().len(), 0);
+        kept
+    }
+
+    #[test]
+    fn landing_s_numbers_are_kept_whatever_the_stack_s_clock_shows() {
+        let landed = ("LandedEvents".to_owned(), 7.0);
+        assert_eq!(kept_of_landing(None).len(), 3);
+        for pace in ["2020-01-01T00:00:00Z x1440", "2040-01-01T00:00:00Z x1"] {
+            assert_eq!(kept_of_landing(Some(pace)), [landed.clone()]);
+        }
     }
 
     #[test]

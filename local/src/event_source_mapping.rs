@@ -24,10 +24,13 @@ use crate::faults::Faults;
 use crate::faults::plan::Fault;
 use crate::function::{Function, InvokeError, new_request_id};
 use crate::kinesis::{Kinesis, KinesisError, Record, Shard};
+use crate::landed_until::LandedUntil;
 use crate::template::{Mapping, REGION};
 
-/// How often a shard without enough records is read; Lambda reads once a second.
-const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// How often a shard without enough records is read: Lambda reads once a second.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Nobody here waits so long, and however fast the clock is, the machine needs time for other things too.
+const REAL_POLL_INTERVAL: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_millis(50);
 /// How often the stream is asked for new shards.
 const SHARD_INTERVAL: Duration = Duration::from_millis(500);
 /// More than a record's members take in an event beside its data and its key (each byte of which may need an escape).
@@ -55,8 +58,19 @@ pub struct EventSourceMapping {
     clock: Clock,
     phase: watch::Receiver<Phase>,
     unlanded: Arc<AtomicU64>,
+    landed_until: LandedUntil,
     /// Shards that take no more records, as of the last look.
     closed_shards: RwLock<HashSet<String>>,
+}
+
+/// What all mappings need.
+#[derive(Clone)]
+pub struct Surroundings {
+    pub kinesis: Kinesis,
+    pub faults: Arc<Faults>,
+    pub clock: Clock,
+    pub landed_until: LandedUntil,
+    pub phase: watch::Receiver<Phase>,
 }
 
 /// The end of one attempt at a batch.
@@ -68,27 +82,17 @@ enum Outcome {
 }
 
 impl EventSourceMapping {
+    /// A mapping whose batches, when they are given up, go to `failed_batches`.
     #[must_use]
     pub fn new(
         spec: Mapping,
-        kinesis: Kinesis,
         function: Arc<Function>,
         failed_batches: Option<FailedBatches>,
-        faults: Arc<Faults>,
-        clock: Clock,
-        phase: watch::Receiver<Phase>,
+        surroundings: Surroundings,
     ) -> Self {
-        Self {
-            spec,
-            kinesis,
-            function,
-            failed_batches,
-            faults,
-            clock,
-            phase,
-            unlanded: Arc::default(),
-            closed_shards: RwLock::default(),
-        }
+        let Surroundings { kinesis, faults, clock, landed_until, phase } = surroundings;
+        let (unlanded, closed_shards) = (Arc::default(), RwLock::default());
+        Self { spec, kinesis, function, failed_batches, faults, clock, phase, unlanded, landed_until, closed_shards }
     }
 
     /// How many records of started batches are not acknowledged; for the message of a stack that can't drain.
@@ -114,12 +118,17 @@ impl EventSourceMapping {
                 // A parent that is gone has no records that anyone could still read.
                 let ready = shard.parents.iter().all(|parent| ended.contains(parent) || !known.contains(parent));
                 if ready && begun.insert(shard.shard_id.clone()) {
+                    mapping.landed_until.note(&shard.shard_id, UnixMillis(0));
                     readers.spawn(mapping.clone().read_shard(shard.shard_id.clone()));
                 }
             }
             tokio::select! {
                 Some(reader) = readers.join_next() => match reader {
-                    Ok(shard) => { ended.insert(shard?); }
+                    Ok(shard) => {
+                        let shard = shard?;
+                        mapping.landed_until.forget(&shard);
+                        ended.insert(shard);
+                    }
                     // Nobody would read the shard any more: better no stack than half of one.
                     Err(ended) => std::panic::resume_unwind(ended.into_panic()),
                 },
@@ -189,7 +198,7 @@ impl EventSourceMapping {
                 checkpoint = failed.last().map(|last| last.sequence_number.clone());
                 attempts = 0;
             } else {
-                sleep(backoff(attempts)).await;
+                sleep(self.clock.really(backoff(attempts)).max(*REAL_POLL_INTERVAL.start())).await;
             }
         }
     }
@@ -222,7 +231,9 @@ impl EventSourceMapping {
         let mut window_ends: Option<Instant> = None;
         loop {
             let (draining, closed) = (self.is_draining(), self.is_closed(shard_id));
+            let looked_at = lambda_setup::now();
             let mut records = self.kinesis.read(&self.spec.stream, shard_id, after, limit).await?;
+            self.landed_until.note(shard_id, records.first().map_or(looked_at, Record::arrival));
             let read = records.len();
             let ends_here = closed && read < limit;
             records.truncate(self.payload_limit(shard_id, &records));
@@ -231,13 +242,17 @@ impl EventSourceMapping {
                 return Ok(None);
             }
             if !records.is_empty() {
-                let ends = *window_ends.get_or_insert_with(|| Instant::now() + self.spec.window);
+                let ends = *window_ends.get_or_insert_with(|| Instant::now() + self.clock.really(self.spec.window));
                 if full || again || ends_here || draining || Instant::now() >= ends {
                     return Ok(Some(records));
                 }
             }
-            sleep(POLL_INTERVAL).await;
+            sleep(self.poll_interval()).await;
         }
+    }
+
+    fn poll_interval(&self) -> Duration {
+        self.clock.really(POLL_INTERVAL).clamp(*REAL_POLL_INTERVAL.start(), *REAL_POLL_INTERVAL.end())
     }
 
     /// How many of the records fit into one invocation; always one, as Lambda has it.
@@ -258,7 +273,7 @@ impl EventSourceMapping {
     async fn attempt(&self, shard_id: &str, batch: &[Record]) -> Outcome {
         let request_id = new_request_id();
         if let Some(last) = batch.last() {
-            self.function.note_iterator_age(age(last));
+            self.function.note_iterator_age(self.clock.age(last.arrival()));
         }
         match self.function.invoke(request_id, self.event(shard_id, batch)).await {
             Ok(answer) => failed_from(&answer, batch),
@@ -291,7 +306,7 @@ impl EventSourceMapping {
     }
 
     fn is_too_old(&self, batch: &[Record]) -> bool {
-        let oldest = batch.first().map_or(Duration::ZERO, age);
+        let oldest = batch.first().map_or(Duration::ZERO, |first| self.clock.age(first.arrival()));
         self.spec.maximum_record_age.is_some_and(|limit| oldest > limit)
     }
 
@@ -332,12 +347,6 @@ impl EventSourceMapping {
             }
         }
     }
-}
-
-/// How long ago a record really arrived.
-fn age(record: &Record) -> Duration {
-    let millis = lambda_setup::now().0.saturating_sub(record.arrival().0);
-    Duration::from_millis(u64::try_from(millis).unwrap_or(0))
 }
 
 /// As Lambda gives times: seconds with a fraction.

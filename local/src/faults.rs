@@ -119,9 +119,12 @@ impl Faults {
     }
 
     fn change(&self, plan: Plan) {
+        let mut drawing = self.drawing();
+        if drawing.plan == plan {
+            return;
+        }
         tracing::info!(%plan, "faults changed");
         self.journal.write(json!({"plan": plan.to_string()}));
-        let mut drawing = self.drawing();
         drawing.random = StdRng::seed_from_u64(plan.seed);
         self.active.store(plan.is_active(), Ordering::Relaxed);
         drawing.plan = plan;

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use uuid::Uuid;
 
 use crate::faults::environments::{Environments, Registered};
-use crate::log::FunctionLog;
+use crate::log::{FunctionLog, Tail};
 use crate::metric_store::{MetricId, MetricStore};
 use crate::runtime_api::{FunctionError, Invocation, RuntimeApi};
 use crate::template::{self, REGION, function_arn};
@@ -100,8 +100,19 @@ impl Function {
     ///
     /// When the function reports an error, runs too long, dies or does not start.
     pub async fn invoke(&self, request_id: String, payload: Bytes) -> Result<Bytes, InvokeError> {
+        self.invoke_logged(request_id, payload).await.0
+    }
+
+    /// [`Function::invoke`], with the log of the environment that ran it, as far as there was one. Its last lines may be on their
+    /// way still.
+    pub async fn invoke_logged(
+        &self,
+        request_id: String,
+        payload: Bytes,
+    ) -> (Result<Bytes, InvokeError>, Option<Tail>) {
         let (at, begun) = (self.metrics.now(), Instant::now());
-        let result = self.run(request_id, payload).await;
+        let mut tail = None;
+        let result = self.run(request_id, payload, &mut tail).await;
         let failed = if result.is_err() { 1.0 } else { 0.0 };
         self.note("Invocations", "Count", at, 1.0);
         self.note("Errors", "Count", at, failed);
@@ -109,7 +120,7 @@ impl Function {
         self.note("Throttles", "Count", at, 0.0);
         // The time that it really took, whatever the stack's clock.
         self.note("Duration", "Milliseconds", at, begun.elapsed().as_secs_f64() * 1000.0);
-        result
+        (result, tail)
     }
 
     /// Notes how old the last record of a batch is that the function is about to get.
@@ -122,12 +133,12 @@ impl Function {
         self.metrics.note(&id, unit, at, value);
     }
 
-    async fn run(&self, request_id: String, payload: Bytes) -> Result<Bytes, InvokeError> {
+    async fn run(&self, request_id: String, payload: Bytes, tail: &mut Option<Tail>) -> Result<Bytes, InvokeError> {
         let not_started = |problem: &dyn std::fmt::Display| InvokeError::NotStarted(problem.to_string());
         let _place = self.places.acquire().await.map_err(|problem| not_started(&problem))?;
-        let mut environment = match self.take_idle() {
+        let mut environment = match self.take_idle(tail) {
             Some(environment) => environment,
-            None => self.start().await?,
+            None => self.start(tail).await?,
         };
         let (reply, answer) = oneshot::channel();
         let timeout = self.spec.timeout;
@@ -152,25 +163,28 @@ impl Function {
     }
 
     /// The environment that was used last, if its process still lives.
-    fn take_idle(&self) -> Option<Environment> {
+    fn take_idle(&self, tail: &mut Option<Tail>) -> Option<Environment> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(mut environment) = idle.pop() {
             if matches!(environment.process.try_wait(), Ok(None)) {
+                drop(environment.tail.take());
+                *tail = Some(environment.tail.clone());
                 return Some(environment);
             }
         }
         None
     }
 
-    async fn start(&self) -> Result<Environment, InvokeError> {
+    async fn start(&self, tail: &mut Option<Tail>) -> Result<Environment, InvokeError> {
         let not_started = |problem: std::io::Error| InvokeError::NotStarted(problem.to_string());
         let api = RuntimeApi::start(self.arn()).await.map_err(not_started)?;
         let name = format!("{}-{}", self.spec.binary, self.started.fetch_add(1, Ordering::Relaxed));
         let mut process = self.command(&api, &name).spawn().map_err(not_started)?;
-        self.log.follow(process.stdout.take());
-        self.log.follow(process.stderr.take());
+        let tail = tail.insert(Tail::default()).clone();
+        self.log.follow(process.stdout.take(), &tail);
+        self.log.follow(process.stderr.take(), &tail);
         let (registered, killed) = self.environments.register(&name);
-        let mut environment = Environment { api, process, killed, _registered: registered };
+        let mut environment = Environment { api, process, tail, killed, _registered: registered };
         tokio::select! {
             started = environment.api.started() => {
                 started?;
@@ -216,6 +230,7 @@ impl Function {
 struct Environment {
     api: RuntimeApi,
     process: Child,
+    tail: Tail,
     killed: Arc<Notify>,
     _registered: Registered,
 }

@@ -6,35 +6,37 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use base64_simd::STANDARD as BASE64;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::limits::LAMBDA_PAYLOAD_MAX_BYTES;
 use shared::timestamp::UnixMillis;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::clock::Clock;
 use crate::function::{Function, new_request_id};
+use crate::gate::Door;
+use crate::server;
 use crate::template::{ACCOUNT_ID, REGION};
 
 /// The longest that a request's body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The service that invokes a function for each request, which has the clock's time.
-pub fn router(function: Arc<Function>, clock: Clock) -> Router {
-    Router::new().fallback(invoke).with_state((function, clock))
+/// Serves a port until the stack stops: invokes the function for each request, which has the clock's time.
+pub async fn serve(listener: TcpListener, function: Arc<Function>, clock: Clock, stopping: watch::Receiver<bool>) {
+    let invoke = move |peer, request| {
+        let function = function.clone();
+        async move { Ok(invoke(function, clock, peer, request).await) }
+    };
+    server::serve(listener, Door::Events, invoke, stopping).await;
 }
 
-async fn invoke(
-    State((function, clock)): State<(Arc<Function>, Clock)>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    request: Request<Body>,
-) -> Response<Body> {
+async fn invoke(function: Arc<Function>, clock: Clock, peer: SocketAddr, request: Request<Body>) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let body = match timeout(BODY_TIMEOUT, to_bytes(body, LAMBDA_PAYLOAD_MAX_BYTES)).await {
         Ok(Ok(body)) => body,

@@ -13,14 +13,17 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use base64_simd::STANDARD as BASE64;
 use serde::de::IgnoredAny;
 use serde_json::json;
 use shared::limits::LAMBDA_PAYLOAD_MAX_BYTES;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use crate::asynchronous::{self, OnTheirWay};
+use crate::asynchronous::{self, OnTheirWay, Source};
+use crate::clock::Clock;
 use crate::function::{Function, InvokeError, new_request_id};
+use crate::log::Tail;
 use crate::runtime_api::FunctionError;
 use crate::template::{ACCOUNT_ID, function_arn};
 
@@ -35,6 +38,9 @@ const MAX_UNDER_WAY: usize = 16;
 /// The longest that a payload may take to arrive.
 const PAYLOAD_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The time that lines of a log get to arrive.
+const LOG_TIME: Duration = Duration::from_millis(100);
+
 /// No bucket of the template may be called like the first part of it.
 const FUNCTIONS_PATH: &str = "/2015-03-31/functions/";
 const INVOCATIONS: &str = "/invocations";
@@ -46,9 +52,9 @@ pub fn is_asked(path: &str) -> bool {
 }
 
 /// The service that invokes these functions. Events whose senders don't wait are counted as on their way.
-pub fn router(functions: Vec<Arc<Function>>, on_their_way: OnTheirWay) -> Router {
+pub fn router(functions: Vec<Arc<Function>>, on_their_way: OnTheirWay, clock: Clock) -> Router {
     let under_way = Arc::new(Semaphore::new(MAX_UNDER_WAY));
-    let lambda = Lambda { functions: functions.into(), on_their_way, under_way };
+    let lambda = Lambda { functions: functions.into(), on_their_way, clock, under_way };
     Router::new().route(&format!("{FUNCTIONS_PATH}{{name}}{INVOCATIONS}"), post(invoke)).with_state(lambda)
 }
 
@@ -56,6 +62,7 @@ pub fn router(functions: Vec<Arc<Function>>, on_their_way: OnTheirWay) -> Router
 struct Lambda {
     functions: Arc<[Arc<Function>]>,
     on_their_way: OnTheirWay,
+    clock: Clock,
     under_way: Arc<Semaphore>,
 }
 
@@ -153,7 +160,11 @@ async fn invoke(State(lambda): State<Lambda>, Path(name): Path<String>, request:
             lambda.deliver(function, request_id.clone(), payload, place);
             Ok(executed(StatusCode::ACCEPTED, &request_id, Bytes::new()))
         }
-        InvocationType::RequestResponse => answer(function, request_id, payload, place).await,
+        InvocationType::RequestResponse => {
+            let wants_log = parts.headers.get("x-amz-log-type").is_some_and(|kind| kind == "Tail");
+            let (answer, tail) = answer(function, request_id, payload, place).await?;
+            Ok(if wants_log { with_log(answer, tail).await } else { answer })
+        }
     }
 }
 
@@ -176,9 +187,9 @@ impl Lambda {
         payload: Bytes,
         place: Option<OwnedSemaphorePermit>,
     ) {
-        let counted = self.on_their_way.one();
+        let (counted, clock) = (self.on_their_way.one(), self.clock);
         tokio::spawn(async move {
-            asynchronous::invoke_as(request_id, &function, &payload, "invoked by hand").await;
+            asynchronous::invoke_as(request_id, &function, &payload, &Source::ByHand, clock).await;
             drop((counted, place));
         });
     }
@@ -215,15 +226,16 @@ async fn answer(
     request_id: String,
     payload: Bytes,
     place: Option<OwnedSemaphorePermit>,
-) -> Result<Response, Refusal> {
+) -> Result<(Response, Option<Tail>), Refusal> {
     let id = request_id.clone();
     // A task of its own: a client that hangs up does not stop its invocation.
     let invocation = tokio::spawn(async move {
-        let result = function.invoke(id, payload).await;
+        let result = function.invoke_logged(id, payload).await;
         drop(place);
         result
     });
-    Ok(match invocation.await? {
+    let (result, tail) = invocation.await?;
+    let response = match result {
         Ok(answer) => executed(StatusCode::OK, &request_id, answer),
         Err(problem) => {
             let FunctionError { error_type, error_message } = function_error(problem, &request_id);
@@ -231,7 +243,16 @@ async fn answer(
             let response = executed(StatusCode::OK, &request_id, body.into());
             ([("x-amz-function-error", "Unhandled")], response).into_response()
         }
-    })
+    };
+    Ok((response, tail))
+}
+
+/// The answer with the end of the invocation's log.
+async fn with_log(answer: Response, tail: Option<Tail>) -> Response {
+    // The function has written its lines before it answered; they come by another way.
+    sleep(LOG_TIME).await;
+    let log = tail.map(|tail| BASE64.encode_to_string(tail.take())).unwrap_or_default();
+    ([("x-amz-log-result", log)], answer).into_response()
 }
 
 fn executed(status: StatusCode, request_id: &str, body: Bytes) -> Response {

@@ -1,23 +1,34 @@
-//! The functions' logs: all of it into a file each, what a person wants to see also onto the terminal, with the name, and
-//! embedded metrics into the metric store.
+//! The functions' logs: all of it into a file each, embedded metrics into the metric store, and what a person wants to see
+//! onto the terminal.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
 use crate::embedded_metrics::{self, EmbeddedError};
 use crate::metric_store::MetricStore;
+use crate::terminal;
+
+/// Bytes of an invocation's log that `Invoke` gives back.
+/// <https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html>
+const TAIL_BYTES: usize = 4096;
 
 /// The log of one function, shared by its environments.
 #[derive(Clone)]
 pub struct FunctionLog {
     name: Arc<str>,
     file: Arc<Mutex<File>>,
+    file_fails: Arc<AtomicBool>,
     metrics: MetricStore,
 }
+
+/// The end of what an environment has written since it was last emptied.
+#[derive(Debug, Clone, Default)]
+pub struct Tail(Arc<Mutex<Vec<u8>>>);
 
 impl FunctionLog {
     /// Appends to `<folder>/<name>.log`.
@@ -28,36 +39,41 @@ impl FunctionLog {
     pub fn open(folder: &Path, name: &str, metrics: MetricStore) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let file = OpenOptions::new().create(true).append(true).open(folder.join(format!("{name}.log")))?;
-        Ok(Self { name: name.into(), file: Arc::new(Mutex::new(file)), metrics })
+        Ok(Self { name: name.into(), file: Arc::new(Mutex::new(file)), file_fails: Arc::default(), metrics })
     }
 
-    /// Copies the lines of a process until it ends.
-    pub fn follow(&self, output: Option<impl AsyncRead + Unpin + Send + 'static>) {
+    /// Takes the lines of a process until it ends.
+    pub fn follow(&self, output: Option<impl AsyncRead + Unpin + Send + 'static>, tail: &Tail) {
         let Some(output) = output else { return };
-        let log = self.clone();
+        let (log, tail) = (self.clone(), tail.clone());
         tokio::spawn(async move {
             let mut lines = BufReader::new(output).split(b'\n');
             while let Ok(Some(line)) = lines.next_segment().await {
-                if let Err(problem) = log.write(&line) {
-                    tracing::error!(function = %log.name, %problem, "a line of its log is lost");
-                }
+                tail.push(&line);
+                log.take(&line);
             }
         });
     }
 
-    fn write(&self, line: &[u8]) -> io::Result<()> {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.write_all(&[line, b"\n"].concat())?;
+    /// A line that can't be written to the file has its metrics and its place on the terminal all the same.
+    fn take(&self, line: &[u8]) {
         if is_metrics(line) {
-            drop(file);
             self.keep_metrics(line);
-            return Ok(());
+        } else if let Some(shown) = terminal::shown(&self.name, line)
+            && let Err(problem) = writeln!(io::stderr(), "{shown}")
+        {
+            tracing::debug!(%problem, "nobody reads standard error");
         }
-        writeln!(io::stderr(), "[{}] {}", self.name, String::from_utf8_lossy(line))
+        let written = lock(&self.file).write_all(&[line, b"\n"].concat());
+        let fails = written.is_err();
+        // A full disk is said once, not with each line.
+        if self.file_fails.swap(fails, Ordering::Relaxed) != fails
+            && let Err(problem) = written
+        {
+            tracing::error!(function = %self.name, %problem, "its log file can't be written; lines are missing from now on");
+        }
     }
-}
 
-impl FunctionLog {
     fn keep_metrics(&self, line: &[u8]) {
         match embedded_metrics::keep(line, &self.metrics) {
             // The store counts those, and has said so.
@@ -69,6 +85,27 @@ impl FunctionLog {
     }
 }
 
+impl Tail {
+    fn push(&self, line: &[u8]) {
+        let mut tail = lock(&self.0);
+        tail.extend_from_slice(&line[line.len().saturating_sub(TAIL_BYTES)..]);
+        tail.push(b'\n');
+        let excess = tail.len().saturating_sub(TAIL_BYTES);
+        tail.drain(..excess);
+    }
+
+    /// Empties it; what was there.
+    #[must_use]
+    pub fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut *lock(&self.0))
+    }
+}
+
+/// A poisoned lock only means that another task panicked; what it guards is still whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A line of metrics an invocation would leave no room for anything else on the terminal.
 fn is_metrics(line: &[u8]) -> bool {
     contains(line, b"\"CloudWatchMetrics\":")
@@ -76,4 +113,41 @@ fn is_metrics(line: &[u8]) -> bool {
 
 fn contains(line: &[u8], text: &[u8]) -> bool {
     line.windows(text.len()).any(|window| window == text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use shared::emf;
+    use shared::metric::Metric;
+
+    /// `/dev/full` takes no byte, like a disk without room.
+    #[test]
+    fn a_line_that_the_log_file_does_not_take_has_its_metrics_all_the_same() {
+        let metrics = MetricStore::new(Clock::new(None, lambda_setup::now()));
+        let file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let (file, file_fails) = (Arc::new(Mutex::new(file)), Arc::default());
+        let log = FunctionLog { name: "f".into(), file, file_fails, metrics: metrics.clone() };
+        let line = emf::line(lambda_setup::now(), "f", &[(Metric::AcceptedEvents, 3)], &[]);
+        log.take(line.as_bytes());
+        log.take(line.as_bytes());
+        let mut sums = Vec::new();
+        metrics.visit(|id, series| sums.push((id.name.clone(), series.total.sum)));
+        assert_eq!(sums, [("AcceptedEvents".to_owned(), 6.0)]);
+    }
+
+    #[test]
+    fn a_tail_is_the_last_4096_bytes() {
+        let tail = Tail::default();
+        for number in 0..1_000 {
+            tail.push(format!("{number:07}").as_bytes());
+        }
+        let end = tail.take();
+        assert_eq!(end.len(), TAIL_BYTES);
+        assert!(end.starts_with(b"0000488\n") && end.ends_with(b"0000999\n"));
+        tail.push(&[b'x'; 5000]);
+        assert_eq!(tail.take(), [&[b'x'; TAIL_BYTES - 1][..], b"\n"].concat());
+        assert_eq!(tail.take(), b"");
+    }
 }

@@ -1,37 +1,85 @@
 //! `make run`: the whole pipeline on this machine.
 
+use std::fs::File;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
+use lambda_setup::log::UtcMillis;
 use local::aws_endpoint::METRICS_PATH;
 use local::config::Config;
 use local::stack::Stack;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+const HELP: &str = "\
+Runs the whole pipeline on this machine: `make run` builds what it needs and starts it. It takes no arguments, but variables:
+
+  PORT           where events are posted; 0 picks a free port [8080]
+  AWS_PORT       where Kinesis, S3, CloudWatch and Lambda's Invoke answer; 0 picks a free port [4566]
+  DATA_DIR       landed files go to s3/<bucket>/, logs to logs/ in it [data]
+  PARAMETERS     template parameters: \"BatchSize=10 BatchingWindowSeconds=1\"
+  TEMPLATE       the template that is played [template.yaml]
+  FUNCTIONS_DIR  the folder of the functions' binaries [where this one is]
+  FAULTS         what goes wrong on purpose: \"seed=1 all=0.02\"
+  CLOCK          another start and a factor: \"2026-11-18T00:00:00Z x1440\"
+  RUST_LOG       how much the stack itself says on the terminal [local=info]
+
+Ctrl-C stops it: it takes no more events, lands what it has, and exits with 0.
+";
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // The embedded services log every request at INFO; what they have to say to a user is at WARN.
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,local=info,s3s=error"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_target(false)
-        // A closed terminal must not end the landing of what is there.
-        .log_internal_errors(false)
-        .init();
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    match arguments.first() {
+        None => {}
+        Some(help) if help == "--help" || help == "-h" => {
+            say(HELP.trim_end());
+            return ExitCode::SUCCESS;
+        }
+        Some(other) => {
+            eprintln!(
+                "local: {} is not an argument; `local --help` lists the variables that it takes",
+                other.display()
+            );
+            return ExitCode::from(2);
+        }
+    }
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
-            tracing::error!("{problem:#}");
+            eprintln!("{} ERROR {problem:#}", lambda_setup::now().rfc3339());
             ExitCode::FAILURE
         }
     }
 }
 
+/// What the stack itself has to say goes onto the terminal, and warnings of the libraries that it embeds into a file: they call a
+/// client's mistakes errors, of which a person who looks at the terminal can make nothing.
+fn start_log(folder: &Path) -> anyhow::Result<()> {
+    let place = || format!("DATA_DIR: {}", folder.display());
+    std::fs::create_dir_all(folder).with_context(place)?;
+    let file = File::options().create(true).append(true).open(folder.join("local.log")).with_context(place)?;
+    let terminal = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("local=info"));
+    // A closed terminal or a full disk must not end the landing of what is there.
+    let lines = || tracing_subscriber::fmt::layer().with_timer(UtcMillis).with_ansi(false).log_internal_errors(false);
+    tracing_subscriber::registry()
+        .with(vec![
+            lines().with_target(false).with_writer(io::stderr).with_filter(terminal).boxed(),
+            lines().with_writer(Mutex::new(file)).with_filter(EnvFilter::new("warn,local=info")).boxed(),
+        ])
+        .init();
+    Ok(())
+}
+
 async fn run() -> anyhow::Result<()> {
     let config = Config::from_environment()?;
+    start_log(&config.data_dir)?;
     let mut signals = Signals::listen()?;
     let mut stack = Stack::start(&config).await?;
     announce(&config, &stack)?;

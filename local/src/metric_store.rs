@@ -104,9 +104,11 @@ pub struct Series {
     pub unit: Option<String>,
     /// All values since the stack started.
     pub total: Sample,
-    /// The mean of what came for its newest time, and that time.
-    pub last: (UnixMillis, f64),
+    /// The mean of what came for its newest time, and that time; `None` before anything came.
+    pub last: Option<(UnixMillis, f64)>,
     minutes: BTreeMap<i64, Sample>,
+    /// Whether it stays when it has no values any more.
+    is_declared: bool,
 }
 
 /// A metric's unit, and its minutes since 1970 with what was recorded in them.
@@ -140,6 +142,12 @@ impl MetricStore {
         self.clock.now()
     }
 
+    /// The stack's time of a line that a function has just written.
+    #[must_use]
+    pub fn time_of_line(&self, given: UnixMillis) -> UnixMillis {
+        self.clock.given_by_function(given, lambda_setup::now())
+    }
+
     /// Adds values to a metric's minute.
     ///
     /// # Errors
@@ -168,12 +176,18 @@ impl MetricStore {
         }
     }
 
+    /// Has a metric there from the start on, with no values: a counter that appears with its first value has no rate of it.
+    /// CloudWatch's own operations don't see it before that.
+    pub fn declare(&self, id: MetricId, unit: &str) {
+        self.lock().series.entry(id).or_insert_with(|| Series::declared(unit));
+    }
+
     /// The minutes of a metric from one minute since 1970 to before another, oldest first; and its unit. `None` when there
     /// is no such metric.
     #[must_use]
     pub fn minutes(&self, id: &MetricId, from: i64, to: i64) -> Option<Minutes> {
         let kept = self.lock();
-        let series = kept.series.get(id)?;
+        let series = kept.series.get(id).filter(|series| series.last.is_some())?;
         let minutes = if from < to {
             series.minutes.range(from..to).map(|(minute, sample)| (*minute, *sample)).collect()
         } else {
@@ -185,7 +199,9 @@ impl MetricStore {
     /// The metrics that are `wanted`, in order.
     #[must_use]
     pub fn list(&self, wanted: impl Fn(&MetricId) -> bool) -> Vec<MetricId> {
-        self.lock().series.keys().filter(|id| wanted(id)).cloned().collect()
+        let kept = self.lock();
+        let with_values = kept.series.iter().filter(|(_, series)| series.last.is_some());
+        with_values.map(|(id, _)| id).filter(|id| wanted(id)).cloned().collect()
     }
 
     /// Shows each metric, in order.
@@ -261,20 +277,26 @@ impl Kept {
         self.floor = self.floor.max(minute);
         let floor = self.floor;
         self.points -= self.series.values_mut().map(|series| series.trim(floor)).sum::<usize>();
-        self.series.retain(|_, series| !series.minutes.is_empty());
+        self.series.retain(|_, series| series.is_declared || !series.minutes.is_empty());
     }
 }
 
 impl Series {
+    fn declared(unit: &str) -> Self {
+        let nothing = Sample { sum: 0.0, count: 0.0, min: f64::INFINITY, max: f64::NEG_INFINITY };
+        Self { unit: Some(unit.to_owned()), total: nothing, last: None, minutes: BTreeMap::new(), is_declared: true }
+    }
+
     fn new(minute: i64, at: UnixMillis, sample: Sample) -> Self {
-        Self { unit: None, total: sample, last: (at, mean(sample)), minutes: BTreeMap::from([(minute, sample)]) }
+        let minutes = BTreeMap::from([(minute, sample)]);
+        Self { unit: None, total: sample, last: Some((at, mean(sample))), minutes, is_declared: false }
     }
 
     /// How many minutes that adds.
     fn add(&mut self, minute: i64, at: UnixMillis, sample: Sample) -> usize {
         self.total = self.total.and(sample);
-        if at >= self.last.0 {
-            self.last = (at, mean(sample));
+        if self.last.is_none_or(|(last, _)| at >= last) {
+            self.last = Some((at, mean(sample)));
         }
         let before = self.minutes.len();
         self.minutes.entry(minute).and_modify(|kept| *kept = kept.and(sample)).or_insert(sample);
@@ -318,7 +340,7 @@ mod tests {
         }
         let series = &kept.series[&metric("A")];
         assert_eq!(series.minutes[&minute_of(NOW)], Sample { sum: 6.0, count: 3.0, min: -1.0, max: 4.0 });
-        assert_eq!((series.total.sum, series.last), (6.0, (NOW, 4.0)));
+        assert_eq!((series.total.sum, series.last), (6.0, Some((NOW, 4.0))));
     }
 
     #[test]
@@ -326,7 +348,7 @@ mod tests {
         let mut kept = Kept::default();
         put(&mut kept, "A", NOW.0, 1.0).unwrap();
         put(&mut kept, "A", NOW.0 - 1, 2.0).unwrap();
-        assert_eq!(kept.series[&metric("A")].last, (NOW, 1.0));
+        assert_eq!(kept.series[&metric("A")].last, Some((NOW, 1.0)));
     }
 
     #[test]
@@ -371,6 +393,31 @@ mod tests {
         kept.forget_oldest_hour();
         assert_eq!((kept.series[&metric("A")].minutes.len(), kept.points), (2, 2));
         assert_eq!(put(&mut kept, "A", NOW.0 - 120 * MINUTE_MS, 1.0), Err(NotKept::TooOld));
+    }
+
+    #[test]
+    fn what_is_declared_is_at_zero_and_unknown_to_cloudwatch_until_a_value_comes() {
+        let store = MetricStore::new(Clock::new(None, NOW));
+        let (id, now) = (metric("A"), store.now());
+        store.declare(id.clone(), "Count");
+        let mut totals = Vec::new();
+        store.visit(|_, series| totals.push((series.total.sum, series.total.count, series.last)));
+        assert_eq!(totals, [(0.0, 0.0, None)]);
+        assert_eq!((store.list(|_| true), store.minutes(&id, 0, i64::MAX)), (Vec::new(), None));
+        store.record(&id, None, now, Sample::of(2.0)).unwrap();
+        store.declare(id.clone(), "Count");
+        let minutes = store.minutes(&id, 0, i64::MAX).unwrap();
+        assert_eq!(minutes, (Some("Count".into()), vec![(minute_of(now), Sample::of(2.0))]));
+        assert_eq!(store.list(|_| true), [id]);
+    }
+
+    #[test]
+    fn what_is_declared_stays_when_its_values_have_gone() {
+        let mut kept = Kept::default();
+        kept.series.insert(metric("A"), Series::declared("Count"));
+        put(&mut kept, "A", NOW.0, 2.0).unwrap();
+        kept.forget_before(minute_of(NOW) + 1);
+        assert_eq!(kept.series[&metric("A")].total.sum, 2.0);
     }
 
     #[test]

@@ -33,8 +33,10 @@ pub fn page(store: &MetricStore) -> String {
         let unit = family.unit.as_deref().unwrap_or("None");
         page.push_str(&format!("# HELP {name} Values since the start, in CloudWatch's unit {unit}.\n"));
         page.push_str(&format!("# TYPE {name} summary\n{}", family.summary));
-        page.push_str(&format!("# HELP {name}_last The newest value, in CloudWatch's unit {unit}.\n"));
-        page.push_str(&format!("# TYPE {name}_last gauge\n{}", family.last));
+        if !family.last.is_empty() {
+            page.push_str(&format!("# HELP {name}_last The newest value, in CloudWatch's unit {unit}.\n"));
+            page.push_str(&format!("# TYPE {name}_last gauge\n{}", family.last));
+        }
     }
     page.push_str(&dropped(&store.dropped()));
     page
@@ -48,7 +50,9 @@ impl Family {
         }
         line(&mut self.summary, &format!("{name}_sum{labels}"), series.total.sum);
         line(&mut self.summary, &format!("{name}_count{labels}"), series.total.count);
-        line(&mut self.last, &format!("{name}_last{labels}"), series.last.1);
+        if let Some((_, last)) = series.last {
+            line(&mut self.last, &format!("{name}_last{labels}"), last);
+        }
     }
 }
 

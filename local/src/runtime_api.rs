@@ -13,6 +13,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, StatusCode};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
@@ -20,6 +21,8 @@ use shared::limits::LAMBDA_PAYLOAD_MAX_BYTES;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
+
+use crate::gate::aws_door;
 
 /// An invocation on its way to a function.
 #[derive(Debug)]
@@ -88,6 +91,7 @@ impl RuntimeApi {
             .route("/2018-06-01/runtime/invocation/{request_id}/response", post(response))
             .route("/2018-06-01/runtime/invocation/{request_id}/error", post(invocation_error))
             .route("/2018-06-01/runtime/init/error", post(init_error))
+            .layer(middleware::from_fn(aws_door))
             .layer(DefaultBodyLimit::max(LAMBDA_PAYLOAD_MAX_BYTES))
             .with_state(state.clone());
         let server = tokio::spawn(async move {

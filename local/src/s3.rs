@@ -10,7 +10,7 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::service::{S3Service, S3ServiceBuilder};
-use s3s::{HttpError, HttpResponse, S3Result, s3_error};
+use s3s::{HttpError, HttpResponse, S3Error, S3Result, s3_error};
 use s3s_fs::FileSystem;
 use tokio::sync::RwLock;
 use tokio::time::timeout;
@@ -39,7 +39,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// A folder that can't serve as a store.
 #[derive(Debug, thiserror::Error)]
 #[error("DATA_DIR: {path} can't hold buckets: {problem}")]
-pub struct S3Error {
+pub struct FolderError {
     path: String,
     problem: String,
 }
@@ -70,9 +70,25 @@ impl S3Access for BucketMustExist {
         }
         match context.s3_path().as_object() {
             Some((bucket, _)) if !self.root.join(bucket).is_dir() => Err(s3_error!(NoSuchBucket)),
+            // There can be no such object.
+            Some((_, key)) if !is_file_name(key) && is_read(context.method()) => Err(s3_error!(NoSuchKey)),
+            Some((_, key)) if !is_file_name(key) => Err(unfit_key(key)),
             _ => Ok(()),
         }
     }
+}
+
+/// Whether a key names a file in its bucket's folder. S3 takes any text; here empty segments, `.` and `..` would name another
+/// file, or one outside.
+pub(crate) fn is_file_name(key: &str) -> bool {
+    // A key that ends in a slash is what clients put for an empty folder.
+    let segments = key.strip_suffix('/').unwrap_or(key).split('/');
+    !key.contains('\0') && segments.into_iter().all(|segment| !matches!(segment, "" | "." | ".."))
+}
+
+pub(crate) fn unfit_key(key: &str) -> S3Error {
+    let message = "The one-machine stack keeps objects as files: no segment of a key may be empty, \".\" or \"..\"";
+    s3_error!(InvalidArgument, "{message}: {key:?}")
 }
 
 impl S3 {
@@ -86,8 +102,8 @@ impl S3 {
         buckets: &[String],
         notifications: Arc<Notifications>,
         clock: Clock,
-    ) -> Result<Self, S3Error> {
-        let error = |problem: String| S3Error { path: root.display().to_string(), problem };
+    ) -> Result<Self, FolderError> {
+        let error = |problem: String| FolderError { path: root.display().to_string(), problem };
         for bucket in buckets {
             std::fs::create_dir_all(root.join(bucket)).map_err(|problem| error(problem.to_string()))?;
         }
@@ -117,7 +133,7 @@ impl S3 {
     }
 
     async fn call_alone(self, request: Request<s3s::Body>) -> Result<HttpResponse, HttpError> {
-        if matches!(*request.method(), Method::GET | Method::HEAD) {
+        if is_read(request.method()) {
             let _shared = self.writing.read().await;
             return self.service.call(request).await;
         }
@@ -132,6 +148,10 @@ impl S3 {
     }
 }
 
+fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
 /// Who signed a request.
 fn access_key(headers: &HeaderMap) -> Option<String> {
     let signed = headers.get(AUTHORIZATION)?.to_str().ok()?;
@@ -143,4 +163,31 @@ fn failed(status: StatusCode, problem: &dyn std::fmt::Display) -> Response<Body>
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("a", true)]
+    #[case("events/dt=2026-11-21/_SUCCESS", true)]
+    #[case("folder/", true)]
+    #[case("a/..b/.c/d...", true)]
+    #[case("", false)]
+    #[case("/", false)]
+    #[case("/a", false)]
+    #[case("a//", false)]
+    #[case("a//b", false)]
+    #[case(".", false)]
+    #[case("..", false)]
+    #[case("../other-bucket/a", false)]
+    #[case("a/../b", false)]
+    #[case("a/./b", false)]
+    #[case("a/..", false)]
+    #[case("a\0", false)]
+    fn keys_that_would_name_another_file_are_none(#[case] key: &str, #[case] expected: bool) {
+        assert_eq!(is_file_name(key), expected);
+    }
 }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use shared::timestamp::UnixMillis;
 use tokio::sync::{Mutex, mpsc};
 
-use crate::asynchronous::{self, Counted, OnTheirWay};
+use crate::asynchronous::{self, Counted, OnTheirWay, Source};
 use crate::clock::Clock;
 use crate::function::Function;
 use crate::template::{Notification, REGION};
@@ -76,12 +76,12 @@ impl Notifications {
     pub fn deliver_to(&self, function: &Arc<Function>) {
         let Some((_, receiver)) = self.queues.get(function.id()) else { return };
         for _ in 0..AT_ONCE {
-            let (function, receiver) = (function.clone(), receiver.clone());
+            let (function, receiver, clock) = (function.clone(), receiver.clone(), self.clock);
             tokio::spawn(async move {
                 loop {
                     let event = receiver.lock().await.recv().await;
                     let Some(event) = event else { return };
-                    asynchronous::invoke(&function, &event.payload, &event.key).await;
+                    asynchronous::invoke(&function, &event.payload, &Source::Object(event.key), clock).await;
                 }
             });
         }

@@ -4,7 +4,8 @@
 //! - listings come in S3's order at any size, with ETags, and encoded when that is asked;
 //! - a multipart upload may be continued by another environment of a function than the one that began it, and a completed
 //!   one keeps no checksum of the object that it replaces;
-//! - reads and deletions take `If-Match`, and a range may be longer than the object;
+//! - reads take `If-Match` and `If-None-Match`, deletions `If-Match`, and a range may be longer than the object;
+//! - a key that others begin with is no object, and keys that would leave the bucket's folder are refused;
 //! - a deleted object leaves nothing behind; times are the stack's.
 
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use time::OffsetDateTime;
 use tokio::fs;
 
 use crate::clock::Clock;
+use crate::s3::{is_file_name, unfit_key};
 use crate::s3_listing::{Listing, Question, after_all};
 use crate::s3_notifications::{Created, Notifications};
 use crate::s3_pages::{ShownPage, key_in, limit, shown_key, shown_page, token_of};
@@ -72,6 +74,34 @@ impl Store {
         Ok(())
     }
 
+    /// A key that other keys begin with is a folder here, and a key below an object would be in one that is none: neither is an object.
+    async fn must_be_object(&self, bucket: &str, key: &str) -> S3Result<()> {
+        let found = fs::metadata(self.root.join(bucket).join(key)).await;
+        if found.is_ok_and(|metadata| metadata.is_file()) { Ok(()) } else { Err(s3_error!(NoSuchKey)) }
+    }
+
+    /// A file can't be a folder too: S3 would take a key that others begin with.
+    async fn must_have_room(&self, bucket: &str, key: &str) -> S3Result<()> {
+        let bucket = self.root.join(bucket);
+        let is_folder = !key.ends_with('/') && bucket.join(key).is_dir();
+        let below_an_object = Path::new(key).ancestors().skip(1).any(|parent| bucket.join(parent).is_file());
+        if is_folder || below_an_object {
+            return Err(s3_error!(
+                NotImplemented,
+                "The one-machine stack keeps objects as files: {key:?} can't be both an object and the beginning of other keys"
+            ));
+        }
+        Ok(())
+    }
+
+    /// What is to be copied is in a header, where no path was checked.
+    async fn must_be_source(&self, source: &CopySource) -> S3Result<()> {
+        match source {
+            CopySource::Bucket { bucket, key, .. } if is_file_name(key) => self.must_be_object(bucket, key).await,
+            _ => Err(s3_error!(NoSuchKey)),
+        }
+    }
+
     fn shown(&self, real: Option<Timestamp>) -> Option<Timestamp> {
         real.map(|real| in_stack_time(self.clock, SystemTime::from(OffsetDateTime::from(real))))
     }
@@ -106,6 +136,16 @@ pub(crate) fn in_stack_time(clock: Clock, real: SystemTime) -> Timestamp {
 
 pub(crate) fn e_tag_in(info: &[u8]) -> Option<String> {
     serde_json::from_slice::<Value>(info).ok()?["e_tag"].as_str().map(str::to_owned)
+}
+
+/// The answer to a client that has the object already.
+fn changed(condition: Option<&IfNoneMatch>, e_tag: Option<&ETag>) -> S3Result<()> {
+    let is_known = match (condition, e_tag) {
+        (Some(ETagCondition::Any), Some(_)) => true,
+        (Some(ETagCondition::ETag(known)), Some(e_tag)) => e_tag.weak_cmp(known),
+        _ => false,
+    };
+    if is_known { Err(s3_error!(NotModified)) } else { Ok(()) }
 }
 
 fn matches(condition: Option<&IfMatch>, e_tag: Option<&ETag>) -> S3Result<()> {
@@ -167,6 +207,7 @@ impl S3 for Store {
         mut request: S3Request<UploadPartCopyInput>,
     ) -> S3Result<S3Response<UploadPartCopyOutput>> {
         request.credentials = None;
+        self.must_be_source(&request.input.copy_source).await?;
         self.files.upload_part_copy(request).await
     }
 
@@ -180,6 +221,7 @@ impl S3 for Store {
 
     async fn put_object(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
         let (bucket, key) = (request.input.bucket.clone(), request.input.key.clone());
+        self.must_have_room(&bucket, &key).await?;
         let by = if request.method == hyper::Method::POST { "Post" } else { "Put" };
         let response = self.files.put_object(request).await?;
         self.created(bucket, key, response.output.e_tag.clone(), by).await;
@@ -188,6 +230,7 @@ impl S3 for Store {
 
     async fn copy_object(&self, request: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
         let (bucket, key) = (request.input.bucket.clone(), request.input.key.clone());
+        self.must_be_source(&request.input.copy_source).await?;
         let mut response = self.files.copy_object(request).await?;
         let mut e_tag = None;
         if let Some(result) = &mut response.output.copy_object_result {
@@ -211,7 +254,8 @@ impl S3 for Store {
     }
 
     async fn get_object(&self, mut request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
-        let condition = request.input.if_match.clone();
+        let (condition, known) = (request.input.if_match.clone(), request.input.if_none_match.clone());
+        self.must_be_object(&request.input.bucket, &request.input.key).await?;
         if let Some(Range::Suffix { length }) = request.input.range {
             let size = fs::metadata(self.root.join(&request.input.bucket).join(&request.input.key)).await;
             if size.is_ok_and(|metadata| metadata.len() <= length) {
@@ -220,14 +264,17 @@ impl S3 for Store {
         }
         let mut response = self.files.get_object(request).await?;
         matches(condition.as_ref(), response.output.e_tag.as_ref())?;
+        changed(known.as_ref(), response.output.e_tag.as_ref())?;
         response.output.last_modified = self.shown(response.output.last_modified.take());
         Ok(response)
     }
 
     async fn head_object(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
-        let condition = request.input.if_match.clone();
+        let (condition, known) = (request.input.if_match.clone(), request.input.if_none_match.clone());
+        self.must_be_object(&request.input.bucket, &request.input.key).await?;
         let mut response = self.files.head_object(request).await?;
         matches(condition.as_ref(), response.output.e_tag.as_ref())?;
+        changed(known.as_ref(), response.output.e_tag.as_ref())?;
         response.output.last_modified = self.shown(response.output.last_modified.take());
         Ok(response)
     }
@@ -246,6 +293,10 @@ impl S3 for Store {
         request: S3Request<DeleteObjectsInput>,
     ) -> S3Result<S3Response<DeleteObjectsOutput>> {
         let bucket = request.input.bucket.clone();
+        // These keys are in the body, where no path was checked.
+        if let Some(unfit) = request.input.delete.objects.iter().find(|object| !is_file_name(&object.key)) {
+            return Err(unfit_key(&unfit.key));
+        }
         let response = self.files.delete_objects(request).await?;
         for deleted in response.output.deleted.iter().flatten() {
             self.forget(&bucket, deleted.key.as_deref().unwrap_or_default()).await?;

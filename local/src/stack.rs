@@ -1,6 +1,5 @@
 //! Everything together: started in order, and stopped so that nothing that was answered is left behind.
 
-use std::future::IntoFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::asynchronous::OnTheirWay;
@@ -17,17 +16,19 @@ use crate::claim::Claim;
 use crate::clock::Clock;
 use crate::cloudwatch::CloudWatch;
 use crate::config::Config;
-use crate::event_source_mapping::{EventSourceMapping, Phase};
+use crate::event_source_mapping::{EventSourceMapping, Phase, Surroundings};
 use crate::failed_batches::FailedBatches;
 use crate::faults::{Faults, resharding};
 use crate::function::Function;
 use crate::function_url;
 use crate::kinesis::{Kinesis, KinesisError};
+use crate::landed_until::LandedUntil;
 use crate::log::FunctionLog;
 use crate::metric_store::MetricStore;
 use crate::s3::S3;
 use crate::s3_notifications::Notifications;
-use crate::{lambda, schedules, template};
+use crate::schedules::Schedules;
+use crate::{counters, lambda, template};
 
 /// The longest that requests under way may take when the stack stops. What comes later is answered 503.
 const FRONT_DOOR_DRAIN: Duration = Duration::from_secs(30);
@@ -40,8 +41,8 @@ const EVENT_DRAIN: Duration = Duration::from_secs(20);
 pub struct Stack {
     pub front_door: SocketAddr,
     pub aws: SocketAddr,
-    stop_front_door: oneshot::Sender<()>,
-    front_door_server: JoinHandle<std::io::Result<()>>,
+    stop_front_door: watch::Sender<bool>,
+    front_door_server: JoinHandle<()>,
     kinesis: Kinesis,
     faults: Arc<Faults>,
     phase: watch::Sender<Phase>,
@@ -69,6 +70,7 @@ impl Stack {
             Faults::new(config.faults.clone(), &logs).with_context(|| format!("DATA_DIR: {}", logs.display()))?;
         let clock = Clock::new(config.clock, lambda_setup::now());
         let metrics = MetricStore::new(clock);
+        counters::declare(&metrics, &template);
         let on_their_way = OnTheirWay::default();
         let notifications = notifications(&template, &on_their_way, clock);
         let buckets = config.data_dir.join("s3");
@@ -80,7 +82,7 @@ impl Stack {
         }
         let cloudwatch = CloudWatch::new(metrics.clone());
         let functions = start_functions(config, &template, aws_address, &faults, &metrics)?;
-        let lambda = lambda::router(functions.clone(), on_their_way.clone());
+        let lambda = lambda::router(functions.clone(), on_their_way.clone(), clock);
         let endpoint = AwsEndpoint { kinesis: kinesis_api, s3, cloudwatch, lambda, metrics, faults: faults.clone() };
         tokio::spawn(endpoint.serve(aws));
 
@@ -90,44 +92,40 @@ impl Stack {
             found.cloned().ok_or_else(|| anyhow!("the template has no function {id}"))
         };
         let (phase, phases) = watch::channel(Phase::Running);
+        let landed_until = LandedUntil::default();
+        let surroundings = Surroundings {
+            kinesis: kinesis.clone(),
+            faults: faults.clone(),
+            clock,
+            landed_until: landed_until.clone(),
+            phase: phases.clone(),
+        };
         let (mut mappings, mut unlanded) = (JoinSet::new(), Vec::new());
         for spec in template.mappings {
             let failed_batches = spec.on_failure_bucket.as_ref();
             let failed_batches = failed_batches.map(|bucket| FailedBatches::new(buckets.join(bucket), clock));
             let function = function(&spec.function)?;
-            let mapping = EventSourceMapping::new(
-                spec,
-                kinesis.clone(),
-                function,
-                failed_batches,
-                faults.clone(),
-                clock,
-                phases.clone(),
-            );
+            let mapping = EventSourceMapping::new(spec, function, failed_batches, surroundings.clone());
             unlanded.push(mapping.unlanded());
             mappings.spawn(mapping.run());
         }
+        let schedules = Schedules { clock, on_their_way: on_their_way.clone(), landed_until, phase: phases };
         for schedule in template.schedules {
             let function = function(&schedule.function)?;
-            tokio::spawn(schedules::run(schedule, function, clock, on_their_way.clone(), phases.clone()));
+            tokio::spawn(schedules.clone().run(schedule, function));
         }
 
         let with_url =
             template.functions.iter().find(|function| Some(&function.binary) == template.front_door.as_ref());
         let with_url = with_url.ok_or_else(|| anyhow!("no function of the template has an AWS::Lambda::Url"))?;
         let front_door_address = front_door.local_addr()?;
-        let (stop_front_door, stopped) = oneshot::channel::<()>();
-        let service =
-            function_url::router(function(&with_url.id)?, clock).into_make_service_with_connect_info::<SocketAddr>();
-        let server = axum::serve(front_door, service).with_graceful_shutdown(async move {
-            // Also when the sender is gone: nobody is left to stop for.
-            stopped.await.unwrap_or_default();
-        });
+        let (stop_front_door, stopping) = watch::channel(false);
+        let server = function_url::serve(front_door, function(&with_url.id)?, clock, stopping);
         Ok(Self {
             front_door: front_door_address,
             aws: aws_address,
             stop_front_door,
-            front_door_server: tokio::spawn(server.into_future()),
+            front_door_server: tokio::spawn(server),
             kinesis,
             faults,
             phase,
@@ -157,9 +155,7 @@ impl Stack {
     ///
     /// When something could not be landed in the time there is.
     pub async fn stop(mut self) -> anyhow::Result<()> {
-        if self.stop_front_door.send(()).is_err() {
-            tracing::debug!("the front door had stopped already");
-        }
+        self.stop_front_door.send_replace(true);
         if tokio::time::timeout(FRONT_DOOR_DRAIN, self.front_door_server).await.is_err() {
             tracing::warn!("requests were still under way {} s after the stop", FRONT_DOOR_DRAIN.as_secs());
         }

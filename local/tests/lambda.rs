@@ -84,7 +84,7 @@ fn service() -> Router {
     };
     let (endpoint, environments) = ("http://127.0.0.1:9".to_owned(), Environments::default());
     let function = Function::new(spec, &BINARIES, endpoint, log, environments, metrics).unwrap();
-    lambda::router(vec![function], OnTheirWay::default())
+    lambda::router(vec![function], OnTheirWay::default(), Clock::new(None, lambda_setup::now()))
 }
 
 struct Answer {

@@ -1,0 +1,207 @@
+//! Who may ask: requests that name this machine, and on the AWS port no pages of other origins.
+//!
+//! A page that is open in a browser on this machine can send requests to loopback addresses. What it reads of the answers is
+//! limited by its origin, unless its own host name has come to mean 127.0.0.1 (DNS rebinding): then the `Host` gives it
+//! away. Pages of any origin may post events, which is what they are for; they may not look at files or post faults.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::middleware::Next;
+use hyper::header::{CONTENT_TYPE, HOST, HeaderValue, ORIGIN};
+use hyper::{HeaderMap, Response, StatusCode, Uri};
+
+/// What a port is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// Events of pages of any origin; `AllowedOrigins` says which may read the answers.
+    Events,
+    /// The services of AWS, and what the stack has beside them.
+    Aws,
+}
+
+/// A request that is not let in.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("the request names no host; say Host: 127.0.0.1, [::1] or localhost")]
+    NoHost,
+    #[error("the host {0:?} is not this machine; ask 127.0.0.1, [::1], localhost or a name that ends in .localhost")]
+    Host(String),
+    #[error("pages of the origin {0:?} may not use this port; pages on localhost may, and events go to the other port")]
+    Origin(String),
+}
+
+impl Door {
+    /// Lets a request in, or says why not.
+    ///
+    /// # Errors
+    ///
+    /// When a host that it names is not this machine, or it comes from a page that may not use the port.
+    pub(crate) fn admit(self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+        // HTTP/2 has the authority in the URI, and so may HTTP/1.1; each one must be good.
+        let authority = uri.authority().map(|authority| authority.as_str().as_bytes());
+        let hosts = headers.get_all(HOST).iter().map(HeaderValue::as_bytes).chain(authority);
+        let mut named = false;
+        for host in hosts {
+            named = true;
+            if !is_loopback(host) {
+                return Err(Refusal::Host(String::from_utf8_lossy(host).into_owned()));
+            }
+        }
+        if !named {
+            return Err(Refusal::NoHost);
+        }
+        let foreign = headers.get_all(ORIGIN).iter().find(|origin| !is_loopback_origin(origin.as_bytes()));
+        match foreign {
+            Some(origin) if self == Self::Aws => {
+                Err(Refusal::Origin(String::from_utf8_lossy(origin.as_bytes()).into_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Refusal {
+    /// 403, with the reason as text.
+    #[must_use]
+    pub(crate) fn response(&self) -> Response<Body> {
+        let mut response = Response::new(Body::from(format!("{self}\n")));
+        *response.status_mut() = StatusCode::FORBIDDEN;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        response
+    }
+}
+
+/// [`Door::Aws`] for a router of its own.
+pub(crate) async fn aws_door(request: Request, next: Next) -> Response<Body> {
+    match Door::Aws.admit(request.uri(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.response(),
+    }
+}
+
+/// `http://localhost:3000`; `null` is the origin of pages that hide theirs.
+fn is_loopback_origin(origin: &[u8]) -> bool {
+    let text = std::str::from_utf8(origin).unwrap_or_default();
+    text.split_once("://").is_some_and(|(_, authority)| is_loopback(authority.as_bytes()))
+}
+
+/// Whether a host, with or without a port, is this machine by its name alone.
+fn is_loopback(host: &[u8]) -> bool {
+    let text = std::str::from_utf8(host).unwrap_or_default();
+    let (name, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, rest)) => {
+            let is_loopback = address.parse::<Ipv6Addr>().is_ok_and(|address| address.to_canonical().is_loopback());
+            return is_loopback && (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port));
+        }
+        None => text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port))),
+    };
+    if !port.is_none_or(is_port) {
+        return false;
+    }
+    if let Ok(address) = name.parse::<Ipv4Addr>() {
+        return address.is_loopback();
+    }
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    name == "localhost" || name.strip_suffix(".localhost").is_some_and(is_host_name)
+}
+
+fn is_port(text: &str) -> bool {
+    text.parse::<u16>().is_ok()
+}
+
+fn is_host_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn admit(door: Door, uri: &str, headers: &[(&'static str, &str)]) -> Result<(), Refusal> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        door.admit(&uri.parse().unwrap(), &map)
+    }
+
+    #[rstest]
+    #[case("127.0.0.1:8080")]
+    #[case("127.0.0.1")]
+    #[case("127.8.9.10:1")]
+    #[case("[::1]:8080")]
+    #[case("[::1]")]
+    #[case("[::ffff:127.0.0.1]:80")]
+    #[case("localhost")]
+    #[case("LOCALHOST:65535")]
+    #[case("localhost.:80")]
+    #[case("landing-bucket.localhost:4566")]
+    fn names_of_this_machine_are_let_in(#[case] host: &str) {
+        for door in [Door::Events, Door::Aws] {
+            assert_eq!(admit(door, "/", &[("host", host)]), Ok(()));
+        }
+    }
+
+    #[rstest]
+    #[case("evil.example")]
+    #[case("evil.example:4566")]
+    #[case("localhost.evil.example")]
+    #[case("notlocalhost")]
+    #[case(".localhost")]
+    #[case("127.0.0.1.evil.example")]
+    #[case("127.0.0.1.nip.io:80")]
+    #[case("127.0.0.1@evil.example")]
+    #[case("evil.example@127.0.0.1")]
+    #[case("evil/x.localhost")]
+    #[case("0.0.0.0:4566")]
+    #[case("10.0.0.1")]
+    #[case("192.168.1.7:8080")]
+    #[case("[::]")]
+    #[case("[fe80::1]:80")]
+    #[case("[::1")]
+    #[case("[::1]evil")]
+    #[case("::1")]
+    #[case("127.0.0.1:")]
+    #[case("127.0.0.1:80:80")]
+    #[case("127.1")]
+    #[case("2130706433")]
+    #[case("")]
+    fn other_names_are_refused_on_both_ports(#[case] host: &str) {
+        for door in [Door::Events, Door::Aws] {
+            assert_eq!(admit(door, "/", &[("host", host)]), Err(Refusal::Host(host.to_owned())));
+        }
+    }
+
+    #[test]
+    fn every_host_that_is_named_counts() {
+        let both = [("host", "127.0.0.1"), ("host", "evil.example")];
+        assert!(admit(Door::Aws, "/", &both).is_err());
+        assert!(admit(Door::Aws, "http://evil.example/", &[("host", "127.0.0.1")]).is_err());
+        assert!(admit(Door::Aws, "http://127.0.0.1/", &[("host", "evil.example")]).is_err());
+        assert_eq!(admit(Door::Aws, "http://127.0.0.1/", &[]), Ok(()));
+        assert_eq!(admit(Door::Aws, "/", &[]), Err(Refusal::NoHost));
+    }
+
+    #[rstest]
+    #[case("https://evil.example")]
+    #[case("http://localhost.evil.example")]
+    #[case("null")]
+    #[case("")]
+    #[case("localhost")]
+    fn pages_elsewhere_may_post_events_and_nothing_else(#[case] origin: &str) {
+        let headers = [("host", "127.0.0.1:1"), ("origin", origin)];
+        assert_eq!(admit(Door::Events, "/", &headers), Ok(()));
+        assert_eq!(admit(Door::Aws, "/", &headers), Err(Refusal::Origin(origin.to_owned())));
+    }
+
+    #[rstest]
+    #[case("http://localhost:3000")]
+    #[case("https://127.0.0.1")]
+    #[case("http://[::1]:8081")]
+    fn pages_on_this_machine_may_use_the_aws_port(#[case] origin: &str) {
+        assert_eq!(admit(Door::Aws, "/", &[("host", "localhost:1"), ("origin", origin)]), Ok(()));
+    }
+}

@@ -1,0 +1,155 @@
+//! A function's log line as a person reads it on the terminal. The whole line is in the function's log file.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// Characters of a line on the terminal, at most.
+const MAX_CHARACTERS: usize = 400;
+
+/// A line as `lambda-setup` has functions write it.
+#[derive(Deserialize)]
+struct Line {
+    timestamp: Option<String>,
+    level: Level,
+    fields: Map<String, Value>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum Level {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+/// What is shown of a line: warnings and errors, and of the rest the hours and dates that are sealed. What is not a line of the log,
+/// such as a panic, is shown as it is.
+pub(crate) fn shown(function: &str, line: &[u8]) -> Option<String> {
+    let Ok(line) = serde_json::from_slice::<Line>(line) else {
+        let text = String::from_utf8_lossy(line);
+        return (!text.trim().is_empty()).then(|| cut(format!("[{function}] {text}")));
+    };
+    let (level, text) = match line.level {
+        Level::Trace | Level::Debug => return None,
+        Level::Info => ("INFO", sealed(&line.fields)?),
+        Level::Warn => ("WARN", in_words(line.fields)),
+        Level::Error => ("ERROR", in_words(line.fields)),
+    };
+    let time = line.timestamp.unwrap_or_else(|| lambda_setup::now().rfc3339());
+    Some(cut(format!("{time} {level:>5} [{function}] {text}")))
+}
+
+/// `sealed 2026-11-18 13:00: 781 events, 46 files, complete`
+fn sealed(fields: &Map<String, Value>) -> Option<String> {
+    if fields.get("message")?.as_str()? != "sealed" {
+        return None;
+    }
+    let partition = fields.get("partition")?.as_str()?.strip_prefix("dt=")?;
+    let name = match partition.split_once("/hour=") {
+        Some((date, hour)) => format!("{date} {hour}:00"),
+        None => partition.to_owned(),
+    };
+    let count = |name: &str| fields.get(name).and_then(Value::as_u64).unwrap_or(0);
+    let rejected = match count("rejected") {
+        0 => String::new(),
+        rejected => format!("{rejected} rejected, "),
+    };
+    let state = match count("unreadable") {
+        0 => "complete".to_owned(),
+        unreadable => format!("{unreadable} unreadable"),
+    };
+    Some(format!("sealed {name}: {} events, {rejected}{} files, {state}", count("events"), count("objects")))
+}
+
+/// The message, then what it is about: `the landed object is broken: key=…, problem=…`
+fn in_words(mut fields: Map<String, Value>) -> String {
+    let message = fields.remove("message").map(|message| text(&message)).unwrap_or_default();
+    let rest: Vec<String> = fields.iter().map(|(name, value)| format!("{name}={}", text(value))).collect();
+    if rest.is_empty() { message } else { format!("{message}: {}", rest.join(", ")) }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// One line, and no more of it than fits; control characters could do anything to a terminal.
+fn cut(line: String) -> String {
+    let clean = |character: char| if character.is_control() { ' ' } else { character };
+    let mut shown: String = line.chars().take(MAX_CHARACTERS).map(clean).collect();
+    if line.chars().nth(MAX_CHARACTERS).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    fn line(level: &str, fields: Value) -> Option<String> {
+        let line = json!({"timestamp": "2026-11-21T09:32:08.006Z", "level": level, "fields": fields});
+        shown("check", line.to_string().as_bytes())
+    }
+
+    #[rstest]
+    #[case::hour("dt=2026-11-18/hour=13", 0, 0, "sealed 2026-11-18 13:00: 781 events, 46 files, complete")]
+    #[case::date("dt=2026-11-18", 0, 0, "sealed 2026-11-18: 781 events, 46 files, complete")]
+    #[case::rejected("dt=2026-11-18", 3, 0, "sealed 2026-11-18: 781 events, 3 rejected, 46 files, complete")]
+    #[case::unreadable("dt=2026-11-18", 0, 2, "sealed 2026-11-18: 781 events, 46 files, 2 unreadable")]
+    fn a_seal_is_one_short_line(
+        #[case] partition: &str,
+        #[case] rejected: u64,
+        #[case] unreadable: u64,
+        #[case] expected: &str,
+    ) {
+        let fields = json!({"message": "sealed", "partition": partition, "objects": 46, "events": 781,
+            "rejected": rejected, "bytes": 1, "unreadable": unreadable});
+        assert_eq!(line("INFO", fields).unwrap(), format!("2026-11-21T09:32:08.006Z  INFO [check] {expected}"));
+    }
+
+    #[rstest]
+    #[case::info("INFO", json!({"message": "complete", "hour": "dt=2026-11-18/hour=13"}), None)]
+    #[case::seal_without_its_members("INFO", json!({"message": "sealed"}), None)]
+    #[case::debug("DEBUG", json!({"message": "sealed", "partition": "dt=2026-11-18"}), None)]
+    #[case::warning("WARN", json!({"message": "slow"}), Some("2026-11-21T09:32:08.006Z  WARN [check] slow"))]
+    #[case::members(
+        "ERROR", json!({"message": "it is broken", "key": "a/b", "lost": 3}),
+        Some("2026-11-21T09:32:08.006Z ERROR [check] it is broken: key=a/b, lost=3")
+    )]
+    fn what_a_person_must_know_is_shown_with_its_time(
+        #[case] level: &str,
+        #[case] fields: Value,
+        #[case] expected: Option<&str>,
+    ) {
+        assert_eq!(line(level, fields).as_deref(), expected);
+    }
+
+    #[test]
+    fn what_is_no_line_of_the_log_is_shown_as_it_is() {
+        assert_eq!(shown("check", b"thread 'main' panicked").unwrap(), "[check] thread 'main' panicked");
+        assert_eq!(shown("check", b" "), None);
+        assert_eq!(shown("check", b"\x1b[2J{").unwrap(), "[check]  [2J{");
+    }
+
+    #[test]
+    fn a_line_is_cut_past_its_bound_and_not_at_it() {
+        let prefix = "[check] ".len();
+        let fits = shown("check", "é".repeat(MAX_CHARACTERS - prefix).as_bytes()).unwrap();
+        assert!(!fits.contains('…'));
+        let cut = shown("check", "é".repeat(MAX_CHARACTERS - prefix + 1).as_bytes()).unwrap();
+        assert_eq!(cut, format!("{fits}…"));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_function_writes_is_at_most_one_line(line in prop::collection::vec(any::<u8>(), 0..600)) {
+            let shown = shown("check", &line).unwrap_or_default();
+            prop_assert!(!shown.contains(char::is_control) && shown.chars().count() <= MAX_CHARACTERS + 1);
+        }
+    }
+}

@@ -1,0 +1,73 @@
+"""The README's own example of a fast clock, with the parameters of the template: nothing is lost, and nobody says so."""
+
+import json
+import os
+import re
+import time
+from datetime import UTC, datetime, timedelta
+
+import landed
+from stack import INGEST, LANDING, wait_for
+
+README = re.compile(r"`CLOCK`.*?`\"(\S+)Z x(\d+)\"`")
+# 30 hours of that clock, with a midnight among them. CLOCK_SECONDS=180 is three days.
+SECONDS = int(os.environ.get("CLOCK_SECONDS", 75))
+POSTS_A_SECOND = 25
+
+
+def example():
+    """The start and the factor that the README names."""
+    from stack import REPOSITORY
+
+    start, factor = README.search((REPOSITORY / "README.md").read_text()).groups()
+    return datetime.fromisoformat(start).replace(tzinfo=UTC), int(factor)
+
+
+def event(number):
+    # As long as a real one, and with little that compresses: a date must have 195,000 bytes.
+    return {"id": f"clock-{number}", "session_id": f"s-{number % 7}", "type": "heartbeat", "filler": os.urandom(200).hex()}
+
+
+def post_steadily(stack, seconds):
+    """How many events were accepted."""
+    connection, began, number = stack.connect(), time.monotonic(), 0
+    while (now := time.monotonic() - began) < seconds:
+        while number < now * POSTS_A_SECOND:
+            answer = stack.post(body=json.dumps(event(number)).encode(), connection=connection)
+            assert answer.json == {"accepted": 1, "rejected": []}, answer
+            number += 1
+        time.sleep(0.005)
+    connection.close()
+    return number
+
+
+def values(stack, start, name, statistic="Maximum", **dimensions):
+    answer = stack.cloudwatch().get_metric_statistics(
+        Namespace="Playhead", MetricName=name, Period=3600, Statistics=[statistic],
+        Dimensions=[{"Name": key, "Value": value} for key, value in dimensions.items()],
+        StartTime=start - timedelta(days=1), EndTime=start + timedelta(days=14),
+    )
+    return [point[statistic] for point in answer["Datapoints"]]
+
+
+def errors(stack):
+    return [line for line in stack.errors_path.read_text().splitlines() if "ERROR" in line]
+
+
+def test_the_readme_s_fast_clock_under_steady_traffic_reports_no_loss_and_no_error(fresh_stack):
+    start, factor = example()
+    stack = fresh_stack(parameters="", CLOCK=f"{start:%Y-%m-%dT%H:%M:%S}Z x{factor}")
+    accepted = post_steadily(stack, SECONDS)
+    hours = SECONDS * factor // 3600
+    completeness = {"FunctionName": "check-completeness"}
+    for name in ("LostEvents", "DoubledEvents", "LostRecords"):
+        found = values(stack, start, name, **completeness)
+        assert len(found) >= hours - 5 and set(found) == {0}, (name, found, stack.tail())
+    assert sum(values(stack, start, "AcceptedEvents", "Sum", FunctionName=INGEST)) == accepted
+    landed_events = lambda: sum(values(stack, start, "LandedEvents", "Sum", FunctionName=LANDING))
+    wait_for(lambda: landed_events() == accepted, what=lambda: f"{accepted} in LandedEvents, but {landed_events()}")
+    assert errors(stack) == []
+    sealed = [line for line in stack.errors_path.read_text().splitlines() if " sealed " in line]
+    assert len(sealed) >= hours - 3 and all(line.endswith("files, complete") for line in sealed), sealed
+    assert stack.stop() == 0, stack.tail()
+    landed.assert_once(stack.lines(), [f"clock-{number}" for number in range(accepted)])

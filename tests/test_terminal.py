@@ -1,0 +1,123 @@
+"""What a person reads on the terminal of the one-machine stack, and what is in the logs instead."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from stack import BINARY, LANDING_BUCKET, REPOSITORY, wait_for
+
+TIMED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z +(INFO|WARN|ERROR) ")
+
+
+def terminal(stack):
+    return stack.errors_path.read_text().splitlines()
+
+
+def client(stack, service, secret):
+    config = Config(proxies={}, retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
+    return boto3.client(service, endpoint_url=stack.aws_address, region_name="us-east-1", aws_access_key_id="local",
+                        aws_secret_access_key=secret, config=config)
+
+
+def test_a_client_s_mistakes_are_no_lines_on_the_terminal(fresh_stack):
+    """`curl` on the AWS port, a wrong secret, an operation that is not there, a misspelt bucket."""
+    stack = fresh_stack()
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(stack.aws_address, timeout=20)
+    for service, call in [("s3", lambda s3: s3.list_buckets()), ("kinesis", lambda kinesis: kinesis.list_streams())]:
+        try:
+            call(client(stack, service, "wrong"))
+        except ClientError:
+            pass  # Whether a service checks the secret is not the point here.
+    for call in [lambda: client(stack, "lambda", "local").list_functions(),
+                 lambda: client(stack, "s3", "local").get_object(Bucket="no-bucket", Key="a"),
+                 lambda: client(stack, "s3", "local").get_object(Bucket=LANDING_BUCKET, Key="no-key"),
+                 lambda: client(stack, "kinesis", "local").describe_stream(StreamName="no-stream")]:
+        with pytest.raises(ClientError):
+            call()
+    assert stack.stop() == 0
+    assert terminal(stack) == []
+
+
+def test_a_stop_without_faults_says_nothing_of_faults(fresh_stack):
+    stack = fresh_stack()
+    assert stack.post(body=b"{}").status == 200
+    assert stack.stop() == 0
+    assert [line for line in [*terminal(stack), *stack.output] if "faults changed" in line or "faults:" in line] == []
+
+
+def test_a_check_that_fails_is_one_short_line_with_its_time_and_whole_in_its_log(fresh_stack):
+    stack = fresh_stack()
+    key = "events/dt=2026-11-21/hour=09/shardId-000000000000-1.jsonl.bz2"
+    stack.s3().put_object(Bucket=LANDING_BUCKET, Key=key, Body=b"no bzip2")
+    line, = wait_for(lambda: [line for line in terminal(stack) if "ERROR" in line], what="an ERROR line")
+    assert TIMED.match(line) and "[check-object]" in line and key in line and "{" not in line and len(line) <= 401, line
+    logged = [json.loads(line) for line in stack.function_log("check-object").splitlines() if '"ERROR"' in line]
+    assert logged[0]["fields"]["key"] == key and re.match(r"\d{4}-.*\.\d{3}Z$", logged[0]["timestamp"])
+
+
+def test_every_line_of_the_stack_itself_has_its_time(fresh_stack):
+    stack = fresh_stack(FAULTS="seed=1 s3.error=1")
+    assert stack.post(body=b"{}").status == 200
+    wait_for(lambda: any("WARN" in line for line in terminal(stack)), what="a warning")
+    assert stack.stop() == 0
+    assert all(TIMED.match(line) for line in terminal(stack)), terminal(stack)
+
+
+def test_help_needs_no_template_and_names_every_variable(tmp_path):
+    run = subprocess.run([BINARY, "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=20)
+    variables = re.findall(r"^\| `([A-Z_]+)` \|", (REPOSITORY / "README.md").read_text(), re.M)
+    assert run.returncode == 0 and "CLOCK" in variables
+    assert [name for name in variables if f"  {name} " not in run.stdout] == []
+    wrong = subprocess.run([BINARY, "--port=1"], cwd=tmp_path, capture_output=True, text=True, timeout=20)
+    assert wrong.returncode == 2 and "--port=1" in wrong.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_counters_are_there_at_zero_before_the_first_event(fresh_stack):
+    """What appears with its first value has no rate of it."""
+    stack = fresh_stack()
+    page = lambda: urllib.request.urlopen(f"{stack.aws_address}/metrics", timeout=20).read().decode().splitlines()
+    before = page()
+    for name in ('playhead_accepted_events_sum{function_name="ingest-lambda"}',
+                 'playhead_accepted_events_count{function_name="ingest-lambda"}',
+                 'playhead_rejected_invalid_json_sum{function_name="ingest-lambda"}',
+                 'playhead_landed_events_sum{function_name="kinesis-to-s3-lambda"}',
+                 'playhead_given_back_batches_sum{function_name="kinesis-to-s3-lambda"}',
+                 'aws_lambda_errors_sum{function_name="notify"}',
+                 'aws_kinesis_incoming_records_sum{stream_name="event-stream"}'):
+        assert f"{name} 0" in before, name
+    assert stack.cloudwatch().list_metrics(Namespace="Playhead")["Metrics"] == []
+    assert stack.post(body=b"[{},{}]").status == 200
+    wait_for(lambda: 'playhead_landed_events_sum{function_name="kinesis-to-s3-lambda"} 2' in page())
+    gone = [line.split(" ")[0] for line in before if not line.startswith("#")]
+    assert set(gone) <= {line.split(" ")[0] for line in page()}
+
+
+def invoke(stack, *arguments):
+    return subprocess.run([sys.executable, REPOSITORY / "scripts/invoke", *arguments], capture_output=True, text=True,
+                          timeout=60, env=os.environ | {"AWS_ENDPOINT_URL": stack.aws_address})
+
+
+def test_invoke_shows_what_the_function_logged(stack):
+    """The last of its lines, as Lambda's LogType=Tail gives them."""
+    run = invoke(stack, "ingest-lambda")
+    assert run.returncode == 0 and "AcceptedEvents" in run.stderr, run
+    # Each invocation has its own.
+    answer = stack.functions().invoke(FunctionName="ingest-lambda", Payload=b"{}", LogType="Tail")
+    assert "FunctionError" in answer or answer["StatusCode"] == 200
+    again = invoke(stack, "ingest-lambda")
+    assert again.stderr.count("AcceptedEvents\":1") == 1, again
+
+
+def test_who_does_not_ask_for_the_log_gets_none(stack):
+    assert "LogResult" not in stack.functions().invoke(FunctionName="check-recency", Payload=b"{}")
