@@ -6,9 +6,11 @@ use aws_sdk_cloudwatch::Client;
 use aws_sdk_cloudwatch::config::retry::RetryConfig;
 use aws_sdk_cloudwatch::config::timeout::TimeoutConfig;
 use aws_sdk_cloudwatch::error::DisplayErrorContext;
+use aws_sdk_cloudwatch::operation::get_metric_data::GetMetricDataOutput;
 use aws_sdk_cloudwatch::primitives::DateTime;
 use aws_sdk_cloudwatch::types::{
-    Dimension, Metric as SdkMetric, MetricDataQuery, MetricDatum, MetricStat, ScanBy, StandardUnit,
+    Dimension, MessageData, Metric as SdkMetric, MetricDataQuery, MetricDataResult, MetricDatum, MetricStat, ScanBy,
+    StandardUnit, StatusCode,
 };
 use lambda_setup::sdk::SdkConfig;
 use shared::metric::{Metric, NAMESPACE};
@@ -39,7 +41,7 @@ pub struct Query {
     pub period: Duration,
 }
 
-/// A call that CloudWatch refused or did not answer, after the SDK's retries.
+/// A call that CloudWatch refused, did not answer, or answered in part, after the SDK's retries.
 #[derive(Debug, thiserror::Error)]
 #[error("CloudWatch, {operation}: {problem}")]
 pub struct MetricsError {
@@ -59,7 +61,8 @@ impl MetricsError {
 pub trait Metrics {
     /// At most 1,000 at once.
     fn put(&self, data: &[Datum]) -> impl Future<Output = Result<(), MetricsError>>;
-    /// Times and values, oldest first; nothing where there is no data. At most 1,000 values.
+    /// Times and values, oldest first; nothing where there is no data. An answer that may lack values is an error, never an
+    /// empty one. At most [`MAX_PAGES`] pages of 1,000 values.
     fn read(&self, query: &Query) -> impl Future<Output = Result<Vec<(UnixMillis, f64)>, MetricsError>>;
 }
 
@@ -91,22 +94,90 @@ impl Metrics for CloudWatch {
     }
 
     async fn read(&self, query: &Query) -> Result<Vec<(UnixMillis, f64)>, MetricsError> {
-        let get = self
-            .client
-            .get_metric_data()
-            .start_time(DateTime::from_millis(query.from.0))
-            .end_time(DateTime::from_millis(query.to.0))
-            .scan_by(ScanBy::TimestampAscending)
-            .max_datapoints(1_000)
-            .metric_data_queries(metric_data_query(query));
-        let answer = get.send().await.map_err(|error| failed("GetMetricData", error))?;
-        let Some(result) = answer.metric_data_results().first() else { return Ok(Vec::new()) };
-        let times = result.timestamps().iter().map(|time| {
-            // Milliseconds of a time that CloudWatch gave fit.
-            UnixMillis(time.to_millis().unwrap_or_default())
-        });
-        Ok(times.zip(result.values().iter().copied()).collect())
+        let page = async |token: Option<String>| {
+            let get = self
+                .client
+                .get_metric_data()
+                .start_time(DateTime::from_millis(query.from.0))
+                .end_time(DateTime::from_millis(query.to.0))
+                .scan_by(ScanBy::TimestampAscending)
+                .max_datapoints(PAGE_VALUES)
+                .metric_data_queries(metric_data_query(query))
+                .set_next_token(token);
+            get.send().await.map_err(|error| failed(GET_METRIC_DATA, error))
+        };
+        read_pages(&query.name, page).await
     }
+}
+
+const GET_METRIC_DATA: &str = "GetMetricData";
+/// Values a page at most.
+const PAGE_VALUES: i32 = 1_000;
+/// Pages that are read of one metric at most.
+pub const MAX_PAGES: usize = 20;
+
+/// Reads on until there is no token, and says so if that was not the end.
+async fn read_pages(
+    metric: &str,
+    page: impl AsyncFn(Option<String>) -> Result<GetMetricDataOutput, MetricsError>,
+) -> Result<Vec<(UnixMillis, f64)>, MetricsError> {
+    let incomplete = |problem: String| MetricsError::new(GET_METRIC_DATA, format!("{metric}: {problem}"));
+    let (mut values, mut token) = (Vec::new(), None);
+    for _ in 0..MAX_PAGES {
+        let answer = page(token.take()).await?;
+        if !answer.messages().is_empty() {
+            return Err(incomplete(format!("not all of it was done: {}", messages(answer.messages()))));
+        }
+        let is_last = answer.next_token().is_none();
+        match answer.metric_data_results() {
+            [result] => {
+                check_status(result, is_last).map_err(incomplete)?;
+                add_values(result, &mut values).map_err(incomplete)?;
+            }
+            [] if !is_last => {}
+            results => return Err(incomplete(format!("{} results for one query", results.len()))),
+        }
+        if is_last {
+            return Ok(values);
+        }
+        token = answer.next_token;
+    }
+    Err(incomplete(format!("more than {MAX_PAGES} pages")))
+}
+
+/// Whether a page has what it should: all that is left, or with a token behind it, a part.
+/// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDataResult.html>
+fn check_status(result: &MetricDataResult, is_last: bool) -> Result<(), String> {
+    match result.status_code() {
+        Some(StatusCode::Complete) => Ok(()),
+        Some(StatusCode::PartialData) if !is_last => Ok(()),
+        status => {
+            let status = status.map_or("none", StatusCode::as_str);
+            Err(format!("StatusCode is {status}: {}", messages(result.messages())))
+        }
+    }
+}
+
+fn add_values(result: &MetricDataResult, values: &mut Vec<(UnixMillis, f64)>) -> Result<(), String> {
+    let (times, sums) = (result.timestamps(), result.values());
+    if times.len() != sums.len() {
+        return Err(format!("{} times for {} values", times.len(), sums.len()));
+    }
+    for (time, value) in times.iter().zip(sums) {
+        let millis = time.to_millis().map_err(|error| format!("{time:?} is no time: {error}"))?;
+        values.push((UnixMillis(millis), *value));
+    }
+    Ok(())
+}
+
+fn messages(all: &[MessageData]) -> String {
+    if all.is_empty() {
+        return "CloudWatch gives no reason".into();
+    }
+    let message = |message: &MessageData| {
+        format!("{} {}", message.code().unwrap_or_default(), message.value().unwrap_or_default())
+    };
+    all.iter().map(message).collect::<Vec<_>>().join("; ")
 }
 
 fn datum(datum: &Datum) -> MetricDatum {
@@ -138,4 +209,109 @@ fn metric_data_query(query: &Query) -> MetricDataQuery {
 
 fn failed(operation: &'static str, error: impl std::error::Error) -> MetricsError {
     MetricsError::new(operation, DisplayErrorContext(error).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use rstest::rstest;
+
+    /// A page that ends with a token, or the last one.
+    fn page(result: Option<MetricDataResult>, token: Option<&str>) -> GetMetricDataOutput {
+        let page = GetMetricDataOutput::builder().set_next_token(token.map(str::to_owned));
+        page.set_metric_data_results(Some(result.into_iter().collect())).build()
+    }
+
+    fn result(status: Option<StatusCode>, values: &[(i64, f64)]) -> MetricDataResult {
+        let times = values.iter().map(|(seconds, _)| DateTime::from_secs(*seconds)).collect();
+        let values = values.iter().map(|(_, value)| *value).collect();
+        let result = MetricDataResult::builder().id("m").set_status_code(status);
+        result.set_timestamps(Some(times)).set_values(Some(values)).build()
+    }
+
+    /// Reads pages that follow one another, and the tokens that were sent.
+    async fn read(
+        pages: Vec<GetMetricDataOutput>,
+    ) -> (Result<Vec<(UnixMillis, f64)>, MetricsError>, Vec<Option<String>>) {
+        let pages = RefCell::new(pages.into_iter());
+        let tokens: RefCell<Vec<Option<String>>> = RefCell::default();
+        let next = async |token: Option<String>| {
+            tokens.borrow_mut().push(token);
+            pages.borrow_mut().next().ok_or_else(|| MetricsError::new("test", "there is no such page".into()))
+        };
+        let read = read_pages("AcceptedEvents", next).await;
+        (read, tokens.into_inner())
+    }
+
+    #[tokio::test]
+    async fn pages_are_read_to_the_end() {
+        let (partial, complete) = (Some(StatusCode::PartialData), Some(StatusCode::Complete));
+        let pages = vec![
+            page(Some(result(partial, &[(60, 1.0), (120, 2.0)])), Some("a")),
+            page(None, Some("b")),
+            page(Some(result(complete.clone(), &[(180, 3.0)])), Some("c")),
+            page(Some(result(complete, &[(240, 4.0)])), None),
+        ];
+        let (read, tokens) = read(pages).await;
+        let expected = [(60_000, 1.0), (120_000, 2.0), (180_000, 3.0), (240_000, 4.0)];
+        assert_eq!(read.unwrap(), expected.map(|(at, value)| (UnixMillis(at), value)));
+        assert_eq!(tokens, [None, Some("a".into()), Some("b".into()), Some("c".into())]);
+    }
+
+    #[rstest]
+    #[case::no_data(Some(StatusCode::Complete), true)]
+    #[case::a_part_without_a_token(Some(StatusCode::PartialData), false)]
+    #[case::internal_error(Some(StatusCode::InternalError), false)]
+    #[case::forbidden(Some(StatusCode::from("Forbidden")), false)]
+    #[case::a_status_that_is_not_known(Some(StatusCode::from("Later")), false)]
+    #[case::no_status(None, false)]
+    #[tokio::test]
+    async fn an_empty_answer_is_no_data_only_if_it_is_complete(
+        #[case] status: Option<StatusCode>,
+        #[case] is_read: bool,
+    ) {
+        let (read, _) = read(vec![page(Some(result(status, &[])), None)]).await;
+        assert_eq!(read.is_ok_and(|values| values.is_empty()), is_read);
+    }
+
+    #[rstest]
+    #[case::internal_error(StatusCode::InternalError)]
+    #[case::forbidden(StatusCode::from("Forbidden"))]
+    #[tokio::test]
+    async fn a_page_that_failed_fails_the_read_even_if_more_follow(#[case] status: StatusCode) {
+        let last = page(Some(result(Some(StatusCode::Complete), &[(60, 1.0)])), None);
+        let (read, _) = read(vec![page(Some(result(Some(status), &[])), Some("a")), last]).await;
+        assert!(read.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_a_result_or_with_a_message_of_its_own_is_no_answer() {
+        assert!(read(vec![page(None, None)]).await.0.is_err());
+        let mut answer = page(Some(result(Some(StatusCode::Complete), &[(60, 1.0)])), None);
+        answer.messages = Some(vec![MessageData::builder().code("MaxMetricsExceeded").value("too many").build()]);
+        let (read, _) = read(vec![answer]).await;
+        assert!(read.unwrap_err().to_string().contains("MaxMetricsExceeded too many"));
+    }
+
+    #[tokio::test]
+    async fn times_without_values_are_an_error() {
+        let mut uneven = result(Some(StatusCode::Complete), &[(60, 1.0), (120, 2.0)]);
+        uneven.values = Some(vec![1.0]);
+        assert!(read(vec![page(Some(uneven), None)]).await.0.is_err());
+    }
+
+    #[tokio::test]
+    async fn as_many_pages_are_read_as_are_allowed_and_no_more() {
+        let pages = |count: usize| {
+            let mut pages: Vec<_> = (0..count).map(|_| page(None, Some("on"))).collect();
+            pages.push(page(Some(result(Some(StatusCode::Complete), &[])), None));
+            pages
+        };
+        assert!(read(pages(MAX_PAGES - 1)).await.0.is_ok());
+        let (read, tokens) = read(pages(MAX_PAGES)).await;
+        assert!(read.is_err());
+        assert_eq!(tokens.len(), MAX_PAGES);
+    }
 }
