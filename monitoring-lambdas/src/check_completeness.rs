@@ -6,11 +6,14 @@
 //! landed. An event of 10:59:59.9 that arrived at 11:00:00.1 is thus in its own hour.
 //!
 //! - Lines without an envelope have no receipt. Foreign producers' lines are neither lost nor doubled by that.
-//! - With `EVENT_FORMAT=raw` no event has a receipt. Then the events of an hour are compared as they landed, with what its
-//!   neighbours have too much counted in, which is exact only up to what is in flight at the full hour; foreign producers'
-//!   events count as doubled.
+//! - With `EVENT_FORMAT=raw` no event has a receipt. Then the events of an hour are compared as they landed. What a
+//!   neighbouring hour has too much makes good for what is missing, up to what was sent within five minutes of the full
+//!   hour between them. Foreign producers' events count as doubled.
 //! - Records are compared in the same way: CloudWatch counts them by the minute.
-//! - What redrive lands from rejected lines is doubled by its own doing.
+//! - What redrive makes of rejected lines is neither lost nor doubled, in both formats: it is made up for.
+//! - Records that the manifest shows in two objects make good for no lost ones.
+//! - A ten-thousandth of an hour's accepted events may be lost or doubled: CloudWatch may drop or repeat a line of
+//!   ingest's log. Of records none may.
 //!
 //! The metrics have the time of the invocation, so that an alarm on the last hour sees them, and the worst of the six
 //! hours as their value: an hour's loss is on show for six hours, or until it is made good. A repeated event puts the
@@ -30,7 +33,7 @@ use crate::bucket::Bucket;
 use crate::cloudwatch::{Datum, Metrics, MetricsError, Query};
 use crate::event::{EventError, ScheduledEvent};
 use crate::manifest::Totals;
-use crate::rules::completeness::{Around, Balance, Sent, balance, received_events, received_rejected};
+use crate::rules::completeness::{Balance, Counted, Hour, Sent, balances, received_events, received_rejected};
 use crate::rules::partition::Partition;
 use crate::success::{self, SuccessError};
 
@@ -81,8 +84,10 @@ impl From<CheckCompletenessError> for Diagnostic {
 /// Hours that are looked at in one run.
 const HOURS: usize = 6;
 /// Hours back that can be among them: six with their neighbours, and four that a long grace may keep open.
-const LOOKBACK_HOURS: usize = 12;
-const HOUR: Duration = Duration::from_secs(3_600);
+const LOOKBACK_HOURS: i64 = 12;
+/// What CloudWatch sums up for us. It keeps five minutes for 63 days.
+/// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricStat.html>
+const PERIOD: Duration = Duration::from_secs(300);
 
 /// Checks each hour.
 pub struct Handler<B, M> {
@@ -96,8 +101,17 @@ pub struct Handler<B, M> {
 struct Balanced {
     hour: UtcHour,
     sent: Sent,
-    landed: Sent,
-    balance: Balance,
+    landed: Landed,
+    /// To the event, and what of it is reported.
+    found: Balance,
+    reported: Balance,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Landed {
+    events: f64,
+    rejected: f64,
+    records: u64,
 }
 
 impl<B: Bucket, M: Metrics> Handler<B, M> {
@@ -114,7 +128,7 @@ impl<B: Bucket, M: Metrics> Handler<B, M> {
         let now = event.at()?;
         let hours = self.balance(now).await?;
         hours.iter().for_each(log);
-        let worst = |number: fn(&Balance) -> f64| hours.iter().map(|hour| number(&hour.balance)).reduce(f64::max);
+        let worst = |number: fn(&Balance) -> f64| hours.iter().map(|hour| number(&hour.reported)).reduce(f64::max);
         let values = [
             (Metric::LostEvents, worst(|balance| balance.lost_events)),
             (Metric::DoubledEvents, worst(|balance| balance.doubled_events)),
@@ -134,70 +148,64 @@ impl<B: Bucket, M: Metrics> Handler<B, M> {
 
     /// The balances of the newest hours that can be balanced, newest first.
     async fn balance(&self, now: UnixMillis) -> Result<Vec<Balanced>, CheckCompletenessError> {
-        let newest = now.hour().plus(-1);
-        let landed = self.landed(newest).await?;
-        let mut sent = vec![Sent::default(); LOOKBACK_HOURS];
-        if landed.iter().flatten().next().is_some() {
-            self.read_sent(newest, &mut sent).await?;
+        let oldest = now.hour().plus(-LOOKBACK_HOURS);
+        let landed = self.landed(oldest).await?;
+        if landed.iter().all(Option::is_none) {
+            return Ok(Vec::new());
         }
+        let sent = self.sent(oldest).await?;
+        let hours = hours_from(oldest).zip(sent).zip(&landed);
+        let hours = hours.map(|((hour, sent), landed)| landed.as_ref().map(|landed| Hour { hour, sent, landed }));
+        let hours: Vec<Option<Hour<'_>>> = hours.collect();
         let mut balanced = Vec::new();
-        for (back, (landed, sent)) in landed.windows(3).zip(sent.windows(3)).enumerate() {
-            let [Some(next), Some(this), Some(previous)] = landed else { continue };
-            let landed = Around { previous, this, next };
-            let sent = Around { previous: sent[2], this: sent[1], next: sent[0] };
-            let hour = newest.plus(-1 - i64::try_from(back).unwrap_or(i64::MAX));
-            balanced.push(self.balanced(hour, sent, landed));
+        for consecutive in hours.split(Option::is_none) {
+            let consecutive: Vec<Hour<'_>> = consecutive.iter().flatten().copied().collect();
+            let found = balances(&consecutive, self.config.event_format);
+            balanced.extend(consecutive.windows(3).zip(found).map(|(around, found)| self.balanced(around, found)));
         }
+        balanced.reverse();
         balanced.truncate(HOURS);
         Ok(balanced)
     }
 
-    fn balanced(&self, hour: UtcHour, sent: Around<Sent>, landed: Around<&Totals>) -> Balanced {
+    fn balanced(&self, around: &[Hour<'_>], found: Balance) -> Balanced {
+        let Hour { hour, sent, landed } = around[1];
         let events = match self.config.event_format {
-            EventFormat::Envelope => received_events(landed),
-            EventFormat::Raw => landed.this.events as f64,
+            EventFormat::Envelope => received_events(around),
+            EventFormat::Raw => landed.events as f64,
         };
-        Balanced {
-            hour,
-            sent: sent.this,
-            landed: Sent { accepted: events, rejected: received_rejected(landed), records: landed.this.records as f64 },
-            balance: balance(sent, landed, self.config.event_format),
-        }
+        let landed = Landed { events, rejected: received_rejected(around), records: landed.records };
+        Balanced { hour, sent, landed, found, reported: found.beyond_tolerance(sent.accepted.whole) }
     }
 
-    /// What landed in the hours that are looked at, newest first; `None` for one that is not sealed.
-    async fn landed(&self, newest: UtcHour) -> Result<Vec<Option<Totals>>, SuccessError> {
-        let mut landed = Vec::with_capacity(LOOKBACK_HOURS);
-        let mut hour = newest;
-        for _ in 0..LOOKBACK_HOURS {
+    /// What landed in the hours that are looked at, oldest first; `None` for one that is not sealed.
+    async fn landed(&self, oldest: UtcHour) -> Result<Vec<Option<Totals>>, SuccessError> {
+        let mut landed = Vec::new();
+        for hour in hours_from(oldest) {
             let success = success::read(&self.bucket, Partition::Hour(hour)).await?;
             landed.push(success.map(|success| success.totals));
-            hour = hour.plus(-1);
         }
         Ok(landed)
     }
 
     /// What was sent in the same hours. Where CloudWatch has nothing, nothing was sent.
-    async fn read_sent(&self, newest: UtcHour, sent: &mut [Sent]) -> Result<(), MetricsError> {
+    async fn sent(&self, oldest: UtcHour) -> Result<Vec<Sent>, MetricsError> {
         let ingest = ("FunctionName", &self.config.ingest_function_name);
         let stream = ("StreamName", &self.config.stream_name);
-        let accepted = self.read(newest, NAMESPACE, Metric::AcceptedEvents.as_str(), ingest).await?;
-        let rejected = self.read(newest, NAMESPACE, Metric::RejectedLines.as_str(), ingest).await?;
-        let records = self.read(newest, "AWS/Kinesis", "IncomingRecords", stream).await?;
-        let mut hour = newest;
-        for sent in sent {
-            let sum = |values: &[(UnixMillis, f64)]| {
-                values.iter().filter(|(at, _)| at.hour() == hour).map(|(_, value)| value).fold(0.0, std::ops::Add::add)
-            };
-            *sent = Sent { accepted: sum(&accepted), rejected: sum(&rejected), records: sum(&records) };
-            hour = hour.plus(-1);
-        }
-        Ok(())
+        let accepted = self.read(oldest, NAMESPACE, Metric::AcceptedEvents.as_str(), ingest).await?;
+        let rejected = self.read(oldest, NAMESPACE, Metric::RejectedLines.as_str(), ingest).await?;
+        let records = self.read(oldest, "AWS/Kinesis", "IncomingRecords", stream).await?;
+        let sent = |hour| Sent {
+            accepted: counted(&accepted, hour),
+            rejected: counted(&rejected, hour),
+            records: counted(&records, hour),
+        };
+        Ok(hours_from(oldest).map(sent).collect())
     }
 
     async fn read(
         &self,
-        newest: UtcHour,
+        oldest: UtcHour,
         namespace: &str,
         name: &str,
         (dimension, value): (&str, &String),
@@ -207,23 +215,43 @@ impl<B: Bucket, M: Metrics> Handler<B, M> {
             name: name.to_owned(),
             dimensions: vec![(dimension.to_owned(), value.clone())],
             statistic: "Sum".to_owned(),
-            from: newest.plus(1 - LOOKBACK_HOURS as i64).start(),
-            to: newest.end(),
-            period: HOUR,
+            from: oldest.start(),
+            to: oldest.plus(LOOKBACK_HOURS).start(),
+            period: PERIOD,
         };
         self.metrics.read(&query).await
     }
 }
 
+fn hours_from(oldest: UtcHour) -> impl Iterator<Item = UtcHour> {
+    (0..LOOKBACK_HOURS).map(move |hours| oldest.plus(hours))
+}
+
+/// An hour's sums, of values that stand for a [`PERIOD`] each.
+fn counted(values: &[(UnixMillis, f64)], hour: UtcHour) -> Counted {
+    let sum = |from: UnixMillis, to: UnixMillis| -> f64 {
+        values.iter().filter(|(at, _)| (from..to).contains(at)).map(|(_, value)| value).sum()
+    };
+    let (start, end) = (hour.start(), hour.end());
+    let period = PERIOD.as_millis() as i64;
+    Counted {
+        whole: sum(start, end),
+        first: sum(start, UnixMillis(start.0 + period)),
+        last: sum(UnixMillis(end.0 - period), end),
+    }
+}
+
 fn log(balanced: &Balanced) {
-    let Balanced { hour, sent, landed, balance } = balanced;
-    let (hour, lost, doubled) = (hour.partition(), balance.lost_events, balance.doubled_events);
-    let (accepted, rejected, arrived_records) = (sent.accepted, sent.rejected, sent.records);
-    let (landed_events, landed_rejected, landed_records) = (landed.accepted, landed.rejected, landed.records);
-    let lost_records = balance.lost_records;
-    if *balance == Balance::default() {
+    let Balanced { hour, sent, landed, found, reported } = balanced;
+    let (hour, lost, doubled) = (hour.partition(), found.lost_events, found.doubled_events);
+    let (accepted, rejected, arrived_records) = (sent.accepted.whole, sent.rejected.whole, sent.records.whole);
+    let (landed_events, landed_rejected, landed_records) = (landed.events, landed.rejected, landed.records);
+    let lost_records = found.lost_records;
+    if *reported == Balance::default() {
         tracing::info!(
             hour,
+            lost,
+            doubled,
             accepted,
             landed_events,
             rejected,

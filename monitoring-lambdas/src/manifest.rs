@@ -83,13 +83,58 @@ pub struct Totals {
     pub events_received_in: Received,
     /// Rejected lines by the hour of their receipt; all zero in a date's.
     pub rejected_received_in: Received,
+    /// Of `events`, those that redrive made of rejected lines.
+    #[serde(default)]
+    pub redriven_events: u64,
+    /// What the sums above count once more than it is there; all zero in a date's.
+    #[serde(default)]
+    pub repeated: Repeated,
+}
+
+/// What is certainly in another object of the hour too: all of an object that lies within another's sequence numbers, and
+/// the first record of one that begins within them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repeated {
+    pub records: u64,
+    pub events: u64,
+    pub events_received_in: Received,
+    pub rejected_received_in: Received,
+}
+
+impl Repeated {
+    /// Adds an object of which all is in another one.
+    pub fn add_object(&mut self, kind: Kind, metadata: &ObjectMetadata) {
+        add(&mut self.records, metadata.record_count);
+        match kind {
+            Kind::Event => {
+                add(&mut self.events, metadata.event_count);
+                self.events_received_in.add(metadata.received_in);
+            }
+            Kind::Rejected => self.rejected_received_in.add(metadata.received_in),
+        }
+    }
+
+    pub fn add_record(&mut self) {
+        add(&mut self.records, 1);
+    }
+}
+
+/// The numbers of manifests come from what anybody may have written: a sum that is too large is the largest one.
+fn add(sum: &mut u64, more: u64) {
+    *sum = sum.saturating_add(more);
 }
 
 impl Totals {
     /// Objects of both kinds.
     #[must_use]
     pub const fn all_objects(&self) -> u64 {
-        self.objects + self.rejected_objects
+        self.objects.saturating_add(self.rejected_objects)
+    }
+
+    /// Compressed bytes of both kinds.
+    #[must_use]
+    pub const fn all_bytes(&self) -> u64 {
+        self.bytes.saturating_add(self.rejected_bytes)
     }
 
     /// Adds an object of so many bytes; `None` for metadata that can't be read.
@@ -98,11 +143,18 @@ impl Totals {
             Kind::Event => (&mut self.objects, &mut self.bytes),
             Kind::Rejected => (&mut self.rejected_objects, &mut self.rejected_bytes),
         };
-        *objects += 1;
-        *compressed += bytes;
+        add(objects, 1);
+        add(compressed, bytes);
         match metadata {
             Some(metadata) => self.add_content(kind, metadata),
-            None => self.unreadable_objects += 1,
+            None => add(&mut self.unreadable_objects, 1),
+        }
+    }
+
+    /// Of an object that was added: that redrive made it of rejected lines.
+    pub fn add_redriven(&mut self, kind: Kind, metadata: &ObjectMetadata) {
+        if kind == Kind::Event {
+            add(&mut self.redriven_events, metadata.event_count);
         }
     }
 
@@ -111,11 +163,10 @@ impl Totals {
             Kind::Event => (&mut self.events, &mut self.events_received_in),
             Kind::Rejected => (&mut self.rejected, &mut self.rejected_received_in),
         };
-        // Metadata is what someone wrote: a number that is none must not end the sum.
-        *lines = lines.saturating_add(metadata.event_count);
+        add(lines, metadata.event_count);
         received_in.add(metadata.received_in);
-        self.records = self.records.saturating_add(metadata.record_count);
-        self.uncompressed_bytes = self.uncompressed_bytes.saturating_add(metadata.uncompressed_bytes);
+        add(&mut self.records, metadata.record_count);
+        add(&mut self.uncompressed_bytes, metadata.uncompressed_bytes);
         for (reason, count) in &metadata.rejected_reasons {
             add_reason(&mut self.rejected_by_reason, reason.as_str(), *count);
         }
@@ -125,16 +176,17 @@ impl Totals {
 
     /// Adds an hour's sums to its date's.
     pub fn add_hour(&mut self, hour: &Self) {
-        self.objects += hour.objects;
-        self.rejected_objects += hour.rejected_objects;
-        self.unreadable_objects += hour.unreadable_objects;
-        self.overlaps += hour.overlaps;
-        self.bytes += hour.bytes;
-        self.rejected_bytes += hour.rejected_bytes;
-        self.records = self.records.saturating_add(hour.records);
-        self.events = self.events.saturating_add(hour.events);
-        self.rejected = self.rejected.saturating_add(hour.rejected);
-        self.uncompressed_bytes = self.uncompressed_bytes.saturating_add(hour.uncompressed_bytes);
+        add(&mut self.objects, hour.objects);
+        add(&mut self.rejected_objects, hour.rejected_objects);
+        add(&mut self.unreadable_objects, hour.unreadable_objects);
+        add(&mut self.overlaps, hour.overlaps);
+        add(&mut self.bytes, hour.bytes);
+        add(&mut self.rejected_bytes, hour.rejected_bytes);
+        add(&mut self.records, hour.records);
+        add(&mut self.events, hour.events);
+        add(&mut self.rejected, hour.rejected);
+        add(&mut self.uncompressed_bytes, hour.uncompressed_bytes);
+        add(&mut self.redriven_events, hour.redriven_events);
         for (reason, count) in &hour.rejected_by_reason {
             add_reason(&mut self.rejected_by_reason, reason, *count);
         }
@@ -153,8 +205,7 @@ impl Totals {
 }
 
 fn add_reason(counts: &mut BTreeMap<String, u64>, reason: &str, count: u64) {
-    let sum = counts.entry(reason.to_owned()).or_default();
-    *sum = sum.saturating_add(count);
+    add(counts.entry(reason.to_owned()).or_default(), count);
 }
 
 /// [`ReceivedIn`], as JSON.
@@ -168,10 +219,10 @@ pub struct Received {
 
 impl Received {
     pub fn add(&mut self, lines: ReceivedIn) {
-        self.previous = self.previous.saturating_add(lines.previous);
-        self.this = self.this.saturating_add(lines.this);
-        self.next = self.next.saturating_add(lines.next);
-        self.elsewhere = self.elsewhere.saturating_add(lines.elsewhere);
+        add(&mut self.previous, lines.previous);
+        add(&mut self.this, lines.this);
+        add(&mut self.next, lines.next);
+        add(&mut self.elsewhere, lines.elsewhere);
     }
 }
 
@@ -291,7 +342,14 @@ pub fn broken_key(object_key: &str) -> String {
     format!("{BROKEN_PREFIX}{object_key}.json")
 }
 
+/// What is gone of an hour since it was sealed.
+#[must_use]
+pub fn deleted_key(partition: &str) -> String {
+    format!("{DELETED_PREFIX}{partition}.json")
+}
+
 pub const BROKEN_PREFIX: &str = "broken/";
+pub const DELETED_PREFIX: &str = "deleted/";
 pub const LATE_PREFIX: &str = "late/";
 pub const SEALING_PREFIX: &str = "sealing/";
 pub const PROGRESS_SUFFIX: &str = ".json";
@@ -301,6 +359,7 @@ pub const RESEAL_SUFFIX: &str = ".late";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn entries_without_content_are_a_key_and_a_size() {
@@ -324,5 +383,62 @@ mod tests {
             date.add_hour(&hour);
         }
         assert_eq!(date, hour(3, "a", "c"));
+    }
+
+    /// What anybody may have written into `_SUCCESS` or an object's metadata.
+    fn any_totals() -> impl Strategy<Value = Totals> {
+        let number = || prop_oneof![Just(u64::MAX), any::<u64>()];
+        let received = || {
+            prop::array::uniform4(number()).prop_map(|[previous, this, next, elsewhere]| Received {
+                previous,
+                this,
+                next,
+                elsewhere,
+            })
+        };
+        (prop::array::uniform12(number()), [received(), received(), received(), received()], number()).prop_map(
+            |(numbers, received, repeated_events)| Totals {
+                objects: numbers[0],
+                rejected_objects: numbers[1],
+                unreadable_objects: numbers[2],
+                overlaps: numbers[3],
+                records: numbers[4],
+                events: numbers[5],
+                rejected: numbers[6],
+                rejected_by_reason: BTreeMap::from([("too_deep".into(), numbers[7])]),
+                bytes: numbers[8],
+                rejected_bytes: numbers[9],
+                uncompressed_bytes: numbers[10],
+                redriven_events: numbers[11],
+                events_received_in: received[0],
+                rejected_received_in: received[1],
+                repeated: Repeated {
+                    records: numbers[4],
+                    events: repeated_events,
+                    events_received_in: received[2],
+                    rejected_received_in: received[3],
+                },
+                ..Totals::default()
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn no_sum_wraps_around(one in any_totals(), other in any_totals()) {
+            let mut sum = one.clone();
+            sum.add_hour(&other);
+            prop_assert_eq!(sum.objects, one.objects.saturating_add(other.objects));
+            prop_assert_eq!(sum.rejected_objects, one.rejected_objects.saturating_add(other.rejected_objects));
+            prop_assert_eq!(sum.unreadable_objects, one.unreadable_objects.saturating_add(other.unreadable_objects));
+            prop_assert_eq!(sum.overlaps, one.overlaps.saturating_add(other.overlaps));
+            prop_assert_eq!(sum.bytes, one.bytes.saturating_add(other.bytes));
+            prop_assert_eq!(sum.rejected_bytes, one.rejected_bytes.saturating_add(other.rejected_bytes));
+            prop_assert_eq!(sum.redriven_events, one.redriven_events.saturating_add(other.redriven_events));
+            prop_assert!(sum.all_objects() >= one.objects.max(other.rejected_objects));
+            prop_assert!(sum.all_bytes() >= one.bytes.max(other.rejected_bytes));
+            sum.add_object(Kind::Event, u64::MAX, None);
+            prop_assert_eq!((sum.bytes, sum.objects >= one.objects), (u64::MAX, true));
+        }
     }
 }

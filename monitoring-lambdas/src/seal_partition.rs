@@ -35,7 +35,7 @@ mod progress;
 pub(crate) mod reaches;
 mod run;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -227,8 +227,11 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics> Handler<B, F, M> {
         if !done.outcomes.is_empty() {
             values.extend([
                 (Metric::SealedPartitions, done.outcomes.len() as u64),
-                (Metric::LateObjects, hours().map(|outcome| outcome.late_objects).sum()),
-                (Metric::OverlappingObjects, hours().map(|outcome| outcome.success.totals.overlaps).sum()),
+                (Metric::LateObjects, hours().map(|outcome| outcome.late_objects).fold(0, u64::saturating_add)),
+                (
+                    Metric::OverlappingObjects,
+                    hours().map(|outcome| outcome.success.totals.overlaps).fold(0, u64::saturating_add),
+                ),
             ]);
         }
         let dimensions = vec![("FunctionName", function_name.to_owned())];

@@ -127,7 +127,7 @@ pub struct ReceivedIn {
     /// Received in the hour after: clocks that differ.
     pub next: u64,
     /// All others, which ingest did not count: lines without an envelope, what landing itself
-    /// rejected, and what was redriven.
+    /// rejected, and what was redriven. So what redrive made of rejected lines never counts as doubled.
     pub elsewhere: u64,
 }
 
@@ -149,16 +149,16 @@ impl ReceivedIn {
     /// Counts all that another has counted.
     pub fn add_all(&mut self, other: Self) {
         let Self { previous, this, next, elsewhere } = other;
-        self.previous += previous;
-        self.this += this;
-        self.next += next;
-        self.elsewhere += elsewhere;
+        self.previous = self.previous.saturating_add(previous);
+        self.this = self.this.saturating_add(this);
+        self.next = self.next.saturating_add(next);
+        self.elsewhere = self.elsewhere.saturating_add(elsewhere);
     }
 
     /// All lines.
     #[must_use]
     pub const fn total(self) -> u64 {
-        self.previous + self.this + self.next + self.elsewhere
+        self.previous.saturating_add(self.this).saturating_add(self.next).saturating_add(self.elsewhere)
     }
 
     fn text(self) -> String {

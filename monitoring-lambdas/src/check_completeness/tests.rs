@@ -216,3 +216,59 @@ async fn whatever_call_fails_the_invocation_does_and_puts_nothing() {
         assert_eq!(put(&metrics), [None; 3]);
     }
 }
+
+/// Four million events in each hour, a hundred records of them in the middle of it, and so much more in the one hour.
+async fn of_millions(accepted_more: f64, records_more: u64) -> [Option<f64>; 3] {
+    let metrics = MemoryMetrics::default();
+    let bucket = MemoryBucket::default();
+    for of_day in 0..12 {
+        let at = UnixMillis(hour(of_day).start().0 + 30 * 60_000);
+        let (events, records) = if of_day == 8 { (accepted_more, records_more) } else { (0.0, 0) };
+        metrics.values.borrow_mut().extend([
+            value("Playhead", "AcceptedEvents", ("FunctionName", "ingest"), at, 4_000_000.0 + events),
+            value("AWS/Kinesis", "IncomingRecords", ("StreamName", "events"), at, 100.0),
+        ]);
+        let totals = Totals {
+            records: 100 - records,
+            events_received_in: Received { this: 4_000_000, ..Received::default() },
+            ..Totals::default()
+        };
+        seal_hour(&bucket, of_day, totals);
+    }
+    check(&bucket, &metrics).await
+}
+
+#[rstest]
+#[case::one_log_line_taken_twice(400.0, [0.0, 0.0, 0.0])]
+#[case::more_than_that(401.0, [401.0, 0.0, 0.0])]
+#[case::one_log_line_lost(-399.0, [0.0, 0.0, 0.0])]
+#[case::more_than_one(-400.0, [0.0, 400.0, 0.0])]
+#[tokio::test]
+async fn a_line_of_the_log_that_cloudwatch_drops_or_repeats_is_no_loss(
+    #[case] accepted_more: f64,
+    #[case] expected: [f64; 3],
+) {
+    assert_eq!(of_millions(accepted_more, 0).await, expected.map(Some));
+}
+
+#[tokio::test]
+async fn a_single_lost_record_is_one_whatever_else_came() {
+    assert_eq!(of_millions(0.0, 1).await, [Some(0.0), Some(0.0), Some(1.0)]);
+}
+
+#[tokio::test]
+async fn records_that_landed_twice_an_hour_away_do_not_make_good_for_lost_ones() {
+    let bucket = MemoryBucket::default();
+    let metrics = MemoryMetrics::default();
+    for of_day in 0..12 {
+        let at = UnixMillis(hour(of_day).start().0 + 30 * 60_000);
+        metrics.values.borrow_mut().push(value("AWS/Kinesis", "IncomingRecords", ("StreamName", "events"), at, 100.0));
+        let records = match of_day {
+            7 => 90,
+            8 => 110,
+            _ => 100,
+        };
+        seal_hour(&bucket, of_day, Totals { records, ..Totals::default() });
+    }
+    assert_eq!(check(&bucket, &metrics).await[2], Some(10.0));
+}

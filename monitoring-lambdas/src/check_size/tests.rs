@@ -245,3 +245,19 @@ fn the_words_name_units_and_what_is_missing() {
         "5 bytes: insufficient_history: most of 8 earlier weeks have the same 7 bytes, which gives no measure"
     );
 }
+
+#[tokio::test]
+async fn sums_that_somebody_made_up_are_judged_like_any_others() {
+    let bucket = MemoryBucket::default();
+    let partition = Partition::of_success_key(DATE).unwrap();
+    let most = Totals { bytes: u64::MAX, events: u64::MAX, rejected: u64::MAX, ..Totals::default() };
+    for days in [0, 1, 7, 14, 21, 28] {
+        let earlier = partition.days_before(days);
+        seal(&bucket, earlier, earlier.end(), most.clone());
+    }
+    let metrics = MemoryMetrics::default();
+    check(&bucket, &metrics, DATE).await.unwrap();
+    assert_eq!(metrics.last(Metric::RejectedShare), Some(50.0));
+    assert_eq!(metrics.last(Metric::TotalFileSizeDifference), Some(0.0));
+    assert_eq!(metrics.last(Metric::SizeViolations), Some(0.0));
+}

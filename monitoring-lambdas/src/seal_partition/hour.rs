@@ -285,21 +285,32 @@ fn add(progress: &mut Progress, kind: Kind, listed: &Listed, look: Look) -> Resu
     };
     let is_first = progress.totals.all_objects() == 0;
     progress.totals.add_object(kind, listed.size, landed.as_ref().map(|(_, metadata)| metadata));
+    if let Some((key, metadata)) = &landed
+        && first_sequence_number(key).1
+    {
+        progress.totals.add_redriven(kind, metadata);
+    }
     let content = landed.as_ref().map(|(key, metadata)| content(key, metadata));
     let entry = Entry { key: listed.key.clone(), bytes: listed.size, content };
     manifest_text::entry(&mut progress.buffer, &entry, is_first)?;
     if let Some((key, metadata)) = &landed
-        && let Some(reaches) = progress.reaches.add(key, &metadata.last_sequence_number)
+        && let Some(overlapped) = progress.reaches.add(key, &metadata.last_sequence_number)
     {
+        let repeated = &mut progress.totals.repeated;
+        if overlapped.is_within {
+            repeated.add_object(kind, metadata);
+        } else {
+            repeated.add_record();
+        }
         let first_sequence_number = key.first_sequence_number.clone();
-        note(progress, Overlap { key: listed.key.clone(), first_sequence_number, reaches });
+        note(progress, Overlap { key: listed.key.clone(), first_sequence_number, reaches: overlapped.reaches });
     }
     Ok(())
 }
 
 fn note(progress: &mut Progress, overlap: Overlap) {
     let Totals { overlaps, .. } = &mut progress.totals;
-    *overlaps += 1;
+    *overlaps = overlaps.saturating_add(1);
     if progress.overlaps.len() < MAX_OVERLAPS {
         progress.overlaps.push(overlap);
     }

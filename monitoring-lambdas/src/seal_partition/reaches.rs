@@ -38,9 +38,18 @@ pub(crate) fn is_after(number: &str, other: &str) -> bool {
     (number.len(), number) > (other.len(), other)
 }
 
+/// What an object overlaps with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Overlapped {
+    /// Where the earlier objects end.
+    pub(super) reaches: String,
+    /// Whether one of them holds all of it.
+    pub(super) is_within: bool,
+}
+
 impl Reaches {
-    /// Takes the next object, in the order of keys; where earlier objects reach that it overlaps with.
-    pub(super) fn add(&mut self, key: &ObjectKey, last: &str) -> Option<String> {
+    /// Takes the next object, in the order of keys; what it overlaps with of those before it.
+    pub(super) fn add(&mut self, key: &ObjectKey, last: &str) -> Option<Overlapped> {
         let of = format!("{}/{}", prefix(key.kind), key.shard_id);
         if of != self.of {
             *self = Self { of, reaches: Vec::new() };
@@ -48,7 +57,10 @@ impl Reaches {
         let (first, redriven) = first_sequence_number(key);
         let family = self.reaches.iter().filter(|reach| reach.redriven == redriven);
         let overlapped = family.filter(|reach| !is_after(first, &reach.last) && !is_after(&reach.first, last));
-        let found = overlapped.map(|reach| reach.last.clone()).next();
+        // An object with as many digits that reaches as far began no later: it has all of this one's records.
+        let is_within = |reach: &Reach| reach.digits == first.len() && !is_after(last, &reach.last);
+        let found =
+            overlapped.map(|reach| Overlapped { reaches: reach.last.clone(), is_within: is_within(reach) }).next();
         self.extend(first, last, redriven);
         found
     }
@@ -76,9 +88,24 @@ mod tests {
         object_key(Kind::Event, UnixMillis(0).hour(), &format!("shardId-{shard:012}"), first)
     }
 
-    fn overlaps(objects: &[(String, String)]) -> Vec<Option<String>> {
+    fn overlapped(objects: &[(String, String)]) -> Vec<Option<Overlapped>> {
         let mut reaches = Reaches::default();
         objects.iter().map(|(key, last)| reaches.add(&ObjectKey::parse(key).unwrap(), last)).collect()
+    }
+
+    fn overlaps(objects: &[(String, String)]) -> Vec<Option<String>> {
+        overlapped(objects).into_iter().map(|overlapped| Some(overlapped?.reaches)).collect()
+    }
+
+    #[test]
+    fn an_object_that_ends_where_another_does_or_before_is_within_it() {
+        let objects = [("10", "20"), ("12", "13"), ("13", "20"), ("14", "21"), ("20", "21"), ("21", "22")];
+        let objects = objects.map(|(first, last)| (key(0, first), last.to_owned()));
+        let within: Vec<_> = overlapped(&objects).into_iter().map(|found| found.map(|found| found.is_within)).collect();
+        assert_eq!(within, [None, Some(true), Some(true), Some(false), Some(true), Some(false)]);
+        // Keys sort by digits first: "10" comes before "9", and nothing says that it holds all of it.
+        let objects = [("10", "12"), ("9", "11")].map(|(first, last)| (key(0, first), last.to_owned()));
+        assert_eq!(overlapped(&objects)[1].as_ref().map(|found| found.is_within), Some(false));
     }
 
     #[test]

@@ -17,18 +17,18 @@ use super::*;
 use crate::memory_bucket::MemoryBucket;
 use crate::memory_metrics::MemoryMetrics;
 
-pub(super) const NIGHT: &str = "2026-11-22T00:20:00.000Z";
+pub(crate) const NIGHT: &str = "2026-11-22T00:20:00.000Z";
 
-pub(super) fn at(text: &str) -> UnixMillis {
+pub(crate) fn at(text: &str) -> UnixMillis {
     UnixMillis::parse(text).unwrap()
 }
 
-pub(super) fn hour(of_day: i64) -> UtcHour {
+pub(crate) fn hour(of_day: i64) -> UtcHour {
     UtcHour::parse("dt=2026-11-21/hour=00").unwrap().plus(of_day)
 }
 
 /// Lands an object of an hour of 21 November, with lines from one number to another.
-pub(super) fn land(bucket: &MemoryBucket, kind: Kind, hour: UtcHour, shard: u8, (first, last): (u64, u64)) -> String {
+pub(crate) fn land(bucket: &MemoryBucket, kind: Kind, hour: UtcHour, shard: u8, (first, last): (u64, u64)) -> String {
     let key = object_key(kind, hour, &format!("shardId-{shard:012}"), &first.to_string());
     let lines = last - first + 1;
     let reasons = if kind == Kind::Rejected { vec![(Reason::TooDeep, lines)] } else { Vec::new() };
@@ -50,11 +50,11 @@ pub(super) fn land(bucket: &MemoryBucket, kind: Kind, hour: UtcHour, shard: u8, 
     key
 }
 
-pub(super) fn put_late(bucket: &MemoryBucket, hour: UtcHour) {
+pub(crate) fn put_late(bucket: &MemoryBucket, hour: UtcHour) {
     bucket.insert(&crate::manifest::late_key(&hour.partition()), "", HashMap::new());
 }
 
-pub(super) fn config() -> Config {
+pub(crate) fn config() -> Config {
     Config {
         bucket_name: "landing".into(),
         failed_batches_bucket_name: "failed-batches".into(),
@@ -65,7 +65,7 @@ pub(super) fn config() -> Config {
     }
 }
 
-pub(super) fn handler<'a>(
+pub(crate) fn handler<'a>(
     bucket: &'a MemoryBucket,
     failed_batches: &'a MemoryBucket,
     metrics: &'a MemoryMetrics,
@@ -74,7 +74,7 @@ pub(super) fn handler<'a>(
 }
 
 /// Of a minute, the age of what landing read then.
-pub(super) fn put_iterator_age(metrics: &MemoryMetrics, at: UnixMillis, minutes: i64) {
+pub(crate) fn put_iterator_age(metrics: &MemoryMetrics, at: UnixMillis, minutes: i64) {
     metrics.values.borrow_mut().push(crate::memory_metrics::Value {
         namespace: "AWS/Kinesis",
         name: "GetRecords.IteratorAgeMilliseconds",
@@ -85,29 +85,29 @@ pub(super) fn put_iterator_age(metrics: &MemoryMetrics, at: UnixMillis, minutes:
 }
 
 /// Landing has read all that arrived until a minute ago.
-pub(super) fn catch_up(metrics: &MemoryMetrics, at: UnixMillis) {
+pub(crate) fn catch_up(metrics: &MemoryMetrics, at: UnixMillis) {
     put_iterator_age(metrics, UnixMillis(at.0 - MILLIS_PER_MINUTE), 0);
 }
 
-pub(super) async fn run(bucket: &MemoryBucket, metrics: &MemoryMetrics, time: &str) -> Result<(), SealError> {
+pub(crate) async fn run(bucket: &MemoryBucket, metrics: &MemoryMetrics, time: &str) -> Result<(), SealError> {
     catch_up(metrics, at(time));
     handler(bucket, &MemoryBucket::default(), metrics).run(at(time), &|| false, "seal-partition").await
 }
 
-pub(super) fn json(bucket: &MemoryBucket, key: &str) -> Value {
+pub(crate) fn json(bucket: &MemoryBucket, key: &str) -> Value {
     serde_json::from_str(&bucket.text(key).unwrap_or_else(|| panic!("{key} is not there"))).unwrap()
 }
 
-pub(super) fn success(bucket: &MemoryBucket, partition: &str) -> Value {
+pub(crate) fn success(bucket: &MemoryBucket, partition: &str) -> Value {
     json(bucket, &format!("events/{partition}/_SUCCESS"))
 }
 
-pub(super) fn files(bucket: &MemoryBucket) -> BTreeMap<String, String> {
+pub(crate) fn files(bucket: &MemoryBucket) -> BTreeMap<String, String> {
     bucket.keys().into_iter().map(|key| (key.clone(), bucket.text(&key).unwrap())).collect()
 }
 
 /// A bucket in which the first hours of 21 November are sealed, each with an object.
-pub(super) async fn sealed_until(of_day: i64) -> MemoryBucket {
+pub(crate) async fn sealed_until(of_day: i64) -> MemoryBucket {
     let bucket = MemoryBucket::default();
     for number in 0..of_day {
         land(&bucket, Kind::Event, hour(number), 0, (100, 101));
@@ -150,6 +150,12 @@ async fn an_hour_is_sealed_with_its_sums() {
         "earliest_received_at": "2026-11-21T09:00:00.100Z", "latest_received_at": "2026-11-21T09:00:00.120Z",
         "events_received_in": {"previous": 0, "this": 32, "next": 0, "elsewhere": 0},
         "rejected_received_in": {"previous": 0, "this": 2, "next": 0, "elsewhere": 0},
+        "redriven_events": 0,
+        "repeated": {
+            "records": 1, "events": 0,
+            "events_received_in": {"previous": 0, "this": 0, "next": 0, "elsewhere": 0},
+            "rejected_received_in": {"previous": 0, "this": 0, "next": 0, "elsewhere": 0},
+        },
     });
     assert_eq!(success["totals"], expected);
     let overlap = serde_json::json!([{"key": overlapping, "first_sequence_number": "115", "reaches": "119"}]);
