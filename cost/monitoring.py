@@ -31,8 +31,10 @@ SEAL_RUNS = HOURS * 6
 SEAL_RUN_SECONDS = 0.5
 # Metrics with data in every hour: ingest's, landing's, the checks' (docs/METRICS.md). Sparse ones are left out.
 STEADY_METRICS = 35
+# check-deletions: runs a day, hours that each compares, and what a page of a listing takes it.
+DELETION_RUNS, WINDOW_HOURS, DELETION_LIST_SECONDS, DELETIONS_GB = 4, 168, 0.2, 0.25
 # CloudWatch bills an alarm for each metric that it watches.
-ALARMS, ALARM_METRICS = 55, 59
+ALARMS, ALARM_METRICS = 60, 64
 
 
 @dataclass
@@ -50,6 +52,8 @@ def rows(traffic, deployment, log_gb=LOG_GB):
     seal_seconds = objects * SEAL_HEAD_SECONDS / SEAL_HEADS_AT_ONCE + SEAL_RUNS * SEAL_RUN_SECONDS
     lists = objects / 1_000 + HOURS * 5 + SEAL_RUNS * 6
     heads, gets = objects + SEAL_RUNS * 50 + HOURS * 2, SEAL_RUNS * 50 + HOURS * 2
+    # Each hour of the last seven days, both kinds.
+    deletions = DELETION_RUNS * (7 * objects / 1_000 + WINDOW_HOURS * 2)
     recency = {"lists": MINUTES * (2 + shards), "reads": MINUTES * shards + HOURS * 50}
     return [
         Row("ingest's lines of metrics", f"{posts:,.0f} lines of {INGEST_LINE} bytes", log(posts, INGEST_LINE, log_gb)),
@@ -63,6 +67,10 @@ def rows(traffic, deployment, log_gb=LOG_GB):
         Row("check-size, check-completeness", f"{HOURS * 2 + 1} runs, {250 + 288} GET, 72 metrics read, 49 puts",
             (250 + 288) * S3_READ + (72 + 49) * METRICS_REQUEST
             + (HOURS * 2 + 1) * (LAMBDA_REQUEST + GB * LAMBDA_GB_SECOND)),
+        Row("check-deletions",
+            f"{DELETION_RUNS} runs, {DELETION_RUNS * WINDOW_HOURS:,} GET, {deletions:,.0f} LIST",
+            DELETION_RUNS * (LAMBDA_REQUEST + METRICS_REQUEST + 2 * S3_WRITE + WINDOW_HOURS * S3_READ) + deletions * S3_WRITE
+            + deletions * DELETION_LIST_SECONDS * DELETIONS_GB * LAMBDA_GB_SECOND),
         Row("check-recency",
             f"{MINUTES:,} runs, {recency['lists']:,} LIST, {recency['reads']:,} HEAD and GET, {MINUTES:,} puts",
             MINUTES * (LAMBDA_REQUEST + METRICS_REQUEST + 0.5 * GB * LAMBDA_GB_SECOND)

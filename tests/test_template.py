@@ -120,7 +120,7 @@ def functions():
     """The properties of each function, by its name in alarms.yaml's loops."""
     found = {key.removesuffix("Function"): resource["Properties"] for key, resource in document()["Resources"].items()
              if resource["Type"] == "AWS::Serverless::Function"}
-    assert len(found) == 8
+    assert len(found) == 9
     return found
 
 
@@ -182,7 +182,7 @@ def test_each_alarm_says_what_is_wrong_in_which_unit_and_where_to_read_on():
 
 # What must never be, or is already a number of an hour, a date, or five minutes: one value is enough.
 FACTS = {
-    "broken-objects", "date-size", "doubled-events", "dropped", "failed-batches", "given-up", "hour-size",
+    "broken-objects", "date-size", "deleted-objects", "doubled-events", "dropped", "failed-batches", "given-up", "hour-size",
     "incomplete-partitions", "late-objects",
     "late-partitions", "lost-events", "lost-records", "missing-partitions", "overlapping-objects", "stale-data",
 }
@@ -266,8 +266,9 @@ def test_each_function_has_its_alarms_and_its_time_is_what_they_think():
             slow = {int(key): row["SlowMilliseconds"] for key, row in document()["Mappings"]["LandingTimeouts"].items()}
             assert slow == {value: 950 * value for value in document()["Parameters"][timeout["Ref"]]["AllowedValues"]}
             continue
-        # The sealer stops itself thirty seconds before its time is up: it is slow when it does not.
-        assert threshold == (1_000 * timeout - 15_000 if function == "SealPartition" else 950 * timeout), function
+        # These stop themselves thirty seconds before their time is up: they are slow when they do not.
+        stops_itself = function in ("SealPartition", "CheckDeletions")
+        assert threshold == (1_000 * timeout - 15_000 if stops_itself else 950 * timeout), function
 
 
 NIGHT = {"accepted": None, "rejected": None}
@@ -342,9 +343,15 @@ ALLOWED = {
     "CheckRecency": LIST | PUT_METRICS | {f"{LANDING}/events/*": ["s3:GetObject"]},
     "CheckCompleteness": LIST | {f"{LANDING}/events/*/_SUCCESS": ["s3:GetObject"],
                                  "*": ["cloudwatch:GetMetricData", "cloudwatch:PutMetricData"]},
+    "CheckDeletions": LIST | PUT_METRICS | {
+        f"{LANDING}/events/*": ["s3:GetObject"],
+        f"{LANDING}/rejected/*": ["s3:GetObject"],
+        f"{LANDING}/deleted/*": ["s3:DeleteObject", "s3:GetObject", "s3:PutObject"],
+    },
     "Notify": LIST | READ_METRICS | {
         f"{LANDING}/incidents/*": ["s3:GetObject", "s3:PutObject"],
         f"{LANDING}/broken/*": ["s3:GetObject"],
+        f"{LANDING}/deleted/*": ["s3:GetObject"],
         f"{LANDING}/rejected/*": ["s3:GetObject"],
         "NoticesTopic": ["sns:Publish"],
     },
@@ -429,7 +436,8 @@ def test_a_permissions_boundary_bounds_every_role(rollout):
 SERVICES = {
     "CheckObject": {"s3.amazonaws.com"}, "SealPartition": {"s3.amazonaws.com", "events.amazonaws.com"},
     "CheckSize": {"s3.amazonaws.com"}, "CheckRecency": {"events.amazonaws.com"},
-    "CheckCompleteness": {"events.amazonaws.com"}, "Notify": {"sns.amazonaws.com", "events.amazonaws.com"},
+    "CheckCompleteness": {"events.amazonaws.com"}, "CheckDeletions": {"events.amazonaws.com"},
+    "Notify": {"sns.amazonaws.com", "events.amazonaws.com"},
 }
 EVERYBODY = {"IngestFunctionUrlPermission", "IngestFunctionUrlInvokePermission"}
 

@@ -1,11 +1,13 @@
 //! Checks of what landed: one function each, with one kind of trigger.
 //!
 //! [`check_object`] looks into each object, [`seal_partition`] says when an hour is complete and what is in it,
-//! [`check_size`], [`check_recency`] and [`check_completeness`] judge by what it says, and [`notify`] tells people.
+//! [`check_size`], [`check_recency`] and [`check_completeness`] judge by what it says, [`check_deletions`] whether that is still
+//! there, and [`notify`] tells people.
 //! They see S3 through [`bucket`], CloudWatch through [`cloudwatch`], and get the time from the [`event`] that invokes them.
 
 pub mod bucket;
 pub mod check_completeness;
+pub mod check_deletions;
 pub mod check_object;
 pub mod check_recency;
 pub mod check_size;

@@ -161,6 +161,8 @@ metrics! {
     DoubledEvents: Count,
     /// Kinesis records that arrived in an hour and did not land.
     LostRecords: Count,
+    /// Objects of sealed hours that were deleted or overwritten since, and are not restored.
+    DeletedObjects: Count,
 }
 
 impl Metric {

@@ -259,5 +259,5 @@ async fn sums_that_somebody_made_up_are_judged_like_any_others() {
     check(&bucket, &metrics, DATE).await.unwrap();
     assert_eq!(metrics.last(Metric::RejectedShare), Some(50.0));
     assert_eq!(metrics.last(Metric::TotalFileSizeDifference), Some(0.0));
-    assert_eq!(metrics.last(Metric::SizeViolations), Some(0.0));
+    assert_eq!(metrics.last(Metric::SizeViolations), Some(1.0));
 }

@@ -10,10 +10,14 @@ use shared::timestamp::UnixMillis;
 use super::alarm::Watched;
 use super::rejected;
 use crate::bucket::{Bucket, BucketError, List, Streams};
-use crate::manifest::BROKEN_PREFIX;
+use crate::check_deletions::Report;
+use crate::manifest::{BROKEN_PREFIX, DELETED_PREFIX};
 
 /// Objects that a message names: of the newest hours among the first thousand that are broken.
 const NAMED_OBJECTS: usize = 3;
+/// Hours of which a message says what was deleted: the newest. And the keys that it names of each.
+const NAMED_HOURS: usize = 3;
+const NAMED_KEYS: usize = 2;
 
 /// check-object's verdict, as far as people read it.
 #[derive(Debug, Deserialize)]
@@ -42,6 +46,8 @@ pub(super) async fn read<B: Bucket + Streams>(
     let lines = deadline.bound(TIME_LIMIT, async {
         if watched.is(Metric::BrokenObjects) {
             broken_objects(bucket).await
+        } else if watched.is(Metric::DeletedObjects) {
+            deleted_objects(bucket).await
         } else if watched.is(Metric::RejectedShare) {
             rejected::most_frequent(bucket, at).await
         } else {
@@ -55,6 +61,26 @@ pub(super) async fn read<B: Bucket + Streams>(
     };
     tracing::warn!(problem, metric = watched.name(), "the message goes out without details");
     Vec::new()
+}
+
+async fn deleted_objects(bucket: &impl Bucket) -> Result<Vec<String>, BucketError> {
+    let prefix = format!("{DELETED_PREFIX}dt=");
+    let page = bucket.list(List { prefix: &prefix, ..List::default() }).await?;
+    let mut lines = Vec::new();
+    for listed in page.objects.iter().rev().take(NAMED_HOURS) {
+        let Some(content) = bucket.get(&listed.key).await? else { continue };
+        match serde_json::from_slice::<Report>(&content.body) {
+            Ok(Report { partition, missing_objects, missing, .. }) => {
+                let keys: Vec<_> = missing.iter().take(NAMED_KEYS).map(|missing| missing.key.as_str()).collect();
+                let first = if keys.is_empty() { "their keys are not known".into() } else { keys.join(", ") };
+                lines.push(format!("{partition}: {missing_objects} deleted or overwritten: {first}"));
+            }
+            Err(error) => tracing::warn!(key = listed.key, %error, "a report can't be read"),
+        }
+    }
+    let more = page.objects.len().saturating_sub(NAMED_HOURS);
+    lines.extend((more > 0).then(|| format!("and {more} more hours under {DELETED_PREFIX}")));
+    Ok(lines)
 }
 
 async fn broken_objects(bucket: &impl Bucket) -> Result<Vec<String>, BucketError> {
@@ -123,6 +149,27 @@ mod tests {
         let many = read(&broken(1_500), Some(&watched("BrokenObjects"))).await;
         assert_eq!(many[0], format!("events/0999: {WORDS}"));
         assert_eq!(many[3], "and more than 997 more under broken/");
+    }
+
+    #[tokio::test]
+    async fn the_newest_hours_are_named_with_their_first_deleted_keys() {
+        let bucket = MemoryBucket::default();
+        bucket.insert("deleted/_state.json", "{}", HashMap::new());
+        for hour in 0..5_u64 {
+            let partition = format!("dt=2026-11-21/hour=0{hour}");
+            let key = |number| serde_json::json!({"key": format!("events/{partition}/{number}"), "what": "deleted"});
+            let report = serde_json::json!({
+                "v": 1, "partition": partition, "found_at": "2026-11-21T12:40:00.000Z", "missing_objects": hour + 1,
+                "missing": (0..hour).map(key).collect::<Vec<_>>(),
+            });
+            bucket.insert(&crate::manifest::deleted_key(&partition), report.to_string(), HashMap::new());
+        }
+        let lines = read(&bucket, Some(&watched("DeletedObjects"))).await;
+        let first = "events/dt=2026-11-21/hour=04/0, events/dt=2026-11-21/hour=04/1";
+        assert_eq!(lines[0], format!("dt=2026-11-21/hour=04: 5 deleted or overwritten: {first}"));
+        assert_eq!((lines.len(), lines[3].as_str()), (4, "and 2 more hours under deleted/"));
+        bucket.insert("deleted/dt=2026-11-21/hour=09.json", "no JSON", HashMap::new());
+        assert_eq!(read(&bucket, Some(&watched("DeletedObjects"))).await.len(), 3);
     }
 
     #[tokio::test]

@@ -64,7 +64,8 @@ pub(super) fn success(
         partition: partition.to_owned(),
         first_sealed_at: before.map_or_else(|| at.rfc3339(), |before| before.first_sealed_at.clone()),
         sealed_at: at.rfc3339(),
-        late_objects: before.map_or(0, |before| before.late_objects + came_since(&before.totals, &totals)),
+        late_objects: before
+            .map_or(0, |before| before.late_objects.saturating_add(came_since(&before.totals, &totals))),
         manifest: Some(etag),
         accepted,
         totals,
@@ -79,7 +80,6 @@ pub(super) struct Manifest {
 
 /// Objects that came since; at least one if something was replaced, which changes records or bytes but not the number.
 fn came_since(before: &Totals, now: &Totals) -> u64 {
-    let bytes = |totals: &Totals| totals.bytes + totals.rejected_bytes;
-    let replaced = now.records != before.records || bytes(now) != bytes(before);
+    let replaced = now.records != before.records || now.all_bytes() != before.all_bytes();
     now.all_objects().saturating_sub(before.all_objects()).max(u64::from(replaced))
 }

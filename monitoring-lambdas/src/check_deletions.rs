@@ -1,0 +1,152 @@
+//! check-deletions: is all that was sealed still there?
+//!
+//! Each run compares the manifests of the last seven days with listings, oldest hour first. What is gone is a report under
+//! `deleted/`, an ERROR line and a number, while S3 still has the versions: the bucket keeps them for 14 days after they
+//! were deleted, and its lifecycle deletes nothing that is younger than eight days.
+//!
+//! - An object of another size that landing did not write counts as well. What landing wrote is check-object's business.
+//! - An hour that is sealed again leaves out what is gone. So a key stays in the report until it is back, and the most
+//!   objects that an hour's manifest ever had are remembered: fewer in the bucket are reported without their keys.
+//! - A report of an hour that is older than seven days stays until its keys are back, or can't be restored any more.
+//!
+//! A run stops when its time is up, and the next one goes on from there. It forgets no report: the metric is what lies under
+//! `deleted/`. A repeated event finds the same.
+//!
+//! Requests a run: 168 GETs, and for each hour and kind a LIST for every thousand objects. Memory: a line of a manifest, a
+//! page of a listing and a report of [`report::MAX_KEYS`] keys.
+
+mod comparison;
+mod listing;
+mod manifest_lines;
+mod report;
+mod run;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use lambda_runtime::{Context, Diagnostic};
+use lambda_setup::deadline::{Deadline, TimeIsUp};
+use lambda_setup::environment::{self, EnvironmentError};
+use shared::metric::Metric;
+use shared::timestamp::{UnixMillis, UtcHour};
+
+use crate::bucket::{Bucket, BucketError, List, Streams};
+use crate::cloudwatch::{Datum, Metrics, MetricsError};
+use crate::event::{EventError, ScheduledEvent};
+use crate::manifest::DELETED_PREFIX;
+use manifest_lines::ManifestError;
+pub(crate) use report::Report;
+use report::State;
+use run::Run;
+
+/// What the environment says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `BUCKET_NAME`
+    pub bucket_name: String,
+}
+
+impl Config {
+    /// # Errors
+    ///
+    /// A variable that is missing.
+    pub fn from_environment() -> Result<Self, EnvironmentError> {
+        Ok(Self { bucket_name: environment::required("BUCKET_NAME")? })
+    }
+}
+
+/// A check that could not be made, or not of all hours.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckDeletionsError {
+    #[error(transparent)]
+    Event(#[from] EventError),
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    #[error("what is to be written has no JSON form: {0}")]
+    Encode(#[from] serde_json::Error),
+    /// The other hours were compared.
+    #[error("{key} can't be compared with the bucket: {source}; put late/{partition} to have the hour sealed again")]
+    Manifest { key: String, partition: String, source: ManifestError },
+    #[error(
+        "comparing {partition} takes longer than an invocation may; give check-deletions a longer timeout or more memory"
+    )]
+    TooLong { partition: String, source: TimeIsUp },
+}
+
+impl CheckDeletionsError {
+    /// Whether other hours can be compared all the same.
+    const fn is_of_one_hour(&self) -> bool {
+        match self {
+            Self::Manifest { .. } | Self::TooLong { .. } => true,
+            Self::Event(_) | Self::Bucket(_) | Self::Metrics(_) | Self::Encode(_) => false,
+        }
+    }
+}
+
+impl From<CheckDeletionsError> for Diagnostic {
+    fn from(error: CheckDeletionsError) -> Self {
+        Self { error_type: "CheckDeletionsError".into(), error_message: error.to_string() }
+    }
+}
+
+/// The time that is kept for the metric and the state, with their retries.
+const REPORT_TIME: Duration = Duration::from_secs(30);
+
+/// Compares what was sealed with what is there.
+pub struct Handler<B, M> {
+    bucket: B,
+    metrics: M,
+}
+
+impl<B: Bucket + Streams, M: Metrics> Handler<B, M> {
+    pub fn new(bucket: B, metrics: M) -> Self {
+        Self { bucket, metrics }
+    }
+
+    /// Compares the hours before the event's time, as far as the invocation's time reaches.
+    ///
+    /// # Errors
+    ///
+    /// When S3 or CloudWatch does not answer, or an hour could not be compared; not when something is gone.
+    pub async fn handle(&self, event: ScheduledEvent, context: Context) -> Result<(), CheckDeletionsError> {
+        let left = Deadline::before(context.deadline, Duration::ZERO).remaining();
+        let deadline = Deadline::after(left.saturating_sub(REPORT_TIME.min(left / 2)));
+        self.run(event.at()?, deadline, &context.env_config.function_name).await
+    }
+
+    async fn run(&self, at: UnixMillis, deadline: Deadline, function_name: &str) -> Result<(), CheckDeletionsError> {
+        let mut state = State::read(&self.bucket).await?;
+        let run = Run { bucket: &self.bucket, at, deadline, reported: reported(&self.bucket).await? };
+        let problem = run.compare_hours(&mut state).await?;
+        run.look_at_old_reports().await?;
+        state.put(&self.bucket).await?;
+        let datum = Datum {
+            metric: Metric::DeletedObjects,
+            value: self.count().await? as f64,
+            at,
+            dimensions: vec![("FunctionName", function_name.to_owned())],
+        };
+        self.metrics.put(&[datum]).await?;
+        problem.map_or(Ok(()), Err)
+    }
+
+    /// All that is missing, of all reports.
+    async fn count(&self) -> Result<u64, BucketError> {
+        let mut count: u64 = 0;
+        for hour in reported(&self.bucket).await? {
+            let report = Report::read(&self.bucket, &hour.partition()).await?;
+            count = count.saturating_add(report.map_or(0, |report| report.missing_objects));
+        }
+        Ok(count)
+    }
+}
+
+/// The hours that have a report, oldest first. Those of seven days and two weeks are less than a page.
+async fn reported(bucket: &impl Bucket) -> Result<Vec<UtcHour>, BucketError> {
+    let page = bucket.list(List { prefix: DELETED_PREFIX, ..List::default() }).await?;
+    let hour = |key: &str| UtcHour::parse(key.strip_prefix(DELETED_PREFIX)?.strip_suffix(".json")?);
+    Ok(page.objects.iter().filter_map(|listed| hour(&listed.key)).collect())
+}

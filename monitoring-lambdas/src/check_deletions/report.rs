@@ -1,0 +1,134 @@
+//! What is kept under `deleted/`: a report of each hour that lacks something, and how far the last run came.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use shared::timestamp::UtcHour;
+
+use super::CheckDeletionsError;
+use super::comparison::Compared;
+use crate::bucket::{Bucket, BucketError, Condition};
+use crate::manifest::{DELETED_PREFIX, VERSION, deleted_key};
+
+/// Keys in a report at most; its number counts all.
+pub(super) const MAX_KEYS: usize = 1_000;
+/// Keys in a line of the log.
+const LOGGED_KEYS: usize = 5;
+
+/// What became of an object that was sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum What {
+    Deleted,
+    /// By something that landing did not write.
+    Overwritten,
+}
+
+/// An object that is not there any more as it was sealed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Missing {
+    pub(crate) key: String,
+    pub(crate) what: What,
+}
+
+/// What an hour lacks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Report {
+    v: u8,
+    pub(crate) partition: String,
+    /// The time of the event of the run that found it first.
+    pub(crate) found_at: String,
+    pub(crate) missing_objects: u64,
+    /// The first of them. None is named where all that is known is their number.
+    pub(crate) missing: Vec<Missing>,
+}
+
+impl Report {
+    pub(super) fn new(partition: &str, found_at: String, compared: Compared) -> Self {
+        let Compared { missing_objects, missing, .. } = compared;
+        Self { v: VERSION, partition: partition.to_owned(), found_at, missing_objects, missing }
+    }
+
+    /// `None` where there is none of ours.
+    pub(super) async fn read(bucket: &impl Bucket, partition: &str) -> Result<Option<Self>, BucketError> {
+        let content = bucket.get(&deleted_key(partition)).await?;
+        Ok(content.and_then(|content| serde_json::from_slice(&content.body).ok()))
+    }
+
+    /// Counts an object more, and names it while there is room.
+    pub(super) fn add(&mut self, missing: Missing) {
+        self.missing_objects = self.missing_objects.saturating_add(1);
+        if !self.is_full() {
+            self.missing.push(missing);
+        }
+    }
+
+    /// Whether it has no room for another name.
+    pub(super) fn is_full(&self) -> bool {
+        self.missing.len() == MAX_KEYS
+    }
+
+    pub(super) fn names(&self, key: &str) -> bool {
+        self.missing.iter().any(|missing| missing.key == key)
+    }
+
+    pub(super) fn log(&self) {
+        let keys: Vec<&str> = self.missing.iter().take(LOGGED_KEYS).map(|missing| missing.key.as_str()).collect();
+        tracing::error!(
+            partition = self.partition,
+            objects = self.missing_objects,
+            first = keys.join(", "),
+            "objects that were sealed are deleted or overwritten"
+        );
+    }
+}
+
+/// What one run leaves to the next. Without it all is compared again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct State {
+    /// The hour that the next run begins with; `None` for the oldest.
+    next: Option<String>,
+    /// The most objects that an hour's manifest had, of each hour.
+    objects: BTreeMap<String, u64>,
+}
+
+fn state_key() -> String {
+    format!("{DELETED_PREFIX}_state.json")
+}
+
+impl State {
+    pub(super) async fn read(bucket: &impl Bucket) -> Result<Self, BucketError> {
+        let content = bucket.get(&state_key()).await?;
+        Ok(content.and_then(|content| serde_json::from_slice(&content.body).ok()).unwrap_or_default())
+    }
+
+    pub(super) async fn put(&self, bucket: &impl Bucket) -> Result<(), CheckDeletionsError> {
+        let body = serde_json::to_vec(self)?;
+        Ok(bucket.put(&state_key(), body.into(), Condition::Always).await?)
+    }
+
+    pub(super) fn take_next(&mut self) -> Option<UtcHour> {
+        UtcHour::parse(&self.next.take()?)
+    }
+
+    pub(super) fn set_next(&mut self, hour: UtcHour) {
+        self.next = Some(hour.partition());
+    }
+
+    /// The most objects that the hour's manifest had, as far as is known.
+    pub(super) fn objects(&self, partition: &str) -> u64 {
+        self.objects.get(partition).copied().unwrap_or_default()
+    }
+
+    /// Takes note of the objects that the hour's manifest has now; the most that it ever had.
+    pub(super) fn note(&mut self, partition: &str, objects: u64) -> u64 {
+        let most = self.objects.entry(partition.to_owned()).or_default();
+        *most = objects.max(*most);
+        *most
+    }
+
+    pub(super) fn forget_before(&mut self, oldest: UtcHour) {
+        // Names of hours sort as the hours do.
+        self.objects = self.objects.split_off(&oldest.partition());
+    }
+}

@@ -1,0 +1,175 @@
+//! One run: the hours of the last seven days, oldest first, as far as the time reaches.
+
+use lambda_setup::deadline::Deadline;
+use shared::object::manifest_key;
+use shared::timestamp::{UnixMillis, UtcHour};
+
+use super::CheckDeletionsError;
+use super::comparison::{Compared, compare};
+use super::manifest_lines::{Entries, EntriesError};
+use super::report::{Missing, Report, State, What};
+use crate::bucket::{Bucket, BucketError, Condition, Streams};
+use crate::manifest::deleted_key;
+
+/// Hours that are compared: a day less than the shortest time that the lifecycle keeps files.
+const WINDOW_HOURS: i64 = 7 * 24;
+/// The bucket keeps a version for 14 days after it was deleted.
+const RESTORABLE_MILLIS: i64 = 14 * 24 * 3_600_000;
+
+/// What a run works with.
+pub(super) struct Run<'a, B> {
+    pub(super) bucket: &'a B,
+    /// The time of the event that it began with.
+    pub(super) at: UnixMillis,
+    /// After it no hour is begun, but the first.
+    pub(super) deadline: Deadline,
+    /// The hours that had a report before.
+    pub(super) reported: Vec<UtcHour>,
+}
+
+impl<B: Bucket + Streams> Run<'_, B> {
+    fn oldest(&self) -> UtcHour {
+        self.at.hour().plus(-WINDOW_HOURS)
+    }
+
+    /// Compares from where the last run stopped to the newest closed hour. The first problem that kept single hours from
+    /// being compared.
+    pub(super) async fn compare_hours(
+        &self,
+        state: &mut State,
+    ) -> Result<Option<CheckDeletionsError>, CheckDeletionsError> {
+        let (oldest, end) = (self.oldest(), self.at.hour());
+        state.forget_before(oldest);
+        let first = state.take_next().filter(|next| (oldest..end).contains(next)).unwrap_or(oldest);
+        let mut first_problem = None;
+        let mut hour = first;
+        while hour < end {
+            let next = hour.plus(1);
+            let compared = self.deadline.bound(self.deadline.remaining(), self.compare_hour(hour, state)).await;
+            let problem = match compared {
+                Ok(Err(problem)) if !problem.is_of_one_hour() => return Err(problem),
+                Ok(compared) => compared.err(),
+                // The next run begins with it, and has all the time there is.
+                Err(_) if hour > first => {
+                    stop_before(hour, state);
+                    return Ok(first_problem);
+                }
+                Err(source) => Some(CheckDeletionsError::TooLong { partition: hour.partition(), source }),
+            };
+            if let Some(problem) = problem {
+                tracing::error!(%problem, "an hour is not compared");
+                first_problem.get_or_insert(problem);
+            }
+            if next < end && self.deadline.remaining().is_zero() {
+                stop_before(next, state);
+                break;
+            }
+            hour = next;
+        }
+        Ok(first_problem)
+    }
+
+    /// Compares an hour, if it was ever sealed, and writes its report or removes it.
+    async fn compare_hour(&self, hour: UtcHour, state: &mut State) -> Result<(), CheckDeletionsError> {
+        let partition = hour.partition();
+        let key = manifest_key(&partition);
+        let entries = self.bucket.open(&key).await?.map(|(_, stream)| Entries::new(stream));
+        let is_reported = self.reported.contains(&hour);
+        let earlier = if is_reported { Report::read(self.bucket, &partition).await? } else { None };
+        let is_sealed = entries.is_some();
+        if !is_sealed && earlier.is_none() && state.objects(&partition) == 0 {
+            return Ok(());
+        }
+        let mut compared = match compare(self.bucket, hour, entries).await {
+            Ok(compared) => compared,
+            Err(EntriesError::Bucket(problem)) => return Err(problem.into()),
+            Err(EntriesError::Manifest(source)) => {
+                return Err(CheckDeletionsError::Manifest { key, partition, source });
+            }
+        };
+        if !is_sealed {
+            compared.add(Missing { key, what: What::Deleted });
+        }
+        let sealed = state.note(&partition, compared.sealed);
+        let fewer = sealed.saturating_sub(compared.listed);
+        let mut report = self.report(&partition, compared, earlier.as_ref()).await?;
+        report.missing_objects = report.missing_objects.max(fewer);
+        self.store(report, earlier).await
+    }
+
+    /// What is missing of an hour by its manifest, and of what was reported before: a new seal leaves that out. With more
+    /// than a report names, it can't be told which of those are counted already, and they are not counted again.
+    async fn report(
+        &self,
+        partition: &str,
+        compared: Compared,
+        earlier: Option<&Report>,
+    ) -> Result<Report, BucketError> {
+        let found_at = earlier.map_or_else(|| self.at.rfc3339(), |earlier| earlier.found_at.clone());
+        let mut report = Report::new(partition, found_at, compared);
+        if report.is_full() {
+            return Ok(report);
+        }
+        for missing in earlier.into_iter().flat_map(|earlier| &earlier.missing) {
+            if !report.names(&missing.key) && self.bucket.head(&missing.key).await?.is_none() {
+                report.add(missing.clone());
+            }
+        }
+        Ok(report)
+    }
+
+    async fn store(&self, report: Report, earlier: Option<Report>) -> Result<(), CheckDeletionsError> {
+        let key = deleted_key(&report.partition);
+        if report.missing_objects == 0 {
+            if earlier.is_some() {
+                tracing::info!(partition = report.partition, "all that was missing is back");
+                self.bucket.delete(&key).await?;
+            }
+            return Ok(());
+        }
+        report.log();
+        if earlier.as_ref() != Some(&report) {
+            self.bucket.put(&key, serde_json::to_vec(&report)?.into(), Condition::Always).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks whether what is reported of hours that are not compared any more is back.
+    pub(super) async fn look_at_old_reports(&self) -> Result<(), CheckDeletionsError> {
+        let oldest = self.oldest();
+        for hour in self.reported.iter().filter(|hour| **hour < oldest) {
+            if self.deadline.remaining().is_zero() {
+                break;
+            }
+            if let Some(earlier) = Report::read(self.bucket, &hour.partition()).await? {
+                self.look_again(earlier, *hour).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// By its keys alone: the lifecycle may have begun to delete the hour's files, so the manifest says nothing any more.
+    async fn look_again(&self, earlier: Report, hour: UtcHour) -> Result<(), CheckDeletionsError> {
+        let mut report = earlier.clone();
+        report.missing.clear();
+        for missing in &earlier.missing {
+            if self.bucket.head(&missing.key).await?.is_none() {
+                report.missing.push(missing.clone());
+            }
+        }
+        let back = earlier.missing.len() - report.missing.len();
+        report.missing_objects = report.missing_objects.saturating_sub(back as u64);
+        let found_at = UnixMillis::parse(&earlier.found_at).unwrap_or(hour.start());
+        if report.missing_objects > 0 && self.at.0.saturating_sub(found_at.0) >= RESTORABLE_MILLIS {
+            let (partition, objects) = (report.partition, report.missing_objects);
+            tracing::error!(partition, objects, "deleted objects can't be restored any more");
+            return Ok(self.bucket.delete(&deleted_key(&partition)).await?);
+        }
+        self.store(report, Some(earlier)).await
+    }
+}
+
+fn stop_before(hour: UtcHour, state: &mut State) {
+    tracing::info!(hour = hour.partition(), "the time is up; the next run goes on from here");
+    state.set_next(hour);
+}

@@ -1,0 +1,273 @@
+//! Runs against a bucket and metrics in memory: what is reported at the end.
+
+use std::collections::HashMap;
+
+use rstest::rstest;
+use shared::line::Kind;
+use shared::object::manifest_key;
+
+use super::report::{Missing, What};
+use super::*;
+use crate::memory_bucket::MemoryBucket;
+use crate::memory_metrics::MemoryMetrics;
+use crate::seal_partition::tests::{at, hour, land, put_late, run as seal, sealed_until};
+
+const NOON: &str = "2026-11-21T12:40:00.000Z";
+const HOUR_3: &str = "deleted/dt=2026-11-21/hour=03.json";
+
+async fn check_within(bucket: &MemoryBucket, time: &str, left: Duration) -> Result<Option<f64>, CheckDeletionsError> {
+    let metrics = MemoryMetrics::default();
+    let handler = Handler::new(bucket, &metrics);
+    handler.run(at(time), Deadline::after(left), "check-deletions").await?;
+    Ok(metrics.last(Metric::DeletedObjects))
+}
+
+/// A run that has all the time it takes: the metric.
+async fn check(bucket: &MemoryBucket, time: &str) -> f64 {
+    check_within(bucket, time, Duration::from_secs(60)).await.unwrap().unwrap()
+}
+
+fn report(bucket: &MemoryBucket, key: &str) -> Option<Report> {
+    bucket.text(key).map(|text| serde_json::from_str(&text).unwrap())
+}
+
+fn delete(bucket: &MemoryBucket, key: &str) -> crate::memory_bucket::Stored {
+    bucket.objects.borrow_mut().remove(key).unwrap()
+}
+
+fn restore(bucket: &MemoryBucket, key: &str, stored: crate::memory_bucket::Stored) {
+    bucket.objects.borrow_mut().insert(key.to_owned(), stored);
+}
+
+/// The keys of an hour's data.
+fn data(bucket: &MemoryBucket, hour: UtcHour) -> Vec<String> {
+    let partition = format!("/{}/shardId-", hour.partition());
+    bucket.keys().into_iter().filter(|key| key.contains(&partition)).collect()
+}
+
+/// Twelve sealed hours; the third has objects of two shards and both kinds.
+async fn sealed() -> MemoryBucket {
+    let bucket = MemoryBucket::default();
+    for shard in [0, 1] {
+        land(&bucket, Kind::Event, hour(3), shard, (200, 201));
+        land(&bucket, Kind::Rejected, hour(3), shard, (210, 210));
+    }
+    for number in 0..12 {
+        land(&bucket, Kind::Event, hour(number), 0, (100, 101));
+    }
+    seal(&bucket, &MemoryMetrics::default(), "2026-11-21T12:20:00.000Z").await.unwrap();
+    bucket
+}
+
+async fn reseal(bucket: &MemoryBucket, hour: UtcHour) {
+    put_late(bucket, hour);
+    seal(bucket, &MemoryMetrics::default(), "2026-11-21T12:30:00.000Z").await.unwrap();
+}
+
+#[tokio::test]
+async fn where_all_is_there_nothing_is_reported() {
+    let bucket = sealed().await;
+    let before = bucket.calls.get();
+    assert_eq!(check(&bucket, NOON).await, 0.0);
+    assert_eq!(
+        bucket.calls.get() - before,
+        168 + 2 * 12 + 4,
+        "a GET an hour, two LISTs a sealed one, reports and state"
+    );
+    let deleted: Vec<_> = bucket.keys().into_iter().filter(|key| key.starts_with("deleted/")).collect();
+    assert_eq!(deleted, ["deleted/_state.json"]);
+}
+
+#[rstest]
+#[case::the_first(0)]
+#[case::one_between(1)]
+#[case::the_last_event(2)]
+#[case::a_rejected_one(3)]
+#[case::the_last_of_all(4)]
+#[tokio::test]
+async fn an_object_that_is_deleted_is_reported_until_it_is_back(#[case] which: usize) {
+    let bucket = sealed().await;
+    let key = &data(&bucket, hour(3))[which];
+    let stored = delete(&bucket, key);
+    assert_eq!(check(&bucket, NOON).await, 1.0);
+    let found = report(&bucket, HOUR_3).unwrap();
+    let missing = [Missing { key: key.clone(), what: What::Deleted }];
+    assert_eq!((&found.missing[..], found.missing_objects, found.found_at.as_str()), (&missing[..], 1, NOON));
+
+    assert_eq!(check(&bucket, "2026-11-21T18:40:00.000Z").await, 1.0);
+    assert_eq!(report(&bucket, HOUR_3), Some(found), "and when it was found");
+    restore(&bucket, key, stored);
+    assert_eq!(check(&bucket, "2026-11-22T00:40:00.000Z").await, 0.0);
+    assert_eq!(report(&bucket, HOUR_3), None);
+}
+
+#[tokio::test]
+async fn pages_of_any_size_are_compared_alike() {
+    for page_size in [1, 2, 3, 5] {
+        let bucket = sealed().await;
+        let keys = data(&bucket, hour(3));
+        delete(&bucket, &keys[1]);
+        delete(&bucket, &keys[4]);
+        bucket.page_size.set(Some(page_size));
+        check(&bucket, NOON).await;
+        bucket.page_size.set(None);
+        let found: Vec<String> =
+            report(&bucket, HOUR_3).unwrap().missing.into_iter().map(|missing| missing.key).collect();
+        assert_eq!(found, [keys[1].clone(), keys[4].clone()], "{page_size} a page");
+    }
+}
+
+#[tokio::test]
+async fn what_landing_replaces_or_adds_is_not_reported() {
+    let bucket = sealed().await;
+    land(&bucket, Kind::Event, hour(3), 0, (150, 151));
+    let key = &data(&bucket, hour(3))[0];
+    let metadata = bucket.objects.borrow()[key].metadata.clone();
+    bucket.insert(key, "bytes of another block size", metadata);
+    assert_eq!(check(&bucket, NOON).await, 0.0);
+}
+
+#[tokio::test]
+async fn what_something_else_overwrites_is_reported() {
+    let bucket = sealed().await;
+    let key = &data(&bucket, hour(3))[0];
+    bucket.insert(key, "something else", HashMap::new());
+    assert_eq!(check(&bucket, NOON).await, 1.0);
+    assert_eq!(report(&bucket, HOUR_3).unwrap().missing, [Missing { key: key.clone(), what: What::Overwritten }]);
+}
+
+#[tokio::test]
+async fn a_key_stays_reported_when_its_hour_is_sealed_again_without_it() {
+    let bucket = sealed().await;
+    let key = &data(&bucket, hour(3))[0];
+    let stored = delete(&bucket, key);
+    check(&bucket, NOON).await;
+    land(&bucket, Kind::Event, hour(3), 0, (300, 301));
+    reseal(&bucket, hour(3)).await;
+    assert_eq!(check(&bucket, NOON).await, 1.0);
+    restore(&bucket, key, stored);
+    assert_eq!(check(&bucket, NOON).await, 0.0);
+}
+
+/// `aws s3 rm --recursive` of an hour; it is sealed again as an empty one before anybody looks.
+#[tokio::test]
+async fn an_hour_that_is_deleted_and_sealed_as_empty_is_reported_by_its_number() {
+    let bucket = sealed().await;
+    check(&bucket, NOON).await;
+    let gone: Vec<_> = bucket
+        .keys()
+        .into_iter()
+        .filter(|key| key.contains("dt=2026-11-21/hour=03/"))
+        .map(|key| (key.clone(), delete(&bucket, &key)))
+        .collect();
+    seal(&bucket, &MemoryMetrics::default(), "2026-11-21T12:30:00.000Z").await.unwrap();
+    assert_eq!(check(&bucket, NOON).await, 5.0);
+    assert!(report(&bucket, HOUR_3).unwrap().missing.is_empty());
+    gone.into_iter().for_each(|(key, stored)| restore(&bucket, &key, stored));
+    assert_eq!(check(&bucket, NOON).await, 0.0);
+}
+
+#[tokio::test]
+async fn a_manifest_that_is_deleted_is_reported_itself() {
+    let bucket = sealed().await;
+    check(&bucket, NOON).await;
+    let manifest = manifest_key(&hour(3).partition());
+    let stored = delete(&bucket, &manifest);
+    assert_eq!(check(&bucket, NOON).await, 1.0);
+    assert_eq!(report(&bucket, HOUR_3).unwrap().missing[0].key, manifest);
+    restore(&bucket, &manifest, stored);
+    assert_eq!(check(&bucket, NOON).await, 0.0);
+}
+
+#[tokio::test]
+async fn keys_are_named_up_to_a_bound_and_all_are_counted() {
+    let bucket = MemoryBucket::default();
+    for number in 0..=report::MAX_KEYS as u64 {
+        land(&bucket, Kind::Event, hour(3), 0, (100_000 + number, 100_000 + number));
+    }
+    seal(&bucket, &MemoryMetrics::default(), "2026-11-21T04:20:00.000Z").await.unwrap();
+    data(&bucket, hour(3)).iter().for_each(|key| drop(delete(&bucket, key)));
+    for _ in 0..2 {
+        assert_eq!(check(&bucket, NOON).await, 1.0 + report::MAX_KEYS as f64);
+        assert_eq!(report(&bucket, HOUR_3).unwrap().missing.len(), report::MAX_KEYS);
+    }
+}
+
+#[rstest]
+#[case::the_oldest_hour("2026-11-28T03:40:00.000Z", 1.0)]
+#[case::one_older("2026-11-28T04:40:00.000Z", 0.0)]
+#[tokio::test]
+async fn hours_are_compared_for_seven_days(#[case] time: &str, #[case] expected: f64) {
+    let bucket = sealed_until(5).await;
+    delete(&bucket, &data(&bucket, hour(3))[0]);
+    assert_eq!(check(&bucket, time).await, expected);
+}
+
+#[tokio::test]
+async fn an_old_report_stays_until_its_keys_are_back_or_past_restoring() {
+    let bucket = sealed_until(5).await;
+    let key = &data(&bucket, hour(3))[0];
+    let stored = delete(&bucket, key);
+    check(&bucket, NOON).await;
+    // The lifecycle deletes what is left of the hour.
+    delete(&bucket, &manifest_key(&hour(3).partition()));
+    assert_eq!(check(&bucket, "2026-12-01T12:40:00.000Z").await, 1.0);
+    restore(&bucket, key, stored.clone());
+    assert_eq!(check(&bucket, "2026-12-01T18:40:00.000Z").await, 0.0);
+
+    let bucket = sealed_until(5).await;
+    delete(&bucket, &data(&bucket, hour(3))[0]);
+    check(&bucket, NOON).await;
+    assert_eq!(check(&bucket, "2026-12-05T12:39:59.999Z").await, 1.0);
+    assert_eq!(check(&bucket, "2026-12-05T12:40:00.000Z").await, 0.0);
+}
+
+#[tokio::test]
+async fn runs_without_time_go_on_from_one_another_and_come_to_an_end() {
+    let bucket = sealed().await;
+    for of_day in [2, 5, 11] {
+        delete(&bucket, &data(&bucket, hour(of_day))[0]);
+    }
+    let mut seen = Vec::new();
+    for _ in 0..168 {
+        seen.push(check_within(&bucket, NOON, Duration::ZERO).await.unwrap().unwrap());
+    }
+    assert_eq!(seen.first(), Some(&0.0));
+    assert_eq!(seen.last(), Some(&3.0));
+    assert!(seen.is_sorted());
+    // The next one begins anew, with the oldest.
+    assert_eq!(bucket.text("deleted/_state.json").unwrap().matches("\"next\":null").count(), 1);
+}
+
+#[rstest]
+#[case::empty("")]
+#[case::another_version("{\"v\":2,\"partition\":\"p\",\"objects\":[\n],\"overlaps\":[\n]}")]
+#[case::cut("{\"v\":1,\"partition\":\"p\",\"objects\":[\n{\"key\":\"a\",\"bytes\":1},\n")]
+#[case::no_entry("{\"v\":1,\"partition\":\"p\",\"objects\":[\n{}\n],")]
+#[case::out_of_order(
+    "{\"v\":1,\"partition\":\"p\",\"objects\":[\n{\"key\":\"b\",\"bytes\":1},\n{\"key\":\"a\",\"bytes\":1}\n],"
+)]
+#[case::a_long_line(&format!("{{\"v\":1,\"partition\":\"{}", "p".repeat(20_000)))]
+#[tokio::test]
+async fn a_manifest_that_is_none_fails_the_run_and_keeps_no_other_hour_from_being_compared(#[case] text: &str) {
+    let bucket = sealed().await;
+    bucket.insert(&manifest_key(&hour(2).partition()), text.to_owned(), HashMap::new());
+    delete(&bucket, &data(&bucket, hour(3))[0]);
+    let metrics = MemoryMetrics::default();
+    let handler = Handler::new(&bucket, &metrics);
+    let ended = handler.run(at(NOON), Deadline::after(Duration::from_secs(60)), "check-deletions").await;
+    assert!(matches!(ended, Err(CheckDeletionsError::Manifest { partition, .. }) if partition == hour(2).partition()));
+    assert_eq!(metrics.last(Metric::DeletedObjects), Some(1.0));
+}
+
+#[tokio::test]
+async fn whatever_call_fails_the_run_does_and_the_next_one_finds_the_same() {
+    for call in 1..220 {
+        let bucket = sealed().await;
+        delete(&bucket, &data(&bucket, hour(3))[0]);
+        bucket.fails_from.set(Some(bucket.calls.get() + call));
+        let ended = check_within(&bucket, NOON, Duration::from_secs(60)).await;
+        bucket.fails_from.set(None);
+        assert_eq!(check(&bucket, NOON).await, 1.0, "after {ended:?} at call {call}");
+    }
+}

@@ -1,0 +1,58 @@
+"""check-deletions on the one-machine stack: what is deleted after its hour was sealed is reported until it is restored."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+from stack import LANDING_BUCKET
+from test_aws_tools import invoke_script
+
+NOW = datetime.now(UTC)
+
+
+def later(hours):
+    """By then the hour is over, and CloudWatch takes no time that is two hours ahead."""
+    return f"{NOW + timedelta(hours=hours):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def run(stack, function, hours):
+    done = invoke_script(stack, function, "--at", later(hours))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def deleted_objects(stack):
+    """The metric's values, oldest first."""
+    result = stack.cloudwatch().get_metric_statistics(
+        Namespace="Playhead", MetricName="DeletedObjects", Period=60, Statistics=["Maximum"], StartTime=NOW,
+        EndTime=NOW + timedelta(days=7), Dimensions=[{"Name": "FunctionName", "Value": "check-deletions"}],
+    )
+    return [point["Maximum"] for point in sorted(result["Datapoints"], key=lambda point: point["Timestamp"])]
+
+
+def keys(stack, prefix):
+    return [found["Key"] for found in stack.s3().list_objects_v2(Bucket=LANDING_BUCKET, Prefix=prefix).get("Contents", [])]
+
+
+def test_what_is_deleted_after_the_seal_is_reported_until_it_is_restored(fresh_stack):
+    """A file of a sealed hour is deleted: its key is in the report, the log and the metric. When it is back, with the same
+    bytes and metadata, the report is gone."""
+    stack = fresh_stack()
+    assert stack.post(body=b'[{"n":1},{"n":2}]', headers={"content-type": "application/json"}).status == 200
+    stack.wait_for_lines(lambda line: line.json["event"]["n"] > 0, 2)
+    run(stack, "seal-partition", 1.5)
+    run(stack, "check-deletions", 1.6)
+    key = next(key for key in keys(stack, "events/") if key.endswith(".jsonl.bz2"))
+    hour = key.removeprefix("events/").rsplit("/", 1)[0]
+    kept = stack.s3().get_object(Bucket=LANDING_BUCKET, Key=key)
+    body, metadata = kept["Body"].read(), kept["Metadata"]
+
+    stack.s3().delete_object(Bucket=LANDING_BUCKET, Key=key)
+    run(stack, "check-deletions", 1.7)
+    report = json.loads(stack.s3().get_object(Bucket=LANDING_BUCKET, Key=f"deleted/{hour}.json")["Body"].read())
+    assert (report["partition"], report["missing_objects"]) == (hour, 1)
+    assert report["missing"] == [{"key": key, "what": "deleted"}]
+    assert key in stack.function_log("check-deletions")
+
+    stack.s3().put_object(Bucket=LANDING_BUCKET, Key=key, Body=body, Metadata=metadata)
+    run(stack, "check-deletions", 1.8)
+    assert keys(stack, "deleted/dt=") == []
+    assert deleted_objects(stack) == [0, 1, 0]
