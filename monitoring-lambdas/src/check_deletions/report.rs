@@ -104,7 +104,8 @@ impl State {
 
     pub(super) async fn put(&self, bucket: &impl Bucket) -> Result<(), CheckDeletionsError> {
         let body = serde_json::to_vec(self)?;
-        Ok(bucket.put(&state_key(), body.into(), Condition::Always).await?)
+        bucket.put(&state_key(), body.into(), Condition::Always).await?;
+        Ok(())
     }
 
     pub(super) fn take_next(&mut self) -> Option<UtcHour> {
