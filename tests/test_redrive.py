@@ -2,7 +2,9 @@
 
 import base64
 import json
+import re
 import time
+import urllib.request
 from collections import Counter
 from datetime import UTC, datetime
 
@@ -119,7 +121,14 @@ def test_redrive_tries_again_when_s3_is_busy(fresh_stack):
         code, output = redrive.run(stack, *redrive.BATCHES, address=address)
     assert code == 0, output
     assert numbers_landed(stack) == Counter([1, 2, 3])
+    assert counted_as_landed(stack) == 3
     assert {"GET", "HEAD", "PUT", "DELETE"} <= {method for method, _ in refused}
+
+
+def counted_as_landed(stack):
+    """The events that redrive counted, as Prometheus reads them."""
+    page = urllib.request.urlopen(f"{stack.aws_address}/metrics", timeout=20).read().decode()
+    return float(re.search(r'^playhead_landed_events_sum\{function_name="redrive"\} (\S+)$', page, re.MULTILINE)[1])
 
 
 def redriven(stack):
@@ -149,6 +158,7 @@ def test_rejected_bodies_are_landed_after_a_fix_and_stay_where_they_are(fresh_st
         assert code == 0, output
         texts.append(sorted(line.text for line in redriven(stack)))
     assert texts[0] == texts[1]
+    assert counted_as_landed(stack) == 44
     events = [line.json["event"] for line in redriven(stack)]
     assert sorted(map(json.dumps, events)) == sorted(map(json.dumps, small + large))
     ids = {line.json["id"] for line in redriven(stack)}

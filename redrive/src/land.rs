@@ -14,6 +14,7 @@ use shared::timestamp::UnixMillis;
 use uuid::Uuid;
 
 use crate::bucket::Stored;
+use crate::landed::Landed;
 
 /// The longest that landing one object may take, retries included.
 const TIME: Duration = Duration::from_secs(60);
@@ -31,12 +32,13 @@ const LONGEST_INVOCATION_MILLIS: i64 = 900_000;
 pub(crate) struct Lander {
     bucket: std::sync::Arc<Bucket>,
     request_id: String,
+    pub(crate) landed: std::sync::Arc<Landed>,
 }
 
 impl Lander {
     pub(crate) fn new(config: &SdkConfig, bucket: String) -> Self {
         let bucket = Bucket::new(config, bucket).into();
-        Self { bucket, request_id: format!("redrive-{}", Uuid::new_v4()) }
+        Self { bucket, request_id: format!("redrive-{}", Uuid::new_v4()), landed: std::sync::Arc::default() }
     }
 
     /// An attempt that begins now. What is landed by it must have been read later than this.
@@ -49,7 +51,10 @@ impl Lander {
     pub(crate) async fn land(&self, group: &Group, attempt: &Attempt) -> anyhow::Result<()> {
         let landed = landing::land(&*self.bucket, group, attempt, Deadline::after(TIME), rand::random::<f64>).await;
         match landed {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                self.landed.add_group(group);
+                Ok(())
+            }
             Err(error @ LandingError::Superseded { .. }) => {
                 Err(anyhow!("{}: {error}; redrive again ten seconds from now", group.key()))
             }

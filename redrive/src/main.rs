@@ -10,6 +10,7 @@ mod bucket;
 mod decision;
 mod found;
 mod land;
+mod landed;
 mod object_lines;
 mod redriven;
 mod rejected;
@@ -17,11 +18,13 @@ mod rejected_line;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 use shared::line::EventFormat;
 
 use bucket::Bucket;
 use land::Lander;
+use monitoring_lambdas::cloudwatch::CloudWatch;
 
 /// Lands again what did not land as it should have. Credentials and region come from the AWS environment variables.
 #[derive(Parser)]
@@ -88,15 +91,21 @@ async fn main() -> ExitCode {
 /// Whether everything was done.
 async fn run(command: Command) -> anyhow::Result<bool> {
     let config = lambda_setup::sdk::loader().load().await;
-    match command {
+    let lander = |bucket: String| Lander::new(&config, bucket);
+    let (lander, is_done) = match command {
         Command::Batches { from, to, prefix, event_format } => {
-            let (from, landing) = (Bucket::new(&config, from), Bucket::new(&config, to.clone()));
-            batches::Redrive::new(from, landing, Lander::new(&config, to), event_format).all(&prefix).await
+            let (from, landing, lander) = (Bucket::new(&config, from), Bucket::new(&config, to.clone()), lander(to));
+            let redrive = batches::Redrive::new(from, landing, lander.clone(), event_format);
+            (lander, redrive.all(&prefix).await)
         }
         Command::Rejected { bucket, prefix, reasons, content_type, event_format } => {
             let reading = rejected::Reading::new(&reasons, content_type, event_format)?;
-            rejected::redrive(&Bucket::new(&config, bucket.clone()), &Lander::new(&config, bucket), &prefix, &reading)
-                .await
+            let (bucket, lander) = (Bucket::new(&config, bucket.clone()), lander(bucket));
+            let is_done = rejected::redrive(&bucket, &lander, &prefix, &reading).await;
+            (lander, is_done)
         }
-    }
+    };
+    // Whatever came in the way, what has landed counts.
+    lander.landed.put(&CloudWatch::new(&config)).await.context("what is said above has landed, but is not counted")?;
+    is_done
 }

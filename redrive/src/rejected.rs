@@ -66,6 +66,8 @@ type Parts = HashMap<String, BTreeMap<usize, Vec<u8>>>;
 struct Outcomes {
     /// Events that were found, landed before or not.
     events: u64,
+    /// Events that landed now.
+    added: u64,
     bodies: usize,
     still_rejected: usize,
     incomplete: usize,
@@ -202,6 +204,7 @@ async fn redrive_object(bucket: &Bucket, lander: &Lander, key: &str, bodies: &Bo
         Ok(object)
     };
     lander.add(&target, || bucket.read(&target), merge).await?;
+    lander.landed.add_events(outcomes.added);
     Ok(outcomes)
 }
 
@@ -236,7 +239,7 @@ impl Bodies<'_> {
             }
             Ok(())
         })?;
-        seen.left_out = redriven.left_out;
+        (seen.added, seen.left_out) = (redriven.added, redriven.left_out);
         let outcomes = Outcomes { odd_lines: odd.odd_lines, told: odd.told, ..seen };
         Ok((redriven.finish(rejected, attempt.clone())?, outcomes))
     }
