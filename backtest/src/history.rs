@@ -197,6 +197,8 @@ mod tests {
             first_sealed_at: "2026-11-21T10:20:00.000Z".into(),
             sealed_at: "2026-11-21T12:20:00.000Z".into(),
             late_objects: 1,
+            manifest: None,
+            accepted: None,
             totals: monitoring_lambdas::manifest::Totals { bytes: 7, events: 3, ..Default::default() },
         };
         fs::write(hour.join("_SUCCESS"), serde_json::to_vec(&success).unwrap()).unwrap();

@@ -1,42 +1,104 @@
-//! Finds the members of a list that is not valid JSON, so that each can be judged on its own: a bad token costs the member
-//! that it stands in, and no other.
+//! Takes a text apart that is not valid JSON, so that each piece can be judged on its own: a bad token costs the member that it
+//! stands in, and no other.
 //!
-//! Brackets and strings are all that is looked at, byte by byte and once. Members are separated by commas, and a member that is
-//! an object also ends with its bracket: what stands between it and the next comma is a member of its own. Nothing is left
-//! out but white space, the commas and the list's brackets.
+//! Brackets and strings are all that is looked at, byte by byte. Members are separated by commas, and a member that is an
+//! object also ends with its bracket: what stands between it and the next comma is a member of its own. Nothing is left out
+//! but white space, commas, the brackets of lists, and what stands around the list of a frame that is otherwise valid.
 
+use serde_json::value::RawValue;
+use shared::json::for_each_member;
 use shared::limits::MAX_EVENTS_PER_REQUEST;
 
 use crate::content::BYTE_ORDER_MARK;
 
-/// The members of a list that is damaged: of an array, or of the `events` member of an object. `None` for what is neither.
+/// A piece of a damaged text.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Piece<'a> {
+    /// A member of a list: an event or nothing.
+    Member(&'a [u8]),
+    /// What stands in no list. It may be valid by itself, and then be a list or a frame.
+    Value(&'a [u8]),
+}
+
+/// The pieces of a text in their order. `None` when there is only one, the text.
 ///
-/// What follows the list is one more member. There are at most one more than [`MAX_EVENTS_PER_REQUEST`]: then there are too
-/// many.
-pub(crate) fn damaged_list(text: &[u8]) -> Option<Vec<&[u8]>> {
-    let is_array = text.starts_with(b"[");
-    let list = if is_array { text } else { events_list(text)? };
-    let (mut members, rest) = Cutter::new(&list[1..]).cut();
-    if !is_array && !members.iter().any(|member| member.starts_with(b"{")) {
-        return None;
+/// There are at most one more than [`MAX_EVENTS_PER_REQUEST`]: then there are too many.
+pub(crate) fn pieces(text: &[u8]) -> Option<Vec<Piece<'_>>> {
+    let (mut pieces, mut rest) = (Vec::new(), text);
+    while !rest.is_empty() && pieces.len() <= MAX_EVENTS_PER_REQUEST {
+        rest = match rest[0] {
+            b'[' => cut_list(rest, &mut pieces),
+            b'{' => cut_object(rest, &mut pieces),
+            _ => cut_line(rest, &mut pieces),
+        }
+        .trim_ascii_start();
+        // Between values they separate or close nothing.
+        while let [b',' | b']', behind @ ..] = rest {
+            rest = behind.trim_ascii_start();
+        }
     }
-    let behind = if is_array { rest } else { behind_object(rest) }.trim_ascii();
-    if !behind.is_empty() {
-        members.push(behind);
+    pieces.truncate(MAX_EVENTS_PER_REQUEST + 1);
+    (pieces != [Piece::Value(text)]).then_some(pieces)
+}
+
+/// Cuts an array into its members; what follows it.
+fn cut_list<'a>(array: &'a [u8], pieces: &mut Vec<Piece<'a>>) -> &'a [u8] {
+    let (members, rest) = Cutter::new(&array[1..]).cut();
+    pieces.extend(members.into_iter().map(Piece::Member));
+    rest
+}
+
+/// Cuts the list out of a frame, or takes an object as it is; what follows it.
+fn cut_object<'a>(object: &'a [u8], pieces: &mut Vec<Piece<'a>>) -> &'a [u8] {
+    if let Some(list) = events_list(object) {
+        let (members, rest) = Cutter::new(&list[1..]).cut();
+        if members.iter().any(|member| member.starts_with(b"{")) {
+            let head = &object[..object.len() - list.len()];
+            let (tail, behind) = split_behind_object(rest);
+            // What belongs to a valid frame is no event. Of a damaged one nobody can say what it was: it is kept.
+            let around = if is_frame(head, tail) { [&b""[..]; 2] } else { [head, tail].map(<[u8]>::trim_ascii) };
+            let around = around.map(|piece| (!piece.is_empty()).then_some(Piece::Value(piece)));
+            pieces.extend(around[0]);
+            pieces.extend(members.into_iter().map(Piece::Member));
+            pieces.extend(around[1]);
+            return behind;
+        }
     }
-    Some(members)
+    let (inside, behind) = split_behind_object(&object[1..]);
+    pieces.push(Piece::Value(object[..=inside.len()].trim_ascii_end()));
+    behind
+}
+
+/// Takes what is neither a list nor an object, up to the end of its line; what follows it.
+fn cut_line<'a>(text: &'a [u8], pieces: &mut Vec<Piece<'a>>) -> &'a [u8] {
+    let end = text.iter().position(|byte| *byte == b'\n').unwrap_or(text.len());
+    pieces.push(Piece::Value(text[..end].trim_ascii_end()));
+    &text[end..]
+}
+
+/// Whether what stands around a list of events is an object with that one list.
+fn is_frame(head: &[u8], tail: &[u8]) -> bool {
+    let end = if tail.ends_with(b"}") { &b""[..] } else { b"}" };
+    let frame = [head, b"[]", tail, end].concat();
+    let mut lists = 0;
+    let read = std::str::from_utf8(&frame)
+        .is_ok_and(|frame| for_each_member(frame, |key, _| lists += usize::from(key == "\"events\"")).is_ok());
+    read && lists == 1
 }
 
 /// Whether a body that is not one JSON value holds values a line. It does if its first line is a value, or if a later one is an
-/// object or array of its own while no array is open: in an array it may be a part of one large value that was cut off.
+/// object or array that is no part of a larger value: no array is open, or no comma joins it to the line before.
 pub(crate) fn holds_lines(body: &[u8]) -> bool {
     let mut lines = lines(body);
     let Some(first) = lines.next() else { return false };
-    let mut nesting = Nesting::default();
+    let (mut nesting, mut before) = (Nesting::default(), first);
     first.iter().for_each(|byte| nesting.read(*byte));
     let mut is_value_line = |line: &[u8]| {
-        let may_be_apart = nesting.arrays == 0 && matches!(line, [b'{' | b'[', ..]);
+        let is_joined = matches!(before.last(), Some(b',' | b'['));
+        let may_be_apart =
+            matches!(line, [b'{' | b'[', ..]) && (nesting.arrays() == 0 || !is_joined && !nesting.in_string);
         line.iter().for_each(|byte| nesting.read(*byte));
+        before = line;
         may_be_apart && is_json(line)
     };
     match lines.next() {
@@ -47,26 +109,38 @@ pub(crate) fn holds_lines(body: &[u8]) -> bool {
 
 /// The lines that are not blank, without the white space around them and without a byte order mark.
 pub(crate) fn lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let lines = body.split(|byte| *byte == b'\n').map(|line| {
-        let line = line.trim_ascii();
-        line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line).trim_ascii_start()
-    });
-    lines.filter(|line| !line.is_empty())
+    body.split(|byte| *byte == b'\n').map(without_marks).filter(|line| !line.is_empty())
+}
+
+/// A text without the white space around it and the byte order marks before it.
+pub(crate) fn without_marks(text: &[u8]) -> &[u8] {
+    let mut text = text.trim_ascii();
+    while let Some(unmarked) = text.strip_prefix(BYTE_ORDER_MARK) {
+        text = unmarked.trim_ascii_start();
+    }
+    text
 }
 
 fn is_json(text: &[u8]) -> bool {
-    std::str::from_utf8(text).is_ok_and(|text| serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok())
+    std::str::from_utf8(text).is_ok_and(|text| serde_json::from_str::<&RawValue>(text).is_ok())
 }
 
 /// The list in an object's `events` member, from its bracket on.
 fn events_list(object: &[u8]) -> Option<&[u8]> {
     let mut nesting = Nesting::default();
     let inside = object.strip_prefix(b"{")?;
-    (0..inside.len()).find_map(|at| {
-        let list = if nesting.is_outside() { list_named_events(&inside[at..]) } else { None };
+    for at in 0..inside.len() {
+        if nesting.is_outside() {
+            if inside[at] == b'}' {
+                return None;
+            }
+            if let Some(list) = list_named_events(&inside[at..]) {
+                return Some(list);
+            }
+        }
         nesting.read(inside[at]);
-        list
-    })
+    }
+    None
 }
 
 fn list_named_events(member: &[u8]) -> Option<&[u8]> {
@@ -74,15 +148,15 @@ fn list_named_events(member: &[u8]) -> Option<&[u8]> {
     value.starts_with(b"[").then_some(value)
 }
 
-/// What follows an object of which this is the end.
-fn behind_object(end: &[u8]) -> &[u8] {
+/// The rest of an object, with its bracket, and what follows it. All of it belongs to an object that is not closed.
+fn split_behind_object(inside: &[u8]) -> (&[u8], &[u8]) {
     let mut nesting = Nesting::default();
-    let close = end.iter().position(|byte| {
+    let close = inside.iter().position(|byte| {
         let closes = *byte == b'}' && nesting.is_outside();
         nesting.read(*byte);
         closes
     });
-    close.map_or(&[], |close| &end[close + 1..])
+    inside.split_at(close.map_or(inside.len(), |close| close + 1))
 }
 
 /// Which brackets and strings are open.
@@ -90,11 +164,15 @@ fn behind_object(end: &[u8]) -> &[u8] {
 struct Nesting {
     /// The opening brackets.
     open: Vec<u8>,
-    /// How many of them are those of arrays.
-    arrays: usize,
+    /// How many of them are `{`, `[` and `(`.
+    counts: [usize; 3],
     in_string: bool,
     escaped: bool,
 }
+
+/// The brackets that open and those that close them. No JSON has round ones, but what stands in them belongs together.
+const OPENING: &[u8; 3] = b"{[(";
+const CLOSING: &[u8; 3] = b"}])";
 
 impl Nesting {
     fn read(&mut self, byte: u8) {
@@ -103,26 +181,28 @@ impl Nesting {
             self.escaped = !self.escaped && byte == b'\\';
             return;
         }
-        match byte {
-            b'"' => self.in_string = true,
-            b'{' => self.open.push(byte),
-            b'[' => {
-                self.open.push(byte);
-                self.arrays += 1;
-            }
-            b'}' if self.open.len() > self.arrays => while self.pop() == Some(b'[') {},
-            b']' if self.arrays > 0 => while self.pop() == Some(b'{') {},
-            // It closes nothing that is open.
-            _ => {}
+        if byte == b'"' {
+            self.in_string = true;
+        } else if let Some(kind) = OPENING.iter().position(|bracket| *bracket == byte) {
+            self.open.push(byte);
+            self.counts[kind] += 1;
+        } else if let Some(kind) = CLOSING.iter().position(|bracket| *bracket == byte)
+            && self.counts[kind] > 0
+        {
+            // What was opened within and not closed ends here too.
+            while self.pop() != Some(OPENING[kind]) {}
         }
     }
 
     fn pop(&mut self) -> Option<u8> {
-        let closed = self.open.pop();
-        if closed == Some(b'[') {
-            self.arrays -= 1;
-        }
-        closed
+        let closed = self.open.pop()?;
+        let kind = OPENING.iter().position(|bracket| *bracket == closed)?;
+        self.counts[kind] -= 1;
+        Some(closed)
+    }
+
+    fn arrays(&self) -> usize {
+        self.counts[1]
     }
 
     fn is_outside(&self) -> bool {
@@ -132,17 +212,9 @@ impl Nesting {
     /// In an object a comma stands before a key. Where an object begins behind it, the objects around it were not closed.
     fn close_objects(&mut self) {
         while self.open.last() == Some(&b'{') {
-            self.open.pop();
+            self.pop();
         }
     }
-}
-
-/// What stands before the member that is being read.
-#[derive(Clone, Copy, PartialEq)]
-enum Before {
-    Start,
-    Comma,
-    Object,
 }
 
 struct Cutter<'a> {
@@ -150,77 +222,118 @@ struct Cutter<'a> {
     text: &'a [u8],
     /// Where the member that is being read begins.
     start: usize,
-    before: Before,
+    /// Whether an object stands within something else, such as the arguments of a call, and ends no member.
+    within: bool,
     nesting: Nesting,
     members: Vec<&'a [u8]>,
 }
 
 impl<'a> Cutter<'a> {
     fn new(text: &'a [u8]) -> Self {
-        Self { text, start: 0, before: Before::Start, nesting: Nesting::default(), members: Vec::new() }
+        Self { text, start: 0, within: false, nesting: Nesting::default(), members: Vec::new() }
     }
 
     /// The members up to the end of the list, and what follows it.
     fn cut(mut self) -> (Vec<&'a [u8]>, &'a [u8]) {
-        for at in 0..self.text.len() {
-            if self.members.len() > MAX_EVENTS_PER_REQUEST {
-                return (self.members, &[]);
-            }
-            if self.text[at] == b',' && !self.nesting.in_string && self.is_object_behind(at) {
+        let mut at = 0;
+        while at < self.text.len() && self.members.len() <= MAX_EVENTS_PER_REQUEST {
+            if self.text[at] == b',' && !self.nesting.in_string && starts_object(&self.text[at + 1..]) {
                 self.nesting.close_objects();
             }
             if !self.nesting.is_outside() {
                 self.read_inside(at);
-                continue;
-            }
-            match self.text[at] {
-                b',' => self.read_comma(at),
-                b'{' => self.begin_object(at),
-                b']' => {
-                    self.end_list(at);
-                    return (self.members, &self.text[at + 1..]);
+            } else {
+                match self.text[at] {
+                    b',' => self.end_member(at, at + 1),
+                    b'{' => self.begin_object(at),
+                    b']' => {
+                        self.end_member(at, at + 1);
+                        let rest = &self.text[at + 1..];
+                        // A bracket too many: behind a list there is no comma, and in a frame a name follows it.
+                        if !rest.trim_ascii_start().strip_prefix(b",").is_some_and(starts_object) {
+                            return (self.members, rest);
+                        }
+                    }
+                    b'/' => at = self.pass_comment(at),
+                    byte => self.nesting.read(byte),
                 }
-                byte => self.nesting.read(byte),
             }
+            at += 1;
         }
-        self.end_list(self.text.len());
-        (self.members, &[])
-    }
-
-    fn is_object_behind(&self, comma: usize) -> bool {
-        self.text[comma + 1..].iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{')
+        let rest = self.end_of_text();
+        (self.members, rest)
     }
 
     fn read_inside(&mut self, at: usize) {
         self.nesting.read(self.text[at]);
-        if self.text[at] == b'}' && self.nesting.is_outside() {
-            self.end_member(at + 1, false);
-            self.before = Before::Object;
+        if self.text[at] == b'}' && self.nesting.is_outside() && !self.within {
+            self.end_member(at + 1, at + 1);
         }
     }
 
-    fn read_comma(&mut self, at: usize) {
-        self.end_member(at, self.before != Before::Object);
-        self.start = at + 1;
-        self.before = Before::Comma;
-    }
-
+    /// An object is a member of its own, unless it has a name.
     fn begin_object(&mut self, at: usize) {
-        self.end_member(at, false);
+        self.within = self.text[self.start..at].contains(&b':');
+        if !self.within {
+            self.end_member(at, at);
+        }
         self.nesting.read(b'{');
     }
 
-    fn end_list(&mut self, at: usize) {
-        self.end_member(at, self.before == Before::Comma);
+    /// A comment before a member is one of its own, whatever it holds. Where it ends, or this place if there is none.
+    fn pass_comment(&mut self, at: usize) -> usize {
+        let end: &[u8] = match self.text[at..] {
+            _ if !self.text[self.start..at].trim_ascii().is_empty() => return at,
+            [_, b'*', ..] => b"*/",
+            [_, b'/', ..] => b"\n",
+            _ => return at,
+        };
+        let length = self.text[at..].windows(end.len()).position(|window| window == end);
+        let behind = length.map_or(self.text.len(), |length| at + length + end.len());
+        self.end_member(behind, behind);
+        behind - 1
     }
 
-    fn end_member(&mut self, end: usize, even_if_empty: bool) {
+    fn end_member(&mut self, end: usize, next: usize) {
         let member = self.text[self.start..end].trim_ascii();
-        if even_if_empty || !member.is_empty() {
+        if !member.is_empty() {
             self.members.push(member);
         }
-        self.start = end;
+        self.start = next;
+        self.within = false;
     }
+
+    /// What is open at the end was cut off, or a string that should have ended did not: `"C:\"` does not. Then the members
+    /// behind it are those that make the rest a whole list.
+    fn end_of_text(&mut self) -> &'a [u8] {
+        let last = &self.text[self.start..];
+        let behind = if self.nesting.in_string { list_in_string(last) } else { None };
+        let end = self.start + behind.unwrap_or(last.len());
+        self.end_member(end, end);
+        if behind.is_none() {
+            return &[];
+        }
+        let (members, rest) = Self::new(&self.text[end..]).cut();
+        self.members.extend(members);
+        rest
+    }
+}
+
+/// Places that are tried at most: each may cost a look at all that follows.
+const MAX_TRIES: usize = 8;
+
+/// Where the members of a list begin behind a member whose string does not end.
+fn list_in_string(text: &[u8]) -> Option<usize> {
+    let commas = (1..text.len()).filter(|&at| text[at] == b',' && text[..at].trim_ascii_end().ends_with(b"}"));
+    let mut places = commas.filter(|&at| starts_object(&text[at + 1..])).take(MAX_TRIES);
+    places.find(|&at| {
+        let rest = &text[at + 1..];
+        is_json(&[b"[", rest].concat()) || is_json(&[b"{\"events\":[", rest].concat())
+    })
+}
+
+fn starts_object(text: &[u8]) -> bool {
+    text.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{')
 }
 
 #[cfg(test)]
@@ -231,8 +344,11 @@ mod tests {
     use rstest::rstest;
     use shared::strategies::json_object;
 
-    fn texts(members: Vec<&[u8]>) -> Vec<String> {
-        members.into_iter().map(|member| String::from_utf8_lossy(member).into_owned()).collect()
+    fn texts(pieces: Option<Vec<Piece<'_>>>) -> Vec<String> {
+        let text = |piece: Piece<'_>| match piece {
+            Piece::Member(text) | Piece::Value(text) => String::from_utf8_lossy(text).into_owned(),
+        };
+        pieces.into_iter().flatten().map(text).collect()
     }
 
     #[rstest]
@@ -243,10 +359,10 @@ mod tests {
     #[case::nested("[[1,[{},{}]],{\"a\":[{},{}]},x]", &["[1,[{},{}]]", "{\"a\":[{},{}]}", "x"])]
     #[case::strings("[\"a,]b\",{}", &["\"a,]b\"", "{}"])]
     #[case::missing_comma("[{\"n\":1}{\"n\":2} {\"n\":3}]", &["{\"n\":1}", "{\"n\":2}", "{\"n\":3}"])]
-    #[case::two_commas("[{},,{}]", &["{}", "", "{}"])]
-    #[case::comma_at_the_start("[,{}]", &["", "{}"])]
-    #[case::comma_at_the_end("[{},]", &["{}", ""])]
-    #[case::comma_alone("[,]", &["", ""])]
+    #[case::two_commas("[{},,{}]", &["{}", "{}"])]
+    #[case::comma_at_the_start("[,{}]", &["{}"])]
+    #[case::comma_at_the_end("[{},]", &["{}"])]
+    #[case::comma_alone("[,]", &[])]
     #[case::comments("[{}, /* a */ {}, // b\n{}]", &["{}", "/* a */", "{}", "// b", "{}"])]
     #[case::junk_behind_an_object("[{} x,{}]", &["{}", "x", "{}"])]
     #[case::one_bracket_too_many("[{}},{}]", &["{}", "}", "{}"])]
@@ -257,18 +373,32 @@ mod tests {
     #[case::last_object_not_closed("[{},{\"a\":1]", &["{}", "{\"a\":1]"])]
     #[case::cut_off_in_a_string("[{},{\"a\":\"x,", &["{}", "{\"a\":\"x,"])]
     #[case::cut_off_behind_a_member("[{},{}", &["{}", "{}"])]
-    #[case::cut_off_behind_a_comma("[{},", &["{}", ""])]
+    #[case::cut_off_behind_a_comma("[{},", &["{}"])]
     #[case::cut_off_at_once("[", &[])]
     #[case::more_behind_the_list("[{}] x, y", &["{}", "x, y"])]
-    #[case::two_lists("[{}][{}]", &["{}", "[{}]"])]
-    #[case::frame(r#"{"v":NaN,"events":[{"n":1},x],"z":[{}]}"#, &[r#"{"n":1}"#, "x"])]
+    #[case::two_lists("[{}][{},x]{}", &["{}", "{}", "x", "{}"])]
+    #[case::list_closed_too_early(r#"[{"n":1}],{"n":2},{"n":3}]"#, &[r#"{"n":1}"#, r#"{"n":2}"#, r#"{"n":3}"#])]
+    #[case::list_not_opened(r#"{"n":1},{"n":2}]"#, &[r#"{"n":1}"#, r#"{"n":2}"#])]
+    #[case::string_that_does_not_end(r#"[{"t":"C:\"},{"n":2},{"n":3}]"#, &[r#"{"t":"C:\"}"#, r#"{"n":2}"#, r#"{"n":3}"#])]
+    #[case::cut_off_in_a_string_of_a_list_in_a_member(r#"[{},{"i":[{"a":1},{"b":2}],"q":"x"#, &["{}", r#"{"i":[{"a":1},{"b":2}],"q":"x"#])]
+    #[case::call("[{},new Date({\"x\":1}),{}]", &["{}", "new Date({\"x\":1})", "{}"])]
+    #[case::comment_with_an_object("[{} /* {},{} */,{}]", &["{}", "/* {},{} */", "{}"])]
+    #[case::address("[http://a.example/,{}]", &["http://a.example/", "{}"])]
+    #[case::name_outside_an_object("[{},\"c\":{\"d\":2},{}]", &["{}", "\"c\":{\"d\":2}", "{}"])]
+    #[case::frame(r#"{"v":1,"events":[{"n":1},x],"z":[{}]}"#, &[r#"{"n":1}"#, "x"])]
+    #[case::frame_that_is_damaged_before_its_list(r#"{"v":NaN,"events":[{"n":1}]}"#, &[r#"{"v":NaN,"events":"#, r#"{"n":1}"#, "}"])]
+    #[case::frame_that_is_damaged_behind_its_list(r#"{"events":[{"n":1}],"v":NaN}"#, &["{\"events\":", r#"{"n":1}"#, ",\"v\":NaN}"])]
+    #[case::frame_with_two_lists(r#"{"events":[{"n":1},x],"events":[{"n":2}]}"#, &["{\"events\":", r#"{"n":1}"#, "x", r#","events":[{"n":2}]}"#])]
+    #[case::frame_whose_list_is_closed_too_early(r#"{"events":[{"n":1}],{"n":2}]}"#, &[r#"{"n":1}"#, r#"{"n":2}"#])]
+    #[case::frames(r#"{"v":NaN,"events":[{"n":1}]}{"events":[{"n":2},x]}"#, &[r#"{"v":NaN,"events":"#, r#"{"n":1}"#, "}", r#"{"n":2}"#, "x"])]
+    #[case::frames_a_line("x\n{\"events\":[{},x]}\n{\"n\":3}", &["x", "{}", "x", "{\"n\":3}"])]
     #[case::frame_with_white_space("{\"events\" :\n [{}, x ] , \"z\":1} ", &["{}", "x"])]
     #[case::frame_cut_off(r#"{"m":{},"events":[{"n":1},{"n""#, &[r#"{"n":1}"#, r#"{"n""#])]
     #[case::frame_whose_list_is_not_closed("{\"events\":[{}}", &["{}", "}"])]
     #[case::more_behind_a_frame("{\"events\":[{}],\"z\":\"}\",\"y\":{}} {\"n\":1}", &["{}", "{\"n\":1}"])]
     #[case::inner_events_before_a_frame_s(r#"{"m":{"events":[{"n":0}]},"events":[{"n":1},x]}"#, &[r#"{"n":1}"#, "x"])]
     fn damaged_lists_are_cut_at_their_members(#[case] text: &str, #[case] expected: &[&str]) {
-        assert_eq!(texts(damaged_list(text.as_bytes()).unwrap()), expected);
+        assert_eq!(texts(pieces(text.as_bytes())), expected);
     }
 
     #[rstest]
@@ -277,18 +407,19 @@ mod tests {
     #[case("{\"events\":[1,NaN]}")]
     #[case("{\"events\":[]")]
     #[case("{\"events\":{\"a\":[{}]},x}")]
+    #[case("{\"n\":1,\"t\":\"},{\"")]
     #[case("{\"a\":{\"events\":[{}]},x}")]
     #[case("{\"a\":\"\\\"events\\\":[{}]\",x}")]
     #[case("")]
     fn what_is_no_list_is_not_cut(#[case] text: &str) {
-        assert_eq!(damaged_list(text.as_bytes()), None);
+        assert_eq!(pieces(text.as_bytes()).unwrap_or_default(), []);
     }
 
     #[test]
     fn members_stop_at_one_more_than_there_may_be() {
         for (count, found) in [(9_999, 9_999), (10_000, 10_000), (10_001, 10_001), (20_000, 10_001)] {
             let text = format!("[{}", vec!["{}"; count].join(","));
-            assert_eq!(damaged_list(text.as_bytes()).unwrap().len(), found);
+            assert_eq!(pieces(text.as_bytes()).unwrap().len(), found);
         }
     }
 
@@ -301,6 +432,7 @@ mod tests {
     #[case::first_is_cut_off("{\"a\":\n{\"b\":1}\n{\"c\":2}", true)]
     #[case::first_is_cut_off_in_a_string("{\"a\":\"x\n{\"b\":1}", true)]
     #[case::lists_a_line("x\n[{\"a\":1}]", true)]
+    #[case::first_has_an_open_array("{\"t\":[\"a\"\n{\"n\":2}\n{\"n\":3}", true)]
     #[case::byte_order_marks("\u{feff}x\n \u{feff}{\"a\":1}", true)]
     #[case::one_line("{\"a\":NaN}\n\n", false)]
     #[case::nothing("\n", false)]
@@ -346,35 +478,59 @@ mod tests {
         texts.prop_map(<[u8]>::to_vec)
     }
 
+    /// What stands around the list of a frame: nothing that is kept, or what is.
+    fn around() -> impl Strategy<Value = (&'static str, &'static str, bool)> {
+        select(vec![
+            ("{\"m\":{},", "}", false),
+            ("{", ",\"z\":[{}]}", false),
+            ("{\"v\":NaN,", "}", true),
+            ("{", ",\"v\":undefined}", true),
+            ("{\"v\":1,{\"n\":0},", "}", true),
+            ("{", ",\"events\":[{\"n\":2}]}", true),
+        ])
+    }
+
     proptest! {
         #[test]
         fn every_member_is_found_as_it_was_sent_whatever_stands_beside_it(
             members in prop::collection::vec(prop_oneof![json_object().prop_map(String::into_bytes), bad_member()], 1..12),
-            cut_off: bool, in_frame: bool,
+            cut_off: bool,
         ) {
             let list = [&b"["[..], &members.join(&b" ,\n"[..])[..], if cut_off { &b""[..] } else { b"]" }].concat();
-            let has_object = members.iter().any(|member| member.starts_with(b"{"));
-            let text = if in_frame { [b"{\"m\":{},\"events\":", &list[..]].concat() } else { list };
-            let expected = (has_object || !in_frame).then(|| members.iter().map(|member| member.trim_ascii()).collect::<Vec<_>>());
-            let found = damaged_list(&text);
-            // A list of nothing has no member.
-            if expected != Some(vec![b""]) {
-                prop_assert_eq!(found, expected);
-            }
+            let members = members.iter().map(|member| member.trim_ascii()).filter(|member| !member.is_empty());
+            prop_assert_eq!(pieces(&list).unwrap(), members.map(Piece::Member).collect::<Vec<_>>());
         }
 
         #[test]
-        fn nothing_is_left_out_but_commas_and_white_space(text in "[\\[\\]{}\",:1x \n\\\\]{0,60}") {
-            let text = format!("[{text}");
-            let (mut rest, mut left_out) = (&text[..], String::new());
-            for member in texts(damaged_list(text.as_bytes()).unwrap()) {
-                let (before, behind) = rest.split_once(&member).unwrap();
+        fn the_members_of_a_frame_are_found_and_what_is_damaged_around_them_is_kept(
+            members in prop::collection::vec(prop_oneof![json_object().prop_map(String::into_bytes), bad_member()], 1..12),
+            (head, tail, is_kept) in around(),
+        ) {
+            let members = [&[b"{}".to_vec()], &members[..]].concat();
+            let head = format!("{head}\"events\":");
+            let text = [head.as_bytes(), b"[", &members.join(&b","[..])[..], b"]", tail.as_bytes()].concat();
+            let members = members.iter().map(|member| member.trim_ascii()).filter(|member| !member.is_empty());
+            let mut expected: Vec<_> = members.map(Piece::Member).collect();
+            if is_kept {
+                expected.insert(0, Piece::Value(head.as_bytes()));
+                expected.push(Piece::Value(tail.as_bytes()));
+            }
+            prop_assert_eq!(pieces(&text).unwrap(), expected);
+        }
+
+        #[test]
+        fn nothing_is_left_out_but_commas_white_space_and_brackets_of_lists(text in "[\\[\\]{}\",:1x \n\\\\]{0,60}") {
+            let text = text.trim();
+            let found = pieces(text.as_bytes());
+            let found = if found.is_none() { vec![text.to_owned()] } else { texts(found) };
+            let (mut rest, mut left_out) = (text, String::new());
+            for piece in found {
+                let (before, behind) = rest.split_once(&piece).unwrap();
                 left_out.push_str(before);
                 rest = behind;
             }
             left_out.push_str(rest);
-            let other = left_out.replacen('[', "", 1).replacen(']', "", 1).replace([',', ' ', '\n'], "");
-            prop_assert_eq!(other, "");
+            prop_assert_eq!(left_out.replace(['[', ']', ',', ' ', '\n'], ""), "");
         }
     }
 }

@@ -12,8 +12,8 @@ use shared::limits::{
 use shared::rejection::{Reason, Rejection};
 
 use crate::cmcd::report_to_json;
-use crate::content::{BYTE_ORDER_MARK, BodyForm};
-use crate::cut::{damaged_list, holds_lines, lines};
+use crate::content::BodyForm;
+use crate::cut::{Piece, holds_lines, lines, pieces, without_marks};
 
 /// One piece of a body; its place in the body's order is its index in answers.
 #[derive(Debug, PartialEq)]
@@ -54,7 +54,7 @@ impl KeyFields {
 ///
 /// When the body as a whole can't be taken apart: nothing of it is an event then.
 pub fn split<'a>(body: &'a [u8], form: BodyForm, key_fields: &KeyFields) -> Result<Vec<Item<'a>>, Rejection> {
-    let text = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body).trim_ascii();
+    let text = without_marks(body);
     if text.is_empty() {
         return Err(Rejection::new(Reason::NoEvents, "the body is empty; send an event, such as {\"type\":\"play\"}"));
     }
@@ -89,8 +89,7 @@ impl<'a> Splitter<'a, '_> {
     /// Each line is one value, whatever the lines around it are.
     fn json_lines(&mut self, text: &'a [u8]) -> Result<(), Rejection> {
         for line in lines(text) {
-            let split = self.value(line).or_else(|rejection| self.salvage(line, rejection));
-            match split {
+            match self.value(line).or_else(|rejection| self.salvage(line, rejection)) {
                 Err(rejection) if rejection.reason == Reason::TooManyEvents => return Err(rejection),
                 Err(rejection) => self.add([Item::Rejected { rejection, body: line }])?,
                 Ok(()) => {}
@@ -122,14 +121,30 @@ impl<'a> Splitter<'a, '_> {
         self.add(members.into_iter().map(|member| event_from_json(member.get().as_bytes(), key_fields)))
     }
 
-    /// Adds the members of a list that is malformed, each judged on its own.
+    /// Adds the pieces of a text that is malformed, each judged on its own, if there is an event among them.
     fn salvage(&mut self, text: &'a [u8], rejection: Rejection) -> Result<(), Rejection> {
-        let members = Some(text).filter(|_| is_malformed(&rejection)).and_then(damaged_list).unwrap_or_default();
-        if members.is_empty() {
+        let found = Some(text).filter(|_| is_malformed(&rejection)).and_then(pieces).unwrap_or_default();
+        let before = self.items.len();
+        for piece in found {
+            match piece {
+                Piece::Member(member) => self.add([event_from_json(member, self.key_fields)])?,
+                Piece::Value(value) => self.value_or_rejected(value)?,
+            }
+        }
+        let has_event = self.items[before..].iter().any(|item| matches!(item, Item::Event(_)));
+        if !has_event {
+            self.items.truncate(before);
             return Err(rejection);
         }
-        let key_fields = self.key_fields;
-        self.add(members.into_iter().map(|member| event_from_json(member, key_fields)))
+        Ok(())
+    }
+
+    fn value_or_rejected(&mut self, value: &'a [u8]) -> Result<(), Rejection> {
+        match self.value(value) {
+            Err(rejection) if rejection.reason == Reason::TooManyEvents => Err(rejection),
+            Err(rejection) => self.add([Item::Rejected { rejection, body: value }]),
+            Ok(()) => Ok(()),
+        }
     }
 
     fn add(&mut self, items: impl IntoIterator<Item = Item<'a>>) -> Result<(), Rejection> {
@@ -443,12 +458,12 @@ mod tests {
     #[case::bad_and_no_object(b"[{\"n\":1},7,{\"n\":tru},[{}]]", &[Ok("{\"n\":1}"), Err(Reason::NotAnObject), BAD, Err(Reason::NotAnObject)])]
     #[case::raw_tab(b"[{\"t\":\"a\tb\"},{\"n\":2}]", &[BAD, Ok("{\"n\":2}")])]
     #[case::bad_escape(b"[{\"t\":\"\\x\"},{\"n\":2}]", &[BAD, Ok("{\"n\":2}")])]
-    #[case::trailing_comma(b"[{\"a\":1},]", &[Ok("{\"a\":1}"), BAD])]
+    #[case::trailing_comma(b"[{\"a\":1},]", &[Ok("{\"a\":1}")])]
     #[case::truncated(b"[{\"a\":1},{\"b\":", &[Ok("{\"a\":1}"), BAD])]
     #[case::not_utf8_between_members(b"[{\"a\":1},\xff{\"b\":2}]", &[Ok("{\"a\":1}"), NOT_UTF8, Ok("{\"b\":2}")])]
     #[case::not_utf8_and_cut_off(b"[{\"a\":\"\xff\"},{\"b\":2}", &[NOT_UTF8, Ok("{\"b\":2}")])]
-    #[case::frame(b"{\"m\":NaN,\"events\":[{\"n\":1},{\"n\":NaN}],\"z\":1}", &[Ok("{\"n\":1}"), BAD])]
-    #[case::frame_that_is_bad_itself(b"{\"m\":NaN,\"events\":[{\"n\":1}]}", &[Ok("{\"n\":1}")])]
+    #[case::frame(b"{\"m\":1,\"events\":[{\"n\":1},{\"n\":NaN}],\"z\":1}", &[Ok("{\"n\":1}"), BAD])]
+    #[case::frame_that_is_bad_itself(b"{\"m\":NaN,\"events\":[{\"n\":1}]}", &[BAD, Ok("{\"n\":1}"), BAD])]
     #[case::first_line(b"{\"n\":NaN}\n{\"n\":2}\n{\"n\":3}", &[BAD, Ok("{\"n\":2}"), Ok("{\"n\":3}")])]
     #[case::first_line_is_no_json(b"hello\n{\"n\":2}", &[BAD, Ok("{\"n\":2}")])]
     #[case::first_line_is_not_utf8(b"\xff\n{\"n\":2}", &[NOT_UTF8, Ok("{\"n\":2}")])]
