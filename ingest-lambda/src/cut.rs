@@ -91,14 +91,14 @@ fn is_frame(head: &[u8], tail: &[u8]) -> bool {
 pub(crate) fn holds_lines(body: &[u8]) -> bool {
     let mut lines = lines(body);
     let Some(first) = lines.next() else { return false };
-    let (mut nesting, mut before) = (Nesting::default(), first);
+    let (mut nesting, mut last) = (Nesting::default(), first.last().copied());
     first.iter().for_each(|byte| nesting.read(*byte));
     let mut is_value_line = |line: &[u8]| {
-        let is_joined = matches!(before.last(), Some(b',' | b'['));
+        let is_joined = matches!(last, Some(b',' | b'['));
         let may_be_apart =
             matches!(line, [b'{' | b'[', ..]) && (nesting.arrays() == 0 || !is_joined && !nesting.in_string);
         line.iter().for_each(|byte| nesting.read(*byte));
-        before = line;
+        last = line.last().copied();
         may_be_apart && is_json(line)
     };
     match lines.next() {
