@@ -3,7 +3,7 @@
 //!
 //! Brackets and strings are all that is looked at, byte by byte. Members are separated by commas, and a member that is an
 //! object also ends with its bracket: what stands between it and the next comma is a member of its own. Nothing is left out
-//! but white space, commas, the brackets of lists, and what stands around the list of a frame that is otherwise valid.
+//! but white space, commas, the brackets of lists and frames, and what stands around the list of a frame that is otherwise valid.
 
 use serde_json::value::RawValue;
 use shared::json::for_each_member;
@@ -56,11 +56,14 @@ fn cut_object<'a>(object: &'a [u8], pieces: &mut Vec<Piece<'a>>) -> &'a [u8] {
             let head = &object[..object.len() - list.len()];
             let (tail, behind) = split_behind_object(rest);
             // What belongs to a valid frame is no event. Of a damaged one nobody can say what it was: it is kept.
-            let around = if is_frame(head, tail) { [&b""[..]; 2] } else { [head, tail].map(<[u8]>::trim_ascii) };
-            let around = around.map(|piece| (!piece.is_empty()).then_some(Piece::Value(piece)));
-            pieces.extend(around[0]);
+            let is_kept = !is_frame(head, tail);
+            let kept = |piece: &'a [u8]| {
+                let is_content = !piece.is_empty() && piece != b"}";
+                (is_kept && is_content).then_some(Piece::Value(piece))
+            };
+            pieces.extend(kept(head.trim_ascii()));
             pieces.extend(members.into_iter().map(Piece::Member));
-            pieces.extend(around[1]);
+            pieces.extend(kept(tail.trim_ascii()));
             return behind;
         }
     }
@@ -386,11 +389,11 @@ mod tests {
     #[case::address("[http://a.example/,{}]", &["http://a.example/", "{}"])]
     #[case::name_outside_an_object("[{},\"c\":{\"d\":2},{}]", &["{}", "\"c\":{\"d\":2}", "{}"])]
     #[case::frame(r#"{"v":1,"events":[{"n":1},x],"z":[{}]}"#, &[r#"{"n":1}"#, "x"])]
-    #[case::frame_that_is_damaged_before_its_list(r#"{"v":NaN,"events":[{"n":1}]}"#, &[r#"{"v":NaN,"events":"#, r#"{"n":1}"#, "}"])]
+    #[case::frame_that_is_damaged_before_its_list(r#"{"v":NaN,"events":[{"n":1}]}"#, &[r#"{"v":NaN,"events":"#, r#"{"n":1}"#])]
     #[case::frame_that_is_damaged_behind_its_list(r#"{"events":[{"n":1}],"v":NaN}"#, &["{\"events\":", r#"{"n":1}"#, ",\"v\":NaN}"])]
     #[case::frame_with_two_lists(r#"{"events":[{"n":1},x],"events":[{"n":2}]}"#, &["{\"events\":", r#"{"n":1}"#, "x", r#","events":[{"n":2}]}"#])]
     #[case::frame_whose_list_is_closed_too_early(r#"{"events":[{"n":1}],{"n":2}]}"#, &[r#"{"n":1}"#, r#"{"n":2}"#])]
-    #[case::frames(r#"{"v":NaN,"events":[{"n":1}]}{"events":[{"n":2},x]}"#, &[r#"{"v":NaN,"events":"#, r#"{"n":1}"#, "}", r#"{"n":2}"#, "x"])]
+    #[case::frames(r#"{"v":NaN,"events":[{"n":1}]}{"events":[{"n":2},x]}"#, &[r#"{"v":NaN,"events":"#, r#"{"n":1}"#, r#"{"n":2}"#, "x"])]
     #[case::frames_a_line("x\n{\"events\":[{},x]}\n{\"n\":3}", &["x", "{}", "x", "{\"n\":3}"])]
     #[case::frame_with_white_space("{\"events\" :\n [{}, x ] , \"z\":1} ", &["{}", "x"])]
     #[case::frame_cut_off(r#"{"m":{},"events":[{"n":1},{"n""#, &[r#"{"n":1}"#, r#"{"n""#])]
@@ -513,7 +516,7 @@ mod tests {
             let mut expected: Vec<_> = members.map(Piece::Member).collect();
             if is_kept {
                 expected.insert(0, Piece::Value(head.as_bytes()));
-                expected.push(Piece::Value(tail.as_bytes()));
+                expected.extend(Some(Piece::Value(tail.as_bytes())).filter(|_| tail != "}"));
             }
             prop_assert_eq!(pieces(&text).unwrap(), expected);
         }

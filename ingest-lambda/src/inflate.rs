@@ -34,9 +34,9 @@ pub enum Container {
 pub enum InflateError {
     #[error("it is damaged")]
     Damaged,
-    #[error("it ends before the compressed data do")]
+    #[error("the compressed data is truncated")]
     CutOff,
-    #[error("{0} bytes follow the end of the compressed data; send nothing behind it")]
+    #[error("{0} extra bytes follow the compressed data; remove them")]
     TrailingBytes(usize),
     #[error("it decompresses to more than {0} bytes")]
     TooLarge(usize),
@@ -159,8 +159,9 @@ fn behind_gzip_header(member: &[u8]) -> Result<&[u8], InflateError> {
     const HAS_NAME: u8 = 8;
     const HAS_COMMENT: u8 = 16;
     const RESERVED: u8 = 0xe0;
-    let (&[_, _, method, flags, ..], mut rest) = member.split_first_chunk::<10>().ok_or(InflateError::CutOff)?;
-    if method != 8 || flags & RESERVED != 0 {
+    let (&[magic, more_magic, method, flags, ..], mut rest) =
+        member.split_first_chunk::<10>().ok_or(InflateError::CutOff)?;
+    if [magic, more_magic] != GZIP_MAGIC || method != 8 || flags & RESERVED != 0 {
         return Err(InflateError::Damaged);
     }
     if flags & HAS_EXTRA != 0 {

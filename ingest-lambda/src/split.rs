@@ -437,9 +437,7 @@ mod tests {
 
     #[rstest]
     #[case::array(b"[{\"a\":\"\xc3\xa9\"}, {\"b\":\"\xff\xfe\"} ,{\"c\":3}]")]
-    #[case::events_member(
-        b"\xef\xbb\xbf{\"m\":\"\xff\",\"events\":[{\"a\":\"\xc3\xa9\"},{\"b\":\"\xff\xfe\"},{\"c\":3}]}"
-    )]
+    #[case::events_member(b"\xef\xbb\xbf{\"m\":1,\"events\":[{\"a\":\"\xc3\xa9\"},{\"b\":\"\xff\xfe\"},{\"c\":3}]}")]
     fn a_member_that_is_not_utf8_is_rejected_alone_and_as_it_was_sent(#[case] body: &[u8]) {
         let items = split_as(body, BodyForm::Json).unwrap();
         let [Item::Event(first), Item::Rejected { rejection, body }, Item::Event(last)] = &items[..] else {
@@ -463,7 +461,7 @@ mod tests {
     #[case::not_utf8_between_members(b"[{\"a\":1},\xff{\"b\":2}]", &[Ok("{\"a\":1}"), NOT_UTF8, Ok("{\"b\":2}")])]
     #[case::not_utf8_and_cut_off(b"[{\"a\":\"\xff\"},{\"b\":2}", &[NOT_UTF8, Ok("{\"b\":2}")])]
     #[case::frame(b"{\"m\":1,\"events\":[{\"n\":1},{\"n\":NaN}],\"z\":1}", &[Ok("{\"n\":1}"), BAD])]
-    #[case::frame_that_is_bad_itself(b"{\"m\":NaN,\"events\":[{\"n\":1}]}", &[BAD, Ok("{\"n\":1}"), BAD])]
+    #[case::frame_that_is_bad_itself(b"{\"m\":NaN,\"events\":[{\"n\":1}]}", &[BAD, Ok("{\"n\":1}")])]
     #[case::first_line(b"{\"n\":NaN}\n{\"n\":2}\n{\"n\":3}", &[BAD, Ok("{\"n\":2}"), Ok("{\"n\":3}")])]
     #[case::first_line_is_no_json(b"hello\n{\"n\":2}", &[BAD, Ok("{\"n\":2}")])]
     #[case::first_line_is_not_utf8(b"\xff\n{\"n\":2}", &[NOT_UTF8, Ok("{\"n\":2}")])]
