@@ -47,14 +47,14 @@ def sections(elf):
 
 
 def test_each_package_is_small_and_holds_its_function_alone():
-    """The zip of each function is under 4 MB, and holds one file, without debug information and symbols."""
+    """The zip of each function is under 6 MB, and holds one file, without debug information and symbols."""
     done = subprocess.run([sys.executable, "scripts/packages", PACKAGES], cwd=REPOSITORY, check=False, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     print(done.stdout)
     assert done.returncode == 0, done.stdout
     sizes = {line.split()[0]: int(line.split()[1].replace(",", "")) for line in done.stdout.splitlines()[1:]}
     assert sizes.keys() == FUNCTIONS.keys()
-    assert max(sizes.values()) < 4_000_000
+    assert max(sizes.values()) < 6_000_000
     for function in FUNCTIONS:
         files = [path for path in (PACKAGES / function).rglob("*") if path.is_file()]
         assert [path.name for path in files] == ["bootstrap"]
