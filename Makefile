@@ -29,7 +29,7 @@ build: $(VENV)/installed ## build the packages that are deployed, and list them 
 deploy: $(if $(filter no,$(BUILD)),$(VENV)/installed,build) ## build and deploy (ENV=dev|staging|prod, BUILD=no, STACK, PARAMETERS, RECIPIENTS, YES=1)
 	@ARCHITECTURE=$(ARCHITECTURE) $(PYTHON) scripts/deploy "$(ENV)"
 
-destroy: $(VENV)/installed ## remove a deployment; its buckets are kept (ENV=dev|staging|prod, STACK, DATA=delete, YES=1)
+destroy: $(VENV)/installed ## remove a deployment; its buckets are kept (ENV=dev|staging|prod, STACK, DATA=delete, STREAM=delete, YES=1)
 	@$(PYTHON) scripts/destroy "$(ENV)"
 
 test: test-rust test-e2e ## all tests

@@ -34,7 +34,7 @@ STEADY_METRICS = 35
 # check-deletions: runs a day, hours that each compares, and what a page of a listing takes it.
 DELETION_RUNS, WINDOW_HOURS, DELETION_LIST_SECONDS, DELETIONS_GB = 4, 168, 0.2, 0.25
 # CloudWatch bills an alarm for each metric that it watches.
-ALARMS, ALARM_METRICS = 60, 64
+ALARMS, ALARM_METRICS = 60, 72
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import bz2
 import http.client
+import importlib.util
 import json
 import os
 import platform
@@ -10,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
+from importlib.machinery import SourceFileLoader
 from urllib.parse import urlsplit
 
 from cloud import REGION
@@ -138,6 +140,14 @@ class Deployment:
             Namespace="Playhead", MetricName=name, StartTime="2026-01-01T00:00:00Z", EndTime="2100-01-01T00:00:00Z",
             Period=3600, Statistics=[statistic], Dimensions=[{"Name": key, "Value": value} for key, value in dimensions.items()])
         return [point[statistic] for point in found["Datapoints"]]
+
+
+def script(name):
+    """One of scripts/, as a module."""
+    loader = SourceFileLoader(name, str(REPOSITORY / "scripts" / name))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
+    loader.exec_module(module)
+    return module
 
 
 def binaries():

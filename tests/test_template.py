@@ -5,6 +5,7 @@ import os
 import re
 import tomllib
 from collections import defaultdict
+from fnmatch import fnmatch
 from unittest import mock
 
 import pytest
@@ -12,6 +13,7 @@ from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
 
 import metric_math
+from deployment import script
 from failed_batches import template_with
 from stack import REPOSITORY
 from test_shutdown import run_to_the_end
@@ -197,7 +199,7 @@ def test_nobody_is_woken_for_one_event_in_100_million():
             continue
         assert alarm["EvaluationPeriods"] >= 3, suffix(alarm)
         assert alarm.get("DatapointsToAlarm", alarm["EvaluationPeriods"]) >= 2 or entry == "slow", suffix(alarm)
-        if entry in ("errors", "throttles"):
+        if entry == "errors":
             assert alarm["Statistic"] == "Average"
         if entry in ("not-stored-events", "front-door-4xx", "front-door-5xx"):
             percent, *parts = alarm["Metrics"]
@@ -292,6 +294,34 @@ def test_too_much_rejected_for_minutes_is_an_alarm_and_one_bad_post_is_none(minu
     assert queries.keys() == NIGHT.keys() and {(one["Period"], one["Stat"]) for one in queries.values()} == {(60, "Sum")}
     threshold = document()["Parameters"][alarm["Threshold"]["Ref"]]["Default"]
     assert metric_math.state(alarm, threshold, [NIGHT] * 5 + minutes) == state
+
+
+@pytest.mark.parametrize(("minutes", "state"), [
+    pytest.param([{"throttled": 11, "invoked": 989}] * 3, "ALARM", id="1.1 % for three minutes"),
+    pytest.param([{"throttled": 10, "invoked": 990}] * 5, "OK", id="1 %"),
+    pytest.param([{"throttled": 11, "invoked": 989}] * 2, "OK", id="two minutes"),
+    pytest.param([{"throttled": 50, "invoked": None}] * 3, "ALARM", id="all"),
+    pytest.param([{"throttled": 0, "invoked": 1_000}] * 5, "OK", id="none"),
+    pytest.param([{"throttled": 0, "invoked": None}, {"throttled": None, "invoked": None}] * 3, "OK", id="nothing"),
+])
+@pytest.mark.parametrize("name", ["IngestThrottlesAlarm", "LandingThrottlesAlarm"])
+def test_throttles_are_a_share_of_the_requests_to_invoke(name, minutes, state):
+    alarm = alarms()[name]
+    queries = {query["Id"]: query["MetricStat"] for query in alarm["Metrics"] if "MetricStat" in query}
+    assert {key: one["Metric"]["MetricName"] for key, one in queries.items()} == {"throttled": "Throttles", "invoked": "Invocations"}
+    assert {(one["Period"], one["Stat"]) for one in queries.values()} == {(60, "Sum")}
+    assert metric_math.state(alarm, alarm["Threshold"], minutes) == state
+
+
+@pytest.mark.parametrize(("minutes", "state"), [
+    pytest.param([{"answers": 3, "requests": 200}] * 3, "ALARM", id="1.5 % for three minutes"),
+    pytest.param([{"answers": 2, "requests": 2}] * 5, "OK", id="two at night"),
+    pytest.param([{"answers": 20, "requests": 2_000}] * 5, "OK", id="1 %"),
+    pytest.param([{"answers": None, "requests": None}] * 5, "OK", id="nothing"),
+])
+def test_a_few_5xx_are_no_alarm(minutes, state):
+    alarm = alarms()["FrontDoor5xxAlarm"]
+    assert metric_math.state(alarm, alarm["Threshold"], minutes) == state
 
 
 def test_parents_are_alarms():
@@ -673,7 +703,11 @@ def test_the_role_that_deploys_may_do_what_the_template_s_roles_need():
     pass_role, = (one for one in roles["Statement"] if one["Action"] == "iam:PassRole")
     assumed_by = {role["AssumeRolePolicyDocument"]["Statement"][0]["Principal"]["Service"] for role in made}
     assert set(pass_role["Condition"]["StringEquals"]["iam:PassedToService"]) == assumed_by
-    assert {one["Resource"] for one in roles["Statement"]} == {"arn:aws:iam::<account>:role/playhead-*"}
+    resource, = {one["Resource"] for one in roles["Statement"]}
+    assert resource == "arn:aws:iam::<account>:role/playhead-*"
+    # It may not grant itself anything.
+    deploying = set(re.findall(r"--role-name (\S*deploy\S*)", page))
+    assert len(deploying) == 1 and not any(fnmatch(f"arn:aws:iam::<account>:role/{name}", resource) for name in deploying)
 
 
 @pytest.mark.parametrize("function", ["Ingest", "Landing"])
@@ -689,6 +723,29 @@ def test_each_environment_s_tags_come_from_samconfig():
     config = tomllib.loads((REPOSITORY / "samconfig.toml").read_text())
     for environment in ("dev", "staging", "prod"):
         assert config[environment]["deploy"]["parameters"]["tags"] == ["Project=playhead", f"Environment={environment}"]
+
+
+def test_an_http_api_lets_through_what_ingest_can_take():
+    config = tomllib.loads((REPOSITORY / "samconfig.toml").read_text())
+    for environment in ("dev", "staging", "prod"):
+        given = dict(one.split("=", 1) for one in config[environment]["deploy"]["parameters"]["parameter_overrides"])
+        assert int(given["HttpApiRequestsPerSecond"]) == 10 * int(given["IngestMaximumConcurrency"]), environment
+
+
+@pytest.mark.parametrize("given", ["foo", "BatchSize=200 foo", "'BatchSize=200"])
+def test_parameters_that_are_no_pairs_are_refused_with_what_is_wrong(given, monkeypatch):
+    deploy = script("deploy")
+    monkeypatch.setattr(deploy, "BUILT", REPOSITORY / "template.yaml")
+    monkeypatch.setenv("PARAMETERS", given)
+    with pytest.raises(SystemExit, match="PARAMETERS"):
+        deploy.parameters([])
+
+
+def test_packages_are_installed_before_there_are_credentials():
+    steps = document(".github/workflows/deploy-to.yml")["jobs"]["deploy"]["steps"]
+    places = {name: next(place for place, step in enumerate(steps) if name in step.get("run", step.get("uses", "")))
+              for name in (".venv/installed", "configure-aws-credentials", "make deploy")}
+    assert places[".venv/installed"] < places["configure-aws-credentials"] < places["make deploy"]
 
 
 def of_kind(resources, service):

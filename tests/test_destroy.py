@@ -1,0 +1,250 @@
+"""scripts/destroy: what proves that the stream is empty, and that ingest runs again unless the stack goes."""
+
+import io
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from botocore.exceptions import ClientError
+
+from deployment import script
+
+MINUTE = timedelta(minutes=1)
+STOPPED = datetime(2026, 11, 28, 12, 0, 30, tzinfo=UTC)
+MINUTES = [STOPPED.replace(second=0) + number * MINUTE for number in range(1, 6)]
+READ, CALLS, THROTTLES = "GetRecords.IteratorAgeMilliseconds", "Invocations", "Throttles"
+PHYSICAL = {"IngestFunction": "ingest", "LandingFunction": "landing", "LandingFunctionStream": "mapping",
+            "EventStream": "stream", "LandingBucket": "files", "FailedBatchesBucket": "failed"}
+
+
+class NotFound(Exception):
+    pass
+
+
+def refusal(code, message):
+    return ClientError({"Error": {"Code": code, "Message": message}}, "Describe")
+
+
+class Account:
+    """A deployed stack, as the services that scripts/destroy calls show it. All clients are this one object."""
+
+    class exceptions:
+        ResourceNotFoundException = NotFound
+
+    def __init__(self):
+        self.clock, self.status, self.failure, self.maximum = STOPPED, "CREATE_COMPLETE", None, "50"
+        self.streams, self.concurrency, self.were_stopped = {"stream"}, 50, False
+        # A metric's value in each minute; None where it has none.
+        self.metrics = {READ: lambda minute: 0.0, CALLS: lambda minute: None, THROTTLES: lambda minute: None}
+
+    def sleep(self, seconds):
+        self.clock += timedelta(seconds=seconds)
+
+    # ---- CloudFormation ----
+
+    def describe_stacks(self, StackName):
+        if self.status == "DELETE_COMPLETE":
+            raise refusal("ValidationError", f"Stack with id {StackName} does not exist")
+        parameters = {"Environment": "dev", "BatchingWindowSeconds": "5", "IngestMaximumConcurrency": self.maximum}
+        return {"Stacks": [{"StackStatus": self.status, "Parameters": [
+            {"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]}]}
+
+    def describe_stack_resource(self, StackName, LogicalResourceId):
+        if StackName != "playhead-dev":
+            raise refusal("ValidationError", f"Stack '{StackName}' does not exist")
+        return {"StackResourceDetail": {"ResourceStatus": "CREATE_COMPLETE", "PhysicalResourceId": PHYSICAL[LogicalResourceId]}}
+
+    def update_termination_protection(self, **_):
+        pass
+
+    def delete_stack(self, StackName):
+        self.status = "DELETE_IN_PROGRESS"
+
+    def get_waiter(self, _):
+        return self
+
+    def wait(self, **_):
+        if self.failure:
+            self.status, failure = self.failure
+            raise failure
+        self.status = "DELETE_COMPLETE"
+
+    # ---- Lambda ----
+
+    def get_event_source_mapping(self, UUID):
+        return {"State": "Enabled"}
+
+    def get_function_concurrency(self, FunctionName):
+        return {} if self.concurrency is None else {"ReservedConcurrentExecutions": self.concurrency}
+
+    def put_function_concurrency(self, FunctionName, ReservedConcurrentExecutions):
+        self.concurrency = ReservedConcurrentExecutions
+        self.were_stopped |= self.concurrency == 0
+
+    def delete_function_concurrency(self, FunctionName):
+        self.concurrency = None
+
+    # ---- CloudWatch, Kinesis, S3 ----
+
+    def get_metric_statistics(self, MetricName, StartTime, EndTime, Statistics, **_):
+        start = StartTime.replace(second=0, microsecond=0)
+        minutes = [start + number * MINUTE for number in range(int((EndTime - start) / MINUTE))]
+        found = [(minute, self.metrics[MetricName](minute)) for minute in minutes]
+        return {"Datapoints": [{"Timestamp": minute, Statistics[0]: value} for minute, value in found if value is not None]}
+
+    def delete_stream(self, StreamName):
+        self.streams.remove(StreamName)
+
+    def list_buckets(self):
+        return {"Buckets": []}
+
+
+@pytest.fixture
+def account():
+    return Account()
+
+
+@pytest.fixture
+def destroy(account, monkeypatch):
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    for name, value in {"STACK": "playhead-dev", "YES": "1"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("DATA", "STREAM"):
+        monkeypatch.delenv(name, raising=False)
+    module = script("destroy")
+    monkeypatch.setattr(module, "cloudformation", account)
+    monkeypatch.setattr(module, "now", lambda: account.clock)
+    monkeypatch.setattr(module.time, "sleep", account.sleep)
+    monkeypatch.setattr(module.boto3, "client", lambda service: account)
+    return module
+
+
+# ---- What proves that a stream is empty ----
+
+EMPTY = dict.fromkeys(MINUTES, 0.0)
+
+
+@pytest.mark.parametrize(("reads", "calls", "found"), [
+    pytest.param(EMPTY, {}, "DRAINED", id="read to its end, and nothing came"),
+    pytest.param(EMPTY, dict.fromkeys(MINUTES, 0.0), "DRAINED", id="zeros are nothing too"),
+    pytest.param({}, {}, "UNKNOWN", id="no values"),
+    pytest.param({}, {MINUTES[0]: 1.0}, "UNKNOWN", id="no reads, so that calls say nothing"),
+    *[pytest.param({key: 0.0 for key in MINUTES if key != minute}, {}, "UNKNOWN", id=f"minute {number} is missing")
+      for number, minute in enumerate(MINUTES)],
+    pytest.param(EMPTY | {MINUTES[4]: 1.0}, {}, "BEHIND", id="a millisecond behind at the end"),
+    pytest.param(EMPTY | {MINUTES[0]: 59_999.0}, {}, "BEHIND", id="less than a minute behind"),
+    pytest.param(EMPTY, {MINUTES[2]: 1.0}, "BEHIND", id="a batch of one shard is tried again"),
+    pytest.param(EMPTY, {MINUTES[0] - MINUTE: 9.0}, "DRAINED", id="calls before the quiet minutes"),
+])
+def test_a_stream_is_empty_only_if_each_minute_says_so(destroy, reads, calls, found):
+    for metrics in ([calls, {}], [{}, calls]):
+        assert destroy.judge(reads, metrics, MINUTES, STOPPED) is destroy.Stream[found]
+
+
+def test_minutes_that_began_before_ingest_was_stopped_prove_nothing(destroy):
+    assert destroy.judge(EMPTY, [], MINUTES, MINUTES[0]) is destroy.Stream.DRAINED
+    assert destroy.judge(EMPTY, [], MINUTES, MINUTES[0] + timedelta(seconds=1)) is destroy.Stream.UNKNOWN
+
+
+def test_quiet_minutes_are_those_that_cloudwatch_has_all_values_of(destroy):
+    assert destroy.quiet_minutes(MINUTES[4] + 3 * MINUTE) == MINUTES
+    assert destroy.quiet_minutes(MINUTES[4] + 4 * MINUTE - timedelta(seconds=1)) == MINUTES
+
+
+# ---- The whole ----
+
+
+def test_a_drained_stack_goes_with_its_stream(destroy, account):
+    destroy.main("dev")
+    assert account.status == "DELETE_COMPLETE" and account.streams == set() and account.were_stopped
+    assert account.clock - STOPPED >= 7 * MINUTE
+
+
+def test_records_that_land_late_are_waited_for(destroy, account):
+    last = STOPPED + 4 * MINUTE
+    account.metrics[READ] = lambda minute: 1_000.0 if minute < last else 0.0
+    account.metrics[CALLS] = lambda minute: 3.0 if minute < last else None
+    destroy.main("dev")
+    assert account.streams == set() and account.clock >= last + 7 * MINUTE
+
+
+def test_a_stream_without_values_is_kept_at_once(destroy, account):
+    account.metrics[READ] = lambda minute: None
+    destroy.main("dev")
+    assert account.status == "DELETE_COMPLETE" and account.streams == {"stream"}
+    assert account.clock - STOPPED < MINUTE
+
+
+def test_a_stream_whose_values_end_is_kept(destroy, account):
+    account.metrics[READ] = lambda minute: 0.0 if minute < STOPPED + 3 * MINUTE else None
+    destroy.main("dev")
+    assert account.streams == {"stream"} and account.clock - STOPPED < 20 * MINUTE
+
+
+def test_a_person_can_remove_a_stream_without_proof(destroy, account, monkeypatch):
+    monkeypatch.setenv("STREAM", "delete")
+    account.metrics[CALLS] = lambda minute: 1.0
+    destroy.main("dev")
+    assert account.status == "DELETE_COMPLETE" and account.streams == set()
+
+
+@pytest.mark.parametrize(("metric", "value"), [(READ, 40_000.0), (CALLS, 1.0), (THROTTLES, 1.0)])
+def test_a_stack_whose_landing_is_behind_stays_and_takes_events(destroy, account, metric, value):
+    account.metrics[metric] = lambda minute: value
+    with pytest.raises(SystemExit):
+        destroy.main("dev")
+    assert account.status == "CREATE_COMPLETE" and account.streams == {"stream"}
+    assert account.were_stopped and account.concurrency == 50
+    assert account.clock - STOPPED < 20 * MINUTE
+
+
+# ---- Ingest runs again ----
+
+
+@pytest.mark.parametrize(("before", "maximum", "after"), [(50, "50", 50), (7, "50", 7), (0, "50", 50), (None, "0", None), (0, "0", None)])
+@pytest.mark.parametrize("problem", [KeyboardInterrupt(), refusal("InternalServiceFault", "CloudWatch is away")])
+def test_ingest_runs_as_before_if_waiting_ends_early(destroy, account, problem, before, maximum, after):
+    def interrupt(minute):
+        raise problem
+
+    account.concurrency, account.maximum, account.metrics[READ] = before, maximum, interrupt
+    with pytest.raises(type(problem)):
+        destroy.main("dev")
+    assert account.were_stopped and account.concurrency == after and account.status == "CREATE_COMPLETE"
+
+
+def test_ingest_runs_again_if_the_stack_cannot_be_deleted(destroy, account):
+    account.failure = ("DELETE_FAILED", RuntimeError("Waiter StackDeleteComplete failed"))
+    with pytest.raises(RuntimeError):
+        destroy.main("dev")
+    assert account.concurrency == 50 and account.streams == {"stream"}
+
+
+def test_ingest_stays_off_while_the_stack_is_being_deleted(destroy, account):
+    account.failure = ("DELETE_IN_PROGRESS", KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        destroy.main("dev")
+    assert account.concurrency == 0 and account.streams == {"stream"}
+
+
+# ---- What is not there, and what cannot be seen ----
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "Throttling", "ValidationError"])
+def test_a_resource_that_cannot_be_looked_up_is_not_taken_for_missing(destroy, account, monkeypatch, code):
+    def refuse(**_):
+        raise refusal(code, "Rate exceeded")
+
+    monkeypatch.setattr(account, "describe_stack_resource", refuse)
+    with pytest.raises(ClientError):
+        destroy.main("dev")
+    assert account.status == "CREATE_COMPLETE" and account.streams == {"stream"} and account.concurrency == 50
+
+
+def test_a_resource_that_does_not_exist_is_none(destroy):
+    assert destroy.resource("another", "EventStream") is None
+
+
+def test_the_stream_of_prod_is_never_deleted_without_proof(destroy, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("playhead-dev\n"))
+    with pytest.raises(SystemExit):
+        destroy.confirm("playhead-dev", "prod", deletes_data=False, deletes_stream=True)
