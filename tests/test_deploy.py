@@ -119,6 +119,7 @@ def test_the_checks_say_what_landed(dev, sealed):
     dev.invoke("CheckRecencyFunction", call)
     assert dev.metric("DataFreshness", "Minimum", FunctionName=dev.resources["CheckRecencyFunction"])
     dev.invoke("CheckCompletenessFunction", call)
+    dev.invoke("CheckDeletionsFunction", call)
     dev.invoke("NotifyFunction", call)
     # check-object looked at each, and had nothing to say.
     looked = lambda: dev.log("CheckObjectFunction").count("START RequestId")
