@@ -197,6 +197,8 @@ def test_nobody_is_woken_for_one_event_in_100_million():
         entry = alarm["AlarmDescription"].rsplit(" #", 1)[1]
         if entry in FACTS or entry in ("did-not-run", "events-dropped", "notify-errors"):
             continue
+        if entry == "errors" and alarm["Period"] == 3600:
+            continue  # Of a function that runs a few times an hour at most, and whose retries are 15 minutes apart.
         assert alarm["EvaluationPeriods"] >= 3, suffix(alarm)
         assert alarm.get("DatapointsToAlarm", alarm["EvaluationPeriods"]) >= 2 or entry == "slow", suffix(alarm)
         if entry == "errors":

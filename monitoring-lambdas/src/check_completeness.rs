@@ -87,7 +87,7 @@ const HOURS: usize = 6;
 const LOOKBACK_HOURS: i64 = 12;
 /// What CloudWatch sums up for us. It keeps five minutes for 63 days.
 /// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricStat.html>
-const PERIOD: Duration = Duration::from_secs(300);
+pub(crate) const PERIOD: Duration = Duration::from_secs(300);
 
 /// Checks each hour.
 pub struct Handler<B, M> {
@@ -228,7 +228,7 @@ fn hours_from(oldest: UtcHour) -> impl Iterator<Item = UtcHour> {
 }
 
 /// An hour's sums, of values that stand for a [`PERIOD`] each.
-fn counted(values: &[(UnixMillis, f64)], hour: UtcHour) -> Counted {
+pub(crate) fn counted(values: &[(UnixMillis, f64)], hour: UtcHour) -> Counted {
     let sum = |from: UnixMillis, to: UnixMillis| -> f64 {
         values.iter().filter(|(at, _)| (from..to).contains(at)).map(|(_, value)| value).sum()
     };

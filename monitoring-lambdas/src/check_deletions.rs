@@ -76,16 +76,6 @@ pub enum CheckDeletionsError {
     TooLong { partition: String, source: TimeIsUp },
 }
 
-impl CheckDeletionsError {
-    /// Whether other hours can be compared all the same.
-    const fn is_of_one_hour(&self) -> bool {
-        match self {
-            Self::Manifest { .. } | Self::TooLong { .. } => true,
-            Self::Event(_) | Self::Bucket(_) | Self::Metrics(_) | Self::Encode(_) => false,
-        }
-    }
-}
-
 impl From<CheckDeletionsError> for Diagnostic {
     fn from(error: CheckDeletionsError) -> Self {
         Self { error_type: "CheckDeletionsError".into(), error_message: error.to_string() }
@@ -120,8 +110,8 @@ impl<B: Bucket + Streams, M: Metrics> Handler<B, M> {
     async fn run(&self, at: UnixMillis, deadline: Deadline, function_name: &str) -> Result<(), CheckDeletionsError> {
         let mut state = State::read(&self.bucket).await?;
         let run = Run { bucket: &self.bucket, at, deadline, reported: reported(&self.bucket).await? };
-        let problem = run.compare_hours(&mut state).await?;
-        run.look_at_old_reports().await?;
+        let problem = run.compare_hours(&mut state).await;
+        let problem = problem.or(run.look_at_old_reports().await.err());
         state.put(&self.bucket).await?;
         let datum = Datum {
             metric: Metric::DeletedObjects,

@@ -266,11 +266,13 @@ pub struct Incomplete {
 pub enum Missing {
     /// Landing has read the stream up to this time of arrival, which is before the hour's end.
     UnreadRecords { read_up_to: String },
+    /// Landing works at records that arrived before this time, which is before the hour's end.
+    UnlandedRecords { landed_up_to: String },
     /// Landing has just given batches back or failed: what it was given is sent again, and may be of this hour.
     FailingBatches,
     /// CloudWatch has no values of the stream: whether landing has read the hour can't be told.
     UnknownProgress,
-    /// CloudWatch does not say how far landing has read, and fewer records landed than arrived.
+    /// Fewer records landed than arrived, and nothing else that is missing explains it.
     MissingRecords { arrived: u64, landed: u64 },
     /// Batches with records of the hour lie in the failed-batches bucket.
     FailedBatches { count: u64, keys: Vec<String> },
@@ -283,20 +285,51 @@ pub enum Missing {
 /// Keys that are named at most.
 pub const MAX_KEYS: usize = 100;
 
-/// A person's word that an hour is to be sealed as it is: the content of [`accepted_key`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Acceptance {
-    pub by: String,
-    pub reason: String,
-}
-
-/// What `_SUCCESS` says of an hour that was accepted.
+/// A person's word that an hour is to be sealed as it is: the content of [`accepted_key`], and a member of `_SUCCESS`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
-    #[serde(flatten)]
-    pub acceptance: Acceptance,
-    /// What was missing when the hour was sealed.
+    pub by: String,
+    pub reason: String,
+    /// What was missing when the person accepted it; in `_SUCCESS`, when the hour was sealed.
     pub missing: Vec<Missing>,
+}
+
+impl Accepted {
+    /// Whether the person knew of this, or of more of the same.
+    #[must_use]
+    pub fn covers(&self, missing: &Missing) -> bool {
+        self.missing.iter().any(|known| known.includes(missing))
+    }
+}
+
+impl Missing {
+    /// Whether other is this, or less of it. Times of one form sort as texts do.
+    fn includes(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::UnreadRecords { read_up_to: known }, Self::UnreadRecords { read_up_to: found })
+            | (Self::UnlandedRecords { landed_up_to: known }, Self::UnlandedRecords { landed_up_to: found }) => {
+                found >= known
+            }
+            (Self::FailingBatches, Self::FailingBatches) | (Self::UnknownProgress, Self::UnknownProgress) => true,
+            (
+                Self::MissingRecords { arrived, landed },
+                Self::MissingRecords { arrived: found_arrived, landed: found_landed },
+            ) => found_arrived.saturating_sub(*found_landed) <= arrived.saturating_sub(*landed),
+            (Self::FailedBatches { count, keys }, Self::FailedBatches { count: found_count, keys: found }) => {
+                found_count <= count && (*count > keys.len() as u64 || is_subset(found, keys))
+            }
+            // The same object may be found by check-object first, and then by the listing.
+            (
+                Self::UnreadableObjects { keys, .. } | Self::BrokenObjects { keys },
+                Self::UnreadableObjects { keys: found, .. } | Self::BrokenObjects { keys: found },
+            ) => is_subset(found, keys),
+            _ => false,
+        }
+    }
+}
+
+fn is_subset(found: &[String], known: &[String]) -> bool {
+    found.iter().all(|key| known.contains(key))
 }
 
 /// "An object of this hour was created after the hour's time to be sealed", put by check-object, taken by seal-partition.
@@ -330,7 +363,7 @@ pub fn held_key(partition: &str) -> String {
     format!("{SEALING_PREFIX}{partition}{HELD_SUFFIX}")
 }
 
-/// Where `scripts/accept-hour` puts an [`Acceptance`].
+/// Where `scripts/accept-hour` puts an [`Accepted`].
 #[must_use]
 pub fn accepted_key(partition: &str) -> String {
     format!("accepted/{partition}.json")
@@ -360,6 +393,7 @@ pub const RESEAL_SUFFIX: &str = ".late";
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rstest::rstest;
 
     #[test]
     fn entries_without_content_are_a_key_and_a_size() {
@@ -383,6 +417,46 @@ mod tests {
             date.add_hour(&hour);
         }
         assert_eq!(date, hour(3, "a", "c"));
+    }
+
+    #[rstest]
+    #[case::the_same(failed(2, &["a", "b"]), failed(2, &["a", "b"]), true)]
+    #[case::less(failed(2, &["a", "b"]), failed(1, &["b"]), true)]
+    #[case::another(failed(1, &["a"]), failed(1, &["b"]), false)]
+    #[case::more(failed(1, &["a"]), failed(2, &["a", "b"]), false)]
+    #[case::of_more_than_are_named(failed(200, &["a"]), failed(199, &["b"]), true)]
+    #[case::more_than_are_named(failed(200, &["a"]), failed(201, &["a"]), false)]
+    #[case::fewer_records(records(9, 4), records(9, 5), true)]
+    #[case::more_records(records(9, 4), records(9, 3), false)]
+    #[case::read_further(unread("10"), unread("11"), true)]
+    #[case::read_less_far(unread("10"), unread("09"), false)]
+    #[case::found_by_either(Missing::BrokenObjects { keys: vec!["a".into()] }, unreadable("a"), true)]
+    #[case::another_object(Missing::BrokenObjects { keys: vec!["a".into()] }, unreadable("b"), false)]
+    #[case::another_kind(records(9, 4), Missing::FailingBatches, false)]
+    fn an_acceptance_covers_what_it_names_and_less(
+        #[case] known: Missing,
+        #[case] found: Missing,
+        #[case] expected: bool,
+    ) {
+        let accepted =
+            Accepted { by: "kim".into(), reason: "r".into(), missing: vec![Missing::UnknownProgress, known] };
+        assert_eq!(accepted.covers(&found), expected);
+    }
+
+    fn failed(count: u64, keys: &[&str]) -> Missing {
+        Missing::FailedBatches { count, keys: keys.iter().map(|key| (*key).to_owned()).collect() }
+    }
+
+    fn records(arrived: u64, landed: u64) -> Missing {
+        Missing::MissingRecords { arrived, landed }
+    }
+
+    fn unread(read_up_to: &str) -> Missing {
+        Missing::UnreadRecords { read_up_to: read_up_to.into() }
+    }
+
+    fn unreadable(key: &str) -> Missing {
+        Missing::UnreadableObjects { count: 1, keys: vec![key.into()] }
     }
 
     /// What anybody may have written into `_SUCCESS` or an object's metadata.

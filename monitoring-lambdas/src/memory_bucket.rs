@@ -26,6 +26,8 @@ pub(crate) struct MemoryBucket {
     pub(crate) calls: Cell<usize>,
     /// The call, counted from 1, from which on all fail: a function that was killed there.
     pub(crate) fails_from: Cell<Option<usize>>,
+    /// An operation that always fails, with its key.
+    pub(crate) refuses: Cell<Option<(&'static str, &'static str)>>,
     /// Keys and prefixes a page at most.
     pub(crate) page_size: Cell<Option<usize>>,
     /// What they were.
@@ -98,12 +100,11 @@ impl MemoryBucket {
         if turns & 1 == 1 {
             tokio::task::yield_now().await;
         }
-        match self.fails_from.get() {
-            Some(first) if self.calls.get() >= first => {
-                Err(BucketError::Failed { operation, key: key.to_owned(), problem: "injected".into() })
-            }
-            _ => Ok(()),
+        let is_killed = self.fails_from.get().is_some_and(|first| self.calls.get() >= first);
+        if is_killed || self.refuses.get() == Some((operation, key)) {
+            return Err(BucketError::Failed { operation, key: key.to_owned(), problem: "injected".into() });
         }
+        Ok(())
     }
 }
 

@@ -22,7 +22,6 @@ pub(crate) struct Value {
 pub(crate) struct MemoryMetrics {
     /// In the order in which they were put.
     pub(crate) data: RefCell<Vec<Datum>>,
-    /// Read as their sum, whatever statistic is asked for.
     pub(crate) values: RefCell<Vec<Value>>,
     /// Calls so far: requests that CloudWatch would bill.
     pub(crate) calls: Cell<usize>,
@@ -64,9 +63,21 @@ impl Metrics for &MemoryMetrics {
                 && value.at < query.to;
             if is_asked_for {
                 let period = i64::try_from(query.period.as_millis()).unwrap();
-                *periods.entry(UnixMillis(value.at.0 - value.at.0 % period)).or_default() += value.value;
+                let at = UnixMillis(value.at.0 - value.at.0 % period);
+                periods.entry(at).or_insert_with(Vec::new).push(value.value);
             }
         }
-        Ok(periods.into_iter().collect())
+        Ok(periods.into_iter().map(|(at, values)| (at, statistic(&query.statistic, &values))).collect())
+    }
+}
+
+/// Values of one period as one.
+fn statistic(name: &str, values: &[f64]) -> f64 {
+    match name {
+        "Sum" => values.iter().sum(),
+        "Average" => values.iter().sum::<f64>() / values.len() as f64,
+        "Maximum" => values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        "Minimum" => values.iter().copied().fold(f64::INFINITY, f64::min),
+        other => panic!("{other} is not played"),
     }
 }

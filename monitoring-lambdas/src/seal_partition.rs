@@ -16,9 +16,9 @@
 //! for seals of its own; and a `_SUCCESS` that does not name the manifest which is there is sealed again.
 //!
 //! Requests, with n objects in the hour: n HEADs, a LIST for each thousand of `events/` and of `rejected/`, two GETs, two
-//! HEADs, two LISTs and two PUTs; beyond some 11,000 objects a PUT more for each 5 MiB of manifest, and two. A run takes 6
-//! LISTs, 50 GETs and 50 HEADs besides, and while an hour is to be sealed four values of CloudWatch, a LIST of the failed
-//! batches and a GET for each that was given up since that hour. An hour that is sealed anew takes all that again, three
+//! HEADs, two LISTs and two PUTs, and a value of CloudWatch; beyond some 11,000 objects a PUT more for each 5 MiB of
+//! manifest, and two. A run takes 6 LISTs, 50 GETs and 50 HEADs besides, and while an hour is to be sealed five values of
+//! CloudWatch, a LIST of the failed batches and a GET for each that was given up since that hour. An hour that is sealed anew takes all that again, three
 //! PUTs and a GET.
 //!
 //! Memory: two parts of a manifest at most, a page of the listing, [`run::CONCURRENCY`] requests; 13 MB at any number of
@@ -67,6 +67,8 @@ pub struct Config {
     pub stream_name: String,
     /// `LANDING_FUNCTION_NAME`
     pub landing_function_name: String,
+    /// `LANDING_TIMEOUT_SECONDS`: how long an invocation of that function may take.
+    pub landing_timeout_seconds: i64,
     /// `SEAL_GRACE_MINUTES`: from the end of an hour to when nothing more is expected of it.
     pub grace_minutes: i64,
     /// `RECENCY_DUE_MINUTES`: from the end of an hour to when it must be sealed.
@@ -84,6 +86,7 @@ impl Config {
             failed_batches_bucket_name: environment::required("FAILED_BATCHES_BUCKET_NAME")?,
             stream_name: environment::required("STREAM_NAME")?,
             landing_function_name: environment::required("LANDING_FUNCTION_NAME")?,
+            landing_timeout_seconds: environment::number("LANDING_TIMEOUT_SECONDS", 900, 1..=900)?,
             grace_minutes,
             due_minutes: due_minutes(grace_minutes)?,
         })

@@ -34,10 +34,7 @@ impl<B: Bucket + Streams> Run<'_, B> {
 
     /// Compares from where the last run stopped to the newest closed hour. The first problem that kept single hours from
     /// being compared.
-    pub(super) async fn compare_hours(
-        &self,
-        state: &mut State,
-    ) -> Result<Option<CheckDeletionsError>, CheckDeletionsError> {
+    pub(super) async fn compare_hours(&self, state: &mut State) -> Option<CheckDeletionsError> {
         let (oldest, end) = (self.oldest(), self.at.hour());
         state.forget_before(oldest);
         let first = state.take_next().filter(|next| (oldest..end).contains(next)).unwrap_or(oldest);
@@ -47,12 +44,11 @@ impl<B: Bucket + Streams> Run<'_, B> {
             let next = hour.plus(1);
             let compared = self.deadline.bound(self.deadline.remaining(), self.compare_hour(hour, state)).await;
             let problem = match compared {
-                Ok(Err(problem)) if !problem.is_of_one_hour() => return Err(problem),
                 Ok(compared) => compared.err(),
                 // The next run begins with it, and has all the time there is.
                 Err(_) if hour > first => {
                     stop_before(hour, state);
-                    return Ok(first_problem);
+                    return first_problem;
                 }
                 Err(source) => Some(CheckDeletionsError::TooLong { partition: hour.partition(), source }),
             };
@@ -66,7 +62,7 @@ impl<B: Bucket + Streams> Run<'_, B> {
             }
             hour = next;
         }
-        Ok(first_problem)
+        first_problem
     }
 
     /// Compares an hour, if it was ever sealed, and writes its report or removes it.

@@ -260,6 +260,28 @@ async fn a_manifest_that_is_none_fails_the_run_and_keeps_no_other_hour_from_bein
     assert_eq!(metrics.last(Metric::DeletedObjects), Some(1.0));
 }
 
+/// Which call it is that S3 always refuses: of an hour, its manifest, its listing or its report.
+#[rstest]
+#[case::the_manifest("HEAD", "events/dt=2026-11-21/hour=02/_MANIFEST.json")]
+#[case::the_listing("listing", "events/dt=2026-11-21/hour=02/")]
+#[case::the_report("PUT", "deleted/dt=2026-11-21/hour=02.json")]
+#[tokio::test]
+async fn an_hour_that_s3_refuses_fails_the_run_and_keeps_no_other_hour_from_being_compared(
+    #[case] operation: &'static str,
+    #[case] key: &'static str,
+) {
+    let bucket = sealed().await;
+    delete(&bucket, &data(&bucket, hour(2))[0]);
+    delete(&bucket, &data(&bucket, hour(3))[0]);
+    bucket.refuses.set(Some((operation, key)));
+    let metrics = MemoryMetrics::default();
+    let handler = Handler::new(&bucket, &metrics);
+    let ended = handler.run(at(NOON), Deadline::after(Duration::from_secs(60)), "check-deletions").await;
+    assert!(matches!(ended, Err(CheckDeletionsError::Bucket(_))), "{ended:?}");
+    assert_eq!(metrics.last(Metric::DeletedObjects), Some(1.0));
+    assert!(report(&bucket, HOUR_3).is_some() && bucket.text("deleted/_state.json").is_some());
+}
+
 #[tokio::test]
 async fn whatever_call_fails_the_run_does_and_the_next_one_finds_the_same() {
     for call in 1..220 {

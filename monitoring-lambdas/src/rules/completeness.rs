@@ -1,5 +1,6 @@
 //! Did all that was sent in an hour land, and once?
 
+use serde::{Deserialize, Serialize};
 use shared::line::EventFormat;
 use shared::timestamp::UtcHour;
 
@@ -145,6 +146,32 @@ impl Flow {
     fn reversed(&self) -> Self {
         Self { wanted: self.there, there: self.wanted, ..*self }
     }
+}
+
+/// Records of the stream that landed in an hour, where objects overlap.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LandedRecords {
+    /// Without the objects that overlap others.
+    pub at_least: u64,
+    /// Without what is certainly in another object too.
+    pub at_most: u64,
+}
+
+/// How many records of the middle one of three hours are certainly lost, and may be lost. A neighbour that is not sealed
+/// yet (`None`) may have all that it could have instead, or nothing.
+#[must_use]
+pub fn lost_records(
+    arrived: [Counted; 3],
+    landed: LandedRecords,
+    [previous, next]: [Option<&Totals>; 2],
+) -> (f64, f64) {
+    let lost = |landed: u64, in_unsealed: u64| {
+        let distinct = |totals: &Totals| totals.records.saturating_sub(totals.repeated.records);
+        let neighbour = |arrived, totals: Option<&Totals>| Flow::new(arrived, totals.map_or(in_unsealed, distinct));
+        let flows = [neighbour(arrived[0], previous), Flow::new(arrived[1], landed), neighbour(arrived[2], next)];
+        missing(&flows).first().copied().unwrap_or_default()
+    };
+    (lost(landed.at_most, u64::MAX), lost(landed.at_least, 0))
 }
 
 /// What each hour but the first and the last lacks and its neighbours do not have instead.
@@ -334,6 +361,25 @@ mod tests {
             let balance = balance_of(accepted(1.0), landed, format);
             assert!(balance.lost_events.is_finite() && balance.doubled_events.is_finite(), "{balance:?}");
         }
+    }
+
+    #[rstest]
+    #[case::all_landed([100, 100], [None, None], (0.0, 0.0))]
+    #[case::within_the_edges([86, 86], [None, None], (0.0, 14.0))]
+    #[case::beyond_the_edges([84, 84], [None, None], (1.0, 16.0))]
+    #[case::the_neighbours_have_it([86, 86], [Some(104), Some(110)], (0.0, 0.0))]
+    #[case::the_neighbours_lack_it_too([86, 86], [Some(100), Some(104)], (10.0, 10.0))]
+    #[case::objects_overlap([70, 100], [Some(100), Some(100)], (0.0, 30.0))]
+    fn an_hour_lacks_what_its_neighbours_can_not_have(
+        #[case] landed: [u64; 2],
+        #[case] neighbours: [Option<u64>; 2],
+        #[case] expected: (f64, f64),
+    ) {
+        let arrived = [Counted { whole: 100.0, first: 10.0, last: 5.0 }; 3];
+        let neighbours = neighbours.map(|records| records.map(|records| Totals { records, ..Totals::default() }));
+        let neighbours = [neighbours[0].as_ref(), neighbours[1].as_ref()];
+        let [at_least, at_most] = landed;
+        assert_eq!(super::lost_records(arrived, LandedRecords { at_least, at_most }, neighbours), expected);
     }
 
     proptest! {

@@ -28,14 +28,14 @@ pub(super) struct FailedBatch {
 
 /// The batches that were given up since an hour began.
 pub(super) async fn list(bucket: &(impl Bucket + Streams), since: UtcHour) -> Result<Vec<FailedBatch>, BucketError> {
-    let keys = keys(bucket, since).await?;
+    let (keys, unlisted_after) = keys(bucket, since).await?;
     let mut batches = Vec::with_capacity(keys.len());
     for keys in keys[..keys.len().min(MAX_READ)].chunks(CONCURRENCY) {
         let read = try_join_all(keys.iter().map(|key| read(bucket, key))).await?;
         batches.extend(read.into_iter().flatten());
     }
     let unread = keys.into_iter().skip(MAX_READ);
-    batches.extend(unread.map(|key| FailedBatch { key, arrived: None }));
+    batches.extend(unread.chain(unlisted_after).map(|key| FailedBatch { key, arrived: None }));
     Ok(batches)
 }
 
@@ -48,8 +48,9 @@ pub(super) fn missing(batches: &[FailedBatch], hour: UtcHour) -> Option<Missing>
     (count > 0).then_some(Missing::FailedBatches { count, keys: named })
 }
 
-/// Records arrive before their batch is given up: what was given up before the hour has none of it.
-async fn keys(bucket: &impl Bucket, since: UtcHour) -> Result<Vec<String>, BucketError> {
+/// Records arrive before their batch is given up: what was given up before the hour has none of it. With more than is
+/// listed, also the last key that was: what comes after it may be of any hour.
+async fn keys(bucket: &impl Bucket, since: UtcHour) -> Result<(Vec<String>, Option<String>), BucketError> {
     let mut keys = Vec::new();
     let mut start_after: Option<String> = None;
     for _ in 0..MAX_PAGES {
@@ -59,11 +60,11 @@ async fn keys(bucket: &impl Bucket, since: UtcHour) -> Result<Vec<String>, Bucke
         let listed = page.objects.into_iter().map(|listed| listed.key);
         keys.extend(listed.filter(|key| given_up_at(key).is_none_or(|at| at >= since.start())));
         if !page.is_truncated {
-            return Ok(keys);
+            return Ok((keys, None));
         }
     }
     tracing::error!(batches = keys.len(), "there are more failed batches than are listed; redrive them");
-    Ok(keys)
+    Ok((keys, start_after))
 }
 
 /// `aws/lambda/<mapping>/<shard>/2026/11/21/2026-11-21T09.32.08-<uuid>`
@@ -103,6 +104,8 @@ fn arrived(head: &[u8]) -> Option<(UnixMillis, UnixMillis)> {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
+
+    use rstest::rstest;
 
     use super::*;
     use crate::memory_bucket::MemoryBucket;
@@ -151,6 +154,19 @@ mod tests {
         assert!(is_missing(KEY, format!("{}{}", " ".repeat(HEAD_BYTES), document("", ""))).await);
         assert!(is_missing("aws/lambda/other", String::new()).await);
         assert!(!is_missing(&KEY.replace("T10.", "T08."), "{}".to_owned()).await);
+    }
+
+    #[rstest]
+    #[case::as_many_as_are_listed(MAX_PAGES, false)]
+    #[case::one_more(MAX_PAGES + 1, true)]
+    #[tokio::test]
+    async fn more_batches_than_are_listed_count_for_any_hour(#[case] batches: usize, #[case] expected: bool) {
+        let bucket = MemoryBucket::default();
+        bucket.page_size.set(Some(1));
+        for number in 0..batches {
+            bucket.insert(&format!("{}-{number:04}", KEY.replace("T10.", "T08.")), "{}", HashMap::new());
+        }
+        assert_eq!(missing(&list(&&bucket, hour()).await.unwrap(), hour()).is_some(), expected);
     }
 
     #[tokio::test]

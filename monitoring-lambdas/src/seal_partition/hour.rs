@@ -285,27 +285,41 @@ fn add(progress: &mut Progress, kind: Kind, listed: &Listed, look: Look) -> Resu
     };
     let is_first = progress.totals.all_objects() == 0;
     progress.totals.add_object(kind, listed.size, landed.as_ref().map(|(_, metadata)| metadata));
-    if let Some((key, metadata)) = &landed
-        && first_sequence_number(key).1
-    {
-        progress.totals.add_redriven(kind, metadata);
-    }
     let content = landed.as_ref().map(|(key, metadata)| content(key, metadata));
     let entry = Entry { key: listed.key.clone(), bytes: listed.size, content };
     manifest_text::entry(&mut progress.buffer, &entry, is_first)?;
-    if let Some((key, metadata)) = &landed
-        && let Some(overlapped) = progress.reaches.add(key, &metadata.last_sequence_number)
-    {
-        let repeated = &mut progress.totals.repeated;
-        if overlapped.is_within {
-            repeated.add_object(kind, metadata);
-        } else {
-            repeated.add_record();
-        }
-        let first_sequence_number = key.first_sequence_number.clone();
-        note(progress, Overlap { key: listed.key.clone(), first_sequence_number, reaches: overlapped.reaches });
+    if let Some((key, metadata)) = &landed {
+        add_records(progress, &listed.key, kind, (key, metadata));
     }
     Ok(())
+}
+
+/// Counts the records of an object once, whatever others they are in.
+fn add_records(progress: &mut Progress, name: &str, kind: Kind, (key, metadata): (&ObjectKey, &ObjectMetadata)) {
+    let is_redriven = first_sequence_number(key).1;
+    if is_redriven {
+        progress.totals.add_redriven(kind, metadata);
+    }
+    let overlapped = progress.reaches.add(key, &metadata.last_sequence_number);
+    let (at_least, at_most) = match &overlapped {
+        // Its records are in the object that it was made of.
+        _ if is_redriven => (0, 0),
+        None => (metadata.record_count, metadata.record_count),
+        Some(overlapped) if overlapped.is_within => (0, 0),
+        Some(_) => (0, metadata.record_count.saturating_sub(1)),
+    };
+    let landed = &mut progress.landed_records;
+    landed.at_least = landed.at_least.saturating_add(at_least);
+    landed.at_most = landed.at_most.saturating_add(at_most);
+    let Some(overlapped) = overlapped else { return };
+    let repeated = &mut progress.totals.repeated;
+    if overlapped.is_within {
+        repeated.add_object(kind, metadata);
+    } else {
+        repeated.add_record();
+    }
+    let first_sequence_number = key.first_sequence_number.clone();
+    note(progress, Overlap { key: name.to_owned(), first_sequence_number, reaches: overlapped.reaches });
 }
 
 fn note(progress: &mut Progress, overlap: Overlap) {

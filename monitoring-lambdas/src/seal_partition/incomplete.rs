@@ -1,6 +1,9 @@
 //! Hours that are not whole: `_SUCCESS` is held back, past their due time `_INCOMPLETE` stands in its place, and a person may
 //! accept one as it is.
 //!
+//! As many records landed as arrived: then neither other consumers that lag nor batches that just failed hold the hour
+//! back. Fewer landed than arrived: then nothing that says that landing is up to date seals it.
+//!
 //! What is missing is asked for before anything is listed, landing before the failed batches: a batch that moves from the
 //! one to the other, or into the hour, is seen in one of them.
 
@@ -17,8 +20,9 @@ use super::run::{Done, Named, Published, Run};
 use crate::bucket::{Bucket, BucketError, Condition, Head, List, Streams, Uploads};
 use crate::cloudwatch::Metrics;
 use crate::manifest::{
-    Acceptance, Accepted, BROKEN_PREFIX, Incomplete, MAX_KEYS, Missing, VERSION, accepted_key, held_key, incomplete_key,
+    Accepted, BROKEN_PREFIX, Incomplete, MAX_KEYS, Missing, Totals, VERSION, accepted_key, held_key, incomplete_key,
 };
+use crate::rules::completeness::{LandedRecords, lost_records};
 use crate::rules::partition::Partition;
 use crate::rules::recency::is_last_run;
 
@@ -32,28 +36,51 @@ pub(super) struct Arrears {
 /// On what terms an hour may be sealed.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Terms {
-    /// Not for an hour whose `_SUCCESS` is out: what comes later is added to it.
-    must_be_whole: bool,
+    /// Not for an hour whose `_SUCCESS` is out: what comes later is added to it, whatever is missing.
+    may_be_held: bool,
+    /// Whether `_SUCCESS` says what is missing: not where it was whole once.
+    names_missing: bool,
     /// What is known to be missing before the hour is listed.
     missing: Vec<Missing>,
-    acceptance: Option<Acceptance>,
+    accepted: Option<Accepted>,
 }
 
 impl Terms {
-    /// Whether there is anything to be sealed, as far as that is known before the hour is listed.
+    /// What is certainly missing, as far as that is known before the hour is listed.
     pub(super) fn refusal(&self) -> Option<&[Missing]> {
-        (!self.missing.is_empty() && self.acceptance.is_none()).then_some(self.missing.as_slice())
+        let refuses = |missing: &Missing| !is_suspicion(missing) && !self.is_accepted(missing);
+        (self.may_be_held && self.missing.iter().any(refuses)).then_some(self.missing.as_slice())
+    }
+
+    fn is_accepted(&self, missing: &Missing) -> bool {
+        self.accepted.as_ref().is_some_and(|accepted| accepted.covers(missing))
     }
 
     /// What `_SUCCESS` says of what is missing, if it may be written.
-    fn verdict(&self, found: Vec<Missing>) -> Result<Option<Accepted>, Vec<Missing>> {
-        let missing: Vec<Missing> = self.missing.iter().cloned().chain(found).collect();
-        match &self.acceptance {
-            _ if missing.is_empty() => Ok(None),
-            Some(acceptance) => Ok(Some(Accepted { acceptance: acceptance.clone(), missing })),
-            None => Err(missing),
+    fn verdict(&self, missing: Vec<Missing>) -> Result<Option<Accepted>, Vec<Missing>> {
+        if missing.is_empty() {
+            return Ok(None);
         }
+        if self.may_be_held && !missing.iter().all(|missing| self.is_accepted(missing)) {
+            return Err(missing);
+        }
+        Ok(self.accepted.clone().map(|accepted| Accepted { missing, ..accepted }))
     }
+}
+
+/// What says that landing is late with something, which need not be of the hour: the count of its records decides.
+const fn is_suspicion(missing: &Missing) -> bool {
+    matches!(missing, Missing::UnreadRecords { .. } | Missing::FailingBatches)
+}
+
+/// Whether the records that arrived in an hour have landed.
+enum Count {
+    All,
+    /// The neighbouring hours, which are not sealed yet, may have what is missing here.
+    Unsure(Missing),
+    Fewer(Missing),
+    /// CloudWatch has no values.
+    Unknown,
 }
 
 impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<'_, B, F, M, T> {
@@ -69,12 +96,22 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
         if named.incomplete {
             missing.extend(self.still_unreadable(hour).await?);
         }
-        let acceptance = self.bucket.get(&accepted_key(&hour.partition())).await?;
-        // What is none leaves the hour as it is.
-        let acceptance = acceptance.and_then(|content| serde_json::from_slice(&content.body).ok());
-        let earlier = || published.success.as_ref()?.accepted.as_ref().map(|accepted| accepted.acceptance.clone());
-        let acceptance = acceptance.or_else(earlier);
-        Ok(Terms { must_be_whole: true, missing, acceptance })
+        let earlier = published.success.as_ref().and_then(|success| success.accepted.clone());
+        let accepted = self.accepted(hour).await?.or(earlier);
+        Ok(Terms { may_be_held: published.success.is_none(), names_missing: true, missing, accepted })
+    }
+
+    /// What a person has accepted. What can't be read leaves the hour as it is.
+    async fn accepted(&self, hour: UtcHour) -> Result<Option<Accepted>, BucketError> {
+        let key = accepted_key(&hour.partition());
+        let Some(content) = self.bucket.get(&key).await? else { return Ok(None) };
+        match serde_json::from_slice(&content.body) {
+            Ok(accepted) => Ok(Some(accepted)),
+            Err(problem) => {
+                tracing::warn!(key, %problem, "not an acceptance; accept the hour with scripts/accept-hour");
+                Ok(None)
+            }
+        }
     }
 
     /// What the listing showed to be missing beside that; what `_SUCCESS` says of it, if it may be written.
@@ -84,18 +121,25 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
         terms: &Terms,
         progress: &Progress,
     ) -> Result<Result<Option<Accepted>, Vec<Missing>>, SealError> {
-        if !terms.must_be_whole {
+        if !terms.names_missing {
             return Ok(Ok(None));
         }
+        let mut missing = terms.missing.clone();
         let count = progress.totals.unreadable_objects;
         let keys = progress.unreadable.clone();
-        let mut found = Vec::from_iter((count > 0).then_some(Missing::UnreadableObjects { count, keys }));
-        if self.arrears(hour).await?.landing.read_up_to.is_none() {
-            found.extend(self.fewer_than_arrived(hour, progress.totals.records).await?);
+        let unreadable = (count > 0).then_some(Missing::UnreadableObjects { count, keys });
+        // It may have been found to be unreadable before the listing already.
+        missing.extend(unreadable.filter(|unreadable| !terms.missing.contains(unreadable)));
+        let is_read = self.arrears(hour).await?.landing.read_up_to.is_some();
+        match self.count(hour, progress.landed_records).await? {
+            Count::All => missing.retain(|missing| !is_suspicion(missing)),
+            Count::Fewer(fewer) if missing.is_empty() => missing.push(fewer),
+            Count::Unsure(fewer) if missing.is_empty() && !is_read => missing.push(fewer),
+            Count::Unknown if !is_read && !self.is_last_run(hour) => missing.push(Missing::UnknownProgress),
+            // What is missing already explains it.
+            Count::Fewer(_) | Count::Unsure(_) | Count::Unknown => {}
         }
-        // It has been found to be unreadable before the listing already.
-        found.retain(|found| !terms.missing.contains(found));
-        Ok(terms.verdict(found))
+        Ok(terms.verdict(missing))
     }
 
     /// Reads what may be owed to this hour and to later ones, once in a run: nothing has been listed by then.
@@ -110,15 +154,26 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
         self.arrears.get_or_try_init(look).await
     }
 
-    /// Where CloudWatch does not say how far landing has read, the records that arrived decide, and without those the time.
-    async fn fewer_than_arrived(&self, hour: UtcHour, landed: u64) -> Result<Option<Missing>, SealError> {
+    /// Compares the records that landed with those that arrived, where the neighbouring hours may have some of them.
+    async fn count(&self, hour: UtcHour, landed: LandedRecords) -> Result<Count, SealError> {
         let Some(arrived) = landing::arrived(self.metrics, self.config, hour).await? else {
-            return Ok((!self.is_last_run(hour)).then_some(Missing::UnknownProgress));
+            return Ok(Count::Unknown);
         };
+        let (previous, next) = (self.sealed(hour.plus(-1)).await?, self.sealed(hour.plus(1)).await?);
+        let (certain, possible) = lost_records(arrived, landed, [previous.as_ref(), next.as_ref()]);
         // A count of records.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let arrived = arrived.max(0.0) as u64;
-        Ok((landed < arrived).then_some(Missing::MissingRecords { arrived, landed }))
+        let whole = arrived[1].whole.max(0.0) as u64;
+        let fewer = Missing::MissingRecords { arrived: whole, landed: landed.at_most };
+        if certain > 0.0 {
+            return Ok(Count::Fewer(fewer));
+        }
+        Ok(if possible > 0.0 { Count::Unsure(fewer) } else { Count::All })
+    }
+
+    /// The sums of a sealed hour.
+    async fn sealed(&self, hour: UtcHour) -> Result<Option<Totals>, SealError> {
+        Ok(self.published(&hour.partition()).await?.success.map(|success| success.totals))
     }
 
     /// Objects of the hour that check-object has found broken.
@@ -190,17 +245,10 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
         self.bucket.put(&held_key(&partition), bytes::Bytes::new(), Condition::Always).await?;
         let body = serde_json::to_vec(incomplete)?;
         self.bucket.put(&incomplete_key(&partition), body.into(), Condition::Always).await?;
-        // Another run may have found the hour whole meanwhile.
+        // Another run may have found the hour whole meanwhile; the next one forgets that it was held back.
         if self.bucket.head(&success_key(&partition)).await?.is_some() {
-            self.release(hour).await?;
+            self.bucket.delete(&incomplete_key(&partition)).await?;
         }
         Ok(())
-    }
-
-    /// Removes `_INCOMPLETE`.
-    pub(super) async fn release(&self, hour: UtcHour) -> Result<(), BucketError> {
-        let partition = hour.partition();
-        self.bucket.delete(&incomplete_key(&partition)).await?;
-        self.bucket.delete(&held_key(&partition)).await
     }
 }

@@ -1,11 +1,16 @@
-//! How far landing has read the stream, as CloudWatch says.
+//! How far landing has got in the stream, as CloudWatch says.
 //!
 //! Kinesis puts the age of the last record that each `GetRecords` call returned, 0 at the tip of a shard and without traffic.
 //! So what arrived before a minute less the largest age of that minute has been read, by every consumer that read then.
 //! <https://docs.aws.amazon.com/streams/latest/dev/monitoring-with-cloudwatch.html>
 //!
-//! What was read need not have landed: the mapping holds a batch that was given back, and while it sends it again it may
-//! not read that shard. Landing, or Lambda in its place, counts each such attempt.
+//! What was read need not have landed: the mapping buffers batches, and holds one that was given back. Lambda puts the age
+//! of the last record of each batch that it invokes landing with; landing, or Lambda in its place, counts each attempt that
+//! failed, at the time at which it began.
+//! <https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html>
+//!
+//! Other consumers of the stream may lag, and a batch that failed may be of another hour. So the count of the records that
+//! landed has the last word ([`super::incomplete`]).
 
 use std::time::Duration;
 
@@ -13,13 +18,17 @@ use shared::metric::{Metric, NAMESPACE};
 use shared::timestamp::{UnixMillis, UtcHour};
 
 use super::{Config, MILLIS_PER_MINUTE};
+use crate::check_completeness::{PERIOD, counted};
 use crate::cloudwatch::{Metrics, MetricsError, Query};
 use crate::manifest::Missing;
+use crate::rules::completeness::Counted;
 
 /// CloudWatch has values within a few minutes.
 const WINDOW_MILLIS: i64 = 15 * MILLIS_PER_MINUTE;
-/// A shard may be read once in several minutes; the mapping sends a batch again more often than that.
+/// A shard may be read once in several minutes.
 const RECENT_MILLIS: i64 = 5 * MILLIS_PER_MINUTE;
+/// From the end of an attempt that failed to the next one, and for CloudWatch to show it.
+const RETRY_MILLIS: i64 = 10 * MILLIS_PER_MINUTE;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// What is known of landing.
@@ -27,6 +36,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 pub(super) struct Landing {
     /// What arrived before this has been read; `None` when CloudWatch has no values.
     pub(super) read_up_to: Option<UnixMillis>,
+    /// What arrived after this is what landing is working at; `None` when it was not invoked lately.
+    landed_up_to: Option<UnixMillis>,
     /// Whether batches were given back, failed or were throttled lately.
     pub(super) is_failing: bool,
 }
@@ -37,38 +48,53 @@ impl Landing {
         let (stream, landing) = (&config.stream_name, &config.landing_function_name);
         let minutes = |millis: i64| (UnixMillis(at.0 - millis), at);
         let age = Series { namespace: "AWS/Kinesis", name: "GetRecords.IteratorAgeMilliseconds", statistic: "Maximum" };
-        let ages = age.read(metrics, ("StreamName", stream), minutes(WINDOW_MILLIS)).await?;
+        let read = age.read(metrics, ("StreamName", stream), minutes(WINDOW_MILLIS)).await?;
+        let age = Series { namespace: "AWS/Lambda", name: "IteratorAge", statistic: "Maximum" };
+        let landed = age.read(metrics, ("FunctionName", landing), minutes(WINDOW_MILLIS)).await?;
         let mut is_failing = false;
         let given_back = Metric::GivenBackBatches.as_str();
         for (namespace, name) in [(NAMESPACE, given_back), ("AWS/Lambda", "Errors"), ("AWS/Lambda", "Throttles")] {
             let failures = Series { namespace, name, statistic: "Sum" };
-            let counts = failures.read(metrics, ("FunctionName", landing), minutes(RECENT_MILLIS)).await?;
+            let window = config.landing_timeout_seconds * 1_000 + RETRY_MILLIS;
+            let counts = failures.read(metrics, ("FunctionName", landing), minutes(window)).await?;
             is_failing |= counts.iter().any(|(_, count)| *count > 0.0);
         }
-        Ok(Self { read_up_to: read_up_to(&ages), is_failing })
+        Ok(Self { read_up_to: up_to(&read), landed_up_to: up_to(&landed), is_failing })
     }
 
     /// What landing may still owe an hour, as far as it is known.
     pub(super) fn owes(self, hour: UtcHour) -> Vec<Missing> {
         let unread = self.read_up_to.filter(|read_up_to| *read_up_to < hour.end());
         let unread = unread.map(|read_up_to| Missing::UnreadRecords { read_up_to: read_up_to.rfc3339() });
-        unread.into_iter().chain(self.is_failing.then_some(Missing::FailingBatches)).collect()
+        let unlanded = self.landed_up_to.filter(|landed_up_to| *landed_up_to < hour.end());
+        let unlanded = unlanded.map(|landed_up_to| Missing::UnlandedRecords { landed_up_to: landed_up_to.rfc3339() });
+        unread.into_iter().chain(unlanded).chain(self.is_failing.then_some(Missing::FailingBatches)).collect()
     }
 }
 
-/// Records that arrived in an hour; `None` when CloudWatch has no values.
+/// Records that arrived in the hour before, in an hour and in the one after; `None` when CloudWatch has no values of the
+/// hour itself.
 pub(super) async fn arrived(
     metrics: &impl Metrics,
     config: &Config,
     hour: UtcHour,
-) -> Result<Option<f64>, MetricsError> {
-    let records = Series { namespace: "AWS/Kinesis", name: "IncomingRecords", statistic: "Sum" };
-    let values = records.read(metrics, ("StreamName", &config.stream_name), (hour.start(), hour.end())).await?;
-    Ok(values.iter().map(|(_, value)| *value).reduce(std::ops::Add::add))
+) -> Result<Option<[Counted; 3]>, MetricsError> {
+    let query = Query {
+        namespace: "AWS/Kinesis".to_owned(),
+        name: "IncomingRecords".to_owned(),
+        dimensions: vec![("StreamName".to_owned(), config.stream_name.clone())],
+        statistic: "Sum".to_owned(),
+        from: hour.plus(-1).start(),
+        to: hour.plus(1).end(),
+        period: PERIOD,
+    };
+    let values = metrics.read(&query).await?;
+    let is_known = values.iter().any(|(at, _)| (hour.start()..hour.end()).contains(at));
+    Ok(is_known.then(|| [-1, 0, 1].map(|hours| counted(&values, hour.plus(hours)))))
 }
 
-/// The time up to which all has been read, by the newest minutes' largest ages.
-fn read_up_to(ages: &[(UnixMillis, f64)]) -> Option<UnixMillis> {
+/// The time up to which all has been read or landed, by the newest minutes' largest ages.
+fn up_to(ages: &[(UnixMillis, f64)]) -> Option<UnixMillis> {
     let (newest, _) = ages.last()?;
     let recent = ages.iter().filter(|(minute, _)| minute.0 > newest.0 - RECENT_MILLIS);
     // Ages of days in milliseconds are far below 2^53.
@@ -126,16 +152,19 @@ mod tests {
         #[allow(clippy::cast_precision_loss)]
         let ages: Vec<(UnixMillis, f64)> =
             ages.iter().map(|(at, age)| (minute(*at), (age * MILLIS_PER_MINUTE) as f64)).collect();
-        assert_eq!(read_up_to(&ages), expected.map(minute));
+        assert_eq!(up_to(&ages), expected.map(minute));
     }
 
     #[test]
     fn an_hour_is_owed_until_its_end_is_read_and_while_batches_fail() {
         let hour = UtcHour::parse("dt=2026-11-21/hour=09").unwrap();
-        let owes = |read_up_to, is_failing| Landing { read_up_to, is_failing }.owes(hour).len();
-        assert_eq!(owes(Some(hour.end()), false), 0);
-        assert_eq!(owes(Some(UnixMillis(hour.end().0 - 1)), false), 1);
-        assert_eq!(owes(Some(hour.end()), true), 1);
-        assert_eq!(owes(None, false), 0);
+        let owes =
+            |read_up_to, landed_up_to, is_failing| Landing { read_up_to, landed_up_to, is_failing }.owes(hour).len();
+        let (end, before) = (Some(hour.end()), Some(UnixMillis(hour.end().0 - 1)));
+        assert_eq!(owes(end, end, false), 0);
+        assert_eq!(owes(before, end, false), 1);
+        assert_eq!(owes(end, before, false), 1);
+        assert_eq!(owes(end, end, true), 1);
+        assert_eq!(owes(None, None, false), 0);
     }
 }

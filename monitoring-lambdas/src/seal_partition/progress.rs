@@ -7,6 +7,7 @@ use shared::timestamp::UnixMillis;
 use super::reaches::Reaches;
 use crate::bucket::Part;
 use crate::manifest::{Overlap, Totals};
+use crate::rules::completeness::LandedRecords;
 
 /// The `ETag`s of what a seal is to replace: if they change meanwhile, another run has sealed the partition, and perhaps
 /// seen more of it.
@@ -29,6 +30,7 @@ pub(super) struct Progress {
     /// The last key that is written, counted or passed over.
     pub(super) last_key: Option<String>,
     pub(super) totals: Totals,
+    pub(super) landed_records: LandedRecords,
     pub(super) reaches: Reaches,
     pub(super) overlaps: Vec<Overlap>,
     /// The first objects whose metadata can't be read.

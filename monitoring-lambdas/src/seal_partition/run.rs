@@ -16,8 +16,8 @@ use super::{Config, SealError};
 use crate::bucket::{Bucket, BucketError, Condition, List, Streams, Uploads};
 use crate::cloudwatch::Metrics;
 use crate::manifest::{
-    HELD_SUFFIX, LATE_PREFIX, Missing, PROGRESS_SUFFIX, RESEAL_SUFFIX, SEALING_PREFIX, Success, late_key, progress_key,
-    reseal_key,
+    HELD_SUFFIX, LATE_PREFIX, Missing, PROGRESS_SUFFIX, RESEAL_SUFFIX, SEALING_PREFIX, Success, held_key,
+    incomplete_key, late_key, progress_key, reseal_key,
 };
 use shared::line::Kind;
 
@@ -96,6 +96,8 @@ pub(super) struct Done {
     pub(super) reseals: BTreeMap<UtcHour, Vec<String>>,
     /// Hours that have an `_INCOMPLETE`.
     pub(super) incomplete: u64,
+    /// Hours that have none any more.
+    pub(super) released: Vec<UtcHour>,
 }
 
 /// What the bucket says of an hour that may be to be sealed.
@@ -182,7 +184,8 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
             self.forget_progress(hour, stopped).await?;
         }
         if named.incomplete {
-            self.release(hour).await?;
+            self.bucket.delete(&incomplete_key(&hour.partition())).await?;
+            done.released.push(hour);
         }
         if let Some(success) = published.sealed() {
             self.conclude(success, (hour, &reseals), done);
@@ -272,10 +275,14 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
         Ok(())
     }
 
-    /// Forgets why hours were sealed anew.
+    /// Forgets why hours were looked at. Until here a run that comes after a crash finds them, and their dates, however old
+    /// they are.
     pub(super) async fn forget(&self, done: &Done) -> Result<(), SealError> {
         for key in done.reseals.values().flatten() {
             self.bucket.delete(key).await?;
+        }
+        for hour in &done.released {
+            self.bucket.delete(&held_key(&hour.partition())).await?;
         }
         Ok(())
     }

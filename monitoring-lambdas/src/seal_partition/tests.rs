@@ -60,6 +60,7 @@ pub(crate) fn config() -> Config {
         failed_batches_bucket_name: "failed-batches".into(),
         stream_name: "event-stream".into(),
         landing_function_name: "landing".into(),
+        landing_timeout_seconds: 60,
         grace_minutes: 15,
         due_minutes: 40,
     }
@@ -129,7 +130,9 @@ async fn an_hour_is_sealed_with_its_sums() {
     bucket.insert("events/dt=2026-11-21/hour=09/notes.txt", "12345", HashMap::new());
     let plain = object_key(Kind::Event, hour(9), "shardId-000000000002", "1");
     bucket.insert(&plain, "123", HashMap::new());
-    let acceptance = r#"{"by":"kim","reason":"two files of others"}"#;
+    let keys = [&plain, "events/dt=2026-11-21/hour=09/notes.txt"];
+    let missing = serde_json::json!([{"what": "unreadable_objects", "count": 2, "keys": keys}]);
+    let acceptance = serde_json::json!({"by": "kim", "reason": "two files of others", "missing": missing}).to_string();
     bucket.insert(&crate::manifest::accepted_key("dt=2026-11-21/hour=09"), acceptance, HashMap::new());
     run(&bucket, &metrics, "2026-11-21T10:20:00.000Z").await.unwrap();
 
@@ -169,7 +172,7 @@ async fn an_hour_is_sealed_with_its_sums() {
         [Metric::SealedPartitions, Metric::LateObjects, Metric::OverlappingObjects].map(|metric| metrics.last(metric)),
         [Some(1.0), Some(0.0), Some(1.0)]
     );
-    assert_eq!(metrics.calls.get(), 5, "four values are read, and one put");
+    assert_eq!(metrics.calls.get(), 7, "six values are read, and one put");
     let read: crate::manifest::Success = serde_json::from_value(success).unwrap();
     assert_eq!(read.totals.all_objects(), 7);
 }

@@ -13,8 +13,10 @@ const PLAIN: &str = "events/dt=2026-11-21/hour=09/shardId-000000000002-1.jsonl.b
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lack {
     UnreadRecords,
+    UnlandedRecords,
     GivenBack,
     FailedInvocation,
+    ThrottledInvocation,
     FailedBatch,
     UnreadableObject,
     BrokenObject,
@@ -25,7 +27,8 @@ impl Lack {
     const fn what(self) -> &'static str {
         match self {
             Self::UnreadRecords => "unread_records",
-            Self::GivenBack | Self::FailedInvocation => "failing_batches",
+            Self::UnlandedRecords => "unlanded_records",
+            Self::GivenBack | Self::FailedInvocation | Self::ThrottledInvocation => "failing_batches",
             Self::FailedBatch => "failed_batches",
             Self::UnreadableObject => "unreadable_objects",
             Self::BrokenObject => "broken_objects",
@@ -61,17 +64,40 @@ impl World {
 
     /// A run at which this is lacking.
     async fn run(&self, time: &str, lack: Option<Lack>) {
+        self.metrics.values.borrow_mut().clear();
+        self.run_with_values(time, lack).await;
+    }
+
+    /// Records arrived in the hour, at a minute of it.
+    fn put_arrived(&self, minute: i64, records: f64) {
+        let at = UnixMillis(hour(9).start().0 + minute * MILLIS_PER_MINUTE);
+        self.put_value("AWS/Kinesis", "IncomingRecords", at, records);
+    }
+
+    /// With the values that are there, too.
+    async fn run_with_values(&self, time: &str, lack: Option<Lack>) {
         let now = at(time);
         let just_now = UnixMillis(now.0 - 2 * MILLIS_PER_MINUTE);
-        self.metrics.values.borrow_mut().clear();
         match lack {
-            Some(Lack::UnreadRecords) => put_iterator_age(&self.metrics, just_now, 60 * 24),
+            Some(Lack::UnreadRecords) => {
+                // Most reads of the minute were at the tip.
+                put_iterator_age(&self.metrics, just_now, 0);
+                put_iterator_age(&self.metrics, just_now, 60 * 24);
+            }
             Some(Lack::MissingRecords) => self.put_value("AWS/Kinesis", "IncomingRecords", hour(9).start(), 3.0),
             _ => catch_up(&self.metrics, now),
         }
         match lack {
             Some(Lack::GivenBack) => self.put_value("Playhead", "GivenBackBatches", just_now, 1.0),
-            Some(Lack::FailedInvocation) => self.put_value("AWS/Lambda", "Errors", just_now, 1.0),
+            Some(Lack::FailedInvocation) => {
+                self.put_value("AWS/Lambda", "Errors", just_now, 0.0);
+                self.put_value("AWS/Lambda", "Errors", just_now, 1.0);
+            }
+            Some(Lack::ThrottledInvocation) => self.put_value("AWS/Lambda", "Throttles", just_now, 1.0),
+            Some(Lack::UnlandedRecords) => {
+                self.put_value("AWS/Lambda", "IteratorAge", just_now, 0.0);
+                self.put_value("AWS/Lambda", "IteratorAge", just_now, (24 * 60 * MILLIS_PER_MINUTE) as f64);
+            }
             _ => {}
         }
         self.set(
@@ -109,6 +135,13 @@ impl World {
         Some(serde_json::from_str(&text).unwrap())
     }
 
+    /// As scripts/accept-hour does.
+    fn accept(&self, reason: &str) {
+        let missing = &self.incomplete().unwrap()["missing"];
+        let accepted = serde_json::json!({"by": "kim", "reason": reason, "missing": missing}).to_string();
+        self.bucket.insert(&accepted_key(HOUR), accepted, HashMap::new());
+    }
+
     fn level(&self) -> Option<f64> {
         self.metrics.last(Metric::IncompletePartitions)
     }
@@ -116,8 +149,10 @@ impl World {
 
 #[rstest]
 #[case(Lack::UnreadRecords)]
+#[case(Lack::UnlandedRecords)]
 #[case(Lack::GivenBack)]
 #[case(Lack::FailedInvocation)]
+#[case(Lack::ThrottledInvocation)]
 #[case(Lack::FailedBatch)]
 #[case(Lack::UnreadableObject)]
 #[case(Lack::BrokenObject)]
@@ -182,6 +217,66 @@ async fn without_the_age_as_many_records_as_arrived_are_enough() {
     assert!(world.is_sealed());
 }
 
+#[rstest]
+#[case::other_consumers_lag(Lack::UnreadRecords, true)]
+#[case::a_batch_was_given_back(Lack::GivenBack, true)]
+#[case::landing_failed(Lack::FailedInvocation, true)]
+#[case::landing_was_throttled(Lack::ThrottledInvocation, true)]
+#[case::landing_itself_is_behind(Lack::UnlandedRecords, false)]
+#[case::a_batch_was_given_up(Lack::FailedBatch, false)]
+#[case::an_object_is_broken(Lack::BrokenObject, false)]
+#[tokio::test]
+async fn as_many_records_as_arrived_are_enough_whatever_may_be_late(#[case] lack: Lack, #[case] is_sealed: bool) {
+    let world = World::new();
+    world.put_arrived(30, 2.0);
+    world.run_with_values("2026-11-21T10:20:00.000Z", Some(lack)).await;
+    assert_eq!(world.is_sealed(), is_sealed);
+}
+
+#[rstest]
+#[case::in_the_middle(30, 3.0, false)]
+#[case::around_the_full_hour(59, 3.0, true)]
+#[case::a_minute_before_that(54, 3.0, false)]
+#[tokio::test]
+async fn fewer_records_than_arrived_hold_an_hour_that_has_been_read(
+    #[case] minute: i64,
+    #[case] arrived: f64,
+    #[case] is_sealed: bool,
+) {
+    let world = World::new();
+    world.put_arrived(minute, arrived);
+    world.run_with_values("2026-11-21T10:40:00.000Z", None).await;
+    assert_eq!(world.is_sealed(), is_sealed);
+    let what = world.incomplete().map(|incomplete| incomplete["missing"][0]["what"].clone());
+    assert_eq!(what, (!is_sealed).then(|| "missing_records".into()));
+}
+
+/// What is in two objects makes good for nothing that is missing.
+#[rstest]
+#[case::in_another_object(1, false)]
+#[case::of_another_shard(2, true)]
+#[tokio::test]
+async fn records_that_landed_twice_count_once(#[case] shard: u8, #[case] is_sealed: bool) {
+    let world = World::new();
+    land(&world.bucket, Kind::Event, hour(9), 1, (200, 207));
+    land(&world.bucket, Kind::Event, hour(9), shard, (202, 205));
+    world.put_arrived(30, 14.0);
+    world.run_with_values("2026-11-21T10:20:00.000Z", None).await;
+    assert_eq!(world.is_sealed(), is_sealed);
+}
+
+/// Metrics of Lambda have the time at which the invocation began.
+#[rstest]
+#[case::of_a_batch_that_may_just_have_been_sent_again(11 * MILLIS_PER_MINUTE, false)]
+#[case::long_over(11 * MILLIS_PER_MINUTE + 1, true)]
+#[tokio::test]
+async fn a_failure_counts_for_the_timeout_and_ten_minutes(#[case] ago: i64, #[case] is_sealed: bool) {
+    let (world, time) = (World::new(), "2026-11-21T10:20:00.000Z");
+    world.put_value("AWS/Lambda", "Errors", UnixMillis(at(time).0 - ago), 1.0);
+    world.run_with_values(time, None).await;
+    assert_eq!(world.is_sealed(), is_sealed);
+}
+
 #[tokio::test]
 async fn a_batch_of_another_hour_holds_nothing_back() {
     let world = World::new();
@@ -230,8 +325,7 @@ async fn an_object_that_cant_be_read_costs_no_further_listing() {
 async fn an_accepted_hour_says_by_whom_and_what_was_missing_until_it_is_whole() {
     let world = World::new();
     world.run("2026-11-21T10:40:00.000Z", Some(Lack::FailedBatch)).await;
-    let acceptance = r#"{"by":"kim","reason":"the batch is of a test"}"#;
-    world.bucket.insert(&accepted_key(HOUR), acceptance, HashMap::new());
+    world.accept("the batch is of a test");
     world.run("2026-11-21T10:50:00.000Z", Some(Lack::FailedBatch)).await;
     let accepted = &success(&world.bucket, HOUR)["accepted"];
     assert_eq!((&accepted["by"], &accepted["reason"]), (&"kim".into(), &"the batch is of a test".into()));
@@ -249,6 +343,59 @@ async fn an_accepted_hour_says_by_whom_and_what_was_missing_until_it_is_whole() 
         let success = success(&world.bucket, HOUR);
         assert_eq!(success["accepted"].is_object(), is_accepted);
         assert_eq!(success["sealed_at"], time);
+    }
+}
+
+#[rstest]
+#[case::the_same(Lack::BrokenObject, true)]
+#[case::a_batch_that_was_given_up(Lack::FailedBatch, false)]
+#[case::landing_is_behind(Lack::UnlandedRecords, false)]
+#[tokio::test]
+async fn an_acceptance_is_of_what_was_known(#[case] later: Lack, #[case] is_sealed: bool) {
+    let world = World::new();
+    world.run("2026-11-21T10:40:00.000Z", Some(Lack::BrokenObject)).await;
+    world.accept("a copy");
+    world.run("2026-11-21T10:50:00.000Z", Some(later)).await;
+    assert_eq!(world.is_sealed(), is_sealed);
+    if !is_sealed {
+        world.accept("that too");
+        world.run("2026-11-21T11:00:00.000Z", Some(later)).await;
+        assert!(world.is_sealed());
+    }
+}
+
+#[rstest]
+#[case::no_json("{")]
+#[case::of_nothing(r#"{"by":"kim","reason":"r"}"#)]
+#[tokio::test]
+async fn an_acceptance_that_cant_be_read_accepts_nothing(#[case] text: &'static str) {
+    let world = World::new();
+    world.bucket.insert(&accepted_key(HOUR), text, HashMap::new());
+    world.run("2026-11-21T10:40:00.000Z", Some(Lack::BrokenObject)).await;
+    assert!(!world.is_sealed() && world.incomplete().is_some());
+}
+
+/// Whatever call it is that the run is killed at: the hours of the date are older than a run looks back by itself.
+#[tokio::test]
+async fn after_a_crash_the_date_of_an_hour_that_was_held_back_is_sealed() {
+    for call in 1.. {
+        let world = World::new();
+        (0..24).filter(|number| *number != 9).for_each(|number| {
+            land(&world.bucket, Kind::Event, hour(number), 1, (500, 501));
+        });
+        world.run("2026-11-22T00:40:00.000Z", Some(Lack::BrokenObject)).await;
+        world.bucket.objects.borrow_mut().retain(|key, _| !key.starts_with("broken/"));
+        let time = "2026-11-29T00:40:00.000Z";
+        catch_up(&world.metrics, at(time));
+        world.bucket.fails_from.set(Some(world.bucket.calls.get() + call));
+        let killed = handler(&world.bucket, &world.failed_batches, &world.metrics).run(at(time), &|| false, "f").await;
+        world.bucket.fails_from.set(None);
+        world.run("2026-11-29T00:50:00.000Z", None).await;
+        assert!(world.has("events/dt=2026-11-21/_SUCCESS"), "killed at call {call}");
+        assert!(!world.has(&held_key(HOUR)) && world.incomplete().is_none(), "killed at call {call}");
+        if killed.is_ok() {
+            return;
+        }
     }
 }
 
