@@ -366,7 +366,7 @@ mod tests {
     #[rstest]
     #[case::all_landed([100, 100], [None, None], (0.0, 0.0))]
     #[case::within_the_edges([86, 86], [None, None], (0.0, 14.0))]
-    #[case::beyond_the_edges([84, 84], [None, None], (1.0, 16.0))]
+    #[case::beyond_the_edges([69, 69], [None, None], (1.0, 31.0))]
     #[case::the_neighbours_have_it([86, 86], [Some(104), Some(110)], (0.0, 0.0))]
     #[case::the_neighbours_lack_it_too([86, 86], [Some(100), Some(104)], (10.0, 10.0))]
     #[case::objects_overlap([70, 100], [Some(100), Some(100)], (0.0, 30.0))]
