@@ -88,7 +88,8 @@ def seal(directory, objects, timeout_seconds, progress=print):
     """Fills the hour, seals it, kills the sealer once on the way; what came of it."""
     fill(directory / "data/s3", objects)
     progress(f"{objects:,} objects are there")
-    template = template_with(directory, {"Timeout: 900": f"Timeout: {timeout_seconds}"})
+    template = template_with(directory, {
+        "MemorySize: 128\n      Timeout: 900": f"MemorySize: 128\n      Timeout: {timeout_seconds}"})
     stack = Stack(directory, template=template, CLOCK=CLOCK)
     memory, bucket, kills, began = PeakMemory(stack), directory / "data/s3" / LANDING_BUCKET, 0, time.monotonic()
     try:

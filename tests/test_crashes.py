@@ -89,7 +89,9 @@ def test_a_landing_function_that_hangs_is_killed_and_its_batch_sent_again(fresh_
 
 def broken_template(directory, bucket_name, limit):
     """The template with a landing function that can never land, and a small limit for it."""
-    return template_with(directory, {"BUCKET_NAME: !Ref LandingBucket": f'BUCKET_NAME: "{bucket_name}"'} | limit)
+    rest = "\n          EVENT_FORMAT: !Ref EventFormat\n      LoggingConfig:\n        LogGroup: !Ref LandingLogGroup"
+    named = "BUCKET_NAME: !Sub ${AWS::StackName}-landing-${AWS::AccountId}-${AWS::Region}"
+    return template_with(directory, {named + rest: f'BUCKET_NAME: "{bucket_name}"{rest}'} | limit)
 
 
 @pytest.mark.parametrize("bucket_name", ["no-such-bucket", ""], ids=["no_bucket", "function_cannot_start"])

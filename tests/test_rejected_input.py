@@ -171,7 +171,6 @@ BAD_MEMBERS = {
     "comma_too_many": (b'{"n":1,}', "invalid_json"),
     "bracket_missing": (b'{"a":[1}', "invalid_json"),
     "not_utf8": (b'{"t":"caf\xe9"}', "invalid_utf8"),
-    "nothing": (b"", "invalid_json"),
 }
 LISTS = {"array": b"[%s]", "frame": b'{"metadata":{"a":[]},"events":[%s],"version":2}', "cut_off": b"[%s"}
 
@@ -191,6 +190,27 @@ def test_a_bad_token_costs_the_member_that_it_stands_in_alone(stack, bad, form):
     kept, = kept_of(stack, user_agent, 1)
     assert (kept.body, kept.reason, kept.line["client"]["origin"]) == (member, reason, ORIGIN)
     assert all("origin" not in line.json["client"] for line in lines)
+
+
+@pytest.mark.parametrize("form", LISTS)
+def test_a_comma_too_many_is_no_member(stack, form):
+    """There is nothing between it and the next that could be rejected."""
+    ids = [str(uuid.uuid4()) for _ in range(2)]
+    first, last = (json.dumps({"id": value}).encode() for value in ids)
+    answer = stack.post(body=LISTS[form] % b",".join([b"", first, b" ", last, b""]), headers={"content-type": "application/json"})
+    assert (answer.status, answer.json) == (200, {"accepted": 2, "rejected": []})
+    landed.assert_once(stack.wait_for_lines(lambda line: line.json.get("id") in ids, 2), ids)
+
+
+def test_what_stands_around_a_damaged_frame_s_events_is_kept(stack):
+    """It can't be told what it was."""
+    event = str(uuid.uuid4())
+    row = Row("frame", 200, "invalid_json", b'{"v":NaN,"events":[{"id":"%s"}],"z":1}' % event.encode(),
+              kept=[b'{"v":NaN,"events":', b',"z":1}'])
+    user_agent, answer = post_between_good_ones(stack, row)
+    named = [{"index": index, "reason": "invalid_json"} for index in (0, 2)]
+    assert (answer.status, answer.json) == (200, {"accepted": 1, "rejected": named})
+    assert [one.body for one in kept_of(stack, user_agent, 2)] == row.kept
 
 
 def test_a_bad_first_line_costs_no_other(stack):
