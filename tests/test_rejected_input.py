@@ -202,7 +202,7 @@ def test_a_comma_too_many_is_no_member(stack, form):
     landed.assert_once(stack.wait_for_lines(lambda line: line.json.get("id") in ids, 2), ids)
 
 
-def test_what_stands_around_a_damaged_frame_s_events_is_kept(stack):
+def test_what_is_damaged_around_the_list_of_a_frame_is_kept(stack):
     """It can't be told what it was."""
     event = str(uuid.uuid4())
     row = Row("frame", 200, "invalid_json", b'{"v":NaN,"events":[{"id":"%s"}],"z":1}' % event.encode(),

@@ -160,7 +160,7 @@ mod tests {
         let landed = ("LandedEvents".to_owned(), 7.0);
         assert_eq!(kept_of_landing(None).len(), 3);
         for pace in ["2020-01-01T00:00:00Z x1440", "2040-01-01T00:00:00Z x1"] {
-            assert_eq!(kept_of_landing(Some(pace)), [landed.clone()]);
+            assert_eq!(kept_of_landing(Some(pace)), std::slice::from_ref(&landed));
         }
     }
 

@@ -107,7 +107,7 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
         let success = manifest_text::success((&hour.partition(), self.at), before, manifest, accepted);
         let condition = Condition::unchanged(progress.replaced.success.as_deref());
         let is_written = self.put_success(&success, condition).await.map_err(Halt::Failed)?;
-        if is_written { Ok(Sealing::Sealed(success)) } else { Err(Halt::Conflict) }
+        if is_written { Ok(Sealing::Sealed(Box::new(success))) } else { Err(Halt::Conflict) }
     }
 
     /// Writes `_SUCCESS`; `false` when it changed meanwhile.

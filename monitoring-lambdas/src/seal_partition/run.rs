@@ -73,7 +73,7 @@ pub(super) struct Outcome {
 
 /// What became of an hour.
 pub(super) enum Sealing {
-    Sealed(Success),
+    Sealed(Box<Success>),
     /// It is not whole. Never empty.
     Held(Vec<Missing>),
     /// The time was up.
@@ -171,7 +171,7 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
                 Sealing::Sealed(success) => {
                     // The ETag of `_SUCCESS` is not needed any more.
                     let etags = Replaced { manifest: success.manifest.clone(), success: None };
-                    *published = Published { success: Some(success), etags };
+                    *published = Published { success: Some(*success), etags };
                     self.has_worked.set(true);
                 }
                 Sealing::Held(missing) => {
