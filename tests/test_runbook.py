@@ -137,7 +137,7 @@ def test_the_first_deployment_names_only_what_there_is():
     text = "\n".join(spans)
     assert named(r"\(output (\w+)\)", text) <= template["Outputs"].keys()
     assert named(r"\(physical (\w+)\)", text) <= resources.keys()
-    assert {(namespace, name) for namespace, name in re.findall(r"\bmetric (\S+) (\w+)", text)} <= metrics()
+    assert {(namespace, name) for namespace, name in re.findall(r"\bmetric (\S+) ([\w.]+)", text)} <= metrics()
     for pairs in re.findall(r'PARAMETERS="([^"]*)"', text):
         assert {pair.split("=")[0] for pair in pairs.split()} <= template["Parameters"].keys()
     for path, anchor in re.findall(r"\]\(([\w.]+)#([\w-]+)\)", page):
@@ -246,7 +246,7 @@ def test_what_every_entry_looks_at_can_be_pasted(shell):
     hour = shell.hour
     assert f'"partition": "{hour}"' in said["late-objects"]
     assert "Enabled" in said["landing-behind"] and "Enabled" in said["overlapping-objects"]
-    assert said["did-not-run"].count("DISABLED") == 4 and said["did-not-run"].count("jsonl.bz2") == 2
+    assert said["did-not-run"].count("DISABLED") == 5 and said["did-not-run"].count("jsonl.bz2") == 2
     assert "PROVISIONED" in said["stream-throttled"]
     assert "s3:PutObject" in said["dropped"]
     assert said["broken-objects"] == ""

@@ -67,7 +67,9 @@ AWS_METRICS = {
     ("AWS/Lambda", name) for name in ("ConcurrentExecutions", "Duration", "DroppedEventCount", "Errors", "Invocations",
                                       "IteratorAge", "OnFailureDestinationDeliveredEventCount", "Throttles",
                                       "Url4xxCount", "Url5xxCount", "UrlRequestCount")
-} | {("AWS/ApiGateway", name) for name in ("4xx", "5xx", "Count")} | {("AWS/Kinesis", name) for name in ("IncomingBytes", "IncomingRecords", "WriteProvisionedThroughputExceeded")} | {
+} | {("AWS/ApiGateway", name) for name in ("4xx", "5xx", "Count")} | {
+    ("AWS/Kinesis", name) for name in ("GetRecords.IteratorAgeMilliseconds", "IncomingBytes", "IncomingRecords",
+                                       "WriteProvisionedThroughputExceeded")} | {
     ("AWS/S3", "NumberOfObjects"), ("AWS/Events", "Invocations"), ("AWS/Lambda", "AsyncEventsDropped")}
 
 
