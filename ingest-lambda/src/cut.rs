@@ -50,25 +50,28 @@ fn cut_list<'a>(array: &'a [u8], pieces: &mut Vec<Piece<'a>>) -> &'a [u8] {
 
 /// Cuts the list out of a frame, or takes an object as it is; what follows it.
 fn cut_object<'a>(object: &'a [u8], pieces: &mut Vec<Piece<'a>>) -> &'a [u8] {
-    if let Some(list) = events_list(object) {
-        let (members, rest) = Cutter::new(&list[1..]).cut();
-        if members.iter().any(|member| member.starts_with(b"{")) {
-            let head = &object[..object.len() - list.len()];
-            let (tail, behind) = split_behind_object(rest);
-            // What belongs to a valid frame is no event. Of a damaged one nobody can say what it was: it is kept.
-            let is_kept = !is_frame(head, tail);
-            let kept = |piece: &'a [u8]| {
-                let is_content = !piece.is_empty() && piece != b"}";
-                (is_kept && is_content).then_some(Piece::Value(piece))
-            };
-            pieces.extend(kept(head.trim_ascii()));
-            pieces.extend(members.into_iter().map(Piece::Member));
-            pieces.extend(kept(tail.trim_ascii()));
-            return behind;
-        }
+    let Some(list) = events_list(object) else {
+        let (inside, behind) = split_behind_object(&object[1..]);
+        pieces.push(Piece::Value(object[..=inside.len()].trim_ascii_end()));
+        return behind;
+    };
+    let (members, rest) = Cutter::new(&list[1..]).cut();
+    // Behind what the list took: what is read for one object is not read again for the next.
+    let (tail, behind) = split_behind_object(rest);
+    if !members.iter().any(|member| member.starts_with(b"{")) {
+        pieces.push(Piece::Value(object[..object.len() - behind.len()].trim_ascii_end()));
+        return behind;
     }
-    let (inside, behind) = split_behind_object(&object[1..]);
-    pieces.push(Piece::Value(object[..=inside.len()].trim_ascii_end()));
+    let head = &object[..object.len() - list.len()];
+    // What belongs to a valid frame is no event. Of a damaged one nobody can say what it was: it is kept.
+    let is_kept = !is_frame(head, tail);
+    let kept = |piece: &'a [u8]| {
+        let is_content = !piece.is_empty() && piece != b"}";
+        (is_kept && is_content).then_some(Piece::Value(piece))
+    };
+    pieces.extend(kept(head.trim_ascii()));
+    pieces.extend(members.into_iter().map(Piece::Member));
+    pieces.extend(kept(tail.trim_ascii()));
     behind
 }
 
@@ -225,15 +228,17 @@ struct Cutter<'a> {
     text: &'a [u8],
     /// Where the member that is being read begins.
     start: usize,
-    /// Whether an object stands within something else, such as the arguments of a call, and ends no member.
-    within: bool,
+    /// Whether more than white space was read of it.
+    has_begun: bool,
+    /// Whether it is a name with a value, whose object ends no member.
+    is_named: bool,
     nesting: Nesting,
     members: Vec<&'a [u8]>,
 }
 
 impl<'a> Cutter<'a> {
     fn new(text: &'a [u8]) -> Self {
-        Self { text, start: 0, within: false, nesting: Nesting::default(), members: Vec::new() }
+        Self { text, start: 0, has_begun: false, is_named: false, nesting: Nesting::default(), members: Vec::new() }
     }
 
     /// The members up to the end of the list, and what follows it.
@@ -258,7 +263,7 @@ impl<'a> Cutter<'a> {
                         }
                     }
                     b'/' => at = self.pass_comment(at),
-                    byte => self.nesting.read(byte),
+                    byte => self.read_outside(byte),
                 }
             }
             at += 1;
@@ -267,17 +272,22 @@ impl<'a> Cutter<'a> {
         (self.members, rest)
     }
 
+    fn read_outside(&mut self, byte: u8) {
+        self.has_begun |= !byte.is_ascii_whitespace();
+        self.is_named |= byte == b':';
+        self.nesting.read(byte);
+    }
+
     fn read_inside(&mut self, at: usize) {
         self.nesting.read(self.text[at]);
-        if self.text[at] == b'}' && self.nesting.is_outside() && !self.within {
+        if self.text[at] == b'}' && self.nesting.is_outside() && !self.is_named {
             self.end_member(at + 1, at + 1);
         }
     }
 
     /// An object is a member of its own, unless it has a name.
     fn begin_object(&mut self, at: usize) {
-        self.within = self.text[self.start..at].contains(&b':');
-        if !self.within {
+        if !self.is_named {
             self.end_member(at, at);
         }
         self.nesting.read(b'{');
@@ -286,10 +296,12 @@ impl<'a> Cutter<'a> {
     /// A comment before a member is one of its own, whatever it holds. Where it ends, or this place if there is none.
     fn pass_comment(&mut self, at: usize) -> usize {
         let end: &[u8] = match self.text[at..] {
-            _ if !self.text[self.start..at].trim_ascii().is_empty() => return at,
-            [_, b'*', ..] => b"*/",
-            [_, b'/', ..] => b"\n",
-            _ => return at,
+            [_, b'*', ..] if !self.has_begun => b"*/",
+            [_, b'/', ..] if !self.has_begun => b"\n",
+            _ => {
+                self.has_begun = true;
+                return at;
+            }
         };
         let length = self.text[at..].windows(end.len()).position(|window| window == end);
         let behind = length.map_or(self.text.len(), |length| at + length + end.len());
@@ -303,7 +315,7 @@ impl<'a> Cutter<'a> {
             self.members.push(member);
         }
         self.start = next;
-        self.within = false;
+        (self.has_begun, self.is_named) = (false, false);
     }
 
     /// What is open at the end was cut off, or a string that should have ended did not: `"C:\"` does not. Then the members

@@ -150,7 +150,9 @@ pub(crate) fn blurred(text: &[u8]) -> Vec<u8> {
         if matches!(out[at], b'\n' | b'\r') {
             out[at] = b' ';
         }
-        if out[at..].starts_with(b"\\u") && at + 6 <= out.len() {
+        let is_whole =
+            |out: &[u8]| out.get(at + 2..at + 6).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        if out[at..].starts_with(b"\\u") && is_whole(&out) {
             out[at + 2..at + 6].fill(b'?');
         }
     }
