@@ -2,7 +2,7 @@
 
 import pytest
 
-from stack import Stack
+from support.stack import Stack
 
 # The files that take longest go first: begun last, one of them would keep its worker busy when the others have nothing left.
 LONGEST_FIRST = [

@@ -17,8 +17,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from failed_batches import template_with
-from stack import LANDING_BUCKET, Stack, signal_if_alive, wait_for
+from support.failed_batches import template_with
+from support.stack import LANDING_BUCKET, Stack, signal_if_alive, wait_for
 
 SEAL = "seal-partition"
 PARTITION = "dt=2026-11-16/hour=09"

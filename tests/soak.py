@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from account import WRONG, Account, settle
-from faults import Faults, read_stream
-from landed import verify_all
-from players import Players
-from stack import INGEST, LANDING, Stack, wait_for
+from support.account import WRONG, Account, settle
+from support.faults import Faults, read_stream
+from support.landed import verify_all
+from support.players import Players
+from support.stack import INGEST, LANDING, Stack, wait_for
 
 # Middling batches and a short window: many writes, so that many of them can go wrong, and no backlog that lands only when
 # the faults are over.

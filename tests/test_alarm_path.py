@@ -8,9 +8,10 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from cloud import ACCOUNT, REGION, MiniStack
-from deployment import Deployment
-from stack import wait_for
+
+from support.cloud import ACCOUNT, REGION, MiniStack
+from support.deployment import Deployment
+from support.stack import wait_for
 
 STACK = "playhead-test"
 BUCKET = f"{STACK}-landing-{ACCOUNT}-{REGION}"

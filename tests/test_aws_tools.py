@@ -1,7 +1,5 @@
 """The tools that people have look around in the running stack, and other producers write to its stream."""
 
-import urllib.error
-import urllib.request
 import base64
 import bz2
 import hashlib
@@ -9,14 +7,16 @@ import json
 import os
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from botocore.exceptions import ClientError
 
-import landed
-from stack import FAILED_BATCHES_BUCKET, LANDING_BUCKET, REPOSITORY, STREAM, wait_for
+from support import landed
+from support.stack import FAILED_BATCHES_BUCKET, LANDING_BUCKET, REPOSITORY, STREAM, wait_for
 
 
 def post_and_wait(stack):
@@ -295,16 +295,8 @@ def test_unsigned_requests_are_refused(stack):
 # ---- Invoking functions by hand ----
 
 
-def invoke_script(stack, *arguments):
-    """scripts/invoke, as somebody runs it beside this stack."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    own = {"AWS_ENDPOINT_URL": stack.aws_address}
-    return subprocess.run([sys.executable, "scripts/invoke", *arguments], cwd=REPOSITORY, env=inherited | own,
-                          capture_output=True, text=True, timeout=60)
-
-
 def sample_event(stack, *arguments):
-    printed = invoke_script(stack, *arguments, "--print")
+    printed = stack.run_script("invoke", *arguments, "--print")
     assert printed.returncode == 0, printed.stderr
     return printed.stdout
 
@@ -345,16 +337,16 @@ def test_each_function_takes_its_sample_event(fresh_stack):
 
 def test_the_script_prints_the_answer_and_exits_by_it(stack, tmp_path):
     """scripts/invoke exits with 0 when the function answered, and with 1 when it failed or there is none."""
-    answered = invoke_script(stack, "kinesis-to-s3-lambda")
+    answered = stack.run_script("invoke", "kinesis-to-s3-lambda")
     assert (answered.returncode, answered.stdout) == (0, '{"batchItemFailures":[]}\n'), answered.stderr
     assert "logs/kinesis-to-s3-lambda.log" in answered.stderr
     event = tmp_path / "event.json"
     event.write_text('{"time":"never"}')
-    failed = invoke_script(stack, "check-recency", "--event", str(event))
+    failed = stack.run_script("invoke", "check-recency", "--event", str(event))
     assert (failed.returncode, json.loads(failed.stdout)["errorType"]) == (1, "CheckRecencyError")
     event.write_text('{"time":"${NOWHERE}"}')
-    assert invoke_script(stack, "check-recency", "--event", str(event)).returncode == 1
-    assert invoke_script(stack, "no-such-function").returncode == 2
+    assert stack.run_script("invoke", "check-recency", "--event", str(event)).returncode == 1
+    assert stack.run_script("invoke", "no-such-function").returncode == 2
 
 
 def test_aws_lambda_invoke_writes_the_answer(stack, tmp_path):

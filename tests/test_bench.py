@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from stack import BINARY, REPOSITORY
+from support.stack import BINARY, REPOSITORY
 
 BENCH = BINARY.with_name("bench")
 REFERENCE = REPOSITORY / "bench/reference"

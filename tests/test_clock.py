@@ -6,8 +6,8 @@ import re
 import time
 from datetime import UTC, datetime, timedelta
 
-import landed
-from stack import INGEST, LANDING, wait_for
+from support import landed
+from support.stack import INGEST, LANDING, wait_for
 
 README = re.compile(r"`CLOCK`.*?`\"(\S+)Z x(\d+)\"`")
 # 30 hours of that clock, with a midnight among them. CLOCK_SECONDS=180 is three days.
@@ -17,7 +17,7 @@ POSTS_A_SECOND = 25
 
 def example():
     """The start and the factor that the README names."""
-    from stack import REPOSITORY
+    from support.stack import REPOSITORY
 
     start, factor = README.search((REPOSITORY / "README.md").read_text()).groups()
     return datetime.fromisoformat(start).replace(tzinfo=UTC), int(factor)

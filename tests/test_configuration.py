@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from stack import BINARY
+from support.stack import BINARY
 
 INGEST = {"STREAM_NAME": "event-stream"}
 

@@ -12,10 +12,10 @@ from statistics import median
 
 import pytest
 
-from stack import INGEST, LANDING, REPOSITORY
-from structured_fields import Reader
-from test_recorded_sessions import event_texts, requests
-from test_template import alarms, canary_alarms, document, metrics_paid_for
+from support.sessions import event_texts, requests
+from support.stack import INGEST, LANDING, REPOSITORY
+from support.structured_fields import Reader
+from support.template import alarms, canary_alarms, document, metrics_paid_for
 
 COST = REPOSITORY / "cost"
 sys.path.insert(0, str(COST))

@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-import landed
-from failed_batches import THREE_SECONDS, TWO_RETRIES, data_of, holding, template_with
-from stack import INGEST, LANDING, command, signal_if_alive, wait_for
-from traffic import Traffic
+from support import landed
+from support.failed_batches import THREE_SECONDS, TWO_RETRIES, data_of, holding, template_with
+from support.stack import INGEST, LANDING, command, signal_if_alive, wait_for
+from support.traffic import Traffic
 
 KILLS = 20
 # Small batches at once, so that the landing function is at work most of the time and a kill hits it there.

@@ -3,8 +3,7 @@
 import json
 from datetime import UTC, datetime, timedelta
 
-from stack import LANDING_BUCKET
-from test_aws_tools import invoke_script
+from support.stack import LANDING_BUCKET
 
 NOW = datetime.now(UTC)
 
@@ -15,7 +14,7 @@ def later(hours):
 
 
 def run(stack, function, hours):
-    done = invoke_script(stack, function, "--at", later(hours))
+    done = stack.run_script("invoke", function, "--at", later(hours))
     assert done.returncode == 0, done.stdout + done.stderr
 
 

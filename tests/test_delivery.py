@@ -6,11 +6,11 @@ import time
 import urllib.parse
 from collections import defaultdict
 
-import landed
-from account import settle
-from faults import Faults, read_stream
-from players import Players
-from stack import LANDING, LANDING_BUCKET, wait_for
+from support import landed
+from support.account import settle
+from support.faults import Faults, read_stream
+from support.players import Players
+from support.stack import LANDING, LANDING_BUCKET, wait_for
 
 # How long Kinesis, and then S3, are away. `make outage` has them away for two minutes each.
 OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", 12))

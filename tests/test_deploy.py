@@ -13,12 +13,12 @@ from datetime import datetime, timedelta
 import pytest
 from botocore.exceptions import ClientError
 
-import landed
-from cloud import MiniStack
-from deployment import PACKAGES, Deployment, binaries
-from stack import REPOSITORY, wait_for
-from test_recorded_sessions import event_texts, replay, requests
-from traffic import JSON, Traffic
+from support import landed
+from support.cloud import MiniStack
+from support.deployment import PACKAGES, Deployment, binaries
+from support.sessions import event_texts, replay, requests
+from support.stack import REPOSITORY, wait_for
+from support.traffic import JSON, Traffic
 
 # Landing need not wait for a batch to fill.
 QUICK = "BatchingWindowSeconds=0"

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from botocore.exceptions import ClientError
 
-from deployment import script
+from support.deployment import script
 
 MINUTE = timedelta(minutes=1)
 STOPPED = datetime(2026, 11, 28, 12, 0, 30, tzinfo=UTC)

@@ -8,7 +8,7 @@ import urllib.parse
 
 import pytest
 
-from stack import wait_for
+from support.stack import wait_for
 
 PAGE = "https://evil.example"
 # What a connection may be silent for, and what a busy machine needs.

@@ -2,17 +2,14 @@
 
 import json
 import os
-import subprocess
-import sys
 import time
 from datetime import UTC, datetime, timedelta
 
-import landed
-import redrive
-from failed_batches import THREE_SECONDS, failed_batches, template_with
-from faults import Faults
-from players import Players
-from stack import LANDING_BUCKET, REPOSITORY, wait_for
+from support import landed, redrive
+from support.failed_batches import THREE_SECONDS, failed_batches, template_with
+from support.faults import Faults
+from support.players import Players
+from support.stack import LANDING_BUCKET, wait_for
 
 SPEED = 1440
 START = datetime(2026, 11, 16, tzinfo=UTC)
@@ -80,8 +77,7 @@ def put_plain(stack, hour):
 
 
 def accept(stack, hour, *arguments):
-    command = [sys.executable, REPOSITORY / "scripts/accept-hour", partition(hour), *arguments]
-    done = subprocess.run(command, env=os.environ | {"AWS_ENDPOINT_URL": stack.aws_address}, capture_output=True, text=True)
+    done = stack.run_script("accept-hour", partition(hour), *arguments)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-import loadtest_servers as servers
-from stack import LANDING_BUCKET, REPOSITORY, wait_for
+from support import loadtest_servers as servers
+from support.stack import LANDING_BUCKET, REPOSITORY, wait_for
 
 BINARY = Path(os.environ.get("LOADTEST_BIN", REPOSITORY / "target/release/loadtest")).resolve()
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-import landed
-from stack import LANDING_BUCKET, REPOSITORY, Stack, wait_for
+from support import landed
+from support.stack import LANDING_BUCKET, REPOSITORY, Stack, wait_for
 
 BINARY = Path(os.environ.get("LOADTEST_BIN", REPOSITORY / "target/release/loadtest")).resolve()
 

@@ -5,8 +5,8 @@ import threading
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 
-import landed
-from stack import INGEST
+from support import landed
+from support.stack import INGEST
 
 POSTS, EVENTS_PER_POST, VIEWERS, THREADS = 1_000, 20, 50, 64
 

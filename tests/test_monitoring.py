@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-import landed
-from stack import LANDING_BUCKET, wait_for
+from support import landed
+from support.stack import LANDING_BUCKET, wait_for
 
 SPEED = 1440
 START = datetime(2026, 11, 16, tzinfo=UTC)
@@ -80,7 +80,7 @@ def event(hour, post, number):
 
 @pytest.fixture(scope="module")
 def days(tmp_path_factory):
-    from stack import Stack
+    from support.stack import Stack
 
     stack = Stack(tmp_path_factory.mktemp("days"), parameters=PARAMETERS, CLOCK=f"{START:%Y-%m-%dT%H:%M:%SZ} x{SPEED}")
     days = Days(stack)

@@ -11,7 +11,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
-from stack import LANDING_BUCKET
+from support.stack import LANDING_BUCKET
 
 FILES = "objects are files until the store is replaced"
 

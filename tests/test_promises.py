@@ -14,9 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
+from samtranslator.yaml_helper import yaml_parse
 
 import test_template
-from stack import REPOSITORY
+from support.stack import REPOSITORY
 
 TESTS = REPOSITORY / "tests"
 
@@ -164,7 +165,7 @@ def run_sabotaged(one, directory):
     report = directory / "report.json"
     own = {"SABOTAGE": one.sabotage, "SABOTAGE_REPORT": str(report), "PYTHONPATH": str(TESTS), **dict(one.settings)}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "sabotaged_run", "-p", "no:cacheprovider",
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "support.sabotaged_run", "-p", "no:cacheprovider",
                "--basetemp", directory / "pytest", f"{TESTS}/{one.test}"]
     done = subprocess.run(command, env=inherited | own, capture_output=True, text=True, timeout=240)
     assert report.exists(), done.stdout + done.stderr
@@ -208,4 +209,4 @@ def changed_template(one):
     text = (REPOSITORY / "template.yaml").read_text()
     old = SETTINGS[one.sabotage]
     assert old in text, f"{old} is not in the template any more; adapt SETTINGS"
-    return test_template.yaml_parse(text.replace(old, one.sabotage))
+    return yaml_parse(text.replace(old, one.sabotage))

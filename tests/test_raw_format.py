@@ -5,11 +5,10 @@ import json
 import time
 from datetime import UTC, datetime, timedelta
 
-import landed
-import redrive
-from failed_batches import THREE_SECONDS, failed_batches, template_with
-from faults import Faults
-from stack import LANDING_BUCKET, STREAM, wait_for
+from support import landed, redrive
+from support.failed_batches import THREE_SECONDS, failed_batches, template_with
+from support.faults import Faults
+from support.stack import LANDING_BUCKET, STREAM, wait_for
 
 # An hour takes nine seconds: there is time to see what is said of it, and of the hours after it.
 SPEED = 400

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stack import REPOSITORY, Stack
+from support.stack import REPOSITORY, Stack
 
 JSON = {"content-type": "application/json"}
 # What breaks readers: names that differ in case alone, numbers of any size, characters that some take for an end of line,

@@ -8,13 +8,12 @@ import urllib.request
 from collections import Counter
 from datetime import UTC, datetime
 
-import landed
-import redrive
-from account import settle
-from failed_batches import THREE_SECONDS, failed_batches, template_with
-from faults import Faults, read_stream
-from players import Players
-from stack import FAILED_BATCHES_BUCKET, LANDING_BUCKET, STREAM, wait_for
+from support import landed, redrive
+from support.account import settle
+from support.failed_batches import THREE_SECONDS, failed_batches, template_with
+from support.faults import Faults, read_stream
+from support.players import Players
+from support.stack import FAILED_BATCHES_BUCKET, LANDING_BUCKET, STREAM, wait_for
 
 # Longer than the time within which it is not certain which of two attempts came later.
 LONG_SECONDS = 11

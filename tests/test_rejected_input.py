@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-import landed
-from stack import INGEST, wait_for
+from support import landed
+from support.stack import INGEST, wait_for
 
 MEBIBYTE = 1024 * 1024
 MAX_BODY_BYTES = 4 * MEBIBYTE

@@ -2,9 +2,9 @@
 
 from collections import defaultdict
 
-import landed
-from stack import STREAM, wait_for
-from traffic import Traffic
+from support import landed
+from support.stack import STREAM, wait_for
+from support.traffic import Traffic
 
 
 def shards(stack):

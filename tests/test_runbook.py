@@ -6,18 +6,18 @@ import os
 import re
 import subprocess
 import time
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
-import tomllib
 
-from cloud import REGION, MiniStack
-from deployment import Deployment, binaries
-from redrive import BINARY as REDRIVE
-from stack import REPOSITORY, wait_for
-from test_template import document, metrics, translated
-from traffic import JSON
+from support.cloud import REGION, MiniStack
+from support.deployment import Deployment, binaries
+from support.redrive import BINARY as REDRIVE
+from support.stack import REPOSITORY, wait_for
+from support.template import document, metrics, translated
+from support.traffic import JSON
 
 RUNBOOK = (REPOSITORY / "docs/RUNBOOK.md").read_text()
 TOP = "Paste this first"

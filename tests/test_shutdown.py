@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-import landed
-from stack import BINARY, INGEST, LANDING, REPOSITORY, command, environment, wait_for
-from traffic import Traffic
+from support import landed
+from support.stack import BINARY, INGEST, LANDING, REPOSITORY, command, environment, run_to_the_end, wait_for
+from support.traffic import Traffic
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl_c", "sigterm"])
@@ -70,15 +70,6 @@ def test_ready_soon_at_a_free_port_that_it_prints(fresh_stack):
     for stack in stacks:
         health = stack.post("/health", method="GET")
         assert (health.status, health.json) == (200, {"status": "ok"})
-
-
-def run_to_the_end(directory, **variables):
-    """A start that must fail: its exit code and all that it printed."""
-    variables = environment(directory, **variables)
-    run = subprocess.run(
-        [BINARY], cwd=REPOSITORY, env=variables, timeout=20, capture_output=True, text=True, errors="replace"
-    )
-    return run.returncode, run.stdout + run.stderr
 
 
 def test_a_port_that_is_in_use_is_a_clear_error(tmp_path):

@@ -6,9 +6,9 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-
-from account import WRONG, Account, out_of_order, settle
 from soak import INGEST, LANDING, Growth, Soaked, growth, soak
+
+from support.account import WRONG, Account, out_of_order, settle
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", 1))
 

@@ -1,26 +1,20 @@
 """template.yaml and alarms.yaml: what exactly-once rests on, who may do what, and that alarms say what is there."""
 
 import json
-import os
 import re
 import tomllib
 from collections import defaultdict
 from fnmatch import fnmatch
-from unittest import mock
 
 import pytest
-from samtranslator.translator.transform import transform
-from samtranslator.yaml_helper import yaml_parse
 
-import metric_math
-from deployment import script
-from failed_batches import template_with
-from stack import REPOSITORY
-from test_shutdown import run_to_the_end
-
-
-def document(name="template.yaml"):
-    return yaml_parse((REPOSITORY / name).read_text())
+from support import metric_math
+from support.deployment import script
+from support.failed_batches import template_with
+from support.stack import REPOSITORY, run_to_the_end
+from support.template import (
+    alarms, canary_alarms, document, expanded, functions, metrics, of_type, suffix, translated, watched,
+)
 
 
 def test_what_must_not_be_changed_is_as_it_must_be():
@@ -61,110 +55,6 @@ def test_the_one_machine_stack_refuses_what_would_break_exactly_once(tmp_path, o
 
 
 # ---- Alarms and dashboards ----
-
-# What AWS's own services measure, and how the template's alarms and dashboards name it.
-AWS_METRICS = {
-    ("AWS/Lambda", name) for name in ("ConcurrentExecutions", "Duration", "DroppedEventCount", "Errors", "Invocations",
-                                      "IteratorAge", "OnFailureDestinationDeliveredEventCount", "Throttles",
-                                      "Url4xxCount", "Url5xxCount", "UrlRequestCount")
-} | {("AWS/ApiGateway", name) for name in ("4xx", "5xx", "Count")} | {
-    ("AWS/Kinesis", name) for name in ("GetRecords.IteratorAgeMilliseconds", "IncomingBytes", "IncomingRecords",
-                                       "WriteProvisionedThroughputExceeded")} | {
-    ("AWS/S3", "NumberOfObjects"), ("AWS/Events", "Invocations"), ("AWS/Lambda", "AsyncEventsDropped")}
-
-
-def metrics():
-    """All metrics that there are, ours as `shared/src/metric.rs` names them."""
-    source = (REPOSITORY / "shared/src/metric.rs").read_text()
-    declared = source.split("metrics! {", 1)[1].split("\n}", 1)[0]
-    ours = re.findall(r"^    (\w+): \w+,$", declared, re.MULTILINE)
-    assert len(ours) >= 30
-    return AWS_METRICS | {("Playhead", name) for name in ours}
-
-
-def expanded():
-    """The resources of alarms.yaml with its loops unrolled, and what stands in its mappings in place."""
-    template = document("alarms.yaml")
-    mappings = template["Mappings"]
-
-    def filled(node, item):
-        name, value = item
-        if isinstance(node, list):
-            return [filled(part, item) for part in node]
-        if isinstance(node, str):
-            return node.replace("${%s}" % name, value)
-        if not isinstance(node, dict):
-            return node
-        if node == {"Ref": name}:
-            return value
-        node = {filled(key, item): filled(part, item) for key, part in node.items()}
-        if "Fn::FindInMap" in node:
-            table, row, column, *default = node["Fn::FindInMap"]
-            return mappings[table][row].get(column, default[0]["DefaultValue"] if default else None)
-        if isinstance(text := node.get("Fn::Sub"), list):
-            text, values = text
-            for key, part in values.items():
-                text = text.replace("${%s}" % key, part)
-            return text
-        # A reference to what a loop names.
-        return {"Ref": node["Ref"].get("Fn::Sub", node["Ref"])} if isinstance(node.get("Ref"), dict) else node
-
-    resources = {}
-    for key, resource in template["Resources"].items():
-        if not key.startswith("Fn::ForEach::"):
-            resources[key] = resource
-            continue
-        variable, items, body = resource
-        for value in items:
-            resources |= filled(body, (variable, value))
-    return resources
-
-
-def functions():
-    """The properties of each function, by its name in alarms.yaml's loops."""
-    found = {key.removesuffix("Function"): resource["Properties"] for key, resource in document()["Resources"].items()
-             if resource["Type"] == "AWS::Serverless::Function"}
-    assert len(found) == 9
-    return found
-
-
-def alarms():
-    found = {key: resource["Properties"] for key, resource in expanded().items()
-             if resource["Type"] == "AWS::CloudWatch::Alarm"}
-    assert len(found) >= 45
-    return found
-
-
-def suffix(alarm):
-    name = alarm["AlarmName"]
-    return (name["Fn::Sub"] if isinstance(name, dict) else name).removeprefix("${Deployment}-")
-
-
-def chosen(node, holds):
-    """A node of a template with each Fn::If decided."""
-    if isinstance(node, list):
-        return [chosen(part, holds) for part in node]
-    if not isinstance(node, dict):
-        return node
-    if "Fn::If" in node:
-        condition, yes, no = node["Fn::If"]
-        return chosen(yes if holds[condition] else no, holds)
-    return {key: chosen(part, holds) for key, part in node.items()}
-
-
-def watched(alarm):
-    """The namespace, name and dimensions of each metric that an alarm watches, with either front door."""
-    for is_url in (True, False):
-        decided = chosen(alarm, {"HasFunctionUrl": is_url})
-        stats = [query["MetricStat"]["Metric"] for query in decided.get("Metrics", []) if "MetricStat" in query]
-        for metric in stats or [decided]:
-            yield metric["Namespace"], metric["MetricName"], metric["Dimensions"]
-
-
-def metrics_paid_for(alarm):
-    """CloudWatch bills an alarm by the metrics that it watches."""
-    return sum("MetricStat" in query for query in alarm.get("Metrics", [])) or 1
-
 
 def test_each_alarm_says_what_is_wrong_in_which_unit_and_where_to_read_on():
     """An alarm's description has a unit and ends with an entry of the runbook; its metric exists; it tells the topic."""
@@ -392,26 +282,6 @@ ALLOWED = {
 }
 
 
-def translated(template=None, **parameters):
-    """What SAM makes of template.yaml: all that is deployed, also what it adds."""
-    template = template or document()
-    # What is uploaded has an address.
-    template["Globals"]["Function"]["CodeUri"] = "s3://packages/package.zip"
-    with mock.patch.dict(os.environ, AWS_DEFAULT_REGION="us-east-1"):
-        return transform(template, parameters, NoManagedPolicies())["Resources"]
-
-
-def of_type(resources, kind):
-    return {key: resource["Properties"] for key, resource in resources.items() if resource["Type"] == kind}
-
-
-class NoManagedPolicies:
-    """Names of AWS's managed policies. None is used, but by CodeDeploy, whose SAM knows itself."""
-
-    def load(self):
-        return {}
-
-
 def listed(value):
     return value if isinstance(value, list) else [value]
 
@@ -596,12 +466,6 @@ def test_whatever_opens_it_is_found(change):
 CANARY_SECONDS = 300
 # CloudWatch has a minute's value a minute or two after its end.
 LATENCY_SECONDS = 120
-
-
-def canary_alarms(**parameters):
-    """The alarms that CodeDeploy watches while a new version has a tenth of the traffic."""
-    resources = translated(Rollout="Canary", **parameters)
-    return of_type(resources, "AWS::CloudWatch::Alarm")
 
 
 @pytest.mark.parametrize("function", ["Ingest", "Landing"])

@@ -1,10 +1,8 @@
 """What a person reads on the terminal of the one-machine stack, and what is in the logs instead."""
 
 import json
-import os
 import re
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 
@@ -13,7 +11,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from stack import BINARY, LANDING_BUCKET, REPOSITORY, wait_for
+from support.stack import BINARY, LANDING_BUCKET, REPOSITORY, wait_for
 
 TIMED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z +(INFO|WARN|ERROR) ")
 
@@ -103,19 +101,14 @@ def test_counters_are_there_at_zero_before_the_first_event(fresh_stack):
     assert set(gone) <= {line.split(" ")[0] for line in page()}
 
 
-def invoke(stack, *arguments):
-    return subprocess.run([sys.executable, REPOSITORY / "scripts/invoke", *arguments], capture_output=True, text=True,
-                          timeout=60, env=os.environ | {"AWS_ENDPOINT_URL": stack.aws_address})
-
-
 def test_invoke_shows_what_the_function_logged(stack):
     """The last of its lines, as Lambda's LogType=Tail gives them."""
-    run = invoke(stack, "ingest-lambda")
+    run = stack.run_script("invoke", "ingest-lambda")
     assert run.returncode == 0 and "AcceptedEvents" in run.stderr, run
     # Each invocation has its own.
     answer = stack.functions().invoke(FunctionName="ingest-lambda", Payload=b"{}", LogType="Tail")
     assert "FunctionError" in answer or answer["StatusCode"] == 200
-    again = invoke(stack, "ingest-lambda")
+    again = stack.run_script("invoke", "ingest-lambda")
     assert again.stderr.count("AcceptedEvents\":1") == 1, again
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from pathlib import Path
 import boto3
 from botocore.config import Config
 
-import landed
+from support import landed
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 BINARY = Path(os.environ.get("LOCAL_BIN", REPOSITORY / "target/release/local")).resolve()
 
 LANDING_BUCKET = "landing-bucket"
@@ -73,6 +74,15 @@ def environment(directory, template="template.yaml", parameters=FAST, **variable
     own = {"DATA_DIR": directory / "data", "TEMPLATE": template, "PARAMETERS": parameters}
     free_ports = {"PORT": 0, "AWS_PORT": 0}
     return inherited | {name: str(value) for name, value in (own | free_ports | variables).items()}
+
+
+def run_to_the_end(directory, **variables):
+    """A start that must fail: its exit code and all that it printed."""
+    variables = environment(directory, **variables)
+    run = subprocess.run(
+        [BINARY], cwd=REPOSITORY, env=variables, timeout=20, capture_output=True, text=True, errors="replace"
+    )
+    return run.returncode, run.stdout + run.stderr
 
 
 class Stack:
@@ -195,6 +205,14 @@ class Stack:
     def function_processes(self, function):
         """The ids of the processes that this stack, and no other, started for a function."""
         return [pid for pid in children(self.process.pid) if command(pid).endswith(f"/{function}")]
+
+    def run_script(self, name, *arguments):
+        """Runs one of scripts/ as somebody does beside this stack."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        return subprocess.run(
+            [sys.executable, REPOSITORY / "scripts" / name, *arguments], cwd=REPOSITORY, capture_output=True, text=True,
+            env=inherited | {"AWS_ENDPOINT_URL": self.aws_address}, timeout=60,
+        )
 
     # ---- Stopping ----
 

@@ -3,7 +3,7 @@
 import base64
 import json
 
-from stack import FAILED_BATCHES_BUCKET, REPOSITORY
+from support.stack import FAILED_BATCHES_BUCKET, REPOSITORY
 
 TWO_RETRIES = {"MaximumRetryAttempts: -1": "MaximumRetryAttempts: 2"}
 THREE_SECONDS = {"MaximumRecordAgeInSeconds: !Ref MaximumRecordAgeSeconds": "MaximumRecordAgeInSeconds: 3"}

@@ -10,8 +10,8 @@ import uuid
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-import proxy
-from stack import FAILED_BATCHES_BUCKET
+from support import proxy
+from support.stack import FAILED_BATCHES_BUCKET
 
 # By name: `function(request, send)` returns the reply to a request, and sends on what the stack shall see of it.
 SABOTAGES = {}

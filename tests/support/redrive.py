@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import proxy
-from stack import FAILED_BATCHES_BUCKET, LANDING_BUCKET, REPOSITORY
+from support import proxy
+from support.stack import FAILED_BATCHES_BUCKET, LANDING_BUCKET, REPOSITORY
 
 BINARY = Path(os.environ.get("REDRIVE_BIN", REPOSITORY / "target/release/redrive")).resolve()
 SECONDS = 120

@@ -14,9 +14,9 @@ import sys
 from importlib.machinery import SourceFileLoader
 from urllib.parse import urlsplit
 
-from cloud import REGION
-from landed import KEY, Line
-from stack import REPOSITORY, request, wait_for
+from support.cloud import REGION
+from support.landed import KEY, Line
+from support.stack import REPOSITORY, request, wait_for
 
 # The packages that this machine can run.
 ARCHITECTURE = {"aarch64": "arm64", "arm64": "arm64"}.get(platform.machine(), "x86_64")
@@ -39,7 +39,7 @@ class Connection(http.client.HTTPSConnection):
 
 
 class Deployment:
-    """A stack that was deployed to an environment of samconfig.toml. Speaks as tests/stack.py's Stack does."""
+    """A stack that was deployed to an environment of samconfig.toml. Speaks as support/stack.py's Stack does."""
 
     def __init__(self, cloud, environment, stack, parameters="", recipients=None):
         self.cloud, self.environment, self.stack = cloud, environment, stack

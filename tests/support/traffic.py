@@ -6,7 +6,7 @@ import threading
 import uuid
 from collections import Counter
 
-from stack import request
+from support.stack import request
 
 JSON = {"content-type": "application/json"}
 

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections import Counter, defaultdict
 
-from stack import request
+from support.stack import request
 
 JSON = {"content-type": "application/json"}
 # Chosen so that a few seconds of trouble are outlived, and a test is not held up by one player.

@@ -11,7 +11,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from stack import wait_for
+from support.stack import wait_for
 
 RUN = Path(__file__).with_name("run_ministack.py")
 REGION = "us-east-1"

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-import landed
+from support import landed
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """A pytest plugin that breaks a promise of docs/DELIVERY.md while a test runs.
 
-    SABOTAGE=hide_a_failure SABOTAGE_REPORT=report.json PYTHONPATH=tests pytest -p sabotaged_run tests/test_x.py::test_y
+    SABOTAGE=hide_a_failure SABOTAGE_REPORT=report.json PYTHONPATH=tests pytest -p support.sabotaged_run tests/test_x.py::test_y
 
 The real functions, and the redrive command, then speak to the stack through a proxy that does what that one of sabotages.py
 does. The report says how the test ended, what noticed it, and how often the sabotage changed something.
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-import proxy
-from sabotages import SABOTAGES, WORK
-from stack import BINARY, REPOSITORY
+from support import proxy
+from support.sabotages import SABOTAGES, WORK
+from support.stack import BINARY, REPOSITORY
 
 
 def behind_proxy(directory, binary, address):

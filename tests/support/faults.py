@@ -4,7 +4,7 @@ import json
 import urllib.request
 from dataclasses import dataclass
 
-from stack import wait_for
+from support.stack import wait_for
 
 # A write that is held back takes place within this many seconds, and some for a busy machine.
 HELD_SECONDS = 40
