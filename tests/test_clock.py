@@ -1,4 +1,4 @@
-"""The README's own example of a fast clock, with the parameters of the template: nothing is lost, and nobody says so."""
+"""The example in docs/LOCAL.md of a fast clock, with the parameters of the template: nothing is lost, and nobody says so."""
 
 import json
 import os
@@ -9,17 +9,17 @@ from datetime import UTC, datetime, timedelta
 from support import landed
 from support.stack import INGEST, LANDING, wait_for
 
-README = re.compile(r"`CLOCK`.*?`\"(\S+)Z x(\d+)\"`")
+PAGE = re.compile(r"`CLOCK`.*?`\"(\S+)Z x(\d+)\"`")
 # 30 hours of that clock, with a midnight among them. CLOCK_SECONDS=180 is three days.
 SECONDS = int(os.environ.get("CLOCK_SECONDS", 75))
 POSTS_A_SECOND = 25
 
 
 def example():
-    """The start and the factor that the README names."""
+    """The start and the factor that docs/LOCAL.md names."""
     from support.stack import REPOSITORY
 
-    start, factor = README.search((REPOSITORY / "README.md").read_text()).groups()
+    start, factor = PAGE.search((REPOSITORY / "docs/LOCAL.md").read_text()).groups()
     return datetime.fromisoformat(start).replace(tzinfo=UTC), int(factor)
 
 

@@ -56,9 +56,9 @@ def assert_counted(output):
     assert found == KINDS, output
 
 
-READER, SPARK = examples("README.md", "python")
+READER, = examples("README.md", "python")
 LINES = READER.partition("events = ")[0]
-PANDAS, POLARS = examples("docs/READING.md", "python")
+SPARK, PANDAS, POLARS = examples("docs/READING.md", "python")
 SHELL, = examples("README.md", "sh")
 DUCKDB, = examples("docs/READING.md", "sh")
 

@@ -73,7 +73,7 @@ def test_every_line_of_the_stack_itself_has_its_time(fresh_stack):
 
 def test_help_needs_no_template_and_names_every_variable(tmp_path):
     run = subprocess.run([BINARY, "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=20)
-    variables = re.findall(r"^\| `([A-Z_]+)` \|", (REPOSITORY / "README.md").read_text(), re.M)
+    variables = re.findall(r"^\| `([A-Z_]+)` \|", (REPOSITORY / "docs/LOCAL.md").read_text(), re.M)
     assert run.returncode == 0 and "CLOCK" in variables
     assert [name for name in variables if f"  {name} " not in run.stdout] == []
     wrong = subprocess.run([BINARY, "--port=1"], cwd=tmp_path, capture_output=True, text=True, timeout=20)

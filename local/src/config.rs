@@ -1,4 +1,4 @@
-//! What the stack can be told, read once at the start. README.md says what each is for.
+//! What the stack can be told, read once at the start. docs/LOCAL.md says what each is for.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
