@@ -287,10 +287,12 @@ def listed(value):
 
 
 def text_of(resource):
-    """A policy's resource as text: what it is substituted from, or whose ARN it is."""
+    """A policy's resource as text: what it is substituted or joined from, or whose ARN it is."""
     if isinstance(resource, str):
         return resource
     (function, argument), = resource.items()
+    if function == "Fn::Join":
+        return argument[0].join(map(text_of, argument[1]))
     return {"Fn::Sub": argument, "Ref": argument, "Fn::GetAtt": argument[0]}[function]
 
 
