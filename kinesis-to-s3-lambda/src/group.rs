@@ -22,11 +22,14 @@ pub struct Group {
     pub shard_id: String,
     pub first_sequence_number: String,
     pub last_sequence_number: String,
+    /// Records whose first line is in the group, so that each record of a batch is counted once.
     pub record_count: u64,
     /// Its lines by the hour of their receipt.
     pub received_in: ReceivedIn,
     /// Its lines by the reason of their rejection: none for events.
     pub reasons: ReasonCounts,
+    /// Lone surrogates that were replaced in its lines.
+    pub replaced_surrogates: u64,
     pub chunks: Vec<Chunk>,
 }
 
@@ -68,13 +71,17 @@ pub fn group(records: &[Record], format: EventFormat) -> Vec<Group> {
         let hour = record.arrival().hour();
         let Payload { chunks, tally, .. } = read_record(record, format);
         let beside = |group: &Group| group.hour == hour && group.shard_id == record.shard_id();
+        let first_kind = chunks.first().map(|chunk| chunk.kind);
         for chunk in chunks {
             match groups.iter_mut().find(|group| group.kind == chunk.kind && beside(group)) {
                 Some(group) => add(group, record, chunk),
                 None => groups.push(start(record, format, chunk)),
             }
         }
-        groups.iter_mut().filter(|group| beside(group)).for_each(|group| count(group, &tally));
+        for group in groups.iter_mut().filter(|group| beside(group)) {
+            group.record_count += u64::from(first_kind == Some(group.kind));
+            count_lines(group, &tally);
+        }
     }
     groups
 }
@@ -121,25 +128,26 @@ fn start(record: &Record, event_format: EventFormat, chunk: Chunk) -> Group {
         shard_id: record.shard_id().to_owned(),
         first_sequence_number: record.kinesis.sequence_number.clone(),
         last_sequence_number: record.kinesis.sequence_number.clone(),
-        record_count: 1,
+        record_count: 0,
         received_in: ReceivedIn::default(),
         reasons: ReasonCounts::default(),
+        replaced_surrogates: 0,
         chunks: vec![chunk],
     }
 }
 
 fn add(group: &mut Group, record: &Record, chunk: Chunk) {
     if group.last_sequence_number != record.kinesis.sequence_number {
-        group.record_count += 1;
         group.last_sequence_number.clone_from(&record.kinesis.sequence_number);
     }
     group.chunks.push(chunk);
 }
 
 /// Counts the lines that a record has in a group.
-fn count(group: &mut Group, tally: &Tally) {
+fn count_lines(group: &mut Group, tally: &Tally) {
     group.received_in.add_all(tally.received_in(group.kind));
     group.reasons.add_all(&tally.reasons(group.kind));
+    group.replaced_surrogates += tally.replaced_surrogates(group.kind);
 }
 
 #[cfg(test)]
@@ -188,7 +196,17 @@ pub(crate) mod tests {
             .iter()
             .map(|group| (group.kind, group.record_count, group.lines(), &*group.first_sequence_number))
             .collect();
-        assert_eq!(found, [(Kind::Event, 2, 2, "1"), (Kind::Rejected, 2, 2, "2")]);
+        assert_eq!(found, [(Kind::Event, 2, 2, "1"), (Kind::Rejected, 1, 2, "2")]);
+    }
+
+    #[test]
+    fn a_record_of_both_kinds_is_counted_with_its_first_line() {
+        let counts = |data: &str| -> Vec<_> {
+            let groups = group(&[record(1, data, 0.0)], EventFormat::Envelope);
+            groups.iter().map(|group| (group.kind, group.record_count)).collect()
+        };
+        assert_eq!(counts("{}\nx\n{}"), [(Kind::Event, 1), (Kind::Rejected, 0)]);
+        assert_eq!(counts("x\n{}\nx"), [(Kind::Rejected, 1), (Kind::Event, 0)]);
     }
 
     fn keyed(number: u64, partition_key: &str, data: &str) -> Record {
@@ -230,10 +248,11 @@ pub(crate) mod tests {
     }
 
     proptest! {
-        /// The ground of the write protocol: an attempt with more or fewer records at the end names its objects alike.
+        /// The write protocol rests on it: an attempt with more or fewer records at the end gives its objects the same names. And
+        /// each record is counted once.
         #[test]
-        fn names_don_t_depend_on_where_a_batch_ends(
-            records in prop::collection::vec((prop::sample::select(vec!["{}", "x", "{}\nx"]), 0u32..3), 1..20), cut: prop::sample::Index,
+        fn names_are_the_same_wherever_a_batch_ends(
+            records in prop::collection::vec((prop::sample::select(vec!["{}", "x", "{}\nx", "x\n{}"]), 0u32..3), 1..20), cut: prop::sample::Index,
         ) {
             let mut hour = 0.0;
             let records: Vec<Record> = records.iter().enumerate().map(|(number, (data, hours_later))| {
@@ -241,6 +260,7 @@ pub(crate) mod tests {
                 record(number as u64, data, hour * 3600.0)
             }).collect();
             let whole = group(&records, EventFormat::Envelope);
+            prop_assert_eq!(whole.iter().map(|group| group.record_count).sum::<u64>(), records.len() as u64);
             let shorter = group(&records[..cut.index(records.len())], EventFormat::Envelope);
             prop_assert!(shorter.len() <= whole.len());
             for (short, long) in shorter.iter().zip(&whole) {

@@ -430,7 +430,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn faults_that_don_t_end_leave_time_to_say_so() {
+    async fn endless_faults_leave_time_to_answer() {
         let store = MemoryStore::scripted(std::iter::repeat_n(Fault::Fails, 100_000));
         let deadline = Deadline::after(Duration::from_secs(50));
         let error = land(&&store, &batch(1..4), &attempt(0), deadline, || 0.5).await.unwrap_err();

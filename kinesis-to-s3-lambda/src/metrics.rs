@@ -40,8 +40,10 @@ pub fn values(
         (Metric::BatchAge, newest.map_or(0, |newest| millis_between(newest, times.began))),
     ];
     values.extend(vital_signs);
+    let replaced_surrogates = groups.iter().map(|group| group.replaced_surrogates).sum();
     let foreign = groups.iter().map(|group| group.reasons.of(Reason::ForeignRecord)).sum();
-    values.extend(Some((Metric::Rejected(Reason::ForeignRecord), foreign)).filter(|_| foreign > 0));
+    let rare = [(Metric::ReplacedSurrogates, replaced_surrogates), (Metric::Rejected(Reason::ForeignRecord), foreign)];
+    values.extend(rare.into_iter().filter(|(_, count)| *count > 0));
     values
 }
 
@@ -69,13 +71,15 @@ mod tests {
 
     #[test]
     fn a_batch_in_numbers() {
-        let records = vec![record(1, "{}\n{}\n", 10.0), record(2, "x", 12.0), record(3, "{}\ny", 11.0)];
+        let lone = "{\"a\":\"\\ud83d\"}\ny\n{\"v\":1,\"received_at\":\"1970-01-01T00:00:11.000Z\",\
+            \"rejected\":{\"reason\":\"too_deep\",\"detail\":\"\\udc00\"}}";
+        let records = vec![record(1, "{}\n{}\n", 10.0), record(2, "x", 12.0), record(3, lone, 11.0)];
         assert_eq!(
             values_of(records, 12_500, 13_000),
             [
                 (Metric::LandedRecords, 3),
                 (Metric::LandedEvents, 3),
-                (Metric::LandedRejected, 2),
+                (Metric::LandedRejected, 3),
                 (Metric::LandedObjects, 2),
                 (Metric::UncompressedBytes, 140),
                 (Metric::CompressedBytes, 14),
@@ -83,6 +87,7 @@ mod tests {
                 (Metric::LandingLatency, 3_000),
                 (Metric::BatchAge, 500),
                 (Metric::RemainingTime, 50),
+                (Metric::ReplacedSurrogates, 2),
                 (Metric::Rejected(Reason::ForeignRecord), 2),
             ]
         );

@@ -1,15 +1,17 @@
 //! The lines of one record's payload, whoever wrote it: ours, another producer's JSON, or anything else.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use bytes::Bytes;
-use shared::json::fold_line_breaks;
+use shared::json::as_line;
 use shared::line::{Client, Envelope, IdLiteral, Kind, LineHead, Rejected};
 use shared::rejection::{Reason, Rejection};
 use shared::timestamp::UnixMillis;
 use shared::trust::Trust;
 
 use crate::chunk::{Chunk, Lines};
+use crate::multiline::holds_a_value_over_lines;
 use crate::tally::Tally;
 
 /// What became of one payload.
@@ -53,7 +55,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 #[derive(Debug, Clone, Copy)]
 pub struct Source<'a> {
     pub arrival: UnixMillis,
-    /// Tells the payload from all others, and is the same each time it is sent; rejected lines are named after it.
+    /// Identifies the payload, and is the same each time it is sent; rejected lines are named after it.
     pub name: &'a str,
     pub trust: Trust,
 }
@@ -63,6 +65,7 @@ pub struct Source<'a> {
 /// - JSON objects, one a line, pass as they are, without copying. Beside at least one of them, up to `max_rejected` bad
 ///   lines are rejected one by one.
 /// - One JSON object over several lines passes, folded into one.
+/// - In both, surrogate escapes without a partner are replaced, as ingest does.
 /// - All else is rejected whole: a text without an object in it, too many bad lines, and a value over several lines that is
 ///   damaged or has lines beside it, since a line of it would be a piece of something.
 #[must_use]
@@ -82,9 +85,7 @@ pub fn rejected_whole(payload: &[u8], source: &Source<'_>, detail: &str) -> Payl
 
 /// `None` when the payload is to be rejected whole.
 fn read_lines(payload: &Bytes, source: &Source<'_>, max_rejected: usize) -> Option<Payload> {
-    let mut lines = Lines::new(payload);
-    let mut tally = Tally::default();
-    let (mut good, mut rejected) = (false, 0);
+    let mut reader = Reader::new(payload, source);
     let mut start = 0;
     for line in payload.split_inclusive(|byte| *byte == b'\n') {
         let range = start..start + line.len();
@@ -94,32 +95,64 @@ fn read_lines(payload: &Bytes, source: &Source<'_>, max_rejected: usize) -> Opti
             continue;
         }
         match source.read(text) {
-            Ok((head, text)) => {
-                good = true;
-                tally.count(head, source.arrival.hour());
-                let received_at = source.received_at(head);
-                let stands_as_it_lands = line.strip_suffix(b"\n").unwrap_or(line).len() == text.len();
-                match fold_line_breaks(text) {
-                    Cow::Borrowed(_) if stands_as_it_lands => lines.slice(head.kind, received_at, range),
-                    folded => lines.copy(head.kind, received_at, folded.as_bytes()),
-                }
-            }
+            Ok((head, text)) => reader.land(head, text, range),
             Err(problem) => {
-                if lines.is_empty()
+                if reader.lines.is_empty()
                     && let Some(object) = one_object(payload, source)
                 {
                     return Some(object);
                 }
-                if rejected == max_rejected || rejected == 0 && holds_a_value_over_lines(payload) {
+                if reader.rejected == max_rejected || reader.rejected == 0 && holds_a_value_over_lines(texts(payload)) {
                     return None;
                 }
-                tally.count(source.rejected_head(), source.arrival.hour());
-                lines.whole(source.rejected(rejected, line.trim_ascii(), &problem));
-                rejected += 1;
+                reader.reject(line.trim_ascii(), &problem);
             }
         }
     }
-    good.then(|| Payload { chunks: lines.finish(), tally, rejected })
+    reader.finish()
+}
+
+/// What was read of a payload so far.
+struct Reader<'a> {
+    payload: &'a Bytes,
+    source: &'a Source<'a>,
+    lines: Lines<'a>,
+    tally: Tally,
+    has_object: bool,
+    rejected: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn new(payload: &'a Bytes, source: &'a Source<'a>) -> Self {
+        Self { payload, source, lines: Lines::new(payload), tally: Tally::default(), has_object: false, rejected: 0 }
+    }
+
+    /// `text` is the object in the line that stands at `range`.
+    fn land(&mut self, head: LineHead, text: &str, range: Range<usize>) {
+        self.has_object = true;
+        self.tally.count(head, self.source.arrival.hour());
+        let received_at = self.source.received_at(head);
+        let (landing, replaced_surrogates) = as_line(text);
+        self.tally.count_replaced_surrogates(head.kind, replaced_surrogates);
+        let line = &self.payload[range.clone()];
+        let stands_alone = line.strip_suffix(b"\n").unwrap_or(line).len() == text.len();
+        match landing {
+            Cow::Borrowed(_) if stands_alone => self.lines.slice(head.kind, received_at, range),
+            landing => self.lines.copy(head.kind, received_at, landing.as_bytes()),
+        }
+    }
+
+    fn reject(&mut self, line: &[u8], problem: &str) {
+        self.tally.count(self.source.rejected_head(), self.source.arrival.hour());
+        self.lines.whole(self.source.rejected(self.rejected, line, problem));
+        self.rejected += 1;
+    }
+
+    /// `None` when there is no object among the lines.
+    fn finish(self) -> Option<Payload> {
+        let Self { lines, tally, rejected, .. } = self;
+        self.has_object.then(|| Payload { chunks: lines.finish(), tally, rejected })
+    }
 }
 
 /// A line without the white space around it and the byte order marks before it.
@@ -133,25 +166,16 @@ fn without_mark(line: &[u8]) -> &[u8] {
 
 fn one_object(payload: &[u8], source: &Source<'_>) -> Option<Payload> {
     let (head, text) = source.read(without_mark(payload)).ok()?;
-    let line = fold_line_breaks(text).into_owned().into();
-    let chunk = Chunk::of_line(head.kind, source.received_at(head), line);
-    Some(Payload::of_line(head, source.arrival, chunk, 0))
+    let (line, replaced_surrogates) = as_line(text);
+    let chunk = Chunk::of_line(head.kind, source.received_at(head), line.into_owned().into());
+    let mut payload = Payload::of_line(head, source.arrival, chunk, 0);
+    payload.tally.count_replaced_surrogates(head.kind, replaced_surrogates);
+    Some(payload)
 }
 
-/// Whether some of the lines look like pieces of one value: one ends with a bracket that opens, and the next goes on with a
-/// member's name, or a later one begins with a bracket that closes. No line that holds an object and is cut off or damaged
-/// looks like that beside others, unless twice by chance.
-fn holds_a_value_over_lines(payload: &[u8]) -> bool {
-    let (mut opened, mut last) = (false, b' ');
-    for line in payload.split(|byte| *byte == b'\n').map(without_mark) {
-        let (Some(&first), Some(&end)) = (line.first(), line.last()) else { continue };
-        if last == b'{' && first == b'"' || opened && matches!(first, b'}' | b']') {
-            return true;
-        }
-        opened |= matches!(end, b'{' | b'[');
-        last = end;
-    }
-    false
+/// The lines that hold more than white space, without what stands around their text.
+fn texts(payload: &[u8]) -> impl Iterator<Item = &[u8]> {
+    payload.split(|byte| *byte == b'\n').map(without_mark).filter(|text| !text.is_empty())
 }
 
 impl Source<'_> {
@@ -198,6 +222,7 @@ mod tests {
     use proptest::prelude::*;
     use rstest::rstest;
     use serde_json::Value;
+    use shared::json::{fold_line_breaks, replace_lone_surrogates};
     use shared::object::ReceivedIn;
     use shared::strategies::json_object;
 
@@ -252,6 +277,17 @@ mod tests {
     #[case::pretty_twice(b"{\n\"i\": [\n{\"a\": 1}\n]\n}\n{\n\"a\": 1\n}", &[(Kind::Rejected, "{\n\"i\": [\n{\"a\": 1}\n]\n}\n{\n\"a\": 1\n}")])]
     #[case::pretty_behind_a_line(b"{\"a\": 1}\n{\n\"b\": 1\n}", &[(Kind::Rejected, "{\"a\": 1}\n{\n\"b\": 1\n}")])]
     #[case::array_over_lines(b"[\n{\"a\": 1},\n{\"b\": 2}\n]", &[(Kind::Rejected, "[\n{\"a\": 1},\n{\"b\": 2}\n]")])]
+    #[case::array_whose_first_line_has_a_member(b"[{\"a\":1},\n{\"b\":2}\n]", &[(Kind::Rejected, "[{\"a\":1},\n{\"b\":2}\n]")])]
+    #[case::array_that_is_not_closed(b"[{\"a\":1},\n{\"b\":2}\n", &[(Kind::Rejected, "[{\"a\":1},\n{\"b\":2}\n")])]
+    #[case::array_of_one_that_is_not_closed(b"[\n{\"a\":1}\n", &[(Kind::Rejected, "[\n{\"a\":1}\n")])]
+    #[case::bad_token_behind_an_inner_list(b"{\"id\":1,\"items\":[{\"a\":1},\n{\"b\":2}\n],\"n\":NaN}", &[(Kind::Rejected, "{\"id\":1,\"items\":[{\"a\":1},\n{\"b\":2}\n],\"n\":NaN}")])]
+    #[case::inner_list_that_is_not_closed(b"{\"id\":1,\"items\":[{\"a\":1},\n{\"b\":2}", &[(Kind::Rejected, "{\"id\":1,\"items\":[{\"a\":1},\n{\"b\":2}")])]
+    #[case::comma_missing(b"[{\"a\":1}\n{\"b\":2}\n]", &[(Kind::Rejected, "[{\"a\":1}\n{\"b\":2}\n]")])]
+    #[case::commas_in_front(b"{\"i\":[\n{\"a\":1}\n,{\"b\":2}\n,{\"c\":NaN}", &[(Kind::Rejected, "{\"i\":[\n{\"a\":1}\n,{\"b\":2}\n,{\"c\":NaN}")])]
+    #[case::value_a_line(b"{\"id\":1,\n\"item\":\n{\"a\":1}\n", &[(Kind::Rejected, "{\"id\":1,\n\"item\":\n{\"a\":1}\n")])]
+    #[case::brackets_in_strings(b"{\"t\":\"[\",\"n\":NaN}\n{\"a\":1}\n{\"t\":\"]\"}x", &[(Kind::Rejected, "{\"t\":\"[\",\"n\":NaN}"), (Kind::Event, "{\"a\":1}"), (Kind::Rejected, "{\"t\":\"]\"}x")])]
+    #[case::cut_off_behind_a_colon(b"{\"a\":\n{\"b\":1}\n", &[(Kind::Rejected, "{\"a\":"), (Kind::Event, "{\"b\":1}")])]
+    #[case::cut_off_in_a_string(b"{\"a\":[{\"b\":\"x},\n{\"c\":1}\n", &[(Kind::Rejected, "{\"a\":[{\"b\":\"x},"), (Kind::Event, "{\"c\":1}")])]
     #[case::text(b"hello\nworld\n", &[(Kind::Rejected, "hello\nworld\n")])]
     #[case::array(b"[{}]", &[(Kind::Rejected, "[{}]")])]
     #[case::nothing(b"", &[(Kind::Rejected, "")])]
@@ -328,6 +364,20 @@ mod tests {
         assert_eq!(tally.reasons(Kind::Event).total(), 0);
     }
 
+    #[test]
+    fn only_lines_with_lone_surrogates_are_copied() {
+        let payload = Bytes::from("{\"a\":\"\\ud83d\\ude00\"}\n{\"a\":\"\\ud83d\"}\n");
+        let source = Source { arrival: ARRIVAL, name: "n", trust: Trust::Members };
+        let read = read_payload(&payload, &source, MAX_REJECTED_LINES);
+        let landed: Vec<_> = read.chunks.iter().map(|chunk| &chunk.bytes[..]).collect();
+        assert_eq!(landed, [&payload[..21], b"{\"a\":\"\\ufffd\"}\n"]);
+        assert_eq!(read.chunks[0].bytes.as_ptr(), payload.as_ptr());
+        assert_eq!(
+            (read.tally.replaced_surrogates(Kind::Event), read.tally.replaced_surrogates(Kind::Rejected)),
+            (1, 0)
+        );
+    }
+
     const FORGED: &[u8] =
         b"{\"v\":1,\"received_at\":\"2026-11-21T09:40:00.000Z\",\"rejected\":{\"reason\":\"too_deep\"}}\n\
         {\"v\":1,\"received_at\":\"2026-11-21T08:59:00.000Z\",\"id\":\"1\",\"event\":{}}\n";
@@ -399,16 +449,98 @@ mod tests {
 
         #[test]
         fn no_line_is_skipped_whatever_stands_beside_it(
-            lines in prop::collection::vec(prop_oneof![json_object().prop_map(|json| fold_line_breaks(&json).into_owned()), "[ -~]{0,20}"], 1..20),
+            lines in prop::collection::vec(prop_oneof![one_line_object(), "[ -~]{0,20}"], 1..20),
         ) {
             let found = lines_of(lines.join("\n").as_bytes());
-            let expected: Vec<String> = lines.iter().map(|line| line.trim_ascii().to_owned()).filter(|line| !line.is_empty()).collect();
+            let is_object = |line: &str| Trust::Members.read_head(line).is_ok();
+            let lines_by_themselves = lines.iter().map(|line| line.trim_ascii()).filter(|line| !line.is_empty());
+            let expected: Vec<String> = lines_by_themselves
+                .map(|line| if is_object(line) { replace_lone_surrogates(line).0.into_owned() } else { line.to_owned() })
+                .collect();
             let one_by_one: Vec<String> = found.iter().map(|(_, text)| text.trim_ascii().to_owned()).collect();
             if one_by_one != expected {
                 prop_assert_eq!(found, [(Kind::Rejected, lines.join("\n"))]);
-                let has_object = expected.iter().any(|line| Trust::Members.read_head(line).is_ok());
-                prop_assert!(!has_object || holds_a_value_over_lines(lines.join("\n").as_bytes()));
+                let has_object = expected.iter().any(|line| is_object(line));
+                prop_assert!(!has_object || holds_a_value_over_lines(texts(lines.join("\n").as_bytes())));
             }
         }
+
+        #[test]
+        fn no_piece_of_a_damaged_value_over_lines_lands_as_an_event(payload in damaged_value_over_lines()) {
+            prop_assert_eq!(lines_of(payload.as_bytes()), [(Kind::Rejected, payload)]);
+        }
+
+        #[test]
+        fn one_bad_line_of_any_kind_costs_no_other(
+            before in prop::collection::vec(one_line_object(), 0..3),
+            bad in bad_line(),
+            after in prop::collection::vec(one_line_object(), 2..4),
+        ) {
+            let good = [&before[..], &after[..]].concat();
+            let lines = [before, vec![bad], after].concat().join("\n");
+            let events = lines_of(lines.as_bytes()).into_iter().filter(|(kind, _)| *kind == Kind::Event);
+            let expected: Vec<_> = good.iter().map(|line| replace_lone_surrogates(line).0.into_owned()).collect();
+            prop_assert_eq!(events.map(|(_, text)| text).collect::<Vec<_>>(), expected);
+        }
+
+        #[test]
+        fn lone_surrogates_of_any_producer_are_replaced_and_counted(
+            lines in prop::collection::vec(json_object(), 1..6), one_by_one: bool,
+        ) {
+            let lines: Vec<String> = if one_by_one { lines.iter().map(|line| fold_line_breaks(line).into_owned()).collect() } else { lines[..1].to_vec() };
+            let payload = lines.join("\n");
+            let read = read(payload.as_bytes(), Trust::Members);
+            let landed: Vec<u8> = read.chunks.iter().flat_map(|chunk| chunk.bytes.to_vec()).collect();
+            let (expected, count) = replace_lone_surrogates(&payload);
+            let expected = if one_by_one { expected.into_owned() } else { fold_line_breaks(&expected).into_owned() };
+            prop_assert_eq!(std::str::from_utf8(&landed)?.trim_end(), expected.trim_ascii());
+            prop_assert_eq!([Kind::Event, Kind::Rejected].map(|kind| read.tally.replaced_surrogates(kind)).iter().sum::<u64>(), count);
+        }
+    }
+
+    fn one_line_object() -> impl Strategy<Value = String> {
+        json_object().prop_map(|json| fold_line_breaks(&json).into_owned())
+    }
+
+    /// An object that was cut off anywhere or holds what no JSON holds.
+    fn bad_line() -> impl Strategy<Value = String> {
+        let cut_off = (one_line_object(), any::<prop::sample::Index>()).prop_map(|(object, at)| {
+            let end = object.floor_char_boundary(1 + at.index(object.len() - 1));
+            object[..end].trim_ascii_end().to_owned()
+        });
+        let bad_token = prop::sample::select(vec!["NaN", "undefined", "'a'", "[1,]", "{\"a\"}", "\"a\tb\"", "[{},"])
+            .prop_map(|token| format!("{{\"n\":{token}}}"));
+        prop_oneof![cut_off, bad_token]
+    }
+
+    /// An array, or an object that holds one, whose members have lines of their own, damaged once.
+    fn damaged_value_over_lines() -> impl Strategy<Value = String> {
+        let member =
+            prop::sample::select(vec!["{\"a\":1}", "{}", "{\"t\":\"],[\",\"b\":[{},{}]}", "{\"c\":\"\\\"}\"}"]);
+        let around = prop::sample::select(vec![
+            ("[", "]"),
+            ("[\n", "\n]"),
+            ("{\"id\":1,\"items\":[", "\n],\"n\":2}"),
+            ("{\n\"items\": [\n", "\n]\n}\n"),
+            ("{\"items\":\n[\n", "]}"),
+        ]);
+        let separator = prop::sample::select(vec![",\n", " ,\r\n", "\n,\n", "\n,"]);
+        let damage = prop::sample::select(vec!["a bad token", "no comma", "two commas", "a bad bracket", "cut off"]);
+        let members = prop::collection::vec(member, 3..6);
+        (members, around, separator, damage, 1usize..3).prop_map(|(members, (head, tail), separator, damage, at)| {
+            let mut members: Vec<String> = members.into_iter().map(str::to_owned).collect();
+            match damage {
+                "a bad token" => members[at] = "{\"n\":NaN}".into(),
+                "two commas" => members[at].push(','),
+                "a bad bracket" => members[at].push(']'),
+                _ => {}
+            }
+            let list = members.join(separator);
+            match damage {
+                "no comma" => format!("{head}{}{tail}", list.replacen(separator, "\n", 1)),
+                "cut off" => format!("{head}{list}"),
+                _ => format!("{head}{list}{tail}"),
+            }
+        })
     }
 }

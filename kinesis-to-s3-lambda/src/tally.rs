@@ -15,6 +15,8 @@ pub struct Tally {
     rejected: ReceivedIn,
     /// Of the rejected lines.
     reasons: ReasonCounts,
+    /// Lone surrogates that were replaced, by kind.
+    replaced_surrogates: [u64; 2],
 }
 
 impl Tally {
@@ -29,11 +31,17 @@ impl Tally {
         }
     }
 
+    /// Counts lone surrogates that were replaced in a line.
+    pub fn count_replaced_surrogates(&mut self, kind: Kind, count: u64) {
+        self.replaced_surrogates[kind as usize] += count;
+    }
+
     /// Counts all that another has counted.
     pub fn add_all(&mut self, other: &Self) {
         self.events.add_all(other.events);
         self.rejected.add_all(other.rejected);
         self.reasons.add_all(&other.reasons);
+        self.replaced_surrogates.iter_mut().zip(other.replaced_surrogates).for_each(|(count, more)| *count += more);
     }
 
     /// The lines of one kind by the hour of their receipt.
@@ -43,6 +51,12 @@ impl Tally {
             Kind::Event => self.events,
             Kind::Rejected => self.rejected,
         }
+    }
+
+    /// Lone surrogates that were replaced in the lines of one kind.
+    #[must_use]
+    pub fn replaced_surrogates(&self, kind: Kind) -> u64 {
+        self.replaced_surrogates[kind as usize]
     }
 
     /// The lines of one kind by reason: none for events.

@@ -127,6 +127,17 @@ fn code_unit(json: &str, at: usize) -> Option<u16> {
     u16::from_str_radix(digits, 16).ok()
 }
 
+/// Makes a line of valid JSON text, as it lands: without line breaks and lone surrogates. Says how many of these were
+/// replaced.
+#[must_use]
+pub fn as_line(json: &str) -> (Cow<'_, str>, u64) {
+    let folded = fold_line_breaks(json);
+    match replace_lone_surrogates(&folded) {
+        (Cow::Owned(replaced), count) => (Cow::Owned(replaced), count),
+        (Cow::Borrowed(_), _) => (folded, 0),
+    }
+}
+
 /// Appends `text` as a JSON string, with quotes and escapes.
 pub fn write_string(out: &mut Vec<u8>, text: &str) {
     #[allow(clippy::expect_used)]

@@ -12,6 +12,7 @@ pub mod json;
 pub mod limits;
 pub mod line;
 pub mod metric;
+pub mod nesting;
 pub mod object;
 pub mod rejection;
 #[cfg(feature = "strategies")]

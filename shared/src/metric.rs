@@ -80,7 +80,7 @@ metrics! {
     AcceptedEvents: Count,
     /// Rejected lines that ingest put on the stream, each part of a large body for itself.
     RejectedLines: Count,
-    /// Events and rejected pieces that Kinesis did not take in the time there was: the client was told so.
+    /// Events and rejected pieces that Kinesis did not take in the time there was: the answer says so.
     NotStoredEvents: Count,
     /// Surrogate escapes without a partner in events on the stream, which were written as `\ufffd`.
     ReplacedSurrogates: Count,

@@ -198,7 +198,7 @@ pub struct ObjectMetadata {
     pub event_format: EventFormat,
     /// Sequence number of the last Kinesis record in the object.
     pub last_sequence_number: String,
-    /// Kinesis records that have at least one line in the object.
+    /// Kinesis records whose first line is in the object: each record is counted once, though its lines may land in two.
     pub record_count: u64,
     /// Lines in the object.
     pub event_count: u64,
@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[rstest]
-    #[case::the_hour_s_first_moment(0, None, [0, 1, 0, 0])]
+    #[case::first_moment_of_the_hour(0, None, [0, 1, 0, 0])]
     #[case::its_last(3_599_999, None, [0, 1, 0, 0])]
     #[case::just_before(-1, None, [1, 0, 0, 0])]
     #[case::an_hour_before(-3_600_000, None, [1, 0, 0, 0])]

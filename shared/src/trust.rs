@@ -1,7 +1,7 @@
 //! Which lines may say of themselves what they are.
 //!
 //! In envelopes, a client's JSON is one member of a line that ingest wrote, so the line's other members can be believed. Raw
-//! lines are a client's own: any of them may look like a rejected line, or name a time of receipt. What tells the rejected
+//! lines are a client's own: any of them may look like a rejected line, or name a time of receipt. What marks the rejected
 //! lines among them is the partition key of their record, of which ingest writes the beginning.
 
 use crate::line::{EventFormat, Kind, LineError, LineHead, read_head};
@@ -67,7 +67,11 @@ mod tests {
     #[case::raw_events(EventFormat::Raw, "e-r-1", Trust::Nothing)]
     #[case::keys_of_other_producers(EventFormat::Raw, "R-1", Trust::Nothing)]
     #[case::no_key(EventFormat::Raw, "", Trust::Nothing)]
-    fn a_record_s_key_says_who_wrote_its_lines(#[case] format: EventFormat, #[case] key: &str, #[case] trust: Trust) {
+    fn the_key_of_a_record_says_who_wrote_its_lines(
+        #[case] format: EventFormat,
+        #[case] key: &str,
+        #[case] trust: Trust,
+    ) {
         assert_eq!(Trust::in_record(format, key), trust);
     }
 

@@ -80,7 +80,7 @@ def verify_content(metadata, compressed):
     lines = [json.loads(line) for line in content[:-1].split(b"\n")]
     assert all(isinstance(line, dict) for line in lines)
     assert metadata["event-count"] == str(len(lines))
-    assert 0 < int(metadata["record-count"]) <= len(lines)
+    assert 0 <= int(metadata["record-count"]) <= len(lines)
     assert metadata["uncompressed-bytes"] == str(len(content))
     assert metadata["uncompressed-sha256"] == hashlib.sha256(content).hexdigest()
     assert compressed[:3] == b"BZh" and metadata["bzip2-block-size"] == chr(compressed[3])

@@ -53,7 +53,8 @@ pub(crate) fn check_description(key: &str, stored: &Stored) -> Result<(), Violat
     let in_order = stored.lines.is_sorted();
     let named = records.first().is_some_and(|first| key.ends_with(&key_end(*first)));
     let ends = records.last().is_some_and(|last| metadata.last_sequence_number == last.to_string());
-    let counted = metadata.record_count == records.len() as u64
+    let first_lines = stored.lines.iter().filter(|line| line.is_first_of_its_record()).count();
+    let counted = metadata.record_count == first_lines as u64
         && metadata.event_count == stored.lines.len() as u64
         && metadata.uncompressed_bytes == stored.text.len() as u64;
     let hashed = metadata.uncompressed_sha256 == hex::encode(Sha256::digest(&stored.text));

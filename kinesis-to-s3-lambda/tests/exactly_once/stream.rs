@@ -109,6 +109,10 @@ pub(crate) fn first_record(key: &str) -> usize {
 }
 
 impl Line {
+    pub(crate) fn is_first_of_its_record(self) -> bool {
+        self.number == 0
+    }
+
     /// From a landed line, be it an event or rejected.
     pub(crate) fn parse(text: &str) -> Self {
         let json: Value = serde_json::from_str(text).unwrap();

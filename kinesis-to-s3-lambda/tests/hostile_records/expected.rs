@@ -66,13 +66,75 @@ fn unmarked(line: &[u8]) -> &[u8] {
     line.strip_prefix(b"\xef\xbb\xbf").map_or(line, unmarked)
 }
 
-/// Whether two of the lines look like the ends of one value, or like two of its middle.
+/// Whether the lines, put together again, have a bracket pair that begins in one and ends in another, or a value that goes on
+/// from line to line. What is open is kept with the number of the line that opened it.
 fn goes_over_lines(lines: &[&[u8]]) -> bool {
-    let lines: Vec<&[u8]> = lines.iter().map(|line| unmarked(line)).collect();
-    let opening = lines.iter().position(|line| line.ends_with(b"{") || line.ends_with(b"["));
-    let closing = lines.iter().rposition(|line| line.starts_with(b"}") || line.starts_with(b"]"));
-    let member = lines.windows(2).any(|pair| pair[0].ends_with(b"{") && pair[1].starts_with(b"\""));
-    member || opening.zip(closing).is_some_and(|(opening, closing)| opening < closing)
+    let mut open: Vec<(u8, usize)> = Vec::new();
+    let (mut goes_on, mut stops, mut surely) = (0, 0, false);
+    for (number, line) in lines.iter().enumerate().map(|(number, line)| (number, unmarked(line))) {
+        if let Some((innermost, _)) = open.last() {
+            let before = unmarked(lines[number - 1]);
+            if follows(*innermost, &outside_strings(before), line[0]) {
+                goes_on += 1;
+                let between_objects = *innermost == b'['
+                    && before.ends_with(b",")
+                    && before[..before.len() - 1].trim_ascii_end().ends_with(b"}");
+                surely |= open[0].0 == b'[' || between_objects;
+            } else {
+                stops += 1;
+            }
+        }
+        for byte in outside_strings(line) {
+            let opening = match byte {
+                b'{' | b'[' | b'(' => {
+                    open.push((byte, number));
+                    continue;
+                }
+                b'}' => b'{',
+                b']' => b'[',
+                b')' => b'(',
+                _ => continue,
+            };
+            if let Some(at) = open.iter().rposition(|(bracket, _)| *bracket == opening) {
+                if open[at].1 < number {
+                    return true;
+                }
+                open.truncate(at);
+            }
+        }
+    }
+    goes_on > stops && (goes_on >= 2 || surely)
+}
+
+/// Whether a line that begins with `first` goes on where another ended, by the grammar of JSON.
+fn follows(innermost: u8, before: &[u8], first: u8) -> bool {
+    let wants = match (before.last(), innermost) {
+        (Some(b':'), _) | (Some(b'{' | b'[' | b','), b'[') => return first != b',' && first != b':',
+        (Some(b'{' | b'[' | b','), _) => "\"",
+        (_, b'[') => ",",
+        _ => ",:",
+    };
+    wants.contains(char::from(first))
+}
+
+/// A line without what stands in its strings; each is left as its quotes, and one that does not end as a quote.
+fn outside_strings(line: &[u8]) -> Vec<u8> {
+    let (mut kept, mut rest) = (Vec::new(), line.iter());
+    while let Some(byte) = rest.next() {
+        kept.push(*byte);
+        while *byte == b'"' {
+            match rest.next() {
+                Some(b'\\') => drop(rest.next()),
+                Some(b'"') => {
+                    kept.push(b'"');
+                    break;
+                }
+                Some(_) => {}
+                None => break,
+            }
+        }
+    }
+    kept
 }
 
 /// The line that an object becomes; `None` for anything else.
@@ -80,8 +142,32 @@ fn landing(text: &[u8], rejects: bool) -> Option<Line> {
     let text = std::str::from_utf8(text).ok()?;
     let shallow = depth(text).is_ok_and(|depth| depth <= MAX_EVENT_DEPTH + 1);
     let members = serde_json::from_str::<Members>(text).ok().filter(|_| shallow)?;
-    let line = text.replace(['\n', '\r'], " ").into_bytes();
+    let line = without_lone_surrogates(&text.replace(['\n', '\r'], " ")).into_bytes();
     Some(if rejects && is_own_rejected(&members) { Line::OwnRejected(line) } else { Line::Event(line) })
+}
+
+/// Each escape of half a pair becomes `\ufffd`. Pieces between backslashes are looked at, so that no code is shared.
+fn without_lone_surrogates(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let unit = |text: &str| u32::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok();
+        let length = match (unit(rest), rest.get(6..).and_then(unit)) {
+            (Some(0xd800..0xdc00), Some(0xdc00..0xe000)) => 12,
+            (Some(0xd800..0xe000), _) => {
+                out.push_str("\\ufffd");
+                rest = &rest[6..];
+                continue;
+            }
+            (Some(_), _) => 6,
+            (None, _) => 2,
+        };
+        out.push_str(&rest[..length]);
+        rest = &rest[length..];
+    }
+    out + rest
 }
 
 fn is_own_rejected(members: &Members) -> bool {

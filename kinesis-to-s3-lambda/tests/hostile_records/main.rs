@@ -92,7 +92,7 @@ fn check_object(key: &str, object: &Landed, expected: &mut BTreeMap<Line, usize>
     Ok(())
 }
 
-/// Each line is counted once by the hour of its receipt, which is told from its own text, and by its reason.
+/// Each line is counted once by the hour of its receipt, which its own text says, and by its reason.
 fn check_counts(key: &str, object: &Landed) -> Checked {
     let (mut received_in, mut reasons) = (BTreeMap::<&str, u64>::new(), BTreeMap::<String, u64>::new());
     let partition = key.split('/').skip(1).take(2).collect::<Vec<_>>().join("/");
@@ -106,8 +106,8 @@ fn check_counts(key: &str, object: &Landed) -> Checked {
         let rejected = members.0.iter().rfind(|(name, _)| *name == "\"rejected\"").map(|(_, rejected)| *rejected);
         let reason = rejected.filter(|_| key.starts_with("rejected/")).and_then(|rejected| rejected.split('"').nth(3));
         let reason = reason.map(|reason| Reason::parse(reason).unwrap_or(Reason::ForeignRecord).as_str().to_owned());
-        let is_client_s = object.metadata.event_format == EventFormat::Raw && key.starts_with("events/");
-        let ours = reason.as_deref() != Some("foreign_record") && !is_client_s;
+        let is_of_client = object.metadata.event_format == EventFormat::Raw && key.starts_with("events/");
+        let ours = reason.as_deref() != Some("foreign_record") && !is_of_client;
         let hour = time.filter(|_| ours).map(|time| time.hour());
         let hours = [("previous", -1), ("this", 0), ("next", 1)];
         let hours = hours.into_iter().find(|(_, apart)| hour == Some(landed_in.plus(*apart)));
@@ -190,7 +190,7 @@ proptest! {
 
     /// A record's lines don't depend on the records around it.
     #[test]
-    fn records_don_t_harm_their_neighbours(hostile in record_data()) {
+    fn a_hostile_record_does_not_harm_its_neighbours(hostile in record_data()) {
         let good = "{\"good\":1}\n";
         let record = |number: u64, data: &[u8]| sent::record_json(number, "k", data, 1_795_253_528.006);
         let records = [record(1, good.as_bytes()), record(2, &hostile), record(3, good.as_bytes())];
