@@ -59,8 +59,11 @@ outage: build-local $(VENV)/installed ## traffic while Kinesis and then S3 are a
 large-hour: build-local $(VENV)/installed ## an hour of many objects is sealed in little memory (OBJECTS=200000)
 	@$(PYTHON) -u tests/large_hour.py
 
-check: $(VENV)/installed ## format, lints, dependencies' licences and sources, template
+check: $(VENV)/installed ## format, lints, dependencies' licences and sources, template, scripts, workflows
 	cargo fmt --all --check
+	git ls-files -z | xargs -0 grep -lZE '^#!.*sh$$' | xargs -0 $(VENV)/bin/shellcheck
+	$(VENV)/bin/zizmor --quiet --offline --strict-collection --min-severity medium .github/workflows
+	$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 # As `make run` builds them: with no feature that only a test asks for.
 	cargo check --release --locked --workspace --bins

@@ -4,6 +4,7 @@ Where MiniStack is not AWS, and how that is checked instead, is in docs/DEPLOYIN
 """
 
 import json
+import os
 import re
 import struct
 import subprocess
@@ -33,9 +34,35 @@ def cloud(tmp_path_factory):
     cloud.stop()
 
 
+class History:
+    """A repository of three commits, oldest first, beside this one."""
+
+    def __init__(self, directory):
+        self.variables = {"GIT_DIR": str(directory / "history.git"), "GIT_WORK_TREE": str(directory)}
+        self.git("init", "--quiet")
+        for number in range(3):
+            self.git("-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "--quiet", "--allow-empty",
+                     "--message", str(number))
+        self.commits = self.git("rev-list", "--reverse", "HEAD").split()
+
+    def git(self, *arguments):
+        return subprocess.run(["git", *arguments], env=os.environ | self.variables, check=True, text=True,
+                              stdout=subprocess.PIPE).stdout
+
+    def at(self, number):
+        """What has git find a commit as its HEAD."""
+        self.git("update-ref", "HEAD", self.commits[number])
+        return self.variables
+
+
 @pytest.fixture(scope="module")
-def dev(cloud):
-    return Deployment(cloud, "dev", "playhead-dev", QUICK)
+def history(tmp_path_factory):
+    return History(tmp_path_factory.mktemp("history"))
+
+
+@pytest.fixture(scope="module")
+def dev(cloud, history):
+    return Deployment(cloud, "dev", "playhead-dev", QUICK, variables=history.at(1))
 
 
 def sections(elf):
@@ -138,12 +165,12 @@ def test_each_function_can_be_invoked_by_hand(dev, function):
     assert done.returncode == 0, done.stdout
 
 
-def test_an_update_under_traffic_loses_nothing(dev):
-    """While a changed template is deployed players post on, each is answered, and each event that was accepted lands once."""
+def test_an_update_under_traffic_loses_nothing(dev, history):
+    """While a newer commit is deployed players post on, each is answered, and each event that was accepted lands once."""
     version = dev.live_version("LandingFunction")
     with Traffic(dev, viewers=4, pause=0.05) as traffic:
         wait_for(lambda: len(traffic.answers) > 20, 30, "traffic")
-        dev.deploy(f"{QUICK} LandingTimeoutSeconds=30 ClientIp=truncated")
+        dev.deploy(f"{QUICK} LandingTimeoutSeconds=30 ClientIp=truncated", variables=history.at(2) | {"FORWARD_ONLY": "1"})
         after = len(traffic.answers)
         wait_for(lambda: len(traffic.answers) > after + 20, 30, "traffic after the update")
     assert set(traffic.statuses) == {200}, traffic.statuses
@@ -151,11 +178,19 @@ def test_an_update_under_traffic_loses_nothing(dev):
     lines = dev.wait_for_lines(lambda line: line.json["id"] in accepted, len(accepted))
     assert len(lines) == len(accepted)
     # It was an update: of the functions that serve, and of what lands.
+    assert dev.outputs["Commit"] == history.commits[2]
     assert dev.live_version("LandingFunction") != version
     configuration = dev.cloud.client("lambda").get_function_configuration(
         FunctionName=dev.resources["LandingFunction"], Qualifier="live")
     assert configuration["Timeout"] == 30
     assert [line for line in lines if "ip" in line.json["client"]]
+
+
+def test_an_older_commit_does_not_replace_a_newer_one(dev, history):
+    """With FORWARD_ONLY=1, as in CI, a commit that comes before the deployed one is refused, and nothing changes."""
+    with pytest.raises(AssertionError, match=f"deployed from {dev.outputs['Commit']}"):
+        dev.deploy(QUICK, variables=history.at(0) | {"FORWARD_ONLY": "1"})
+    assert dev.cloud.outputs(dev.stack) == dev.outputs
 
 
 def test_the_buckets_are_told_to_take_nothing_but_tls(dev):

@@ -41,14 +41,14 @@ class Connection(http.client.HTTPSConnection):
 class Deployment:
     """A stack that was deployed to an environment of samconfig.toml. Speaks as support/stack.py's Stack does."""
 
-    def __init__(self, cloud, environment, stack, parameters="", recipients=None):
+    def __init__(self, cloud, environment, stack, parameters="", recipients=None, variables=None):
         self.cloud, self.environment, self.stack = cloud, environment, stack
-        self.deploy(parameters, recipients)
+        self.deploy(parameters, recipients, variables)
 
-    def deploy(self, parameters="", recipients=None):
+    def deploy(self, parameters="", recipients=None, variables=None):
         """`make deploy`, but for the build."""
-        variables = {"PARAMETERS": parameters, "RECIPIENTS": recipients or "", "ARCHITECTURE": ARCHITECTURE, "YES": "1"}
-        self.said = self.run("deploy", variables)
+        own = {"PARAMETERS": parameters, "RECIPIENTS": recipients or "", "ARCHITECTURE": ARCHITECTURE, "YES": "1"}
+        self.said = self.run("deploy", own | (variables or {}))
         self.outputs = self.cloud.outputs(self.stack)
         self.resources = self.cloud.resources(self.stack)
 
