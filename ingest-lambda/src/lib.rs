@@ -3,7 +3,7 @@
 //! The way of a request: [`front_door`] (what AWS hands over) → [`content`] (bytes, decoded) → [`split`] (events) →
 //! [`pack`] (records) → [`put`] (stored, entry by entry) → [`storing`] (what became of all) → [`answer`] and [`metrics`].
 //! `cut` finds the members of a list that is not valid JSON, [`inflate`] decompresses within bounds.
-//! All but `put` is pure; [`kinesis`] and its [`signature`] alone know AWS.
+//! All but `put` is pure; [`kinesis`] alone knows AWS.
 
 pub mod answer;
 pub mod cmcd;
@@ -18,6 +18,5 @@ pub mod metrics;
 pub mod origins;
 pub mod pack;
 pub mod put;
-pub mod signature;
 pub mod split;
 pub mod storing;

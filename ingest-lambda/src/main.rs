@@ -14,9 +14,7 @@ use lambda_setup::sdk;
 async fn main() -> anyhow::Result<()> {
     lambda_setup::log::init()?;
     let config = Config::from_environment().context("ingest-lambda can't start")?;
-    let client = sdk::http_client(sdk::aws_roots()?);
-    let stream =
-        KinesisStream::new(&sdk::config()?, client, &config.stream_name).await.context("ingest-lambda can't start")?;
+    let stream = KinesisStream::new(&sdk::config()?, config.stream_name.clone());
     let handler = Handler::new(config, stream);
     // Boxed, because the runtime's layers each move it: all states of an invocation would be copied five times.
     let handle = |event: LambdaEvent<_>| Box::pin(handler.handle(event.payload, event.context));

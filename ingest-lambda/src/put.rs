@@ -54,7 +54,7 @@ pub struct PutReport {
 }
 
 /// The longest that one call may take. Kinesis answers in some 10 ms; a call that hangs must leave time for another.
-const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 /// A call is not begun with less time than this: encoding and signing 5 MiB can't be interrupted.
 const LEAST_CALL_TIME: Duration = Duration::from_millis(100);
 const BACKOFF_BASE: Duration = Duration::from_millis(25);

@@ -96,7 +96,7 @@ fn client_of_the_sdk(roots: TrustStore) -> SharedHttpClient {
     aws_smithy_http_client::Builder::new().tls_provider(TLS).tls_context(trusting(roots)).build_https()
 }
 
-/// The SDK's HTTP client without a client of a service: for calls that are made by hand, and for what is not AWS.
+/// The SDK's HTTP client without a client of a service, for what is not AWS.
 #[must_use]
 pub fn http_client(roots: TrustStore) -> HttpClient {
     let settings = HttpConnectorSettings::builder().connect_timeout(CONNECT_TIMEOUT).build();
