@@ -84,6 +84,10 @@ bench: ## what the functions cost, beside Python, Node.js and C, into docs/PERFO
 	@target/release/bench --functions $(DEPLOYED) --verify
 	@exec target/release/bench --functions $(DEPLOYED) --growth --page docs/PERFORMANCE.md --json target/bench.json
 
+.PHONY: grafana
+grafana: $(VENV)/installed ## the CloudWatch dashboard's panels as a dashboard for Grafana, as JSON
+	@$(PYTHON) scripts/grafana
+
 loadtest: RATE ?= 1000
 loadtest: EVENTS ?= 1
 loadtest: DURATION ?= 60s

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from collections import defaultdict
 from fnmatch import fnmatch
@@ -710,14 +712,31 @@ def cloudwatch_panels():
         yield widget["properties"]["title"], lines
 
 
-def grafana_panels():
-    dashboard = json.loads((REPOSITORY / "dashboards/grafana.json").read_text())
-    for panel in dashboard["panels"]:
-        yield panel["title"], [(target["namespace"], target["metricName"]) for target in panel["targets"]]
+def grafana():
+    script = REPOSITORY / "scripts/grafana"
+    return json.loads(subprocess.run([sys.executable, script], check=True, capture_output=True, text=True).stdout)
 
 
 def test_both_dashboards_show_the_same_and_only_what_is_measured():
     """The panels of CloudWatch and of Grafana are the same, and each metric in them exists."""
-    assert dict(cloudwatch_panels()) == dict(grafana_panels())
-    shown = {metric for _, lines in cloudwatch_panels() for metric in lines}
+    panels = {panel["title"]: [(target["namespace"], target["metricName"]) for target in panel["targets"]]
+              for panel in grafana()["panels"]}
+    assert panels == dict(cloudwatch_panels())
+    shown = {metric for lines in panels.values() for metric in lines}
     assert shown <= metrics(), shown - metrics()
+
+
+def test_grafana_finds_what_its_panels_show_by_the_stack_s_name():
+    """Each variable is declared; each dimension is one that a line of CloudWatch's dashboard has; no panel covers another."""
+    dashboard = grafana()
+    variables = {variable["name"]: variable for variable in dashboard["templating"]["list"]}
+    values = [value for panel in dashboard["panels"] for target in panel["targets"]
+              for dimension in target["dimensions"].values() for value in dimension]
+    used = {value[1:] for value in values if value.startswith("$")}
+    assert used == variables.keys() - {"datasource", "region", "stack"} and len(used) >= 8
+    for name in used - {"landing_mapping"}:
+        assert variables[name]["regex"].startswith("/^$stack-")
+    assert {value for value in values if not value.startswith("$")} == {"events/dt=*/hour=*/", "events/dt=*/"}
+    covered = [(x, y) for at in (panel["gridPos"] for panel in dashboard["panels"])
+               for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])]
+    assert len(covered) == len(set(covered)) and max(x for x, _ in covered) == 23
