@@ -258,7 +258,7 @@ ALLOWED = {
         f"{LANDING}/events/*": ["s3:GetObject"],
         f"{LANDING}/rejected/*": ["s3:GetObject"],
         f"{LANDING}/events/*/_MANIFEST.json": ["s3:AbortMultipartUpload", "s3:PutObject"],
-        f"{LANDING}/events/*/_SUCCESS": ["s3:PutObject"],
+        f"{LANDING}/events/*/_SUCCESS": ["s3:DeleteObject", "s3:PutObject"],
         f"{LANDING}/events/*/_INCOMPLETE": ["s3:DeleteObject", "s3:PutObject"],
         f"{LANDING}/accepted/*": ["s3:GetObject"],
         "${FailedBatchesBucket.Arn}/aws/lambda/*": ["s3:GetObject"],
@@ -273,6 +273,7 @@ ALLOWED = {
         f"{LANDING}/events/*": ["s3:GetObject"],
         f"{LANDING}/rejected/*": ["s3:GetObject"],
         f"{LANDING}/deleted/*": ["s3:DeleteObject", "s3:GetObject", "s3:PutObject"],
+        f"{LANDING}/late/*": ["s3:PutObject"],
     },
     "Notify": LIST | READ_METRICS | {
         f"{LANDING}/incidents/*": ["s3:GetObject", "s3:PutObject"],

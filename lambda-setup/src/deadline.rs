@@ -25,6 +25,13 @@ impl Deadline {
         Self::after(left)
     }
 
+    /// As [`Self::before`], but of an invocation with less than twice the time in hand, half of what is left.
+    #[must_use]
+    pub fn reserving(end_unix_ms: u64, in_hand: Duration) -> Self {
+        let left = Self::before(end_unix_ms, Duration::ZERO).remaining();
+        Self::after(left.saturating_sub(in_hand.min(left / 2)))
+    }
+
     /// A deadline that much later than now.
     #[must_use]
     pub fn after(left: Duration) -> Self {
@@ -86,6 +93,19 @@ mod tests {
         assert_eq!(deadline.remaining(), Duration::from_millis(600));
         assert_eq!(deadline.bound(Duration::MAX, std::future::pending::<()>()).await, Err(TimeIsUp));
         assert!(deadline.remaining().is_zero());
+    }
+
+    #[rstest::rstest]
+    #[case::long(600, 30, 570)]
+    #[case::short(40, 30, 20)]
+    #[case::over(0, 30, 0)]
+    #[tokio::test(start_paused = true)]
+    async fn no_more_than_half_of_the_time_is_reserved(#[case] left: u64, #[case] in_hand: u64, #[case] expected: u64) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let end = now + Duration::from_secs(left);
+        let deadline = Deadline::reserving(u64::try_from(end.as_millis()).unwrap(), Duration::from_secs(in_hand));
+        assert!(deadline.remaining().as_secs_f64() - expected as f64 <= 0.01);
+        assert!(deadline.remaining().as_secs_f64() - expected as f64 > -1.0);
     }
 
     #[test]

@@ -111,6 +111,9 @@ pub trait Bucket {
     fn put(&self, key: &str, body: Bytes, condition: Condition<'_>) -> impl Future<Output = Result<String>>;
     /// Whether it was there or not.
     fn delete(&self, key: &str) -> impl Future<Output = Result<()>>;
+    /// Only while it has this `ETag`.
+    /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-deletes.html>
+    fn delete_matching(&self, key: &str, etag: &str) -> impl Future<Output = Result<()>>;
 }
 
 /// An object that is written in parts and appears whole.
@@ -240,6 +243,16 @@ impl Bucket for S3Bucket {
     async fn delete(&self, key: &str) -> Result<()> {
         let deleted = self.client.delete_object().bucket(&self.name).key(key).send().await;
         deleted.map(|_| ()).map_err(|error| failed("DELETE", key, error))
+    }
+
+    async fn delete_matching(&self, key: &str, etag: &str) -> Result<()> {
+        match self.client.delete_object().bucket(&self.name).key(key).if_match(etag).send().await {
+            Ok(_) => Ok(()),
+            Err(error) if matches!(status(&error), Some(404 | 409 | 412)) => {
+                Err(BucketError::ConditionFailed { key: key.to_owned() })
+            }
+            Err(error) => Err(failed("DELETE", key, error)),
+        }
     }
 }
 

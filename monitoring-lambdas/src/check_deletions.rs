@@ -4,10 +4,15 @@
 //! `deleted/`, an ERROR line and a number, while S3 still has the versions: the bucket keeps them for 14 days after they
 //! were deleted, and its lifecycle deletes nothing that is younger than eight days.
 //!
-//! - An object of another size that landing did not write counts as well. What landing wrote is check-object's business.
+//! - An object of another size that landing did not write counts as well, and so does a manifest that seal-partition did not
+//!   write.
 //! - An hour that is sealed again leaves out what is gone. So a key stays in the report until it is back, and the most
 //!   objects that an hour's manifest ever had are remembered: fewer in the bucket are reported without their keys.
-//! - A report of an hour that is older than seven days stays until its keys are back, or can't be restored any more.
+//! - A report of an hour that is older than seven days stays until its keys are back, or until a person deletes it: that the
+//!   versions are gone too makes nothing good.
+//! - An object that the manifest doesn't have, or not as it is now, landed after the hour was sealed, and S3's event of it was
+//!   lost: the hour's `late/` marker has it sealed again, as check-object would have. So has a manifest that is gone or
+//!   can't be read.
 //!
 //! A run stops when its time is up, and the next one goes on from there. It forgets no report: the metric is what lies under
 //! `deleted/`. A repeated event finds the same.
@@ -35,7 +40,6 @@ use crate::bucket::{Bucket, BucketError, List, Streams};
 use crate::cloudwatch::{Datum, Metrics, MetricsError};
 use crate::event::{EventError, ScheduledEvent};
 use crate::manifest::DELETED_PREFIX;
-use manifest_lines::ManifestError;
 pub(crate) use report::Report;
 use report::State;
 use run::Run;
@@ -67,9 +71,6 @@ pub enum CheckDeletionsError {
     Metrics(#[from] MetricsError),
     #[error("what is to be written has no JSON form: {0}")]
     Encode(#[from] serde_json::Error),
-    /// The other hours were compared.
-    #[error("{key} can't be compared with the bucket: {source}; put late/{partition} to have the hour sealed again")]
-    Manifest { key: String, partition: String, source: ManifestError },
     #[error(
         "comparing {partition} takes longer than an invocation may; give check-deletions a longer timeout or more memory"
     )]
@@ -102,8 +103,7 @@ impl<B: Bucket + Streams, M: Metrics> Handler<B, M> {
     ///
     /// When S3 or CloudWatch does not answer, or an hour could not be compared; not when something is gone.
     pub async fn handle(&self, event: ScheduledEvent, context: Context) -> Result<(), CheckDeletionsError> {
-        let left = Deadline::before(context.deadline, Duration::ZERO).remaining();
-        let deadline = Deadline::after(left.saturating_sub(REPORT_TIME.min(left / 2)));
+        let deadline = Deadline::reserving(context.deadline, REPORT_TIME);
         self.run(event.at()?, deadline, &context.env_config.function_name).await
     }
 
@@ -134,9 +134,18 @@ impl<B: Bucket + Streams, M: Metrics> Handler<B, M> {
     }
 }
 
-/// The hours that have a report, oldest first. Those of seven days and two weeks are less than a page.
+/// The hours that have a report, oldest first.
 async fn reported(bucket: &impl Bucket) -> Result<Vec<UtcHour>, BucketError> {
-    let page = bucket.list(List { prefix: DELETED_PREFIX, ..List::default() }).await?;
     let hour = |key: &str| UtcHour::parse(key.strip_prefix(DELETED_PREFIX)?.strip_suffix(".json")?);
-    Ok(page.objects.iter().filter_map(|listed| hour(&listed.key)).collect())
+    let mut hours = Vec::new();
+    let mut start_after: Option<String> = None;
+    loop {
+        let list = List { prefix: DELETED_PREFIX, start_after: start_after.as_deref(), ..List::default() };
+        let page = bucket.list(list).await?;
+        hours.extend(page.objects.iter().filter_map(|listed| hour(&listed.key)));
+        start_after = page.objects.into_iter().next_back().map(|last| last.key);
+        if !page.is_truncated || start_after.is_none() {
+            return Ok(hours);
+        }
+    }
 }

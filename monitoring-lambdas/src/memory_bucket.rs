@@ -163,6 +163,13 @@ impl Bucket for &MemoryBucket {
         self.objects.borrow_mut().remove(key);
         Ok(())
     }
+
+    async fn delete_matching(&self, key: &str, etag: &str) -> Result<()> {
+        self.call("DELETE", key).await?;
+        self.require(key, Condition::Matches(etag))?;
+        self.objects.borrow_mut().remove(key);
+        Ok(())
+    }
 }
 
 impl Uploads for &MemoryBucket {

@@ -17,7 +17,7 @@
 //!
 //! Requests, with n objects in the hour: n HEADs, a LIST for each thousand of `events/` and of `rejected/`, two GETs, two
 //! HEADs, two LISTs and two PUTs, and a value of CloudWatch; beyond some 11,000 objects a PUT more for each 5 MiB of
-//! manifest, and two. A run takes 6 LISTs, 50 GETs and 50 HEADs besides, and while an hour is to be sealed five values of
+//! manifest, and two. A run takes 6 LISTs, 50 GETs and 50 HEADs besides, and while an hour is to be sealed six values of
 //! CloudWatch, a LIST of the failed batches and a GET for each that was given up since that hour. An hour that is sealed anew takes all that again, three
 //! PUTs and a GET.
 //!
@@ -169,8 +169,7 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics> Handler<B, F, M> {
     ///
     /// When S3 or CloudWatch refuses something or does not answer.
     pub async fn handle(&self, event: Invocation, context: Context) -> Result<(), SealError> {
-        let left = Deadline::before(context.deadline, Duration::ZERO).remaining();
-        let deadline = Deadline::after(left.saturating_sub(STOP_TIME.min(left / 2)));
+        let deadline = Deadline::reserving(context.deadline, STOP_TIME);
         let time_is_up = || deadline.remaining().is_zero();
         for at in self.times(event).await? {
             self.run(at, &time_is_up, &context.env_config.function_name).await?;

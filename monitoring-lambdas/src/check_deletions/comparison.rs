@@ -1,6 +1,6 @@
 //! What an hour's manifest has and the bucket does not, in one pass over both.
 
-use shared::object::ObjectMetadata;
+use shared::object::{ObjectKey, ObjectMetadata, manifest_key};
 use shared::timestamp::UtcHour;
 
 use super::listing::Listing;
@@ -18,56 +18,99 @@ pub(super) struct Compared {
     /// All that are missing, and the first of them.
     pub(super) missing_objects: u64,
     pub(super) missing: Vec<Missing>,
+    /// Whether the hour has to be sealed again: landing added or replaced objects that the manifest doesn't have, or there is
+    /// no manifest.
+    pub(super) is_outdated: bool,
 }
 
-/// Compares an hour with its manifest, or if there is none, counts what is in the bucket.
+/// Compares an hour with its manifest; `None` where it has none any more. The whole hour is listed in any case.
 pub(super) async fn compare<B: Bucket, S: Stream>(
     bucket: &B,
     hour: UtcHour,
     entries: Option<Entries<S>>,
-) -> Result<Compared, EntriesError> {
+) -> Result<Compared, BucketError> {
     let mut listing = Listing::new(bucket, hour);
-    let mut found = Compared::default();
-    let mut next = listing.next().await?;
-    if let Some(mut entries) = entries {
-        while let Some(entry) = entries.next().await? {
-            while next.as_ref().is_some_and(|listed| listed.key < entry.key) {
-                next = listing.next().await?;
-            }
-            let listed = next.as_ref().filter(|listed| listed.key == entry.key);
-            found.sealed += 1;
-            if let Some(what) = what_is_wrong(bucket, &entry, listed).await? {
-                found.add(Missing { key: entry.key, what });
-            }
+    let compared = match entries {
+        Some(entries) => compare_entries(bucket, &mut listing, entries).await,
+        None => Ok(Compared::without_manifest(hour, What::Deleted)),
+    };
+    let mut found = match compared {
+        Ok(found) => found,
+        Err(EntriesError::Bucket(error)) => return Err(error),
+        Err(EntriesError::Manifest(problem)) => {
+            tracing::warn!(partition = hour.partition(), %problem, "the manifest can't be read; the hour is sealed again");
+            Compared::without_manifest(hour, What::Overwritten)
         }
-    }
-    while next.is_some() {
-        next = listing.next().await?;
+    };
+    while let Some(listed) = listing.next().await? {
+        found.add_unsealed(&listed);
     }
     found.listed = listing.count;
     Ok(found)
 }
 
+async fn compare_entries<B: Bucket, S: Stream>(
+    bucket: &B,
+    listing: &mut Listing<'_, B>,
+    mut entries: Entries<S>,
+) -> Result<Compared, EntriesError> {
+    let mut found = Compared::default();
+    let mut next = listing.next().await?;
+    while let Some(entry) = entries.next().await? {
+        while let Some(unsealed) = next.take_if(|listed| listed.key < entry.key) {
+            found.add_unsealed(&unsealed);
+            next = listing.next().await?;
+        }
+        let listed = next.take_if(|listed| listed.key == entry.key);
+        if listed.is_some() {
+            next = listing.next().await?;
+        }
+        found.sealed += 1;
+        match judge(bucket, &entry, listed.as_ref()).await? {
+            Change::None => {}
+            Change::Replaced => found.is_outdated = true,
+            Change::Missing(what) => found.add(Missing { key: entry.key, what }),
+        }
+    }
+    next.iter().for_each(|unsealed| found.add_unsealed(unsealed));
+    Ok(found)
+}
+
 impl Compared {
-    pub(super) fn add(&mut self, missing: Missing) {
+    /// What an hour lacks whose manifest says nothing.
+    fn without_manifest(hour: UtcHour, what: What) -> Self {
+        let mut found = Self { is_outdated: true, ..Self::default() };
+        found.add(Missing { key: manifest_key(&hour.partition()), what });
+        found
+    }
+
+    fn add(&mut self, missing: Missing) {
         self.missing_objects += 1;
         if self.missing.len() < MAX_KEYS {
             self.missing.push(missing);
         }
     }
+
+    /// Takes an object that the manifest doesn't have. Files of others are none of the hour's, whenever they came.
+    fn add_unsealed(&mut self, listed: &Listed) {
+        self.is_outdated |= ObjectKey::parse(&listed.key).is_some();
+    }
 }
 
-/// Landing may replace an object with one of another size, and the hour is sealed again then: that is not looked into here.
-async fn what_is_wrong(
-    bucket: &impl Bucket,
-    entry: &Entry,
-    listed: Option<&Listed>,
-) -> Result<Option<What>, BucketError> {
-    let Some(listed) = listed else { return Ok(Some(What::Deleted)) };
+/// What became of an object since its hour was sealed.
+enum Change {
+    None,
+    /// By landing, with another one that has at least the same records.
+    Replaced,
+    Missing(What),
+}
+
+async fn judge(bucket: &impl Bucket, entry: &Entry, listed: Option<&Listed>) -> Result<Change, BucketError> {
+    let Some(listed) = listed else { return Ok(Change::Missing(What::Deleted)) };
     if listed.size == entry.bytes {
-        return Ok(None);
+        return Ok(Change::None);
     }
-    let Some(head) = bucket.head(&entry.key).await? else { return Ok(Some(What::Deleted)) };
+    let Some(head) = bucket.head(&entry.key).await? else { return Ok(Change::Missing(What::Deleted)) };
     let is_landed = ObjectMetadata::from_entries(&head.metadata).is_ok();
-    Ok((!is_landed).then_some(What::Overwritten))
+    Ok(if is_landed { Change::Replaced } else { Change::Missing(What::Overwritten) })
 }

@@ -11,7 +11,7 @@ const MAX_LINE_BYTES: usize = 16 * 1024;
 
 /// A manifest that seal-partition does not write.
 #[derive(Debug, thiserror::Error)]
-pub enum ManifestError {
+pub(super) enum ManifestError {
     #[error("it does not begin like an hour's manifest")]
     Begin,
     #[error("a line has more than {MAX_LINE_BYTES} bytes")]

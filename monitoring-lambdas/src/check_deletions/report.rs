@@ -77,6 +77,7 @@ impl Report {
         tracing::error!(
             partition = self.partition,
             objects = self.missing_objects,
+            found_at = self.found_at,
             first = keys.join(", "),
             "objects that were sealed are deleted or overwritten"
         );

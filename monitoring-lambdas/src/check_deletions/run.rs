@@ -6,15 +6,13 @@ use shared::timestamp::{UnixMillis, UtcHour};
 
 use super::CheckDeletionsError;
 use super::comparison::{Compared, compare};
-use super::manifest_lines::{Entries, EntriesError};
-use super::report::{Missing, Report, State, What};
+use super::manifest_lines::Entries;
+use super::report::{Report, State};
 use crate::bucket::{Bucket, BucketError, Condition, Streams};
-use crate::manifest::deleted_key;
+use crate::manifest::{deleted_key, late_key};
 
 /// Hours that are compared: a day less than the shortest time that the lifecycle keeps files.
 const WINDOW_HOURS: i64 = 7 * 24;
-/// The bucket keeps a version for 14 days after it was deleted.
-const RESTORABLE_MILLIS: i64 = 14 * 24 * 3_600_000;
 
 /// What a run works with.
 pub(super) struct Run<'a, B> {
@@ -68,29 +66,28 @@ impl<B: Bucket + Streams> Run<'_, B> {
     /// Compares an hour, if it was ever sealed, and writes its report or removes it.
     async fn compare_hour(&self, hour: UtcHour, state: &mut State) -> Result<(), CheckDeletionsError> {
         let partition = hour.partition();
-        let key = manifest_key(&partition);
-        let entries = self.bucket.open(&key).await?.map(|(_, stream)| Entries::new(stream));
+        let entries = self.bucket.open(&manifest_key(&partition)).await?.map(|(_, stream)| Entries::new(stream));
         let is_reported = self.reported.contains(&hour);
         let earlier = if is_reported { Report::read(self.bucket, &partition).await? } else { None };
-        let is_sealed = entries.is_some();
-        if !is_sealed && earlier.is_none() && state.objects(&partition) == 0 {
+        if entries.is_none() && earlier.is_none() && state.objects(&partition) == 0 {
             return Ok(());
         }
-        let mut compared = match compare(self.bucket, hour, entries).await {
-            Ok(compared) => compared,
-            Err(EntriesError::Bucket(problem)) => return Err(problem.into()),
-            Err(EntriesError::Manifest(source)) => {
-                return Err(CheckDeletionsError::Manifest { key, partition, source });
-            }
-        };
-        if !is_sealed {
-            compared.add(Missing { key, what: What::Deleted });
+        let compared = compare(self.bucket, hour, entries).await?;
+        if compared.is_outdated {
+            self.ask_for_seal(&partition).await?;
         }
         let sealed = state.note(&partition, compared.sealed);
         let fewer = sealed.saturating_sub(compared.listed);
         let mut report = self.report(&partition, compared, earlier.as_ref()).await?;
         report.missing_objects = report.missing_objects.max(fewer);
         self.store(report, earlier).await
+    }
+
+    /// Puts the marker that check-object puts where an object lands late. S3's event may be lost, as may check-object's.
+    async fn ask_for_seal(&self, partition: &str) -> Result<(), BucketError> {
+        tracing::warn!(partition, "the manifest is not what the hour has; the hour is sealed again");
+        self.bucket.put(&late_key(partition), bytes::Bytes::new(), Condition::Always).await?;
+        Ok(())
     }
 
     /// What is missing of an hour by its manifest, and of what was reported before: a new seal leaves that out. With more
@@ -138,14 +135,15 @@ impl<B: Bucket + Streams> Run<'_, B> {
                 break;
             }
             if let Some(earlier) = Report::read(self.bucket, &hour.partition()).await? {
-                self.look_again(earlier, *hour).await?;
+                self.look_again(earlier).await?;
             }
         }
         Ok(())
     }
 
     /// By its keys alone: the lifecycle may have begun to delete the hour's files, so the manifest says nothing any more.
-    async fn look_again(&self, earlier: Report, hour: UtcHour) -> Result<(), CheckDeletionsError> {
+    /// What is not back stays reported, whether S3 still has it or not: only a person knows that the loss is accepted.
+    async fn look_again(&self, earlier: Report) -> Result<(), CheckDeletionsError> {
         let mut report = earlier.clone();
         report.missing.clear();
         for missing in &earlier.missing {
@@ -155,12 +153,6 @@ impl<B: Bucket + Streams> Run<'_, B> {
         }
         let back = earlier.missing.len() - report.missing.len();
         report.missing_objects = report.missing_objects.saturating_sub(back as u64);
-        let found_at = UnixMillis::parse(&earlier.found_at).unwrap_or(hour.start());
-        if report.missing_objects > 0 && self.at.0.saturating_sub(found_at.0) >= RESTORABLE_MILLIS {
-            let (partition, objects) = (report.partition, report.missing_objects);
-            tracing::error!(partition, objects, "deleted objects can't be restored any more");
-            return Ok(self.bucket.delete(&deleted_key(&partition)).await?);
-        }
         self.store(report, Some(earlier)).await
     }
 }

@@ -8,6 +8,7 @@ use shared::object::manifest_key;
 
 use super::report::{Missing, What};
 use super::*;
+use crate::manifest::{LATE_PREFIX, late_key};
 use crate::memory_bucket::MemoryBucket;
 use crate::memory_metrics::MemoryMetrics;
 use crate::seal_partition::tests::{at, hour, land, put_late, run as seal, sealed_until};
@@ -117,14 +118,68 @@ async fn pages_of_any_size_are_compared_alike() {
     }
 }
 
+/// Another run of seal-partition, and what it counts as late.
+async fn seal_again(bucket: &MemoryBucket) -> Option<f64> {
+    let metrics = MemoryMetrics::default();
+    seal(bucket, &metrics, "2026-11-21T12:50:00.000Z").await.unwrap();
+    metrics.last(Metric::LateObjects)
+}
+
+fn marked(bucket: &MemoryBucket) -> Vec<String> {
+    bucket.keys().into_iter().filter(|key| key.starts_with(LATE_PREFIX)).collect()
+}
+
+fn sealed_keys(bucket: &MemoryBucket, hour: UtcHour) -> Vec<String> {
+    let manifest: serde_json::Value =
+        serde_json::from_str(&bucket.text(&manifest_key(&hour.partition())).unwrap()).unwrap();
+    manifest["objects"].as_array().unwrap().iter().map(|entry| entry["key"].as_str().unwrap().to_owned()).collect()
+}
+
+/// S3's event of the object is lost, so check-object puts no marker.
+#[rstest]
+#[case::before_all_others(Kind::Event, 0, 50)]
+#[case::between_others(Kind::Event, 0, 150)]
+#[case::behind_the_events(Kind::Event, 7, 150)]
+#[case::behind_all_others(Kind::Rejected, 7, 150)]
 #[tokio::test]
-async fn what_landing_replaces_or_adds_is_not_reported() {
+async fn an_object_that_no_manifest_has_is_in_one_after_the_next_seal(
+    #[case] kind: Kind,
+    #[case] shard: u8,
+    #[case] first: u64,
+) {
     let bucket = sealed().await;
-    land(&bucket, Kind::Event, hour(3), 0, (150, 151));
+    let late = land(&bucket, kind, hour(3), shard, (first, first + 1));
+    assert_eq!(check(&bucket, NOON).await, 0.0);
+    assert_eq!(marked(&bucket), [late_key(&hour(3).partition())]);
+    assert_eq!(seal_again(&bucket).await, Some(1.0));
+    assert!(sealed_keys(&bucket, hour(3)).contains(&late));
+    check(&bucket, NOON).await;
+    assert!(marked(&bucket).is_empty());
+}
+
+#[tokio::test]
+async fn an_object_that_landing_replaced_is_sealed_again_and_not_reported() {
+    let bucket = sealed().await;
     let key = &data(&bucket, hour(3))[0];
     let metadata = bucket.objects.borrow()[key].metadata.clone();
     bucket.insert(key, "bytes of another block size", metadata);
     assert_eq!(check(&bucket, NOON).await, 0.0);
+    assert_eq!(marked(&bucket), [late_key(&hour(3).partition())]);
+    assert_eq!(seal_again(&bucket).await, Some(1.0));
+    check(&bucket, NOON).await;
+    assert!(marked(&bucket).is_empty());
+}
+
+#[rstest]
+#[case::a_note("events/dt=2026-11-21/hour=03/notes.txt")]
+#[case::what_readers_pass_over("events/dt=2026-11-21/hour=03/_temporary")]
+#[case::below_the_hour("rejected/dt=2026-11-21/hour=03/x/shardId-000000000000-1.jsonl.bz2")]
+#[tokio::test]
+async fn a_file_that_landing_does_not_write_asks_for_no_seal(#[case] key: &str) {
+    let bucket = sealed().await;
+    bucket.insert(key, "x", HashMap::new());
+    assert_eq!(check(&bucket, NOON).await, 0.0);
+    assert!(marked(&bucket).is_empty());
 }
 
 #[tokio::test]
@@ -175,6 +230,7 @@ async fn a_manifest_that_is_deleted_is_reported_itself() {
     let stored = delete(&bucket, &manifest);
     assert_eq!(check(&bucket, NOON).await, 1.0);
     assert_eq!(report(&bucket, HOUR_3).unwrap().missing[0].key, manifest);
+    assert_eq!(marked(&bucket), [late_key(&hour(3).partition())]);
     restore(&bucket, &manifest, stored);
     assert_eq!(check(&bucket, NOON).await, 0.0);
 }
@@ -204,7 +260,7 @@ async fn hours_are_compared_for_seven_days(#[case] time: &str, #[case] expected:
 }
 
 #[tokio::test]
-async fn an_old_report_stays_until_its_keys_are_back_or_past_restoring() {
+async fn an_old_report_stays_until_its_keys_are_back_or_a_person_deletes_it() {
     let bucket = sealed_until(5).await;
     let key = &data(&bucket, hour(3))[0];
     let stored = delete(&bucket, key);
@@ -218,8 +274,12 @@ async fn an_old_report_stays_until_its_keys_are_back_or_past_restoring() {
     let bucket = sealed_until(5).await;
     delete(&bucket, &data(&bucket, hour(3))[0]);
     check(&bucket, NOON).await;
-    assert_eq!(check(&bucket, "2026-12-05T12:39:59.999Z").await, 1.0);
-    assert_eq!(check(&bucket, "2026-12-05T12:40:00.000Z").await, 0.0);
+    // S3 keeps the version for 14 days: that it is gone for good makes nothing good.
+    for time in ["2026-12-05T12:40:00.000Z", "2027-12-05T12:40:00.000Z"] {
+        assert_eq!(check(&bucket, time).await, 1.0);
+    }
+    delete(&bucket, HOUR_3);
+    assert_eq!(check(&bucket, "2027-12-05T18:40:00.000Z").await, 0.0);
 }
 
 #[tokio::test]
@@ -248,16 +308,31 @@ async fn runs_without_time_go_on_from_one_another_and_come_to_an_end() {
     "{\"v\":1,\"partition\":\"p\",\"objects\":[\n{\"key\":\"b\",\"bytes\":1},\n{\"key\":\"a\",\"bytes\":1}\n],"
 )]
 #[case::a_long_line(&format!("{{\"v\":1,\"partition\":\"{}", "p".repeat(20_000)))]
+#[case::made_up_keys(
+    "{\"v\":1,\"partition\":\"p\",\"objects\":[\n{\"key\":\"a\",\"bytes\":1},\n{\"key\":\"b\",\"bytes\":1},\nx"
+)]
 #[tokio::test]
-async fn a_manifest_that_is_none_fails_the_run_and_keeps_no_other_hour_from_being_compared(#[case] text: &str) {
+async fn a_manifest_that_cant_be_read_is_reported_until_the_hour_is_sealed_again(#[case] text: &str) {
     let bucket = sealed().await;
-    bucket.insert(&manifest_key(&hour(2).partition()), text.to_owned(), HashMap::new());
+    let manifest = manifest_key(&hour(2).partition());
+    bucket.insert(&manifest, text.to_owned(), HashMap::new());
     delete(&bucket, &data(&bucket, hour(3))[0]);
-    let metrics = MemoryMetrics::default();
-    let handler = Handler::new(&bucket, &metrics);
-    let ended = handler.run(at(NOON), Deadline::after(Duration::from_secs(60)), "check-deletions").await;
-    assert!(matches!(ended, Err(CheckDeletionsError::Manifest { partition, .. }) if partition == hour(2).partition()));
-    assert_eq!(metrics.last(Metric::DeletedObjects), Some(1.0));
+    assert_eq!(check(&bucket, NOON).await, 2.0);
+    let found = report(&bucket, "deleted/dt=2026-11-21/hour=02.json").unwrap();
+    assert_eq!((found.missing_objects, found.missing), (1, vec![Missing { key: manifest, what: What::Overwritten }]));
+    seal_again(&bucket).await;
+    assert_eq!(sealed_keys(&bucket, hour(2)), data(&bucket, hour(2)));
+    assert_eq!(check(&bucket, NOON).await, 1.0);
+}
+
+#[tokio::test]
+async fn reports_of_more_hours_than_a_page_are_all_counted() {
+    let bucket = sealed().await;
+    (0..12).for_each(|number| drop(delete(&bucket, &data(&bucket, hour(number))[0])));
+    bucket.page_size.set(Some(5));
+    for time in [NOON, "2026-11-29T12:40:00.000Z"] {
+        assert_eq!(check(&bucket, time).await, 12.0);
+    }
 }
 
 /// Which call it is that S3 always refuses: of an hour, its manifest, its listing or its report.
@@ -265,6 +340,7 @@ async fn a_manifest_that_is_none_fails_the_run_and_keeps_no_other_hour_from_bein
 #[case::the_manifest("HEAD", "events/dt=2026-11-21/hour=02/_MANIFEST.json")]
 #[case::the_listing("listing", "events/dt=2026-11-21/hour=02/")]
 #[case::the_report("PUT", "deleted/dt=2026-11-21/hour=02.json")]
+#[case::the_late_marker("PUT", "late/dt=2026-11-21/hour=02")]
 #[tokio::test]
 async fn an_hour_that_s3_refuses_fails_the_run_and_keeps_no_other_hour_from_being_compared(
     #[case] operation: &'static str,
@@ -272,6 +348,7 @@ async fn an_hour_that_s3_refuses_fails_the_run_and_keeps_no_other_hour_from_bein
 ) {
     let bucket = sealed().await;
     delete(&bucket, &data(&bucket, hour(2))[0]);
+    land(&bucket, Kind::Event, hour(2), 7, (700, 701));
     delete(&bucket, &data(&bucket, hour(3))[0]);
     bucket.refuses.set(Some((operation, key)));
     let metrics = MemoryMetrics::default();

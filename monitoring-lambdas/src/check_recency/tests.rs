@@ -313,6 +313,10 @@ impl Bucket for Faulty<'_> {
     async fn delete(&self, key: &str) -> Result<(), BucketError> {
         self.bucket.delete(key).await
     }
+
+    async fn delete_matching(&self, key: &str, etag: &str) -> Result<(), BucketError> {
+        self.bucket.delete_matching(key, etag).await
+    }
 }
 
 #[rstest]
