@@ -1,9 +1,10 @@
 //! check-completeness: did everything that was sent land, and once? Loss is a number here.
 //!
-//! Each hour it looks at the six newest hours whose neighbours are sealed too: late data has its grace, and an hour that was
-//! re-sealed is looked at again. Of each it compares what ingest says that it accepted, by the time of receipt, with the
-//! lines that landed, by the same time, wherever they landed; and the records that arrived on the stream with those that
-//! landed. An event of 10:59:59.9 that arrived at 11:00:00.1 is thus in its own hour.
+//! An hour is balanced for six hours from when it and both of its neighbours are sealed, and again when one of them is sealed
+//! anew: late data has its grace, and an hour that was held back for days is balanced once it is whole. What ingest says
+//! that it accepted, by the time of receipt, is compared with the lines that landed, by the same time, wherever they landed;
+//! and the records that arrived on the stream with those that landed. An event of 10:59:59.9 that arrived at 11:00:00.1 is
+//! thus in its own hour.
 //!
 //! - Lines without an envelope have no receipt. Foreign producers' lines are neither lost nor doubled by that.
 //! - With `EVENT_FORMAT=raw` no event has a receipt. Then the events of an hour are compared as they landed. What a
@@ -15,14 +16,16 @@
 //! - A ten-thousandth of an hour's accepted events may be lost or doubled: CloudWatch may drop or repeat a line of
 //!   ingest's log. Of records none may.
 //!
-//! The metrics have the time of the invocation, so that an alarm on the last hour sees them, and the worst of the six
+//! The metrics have the time of the invocation, so that an alarm on the last hour sees them, and the worst of the balanced
 //! hours as their value: an hour's loss is on show for six hours, or until it is made good. A repeated event puts the
-//! same again.
+//! same again. A `_SUCCESS` that can't be read fails the invocation, after the other hours are balanced.
 //!
-//! Requests a day: 288 GETs, 72 `GetMetricData` of one metric each and 24 `PutMetricData`.
+//! Requests a day: 8,064 GETs, 72 `GetMetricData` of one metric each and 24 `PutMetricData`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use lambda_runtime::{Context, Diagnostic};
 use lambda_setup::environment::{self, EnvironmentError};
 use shared::line::EventFormat;
@@ -71,6 +74,9 @@ pub enum CheckCompletenessError {
     Event(#[from] EventError),
     #[error(transparent)]
     Success(#[from] SuccessError),
+    /// The other hours were balanced.
+    #[error("{partition} is not balanced: {source}; put late/{partition} to have it sealed again")]
+    Unreadable { partition: String, source: SuccessError },
     #[error(transparent)]
     Metrics(#[from] MetricsError),
 }
@@ -81,13 +87,15 @@ impl From<CheckCompletenessError> for Diagnostic {
     }
 }
 
-/// Hours that are looked at in one run.
-const HOURS: usize = 6;
-/// Hours back that can be among them: six with their neighbours, and four that a long grace may keep open.
-const LOOKBACK_HOURS: i64 = 12;
+/// How long an hour's balance is reported.
+const REPORTED_MILLIS: i64 = 6 * 3_600_000;
+/// Hours back that are looked at: an hour may be held back for as long as it takes to redrive its batches.
+const LOOKBACK_HOURS: i64 = 14 * 24;
+/// Requests to S3 that are under way at once.
+const CONCURRENCY: usize = 64;
 /// What CloudWatch sums up for us. It keeps five minutes for 63 days.
 /// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricStat.html>
-pub(crate) const PERIOD: Duration = Duration::from_secs(300);
+const PERIOD: Duration = Duration::from_secs(300);
 
 /// Checks each hour.
 pub struct Handler<B, M> {
@@ -126,7 +134,8 @@ impl<B: Bucket, M: Metrics> Handler<B, M> {
     /// When S3 or CloudWatch do not answer, or a `_SUCCESS` is none; not when something is missing.
     pub async fn handle(&self, event: ScheduledEvent, context: Context) -> Result<(), CheckCompletenessError> {
         let now = event.at()?;
-        let hours = self.balance(now).await?;
+        let sealed = self.sealed(now).await?;
+        let hours = self.balance(&sealed, now).await?;
         hours.iter().for_each(log);
         let worst = |number: fn(&Balance) -> f64| hours.iter().map(|hour| number(&hour.reported)).reduce(f64::max);
         let values = [
@@ -141,30 +150,28 @@ impl<B: Bucket, M: Metrics> Handler<B, M> {
         let data: Vec<Datum> = values.into_iter().filter_map(datum).collect();
         if data.is_empty() {
             tracing::info!("no hour is sealed with both of its neighbours: nothing to compare yet");
-            return Ok(());
+        } else {
+            self.metrics.put(&data).await?;
         }
-        Ok(self.metrics.put(&data).await?)
+        sealed.unreadable.map_or(Ok(()), Err)
     }
 
-    /// The balances of the newest hours that can be balanced, newest first.
-    async fn balance(&self, now: UnixMillis) -> Result<Vec<Balanced>, CheckCompletenessError> {
-        let oldest = now.hour().plus(-LOOKBACK_HOURS);
-        let landed = self.landed(oldest).await?;
-        if landed.iter().all(Option::is_none) {
-            return Ok(Vec::new());
-        }
-        let sent = self.sent(oldest).await?;
-        let hours = hours_from(oldest).zip(sent).zip(&landed);
-        let hours = hours.map(|((hour, sent), landed)| landed.as_ref().map(|landed| Hour { hour, sent, landed }));
-        let hours: Vec<Option<Hour<'_>>> = hours.collect();
+    /// The balances of the hours that are to be balanced, newest first.
+    async fn balance(&self, sealed: &Sealed, now: UnixMillis) -> Result<Vec<Balanced>, MetricsError> {
+        let chosen = sealed.to_balance(now);
+        let (Some(first), Some(last)) = (chosen.first(), chosen.last()) else { return Ok(Vec::new()) };
+        let (oldest, newest) = (first.plus(-1), last.plus(1));
+        let counts = self.counts(oldest, newest).await?;
+        let sealed = sealed.hours.range(oldest..=newest);
+        let hours: Vec<Hour<'_>> =
+            sealed.map(|(&hour, sealed)| Hour { hour, sent: counts.sent(hour), landed: &sealed.landed }).collect();
         let mut balanced = Vec::new();
-        for consecutive in hours.split(Option::is_none) {
-            let consecutive: Vec<Hour<'_>> = consecutive.iter().flatten().copied().collect();
-            let found = balances(&consecutive, self.config.event_format);
-            balanced.extend(consecutive.windows(3).zip(found).map(|(around, found)| self.balanced(around, found)));
+        for consecutive in hours.chunk_by(|one, next| one.hour.plus(1) == next.hour) {
+            let found = consecutive.windows(3).zip(balances(consecutive, self.config.event_format));
+            let found = found.filter(|(around, _)| chosen.contains(&around[1].hour));
+            balanced.extend(found.map(|(around, found)| self.balanced(around, found)));
         }
         balanced.reverse();
-        balanced.truncate(HOURS);
         Ok(balanced)
     }
 
@@ -178,62 +185,109 @@ impl<B: Bucket, M: Metrics> Handler<B, M> {
         Balanced { hour, sent, landed, found, reported: found.beyond_tolerance(sent.accepted.whole) }
     }
 
-    /// What landed in the hours that are looked at, oldest first; `None` for one that is not sealed.
-    async fn landed(&self, oldest: UtcHour) -> Result<Vec<Option<Totals>>, SuccessError> {
-        let mut landed = Vec::new();
-        for hour in hours_from(oldest) {
-            let success = success::read(&self.bucket, Partition::Hour(hour)).await?;
-            landed.push(success.map(|success| success.totals));
+    /// The sealed hours of those that are looked at.
+    async fn sealed(&self, now: UnixMillis) -> Result<Sealed, SuccessError> {
+        let mut sealed = Sealed::default();
+        let hours: Vec<UtcHour> = (1..=LOOKBACK_HOURS).map(|back| now.hour().plus(-back)).collect();
+        for hours in hours.chunks(CONCURRENCY) {
+            let read = |hour: &UtcHour| sealed_hour(&self.bucket, *hour);
+            for (hour, read) in hours.iter().zip(join_all(hours.iter().map(read)).await) {
+                sealed.add(*hour, read)?;
+            }
         }
-        Ok(landed)
+        Ok(sealed)
     }
 
-    /// What was sent in the same hours. Where CloudWatch has nothing, nothing was sent.
-    async fn sent(&self, oldest: UtcHour) -> Result<Vec<Sent>, MetricsError> {
+    /// What was sent from one hour to another. Where CloudWatch has nothing, nothing was sent.
+    async fn counts(&self, oldest: UtcHour, newest: UtcHour) -> Result<Counts, MetricsError> {
         let ingest = ("FunctionName", &self.config.ingest_function_name);
         let stream = ("StreamName", &self.config.stream_name);
-        let accepted = self.read(oldest, NAMESPACE, Metric::AcceptedEvents.as_str(), ingest).await?;
-        let rejected = self.read(oldest, NAMESPACE, Metric::RejectedLines.as_str(), ingest).await?;
-        let records = self.read(oldest, "AWS/Kinesis", "IncomingRecords", stream).await?;
-        let sent = |hour| Sent {
-            accepted: counted(&accepted, hour),
-            rejected: counted(&rejected, hour),
-            records: counted(&records, hour),
-        };
-        Ok(hours_from(oldest).map(sent).collect())
-    }
-
-    async fn read(
-        &self,
-        oldest: UtcHour,
-        namespace: &str,
-        name: &str,
-        (dimension, value): (&str, &String),
-    ) -> Result<Vec<(UnixMillis, f64)>, MetricsError> {
-        let query = Query {
+        let query = |namespace: &str, name: &str, (dimension, value): (&str, &String)| Query {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             dimensions: vec![(dimension.to_owned(), value.clone())],
             statistic: "Sum".to_owned(),
             from: oldest.start(),
-            to: oldest.plus(LOOKBACK_HOURS).start(),
+            to: newest.end(),
             period: PERIOD,
         };
-        self.metrics.read(&query).await
+        Ok(Counts {
+            accepted: self.metrics.read(&query(NAMESPACE, Metric::AcceptedEvents.as_str(), ingest)).await?,
+            rejected: self.metrics.read(&query(NAMESPACE, Metric::RejectedLines.as_str(), ingest)).await?,
+            records: self.metrics.read(&query("AWS/Kinesis", "IncomingRecords", stream)).await?,
+        })
     }
 }
 
-fn hours_from(oldest: UtcHour) -> impl Iterator<Item = UtcHour> {
-    (0..LOOKBACK_HOURS).map(move |hours| oldest.plus(hours))
+/// What a `_SUCCESS` says.
+struct SealedHour {
+    sealed_at: UnixMillis,
+    landed: Totals,
 }
 
-/// An hour's sums, of values that stand for a [`PERIOD`] each.
-pub(crate) fn counted(values: &[(UnixMillis, f64)], hour: UtcHour) -> Counted {
+async fn sealed_hour(bucket: &impl Bucket, hour: UtcHour) -> Result<Option<SealedHour>, SuccessError> {
+    let partition = Partition::Hour(hour);
+    let Some(success) = success::read(bucket, partition).await? else { return Ok(None) };
+    let sealed_at = success::time(partition, &success.sealed_at)?;
+    Ok(Some(SealedHour { sealed_at, landed: success.totals }))
+}
+
+/// The hours that are sealed.
+#[derive(Default)]
+struct Sealed {
+    hours: BTreeMap<UtcHour, SealedHour>,
+    /// The newest one whose `_SUCCESS` can't be read: it counts as not sealed.
+    unreadable: Option<CheckCompletenessError>,
+}
+
+impl Sealed {
+    fn add(&mut self, hour: UtcHour, read: Result<Option<SealedHour>, SuccessError>) -> Result<(), SuccessError> {
+        match read {
+            Ok(sealed) => self.hours.extend(sealed.map(|sealed| (hour, sealed))),
+            Err(source) if source.is_content() => {
+                let unreadable = CheckCompletenessError::Unreadable { partition: hour.partition(), source };
+                tracing::error!(%unreadable, "an hour is not balanced");
+                self.unreadable.get_or_insert(unreadable);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// The hours whose balance is new: it can be drawn, or may have changed, since less than [`REPORTED_MILLIS`].
+    fn to_balance(&self, now: UnixMillis) -> BTreeSet<UtcHour> {
+        let sealed_at = |hour: UtcHour| self.hours.get(&hour).map(|sealed| sealed.sealed_at);
+        let is_new = |hour: &UtcHour| {
+            let around: Option<Vec<UnixMillis>> =
+                [-1, 0, 1].map(|hours| sealed_at(hour.plus(hours))).into_iter().collect();
+            let since = around.and_then(|around| around.into_iter().max());
+            since.is_some_and(|since| now.0.saturating_sub(since.0) < REPORTED_MILLIS)
+        };
+        self.hours.keys().copied().filter(is_new).collect()
+    }
+}
+
+/// Values of CloudWatch, each of a [`PERIOD`].
+struct Counts {
+    accepted: Vec<(UnixMillis, f64)>,
+    rejected: Vec<(UnixMillis, f64)>,
+    records: Vec<(UnixMillis, f64)>,
+}
+
+impl Counts {
+    fn sent(&self, hour: UtcHour) -> Sent {
+        let counted = |values| counted(values, hour, PERIOD);
+        Sent { accepted: counted(&self.accepted), rejected: counted(&self.rejected), records: counted(&self.records) }
+    }
+}
+
+/// An hour's sums, of values that each stand for a period.
+pub(crate) fn counted(values: &[(UnixMillis, f64)], hour: UtcHour, period: Duration) -> Counted {
     let sum = |from: UnixMillis, to: UnixMillis| -> f64 {
         values.iter().filter(|(at, _)| (from..to).contains(at)).map(|(_, value)| value).sum()
     };
     let (start, end) = (hour.start(), hour.end());
-    let period = PERIOD.as_millis() as i64;
+    let period = period.as_millis() as i64;
     Counted {
         whole: sum(start, end),
         first: sum(start, UnixMillis(start.0 + period)),
@@ -248,6 +302,7 @@ fn log(balanced: &Balanced) {
     let (landed_events, landed_rejected, landed_records) = (landed.events, landed.rejected, landed.records);
     let lost_records = found.lost_records;
     if *reported == Balance::default() {
+        let tolerated = if *found == Balance::default() { "" } else { ", but for what CloudWatch may miscount" };
         tracing::info!(
             hour,
             lost,
@@ -258,7 +313,7 @@ fn log(balanced: &Balanced) {
             landed_rejected,
             arrived_records,
             landed_records,
-            "complete"
+            "complete{tolerated}"
         );
     } else {
         tracing::error!(

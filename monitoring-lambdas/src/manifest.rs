@@ -83,7 +83,7 @@ pub struct Totals {
     pub events_received_in: Received,
     /// Rejected lines by the hour of their receipt; all zero in a date's.
     pub rejected_received_in: Received,
-    /// Of `events`, those that redrive made of rejected lines.
+    /// Of `events`, those that redrive made of rejected lines, without the repeated ones.
     #[serde(default)]
     pub redriven_events: u64,
     /// What the sums above count once more than it is there; all zero in a date's.
@@ -151,7 +151,7 @@ impl Totals {
         }
     }
 
-    /// Of an object that was added: that redrive made it of rejected lines.
+    /// Of an object that was added: that redrive made it of rejected lines, and no other object has them.
     pub fn add_redriven(&mut self, kind: Kind, metadata: &ObjectMetadata) {
         if kind == Kind::Event {
             add(&mut self.redriven_events, metadata.event_count);
@@ -270,6 +270,8 @@ pub enum Missing {
     UnlandedRecords { landed_up_to: String },
     /// Landing has just given batches back or failed: what it was given is sent again, and may be of this hour.
     FailingBatches,
+    /// Records arrive and landing is not invoked: what it does not get may be of this hour.
+    IdleLanding,
     /// CloudWatch has no values of the stream: whether landing has read the hour can't be told.
     UnknownProgress,
     /// Fewer records landed than arrived, and nothing else that is missing explains it.
@@ -310,7 +312,9 @@ impl Missing {
             | (Self::UnlandedRecords { landed_up_to: known }, Self::UnlandedRecords { landed_up_to: found }) => {
                 found >= known
             }
-            (Self::FailingBatches, Self::FailingBatches) | (Self::UnknownProgress, Self::UnknownProgress) => true,
+            (Self::FailingBatches, Self::FailingBatches)
+            | (Self::IdleLanding, Self::IdleLanding)
+            | (Self::UnknownProgress, Self::UnknownProgress) => true,
             (
                 Self::MissingRecords { arrived, landed },
                 Self::MissingRecords { arrived: found_arrived, landed: found_landed },

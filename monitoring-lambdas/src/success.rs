@@ -53,11 +53,17 @@ pub async fn read(bucket: &impl Bucket, partition: Partition) -> Result<Option<S
 /// As [`read`], and when the time is none.
 pub async fn first_sealed_at(bucket: &impl Bucket, partition: Partition) -> Result<Option<UnixMillis>, SuccessError> {
     let Some(success) = read(bucket, partition).await? else { return Ok(None) };
-    let time = success.first_sealed_at;
-    match UnixMillis::parse(&time) {
-        Some(at) => Ok(Some(at)),
-        None => Err(SuccessError::Time { key: partition.success_key(), time }),
-    }
+    time(partition, &success.first_sealed_at).map(Some)
+}
+
+/// A time that a partition's `_SUCCESS` says.
+///
+/// # Errors
+///
+/// When it is none.
+pub fn time(partition: Partition, text: &str) -> Result<UnixMillis, SuccessError> {
+    let time = || SuccessError::Time { key: partition.success_key(), time: text.to_owned() };
+    UnixMillis::parse(text).ok_or_else(time)
 }
 
 #[cfg(test)]

@@ -14,9 +14,13 @@ fn hour(of_day: i64) -> UtcHour {
     UtcHour::parse("dt=2026-11-21/hour=00").unwrap().plus(of_day)
 }
 
-/// At 12:50 the hours to 11 are sealed, so 10 is the newest that is looked at, and 5 the oldest.
+/// At 12:50 the hours to 11 are sealed, each at its end: 10 is the newest that is balanced, and 5 the oldest.
 fn event() -> ScheduledEvent {
-    serde_json::from_str(r#"{"time": "2026-11-21T12:50:00Z"}"#).unwrap()
+    event_at("2026-11-21T12:50:00Z")
+}
+
+fn event_at(time: &str) -> ScheduledEvent {
+    serde_json::from_value(serde_json::json!({ "time": time })).unwrap()
 }
 
 fn context() -> Context {
@@ -66,7 +70,7 @@ fn value(namespace: &'static str, name: &'static str, dimension: (&str, &str), a
 /// Sums of what the hours took in, in two pieces each.
 fn sent() -> MemoryMetrics {
     let metrics = MemoryMetrics::default();
-    for of_day in -5..13 {
+    for of_day in -340..13 {
         for minute in [0, 59] {
             let at = UnixMillis(hour(of_day).start().0 + minute * 60_000);
             metrics.values.borrow_mut().extend([
@@ -94,7 +98,7 @@ fn put(metrics: &MemoryMetrics) -> [Option<f64>; 3] {
 async fn where_all_landed_once_the_metrics_are_0() {
     let (bucket, metrics) = (sealed(0..=11), sent());
     assert_eq!(check(&bucket, &metrics).await, [Some(0.0); 3]);
-    assert_eq!((bucket.calls.get(), metrics.calls.get()), (12, 4), "requests");
+    assert_eq!((bucket.calls.get(), metrics.calls.get()), (14 * 24, 4), "requests");
     for datum in metrics.data.borrow().iter() {
         assert_eq!(datum.at.rfc3339(), "2026-11-21T12:50:00.000Z");
         assert_eq!(datum.dimensions, [("FunctionName", "check-completeness".to_owned())]);
@@ -131,15 +135,10 @@ async fn what_is_missing_or_too_much_is_a_number(
 #[tokio::test]
 async fn the_worst_hour_counts_and_a_new_seal_makes_it_good() {
     let (bucket, metrics) = (sealed(0..=11), sent());
-    let of_less = |lost: u64| {
-        let mut totals = totals();
-        totals.events_received_in.this -= lost;
-        totals
-    };
-    seal_hour(&bucket, 6, of_less(5));
-    seal_hour(&bucket, 9, of_less(2));
+    seal_hour(&bucket, 6, totals_of_less(5));
+    seal_hour(&bucket, 9, totals_of_less(2));
     assert_eq!(check(&bucket, &metrics).await[0], Some(5.0));
-    seal_hour(&bucket, 6, of_less(0));
+    seal_hour(&bucket, 6, totals_of_less(0));
     assert_eq!(check(&bucket, &metrics).await[0], Some(2.0));
 }
 
@@ -153,17 +152,67 @@ async fn a_silent_ingest_is_0_and_what_landed_then_is_doubled() {
 }
 
 #[rstest]
-#[case::one_hour(11..=11, 12, 3)]
-#[case::two_hours(10..=11, 12, 3)]
+#[case::one_hour(11..=11)]
+#[case::two_hours(10..=11)]
 #[tokio::test]
-async fn without_neighbours_there_is_nothing_to_compare(
-    #[case] hours: std::ops::RangeInclusive<i64>,
-    #[case] gets: usize,
-    #[case] reads: usize,
-) {
+async fn without_neighbours_there_is_nothing_to_compare(#[case] hours: std::ops::RangeInclusive<i64>) {
     let (bucket, metrics) = (sealed(hours), sent());
     assert_eq!(check(&bucket, &metrics).await, [None; 3]);
-    assert_eq!((bucket.calls.get(), metrics.calls.get()), (gets, reads));
+    assert_eq!(metrics.calls.get(), 0);
+}
+
+fn totals_of_less(lost: u64) -> Totals {
+    let mut totals = totals();
+    totals.events_received_in.this -= lost;
+    totals
+}
+
+async fn lost_events_at(bucket: &MemoryBucket, time: &str) -> Option<f64> {
+    let metrics = sent();
+    let handler = Handler::new(bucket, &metrics, config(EventFormat::Envelope));
+    handler.handle(event_at(time), context()).await.unwrap();
+    metrics.last(Metric::LostEvents)
+}
+
+/// An hour that was held back for days is sealed at 12:20. It or a neighbour, which had to wait for it, lost three events.
+#[rstest]
+#[case::itself(0)]
+#[case::the_hour_before(-1)]
+#[case::the_hour_after(1)]
+#[tokio::test]
+async fn an_hour_that_was_held_back_is_balanced_for_six_hours_after_it_is_sealed(#[case] which: i64) {
+    for held in [-13, -300] {
+        let bucket = sealed(held - 3..=11);
+        seal_hour(&bucket, held + which, totals_of_less(3));
+        assert_eq!(lost_events_at(&bucket, "2026-11-21T11:50:00Z").await, Some(0.0), "that was long ago");
+        bucket.objects.borrow_mut().remove(&Partition::Hour(hour(held)).success_key());
+        assert_eq!(lost_events_at(&bucket, "2026-11-21T11:50:00Z").await, Some(0.0), "not sealed yet");
+        let sealed_at = UnixMillis::parse("2026-11-21T12:20:00.000Z").unwrap();
+        let lost = if which == 0 { 3 } else { 0 };
+        seal(&bucket, Partition::Hour(hour(held)), sealed_at, totals_of_less(lost));
+        for (time, expected) in [("12:50", 3.0), ("17:50", 3.0)] {
+            assert_eq!(lost_events_at(&bucket, &format!("2026-11-21T{time}:00Z")).await, Some(expected));
+        }
+        assert_eq!(lost_events_at(&bucket, "2026-11-21T18:50:00Z").await, None, "nothing is new");
+    }
+}
+
+#[rstest]
+#[case::of_this_day(7)]
+#[case::of_long_ago(-300)]
+#[tokio::test]
+async fn a_success_that_cant_be_read_fails_the_check_and_keeps_no_other_hour_from_being_balanced(#[case] of_day: i64) {
+    let (bucket, metrics) = (sealed(0..=11), sent());
+    seal_hour(&bucket, 10, totals_of_less(3));
+    bucket.insert(&Partition::Hour(hour(of_day)).success_key(), "", std::collections::HashMap::new());
+    let handler = Handler::new(&bucket, &metrics, config(EventFormat::Envelope));
+    let error = handler.handle(event(), context()).await.unwrap_err();
+    let expected = hour(of_day).partition();
+    assert!(
+        matches!(&error, CheckCompletenessError::Unreadable { partition, .. } if *partition == expected),
+        "{error}"
+    );
+    assert_eq!(put(&metrics), [Some(3.0), Some(0.0), Some(0.0)]);
 }
 
 #[tokio::test]
@@ -199,7 +248,7 @@ async fn raw_events_are_compared_as_they_landed() {
 
 #[tokio::test]
 async fn whatever_call_fails_the_invocation_does_and_puts_nothing() {
-    for call in 1..=12 {
+    for call in [1, 2, CONCURRENCY + 1, 14 * 24] {
         let (bucket, metrics) = (sealed(0..=11), sent());
         bucket.fails_from.set(Some(call));
         let handler = Handler::new(&bucket, &metrics, config(EventFormat::Envelope));

@@ -10,7 +10,7 @@ use crate::manifest::{Received, Totals};
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Counted {
     pub whole: f64,
-    /// Of the whole, what came in the first five minutes, and in the last.
+    /// Of the whole, what came in the first period of CloudWatch's, and in the last.
     pub first: f64,
     pub last: f64,
 }
@@ -122,7 +122,7 @@ fn differences(sent: Counted, landed: f64, repeated: f64) -> (f64, f64) {
 struct Flow {
     wanted: f64,
     there: f64,
-    /// What was sent within five minutes of the hour's beginning, and of its end: no more changes sides.
+    /// What was sent in the period after the hour's beginning, and in that before its end: no more changes sides.
     first: f64,
     last: f64,
 }

@@ -297,10 +297,11 @@ fn add(progress: &mut Progress, kind: Kind, listed: &Listed, look: Look) -> Resu
 /// Counts the records of an object once, whatever others they are in.
 fn add_records(progress: &mut Progress, name: &str, kind: Kind, (key, metadata): (&ObjectKey, &ObjectMetadata)) {
     let is_redriven = first_sequence_number(key).1;
-    if is_redriven {
+    let overlapped = progress.reaches.add(key, &metadata.last_sequence_number);
+    let is_repeated = overlapped.as_ref().is_some_and(|overlapped| overlapped.is_within);
+    if is_redriven && !is_repeated {
         progress.totals.add_redriven(kind, metadata);
     }
-    let overlapped = progress.reaches.add(key, &metadata.last_sequence_number);
     let (at_least, at_most) = match &overlapped {
         // Its records are in the object that it was made of.
         _ if is_redriven => (0, 0),
@@ -313,7 +314,7 @@ fn add_records(progress: &mut Progress, name: &str, kind: Kind, (key, metadata):
     landed.at_most = landed.at_most.saturating_add(at_most);
     let Some(overlapped) = overlapped else { return };
     let repeated = &mut progress.totals.repeated;
-    if overlapped.is_within {
+    if is_repeated {
         repeated.add_object(kind, metadata);
     } else {
         repeated.add_record();

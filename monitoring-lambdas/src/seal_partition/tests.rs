@@ -14,8 +14,10 @@ use shared::rejection::Reason;
 use shared::timestamp::UtcHour;
 
 use super::*;
+use crate::manifest::Totals;
 use crate::memory_bucket::MemoryBucket;
 use crate::memory_metrics::MemoryMetrics;
+use crate::rules::completeness::{Balance, Counted, Hour, Sent, balances};
 
 pub(crate) const NIGHT: &str = "2026-11-22T00:20:00.000Z";
 
@@ -30,9 +32,18 @@ pub(crate) fn hour(of_day: i64) -> UtcHour {
 /// Lands an object of an hour of 21 November, with lines from one number to another.
 pub(crate) fn land(bucket: &MemoryBucket, kind: Kind, hour: UtcHour, shard: u8, (first, last): (u64, u64)) -> String {
     let key = object_key(kind, hour, &format!("shardId-{shard:012}"), &first.to_string());
+    put_object(bucket, &key, metadata(kind, hour, (first, last)));
+    key
+}
+
+fn put_object(bucket: &MemoryBucket, key: &str, metadata: ObjectMetadata) {
+    bucket.insert(key, "ten bytes.", metadata.to_entries());
+}
+
+fn metadata(kind: Kind, hour: UtcHour, (first, last): (u64, u64)) -> ObjectMetadata {
     let lines = last - first + 1;
     let reasons = if kind == Kind::Rejected { vec![(Reason::TooDeep, lines)] } else { Vec::new() };
-    let metadata = ObjectMetadata {
+    ObjectMetadata {
         event_format: EventFormat::Envelope,
         last_sequence_number: last.to_string(),
         record_count: lines,
@@ -45,9 +56,7 @@ pub(crate) fn land(bucket: &MemoryBucket, kind: Kind, hour: UtcHour, shard: u8, 
         latest_received_at: UnixMillis(hour.start().0 + i64::try_from(last % 1_000).unwrap()),
         block_size: BlockSize::fitting(1),
         attempt: Attempt { began: UnixMillis(0), deadline: UnixMillis(0), request_id: "r".into() },
-    };
-    bucket.insert(&key, "ten bytes.", metadata.to_entries());
-    key
+    }
 }
 
 pub(crate) fn put_late(bucket: &MemoryBucket, hour: UtcHour) {
@@ -172,9 +181,36 @@ async fn an_hour_is_sealed_with_its_sums() {
         [Metric::SealedPartitions, Metric::LateObjects, Metric::OverlappingObjects].map(|metric| metrics.last(metric)),
         [Some(1.0), Some(0.0), Some(1.0)]
     );
-    assert_eq!(metrics.calls.get(), 7, "six values are read, and one put");
+    assert_eq!(metrics.calls.get(), 8, "seven values are read, and one put");
     let read: crate::manifest::Success = serde_json::from_value(success).unwrap();
     assert_eq!(read.totals.all_objects(), 7);
+}
+
+/// Lines from one number to another, as `redrive` lands what it makes of rejected ones.
+fn redrive(bucket: &MemoryBucket, hour: UtcHour, (first, last): (u64, u64)) {
+    let key = object_key(Kind::Event, hour, "shardId-000000000000", &format!("{first}-redriven"));
+    let metadata = metadata(Kind::Event, hour, (first, last));
+    let received_in = ReceivedIn { elsewhere: metadata.event_count, ..ReceivedIn::default() };
+    put_object(bucket, &key, ObjectMetadata { record_count: 0, received_in, ..metadata });
+}
+
+#[tokio::test]
+async fn redriven_lines_that_landed_twice_hide_no_loss_and_make_up_none() {
+    let (bucket, metrics) = (MemoryBucket::default(), MemoryMetrics::default());
+    land(&bucket, Kind::Event, hour(9), 0, (100, 109));
+    redrive(&bucket, hour(9), (200, 205));
+    redrive(&bucket, hour(9), (202, 203));
+    run(&bucket, &metrics, "2026-11-21T10:20:00.000Z").await.unwrap();
+    let success: crate::manifest::Success = serde_json::from_value(success(&bucket, "dt=2026-11-21/hour=09")).unwrap();
+    for (accepted, lost_events) in [(10.0, 0.0), (11.0, 1.0)] {
+        let sent = Sent { accepted: Counted { whole: accepted, ..Counted::default() }, ..Sent::default() };
+        let nothing = Totals::default();
+        let hour = |of_day, sent, landed| Hour { hour: hour(of_day), sent, landed };
+        let hours =
+            [hour(8, Sent::default(), &nothing), hour(9, sent, &success.totals), hour(10, Sent::default(), &nothing)];
+        let expected = Balance { lost_events, doubled_events: 2.0, lost_records: 0.0 };
+        assert_eq!(balances(&hours, EventFormat::Raw), [expected]);
+    }
 }
 
 #[tokio::test]
