@@ -32,7 +32,9 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
                 }
                 return Ok(());
             }
-            let Some(hours) = self.hours_of(date).await? else { return Ok(()) };
+            let Some(hours) = self.hours_of(date).await? else {
+                return Ok(self.remove_foreign_success(&partition, &published).await?);
+            };
             if let Some(success) = self.seal_date(&partition, &published, &hours).await? {
                 done.outcomes.push(Outcome { success, late_objects: 0 });
                 self.has_worked.set(true);

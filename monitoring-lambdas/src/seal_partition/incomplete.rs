@@ -70,7 +70,7 @@ impl Terms {
 
 /// What says that landing is late with something, which need not be of the hour: the count of its records decides.
 const fn is_suspicion(missing: &Missing) -> bool {
-    matches!(missing, Missing::UnreadRecords { .. } | Missing::FailingBatches)
+    matches!(missing, Missing::UnreadRecords { .. } | Missing::FailingBatches | Missing::IdleLanding)
 }
 
 /// Whether the records that arrived in an hour have landed.
@@ -156,7 +156,7 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
 
     /// Compares the records that landed with those that arrived, where the neighbouring hours may have some of them.
     async fn count(&self, hour: UtcHour, landed: LandedRecords) -> Result<Count, SealError> {
-        let Some(arrived) = landing::arrived(self.metrics, self.config, hour).await? else {
+        let Some(arrived) = landing::arrived(self.metrics, self.config, hour, self.at).await? else {
             return Ok(Count::Unknown);
         };
         let (previous, next) = (self.sealed(hour.plus(-1)).await?, self.sealed(hour.plus(1)).await?);

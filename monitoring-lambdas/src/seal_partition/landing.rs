@@ -9,6 +9,9 @@
 //! failed, at the time at which it began.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html>
 //!
+//! Both say nothing of a mapping that is disabled while another consumer reads the stream. Then records arrive, and landing
+//! is not invoked.
+//!
 //! Other consumers of the stream may lag, and a batch that failed may be of another hour. So the count of the records that
 //! landed has the last word ([`super::incomplete`]).
 
@@ -18,7 +21,7 @@ use shared::metric::{Metric, NAMESPACE};
 use shared::timestamp::{UnixMillis, UtcHour};
 
 use super::{Config, MILLIS_PER_MINUTE};
-use crate::check_completeness::{PERIOD, counted};
+use crate::check_completeness::counted;
 use crate::cloudwatch::{Metrics, MetricsError, Query};
 use crate::manifest::Missing;
 use crate::rules::completeness::Counted;
@@ -29,7 +32,13 @@ const WINDOW_MILLIS: i64 = 15 * MILLIS_PER_MINUTE;
 const RECENT_MILLIS: i64 = 5 * MILLIS_PER_MINUTE;
 /// From the end of an attempt that failed to the next one, and for CloudWatch to show it.
 const RETRY_MILLIS: i64 = 10 * MILLIS_PER_MINUTE;
+/// By then a record that arrived has invoked landing, and CloudWatch shows it: a batching window may have five minutes.
+const INVOKED_AFTER_MILLIS: i64 = 8 * MILLIS_PER_MINUTE;
 const MINUTE: Duration = Duration::from_secs(60);
+const FIVE_MINUTES: Duration = Duration::from_secs(300);
+/// CloudWatch keeps values of a minute for 15 days, and of five minutes for 63.
+/// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_concepts.html>
+const MINUTES_KEPT_MILLIS: i64 = 15 * 24 * 60 * MILLIS_PER_MINUTE;
 
 /// What is known of landing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +48,9 @@ pub(super) struct Landing {
     /// What arrived after this is what landing is working at; `None` when it was not invoked lately.
     landed_up_to: Option<UnixMillis>,
     /// Whether batches were given back, failed or were throttled lately.
-    pub(super) is_failing: bool,
+    is_failing: bool,
+    /// Whether records arrived lately and landing was not invoked.
+    is_idle: bool,
 }
 
 impl Landing {
@@ -59,7 +70,11 @@ impl Landing {
             let counts = failures.read(metrics, ("FunctionName", landing), minutes(window)).await?;
             is_failing |= counts.iter().any(|(_, count)| *count > 0.0);
         }
-        Ok(Self { read_up_to: up_to(&read), landed_up_to: up_to(&landed), is_failing })
+        let incoming = Series { namespace: "AWS/Kinesis", name: "IncomingRecords", statistic: "Sum" };
+        let a_while_ago = (UnixMillis(at.0 - WINDOW_MILLIS), UnixMillis(at.0 - INVOKED_AFTER_MILLIS));
+        let arrived = incoming.read(metrics, ("StreamName", stream), a_while_ago).await?;
+        let is_idle = landed.is_empty() && arrived.iter().any(|(_, records)| *records > 0.0);
+        Ok(Self { read_up_to: up_to(&read), landed_up_to: up_to(&landed), is_failing, is_idle })
     }
 
     /// What landing may still owe an hour, as far as it is known.
@@ -68,7 +83,9 @@ impl Landing {
         let unread = unread.map(|read_up_to| Missing::UnreadRecords { read_up_to: read_up_to.rfc3339() });
         let unlanded = self.landed_up_to.filter(|landed_up_to| *landed_up_to < hour.end());
         let unlanded = unlanded.map(|landed_up_to| Missing::UnlandedRecords { landed_up_to: landed_up_to.rfc3339() });
-        unread.into_iter().chain(unlanded).chain(self.is_failing.then_some(Missing::FailingBatches)).collect()
+        let failing = self.is_failing.then_some(Missing::FailingBatches);
+        let idle = self.is_idle.then_some(Missing::IdleLanding);
+        unread.into_iter().chain(unlanded).chain(failing).chain(idle).collect()
     }
 }
 
@@ -78,19 +95,22 @@ pub(super) async fn arrived(
     metrics: &impl Metrics,
     config: &Config,
     hour: UtcHour,
+    at: UnixMillis,
 ) -> Result<Option<[Counted; 3]>, MetricsError> {
+    let from = hour.plus(-1).start();
+    let period = if at.0 - from.0 < MINUTES_KEPT_MILLIS { MINUTE } else { FIVE_MINUTES };
     let query = Query {
         namespace: "AWS/Kinesis".to_owned(),
         name: "IncomingRecords".to_owned(),
         dimensions: vec![("StreamName".to_owned(), config.stream_name.clone())],
         statistic: "Sum".to_owned(),
-        from: hour.plus(-1).start(),
+        from,
         to: hour.plus(1).end(),
-        period: PERIOD,
+        period,
     };
     let values = metrics.read(&query).await?;
     let is_known = values.iter().any(|(at, _)| (hour.start()..hour.end()).contains(at));
-    Ok(is_known.then(|| [-1, 0, 1].map(|hours| counted(&values, hour.plus(hours)))))
+    Ok(is_known.then(|| [-1, 0, 1].map(|hours| counted(&values, hour.plus(hours), period))))
 }
 
 /// The time up to which all has been read or landed, by the newest minutes' largest ages.
@@ -158,8 +178,9 @@ mod tests {
     #[test]
     fn an_hour_is_owed_until_its_end_is_read_and_while_batches_fail() {
         let hour = UtcHour::parse("dt=2026-11-21/hour=09").unwrap();
-        let owes =
-            |read_up_to, landed_up_to, is_failing| Landing { read_up_to, landed_up_to, is_failing }.owes(hour).len();
+        let owes = |read_up_to, landed_up_to, is_failing| {
+            Landing { read_up_to, landed_up_to, is_failing, is_idle: false }.owes(hour).len()
+        };
         let (end, before) = (Some(hour.end()), Some(UnixMillis(hour.end().0 - 1)));
         assert_eq!(owes(end, end, false), 0);
         assert_eq!(owes(before, end, false), 1);

@@ -46,7 +46,7 @@ pub(super) struct Run<'a, B, F, M, T> {
 /// What there is of a partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Published {
-    /// `None` also for a `_SUCCESS` that is not ours: the partition is sealed over it.
+    /// `None` also for a `_SUCCESS` that is not ours: the partition is sealed over it, or it is removed.
     pub(super) success: Option<Success>,
     pub(super) etags: Replaced,
 }
@@ -175,6 +175,7 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
                     self.has_worked.set(true);
                 }
                 Sealing::Held(missing) => {
+                    self.remove_foreign_success(&hour.partition(), published).await?;
                     self.hold(hour, named, &missing, done).await?;
                     return Ok(true);
                 }
@@ -332,6 +333,22 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
         let sealed = known.iter().filter(|(_, published)| published.sealed().is_some());
         let dates = sealed.map(|(hour, _)| hour.date());
         dates.filter(|date| is_closed(date.hour(23), self.at, self.config.grace_millis())).collect()
+    }
+
+    /// Removes a `_SUCCESS` that seal-partition did not write: readers would take the partition for whole.
+    pub(super) async fn remove_foreign_success(
+        &self,
+        partition: &str,
+        published: &Published,
+    ) -> Result<(), BucketError> {
+        let (None, Some(etag)) = (&published.success, &published.etags.success) else { return Ok(()) };
+        let key = success_key(partition);
+        tracing::warn!(key, "removing a _SUCCESS of others: the partition is not whole");
+        match self.bucket.delete_matching(&key, etag).await {
+            // Another run has sealed the partition meanwhile.
+            Ok(()) | Err(BucketError::ConditionFailed { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) async fn published(&self, partition: &str) -> Result<Published, SealError> {

@@ -53,10 +53,10 @@ enum Fault {
 /// One or two invocations at once.
 #[derive(Debug, Clone)]
 struct Round {
-    /// The event of a marker, if there is one, instead of the next hour's schedule.
+    /// The event of a marker, if there is one, instead of the schedule's next.
     follows_marker: bool,
     fault: Fault,
-    /// A second one, of the same event or of the schedule an hour later.
+    /// A second one, of the same event or of the schedule's next.
     second: Option<(bool, Fault)>,
     /// At which calls the other one goes on; the bits go round.
     turns: u64,
@@ -162,6 +162,11 @@ impl Bucket for &Client<'_> {
         self.share_reseals(key);
         Ok(())
     }
+
+    async fn delete_matching(&self, key: &str, etag: &str) -> Result<()> {
+        self.call(key)?;
+        self.bucket.delete_matching(key, etag).await
+    }
 }
 
 impl Uploads for &Client<'_> {
@@ -230,8 +235,8 @@ struct World {
     metrics: MemoryMetrics,
     landing: Rc<RefCell<Landing>>,
     without: Without,
-    /// The hour of the day whose schedule runs next.
-    next: i64,
+    /// The time of the next scheduled run.
+    next: UnixMillis,
 }
 
 impl World {
@@ -245,12 +250,13 @@ impl World {
         let landing = Rc::new(RefCell::new(Landing { arrivals, ..Landing::default() }));
         let hook = landing.clone();
         bucket.meanwhile.replace(Some(Box::new(move |bucket, _, _| hook.borrow_mut().go_on(bucket))));
-        Self { bucket, metrics: MemoryMetrics::default(), landing, without, next: 6 }
+        let next = at("2026-11-21T06:20:00.000Z");
+        Self { bucket, metrics: MemoryMetrics::default(), landing, without, next }
     }
 
     fn schedule(&mut self) -> Invocation {
-        let time = UnixMillis(hour(self.next).start().0 + 20 * MILLIS_PER_MINUTE).rfc3339();
-        self.next += 1;
+        let time = self.next.rfc3339();
+        self.next.0 += 10 * MILLIS_PER_MINUTE;
         serde_json::from_value(serde_json::json!({"time": time})).unwrap()
     }
 
@@ -288,15 +294,19 @@ impl World {
         self.bucket.turns.set(0);
     }
 
-    /// Everything has landed and is marked, and runs come each hour as they should.
+    /// Everything has landed and is marked, and scheduled runs follow until one finds nothing to do. Each takes a page of
+    /// what is under `sealing/`, which is two keys here.
     async fn settle(&mut self) {
         while !self.landing.borrow().is_over() {
             self.landing.borrow_mut().go_on(&self.bucket);
         }
-        // Each run takes a page of what is under `sealing/`, which is two keys here.
         for _ in 0..12 {
+            let before = self.bucket.objects.borrow().clone();
             let event = self.schedule();
             self.invoke(event, Fault::None).await;
+            if *self.bucket.objects.borrow() == before {
+                break;
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use super::*;
 use crate::manifest::{accepted_key, broken_key, held_key, incomplete_key, late_key};
 
 const HOUR: &str = "dt=2026-11-21/hour=09";
+const SUCCESS: &str = "events/dt=2026-11-21/hour=09/_SUCCESS";
 const BATCH: &str = "aws/lambda/4a8f/shardId-000000000000/2026/11/21/2026-11-21T10.12.08-9b1c";
 const PLAIN: &str = "events/dt=2026-11-21/hour=09/shardId-000000000002-1.jsonl.bz2";
 
@@ -127,7 +128,7 @@ impl World {
     }
 
     fn is_sealed(&self) -> bool {
-        self.has("events/dt=2026-11-21/hour=09/_SUCCESS")
+        self.has(SUCCESS)
     }
 
     fn incomplete(&self) -> Option<Value> {
@@ -235,8 +236,10 @@ async fn as_many_records_as_arrived_are_enough_whatever_may_be_late(#[case] lack
 
 #[rstest]
 #[case::in_the_middle(30, 3.0, false)]
-#[case::around_the_full_hour(59, 3.0, true)]
-#[case::a_minute_before_that(54, 3.0, false)]
+#[case::in_the_minute_before_the_full_hour(59, 3.0, true)]
+#[case::a_minute_before_that(58, 3.0, false)]
+#[case::in_the_minute_after_the_full_hour(0, 3.0, true)]
+#[case::a_minute_after_that(1, 3.0, false)]
 #[tokio::test]
 async fn fewer_records_than_arrived_hold_an_hour_that_has_been_read(
     #[case] minute: i64,
@@ -249,6 +252,74 @@ async fn fewer_records_than_arrived_hold_an_hour_that_has_been_read(
     assert_eq!(world.is_sealed(), is_sealed);
     let what = world.incomplete().map(|incomplete| incomplete["missing"][0]["what"].clone());
     assert_eq!(what, (!is_sealed).then(|| "missing_records".into()));
+}
+
+/// The mapping is disabled just before the full hour, and another consumer reads the stream.
+#[rstest]
+#[case::records_arrive(Some(9), None, false)]
+#[case::they_arrived_before_what_is_looked_at(Some(16), None, true)]
+#[case::landing_may_not_have_been_invoked_for_them_yet(Some(8), None, true)]
+#[case::landing_is_invoked(Some(9), Some(8), true)]
+#[case::nothing_arrives(None, None, true)]
+#[tokio::test]
+async fn records_around_the_full_hour_are_owed_while_others_arrive_and_landing_is_not_invoked(
+    #[case] arrived_ago: Option<i64>,
+    #[case] invoked_ago: Option<i64>,
+    #[case] is_sealed: bool,
+) {
+    let (world, time) = (World::new(), "2026-11-21T10:40:00.000Z");
+    let ago = |minutes: i64| UnixMillis(at(time).0 - minutes * MILLIS_PER_MINUTE);
+    world.put_arrived(59, 3.0);
+    arrived_ago.iter().for_each(|minutes| world.put_value("AWS/Kinesis", "IncomingRecords", ago(*minutes), 1.0));
+    invoked_ago.iter().for_each(|minutes| world.put_value("AWS/Lambda", "IteratorAge", ago(*minutes), 0.0));
+    world.run_with_values(time, None).await;
+    assert_eq!(world.is_sealed(), is_sealed);
+    let what = world.incomplete().map(|incomplete| incomplete["missing"][0]["what"].clone());
+    assert_eq!(what, (!is_sealed).then(|| "idle_landing".into()));
+}
+
+/// As a job of a reader's writes it that puts its output into the hour, or an editor.
+#[rstest]
+#[case::empty("", Lack::FailedBatch)]
+#[case::found_by_the_listing("", Lack::MissingRecords)]
+#[case::cut(r#"{"v":1,"partition":"dt=2026-11-21/hour=09""#, Lack::UnreadableObject)]
+#[tokio::test]
+async fn a_success_of_others_is_removed_from_an_hour_that_is_not_whole(#[case] text: &'static str, #[case] lack: Lack) {
+    let world = World::new();
+    for (time, is_due) in [("2026-11-21T10:20:00.000Z", false), ("2026-11-21T10:40:00.000Z", true)] {
+        world.bucket.insert(SUCCESS, text, HashMap::new());
+        world.run(time, Some(lack)).await;
+        assert!(!world.has(SUCCESS));
+        assert_eq!(world.incomplete().is_some(), is_due);
+    }
+    world.bucket.insert(SUCCESS, text, HashMap::new());
+    world.run("2026-11-21T10:50:00.000Z", None).await;
+    assert_eq!(success(&world.bucket, HOUR)["totals"]["events"], 2);
+    assert_eq!(world.incomplete(), None);
+}
+
+#[tokio::test]
+async fn a_success_that_another_run_writes_meanwhile_is_not_removed() {
+    let world = World::new();
+    world.bucket.insert(SUCCESS, "", HashMap::new());
+    world.bucket.meanwhile.replace(Some(Box::new(|bucket, operation, key| {
+        if (operation, key) == ("DELETE", SUCCESS) {
+            bucket.insert(SUCCESS, "another run's", HashMap::new());
+        }
+    })));
+    world.run("2026-11-21T10:20:00.000Z", Some(Lack::FailedBatch)).await;
+    assert_eq!(world.bucket.text(SUCCESS).unwrap(), "another run's");
+}
+
+#[tokio::test]
+async fn a_success_of_others_is_removed_from_a_date_of_which_an_hour_is_not_whole() {
+    let world = World::new();
+    (0..24).for_each(|number| drop(land(&world.bucket, Kind::Event, hour(number), 1, (500, 501))));
+    world.bucket.insert("events/dt=2026-11-21/_SUCCESS", "", HashMap::new());
+    world.run("2026-11-22T00:40:00.000Z", Some(Lack::BrokenObject)).await;
+    assert!(!world.has("events/dt=2026-11-21/_SUCCESS"));
+    world.run("2026-11-22T00:50:00.000Z", None).await;
+    assert_eq!(success(&world.bucket, "dt=2026-11-21")["totals"]["events"], 50);
 }
 
 /// What is in two objects makes good for nothing that is missing.
