@@ -54,6 +54,8 @@ def rows(traffic, deployment, log_gb=LOG_GB):
     heads, gets = objects + SEAL_RUNS * 50 + HOURS * 2, SEAL_RUNS * 50 + HOURS * 2
     # Each hour of the last seven days, both kinds.
     deletions = DELETION_RUNS * (7 * objects / 1_000 + WINDOW_HOURS * 2)
+    # Ten partitions beside each of an hour and a date; each hour of the last fourteen days.
+    size_gets, balance_gets = (HOURS + 1) * 10, HOURS * 14 * HOURS
     recency = {"lists": MINUTES * (2 + shards), "reads": MINUTES * shards + HOURS * 50}
     return [
         Row("ingest's lines of metrics", f"{posts:,.0f} lines of {INGEST_LINE} bytes", log(posts, INGEST_LINE, log_gb)),
@@ -62,10 +64,10 @@ def rows(traffic, deployment, log_gb=LOG_GB):
         Row("check-object", f"{objects:,.0f} invocations of {CHECK_OBJECT_SECONDS * 1000:.0f} ms, one GET each",
             objects * (LAMBDA_REQUEST + S3_READ + CHECK_OBJECT_SECONDS * GB * LAMBDA_GB_SECOND)),
         Row("seal-partition", f"{SEAL_RUNS} runs, {heads:,.0f} HEAD, {gets:,} GET, {lists:,.0f} LIST, {HOURS * 2 + 2} PUT",
-            (heads + gets) * S3_READ + (lists + HOURS * 2 + 2) * S3_WRITE + (SEAL_RUNS + HOURS * 4) * METRICS_REQUEST
+            (heads + gets) * S3_READ + (lists + HOURS * 2 + 2) * S3_WRITE + (SEAL_RUNS + HOURS * 7) * METRICS_REQUEST
             + SEAL_RUNS * LAMBDA_REQUEST + seal_seconds * GB * LAMBDA_GB_SECOND),
-        Row("check-size, check-completeness", f"{HOURS * 2 + 1} runs, {250 + 288} GET, 72 metrics read, 49 puts",
-            (250 + 288) * S3_READ + (72 + 49) * METRICS_REQUEST
+        Row("check-size, check-completeness", f"{HOURS * 2 + 1} runs, {size_gets + balance_gets:,} GET, 72 metrics read, 49 puts",
+            (size_gets + balance_gets) * S3_READ + (72 + 49) * METRICS_REQUEST
             + (HOURS * 2 + 1) * (LAMBDA_REQUEST + GB * LAMBDA_GB_SECOND)),
         Row("check-deletions",
             f"{DELETION_RUNS} runs, {DELETION_RUNS * WINDOW_HOURS:,} GET, {deletions:,.0f} LIST",
