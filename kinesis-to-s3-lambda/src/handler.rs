@@ -108,7 +108,7 @@ fn report(error: &LandingError, group: &Group, records: usize, request_id: &str)
 mod tests {
     use super::*;
     use crate::group::tests::record;
-    use crate::landing::tests::{Fault, MemoryStore};
+    use crate::landing::tests::{MemoryStore, done_but_fails, permanent};
 
     fn context() -> Context {
         let mut context = Context::default();
@@ -125,12 +125,12 @@ mod tests {
         let store = MemoryStore::default();
         let answer = Handler::new(&store, EventFormat::Envelope).handle(event(), context()).await.unwrap();
         assert_eq!(answer, BatchAnswer::landed());
-        assert_eq!(store.objects.borrow().len(), 3);
+        assert_eq!(store.bucket.borrow().objects().count(), 3);
     }
 
     #[tokio::test]
     async fn with_one_group_missing_the_whole_batch_is_asked_for_again() {
-        let store = MemoryStore::scripted([Fault::DoneButFails, Fault::DoneButFails, Fault::Permanent]);
+        let store = MemoryStore::scripted([done_but_fails(), done_but_fails(), permanent()]);
         let answer = Handler::new(&store, EventFormat::Envelope).handle(event(), context()).await.unwrap();
         assert_eq!(answer.batch_item_failures[0].item_identifier, "7");
     }
@@ -143,6 +143,6 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(answer, BatchAnswer::landed());
-        assert!(store.objects.borrow().is_empty());
+        assert_eq!(store.bucket.borrow().objects().count(), 0);
     }
 }

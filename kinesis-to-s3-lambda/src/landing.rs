@@ -228,60 +228,51 @@ pub(crate) mod tests {
     use crate::encode::tests::attempt;
     use crate::group::group;
     use crate::group::tests::record;
-    use md5::{Digest, Md5};
     use shared::line::EventFormat;
     use std::cell::RefCell;
-    use std::collections::{BTreeMap, VecDeque};
     use std::io::Read;
+    use testbed::{Blob, Bucket, Fault, Faults};
 
-    /// A store in memory with S3's conditions and `ETag`s, which misbehaves as its script says.
+    /// The testbed's bucket, whose calls fail as their scripts say.
     #[derive(Default)]
     pub(crate) struct MemoryStore {
-        pub(crate) objects: RefCell<BTreeMap<String, Object>>,
-        script: RefCell<VecDeque<Fault>>,
-        /// For looks: how many more of them fail.
-        failing_looks: RefCell<u32>,
+        pub(crate) bucket: RefCell<Bucket>,
+        puts: RefCell<Faults<PutError>>,
+        looks: RefCell<Faults<HeadError>>,
         calls: RefCell<Vec<&'static str>>,
     }
 
-    #[derive(Debug, Clone)]
-    pub(crate) enum Fault {
-        /// Answers with an error and does nothing.
-        Fails,
-        /// Does it and answers with an error.
-        DoneButFails,
-        /// Does it and never answers.
-        DoneButSilent,
-        Conflict,
-        Permanent,
-    }
-
-    fn etag(object: &Object) -> String {
-        format!("\"{:x?}\"", Md5::digest(&object.body))
-    }
-
     impl MemoryStore {
-        pub(crate) fn scripted(script: impl IntoIterator<Item = Fault>) -> Self {
-            Self { script: RefCell::new(script.into_iter().collect()), ..Self::default() }
+        pub(crate) fn scripted(puts: impl IntoIterator<Item = Fault<PutError>>) -> Self {
+            Self { puts: RefCell::new(Faults::script(puts)), ..Self::default() }
         }
 
         fn apply(&self, key: &str, object: &Object, condition: &Condition) -> Result<(), PutError> {
-            let mut objects = self.objects.borrow_mut();
-            let holds = match (condition, objects.get(key)) {
-                (Condition::Absent, found) => found.is_none(),
-                (Condition::Matches(expected), found) => found.is_some_and(|found| etag(found) == *expected),
+            let condition = match condition {
+                Condition::Absent => testbed::Condition::Absent,
+                Condition::Matches(etag) => testbed::Condition::Matches(etag),
             };
-            if !holds {
-                return Err(PutError::ConditionFailed);
-            }
-            objects.insert(key.to_owned(), object.clone());
-            Ok(())
+            let content = Blob::new(object.body.clone(), object.metadata.to_entries());
+            let put = self.bucket.borrow_mut().put(0, key, content, condition);
+            put.map(drop).map_err(|_| PutError::ConditionFailed)
+        }
+
+        fn found(&self, key: &str) -> Option<Found> {
+            let bucket = self.bucket.borrow();
+            let object = bucket.get(key)?;
+            let entries = object.content.metadata.clone().into_iter().collect();
+            Some(Found { etag: object.etag.clone(), writing: Writing::from_entries(&entries) })
+        }
+
+        fn etag(&self, key: &str) -> String {
+            self.found(key).unwrap().etag
         }
 
         fn lines(&self, key: &str) -> Vec<String> {
-            let objects = self.objects.borrow();
+            let bucket = self.bucket.borrow();
             let mut text = String::new();
-            bzip2::read::BzDecoder::new(&objects[key].body[..]).read_to_string(&mut text).unwrap();
+            let body = &bucket.get(key).unwrap().content.body;
+            bzip2::read::BzDecoder::new(&body[..]).read_to_string(&mut text).unwrap();
             text.lines().map(str::to_owned).collect()
         }
     }
@@ -289,36 +280,31 @@ pub(crate) mod tests {
     impl ObjectStore for &MemoryStore {
         async fn put(&self, key: &str, object: &Object, condition: &Condition) -> Result<(), PutError> {
             self.calls.borrow_mut().push("put");
-            let fault = self.script.borrow_mut().pop_front();
-            match fault {
-                None => self.apply(key, object, condition),
-                Some(Fault::Fails) => Err(PutError::Uncertain("503 SlowDown".into())),
-                Some(Fault::Conflict) => Err(PutError::Conflict),
-                Some(Fault::Permanent) => Err(PutError::Permanent("no such bucket".into())),
-                Some(Fault::DoneButFails) => {
-                    self.apply(key, object, condition)?;
-                    Err(PutError::Uncertain("500".into()))
-                }
-                Some(Fault::DoneButSilent) => {
-                    self.apply(key, object, condition)?;
-                    std::future::pending().await
-                }
-            }
+            let answer = self.puts.borrow_mut().call(|| self.apply(key, object, condition));
+            answer.arrives(tokio::time::sleep).await
         }
 
         async fn head(&self, key: &str) -> Result<Option<Found>, HeadError> {
             self.calls.borrow_mut().push("head");
-            let failing = self.failing_looks.replace_with(|left| left.saturating_sub(1));
-            if failing > 0 {
-                return Err(HeadError::Transient("503 SlowDown".into()));
-            }
-            let objects = self.objects.borrow();
-            let found = |object: &Object| Found {
-                etag: etag(object),
-                writing: Writing::from_entries(&object.metadata.to_entries()),
-            };
-            Ok(objects.get(key).map(found))
+            let answer = self.looks.borrow_mut().call(|| Ok(self.found(key)));
+            answer.arrives(tokio::time::sleep).await
         }
+    }
+
+    fn fails() -> Fault<PutError> {
+        Fault::Fails(PutError::Uncertain("503 SlowDown".into()))
+    }
+
+    fn conflict() -> Fault<PutError> {
+        Fault::Fails(PutError::Conflict)
+    }
+
+    pub(crate) fn done_but_fails() -> Fault<PutError> {
+        Fault::DoneButFails(PutError::Uncertain("500".into()))
+    }
+
+    pub(crate) fn permanent() -> Fault<PutError> {
+        Fault::Fails(PutError::Permanent("no such bucket".into()))
     }
 
     fn batch(numbers: std::ops::Range<u64>) -> Group {
@@ -351,10 +337,10 @@ pub(crate) mod tests {
             let store = MemoryStore::default();
             let key = batch(earlier.clone()).key();
             land_in(&store, &batch(earlier)).await.unwrap();
-            let before = etag(&store.objects.borrow()[&key]);
+            let before = store.etag(&key);
             let landed = land_in(&store, &batch(later.clone())).await.unwrap();
             assert!(landed.replaced);
-            assert_ne!(before, etag(&store.objects.borrow()[&key]));
+            assert_ne!(before, store.etag(&key));
             let expected: Vec<String> = later.map(|number| format!("{{\"n\":{number}}}")).collect();
             assert_eq!(store.lines(&key), expected);
         }
@@ -367,7 +353,7 @@ pub(crate) mod tests {
         let mut last = None;
         for _ in 0..10 {
             land_in(&store, &batch(1..4)).await.unwrap();
-            let now = etag(&store.objects.borrow()[&key]);
+            let now = store.etag(&key);
             assert_ne!(last, Some(now.clone()));
             last = Some(now);
         }
@@ -375,18 +361,20 @@ pub(crate) mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn faults_on_the_way_end_in_exactly_the_batch() {
-        use Fault::{Conflict, DoneButFails, DoneButSilent, Fails};
+        use Fault::{AnswerLost, Lost};
         for script in [
-            vec![Fails, Fails, Fails],
-            vec![Conflict, Fails],
-            vec![DoneButFails],
-            vec![DoneButSilent, DoneButFails, DoneButSilent],
-            vec![DoneButFails, Conflict, DoneButSilent, Fails],
+            vec![fails(), fails(), fails()],
+            vec![conflict(), fails()],
+            vec![Lost],
+            vec![done_but_fails()],
+            vec![AnswerLost, done_but_fails(), AnswerLost],
+            vec![done_but_fails(), conflict(), AnswerLost, fails()],
         ] {
-            let store = MemoryStore::scripted(script.clone());
+            let name = format!("{script:?}");
+            let store = MemoryStore::scripted(script);
             land_in(&store, &batch(1..4)).await.unwrap();
-            assert_eq!(store.lines(&batch(1..4).key()).len(), 3, "{script:?}");
-            assert_eq!(store.objects.borrow().len(), 1);
+            assert_eq!(store.lines(&batch(1..4).key()).len(), 3, "{name}");
+            assert_eq!(store.bucket.borrow().objects().count(), 1);
         }
     }
 
@@ -395,7 +383,7 @@ pub(crate) mod tests {
         let store = MemoryStore::default();
         let key = batch(1..4).key();
         land_in(&store, &batch(1..9)).await.unwrap();
-        let seen_by_the_dead = Condition::Matches(etag(&store.objects.borrow()[&key]));
+        let seen_by_the_dead = Condition::Matches(store.etag(&key));
         land_in(&store, &batch(1..4)).await.unwrap();
         let late = encode(&batch(1..7), BlockSize::fitting(1), &attempt(0)).unwrap();
         for condition in [seen_by_the_dead, Condition::Absent] {
@@ -422,16 +410,16 @@ pub(crate) mod tests {
         let store = MemoryStore::default();
         let key = batch(1..4).key();
         land_as(&attempt(50_000), &store, &batch(1..4)).await.unwrap();
-        let before = etag(&store.objects.borrow()[&key]);
+        let before = store.etag(&key);
         land_as(&attempt(20_000), &store, &batch(1..4)).await.unwrap();
-        assert_ne!(etag(&store.objects.borrow()[&key]), before);
+        assert_ne!(store.etag(&key), before);
         assert!(land_as(&attempt(40_000), &store, &batch(1..9)).await.is_err());
         assert_eq!(store.lines(&key).len(), 3);
     }
 
     #[tokio::test(start_paused = true)]
     async fn endless_faults_leave_time_to_answer() {
-        let store = MemoryStore::scripted(std::iter::repeat_n(Fault::Fails, 100_000));
+        let store = MemoryStore { puts: RefCell::new(Faults::planned(|_| Some(fails()))), ..MemoryStore::default() };
         let deadline = Deadline::after(Duration::from_secs(50));
         let error = land(&&store, &batch(1..4), &attempt(0), deadline, || 0.5).await.unwrap_err();
         assert!(error.to_string().contains("503 SlowDown"), "{error}");
@@ -440,14 +428,16 @@ pub(crate) mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn looks_that_fail_are_repeated() {
-        let store = MemoryStore { failing_looks: RefCell::new(3), ..MemoryStore::scripted([Fault::DoneButFails]) };
+        let look = || Fault::Fails(HeadError::Transient("503 SlowDown".into()));
+        let looks = RefCell::new(Faults::script([look(), look(), look()]));
+        let store = MemoryStore { looks, ..MemoryStore::scripted([done_but_fails()]) };
         land_in(&store, &batch(1..4)).await.unwrap();
         assert_eq!(*store.calls.borrow(), ["put", "head", "head", "head", "head", "put"]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_permanent_error_ends_the_attempt() {
-        let store = MemoryStore::scripted([Fault::Permanent]);
+        let store = MemoryStore::scripted([permanent()]);
         assert!(matches!(land_in(&store, &batch(1..4)).await, Err(LandingError::Put(PutError::Permanent(_)))));
         assert_eq!(*store.calls.borrow(), ["put"]);
     }

@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 
 use crate::S3Error;
 use crate::content::{Blob, Content, MAX_METADATA_BYTES};
-use crate::upload::Upload;
+use crate::upload::{MIN_PART_BYTES, Upload};
 
 /// Bytes of a key in UTF-8 at most. Any text is a key: `.`, `..` and empty segments are characters like others.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html>
 pub const MAX_KEY_BYTES: usize = 1024;
 
 /// An S3 general purpose bucket without versioning.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Bucket<C = Blob> {
+    /// Bytes of each part of an upload but the last, at least. Tests may have smaller ones.
+    pub min_part_bytes: u64,
     pub(crate) objects: BTreeMap<String, Object<C>>,
     pub(crate) uploads: BTreeMap<String, Upload<C>>,
     pub(crate) uploads_begun: u64,
@@ -20,7 +22,7 @@ pub struct Bucket<C = Blob> {
 
 impl<C> Default for Bucket<C> {
     fn default() -> Self {
-        Self { objects: BTreeMap::new(), uploads: BTreeMap::new(), uploads_begun: 0 }
+        Self { min_part_bytes: MIN_PART_BYTES, objects: BTreeMap::new(), uploads: BTreeMap::new(), uploads_begun: 0 }
     }
 }
 
@@ -67,12 +69,21 @@ impl<C: Content> Bucket<C> {
     ///
     /// When the key or the metadata is too long, or the condition does not hold.
     pub fn put(&mut self, now: i64, key: &str, content: C, condition: Condition<'_>) -> Result<String, S3Error> {
-        check_key(key)?;
-        check_metadata(&content)?;
-        self.check(key, condition)?;
+        self.admit(key, &content, condition)?;
         let etag = etag_of(content.md5());
         self.restore(key, Object { content, etag: etag.clone(), last_modified: now });
         Ok(etag)
+    }
+
+    /// Whether [`Bucket::put`] would take this.
+    ///
+    /// # Errors
+    ///
+    /// Those of `put`.
+    pub fn admit(&self, key: &str, content: &C, condition: Condition<'_>) -> Result<(), S3Error> {
+        check_key(key)?;
+        check_metadata(content)?;
+        self.check(key, condition)
     }
 
     /// Puts an object as it was, with its `ETag` and its time: one of an earlier life of the bucket.
@@ -86,17 +97,25 @@ impl<C: Content> Bucket<C> {
         self.objects.get(key)
     }
 
-    /// `DeleteObject`, which succeeds where there is nothing to delete, whatever the condition; what was there.
-    /// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObject.html>
+    /// `DeleteObject`; what was there. Without a condition it succeeds where there is nothing too.
+    /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-deletes.html>
     ///
     /// # Errors
     ///
-    /// When there is an object and the condition does not hold.
+    /// When the condition does not hold.
     pub fn delete(&mut self, key: &str, condition: Condition<'_>) -> Result<Option<Object<C>>, S3Error> {
-        if self.objects.contains_key(key) {
-            self.check(key, condition)?;
-        }
-        Ok(self.objects.remove(key))
+        self.check(key, condition)?;
+        Ok(self.remove(key))
+    }
+
+    /// Takes an object away, whatever it is.
+    pub fn remove(&mut self, key: &str) -> Option<Object<C>> {
+        self.objects.remove(key)
+    }
+
+    /// Keeps the objects for which this holds.
+    pub fn retain(&mut self, mut is_kept: impl FnMut(&str, &Object<C>) -> bool) {
+        self.objects.retain(|key, object| is_kept(key, object));
     }
 
     /// All objects, in the order of their keys.
@@ -165,9 +184,10 @@ mod tests {
     }
 
     #[test]
-    fn a_deletion_succeeds_without_an_object_and_fails_when_another_is_there() {
+    fn a_conditional_deletion_fails_without_an_object_or_when_another_is_there() {
         let mut bucket: Bucket = Bucket::default();
-        assert_eq!(bucket.delete("a", Condition::Matches(EMPTY)), Ok(None));
+        assert_eq!(bucket.delete("a", Condition::None), Ok(None));
+        assert_eq!(bucket.delete("a", Condition::Matches(EMPTY)), Err(S3Error::NoSuchKey));
         let etag = put(&mut bucket, "a", "1", Condition::None).unwrap();
         assert_eq!(bucket.delete("a", Condition::Matches(EMPTY)), Err(S3Error::PreconditionFailed));
         assert!(bucket.delete("a", Condition::Matches(&etag)).unwrap().is_some());

@@ -11,7 +11,7 @@ use crate::content::Content;
 
 /// Parts of an upload at most, which are numbered from 1.
 pub const MAX_PARTS: u16 = 10_000;
-/// Bytes of each part but the last, at least.
+/// Bytes of each part but the last, at least, unless a bucket says otherwise.
 pub const MIN_PART_BYTES: u64 = 5 * 1024 * 1024;
 
 /// A part as the completion of an upload names it.
@@ -22,7 +22,7 @@ pub struct Part {
 }
 
 /// An upload that is under way.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Upload<C> {
     key: String,
     head: C,
@@ -109,7 +109,7 @@ impl<C: Content> Bucket<C> {
         }
         let contents = parts.iter().map(|part| upload.part(part)).collect::<Result<Vec<C>, S3Error>>()?;
         let all_but_last = contents.split_last().map_or(&[][..], |(_, others)| others);
-        if all_but_last.iter().any(|part| part.size() < MIN_PART_BYTES) {
+        if all_but_last.iter().any(|part| part.size() < self.min_part_bytes) {
             return Err(S3Error::EntityTooSmall);
         }
         let etag = etag_of_parts(&contents);

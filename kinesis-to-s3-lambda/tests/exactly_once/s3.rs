@@ -1,4 +1,4 @@
-//! S3: objects under keys, conditional writes, and requests that are in its hands until it does them.
+//! S3: the testbed's bucket, and requests that are in its hands until it does them.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -10,6 +10,7 @@ use kinesis_to_s3_lambda::encode::Object;
 use kinesis_to_s3_lambda::landing::{Condition, Found, HeadError, ObjectStore, PutError};
 use md5::{Digest, Md5};
 use shared::object::Writing;
+use testbed::{Bucket, Content};
 
 use crate::Rules;
 use crate::seen::{Happening, Seen};
@@ -63,18 +64,37 @@ impl ObjectStore for Connection {
 }
 
 /// An object as a reader finds it.
+#[derive(Clone)]
 pub(crate) struct Stored {
     pub(crate) object: Object,
-    etag: String,
     pub(crate) text: String,
     pub(crate) lines: Vec<Line>,
-    /// How often this key was written.
-    writes: usize,
+    md5: [u8; 16],
+}
+
+impl Content for Stored {
+    fn size(&self) -> u64 {
+        self.object.body.len() as u64
+    }
+
+    fn md5(&self) -> [u8; 16] {
+        self.md5
+    }
+
+    fn metadata_bytes(&self) -> usize {
+        self.object.metadata.to_entries().iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
+    fn assembled(&self, _: &[Self]) -> Self {
+        unreachable!("objects are put whole")
+    }
 }
 
 /// The bucket.
 pub(crate) struct S3 {
-    pub(crate) objects: BTreeMap<String, Stored>,
+    pub(crate) bucket: Bucket<Stored>,
+    /// How often each key was written.
+    writes: BTreeMap<String, usize>,
     /// How often one object may be written; more is refused.
     writes_allowed: usize,
     rules: Rules,
@@ -84,7 +104,7 @@ impl S3 {
     pub(crate) fn new(rules: Rules) -> Self {
         // One write of each object is left for the end.
         let writes_allowed = if rules == Rules::AnyNumberOfWrites { usize::MAX - 1 } else { DISTINCT_WRITES - 1 };
-        Self { objects: BTreeMap::new(), writes_allowed, rules }
+        Self { bucket: Bucket::default(), writes: BTreeMap::new(), writes_allowed, rules }
     }
 
     /// Lets each object be written once more.
@@ -94,41 +114,41 @@ impl S3 {
 
     /// Does a write, if its condition holds.
     pub(crate) fn put(&mut self, write: Write, seen: &mut Seen) -> Result<(), PutError> {
-        let found = self.objects.get(&write.key);
-        let holds = match &write.condition {
-            _ if self.rules == Rules::PlainOverwriting => true,
-            Condition::Absent => found.is_none(),
-            Condition::Matches(etag) => found.is_some_and(|found| found.etag == *etag),
+        let condition = match &write.condition {
+            _ if self.rules == Rules::PlainOverwriting => testbed::Condition::None,
+            Condition::Absent => testbed::Condition::Absent,
+            Condition::Matches(etag) => testbed::Condition::Matches(etag),
         };
-        if !holds {
+        if self.bucket.check(&write.key, condition).is_err() {
             seen.note(Happening::ConditionFailed);
             return Err(PutError::ConditionFailed);
         }
-        let writes = found.map_or(0, |found| found.writes) + 1;
-        if writes > self.writes_allowed {
+        let writes = self.writes.entry(write.key.clone()).or_default();
+        if *writes == self.writes_allowed {
             return Err(PutError::Uncertain("503 SlowDown".into()));
         }
-        if writes > 1 {
+        *writes += 1;
+        if *writes > 1 {
             seen.note(Happening::Replaced);
         }
-        let stored = self.store(write.object, writes);
-        self.objects.insert(write.key, stored);
-        Ok(())
+        let stored = self.stored(write.object);
+        let put = self.bucket.put(0, &write.key, stored, condition);
+        put.map(drop).map_err(|error| PutError::Permanent(error.into()))
     }
 
     pub(crate) fn head(&self, key: &str) -> Option<Found> {
-        self.objects.get(key).map(|stored| Found {
-            etag: stored.etag.clone(),
-            writing: Writing::from_entries(&stored.object.metadata.to_entries()),
+        self.bucket.get(key).map(|found| Found {
+            etag: found.etag.clone(),
+            writing: Writing::from_entries(&found.content.object.metadata.to_entries()),
         })
     }
 
-    fn store(&self, object: Object, writes: usize) -> Stored {
+    fn stored(&self, object: Object) -> Stored {
         let mut text = String::new();
         bzip2::read::BzDecoder::new(&object.body[..]).read_to_string(&mut text).unwrap();
         let bytes = if self.rules == Rules::EtagOfTheLines { text.as_bytes() } else { &object.body };
-        let etag = format!("\"{:x?}\"", Md5::digest(bytes));
+        let md5 = Md5::digest(bytes).into();
         let lines = text.lines().map(Line::parse).collect();
-        Stored { object, etag, text, lines, writes }
+        Stored { object, text, lines, md5 }
     }
 }

@@ -3,14 +3,13 @@
 use std::ops::Range;
 
 use base64_simd::STANDARD as BASE64;
-use bytes::Bytes;
 use kinesis_to_s3_lambda::kinesis_event::{KinesisData, KinesisEvent, Record};
 use proptest::prelude::*;
 use serde_json::Value;
 
 const SHARD: &str = "shardId-000000000000";
-/// 2026-11-21T00:00:00Z, in seconds since 1970.
-const MIDNIGHT: u32 = 1_795_219_200;
+/// 2026-11-21T00:00:00Z, in milliseconds since 1970.
+const MIDNIGHT_MS: i64 = 1_795_219_200_000;
 
 /// What a record holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,16 +40,22 @@ pub(crate) struct Line {
 /// All records that will ever arrive. A batch may end anywhere, so that it needs no model of which have arrived already.
 pub(crate) struct Stream {
     records: Vec<(Content, u32)>,
+    shard: testbed::Stream,
 }
 
 impl Stream {
     pub(crate) fn new(arrivals: &[Arrival]) -> Self {
-        let mut hour = 9;
-        let records = arrivals.iter().map(|arrival| {
+        let (mut hour, mut records) = (9, Vec::new());
+        let mut shard = testbed::Stream::new(MIDNIGHT_MS, 1, testbed::Limits::default());
+        for (record, arrival) in arrivals.iter().enumerate() {
             hour += u32::from(arrival.next_hour);
-            (arrival.content, hour)
-        });
-        Self { records: records.collect() }
+            records.push((arrival.content, hour));
+            let arrived_at = MIDNIGHT_MS + i64::from(hour) * 3_600_000 + record as i64 * 1_000;
+            let data = data(record, arrival.content).into();
+            let entry = testbed::Entry { partition_key: "e-viewer".into(), data, ..testbed::Entry::default() };
+            shard.put(arrived_at, entry).unwrap();
+        }
+        Self { records, shard }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -58,26 +63,23 @@ impl Stream {
     }
 
     pub(crate) fn batch(&self, records: Range<usize>) -> KinesisEvent {
-        KinesisEvent { records: records.map(|record| self.record(record)).collect() }
+        let batch = self.shard.records().skip(records.start).take(records.len());
+        KinesisEvent { records: batch.map(event_record).collect() }
     }
 
-    fn record(&self, record: usize) -> Record {
-        let (content, hour) = self.records[record];
-        let data = match content {
-            Content::Event => format!("{{\"line\":\"{record}/0\"}}"),
-            Content::TwoEvents => format!("{{\"line\":\"{record}/0\"}}\n{{\"line\":\"{record}/1\"}}\n"),
-            Content::Foreign => format!("{record}/0"),
-            Content::Both => format!("{{\"line\":\"{record}/0\"}}\n{record}/1"),
-        };
-        Record {
-            event_id: format!("{SHARD}:{record}"),
-            kinesis: KinesisData {
-                sequence_number: record.to_string(),
-                partition_key: "e-viewer".into(),
-                data: Bytes::from(data),
-                approximate_arrival_timestamp: f64::from(MIDNIGHT + hour * 3600) + record as f64,
-            },
-        }
+    /// A record's sequence number.
+    pub(crate) fn number(&self, record: usize) -> String {
+        self.shard.records().nth(record).unwrap().sequence_number.to_string()
+    }
+
+    /// The end of the key of an object whose first record this is.
+    pub(crate) fn key_end(&self, first: usize) -> String {
+        format!("/{SHARD}-{}.jsonl.bz2", self.number(first))
+    }
+
+    /// The first record of the object with this key.
+    pub(crate) fn first_record(&self, key: &str) -> usize {
+        (0..self.len()).find(|record| key.ends_with(&self.key_end(*record))).unwrap()
     }
 
     /// Every line of the stream with the partition that it belongs to.
@@ -97,15 +99,26 @@ impl Stream {
     }
 }
 
-/// The end of the key of an object whose first record this is.
-pub(crate) fn key_end(first: usize) -> String {
-    format!("/{SHARD}-{first}.jsonl.bz2")
+fn data(record: usize, content: Content) -> String {
+    match content {
+        Content::Event => format!("{{\"line\":\"{record}/0\"}}"),
+        Content::TwoEvents => format!("{{\"line\":\"{record}/0\"}}\n{{\"line\":\"{record}/1\"}}\n"),
+        Content::Foreign => format!("{record}/0"),
+        Content::Both => format!("{{\"line\":\"{record}/0\"}}\n{record}/1"),
+    }
 }
 
-/// The first record of the object with this key.
-pub(crate) fn first_record(key: &str) -> usize {
-    let (_, first) = key.trim_end_matches(".jsonl.bz2").rsplit_once('-').unwrap();
-    first.parse().unwrap()
+fn event_record(record: &testbed::Record) -> Record {
+    let sequence_number = record.sequence_number.to_string();
+    Record {
+        event_id: format!("{SHARD}:{sequence_number}"),
+        kinesis: KinesisData {
+            sequence_number,
+            partition_key: record.partition_key.clone(),
+            data: record.data.clone(),
+            approximate_arrival_timestamp: record.arrived_at as f64 / 1_000.0,
+        },
+    }
 }
 
 impl Line {

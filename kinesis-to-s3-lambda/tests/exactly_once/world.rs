@@ -10,7 +10,7 @@ use crate::history::{Failure, History, LONGEST_START_S, Step};
 use crate::promise::{Violation, check, check_description};
 use crate::s3::{Reply, Request, S3, Write};
 use crate::seen::{Happening, Seen};
-use crate::stream::{Stream, first_record};
+use crate::stream::Stream;
 
 /// Takes a new world through a history and then lands what is left, with every late write done at last.
 pub(crate) fn run(history: &History, rules: Rules) -> Result<Seen, Violation> {
@@ -172,14 +172,14 @@ impl World {
         let key = write.key.clone();
         let done = self.s3.put(write, &mut self.seen);
         if done.is_ok() {
-            check_description(&key, &self.s3.objects[&key])?;
+            check_description(&self.stream, &key, &self.s3.bucket.get(&key).unwrap().content)?;
         }
         self.check()?;
         Ok(done)
     }
 
     fn check(&self) -> Result<(), Violation> {
-        check(&self.stream, self.acknowledged, &self.s3.objects)
+        check(&self.stream, self.acknowledged, &self.s3.bucket)
     }
 
     fn go_on(&mut self, at: usize) -> Result<(), Violation> {
@@ -198,9 +198,9 @@ impl World {
         }
         if !answer.batch_item_failures.is_empty() {
             self.seen.note(Happening::GaveUp);
-            assert_eq!(answer.batch_item_failures[0].item_identifier, attempt.batch.start.to_string());
+            assert_eq!(answer.batch_item_failures[0].item_identifier, self.stream.number(attempt.batch.start));
             if heard && self.rules == Rules::PartialAcknowledgement {
-                self.acknowledge(first_record(&last_key));
+                self.acknowledge(self.stream.first_record(&last_key));
             }
         } else if heard {
             self.seen.note(Happening::Acknowledged);
