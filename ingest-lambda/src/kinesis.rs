@@ -134,7 +134,9 @@ fn is_permanent(code: &str) -> bool {
 mod tests {
     use super::*;
     use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
-    use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn};
+    use aws_smithy_runtime_api::client::http::{
+        HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
+    };
     use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
     use aws_smithy_runtime_api::client::result::ConnectorError;
     use aws_smithy_types::body::SdkBody;
@@ -202,7 +204,9 @@ mod tests {
     #[case::null(r#"{"Records":[{"SequenceNumber":"1"},{"SequenceNumber":null,"ErrorCode":null}]}"#)]
     #[case::empty(r#"{"Records":[{"SequenceNumber":"1"},{"SequenceNumber":""}]}"#)]
     #[case::no_number(r#"{"Records":[{"SequenceNumber":"1"},{"SequenceNumber":"-"}]}"#)]
-    #[case::beside_an_error(r#"{"Records":[{"SequenceNumber":"1"},{"SequenceNumber":"1","ErrorCode":"InternalFailure"}]}"#)]
+    #[case::beside_an_error(
+        r#"{"Records":[{"SequenceNumber":"1"},{"SequenceNumber":"1","ErrorCode":"InternalFailure"}]}"#
+    )]
     #[tokio::test]
     async fn an_entry_without_a_receipt_is_not_stored(#[case] answer: &'static str) {
         let outcomes = put(Some((200, "", answer)), 2).await.unwrap();

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use base64_simd::STANDARD as BASE64;
 use proptest::prelude::*;
-use shared::limits::PARTITION_KEY_MAX_BYTES;
 use shared::strict_reader::read_line;
 
-use crate::memory_stream::{MAX_RECORD_BYTES, MemoryStream};
+use crate::memory_stream::MemoryStream;
 
 /// What the lines on the stream say.
 #[derive(Debug, Default)]
@@ -29,9 +28,7 @@ struct Parts {
 pub(crate) fn read_stream(stream: &MemoryStream) -> Result<Kept, TestCaseError> {
     let mut kept = Kept::default();
     let mut parts: BTreeMap<String, Parts> = BTreeMap::new();
-    for record in stream.stored.borrow().iter() {
-        prop_assert!(record.size() <= MAX_RECORD_BYTES, "{} bytes", record.size());
-        prop_assert!((1..=PARTITION_KEY_MAX_BYTES).contains(&record.partition_key.len()));
+    for record in stream.records() {
         let lines = record.data.strip_suffix(b"\n").ok_or_else(|| TestCaseError::fail("no line feed at the end"))?;
         for line in lines.split(|byte| *byte == b'\n') {
             let members = read_line(line).map_err(TestCaseError::fail)?;

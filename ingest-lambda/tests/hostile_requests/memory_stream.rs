@@ -12,6 +12,7 @@ use ingest_lambda::pack::Record;
 use ingest_lambda::put::{EntryOutcome, PutError, RecordStream};
 use lambda_runtime::Context;
 use shared::line::EventFormat;
+use testbed::{Entry, Limits, Stream};
 
 /// The smallest that `MAX_RECORD_BYTES` can be set to.
 pub(crate) const MAX_RECORD_BYTES: usize = 16 * 1024;
@@ -26,13 +27,20 @@ pub(crate) enum Keeps {
     Twice,
 }
 
-/// Keeps what it takes.
-#[derive(Debug, Default)]
+/// The testbed's stream, unless it breaks its word.
+#[derive(Debug)]
 pub(crate) struct MemoryStream {
-    pub(crate) stored: RefCell<Vec<Record>>,
+    stream: RefCell<Stream>,
     /// Records whose length divides by this are refused, however often they come.
     refused: Option<usize>,
     keeps: Keeps,
+}
+
+impl Default for MemoryStream {
+    fn default() -> Self {
+        let limits = Limits { record_bytes: MAX_RECORD_BYTES, ..Limits::default() };
+        Self { stream: RefCell::new(Stream::new(0, 1, limits)), refused: None, keeps: Keeps::Once }
+    }
 }
 
 impl MemoryStream {
@@ -44,23 +52,37 @@ impl MemoryStream {
     pub(crate) fn keeping(keeps: Keeps) -> Self {
         Self { keeps, ..Self::default() }
     }
+
+    pub(crate) fn records(&self) -> Vec<testbed::Record> {
+        self.stream.borrow().records().cloned().collect()
+    }
+
+    fn put_one(&self, entry: &Entry) -> EntryOutcome {
+        if self.refused.is_some_and(|divisor| entry.data.len().is_multiple_of(divisor)) {
+            return EntryOutcome::Throttled("ProvisionedThroughputExceededException".into());
+        }
+        let times = match self.keeps {
+            Keeps::Once => 1,
+            Keeps::Never => 0,
+            Keeps::Twice => 2,
+        };
+        for _ in 0..times {
+            self.stream.borrow_mut().put(0, entry.clone()).unwrap();
+        }
+        EntryOutcome::Stored
+    }
 }
 
 impl RecordStream for &MemoryStream {
     async fn put(&self, records: &[&Record]) -> Result<Vec<EntryOutcome>, PutError> {
-        let outcome = |record: &&Record| {
-            if self.refused.is_some_and(|divisor| record.data.len().is_multiple_of(divisor)) {
-                return EntryOutcome::Throttled("ProvisionedThroughputExceededException".into());
-            }
-            let times = match self.keeps {
-                Keeps::Once => 1,
-                Keeps::Never => 0,
-                Keeps::Twice => 2,
-            };
-            self.stored.borrow_mut().extend(std::iter::repeat_n(*record, times).cloned());
-            EntryOutcome::Stored
+        let entry = |record: &&Record| Entry {
+            partition_key: record.partition_key.clone(),
+            data: record.data.clone().into(),
+            ..Entry::default()
         };
-        Ok(records.iter().map(outcome).collect())
+        let entries: Vec<Entry> = records.iter().map(entry).collect();
+        self.stream.borrow().check_call(&entries).unwrap();
+        Ok(entries.iter().map(|entry| self.put_one(entry)).collect())
     }
 }
 
