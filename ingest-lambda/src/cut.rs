@@ -354,10 +354,10 @@ fn starts_object(text: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use generators::json::json_object;
     use proptest::prelude::*;
     use proptest::sample::select;
     use rstest::rstest;
-    use shared::strategies::json_object;
 
     fn texts(pieces: Option<Vec<Piece<'_>>>) -> Vec<String> {
         let text = |piece: Piece<'_>| match piece {

@@ -334,9 +334,9 @@ fn too_many_events() -> Rejection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use generators::json::json_object;
     use proptest::prelude::*;
     use rstest::rstest;
-    use shared::strategies::json_object;
 
     fn key_fields() -> KeyFields {
         KeyFields::new(&["session_id".into(), "xid".into(), "sid".into()])

@@ -219,12 +219,12 @@ impl Source<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use generators::json::json_object;
     use proptest::prelude::*;
     use rstest::rstest;
     use serde_json::Value;
     use shared::json::{fold_line_breaks, replace_lone_surrogates};
     use shared::object::ReceivedIn;
-    use shared::strategies::json_object;
 
     const ARRIVAL: UnixMillis = UnixMillis(1_795_253_528_006);
 

@@ -147,7 +147,7 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::strategies::{json_object, json_value};
+    use generators::json::{json_object, json_value};
     use proptest::prelude::*;
     use rstest::rstest;
 

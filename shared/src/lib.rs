@@ -5,8 +5,6 @@
 
 #![warn(missing_docs)]
 
-#[cfg(feature = "strategies")]
-pub mod damage;
 pub mod emf;
 pub mod json;
 pub mod limits;
@@ -15,9 +13,5 @@ pub mod metric;
 pub mod nesting;
 pub mod object;
 pub mod rejection;
-#[cfg(feature = "strategies")]
-pub mod strategies;
-#[cfg(feature = "strategies")]
-pub mod strict_reader;
 pub mod timestamp;
 pub mod trust;

@@ -276,7 +276,7 @@ fn rejected_reason(member: &str) -> Option<Reason> {
 mod tests {
     use super::*;
     use crate::json::fold_line_breaks;
-    use crate::strategies::{json_object, json_string};
+    use generators::json::{json_object, json_string};
     use proptest::prelude::*;
     use rstest::rstest;
     use serde::Deserialize;

@@ -1,11 +1,11 @@
 //! CMCD reports that are made from known parts, and what their readers may stumble over.
 
 use base64_simd::STANDARD as BASE64;
+use generators::damage::hostile_text;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
-use shared::damage::hostile_text;
 
 /// A CMCD report and the JSON object that it is, made from the same parts.
 pub(crate) fn cmcd_report() -> impl Strategy<Value = (String, Value)> {

@@ -4,11 +4,11 @@ use std::io::Read;
 
 use base64_simd::STANDARD as BASE64;
 use flate2::{Decompress, FlushDecompress, Status};
+use generators::strict_reader::{Members, depth};
 use ingest_lambda::cmcd::report_to_json;
 use ingest_lambda::front_door::Request;
 use serde_json::value::RawValue;
 use shared::limits::{MAX_CMCD_REPORT_BYTES, MAX_EVENT_DEPTH};
-use shared::strict_reader::{Members, depth};
 
 /// The bytes that a client sent, as far as the front door tells.
 pub(crate) fn sent_bytes(request: &Request) -> Vec<u8> {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use base64_simd::STANDARD as BASE64;
+use generators::strict_reader::read_line;
 use proptest::prelude::*;
-use shared::strict_reader::read_line;
 
 use crate::memory_stream::MemoryStream;
 

@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 
 use cmcd::{cmcd_report, hostile_cmcd};
 use expected::{blurred, decoded, event_of, pieces, sent_bytes};
+use generators::damage::damaged;
+use generators::strict_reader::read_line;
 use ingest_lambda::cmcd::report_to_json;
 use ingest_lambda::front_door::Request;
 use kept::{Kept, read_stream};
@@ -23,8 +25,6 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use sent::{front_door_payload, function_url_request};
 use serde_json::{Value, json};
-use shared::damage::damaged;
-use shared::strict_reader::read_line;
 
 /// More than what a line holds beside its event, with its record's key.
 const LONGEST_ENVELOPE_BYTES: usize = 4096;

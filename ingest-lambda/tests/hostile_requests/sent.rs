@@ -5,12 +5,12 @@ use std::io::Write;
 use base64_simd::STANDARD as BASE64;
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+use generators::damage::{damaged, hostile_text};
+use generators::json::{json_object, json_value};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
-use shared::damage::{damaged, hostile_text};
-use shared::strategies::{json_object, json_value};
 
 use crate::cmcd::{cmcd_report, hostile_cmcd};
 use crate::memory_stream::MAX_BODY_BYTES;

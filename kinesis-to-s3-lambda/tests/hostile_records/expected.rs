@@ -1,10 +1,10 @@
 //! What should land of a record, worked out by other means than the function's own.
 
 use bytes::Bytes;
+use generators::strict_reader::{Members, depth};
 use kinesis_to_s3_lambda::kpl::deaggregate;
 use shared::limits::MAX_EVENT_DEPTH;
 use shared::line::EventFormat;
-use shared::strict_reader::{Members, depth};
 use shared::timestamp::UnixMillis;
 
 /// A line that is expected somewhere.

@@ -2,14 +2,14 @@
 //! each step.
 
 use base64_simd::STANDARD as BASE64;
+use generators::damage::{damaged, hostile_text};
+use generators::json::{json_object, json_string};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
-use shared::damage::{damaged, hostile_text};
 use shared::line::{Client, Envelope, IdLiteral, Rejected};
 use shared::rejection::{Reason, Rejection};
-use shared::strategies::{json_object, json_string};
 use shared::timestamp::UnixMillis;
 
 use crate::aggregated::{Field, hostile_field, message, sealed};

@@ -3,8 +3,7 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-
-use crate::limits::MAX_EVENT_DEPTH;
+use shared::limits::MAX_EVENT_DEPTH;
 
 fn white_space() -> impl Strategy<Value = String> {
     prop_oneof![8 => Just(String::new()), 1 => "[ \t\r\n]{1,3}"]
