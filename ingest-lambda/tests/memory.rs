@@ -152,6 +152,8 @@ fn memory_is_bounded(#[case] content_type: &str, #[case] encoding: &str, #[case]
 /// that grew with the square would make four times as many.
 #[rstest]
 #[case::events(JSON, &|n| format!("[{}{{}}]", "{\"sid\":1},".repeat(n / 4)).into_bytes())]
+#[case::events_with_a_key_each(JSON, &|n| format!("[{}{{}}]", (0..n / 4).map(|key| format!("{{\"sid\":\"{key}\"}},")).collect::<String>()).into_bytes())]
+#[case::one_event(JSON, &|n| format!("{{\"sid\":\"1\",\"title\":\"{}\"}}", "x".repeat(n * 50)).into_bytes())]
 #[case::bad_lines(LINES, &|n| format!("{{}}\n{}", "x\n".repeat(n / 4)).into_bytes())]
 #[case::bad_members(JSON, &|n| format!("[{{}},{}]", "{\"sid\":NaN},".repeat(n / 4)).into_bytes())]
 #[case::objects_that_are_not_closed(JSON, &|n| format!("[{{}},{}", "{\"sid\":{},".repeat(n / 4)).into_bytes())]

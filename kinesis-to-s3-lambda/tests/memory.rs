@@ -131,6 +131,7 @@ fn memory_of_lines_is_bounded(#[case] data: Vec<u8>) {
 #[rstest]
 #[case::records(&|n| (b"{}\nx\n".to_vec(), n))]
 #[case::lines(&|n| (b"{}\n{} \n\n{\r}\n".repeat(n), 1))]
+#[case::one_line(&|n| (format!("{{\"title\":\"{}\"}}\n", "x".repeat(n * 50)).into_bytes(), 1))]
 #[case::bad_lines(&|n| (b"{}\nx".repeat(n), 1))]
 #[case::open_arrays(&|n| (b"[".repeat(n * 10), 1))]
 #[case::user_records(&|n| (aggregated(b"{} \n", n), 1))]
