@@ -1,4 +1,4 @@
-//! What goes wrong, and what only looks like it.
+//! Incidents, and harmless histories that look a little like them.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use shared::timestamp::UnixMillis;
 
 use crate::history::History;
 
-/// Something that should be noticed.
+/// Something that should raise an alarm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Incident {
     OutageOfAnHour,
@@ -44,7 +44,7 @@ impl Incident {
         }
     }
 
-    /// Whether it is about sizes, else about seals.
+    /// Whether it changes sizes; otherwise it delays seals.
     pub(crate) const fn is_of_size(self) -> bool {
         !matches!(self, Self::LateSeal | Self::NoSeal)
     }
@@ -67,7 +67,7 @@ impl Incident {
         if self.is_of_size() { first.start() } else { first.end() }
     }
 
-    /// Makes it happen.
+    /// Injects it.
     pub(crate) fn inject(self, history: &mut History, hours: Range<usize>) {
         for hour in &mut history.hours[hours] {
             let (numerator, denominator) = match self {
@@ -87,9 +87,9 @@ impl Incident {
     }
 }
 
-/// Something that is as it should be and must not be noticed.
+/// A history without incidents, in which every alarm is false.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Innocent {
+pub(crate) enum Baseline {
     AsItIs,
     /// Only 55 % on each Saturday and Sunday.
     WeekendDip,
@@ -97,7 +97,7 @@ pub(crate) enum Innocent {
     Growth,
 }
 
-impl Innocent {
+impl Baseline {
     pub(crate) const ALL: [Self; 3] = [Self::AsItIs, Self::WeekendDip, Self::Growth];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -141,11 +141,11 @@ const fn weekday(time: UnixMillis) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::made_up;
+    use crate::synthetic;
 
     #[test]
     fn dates_are_whole_and_hours_are_where_they_begin() {
-        let history = made_up::history(2, 1);
+        let history = synthetic::history(2, 1);
         assert_eq!(Incident::OutageOfADate.hours(&history, 30), 24..48);
         assert_eq!(Incident::HalfLostInSixHours.hours(&history, 30), 30..36);
         assert_eq!(Incident::NoSeal.hours(&history, 335), 335..336);
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn incidents_change_their_hours_and_no_others() {
-        let history = made_up::history(2, 1);
+        let history = synthetic::history(2, 1);
         for incident in Incident::ALL {
             let mut changed = history.clone();
             let hours = incident.hours(&history, 30);
@@ -166,14 +166,14 @@ mod tests {
     }
 
     #[test]
-    fn innocent_changes_keep_their_rhythm() {
-        let history = made_up::history(2, 1);
+    fn baselines_keep_their_rhythm() {
+        let history = synthetic::history(2, 1);
         let part = |changed: &History, at: usize| changed.hours[at].bytes as f64 / history.hours[at].bytes as f64;
-        let dip = Innocent::WeekendDip.of(&history);
+        let dip = Baseline::WeekendDip.of(&history);
         for (at, expected) in [(0, 1.0), (119, 1.0), (120, 0.55), (167, 0.55), (168, 1.0)] {
             assert!((part(&dip, at) - expected).abs() < 1e-6, "{at}");
         }
-        let growth = Innocent::Growth.of(&history);
+        let growth = Baseline::Growth.of(&history);
         for (at, expected) in [(0, 1.0), (167, 1.0), (168, 1.05), (335, 1.05)] {
             assert!((part(&growth, at) - expected).abs() < 1e-6, "{at}");
         }

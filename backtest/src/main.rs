@@ -1,11 +1,11 @@
-//! Tries the deployed rules about volume and recency on a history: how many false alarms, how many incidents found, and how
-//! soon. docs/BACKTEST.md says how to read it.
+//! Runs the deployed rules on volume and recency on a history with injected incidents: false alarms, incidents found, and
+//! how soon. docs/BACKTEST.md says how to read it.
 
+mod detectors;
 mod history;
 mod incidents;
-mod judges;
-mod made_up;
 mod report;
+mod synthetic;
 mod trials;
 
 use std::fs;
@@ -14,12 +14,12 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::Parser;
 
+use detectors::Parameters;
 use history::History;
-use judges::Parameters;
 use trials::{MINIMUM_WEEKS, Trials};
 
-/// Tries the deployed rules about volume and recency on a history with injected incidents. Without a file or a folder the
-/// history is a made-up one.
+/// Runs the deployed rules on volume and recency on a history with injected incidents. Without a file or a folder the
+/// history is synthetic.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -29,13 +29,13 @@ struct Arguments {
     /// A history from a copy of the landing bucket, which holds events/dt=…/hour=…/_SUCCESS
     #[arg(long, value_name = "FOLDER")]
     manifests: Option<PathBuf>,
-    /// Weeks of the made-up history
+    /// Weeks of the synthetic history
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(3..=520))]
     weeks: u16,
-    /// Another seed, another made-up history and other places of incidents
+    /// Seed of the synthetic history and of the places of incidents
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Places in which each incident is tried
+    /// Places at which each incident is injected
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     places: u16,
     /// Another limit than the shipped one, as of check-size
@@ -77,7 +77,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<String> {
             History::from_csv(&text).with_context(|| format!("{}", file.display()))?
         }
         (None, Some(folder)) => History::from_manifests(folder)?,
-        (None, None) => made_up::history(usize::from(arguments.weeks), arguments.seed),
+        (None, None) => synthetic::history(usize::from(arguments.weeks), arguments.seed),
     };
     if history.weeks() < MINIMUM_WEEKS {
         bail!("the history is {:.1} weeks long; it takes {MINIMUM_WEEKS} to try anything", history.weeks());

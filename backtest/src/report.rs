@@ -1,10 +1,10 @@
-//! What the trials say, as Markdown.
+//! The results, as Markdown.
 
 use std::fmt::{Display, Write};
 
+use crate::detectors::{Detector, Parameters};
 use crate::history::History;
-use crate::incidents::{Incident, Innocent};
-use crate::judges::{Judge, Parameters};
+use crate::incidents::{Baseline, Incident};
 use crate::trials::{Found, Trials};
 
 /// False alarms a week that one rule may cost: one in two weeks.
@@ -27,32 +27,30 @@ pub(crate) fn report(history: &History, trials: &Trials, parameters: &Parameters
         parameters.limits.minimum_seasonal_percent,
     );
     text.push_str(&rules(trials, parameters));
-    for sweep in sweeps() {
-        text.push('\n');
-        text.push_str(&sweep.table(trials, parameters));
-    }
+    text.push('\n');
+    text.push_str(&limits(trials, parameters));
     text
 }
 
 fn rules(trials: &Trials, parameters: &Parameters) -> String {
     let mut table = Table::default();
-    let names = Innocent::ALL.map(Innocent::name).into_iter().chain(Incident::ALL.map(Incident::name));
-    table.heading(["rule"].into_iter().chain(names).chain(["echoes an incident"]));
-    for judge in Judge::ALL {
-        table.row(rule(trials, judge.name(), &[judge], parameters));
+    let names = Baseline::ALL.map(Baseline::name).into_iter().chain(Incident::ALL.map(Incident::name));
+    table.heading(["rule"].into_iter().chain(names).chain(["echoes"]));
+    for detector in Detector::ALL {
+        table.row(rule(trials, detector.name(), &[detector], parameters));
     }
-    table.row(rule(trials, "any of them", &Judge::ALL, parameters));
+    table.row(rule(trials, "any of them", &Detector::ALL, parameters));
     table.text
 }
 
-fn rule(trials: &Trials, name: &str, judges: &[Judge], parameters: &Parameters) -> Vec<String> {
+fn rule(trials: &Trials, name: &str, detectors: &[Detector], parameters: &Parameters) -> Vec<String> {
     let mut cells = vec![name.to_owned()];
-    cells.extend(Innocent::ALL.map(|innocent| format!("{:.2}", trials.false_alarms(innocent, judges, parameters))));
+    cells.extend(Baseline::ALL.map(|baseline| format!("{:.2}", trials.false_alarms(baseline, detectors, parameters))));
     cells.extend(Incident::ALL.map(|incident| {
-        let is_asked = judges.iter().any(|judge| judge.is_of_size() == incident.is_of_size());
-        if is_asked { cell(&trials.found(|one| one == incident, judges, parameters)) } else { "-".to_owned() }
+        let is_asked = detectors.iter().any(|detector| detector.is_of_size() == incident.is_of_size());
+        if is_asked { cell(&trials.found(|one| one == incident, detectors, parameters)) } else { "-".to_owned() }
     }));
-    cells.push(echoes(&trials.found(|_| true, judges, parameters)));
+    cells.push(echoes(&trials.found(|_| true, detectors, parameters)));
     cells
 }
 
@@ -76,7 +74,7 @@ fn echoes(found: &Found) -> String {
 struct Sweep {
     name: &'static str,
     values: &'static [f64],
-    judges: [Judge; 2],
+    detectors: [Detector; 2],
     parameter: fn(&mut Parameters) -> &mut f64,
     incidents: fn(Incident) -> bool,
 }
@@ -85,29 +83,29 @@ fn sweeps() -> [Sweep; 4] {
     [
         Sweep {
             name: "MAXIMUM_CHANGE_PERCENT",
-            values: &[15.0, 20.0, 25.0, 30.0, 35.0, 40.0, 45.0, 50.0, 60.0],
-            judges: [Judge::ChangeOfHours, Judge::ChangeOfDates],
+            values: &[25.0, 30.0, 35.0, 40.0, 50.0],
+            detectors: [Detector::ChangeOfHours, Detector::ChangeOfDates],
             parameter: |parameters| &mut parameters.limits.maximum_change_percent,
             incidents: Incident::is_of_size,
         },
         Sweep {
             name: "MAXIMUM_SEASONAL_SCORE",
-            values: &[2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0],
-            judges: [Judge::ScoreOfHours, Judge::ScoreOfDates],
+            values: &[4.0, 5.0, 6.0, 8.0, 10.0],
+            detectors: [Detector::ScoreOfHours, Detector::ScoreOfDates],
             parameter: |parameters| &mut parameters.limits.maximum_seasonal_score,
             incidents: Incident::is_of_size,
         },
         Sweep {
             name: "per cent from the median (fixed)",
-            values: &[0.0, 10.0, 20.0, 30.0, 35.0, 40.0, 45.0, 50.0],
-            judges: [Judge::ScoreOfHours, Judge::ScoreOfDates],
+            values: &[20.0, 30.0, 35.0, 40.0, 50.0],
+            detectors: [Detector::ScoreOfHours, Detector::ScoreOfDates],
             parameter: |parameters| &mut parameters.limits.minimum_seasonal_percent,
             incidents: Incident::is_of_size,
         },
         Sweep {
             name: "RECENCY_DUE_MINUTES",
-            values: &[25.0, 30.0, 35.0, 40.0, 60.0, 90.0, 100.0],
-            judges: [Judge::Recency; 2],
+            values: &[30.0, 35.0, 40.0, 60.0, 100.0],
+            detectors: [Detector::Recency; 2],
             parameter: |parameters| &mut parameters.due_minutes,
             incidents: |incident| !incident.is_of_size(),
         },
@@ -117,7 +115,7 @@ fn sweeps() -> [Sweep; 4] {
 /// What one value does.
 struct Tried {
     value: f64,
-    /// A week, of the innocent history that has the most.
+    /// A week, in the noisiest baseline.
     false_alarms: f64,
     found: Found,
 }
@@ -127,27 +125,25 @@ impl Sweep {
         let one = |value: &f64| {
             let mut parameters = *parameters;
             *(self.parameter)(&mut parameters) = *value;
-            let false_alarms = Innocent::ALL.map(|one| trials.false_alarms(one, &self.judges, &parameters));
+            let false_alarms = Baseline::ALL.map(|one| trials.false_alarms(one, &self.detectors, &parameters));
             Tried {
                 value: *value,
                 false_alarms: false_alarms.into_iter().fold(0.0, f64::max),
-                found: trials.found(self.incidents, &self.judges, &parameters),
+                found: trials.found(self.incidents, &self.detectors, &parameters),
             }
         };
         self.values.iter().map(one).collect()
     }
 
-    fn table(&self, trials: &Trials, parameters: &Parameters) -> String {
+    fn add_rows(&self, table: &mut Table, trials: &Trials, parameters: &Parameters) {
         let tried = self.try_all(trials, parameters);
         let shipped = *(self.parameter)(&mut Parameters::SHIPPED.clone());
         let best = best(&tried);
-        let mut table = Table::default();
-        table.heading([self.name, "false alarms a week at worst", "found", "median", "echoes an incident", ""]);
         for one in &tried {
             let marks = [(best == Some(one.value), "best"), (shipped == one.value, "shipped")];
             let marks: Vec<_> = marks.into_iter().filter(|(is, _)| *is).map(|(_, mark)| mark).collect();
             table.row(vec![
-                one.value.to_string(),
+                format!("{}: {}", self.name, one.value),
                 format!("{:.2}", one.false_alarms),
                 format!("{}/{}", one.found.minutes.len(), one.found.of),
                 one.found.median_minutes().map_or_else(|| "never".to_owned(), time),
@@ -155,12 +151,20 @@ impl Sweep {
                 marks.join(", "),
             ]);
         }
-        table.text
     }
 }
 
-/// The value that finds most with tolerable false alarms; of equals the one with the fewest of them, then the one that is
-/// the sooner to find, then the first.
+/// Each limit with several values, the others as they are.
+fn limits(trials: &Trials, parameters: &Parameters) -> String {
+    let mut table = Table::default();
+    table.heading(["limit", "false alarms a week at worst", "found", "median", "echoes", ""]);
+    for sweep in sweeps() {
+        sweep.add_rows(&mut table, trials, parameters);
+    }
+    table.text
+}
+
+/// The value that finds most with tolerable false alarms; among equals the quietest, then the fastest, then the first.
 fn best(tried: &[Tried]) -> Option<f64> {
     let tolerable = tried.iter().filter(|one| one.false_alarms <= TOLERABLE);
     let first = tolerable.min_by(|one, other| {
@@ -199,13 +203,13 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::made_up;
+    use crate::synthetic;
 
     const DOCUMENT: &str = include_str!("../../docs/BACKTEST.md");
 
     #[test]
     fn the_document_shows_what_the_command_prints_for_seed_1() {
-        let history = made_up::history(16, 1);
+        let history = synthetic::history(16, 1);
         let printed = report(&history, &Trials::of(&history, 40, 1), &Parameters::SHIPPED);
         assert!(DOCUMENT.contains(&printed), "docs/BACKTEST.md should hold:\n{printed}");
     }
@@ -227,7 +231,7 @@ mod tests {
 
     #[test]
     fn what_is_shipped_is_what_is_best() {
-        let history = made_up::history(16, 1);
+        let history = synthetic::history(16, 1);
         let trials = Trials::of(&history, 40, 1);
         for sweep in sweeps() {
             let best = best(&sweep.try_all(&trials, &Parameters::SHIPPED));

@@ -1,4 +1,4 @@
-//! Incidents in many places of a history, one at a time, and what each rule makes of them.
+//! Injects incidents at many places of a history, one at a time, and asks each detector about them.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -9,9 +9,9 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 use shared::timestamp::UnixMillis;
 
+use crate::detectors::{Detector, Observation, Parameters, observe};
 use crate::history::History;
-use crate::incidents::{Incident, Innocent};
-use crate::judges::{Judge, Observation, Parameters, observe};
+use crate::incidents::{Baseline, Incident};
 
 /// An incident, and what was to be seen from its first hour until it is in no comparison any more.
 struct Trial {
@@ -25,7 +25,7 @@ struct Trial {
 pub(crate) struct Trials {
     trials: Vec<Trial>,
     /// Without any incident.
-    innocent: Vec<(Innocent, Vec<Observation>)>,
+    baseline: Vec<(Baseline, Vec<Observation>)>,
     weeks: f64,
 }
 
@@ -68,17 +68,17 @@ impl Trials {
                 Trial { incident, begins: incident.begins(history, &hours), hours, seen }
             })
         });
-        let innocent = Innocent::ALL.map(|innocent| {
-            let changed = innocent.of(history);
-            (innocent, observe(&changed, 0..history.hours.len()))
+        let baseline = Baseline::ALL.map(|baseline| {
+            let changed = baseline.of(history);
+            (baseline, observe(&changed, 0..history.hours.len()))
         });
-        Self { trials: trials.collect(), innocent: innocent.into(), weeks: history.weeks() }
+        Self { trials: trials.collect(), baseline: baseline.into(), weeks: history.weeks() }
     }
 
     /// Alarms a week where nothing is wrong. Those that follow one another are one: the alarm stays on.
-    pub(crate) fn false_alarms(&self, innocent: Innocent, judges: &[Judge], parameters: &Parameters) -> f64 {
-        let seen = self.innocent.iter().filter(|(one, _)| *one == innocent).flat_map(|(_, seen)| seen);
-        let mut times: Vec<i64> = alarms(judges, seen, parameters).into_iter().map(|(_, at)| at.0).collect();
+    pub(crate) fn false_alarms(&self, baseline: Baseline, detectors: &[Detector], parameters: &Parameters) -> f64 {
+        let seen = self.baseline.iter().filter(|(one, _)| *one == baseline).flat_map(|(_, seen)| seen);
+        let mut times: Vec<i64> = alarms(detectors, seen, parameters).into_iter().map(|(_, at)| at.0).collect();
         times.sort_unstable();
         let going_on = times.windows(2).filter(|two| two[1] - two[0] <= ONE_ALARM_MILLIS).count();
         (times.len() - going_on) as f64 / self.weeks
@@ -88,15 +88,15 @@ impl Trials {
     pub(crate) fn found(
         &self,
         incidents: impl Fn(Incident) -> bool,
-        judges: &[Judge],
+        detectors: &[Detector],
         parameters: &Parameters,
     ) -> Found {
-        let as_it_is = self.innocent.iter().filter(|(one, _)| *one == Innocent::AsItIs).flat_map(|(_, seen)| seen);
+        let as_it_is = self.baseline.iter().filter(|(one, _)| *one == Baseline::AsItIs).flat_map(|(_, seen)| seen);
         let usual: BTreeSet<Partition> =
-            alarms(judges, as_it_is, parameters).into_iter().map(|(seen, _)| seen.partition).collect();
+            alarms(detectors, as_it_is, parameters).into_iter().map(|(seen, _)| seen.partition).collect();
         let mut found = Found::default();
         for trial in self.trials.iter().filter(|trial| incidents(trial.incident)) {
-            let alarms = alarms(judges, &trial.seen, parameters);
+            let alarms = alarms(detectors, &trial.seen, parameters);
             let (of_it, others): (Vec<_>, Vec<_>) =
                 alarms.into_iter().partition(|(seen, _)| overlap(&seen.hours, &trial.hours));
             let first = of_it.iter().map(|(_, at)| (at.0 - trial.begins.0) / 60_000).min();
@@ -114,12 +114,12 @@ fn overlap(one: &Range<usize>, other: &Range<usize>) -> bool {
 }
 
 fn alarms<'a>(
-    judges: &[Judge],
+    detectors: &[Detector],
     seen: impl IntoIterator<Item = &'a Observation>,
     parameters: &Parameters,
 ) -> Vec<(&'a Observation, UnixMillis)> {
     let alarm = |seen: &'a Observation| {
-        let first = judges.iter().filter_map(|judge| judge.alarm(seen, parameters)).min();
+        let first = detectors.iter().filter_map(|detector| detector.alarm(seen, parameters)).min();
         first.map(|at| (seen, at))
     };
     seen.into_iter().filter_map(alarm).collect()
@@ -128,22 +128,22 @@ fn alarms<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::made_up;
+    use crate::synthetic;
 
     #[test]
     fn an_outage_is_found_when_its_first_hour_is_sealed() {
-        let trials = Trials::of(&made_up::history(8, 1), 5, 1);
+        let trials = Trials::of(&synthetic::history(8, 1), 5, 1);
         let outage = |incident| incident == Incident::OutageOfAnHour;
-        let found = trials.found(outage, &[Judge::ChangeOfHours], &Parameters::SHIPPED);
+        let found = trials.found(outage, &[Detector::ChangeOfHours], &Parameters::SHIPPED);
         assert_eq!((found.of, found.median_minutes()), (5, Some(80)));
-        assert_eq!(trials.found(outage, &[Judge::Recency], &Parameters::SHIPPED).median_minutes(), None);
+        assert_eq!(trials.found(outage, &[Detector::Recency], &Parameters::SHIPPED).median_minutes(), None);
     }
 
     #[test]
     fn the_same_seed_finds_the_same() {
         let found = |seed| {
-            let trials = Trials::of(&made_up::history(6, 1), 3, seed);
-            trials.found(Incident::is_of_size, &Judge::ALL, &Parameters::SHIPPED)
+            let trials = Trials::of(&synthetic::history(6, 1), 3, seed);
+            trials.found(Incident::is_of_size, &Detector::ALL, &Parameters::SHIPPED)
         };
         assert_eq!(found(3), found(3));
     }

@@ -22,7 +22,7 @@ impl Parameters {
 
 /// A rule on one kind of partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Judge {
+pub(crate) enum Detector {
     FloorOfDates,
     ChangeOfHours,
     ChangeOfDates,
@@ -38,11 +38,11 @@ pub(crate) struct Observation {
     /// Its hours in the history.
     pub(crate) hours: Range<usize>,
     sealed_at: Option<UnixMillis>,
-    /// `None` when it was not sealed: check-size does not hear of it.
+    /// `None` when it was not sealed: check-size is never invoked for it.
     measured: Option<Measured>,
 }
 
-impl Judge {
+impl Detector {
     pub(crate) const ALL: [Self; 6] = [
         Self::FloorOfDates,
         Self::ChangeOfHours,
@@ -80,7 +80,7 @@ impl Judge {
         };
         let limits = &parameters.limits;
         let judged = seen.measured?.judge(limits.minimum_bytes(seen.partition), limits);
-        // check-size hears of a partition when it is sealed.
+        // check-size is invoked when a partition is sealed.
         if judged.contains(&(rule, Outcome::Violation)) { seen.sealed_at } else { None }
     }
 }
@@ -122,34 +122,34 @@ fn observation(history: &History, partition: Partition, hours: Range<usize>) -> 
 mod tests {
     use super::*;
     use crate::incidents::Incident;
-    use crate::made_up;
+    use crate::synthetic;
 
     #[test]
     fn an_outage_of_a_date_is_seen_by_all_rules_of_size() {
-        let mut history = made_up::history(10, 1);
+        let mut history = synthetic::history(10, 1);
         let at = 24 * 65;
         Incident::OutageOfADate.inject(&mut history, at..at + 24);
         let seen = observe(&history, at..at + 24);
         assert_eq!(seen.len(), 25);
-        for judge in Judge::ALL {
-            let alarms = seen.iter().filter(|one| judge.alarm(one, &Parameters::SHIPPED).is_some()).count();
-            let expected = match judge {
-                Judge::ChangeOfHours | Judge::ScoreOfHours => 24,
-                Judge::FloorOfDates | Judge::ChangeOfDates | Judge::ScoreOfDates => 1,
-                Judge::Recency => 0,
+        for detector in Detector::ALL {
+            let alarms = seen.iter().filter(|one| detector.alarm(one, &Parameters::SHIPPED).is_some()).count();
+            let expected = match detector {
+                Detector::ChangeOfHours | Detector::ScoreOfHours => 24,
+                Detector::FloorOfDates | Detector::ChangeOfDates | Detector::ScoreOfDates => 1,
+                Detector::Recency => 0,
             };
-            assert_eq!(alarms, expected, "{judge:?}");
+            assert_eq!(alarms, expected, "{detector:?}");
         }
     }
 
     #[test]
     fn a_missed_seal_is_seen_a_minute_after_it_was_due() {
-        let mut history = made_up::history(2, 1);
+        let mut history = synthetic::history(2, 1);
         Incident::NoSeal.inject(&mut history, 200..201);
         let seen = observe(&history, 200..201);
         let end = seen[0].partition.end();
-        let alarm = Judge::Recency.alarm(&seen[0], &Parameters::SHIPPED).unwrap();
+        let alarm = Detector::Recency.alarm(&seen[0], &Parameters::SHIPPED).unwrap();
         assert_eq!(alarm.0 - end.0, 41 * 60_000);
-        assert_eq!(Judge::ChangeOfHours.alarm(&seen[0], &Parameters::SHIPPED), None);
+        assert_eq!(Detector::ChangeOfHours.alarm(&seen[0], &Parameters::SHIPPED), None);
     }
 }

@@ -1,8 +1,7 @@
-//! A history that was made up, with what real ones have: a daily and a weekly rhythm, growth, noise of hours and of days, a
+//! A synthetic history with what real ones have: a daily and a weekly rhythm, growth, noise of hours and of days, a
 //! holiday, and evenings with a big match. The same seed gives the same history.
 //!
-//! Only sums, products and a generator whose numbers are fixed: nothing that another platform or version may round
-//! otherwise.
+//! It uses only sums, products and a fixed generator: nothing that another platform or version may round differently.
 
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
@@ -30,7 +29,7 @@ const GROWTH_A_WEEK: f64 = 1.015;
 const NOISE_OF_HOURS: f64 = 0.06;
 const NOISE_OF_DAYS: f64 = 0.04;
 const HOLIDAY: f64 = 0.70;
-/// In a place of its own in each history.
+/// Each history has it at another place.
 const HOLIDAY_WEEK: usize = 11;
 const MATCH: f64 = 1.6;
 const WEEKS_BETWEEN_MATCHES: usize = 3;
@@ -40,7 +39,7 @@ const SLOW_SEALS: f64 = 0.02;
 const SEAL_MINUTES: f64 = 20.0;
 const SLOW_SEAL_MINUTES: f64 = 19.0;
 
-/// So many weeks.
+/// A history of so many weeks.
 pub(crate) fn history(weeks: usize, seed: u64) -> History {
     let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
     let mut hours = Vec::with_capacity(weeks * 7 * 24);
