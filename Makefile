@@ -72,17 +72,11 @@ check: $(VENV)/installed ## format, lints, dependencies' licences and sources, t
 	SAM_CLI_TELEMETRY=0 $(VENV)/bin/sam validate --lint --template template.yaml --region us-east-1
 	$(VENV)/bin/cfn-lint alarms.yaml
 
-# The functions are measured as they are deployed: optimised as a whole, as scripts/build does.
-HOST = $(shell rustc -vV | sed -n 's/^host: //p')
-DEPLOYED = target/$(HOST)/release
-
-bench: ## what the functions cost, beside Python, Node.js and C, into docs/PERFORMANCE.md
-	cargo build --release --locked --bin bench
-	CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 cargo build --release --locked --target $(HOST) \
-		--bin ingest-lambda --bin kinesis-to-s3-lambda --bin empty-handler
-	@bench/reference/install.sh python node floor
-	@target/release/bench --functions $(DEPLOYED) --verify
-	@exec target/release/bench --functions $(DEPLOYED) --growth --page docs/PERFORMANCE.md --json target/bench.json
+bench: ## what an invocation and a month cost, into docs/PERFORMANCE.md and docs/COST.md
+	cargo build --release --locked --bin bench --bin ingest-lambda --bin kinesis-to-s3-lambda --bin empty-handler
+	@bench/reference/install.sh python floor
+	@target/release/bench --docs docs
+	@python3 cost --write docs/COST.md
 
 .PHONY: grafana
 grafana: $(VENV)/installed ## the CloudWatch dashboard's panels as a dashboard for Grafana, as JSON

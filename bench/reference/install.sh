@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Installs what `make bench` compares the functions with: the Python and Node.js functions' packages, and the C floor.
-# As root on Debian it installs the compilers too; else it says what is missing.
+# Installs what `make bench` compares the functions with: the Python functions' packages, and libbz2 alone in C.
+# As root on Debian it installs a compiler too; otherwise it says what is missing.
 #
-# Usage: install.sh python|node|floor ...
+# Usage: install.sh python|floor ...
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -39,24 +39,6 @@ install_python() {
     cp python/requirements.txt "$stamp"
 }
 
-# The runtime client and the binding to libbz2 are compiled, with the headers that came with Node.js.
-install_node() {
-    local stamp=node/node_modules/installed headers
-    installed node/package-lock.json "$stamp" && return
-    need "the Node.js reference" "command -v node && command -v npm" nodejs npm
-    node -e 'process.exit(Number(process.versions.node.split(".")[0] < 20))' || {
-        echo "install.sh: the Node.js reference needs Node.js 20 or later; this is $(node --version)" >&2
-        exit 1
-    }
-    need "the Node.js reference" "command -v cmake && command -v autoreconf && command -v libtoolize && command -v g++ \
-        && command -v make && command -v python3" cmake autoconf automake libtool g++ make python3
-    headers=$(node -p 'require("path").resolve(process.execPath, "../..")')
-    need "the Node.js reference" "test -e $headers/include/node/node.h" libnode-dev
-    echo "installing the Node.js reference (two minutes, the first time)"
-    (cd node && npm ci --nodedir="$headers" --no-audit --no-fund --loglevel=error)
-    cp node/package-lock.json "$stamp"
-}
-
 install_floor() {
     local stamp=bin/bzip2_floor.c
     installed bzip2_floor.c "$stamp" && return
@@ -69,10 +51,9 @@ install_floor() {
 for part in "$@"; do
     case $part in
         python) install_python ;;
-        node) install_node ;;
         floor) install_floor ;;
         *)
-            echo "install.sh: there is no $part; there are python, node and floor" >&2
+            echo "install.sh: there is no $part; there are python and floor" >&2
             exit 2
             ;;
     esac

@@ -1,112 +1,78 @@
-//! `make bench`: each function's real binary behind a real Runtime API, with instant stand-ins for Kinesis and S3; the
-//! same job in Python and Node.js; and the floors that no function gets below. What counts are the ratios.
+//! `make bench`: what an invocation of each function costs, beside the same work in Python and beside floors.
 
-mod bars;
-mod floor;
-mod function_process;
-mod functions;
-mod growth;
-mod growth_plot;
-mod job;
-mod machine;
+mod implementation;
+mod libbz2;
 mod measure;
-mod options;
-mod page;
 mod payloads;
-mod rows;
-mod stand_ins;
-mod tables;
-mod verify;
+mod process;
+mod report;
+mod results;
+mod services;
+mod targets;
+mod workload;
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use bars::Bar;
 use clap::Parser;
-use functions::{Places, Subject};
-use growth::{Series, SeriesName};
-use machine::Moment;
-use options::{Options, Reference};
-use page::Part;
-use rows::{Plan, Row, RowName};
-use serde::Serialize;
-use tokio::runtime::Runtime;
+use implementation::Folders;
+use results::{Plan, Results};
 
-/// Fresh processes for each row and subject.
-const PROCESSES: u32 = 5;
+/// Measures what an invocation of each function costs, beside the same work in Python and beside floors.
+///
+/// Each implementation runs as a process behind a Lambda Runtime API, with fakes of Kinesis and S3 that answer at once.
+/// Numbers are medians over fresh processes. `make bench` builds and installs what is needed.
+#[derive(Debug, Parser)]
+#[command(name = "bench", version)]
+struct Options {
+    /// Measure only what is written in Rust: neither Python nor C
+    #[arg(long)]
+    rust_only: bool,
 
-/// All that a run saw.
-#[derive(Serialize)]
-struct Results {
-    conditions: String,
-    rows: Vec<Row>,
-    growth: Vec<Series>,
-    bars: Vec<Bar>,
+    /// Exit with 1 when a target is missed
+    #[arg(long)]
+    check: bool,
+
+    /// Invoke one process a few times: shows that everything works; the numbers mean nothing
+    #[arg(long)]
+    quick: bool,
+
+    /// Write measured.json, and its tables into PERFORMANCE.md, in this folder
+    #[arg(long, value_name = "FOLDER")]
+    docs: Option<PathBuf>,
+
+    /// The folder of the functions' binaries [default: the folder of this program]
+    #[arg(long, value_name = "FOLDER")]
+    functions: Option<PathBuf>,
+
+    /// The folder of the references
+    #[arg(long, value_name = "FOLDER", default_value = "bench/reference")]
+    reference: PathBuf,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     let options = Options::parse();
+    let own_folder = std::env::current_exe()?.with_file_name("");
+    let folders = Folders { functions: options.functions.unwrap_or(own_folder), reference: options.reference };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let own = std::env::current_exe()?.with_file_name("");
-    let places = Places { functions: options.functions.clone().unwrap_or(own), reference: options.reference.clone() };
-    if options.verify {
-        verify::verify(&runtime, &places, &references(&options))?;
-        return Ok(ExitCode::SUCCESS);
+    let plan = Plan::new(options.rust_only, options.quick);
+    let results = runtime.block_on(results::measure_all(&folders, &plan))?;
+    println!("{}", report::markdown(&results));
+    if let Some(folder) = options.docs {
+        write_docs(&folder, &results)?;
     }
-    let results = measure(&runtime, &places, &options)?;
-    print(&results);
-    if let Some(file) = &options.json {
-        std::fs::write(file, serde_json::to_vec_pretty(&results)?).with_context(|| file.display().to_string())?;
-    }
-    if let Some(file) = &options.page {
-        write_page(file, &results)?;
-    }
-    let missed = results.bars.iter().filter(|bar| !bar.holds).count();
-    Ok(if options.bars && missed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let is_failure = options.check && targets::targets(&results.rows).iter().any(|target| !target.is_met());
+    Ok(if is_failure { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn references(options: &Options) -> Vec<Subject> {
-    let all = [(Reference::Python, Subject::Python), (Reference::Node, Subject::Node)];
-    all.into_iter().filter(|(name, _)| !options.without.contains(name)).map(|(_, subject)| subject).collect()
-}
-
-fn measure(runtime: &Runtime, places: &Places, options: &Options) -> anyhow::Result<Results> {
-    let began = Moment::now()?;
-    let mut subjects = vec![Subject::Rust];
-    subjects.extend(references(options));
-    subjects.push(Subject::Empty);
-    let plan = Plan { subjects, processes: if options.quick { 1 } else { PROCESSES }, quick: options.quick };
-    let rows: Vec<Row> = RowName::ALL
-        .into_iter()
-        .map(|name| rows::measure_row(runtime, places, &plan, name))
-        .collect::<anyhow::Result<_>>()?;
-    let series = if options.growth { &SeriesName::ALL[..] } else { &[] };
-    let growth: Vec<Series> =
-        series.iter().map(|name| growth::measure_series(runtime, places, *name)).collect::<anyhow::Result<_>>()?;
-    rows::progress_done();
-    let mut bars = bars::bars(&rows);
-    bars.extend(growth.iter().map(growth::bar));
-    Ok(Results { conditions: machine::conditions(&plan, places, began)?, rows, growth, bars })
-}
-
-fn print(results: &Results) {
-    println!("{}\n", results.conditions);
-    println!("{}", tables::costs(&results.rows).aligned());
-    if !results.growth.is_empty() {
-        println!("{}", tables::growth(&results.growth).aligned());
-    }
-    println!("{}", tables::bars(&results.bars).aligned());
-}
-
-fn write_page(file: &Path, results: &Results) -> anyhow::Result<()> {
-    let mut text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-    text = page::replace(&text, Part::Conditions, &results.conditions)?;
-    text = page::replace(&text, Part::Costs, &tables::costs(&results.rows).markdown())?;
-    text = page::replace(&text, Part::Bars, &tables::bars(&results.bars).markdown())?;
-    if !results.growth.is_empty() {
-        text = page::replace(&text, Part::Growth, &tables::growth(&results.growth).markdown())?;
-        growth_plot::draw(&file.with_file_name("performance-growth.svg"), &results.growth)?;
-    }
-    std::fs::write(file, text).with_context(|| file.display().to_string())
+fn write_docs(folder: &std::path::Path, results: &Results) -> anyhow::Result<()> {
+    let page = folder.join("PERFORMANCE.md");
+    let text = std::fs::read_to_string(&page).with_context(|| page.display().to_string())?;
+    let text = report::replace(&text, &report::markdown(results)).with_context(|| page.display().to_string())?;
+    std::fs::write(&page, text).with_context(|| page.display().to_string())?;
+    let json = folder.join("measured.json");
+    let mut text = serde_json::to_string_pretty(results)?;
+    text.push('\n');
+    std::fs::write(&json, text).with_context(|| json.display().to_string())
 }

@@ -1,4 +1,4 @@
-//! What the functions are given: made up, of the size and shape of real traffic.
+//! What the functions are given: made up, but with the size and shape of real traffic.
 
 use base64_simd::STANDARD as BASE64;
 use serde_json::{Value, json};
@@ -28,14 +28,6 @@ fn uuid(seed: usize) -> String {
     format!("{:08x}-{:04x}-7{:03x}-{:04x}-{:012x}", high >> 32, high as u16, low as u16 & 0xfff, low >> 48, low >> 16)
 }
 
-/// Unpredictable text of that many characters of JSON strings, as base64 is.
-fn text(seed: usize, length: usize) -> String {
-    let words: Vec<u8> = (0..length.div_ceil(10)).flat_map(|word| noise(seed + word).to_le_bytes()).collect();
-    let mut text = BASE64.encode_to_string(words);
-    text.truncate(length);
-    text
-}
-
 /// An event of some 300 bytes, as players send them.
 fn event(number: usize, viewer: usize) -> Value {
     json!({
@@ -52,16 +44,9 @@ fn event(number: usize, viewer: usize) -> Value {
     })
 }
 
-/// That many events, of so many sessions in turn.
-pub(crate) fn events(count: usize, sessions: usize) -> Vec<Value> {
-    (0..count).map(|number| event(number, number % sessions)).collect()
-}
-
-/// One event of so many bytes; of 100 or more.
-pub(crate) fn event_of(bytes: usize) -> Value {
-    let sized = |filler: String| json!({"session_id": uuid(0), "type": "log", "text": filler});
-    let frame = sized(String::new()).to_string().len();
-    sized(text(bytes, bytes.saturating_sub(frame)))
+/// That many events of one viewer.
+pub(crate) fn events(count: usize) -> Vec<Value> {
+    (0..count).map(|number| event(number, 0)).collect()
 }
 
 /// A Function URL's request with such a body.
@@ -105,54 +90,36 @@ pub(crate) fn post(body: &str) -> String {
     .to_string()
 }
 
-/// A POST's body of these events: one alone, or an array.
-pub(crate) fn body(events: &[Value]) -> String {
-    match events {
-        [one] => one.to_string(),
-        several => Value::from(several).to_string(),
-    }
+/// That many records, each with the lines of a POST of so many events, as ingest makes them.
+pub(crate) fn records(count: usize, events: usize) -> Vec<String> {
+    let lines = |post: usize| (0..events).map(move |number| line(post, event(post * events + number, post % VIEWERS)));
+    (0..count).map(|post| lines(post).collect()).collect()
 }
 
-/// An event line of some 400 bytes, line feed included, as ingest makes it of an event of 190.
-pub(crate) fn line(number: usize) -> String {
-    let viewer = number % VIEWERS;
-    let milliseconds = noise(11 * number) % 60_000;
-    let event = json!({
-        "type": TYPES[noise(number) as usize % TYPES.len()],
-        "session_id": uuid(viewer),
-        "video_id": format!("video-{}", noise(viewer) % 1_000),
-        "position_ms": noise(3 * number) % 3_600_000,
-        "buffer_ms": noise(5 * number) % 30_000,
-        "bitrate_kbps": noise(7 * number) % 8_000,
-        "sent_at": MINUTE_BEGAN_MS + milliseconds - noise(13 * number) % 400,
-    });
+/// An event's line, of some 550 bytes with its line feed.
+fn line(post: usize, event: Value) -> String {
+    let milliseconds = noise(11 * post) % 60_000;
     let line = json!({
         "v": 1,
-        "id": uuid(1_000 + number),
+        "id": event["id"],
         "received_at": format!("2026-11-21T09:32:{:02}.{:03}Z", milliseconds / 1_000, milliseconds % 1_000),
-        "request_id": uuid(9_000 + number),
-        "client": {"user_agent": AGENTS[viewer % AGENTS.len()]},
+        "request_id": uuid(900_000 + post),
+        "client": {"user_agent": AGENTS[post % VIEWERS % AGENTS.len()]},
         "event": event,
     });
     format!("{line}\n")
 }
 
-/// A line of some 45 bytes, as another producer may send it: 10,000 of them fit into one invocation.
-pub(crate) fn short_line(number: usize) -> String {
-    let position = noise(3 * number) % 3_600_000;
-    format!("{}\n", json!({"session_id": format!("s-{}", number % VIEWERS), "position_ms": position}))
-}
-
-/// A batch whose records hold these lines, one each, as the mapping hands it over. They arrived in the same hour.
-pub(crate) fn batch(lines: &[String]) -> String {
-    let record = |(number, line): (usize, &String)| {
+/// A batch of these records' data, as the mapping hands it over. They arrived in the same hour.
+pub(crate) fn batch(records: &[String]) -> String {
+    let record = |(number, data): (usize, &String)| {
         let sequence_number = format!("49590338271490256608559692538361571095921575989{number:09}");
         json!({
             "kinesis": {
                 "kinesisSchemaVersion": "1.0",
                 "partitionKey": uuid(number % VIEWERS),
                 "sequenceNumber": sequence_number,
-                "data": BASE64.encode_to_string(line),
+                "data": BASE64.encode_to_string(data),
                 "approximateArrivalTimestamp": 1_795_253_528.006,
             },
             "eventSource": "aws:kinesis",
@@ -164,7 +131,7 @@ pub(crate) fn batch(lines: &[String]) -> String {
             "eventSourceARN": "arn:aws:kinesis:eu-central-1:123456789012:stream/event-stream",
         })
     };
-    json!({"Records": lines.iter().enumerate().map(record).collect::<Vec<_>>()}).to_string()
+    json!({"Records": records.iter().enumerate().map(record).collect::<Vec<_>>()}).to_string()
 }
 
 #[cfg(test)]
@@ -172,31 +139,17 @@ mod tests {
     use super::*;
     use bzip2::Compression;
     use bzip2::read::BzEncoder;
-    use rstest::rstest;
     use std::io::Read;
 
-    /// A landing batch must be what the bar speaks of, and no easier to compress than recorded sessions are: in one batch
-    /// those of tests/fixtures take 2.8 to 6.0 times less.
+    /// The lines must be no easier to compress than recorded sessions are: in one batch, those of tests/fixtures become 2.8 to
+    /// 6.0 times smaller.
     #[test]
-    fn lines_have_the_size_and_the_variety_of_real_ones() {
-        let lines: String = (0..100).map(line).collect();
-        assert!((39_500..=40_500).contains(&lines.len()), "{}", lines.len());
+    fn lines_have_the_size_and_variety_of_real_ones() {
+        let lines = records(100, 1).concat();
+        assert!((50_000..=60_000).contains(&lines.len()), "{}", lines.len());
         let mut compressed = Vec::new();
         BzEncoder::new(lines.as_bytes(), Compression::best()).read_to_end(&mut compressed).unwrap();
         let ratio = lines.len() as f64 / compressed.len() as f64;
         assert!((2.8..=6.0).contains(&ratio), "{ratio}");
-    }
-
-    #[rstest]
-    #[case(100)]
-    #[case(900_000)]
-    fn an_event_has_the_bytes_that_it_should(#[case] bytes: usize) {
-        assert_eq!(event_of(bytes).to_string().len(), bytes);
-    }
-
-    #[test]
-    fn ten_thousand_short_lines_fit_into_one_invocation() {
-        let lines: Vec<String> = (0..10_000).map(short_line).collect();
-        assert!(batch(&lines).len() <= 6 * 1024 * 1024, "{}", batch(&lines).len());
     }
 }

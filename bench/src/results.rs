@@ -1,0 +1,157 @@
+//! All workloads, each done by all implementations.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::process::Command;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use crate::implementation::{Folders, Implementation};
+use crate::libbz2::Libbz2;
+use crate::measure::{Cost, Invocations, measure};
+use crate::workload::Workload;
+
+/// What a run measured: docs/measured.json.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Results {
+    /// The machine and the plan, in sentences.
+    pub(crate) conditions: String,
+    pub(crate) rows: Vec<Row>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Row {
+    pub(crate) workload: Workload,
+    /// Events in one invocation.
+    pub(crate) events: usize,
+    /// Bytes of the POST's body, or of the batch's lines.
+    pub(crate) input_bytes: usize,
+    pub(crate) costs: BTreeMap<Implementation, Cost>,
+    /// How far the CPU times of our function's processes lie apart, in percent of their median.
+    pub(crate) spread_percent: f64,
+    /// The batch's lines compressed by libbz2, and nothing else.
+    pub(crate) libbz2: Option<Libbz2>,
+}
+
+impl Row {
+    pub(crate) fn cost(&self, implementation: Implementation) -> Option<&Cost> {
+        self.costs.get(&implementation)
+    }
+}
+
+/// How much is measured.
+pub(crate) struct Plan {
+    rust_only: bool,
+    quick: bool,
+}
+
+impl Plan {
+    pub(crate) fn new(rust_only: bool, quick: bool) -> Self {
+        Self { rust_only, quick }
+    }
+
+    fn implementations(&self) -> &'static [Implementation] {
+        match self.rust_only {
+            true => &[Implementation::Rust, Implementation::EmptyHandler],
+            false => &[Implementation::Rust, Implementation::Python, Implementation::EmptyHandler],
+        }
+    }
+
+    /// Fresh processes of each implementation.
+    fn processes(&self) -> u32 {
+        if self.quick { 1 } else { 5 }
+    }
+
+    /// Python is slower, so that fewer invocations say as much.
+    fn invocations(&self, implementation: Implementation, workload: Workload) -> Invocations {
+        let (warm_up, counted) = match implementation {
+            _ if self.quick => return Invocations { warm_up: 1, counted: 5 },
+            Implementation::Rust | Implementation::EmptyHandler => (100, 1_000),
+            Implementation::Python => (50, 300),
+        };
+        Invocations { warm_up: warm_up / workload.weight(), counted: counted / workload.weight() }
+    }
+
+    fn libbz2_rounds(&self, workload: Workload) -> u32 {
+        if self.quick { 2 } else { 100 / workload.weight() }
+    }
+}
+
+/// Measures everything. Progress goes to the standard error.
+pub(crate) async fn measure_all(folders: &Folders, plan: &Plan) -> anyhow::Result<Results> {
+    let mut rows = Vec::new();
+    for workload in Workload::ALL {
+        rows.push(measure_row(folders, plan, workload).await.with_context(|| workload.title())?);
+    }
+    Ok(Results { conditions: conditions(folders, plan, &rows), rows })
+}
+
+/// In each round every implementation has one process, so that a busy moment of the machine meets them all.
+async fn measure_row(folders: &Folders, plan: &Plan, workload: Workload) -> anyhow::Result<Row> {
+    let job = workload.job();
+    let (mut costs, mut floors) = (BTreeMap::<Implementation, Vec<Cost>>::new(), Vec::new());
+    // The first round only brings the files into memory: else a start would be the disk's.
+    for round in 0..=plan.processes() {
+        for implementation in plan.implementations() {
+            let name = implementation.name();
+            progress(&format!("{}: {name}, process {round} of {}", workload.title(), plan.processes()));
+            let invocations = match round {
+                0 => Invocations { warm_up: 0, counted: 1 },
+                _ => plan.invocations(*implementation, workload),
+            };
+            let cost = measure(folders, *implementation, &job, invocations).await.context(name)?;
+            if round > 0 {
+                costs.entry(*implementation).or_default().push(cost);
+            }
+        }
+        if let Some(lines) = job.lines().filter(|_| !plan.rust_only) {
+            floors.push(Libbz2::measure(&folders.reference, lines, plan.libbz2_rounds(workload)).await?);
+        }
+    }
+    let spread_percent = costs.get(&Implementation::Rust).map_or(0.0, |costs| spread_percent(costs));
+    let medians = costs.into_iter().filter_map(|(implementation, costs)| Some((implementation, Cost::median(&costs)?)));
+    Ok(Row {
+        workload,
+        events: job.events,
+        input_bytes: job.input_bytes,
+        costs: medians.collect(),
+        spread_percent,
+        libbz2: Libbz2::median(&floors),
+    })
+}
+
+fn spread_percent(costs: &[Cost]) -> f64 {
+    let (least, most) =
+        costs.iter().fold((f64::MAX, 0.0_f64), |(least, most), cost| (least.min(cost.cpu_us), most.max(cost.cpu_us)));
+    Cost::median(costs).map_or(0.0, |median| (most - least) / median.cpu_us * 100.0)
+}
+
+fn conditions(folders: &Folders, plan: &Plan, rows: &[Row]) -> String {
+    if plan.quick {
+        return "A quick run: the numbers mean nothing.".into();
+    }
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let cpuinfo = read("/proc/cpuinfo");
+    let processor = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let processor = processor.map_or(std::env::consts::ARCH, |(_, name)| name);
+    let python = Command::new(folders.python()).arg("--version").output().map(|output| output.stdout);
+    let python = python.map(|version| String::from_utf8_lossy(&version).trim().to_owned()).unwrap_or_default();
+    let spread = rows.iter().map(|row| row.spread_percent).fold(0.0, f64::max);
+    format!(
+        "{cores} cores of {processor}, Linux {}; {python}. Medians over {} processes; our functions' CPU times lie at most \
+         {spread:.0} % apart.",
+        read("/proc/sys/kernel/osrelease").trim(),
+        plan.processes(),
+    )
+}
+
+/// One line on a terminal, written anew each time; in a log, a line each.
+fn progress(doing: &str) {
+    if std::io::stderr().is_terminal() {
+        eprint!("\r\x1b[K{doing}\r");
+    } else {
+        eprintln!("{doing}");
+    }
+}

@@ -1,0 +1,327 @@
+"""What traffic becomes on its way, and what it costs there.
+
+A bill is a dictionary of US dollars a month by what they are for. CPU times and compression are what `make bench` measured
+(docs/measured.json); everything else says where it comes from, or that it is assumed.
+"""
+
+import json
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+import charges
+from prices import (ALARM_MONTH, DASHBOARD_MONTH, DAYS_A_MONTH, GB, LAMBDA_GB_SECOND, LAMBDA_REQUEST, LOG_EVENT_OVERHEAD,
+                    LOG_GB, LOG_GB_BYTES, METRIC_MONTH, METRICS_REQUEST, S3_READ, S3_WRITE)
+
+SECONDS_A_DAY = 24 * 60 * 60
+
+# ---- Measured by `make bench` ----
+
+_ROWS = {row["workload"]: row for row in json.loads(
+    (Path(__file__).parent.parent / "docs/measured.json").read_text())["rows"]}
+
+
+def line_through(small, large):
+    """Seconds of CPU of an invocation of any size, and of each byte of its input, from two workloads."""
+    points = [(_ROWS[name]["input_bytes"], _ROWS[name]["costs"]["rust"]["cpu_us"] / 1e6) for name in (small, large)]
+    (few, fast), (many, slow) = points
+    a_byte = (slow - fast) / (many - few)
+    return fast - few * a_byte, a_byte
+
+
+INGEST_CPU, INGEST_CPU_A_BYTE = line_through("ingest_one", "ingest_twenty")
+LANDING_CPU, LANDING_CPU_A_BYTE = line_through("landing_small", "landing_large")
+COMPRESSION = _ROWS["landing_small"]["input_bytes"] / _ROWS["landing_small"]["costs"]["rust"]["stored_bytes"]
+
+# ---- Counted by tests ----
+
+# The envelope and the line feed, with ids of 36 bytes and a desktop browser's user agent of 101 bytes.
+ENVELOPE_BYTES = 280
+# Lines of metrics, with the long name of a deployed function.
+FUNCTION_NAME = 45
+INGEST_LINE, LANDING_LINE = 375 + FUNCTION_NAME, 935 + FUNCTION_NAME
+# Lambda's START, END and REPORT, and a line of the HTTP API's access log in template.yaml's format.
+PLATFORM_LINES = (66, 52, 141)
+ACCESS_LOG_LINE = 164
+# CloudWatch bills an alarm for each metric that it watches.
+ALARMS, ALARM_METRICS = 60, 72
+# Custom metrics with data in every hour (docs/METRICS.md).
+STEADY_METRICS = 35
+
+# ---- Assumed ----
+
+# Lambda's processors, of either architecture, take half as long again as the bench's.
+SLOWER = 1.5
+PUT_RECORDS_SECONDS = 0.015
+PUT_OBJECT_SECONDS = 0.040
+# What Lambda itself takes of an invocation.
+INVOCATION_SECONDS = 0.001
+# Batches of which S3 is asked twice, with a HEAD and another PUT.
+RETRIED = 0.001
+# An answer with its headers.
+ANSWER_BYTES = 500
+
+# ---- Limits of AWS, and template.yaml's sizes ----
+
+MAX_RECORD_BYTES = 2**20
+# https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html
+SHARD_BYTES_A_SECOND = 2**20
+SHARD_RECORDS_A_SECOND = 1_000
+# The mapping hands over at most 6 MiB of base64.
+# https://docs.aws.amazon.com/lambda/latest/dg/services-kinesis-create.html
+MAX_BATCH_BYTES = 6 * 2**20 * 3 / 4
+# A whole vCPU: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
+VCPU_MB = 1_769
+INGEST_MB, LANDING_MB = 256, 512
+# Each unit of concurrency takes ten requests a second, however short they are:
+# https://docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html
+REQUESTS_A_UNIT = 10
+# Firehose's defaults: https://docs.aws.amazon.com/firehose/latest/APIReference/API_BufferingHints.html
+FIREHOSE_BUFFER_BYTES = 5 * 2**20
+FIREHOSE_BUFFER_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What players send in a day."""
+    events: float = 100_000_000
+    events_a_post: int = 20
+    # As posted. The recorded sessions in tests/fixtures have 280 on average.
+    bytes_an_event: int = 300
+    # The busiest second against the mean: what the stream is sized for.
+    peak: float = 10
+
+    @property
+    def posts(self):
+        return self.events / self.events_a_post
+
+    @property
+    def body_bytes(self):
+        """A JSON array."""
+        return self.events_a_post * (self.bytes_an_event + 1) + 1
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Parameters of template.yaml that change the bill, with its defaults."""
+    front_door: str = "FunctionUrl"
+    stream_mode: str = "PROVISIONED"
+    batch_size: int = 100
+    window_seconds: float = 5
+    event_format: str = "envelope"
+    architecture: str = "arm64"
+
+
+@dataclass(frozen=True)
+class Records:
+    """What is put on a stream in a day."""
+    count: float
+    size: float  # bytes of one
+
+    @property
+    def bytes(self):
+        return self.count * self.size
+
+
+# ---- What traffic becomes ----
+
+def packed(traffic, deployment):
+    """The events of a POST, which are of one session, in as few records as fit."""
+    line = traffic.bytes_an_event + (ENVELOPE_BYTES if deployment.event_format == "envelope" else 1)
+    records_a_post = ceil(traffic.events_a_post / max(1, MAX_RECORD_BYTES // line))
+    return Records(traffic.posts * records_a_post, traffic.events_a_post * line / records_a_post)
+
+
+def shards(records, traffic):
+    """As many as the peak needs."""
+    a_second = traffic.peak / SECONDS_A_DAY
+    return max(1, ceil(records.count * a_second / SHARD_RECORDS_A_SECOND),
+               ceil(records.bytes * a_second / SHARD_BYTES_A_SECOND))
+
+
+def open_shards(records, traffic, deployment):
+    """On demand, a stream has room for twice its peak and never fewer than four shards.
+    https://docs.aws.amazon.com/streams/latest/dev/how-do-i-size-a-stream.html"""
+    needed = shards(records, traffic)
+    return max(4, 2 * needed) if deployment.stream_mode == "ON_DEMAND" else needed
+
+
+def batches(records, traffic, deployment):
+    """A batch ends when it is full or its window is over, whichever comes first; none is empty."""
+    full = records.count / min(deployment.batch_size, max(1, MAX_BATCH_BYTES // records.size))
+    # Without a window the mapping still looks once a second.
+    windows = open_shards(records, traffic, deployment) * SECONDS_A_DAY / max(1, deployment.window_seconds)
+    return min(records.count, max(full, windows))
+
+
+def requests_a_second(traffic):
+    """At the peak."""
+    return traffic.posts * traffic.peak / SECONDS_A_DAY
+
+
+def concurrency(traffic):
+    """What ingest needs at the peak."""
+    a_second = requests_a_second(traffic)
+    return ceil(max(a_second * ingest_seconds(traffic), a_second / REQUESTS_A_UNIT))
+
+
+def ingest_seconds(traffic):
+    on_cpu = (INGEST_CPU + INGEST_CPU_A_BYTE * traffic.body_bytes) * SLOWER * VCPU_MB / INGEST_MB
+    return on_cpu + PUT_RECORDS_SECONDS + INVOCATION_SECONDS
+
+
+def landing_seconds(batch_bytes):
+    on_cpu = (LANDING_CPU + LANDING_CPU_A_BYTE * batch_bytes) * SLOWER * VCPU_MB / LANDING_MB
+    return on_cpu + PUT_OBJECT_SECONDS + INVOCATION_SECONDS
+
+
+# ---- Bills ----
+
+def playhead(traffic, deployment):
+    return data_path(traffic, deployment) | logs_and_monitoring(traffic, deployment)
+
+
+def playhead_without_monitoring(traffic, deployment):
+    invocations = traffic.posts + batches(packed(traffic, deployment), traffic, deployment)
+    return data_path(traffic, deployment) | platform_logs(invocations * DAYS_A_MONTH)
+
+
+def firehose_behind_function(traffic, deployment):
+    """The same ingest, which puts the same records into Firehose. Its files are gzip: it knows no bzip2."""
+    records = packed(traffic, deployment)
+    objects = max(records.bytes / FIREHOSE_BUFFER_BYTES, SECONDS_A_DAY / FIREHOSE_BUFFER_SECONDS) * DAYS_A_MONTH
+    return (front_door(traffic, deployment) | ingest(traffic, deployment)
+            | {"Firehose": charges.firehose(records), "S3: PUT": objects * S3_WRITE}
+            | files(records) | answers(traffic) | platform_logs(traffic.posts * DAYS_A_MONTH))
+
+
+def http_api_to_kinesis(traffic, deployment):
+    """No ingest: a POST becomes one record, as it is. The same landing lands it."""
+    records = Records(traffic.posts, traffic.body_bytes)
+    invocations = batches(records, traffic, deployment) * DAYS_A_MONTH
+    return ({"HTTP API": charges.http_api(traffic.posts * DAYS_A_MONTH, traffic.body_bytes)}
+            | kinesis(records, traffic, deployment) | landing(records, traffic, deployment)
+            | files(records) | answers(traffic) | platform_logs(invocations))
+
+
+def data_path(traffic, deployment):
+    records = packed(traffic, deployment)
+    return (front_door(traffic, deployment) | ingest(traffic, deployment) | kinesis(records, traffic, deployment)
+            | landing(records, traffic, deployment) | files(records) | answers(traffic))
+
+
+# ---- Parts of bills ----
+
+def front_door(traffic, deployment):
+    if deployment.front_door == "FunctionUrl":
+        return {"front door": 0}
+    posts = traffic.posts * DAYS_A_MONTH
+    return {"front door": charges.http_api(posts, traffic.body_bytes) + charges.logs(log_gb(posts, (ACCESS_LOG_LINE,)))}
+
+
+def ingest(traffic, deployment):
+    posts = traffic.posts * DAYS_A_MONTH
+    return {
+        "ingest: requests": posts * LAMBDA_REQUEST,
+        "ingest: duration": charges.duration(posts, ingest_seconds(traffic), INGEST_MB, deployment.architecture),
+    }
+
+
+def kinesis(records, traffic, deployment):
+    if deployment.stream_mode == "ON_DEMAND":
+        return charges.on_demand_stream(records)
+    return charges.provisioned_stream(records, shards(records, traffic))
+
+
+def landing(records, traffic, deployment):
+    count = batches(records, traffic, deployment) * DAYS_A_MONTH
+    seconds = landing_seconds(records.bytes * DAYS_A_MONTH / count)
+    return {
+        "landing: requests and duration":
+            count * LAMBDA_REQUEST + charges.duration(count, seconds, LANDING_MB, deployment.architecture),
+        "S3: PUT, and a HEAD now and then": count * ((1 + RETRIED) * S3_WRITE + RETRIED * S3_READ),
+    }
+
+
+def files(records):
+    return {"S3: a month's files": charges.storage(records.bytes * DAYS_A_MONTH / COMPRESSION / GB)}
+
+
+def answers(traffic):
+    return {"answers to the Internet": charges.internet(traffic.posts * DAYS_A_MONTH * ANSWER_BYTES / GB)}
+
+
+def platform_logs(invocations):
+    return {"Lambda's own log lines": charges.logs(log_gb(invocations, PLATFORM_LINES))}
+
+
+def logs_and_monitoring(traffic, deployment):
+    """Both write logs, and a GB costs by their sum. check-object runs once for each object, as landing does."""
+    posts = traffic.posts * DAYS_A_MONTH
+    objects = batches(packed(traffic, deployment), traffic, deployment) * DAYS_A_MONTH
+    platform = log_gb(posts + 2 * objects, PLATFORM_LINES)
+    metrics = log_gb(posts, (INGEST_LINE,)) + log_gb(objects, (LANDING_LINE,))
+    usd_a_gb = charges.logs(platform + metrics) / (platform + metrics)
+    watched = sum(usd for *_, usd in monitoring(traffic, deployment, usd_a_gb))
+    return {"Lambda's own log lines": platform * usd_a_gb, "monitoring": watched * DAYS_A_MONTH}
+
+
+def log_gb(times, line_bytes):
+    return times * sum(size + LOG_EVENT_OVERHEAD for size in line_bytes) / LOG_GB_BYTES
+
+
+# ---- Monitoring, a day ----
+
+@dataclass(frozen=True)
+class Check:
+    """What a check does in a day. The checks' own tests count its requests; its seconds, mostly S3's answers, are assumed."""
+    name: str
+    runs: float
+    seconds: float  # of a run
+    reads: float  # GET and HEAD
+    lists: float  # LIST and PUT
+    metrics: float  # requests to CloudWatch
+    gb: float = 128 / 1024
+
+    @property
+    def usd(self):
+        return (self.runs * (LAMBDA_REQUEST + self.seconds * self.gb * LAMBDA_GB_SECOND) + self.reads * S3_READ
+                + self.lists * S3_WRITE + self.metrics * METRICS_REQUEST)
+
+
+def checks(objects, shards_open):
+    minutes, week = 24 * 60, 7 * 24
+    deletion_lists = 4 * (7 * objects / 1_000 + 2 * week)
+    return [
+        Check("check-object", objects, 0.050, objects, 0, 0),
+        # Each run looks at every hour of two days; each object costs a HEAD, 64 at once.
+        Check("seal-partition", 144, 0.5 + objects * 0.030 / 64 / 144, objects + 144 * 100 + 96,
+              objects / 1_000 + 120 + 144 * 6 + 50, 144 + 24 * 7),
+        # Ten partitions beside each hour's and date's; every hour of the last fourteen days, each hour.
+        Check("check-size, check-completeness", 49, 1, 25 * 10 + 24 * 14 * 24, 0, 121),
+        Check("check-deletions", 4, deletion_lists / 4 * 0.2, 4 * week, deletion_lists + 8, 4, gb=256 / 1024),
+        Check("check-recency", minutes, 0.5, minutes * shards_open + 1_200, minutes * (2 + shards_open), minutes),
+        Check("notify", minutes / 5, 0.1, minutes / 5, 0, 0),
+    ]
+
+
+def monitoring(traffic, deployment, usd_a_gb=LOG_GB):
+    """Rows of what, how much of it, and US dollars, a day."""
+    records = packed(traffic, deployment)
+    posts, objects = traffic.posts, batches(records, traffic, deployment)
+    found = [
+        ("ingest's lines of metrics", f"{posts:,.0f} lines of {INGEST_LINE} bytes",
+         log_gb(posts, (INGEST_LINE,)) * usd_a_gb),
+        ("landing's lines of metrics", f"{objects:,.0f} lines of {LANDING_LINE} bytes",
+         log_gb(objects, (LANDING_LINE,)) * usd_a_gb),
+    ]
+    by_object, *others = checks(objects, open_shards(records, traffic, deployment))
+    for name, some in (("check-object", [by_object]), ("the other checks and notify", others)):
+        runs, reads, lists = (sum(getattr(check, part) for check in some) for part in ("runs", "reads", "lists"))
+        counted = f"{runs:,.0f} runs, {reads:,.0f} GET and HEAD, {lists:,.0f} LIST and PUT"
+        found.append((name, counted, sum(check.usd for check in some)))
+    return found + [
+        ("custom metrics", f"{STEADY_METRICS} with data in every hour", STEADY_METRICS * METRIC_MONTH / DAYS_A_MONTH),
+        ("alarms and a dashboard", f"{ALARMS} alarms on {ALARM_METRICS} metrics",
+         (ALARM_METRICS * ALARM_MONTH + DASHBOARD_MONTH) / DAYS_A_MONTH),
+    ]
