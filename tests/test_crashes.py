@@ -10,6 +10,8 @@ import pytest
 
 from support import landed
 from support.failed_batches import THREE_SECONDS, TWO_RETRIES, data_of, holding, template_with
+from support.faults import Faults
+from support.panics import Panics
 from support.stack import INGEST, LANDING, command, signal_if_alive, wait_for
 from support.traffic import Traffic
 
@@ -85,6 +87,27 @@ def test_a_landing_function_that_hangs_is_killed_and_its_batch_sent_again(fresh_
         wait_for(lambda: not any(map(command, hanging)), timeout=20, what="the end of those that hang")
     assert set(traffic.statuses) == {200}
     landed_once(stack, traffic)
+
+
+def test_a_panic_costs_one_request_and_no_batch(fresh_stack, tmp_path):
+    """Whatever bytes a request or a record holds, every event in them ends in one outcome, and a function that panics loses one invocation and no batch.
+
+    Landing panics with a batch in hand that S3 does not take, and ingest at a request: this one is answered 502, the next one
+    is served, and the batch is sent again."""
+    panics = Panics(tmp_path / "functions", {INGEST, LANDING})
+    stack = fresh_stack(FUNCTIONS_DIR=panics.functions_dir, FAULTS="s3.error=1")
+    assert stack.post(body=b'{"id":"in the batch"}').status == 200
+    wait_for(lambda: "WARN" in stack.function_log(LANDING), what="a try at landing it")
+    panics.arm(LANDING)
+    wait_for(lambda: not panics.is_armed(LANDING), what="landing to panic")
+    Faults(stack).end()
+    panics.arm(INGEST)
+    assert stack.post(body=b'{"id":"of the request that is lost"}').status == 502
+    assert not panics.is_armed(INGEST)
+    assert stack.post(body=b'{"id":"of the next one"}').status == 200
+    lines = stack.wait_for_lines(lambda line: True, 2)
+    assert sorted(line.json["id"] for line in lines) == ["in the batch", "of the next one"]
+    assert all("panicked" in stack.function_log(function) for function in (INGEST, LANDING))
 
 
 def broken_template(directory, bucket_name, limit):

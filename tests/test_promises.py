@@ -1,7 +1,7 @@
 """Each promise of docs/DELIVERY.md is quoted by the doc comment of a test, and that test fails when the promise is broken.
 
-The tests of the whole run again here, with one of `sabotages.py` at work, and must fail by their own assertion. Tests in
-Rust have beside them one that breaks the promise in their model of the world.
+They run again here, and must fail by their own assertion: end-to-end tests with one of support/sabotages.py at work, tests
+in Rust with one of the faults that their model of the world knows (generators/src/sabotage.rs).
 """
 
 import ast
@@ -12,32 +12,51 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from samtranslator.yaml_helper import yaml_parse
 
 import test_template
-from support.stack import REPOSITORY
+from support.stack import BINARY, REPOSITORY
 
 TESTS = REPOSITORY / "tests"
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A promise, known by its first words; the test that stands for it; a way to break it; and the assertion that notices this,
-    by its code or by its message."""
+    """A promise, known by its first words; the tests that stand for it, of which the first quotes it; a way to break it; and the
+    assertion that notices this, by its code or by its message."""
 
     promise: str
-    test: str
+    tests: str
     sabotage: str
     noticed: str
-    # Less patience and shorter outages than while the promise is kept.
+    # Less patience, traffic and shorter outages than while the promise is kept.
     settings: tuple = ()
+
+    def __str__(self):
+        return f"{self.promise}-{self.sabotage}"
 
 
 # What is missing is noticed when the test has waited long enough for it.
 SOON = ("LANDING_SECONDS", "5")
+AT_ONCE = ("LANDING_SECONDS", "2")
+# Enough that a viewer's events are on both sides of a split.
+FEW = ("RESHARD_EVENTS", "100")
 
+def rows(test, *names):
+    return " ".join(f"test_rejected_input.py::{test}[{name}]" for name in names)
+
+
+# A row of each kind of bad input.
+REJECTED = rows("test_each_row_is_answered_with_its_reason_and_kept_whole", "not_json", "only_bad_members", "invalid_utf8",
+                "gzip_corrupt", "unknown_encoding", "binary_content_type", "invalid_cmcd", "event_larger_than_a_record",
+                "10001_events", "put", "unknown_path")
+BESIDE_REJECTED = " ".join([
+    "test_rejected_input.py::test_good_members_beside_bad_ones_land_and_the_bad_ones_are_named",
+    rows("test_a_bad_token_costs_the_member_that_it_stands_in_alone", "number-array", "not_utf8-frame", "raw_line_feed-cut_off"),
+])
 RESHARD = "test_reshard.py::test_split_and_merge_under_traffic_lose_double_and_reorder_nothing"
 
 END_TO_END = [
@@ -47,24 +66,29 @@ END_TO_END = [
     Broken("An answer of 503 comes before",
            "test_delivery.py::test_throttled_for_all_of_its_time_ingest_names_what_is_not_stored",
            "hide_a_failure", "40 lines in events/ but 39", (SOON,)),
+    Broken("An answer of 503 comes before",
+           "test_delivery.py::test_throttled_for_all_of_its_time_ingest_names_what_is_not_stored",
+           "freeze_the_sender", "answer.status == 503"),
     Broken("What ingest put on the stream twice",
            "test_delivery.py::test_what_is_twice_on_the_stream_has_one_id",
            "give_new_ids", r"== 20"),
     Broken("A player that sends an event again doubles it",
            "test_delivery.py::test_a_players_retry_is_told_by_the_events_own_id",
            "give_new_ids", "sent twice"),
-    Broken("Rejected input is kept whole",
-           "test_rejected_input.py::test_each_row_is_answered_with_its_reason_and_kept_whole[not_json]",
-           "cut_rejected_bodies", "== row.kept"),
+    Broken("Rejected input is kept whole", REJECTED, "cut_rejected_bodies", "== row.kept"),
+    Broken("Rejected input is kept whole", " ".join(REJECTED.split()[:4]), "give_another_reason", "== {row.reason}"),
+    Broken("Rejected input is kept whole", BESIDE_REJECTED, "drop_events_beside_rejected", "lines in events/ but 0", (AT_ONCE,)),
+    Broken("Whatever bytes a request or a record holds",
+           "test_crashes.py::test_a_panic_costs_one_request_and_no_batch",
+           "acknowledge_what_failed", "2 lines in events/ but 1", (SOON,)),
     Broken("While a batch is sent again its object holds",
            "test_delivery.py::test_an_object_is_whole_at_any_moment",
-           "drop_a_line_untold", "event-count"),
-    Broken("Events of one partition key",
-           RESHARD,
-           "reverse_lines", "are not in order"),
-    Broken("Splitting and merging shards",
-           RESHARD,
-           "double_lines_of_child_shards", "are not in order"),
+           "drop_a_line_undescribed", "event-count"),
+    Broken("Events of one partition key", RESHARD, "reverse_lines", "are not in order", (FEW,)),
+    Broken("Events of one partition key", RESHARD, "move_a_line_to_a_later_file", "are not in order", (FEW,)),
+    Broken("Splitting and merging shards", RESHARD, "drop_lines_of_child_shards", "lines in events/ but", (AT_ONCE, FEW)),
+    Broken("Splitting and merging shards", RESHARD, "double_lines_of_child_shards", "events landed twice", (FEW,)),
+    Broken("Splitting and merging shards", RESHARD, "move_a_line_behind_a_split", "are not in order", (FEW,)),
     Broken("While Kinesis is away players are told so",
            "test_delivery.py::test_kinesis_away_and_then_s3_away_under_traffic",
            "call_failures_stored", "assert account.is_good", (("OUTAGE_SECONDS", "1"),)),
@@ -78,17 +102,25 @@ END_TO_END = [
            "test_incomplete_hours.py::test_hours_whose_batches_failed_are_sealed_by_themselves_once_they_are_redriven",
            "hide_failed_batches", '"_INCOMPLETE"|assert failed', (("SEALED_SECONDS", "10"),)),
 ]
-# In Rust a promise is broken by a test beside the one that quotes it: by what its model of the world does.
+EXACTLY_ONCE = ("A record that is on the stream lands in exactly one object",
+                "kinesis-to-s3-lambda/tests/exactly_once/main.rs::each_record_is_in_exactly_one_object_whatever_happens")
+HOSTILE_REQUESTS = ("Whatever bytes a request or a record holds",
+                    "ingest-lambda/tests/hostile_requests/main.rs::every_piece_of_a_body_is_accepted_or_rejected")
+HOSTILE_RECORDS = ("Whatever bytes a request or a record holds",
+                   "kinesis-to-s3-lambda/tests/hostile_records/main.rs::every_byte_of_a_batch_lands_once")
+ARRIVALS = ("An object that lands at any moment",
+            "monitoring-lambdas/src/seal_partition/tests/arrivals.rs"
+            "::whatever_lands_during_stopped_killed_and_doubled_runs_is_in_the_manifest_at_the_end")
 IN_RUST = [
-    Broken("A record that is on the stream lands in exactly one object",
-           "each_record_is_in_exactly_one_object_whatever_happens", "without_this_rule_records_are_lost_or_doubled", ""),
-    Broken("Whatever bytes a request or a record holds",
-           "every_piece_of_a_body_is_accepted_or_rejected", "a_stream_that_loses_or_doubles_is_noticed", ""),
-    Broken("Whatever bytes a request or a record holds",
-           "every_byte_of_a_batch_lands_once", "a_bucket_that_loses_or_doubles_is_noticed", ""),
-    Broken("An object that lands at any moment",
-           "whatever_lands_during_stopped_killed_and_doubled_runs_is_in_the_manifest_at_the_end",
-           "without_this_rule_objects_are_lost_or_miscounted", ""),
+    Broken(*EXACTLY_ONCE, "PlainOverwriting", "is in no object|is in \\["),
+    Broken(*EXACTLY_ONCE, "EtagOfTheLines", "is in no object|is in \\["),
+    Broken(*EXACTLY_ONCE, "AnotherFirstRecord", "is in no object|is in \\["),
+    Broken(*HOSTILE_REQUESTS, "Never", "minimal failing input"),
+    Broken(*HOSTILE_REQUESTS, "Twice", "minimal failing input"),
+    Broken(*HOSTILE_RECORDS, "Never", "minimal failing input"),
+    Broken(*HOSTILE_RECORDS, "Twice", "minimal failing input"),
+    Broken(*ARRIVALS, "OwnReseals", "should be"),
+    Broken(*ARRIVALS, "Conditions", "should be"),
 ]
 # Settings that break exactly-once, and what they are in the template.
 SETTINGS = {
@@ -131,11 +163,11 @@ RUST_TEST = re.compile(
 
 
 def rust_tests():
-    """The file, the name and the doc comment of each test function."""
+    """The name and the doc comment of each test function."""
     for path in REPOSITORY.glob("[!.]*/**/*.rs"):
         if "target" not in path.relative_to(REPOSITORY).parts:
             for comment, name in RUST_TEST.findall(path.read_text()):
-                yield path, name, one_line(re.sub(r"^\s*///", "", comment, flags=re.MULTILINE))
+                yield f"{path.relative_to(REPOSITORY)}::{name}", one_line(re.sub(r"^\s*///", "", comment, flags=re.MULTILINE))
 
 
 def test_each_promise_is_broken_below():
@@ -145,58 +177,80 @@ def test_each_promise_is_broken_below():
     broken = [*END_TO_END, *IN_RUST, *IN_THE_TEMPLATE]
     without = [promise for promise in found if not any(promise.startswith(one.promise) for one in broken)]
     assert not without, f"add them to END_TO_END or IN_RUST: {without}"
-    docs = dict([*python_tests(), *((name, doc) for _, name, doc in rust_tests())])
+    docs = dict([*python_tests(), *rust_tests()])
     for one in broken:
         promise, = [promise for promise in found if promise.startswith(one.promise)]
-        assert promise in docs[one.test.partition("[")[0]], f"{one.test} does not quote: {promise}"
-
-
-@pytest.mark.parametrize("one", IN_RUST, ids=lambda one: one.sabotage)
-def test_a_promise_is_kept_and_broken_in_one_file_of_rust(one):
-    """`cargo test` runs both."""
-    files = {name: path for path, name, _ in rust_tests()}
-    assert files[one.test] == files[one.sabotage]
+        first = re.split(r"[\[ ]", one.tests)[0]
+        assert promise in docs[first], f"{first} does not quote: {promise}"
 
 
 # ---- Each promise, broken ----
 
 def run_sabotaged(one, directory):
-    """How a test ends while its promise is broken."""
+    """How tests end while their promise is broken."""
     report = directory / "report.json"
     own = {"SABOTAGE": one.sabotage, "SABOTAGE_REPORT": str(report), "PYTHONPATH": str(TESTS), **dict(one.settings)}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "support.sabotaged_run", "-p", "no:cacheprovider",
-               "--basetemp", directory / "pytest", f"{TESTS}/{one.test}"]
+               "--basetemp", directory / "pytest", *(f"{TESTS}/{test}" for test in one.tests.split())]
     done = subprocess.run(command, env=inherited | own, capture_output=True, text=True, timeout=240)
     assert report.exists(), done.stdout + done.stderr
     return json.loads(report.read_text()) | {"output": done.stdout + done.stderr}
+
+
+def binary_of(path):
+    """The newest build of the tests that a file of Rust is a part of; `make test-e2e` builds them all."""
+    crate, kind, *rest = Path(path).parts
+    name = rest[0] if kind == "tests" else crate.replace("-", "_")
+    built = [file for file in (BINARY.parent / "deps").glob(f"{name}-*") if not file.suffix]
+    assert built, f"{name} is not built: cargo build --release --locked --workspace --tests"
+    return max(built, key=lambda file: file.stat().st_mtime)
+
+
+def run_rust(one):
+    """The exit code and the output of a test in Rust while its promise is broken."""
+    path, name = one.tests.split("::")
+    done = subprocess.run([binary_of(path), name], env=os.environ | {"SABOTAGE": one.sabotage}, capture_output=True, text=True,
+                          timeout=240)
+    return done.returncode, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
 def ends(request, tmp_path_factory):
     """The ends of the sabotaged tests that are asked for. They run side by side: they wait more than they work."""
     asked = [item.callspec.params["one"] for item in request.session.items if "ends" in item.fixturenames]
-    with ThreadPoolExecutor(4) as pool:
-        yield {one: pool.submit(run_sabotaged, one, tmp_path_factory.mktemp("sabotaged")) for one in asked}
+    with ThreadPoolExecutor(5) as pool:
+        yield {one: pool.submit(run_rust, one) if one in IN_RUST
+               else pool.submit(run_sabotaged, one, tmp_path_factory.mktemp("sabotaged")) for one in asked}
 
 
-@pytest.mark.parametrize("one", END_TO_END, ids=lambda one: f"{one.promise}-{one.sabotage}")
+@pytest.mark.parametrize("one", END_TO_END, ids=str)
 def test_it_fails_while_its_promise_is_broken(ends, one):
     """By an assertion about the promise, not because nothing works any more."""
     end = ends[one].result()
     assert end["at_work"] > 0, f"the sabotage changed nothing\n{end['output']}"
-    assert (end.get("outcome"), end.get("error")) == ("failed", "AssertionError"), end["output"]
-    assert re.search(one.noticed, end["noticed"]), end["noticed"]
+    assert end["ends"], end["output"]
+    for name, test in end["ends"].items():
+        assert (test["outcome"], test["error"]) == ("failed", "AssertionError"), f"{name}: {end['output']}"
+        assert re.search(one.noticed, test["noticed"]), test["noticed"]
 
 
-@pytest.mark.parametrize("one", [Broken("", RESHARD, "change_nothing", "")], ids=lambda one: one.sabotage)
+@pytest.mark.parametrize("one", IN_RUST, ids=str)
+def test_it_fails_while_its_model_breaks_the_promise(ends, one):
+    """A test in Rust finds the fault, and says what was lost or doubled."""
+    code, output = ends[one].result()
+    assert code == 101 and "test result: FAILED. 0 passed; 1 failed" in output, output
+    assert re.search(one.noticed, output), output
+
+
+@pytest.mark.parametrize("one", [Broken("", f"{RESHARD} {BESIDE_REJECTED}", "change_nothing", "", (FEW,))], ids=str)
 def test_it_passes_while_nothing_is_broken(ends, one):
     """What fails above fails by what the sabotage does, not by the proxy that does it."""
     end = ends[one].result()
-    assert end["at_work"] > 0 and end.get("outcome") == "passed", end["output"]
+    assert end["at_work"] > 0 and {test["outcome"] for test in end["ends"].values()} == {"passed"}, end["output"]
 
 
-@pytest.mark.parametrize("one", IN_THE_TEMPLATE, ids=lambda one: one.sabotage)
+@pytest.mark.parametrize("one", IN_THE_TEMPLATE, ids=str)
 def test_a_setting_that_breaks_exactly_once_is_noticed(monkeypatch, one):
     """The template's own test fails for each row of the promise's table."""
     changed = changed_template(one)

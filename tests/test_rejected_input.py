@@ -149,7 +149,9 @@ def test_each_row_is_answered_with_its_reason_and_kept_whole(stack, row):
 
 
 def test_good_members_beside_bad_ones_land_and_the_bad_ones_are_named(stack):
-    """Of an array with 3 good and 2 bad members 3 land, and 2 are named with index and reason."""
+    """Rejected input is kept whole, with its reason, and never stops the good input beside it.
+
+    Of an array with 3 good and 2 bad members 3 land, and 2 are named with index and reason."""
     ids = [str(uuid.uuid4()) for _ in range(3)]
     good = [json.dumps({"id": value}).encode() for value in ids]
     row = Row("mixed", 200, "not_an_object", b"[%s, 7, %s, [{}], %s]" % tuple(good), kept=[b"7", b"[{}]"])

@@ -5,9 +5,12 @@ import base64
 import bz2
 import hashlib
 import json
+import os
 import re
+import signal
 import uuid
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from support import proxy
@@ -107,16 +110,59 @@ def give_new_ids(request, send):
     return send(with_data(request, change) if put_records(request) else request)
 
 
-@sabotage
-def cut_rejected_bodies(request, send):
-    """What is rejected loses its first bytes."""
+def putting_other_data(pattern, replacement):
+    """A sabotage of PutRecords: records hold other data."""
     def change(data):
-        body = b'"body_base64":"'
-        if body in data:
+        changed, count = re.subn(pattern, replacement, data)
+        if count:
             at_work()
-        return re.sub(body + rb"....", body, data)
+        return changed
 
-    return send(with_data(request, change) if put_records(request) else request)
+    return lambda request, send: send(with_data(request, change) if put_records(request) else request)
+
+
+SABOTAGES |= {
+    # What is rejected loses its first bytes.
+    "cut_rejected_bodies": putting_other_data(rb'(?<="body_base64":")[A-Za-z0-9+/=]{4}', b""),
+    # What is rejected has a reason that it was not rejected for.
+    "give_another_reason": putting_other_data(rb'(?<="rejected":\{"reason":")[a-z_]+', b"foreign_record"),
+}
+
+
+@sabotage
+def drop_events_beside_rejected(request, send):
+    """Of a call that has both, Kinesis stores what is rejected, and says that it has stored all."""
+    records = put_records(request)
+    rejected = [record for record in records if record["PartitionKey"].startswith("r-")]
+    if len(rejected) in (0, len(records)):
+        return send(request)
+    at_work()
+    reply = send(with_records(request, rejected))
+    return reply if reply.status != 200 else answer_of([STORED] * len(records))
+
+
+@sabotage
+def freeze_the_sender(request, send):
+    """The function stands still while Kinesis answers it."""
+    if put_records(request):
+        at_work()
+        os.kill(sender(request), signal.SIGSTOP)
+    return send(request)
+
+
+def sender(request):
+    """The process that sent a request: each has an access key of its own."""
+    key = re.search(r"Credential=([^/]+)/", request.headers["authorization"])[1]
+    wanted = {f"AWS_ACCESS_KEY_ID={key}", f"AWS_ENDPOINT_URL=http://{request.headers['host']}"}
+    found, = (int(path.parent.name) for path in Path("/proc").glob("[0-9]*/environ") if wanted <= variables(path))
+    return found
+
+
+def variables(environ):
+    try:
+        return set(environ.read_text(errors="replace").split("\0"))
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return set()
 
 
 # ---- Landed objects ----
@@ -132,7 +178,9 @@ def lines_of(request):
 def with_lines(request, lines, describe=True):
     """The write of an object with other lines, which its metadata describes if it is to be truthful."""
     content = b"".join(line + b"\n" for line in lines)
+    received = sorted(json.loads(line)["received_at"] for line in lines)
     described = {
+        "x-amz-meta-earliest-received-at": received[0], "x-amz-meta-latest-received-at": received[-1],
         "x-amz-meta-event-count": str(len(lines)), "x-amz-meta-uncompressed-bytes": str(len(content)),
         "x-amz-meta-uncompressed-sha256": hashlib.sha256(content).hexdigest(),
     }
@@ -169,11 +217,35 @@ def without_the_first(lines):
     return lines[1:] or lines
 
 
+def moving_a_line(taken_from, put_into):
+    """A sabotage that takes the first line out of a write and puts it behind the lines of a later one of the same viewer."""
+    moved = []
+
+    def viewer(line):
+        return json.loads(line)["event"]["viewer_id"]
+
+    def reply_to(request, send):
+        lines = lines_of(request)
+        if lines is None:
+            return send(request)
+        if not WORK and taken_from(request) and len(lines) > 1:
+            at_work()
+            moved.append(lines.pop(0))
+        elif moved and put_into(request) and viewer(moved[0]) in map(viewer, lines):
+            lines.append(moved.pop())
+        return send(with_lines(request, lines))
+
+    return reply_to
+
+
 SABOTAGES |= {
-    "drop_a_line_untold": landing_other_lines(any_write, without_the_first, describe=False),
+    "drop_a_line_undescribed": landing_other_lines(any_write, without_the_first, describe=False),
     "drop_a_line_of_redrive": landing_other_lines(is_of_redrive, without_the_first),
     "reverse_lines": landing_other_lines(any_write, lambda lines: lines[::-1]),
+    "move_a_line_to_a_later_file": moving_a_line(any_write, any_write),
+    "drop_lines_of_child_shards": landing_other_lines(is_of_a_child_shard, without_the_first),
     "double_lines_of_child_shards": landing_other_lines(is_of_a_child_shard, lambda lines: [*lines, lines[-1]]),
+    "move_a_line_behind_a_split": moving_a_line(lambda request: not is_of_a_child_shard(request), is_of_a_child_shard),
 }
 
 
@@ -188,6 +260,23 @@ def hide_failed_batches(request, send):
         return reply
     at_work()
     return replace(reply, body=re.sub(rb"<Contents>.*</Contents>", b"", reply.body, flags=re.DOTALL), length=None)
+
+
+# ---- Invocations ----
+
+# They see what functions answer to Lambda, too.
+OF_THE_RUNTIME_API = {"acknowledge_what_failed"}
+INVOCATION_ERROR = re.compile(r"(/2018-06-01/runtime/invocation/[^/]+/)error")
+
+
+@sabotage
+def acknowledge_what_failed(request, send):
+    """An invocation that failed is said to have landed its whole batch."""
+    failed = INVOCATION_ERROR.fullmatch(request.path)
+    if not failed:
+        return send(request)
+    at_work()
+    return send(replace(request, path=f"{failed[1]}response", body=b'{"batchItemFailures":[]}'))
 
 
 # ---- Nothing, for the control ----

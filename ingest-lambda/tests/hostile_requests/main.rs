@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use cmcd::{cmcd_report, hostile_cmcd};
 use expected::{blurred, decoded, event_of, pieces, sent_bytes};
 use generators::damage::damaged;
+use generators::sabotage::{asked_for, shrink_steps};
 use generators::strict_reader::read_line;
 use ingest_lambda::cmcd::report_to_json;
 use ingest_lambda::front_door::Request;
@@ -157,7 +158,7 @@ fn counted<T: Ord>(items: impl IntoIterator<Item = T>) -> BTreeMap<T, usize> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, max_shrink_iters: 500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, max_shrink_iters: shrink_steps(500), ..ProptestConfig::default() })]
 
     /// Whatever bytes a request or a record holds, every event in them ends in one outcome, and a function that panics loses one
     /// invocation and no batch.
@@ -166,7 +167,8 @@ proptest! {
     #[test]
     fn every_piece_of_a_body_is_accepted_or_rejected(payload in function_url_request()) {
         serde_json::from_str::<Request>(&payload)?;
-        check(payload.as_bytes(), &MemoryStream::default())?;
+        let keeps = asked_for([Keeps::Never, Keeps::Twice]).unwrap_or_default();
+        check(payload.as_bytes(), &MemoryStream::keeping(keeps))?;
     }
 
     /// The same, where Kinesis takes no record whose length divides by three: each piece is accepted, rejected or named as

@@ -15,6 +15,7 @@ use aggregated::{Field, message, sealed, user_records};
 use base64_simd::STANDARD as BASE64;
 use expected::{Line, lines_of};
 use generators::damage::{damaged, hostile_text};
+use generators::sabotage::{asked_for, shrink_steps};
 use generators::strict_reader::read_line;
 use kinesis_to_s3_lambda::handler::Handler;
 use kinesis_to_s3_lambda::kinesis_event::{BatchAnswer, KinesisEvent};
@@ -46,7 +47,7 @@ fn land(event: KinesisEvent, format: EventFormat, keeps: Keeps) -> (BatchAnswer,
 
 /// Lands the batch, if the payload is one, and accounts for all of it.
 fn check(payload: &[u8], format: EventFormat) -> Checked {
-    check_where_the_bucket(Keeps::Once, payload, format)
+    check_where_the_bucket(asked_for([Keeps::Never, Keeps::Twice]).unwrap_or_default(), payload, format)
 }
 
 fn check_where_the_bucket(keeps: Keeps, payload: &[u8], format: EventFormat) -> Checked {
@@ -139,7 +140,7 @@ fn counted<T: Ord>(items: impl IntoIterator<Item = T>) -> BTreeMap<T, usize> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, max_shrink_iters: 500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, max_shrink_iters: shrink_steps(500), ..ProptestConfig::default() })]
 
     /// Whatever bytes a request or a record holds, every event in them ends in one outcome, and a function that panics loses one
     /// invocation and no batch.
