@@ -2,19 +2,22 @@
 
 import http.client
 import json
+import resource
 import socket
 import time
 import urllib.parse
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from support.stack import wait_for
+from support.stack import INGEST, wait_for
 
 PAGE = "https://evil.example"
 # What a connection may be silent for, and what a busy machine needs.
 IDLE_SECONDS, PATIENCE = 20, 15
-# More than the door for events serves at once.
-CROWD = 700
+# More than each port serves at once.
+CROWD = {"events": 2_100, "aws": 250}
 
 
 def ports(stack):
@@ -72,6 +75,13 @@ def test_a_page_of_another_origin_may_not_use_the_aws_port(stack, method, path, 
     request = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: {origin}\r\nContent-Length: 7\r\n\r\ns3.slow"
     status, body = ask(ports(stack)["aws"], request.encode())
     assert status == 403 and origin in body
+
+
+@pytest.mark.parametrize("site, status", [("cross-site", 403), ("none", 200), ("same-site", 200)])
+def test_a_page_of_another_site_may_not_embed_the_metrics(stack, site, status):
+    """Images, scripts and links come without an origin."""
+    request = get("/metrics", "Host: 127.0.0.1", f"Sec-Fetch-Site: {site}", "Sec-Fetch-Mode: no-cors")
+    assert ask(ports(stack)["aws"], request)[0] == status
 
 
 def test_a_page_on_this_machine_may_read_the_metrics(stack):
@@ -137,19 +147,74 @@ def test_a_request_that_comes_byte_by_byte_is_closed_too(stack):
         wait_for(drip, IDLE_SECONDS + PATIENCE, "the end of a connection that drips")
 
 
+@contextmanager
+def crowd(port, count, request):
+    """So many connections that each have sent this."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with ExitStack() as connections:
+        for _ in range(count):
+            connection = connections.enter_context(socket.create_connection(("127.0.0.1", port)))
+            connection.sendall(request)
+        yield
+
+
 def test_a_crowd_of_half_sent_headers_keeps_nobody_out_for_long(fresh_stack):
     stack = fresh_stack()
-    crowd = [socket.create_connection(("127.0.0.1", stack.port)) for _ in range(CROWD)]
-    try:
-        for connection in crowd:
-            connection.sendall(b"POST /events HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+    with crowd(stack.port, CROWD["events"], b"POST /events HTTP/1.1\r\nHost: 127.0.0.1\r\n"):
         began = time.monotonic()
         assert stack.post(body=json.dumps({"id": "in a crowd"}).encode()).status == 200
         assert time.monotonic() - began < PATIENCE
         stack.wait_for_lines(lambda line: "in a crowd" in line.text, 1)
+
+
+def test_outsiders_who_hold_the_whole_aws_port_do_not_keep_the_functions_out(fresh_stack):
+    stack = fresh_stack()
+    upload = b"PUT /landing-bucket/never HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\nx"
+    with crowd(ports(stack)["aws"], CROWD["aws"], upload):
+        assert stack.post(body=json.dumps({"id": "beside a crowd"}).encode()).status == 200
+        stack.wait_for_lines(lambda line: "beside a crowd" in line.text, 1, timeout=PATIENCE)
+
+
+def test_a_thousand_connections_are_kept_alive(fresh_stack):
+    """As many as `loadtest` opens."""
+    stack = fresh_stack()
+    connections = [stack.connect() for _ in range(1_000)]
+    try:
+        # One that was closed would fail: `http.client` does not ask again.
+        for _ in range(2):
+            assert {stack.post("/health", method="GET", connection=each).status for each in connections} == {200}
+            time.sleep(2)
     finally:
-        for connection in crowd:
+        for connection in connections:
             connection.close()
+
+
+def test_an_upload_that_takes_too_long_is_answered_408(stack):
+    request = b"POST /events HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n[{}"
+    status, body = ask(stack.port, request)
+    assert status == 408 and "10 s" in body
+
+
+def test_beside_a_queue_of_events_health_is_answered_at_once_and_players_are_told_429(fresh_stack):
+    stack = fresh_stack(FAULTS="kinesis.late=1")
+    with ThreadPoolExecutor(100) as players:
+        answers = [players.submit(stack.post, body=b'{"n":1}') for _ in range(100)]
+        time.sleep(1)
+        began = time.monotonic()
+        assert stack.post("/health", method="GET").status == 200
+        assert time.monotonic() - began < 1
+        answers = [answer.result() for answer in answers]
+    throttled = [answer for answer in answers if answer.status == 429]
+    assert throttled and all(answer.json["Type"] == "User" for answer in throttled)
+    assert all(answer.headers["x-amzn-ErrorType"] == "TooManyRequestsException" for answer in throttled)
+    assert {answer.status for answer in answers} <= {200, 429, 503}
+    now = int(time.time())
+    throttles = stack.cloudwatch().get_metric_statistics(
+        Namespace="AWS/Lambda", MetricName="Throttles", Dimensions=[{"Name": "FunctionName", "Value": INGEST}],
+        StartTime=now - 3600, EndTime=now + 60, Period=3600, Statistics=["Sum"],
+    )["Datapoints"]
+    assert sum(point["Sum"] for point in throttles) == len(throttled)
 
 
 def test_a_stack_with_half_sent_headers_stops_at_once(fresh_stack):

@@ -1,5 +1,5 @@
-//! Asynchronous invocation, as Lambda does it for S3, EventBridge and whoever asks for it: the sender does not wait, and an
-//! event that fails is tried again as often as the function's EventInvokeConfig says, twice at most.
+//! Asynchronous invocation, as Lambda does it for S3, EventBridge and callers of `Invoke`: the sender does not wait, and a
+//! failed event is retried as often as the function's EventInvokeConfig says, at most twice.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html>
 
 use std::fmt;
@@ -16,11 +16,11 @@ use tracing::{error, warn};
 use crate::clock::Clock;
 use crate::function::{Function, new_request_id};
 
-/// How long Lambda waits before the second try and the third, and how long at most this stack does: nobody here has minutes.
+/// How long Lambda waits before the second and the third try, and the longest that this stack does: nobody here has minutes.
 const PAUSES: [(Duration, Duration); 2] =
     [(Duration::from_secs(60), Duration::from_millis(500)), (Duration::from_secs(120), Duration::from_secs(1))];
 
-/// What an event comes from.
+/// Where an event comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// A schedule's name, and when it was due.
@@ -44,7 +44,7 @@ impl fmt::Display for Source {
 }
 
 impl Source {
-    /// What becomes of the work whose last try failed.
+    /// What happens after the last try has failed.
     fn after(&self) -> &'static str {
         match self {
             Self::Schedule(..) => "; the next run does its work",
@@ -53,9 +53,9 @@ impl Source {
     }
 }
 
-/// Counts the events that are on their way, so that a stack which stops can wait for them.
+/// Counts the events in flight, so that a stopping stack can wait for them.
 #[derive(Debug, Clone, Default)]
-pub struct OnTheirWay(Arc<Counter>);
+pub struct InFlight(Arc<Counter>);
 
 #[derive(Debug, Default)]
 struct Counter {
@@ -65,14 +65,14 @@ struct Counter {
 
 /// An event that is counted until this is dropped.
 #[derive(Debug)]
-pub struct Counted(OnTheirWay);
+pub struct InFlightEvent(InFlight);
 
-impl OnTheirWay {
+impl InFlight {
     /// Counts one more.
     #[must_use]
-    pub fn one(&self) -> Counted {
+    pub fn one(&self) -> InFlightEvent {
         self.0.events.fetch_add(1, Ordering::SeqCst);
-        Counted(self.clone())
+        InFlightEvent(self.clone())
     }
 
     /// How many there are.
@@ -96,20 +96,20 @@ impl OnTheirWay {
     }
 }
 
-impl Drop for Counted {
+impl Drop for InFlightEvent {
     fn drop(&mut self) {
         self.0.0.events.fetch_sub(1, Ordering::SeqCst);
         self.0.0.changed.notify_waiters();
     }
 }
 
-/// Hands an event to a function, and again while it fails and may be tried again, under one request id. When the last try
-/// fails, that is said on the terminal: a person is needed.
+/// Hands an event to a function, and retries while it fails and may be retried, under one request id. When the last try fails,
+/// an ERROR says so: a person is needed.
 pub async fn invoke(function: &Function, event: &Bytes, source: &Source, clock: Clock) {
     invoke_as(new_request_id(), function, event, source, clock).await;
 }
 
-/// [`invoke`] under a request id that somebody knows already.
+/// [`invoke`] under a request id that the sender knows already.
 pub async fn invoke_as(request_id: String, function: &Function, event: &Bytes, source: &Source, clock: Clock) {
     let retries = usize::try_from(function.event_retries()).unwrap_or(PAUSES.len());
     let pauses = PAUSES.map(|(lambda, longest)| Some(clock.really(lambda).min(longest)));
@@ -133,8 +133,8 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_waits_is_woken_when_the_last_event_has_arrived() {
-        let events = OnTheirWay::default();
+    async fn a_waiter_is_woken_when_the_last_event_has_arrived() {
+        let events = InFlight::default();
         let (one, other) = (events.one(), events.one());
         let waiting = tokio::spawn({
             let events = events.clone();

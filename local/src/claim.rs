@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 /// Held as long as the stack runs.
-pub struct Claim {
+pub(crate) struct Claim {
     _locked: File,
 }
 
@@ -21,7 +21,7 @@ impl Claim {
     /// # Errors
     ///
     /// When another stack has the folder, or it can't be written to.
-    pub async fn of(data_dir: &Path) -> anyhow::Result<Self> {
+    pub(crate) async fn of(data_dir: &Path) -> anyhow::Result<Self> {
         let path = data_dir.join("started-at");
         let place = || format!("DATA_DIR: {}", path.display());
         std::fs::create_dir_all(data_dir).with_context(place)?;

@@ -103,14 +103,6 @@ impl Clock {
         between(self.at(real), self.now())
     }
 
-    /// The time of this clock that a function gave. Functions know two times, this clock's by the events that invoke them, and the
-    /// machine's: it is of the one that it is nearer to.
-    #[must_use]
-    pub fn given_by_function(&self, time: UnixMillis, real_now: UnixMillis) -> UnixMillis {
-        let shown = self.at(real_now);
-        if time.0.abs_diff(shown.0) <= time.0.abs_diff(real_now.0) { time } else { self.at(time) }
-    }
-
     /// Whether its time passes faster than the real one.
     #[must_use]
     pub fn is_fast(&self) -> bool {
@@ -136,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fast_clock_starts_where_it_is_told_and_makes_an_hour_of_two_and_a_half_seconds() {
+    fn a_fast_clock_starts_at_its_origin_and_passes_an_hour_in_two_and_a_half_seconds() {
         let clock = clock("2026-11-18T00:00:00Z x1440");
         assert_eq!(clock.at(STARTED).rfc3339(), "2026-11-18T00:00:00.000Z");
         assert_eq!(clock.at(UnixMillis(STARTED.0 + 2500)).rfc3339(), "2026-11-18T01:00:00.000Z");
@@ -152,26 +144,6 @@ mod tests {
         let clock = Clock::new(None, STARTED);
         for real in [0, STARTED.0, STARTED.0 + 86_400_001] {
             assert_eq!(clock.at(UnixMillis(real)), UnixMillis(real));
-        }
-    }
-
-    #[rstest]
-    #[case::earlier("2020-01-01T00:00:00Z x1440")]
-    #[case::later("2030-01-01T00:00:00Z x1")]
-    fn times_that_functions_give_are_this_clock_s_or_the_machine_s(#[case] pace: &str) {
-        let clock = clock(pace);
-        let real_now = UnixMillis(STARTED.0 + 60_000);
-        let written = UnixMillis(real_now.0 - 20);
-        assert_eq!(clock.given_by_function(written, real_now), clock.at(written));
-        let by_an_event = UnixMillis(clock.at(real_now).0 - 3_600_000);
-        assert_eq!(clock.given_by_function(by_an_event, real_now), by_an_event);
-    }
-
-    #[test]
-    fn without_a_pace_a_function_s_times_stay_as_they_are() {
-        let clock = Clock::new(None, STARTED);
-        for time in [0, STARTED.0, STARTED.0 + 5] {
-            assert_eq!(clock.given_by_function(UnixMillis(time), STARTED), UnixMillis(time));
         }
     }
 

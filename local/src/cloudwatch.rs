@@ -11,12 +11,13 @@ mod put;
 
 use std::collections::BTreeMap;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::http::{HeaderMap, Request, Response, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::timestamp::UnixMillis;
 
+use crate::body::{self, BodyError};
 use crate::metric_store::{MetricStore, NotKept};
 use protocol::Form;
 
@@ -31,10 +32,12 @@ pub struct CloudWatch {
 }
 
 /// A request that is refused.
-#[derive(Debug, PartialEq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 enum CloudWatchError {
     #[error("the request can't be read: {0}")]
     Malformed(String),
+    #[error(transparent)]
+    Body(#[from] BodyError),
     #[error("{0}")]
     Value(String),
     #[error("the parameter {0} is missing")]
@@ -53,7 +56,7 @@ impl CloudWatchError {
     /// CloudWatch's code for it.
     fn code(&self) -> &'static str {
         match self {
-            Self::Malformed(_) => "SerializationException",
+            Self::Malformed(_) | Self::Body(_) => "SerializationException",
             Self::Value(_) | Self::NotKept(NotKept::TooOld | NotKept::TooNew) => "InvalidParameterValue",
             Self::NotKept(NotKept::TooManyMetrics) => "LimitExceeded",
             Self::Missing(_) => "MissingParameter",
@@ -66,6 +69,7 @@ impl CloudWatchError {
     fn status(&self) -> StatusCode {
         match self {
             Self::Unsigned => StatusCode::FORBIDDEN,
+            Self::Body(problem) => problem.status(),
             _ => StatusCode::BAD_REQUEST,
         }
     }
@@ -103,7 +107,7 @@ impl CloudWatch {
 
     /// Whether a request is for CloudWatch.
     #[must_use]
-    pub fn is_asked(&self, path: &str, headers: &HeaderMap) -> bool {
+    pub fn handles(&self, path: &str, headers: &HeaderMap) -> bool {
         protocol::operation(path, headers).is_some()
     }
 
@@ -114,11 +118,11 @@ impl CloudWatch {
             let other = CloudWatchError::Operation(parts.uri.path().to_owned());
             return protocol::answer(Form::Json, Err(other));
         };
-        let output = match to_bytes(body, MAX_REQUEST_BYTES).await {
+        let output = match body::read(body, MAX_REQUEST_BYTES).await {
             // Any page that is open in a browser on this machine could send such requests.
             _ if !parts.headers.contains_key(header::AUTHORIZATION) => Err(CloudWatchError::Unsigned),
             Ok(body) => protocol::decode(form, &parts.headers, &body).and_then(|input| self.call(operation, input)),
-            Err(problem) => Err(CloudWatchError::Malformed(problem.to_string())),
+            Err(problem) => Err(problem.into()),
         };
         protocol::answer(form, output)
     }

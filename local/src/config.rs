@@ -1,4 +1,4 @@
-//! What the stack can be told, read once at the start. docs/LOCAL.md says what each is for.
+//! The stack's configuration, read once from the environment. docs/LOCAL.md describes each variable.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -13,8 +13,8 @@ use crate::metric_store::{MetricId, MetricStore, NotKept, Sample};
 /// The most values that one member may hold, as the format has it.
 const MAX_VALUES: usize = 100;
 
-/// Landing takes these from the machine's time to that of records, which is the stack's: when the two clocks differ, the difference is
-/// no latency.
+/// Landing measures these from records' arrival, in the stack's time, to the machine's time: where the two differ, so do these from
+/// any latency.
 const BETWEEN_CLOCKS: [&str; 2] = [Metric::LandingLatency.as_str(), Metric::BatchAge.as_str()];
 
 /// A line that is no embedded metrics, or not by the format.
@@ -100,20 +100,46 @@ fn sample(value: &Value) -> Option<Sample> {
     }
 }
 
-/// Keeps the metrics of one line.
-///
-/// # Errors
-///
-/// When the line is not by the format, or a metric is not kept; those before it are.
-pub fn keep(line: &[u8], store: &MetricStore) -> Result<(), EmbeddedError> {
-    let (given, metrics) = read(line)?;
-    let at = store.time_of_line(given);
-    let has_meaning = |name: &str| at == given || !BETWEEN_CLOCKS.contains(&name);
-    for (id, unit, sample) in metrics.into_iter().filter(|(id, ..)| has_meaning(&id.name)) {
-        let kept = store.record(&id, unit.as_deref(), at, sample);
-        kept.map_err(|problem| EmbeddedError::NotKept(id.name, problem))?;
+/// Whose time a function stamps its lines with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LineTime {
+    /// The stack's, which it has from the event that invoked it.
+    Stack,
+    /// The machine's, whatever the stack's clock shows.
+    Machine,
+}
+
+/// Takes the metrics out of one function's lines.
+#[derive(Clone)]
+pub struct EmbeddedMetrics {
+    store: MetricStore,
+    times: LineTime,
+}
+
+impl EmbeddedMetrics {
+    #[must_use]
+    pub fn new(store: MetricStore, times: LineTime) -> Self {
+        Self { store, times }
     }
-    Ok(())
+
+    /// Keeps the metrics of one line.
+    ///
+    /// # Errors
+    ///
+    /// When the line is not by the format, or a metric is not kept; those before it are.
+    pub fn keep(&self, line: &[u8]) -> Result<(), EmbeddedError> {
+        let (given, metrics) = read(line)?;
+        let at = match self.times {
+            LineTime::Stack => given,
+            LineTime::Machine => self.store.clock().at(given),
+        };
+        let has_meaning = |name: &str| at == given || !BETWEEN_CLOCKS.contains(&name);
+        for (id, unit, sample) in metrics.into_iter().filter(|(id, ..)| has_meaning(&id.name)) {
+            let kept = self.store.record(&id, unit.as_deref(), at, sample);
+            kept.map_err(|problem| EmbeddedError::NotKept(id.name, problem))?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -125,6 +151,7 @@ mod tests {
     use shared::emf;
 
     use crate::clock::Clock;
+    use crate::metric_store::minute_of;
 
     #[test]
     fn the_functions_lines_are_read() {
@@ -143,25 +170,48 @@ mod tests {
         );
     }
 
-    /// Of a store with this clock, the values that are kept of a line that landing writes now.
-    fn kept_of_landing(pace: Option<&str>) -> Vec<(String, f64)> {
+    const DAY_MS: i64 = 86_400_000;
+
+    /// A clock that is so many days ahead of the machine's.
+    fn days_ahead(days: i64) -> Clock {
         let now = lambda_setup::now();
-        let store = MetricStore::new(Clock::new(pace.map(|pace| pace.parse().unwrap()), now));
+        Clock::new(Some(format!("{} x1", UnixMillis(now.0 + days * DAY_MS).rfc3339()).parse().unwrap()), now)
+    }
+
+    /// The metrics that are kept of landing's line with this time, and the minutes that they are kept for.
+    fn kept(clock: Clock, times: LineTime, line_time: UnixMillis) -> Vec<(String, i64)> {
+        let store = MetricStore::new(clock);
         let values = [(Metric::LandedEvents, 7), (Metric::LandingLatency, 900), (Metric::BatchAge, 800)];
-        keep(emf::line(now, "landing", &values, &[]).as_bytes(), &store).unwrap();
-        let mut kept = Vec::new();
-        store.visit(|id, series| kept.push((id.name.clone(), series.total.sum)));
-        assert_eq!(store.dropped().len(), 0);
-        kept
+        let line = emf::line(line_time, "landing", &values, &[]);
+        EmbeddedMetrics::new(store.clone(), times).keep(line.as_bytes()).unwrap();
+        let mut ids = Vec::new();
+        store.visit(|id, _| ids.push(id.clone()));
+        let minute = |id: &MetricId| store.minutes(id, i64::MIN, i64::MAX).unwrap().1[0].0;
+        ids.iter().map(|id| (id.name.clone(), minute(id))).collect()
+    }
+
+    #[rstest]
+    #[case::behind(-2_000)]
+    #[case::ahead(4_000)]
+    fn a_line_in_machine_time_counts_in_the_minute_of_the_stack_without_latencies(#[case] days: i64) {
+        let (clock, now) = (days_ahead(days), lambda_setup::now());
+        let minute = minute_of(clock.at(now));
+        assert_eq!(kept(clock, LineTime::Machine, now), [("LandedEvents".to_owned(), minute)]);
     }
 
     #[test]
-    fn landing_s_numbers_are_kept_whatever_the_stack_s_clock_shows() {
-        let landed = ("LandedEvents".to_owned(), 7.0);
-        assert_eq!(kept_of_landing(None).len(), 3);
-        for pace in ["2020-01-01T00:00:00Z x1440", "2040-01-01T00:00:00Z x1"] {
-            assert_eq!(kept_of_landing(Some(pace)), std::slice::from_ref(&landed));
-        }
+    fn a_line_in_stack_time_counts_in_its_own_minute_even_near_machine_time() {
+        let clock = days_ahead(10);
+        let line_time = UnixMillis(clock.now().0 - 8 * DAY_MS);
+        let kept = kept(clock, LineTime::Stack, line_time);
+        assert_eq!(kept.len(), 3);
+        assert!(kept.iter().all(|(_, minute)| *minute == minute_of(line_time)), "{kept:?}");
+    }
+
+    #[test]
+    fn latencies_of_landing_are_kept_where_the_stack_runs_on_machine_time() {
+        let now = lambda_setup::now();
+        assert_eq!(kept(Clock::new(None, now), LineTime::Machine, now).len(), 3);
     }
 
     #[test]

@@ -42,14 +42,14 @@ const BACKOFF_CAP: Duration = Duration::from_secs(10);
 
 /// Whether the stack still takes events or is landing what it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     Running,
     /// Nothing comes any more: batches don't wait to fill, and a shard that is read to its end is done.
     Draining,
 }
 
 /// One mapping of a stream to a function.
-pub struct EventSourceMapping {
+pub(crate) struct EventSourceMapping {
     spec: Mapping,
     kinesis: Kinesis,
     function: Arc<Function>,
@@ -65,7 +65,7 @@ pub struct EventSourceMapping {
 
 /// What all mappings need.
 #[derive(Clone)]
-pub struct Surroundings {
+pub(crate) struct Surroundings {
     pub kinesis: Kinesis,
     pub faults: Arc<Faults>,
     pub clock: Clock,
@@ -81,10 +81,21 @@ enum Outcome {
     Failed(InvokeError),
 }
 
+impl Outcome {
+    /// How many of so many records are done with.
+    fn acknowledged(&self, records: usize) -> usize {
+        match self {
+            Self::Acknowledged => records,
+            Self::FailedFrom(index) => *index,
+            Self::Failed(_) => 0,
+        }
+    }
+}
+
 impl EventSourceMapping {
     /// A mapping whose batches, when they are given up, go to `failed_batches`.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         spec: Mapping,
         function: Arc<Function>,
         failed_batches: Option<FailedBatches>,
@@ -97,7 +108,7 @@ impl EventSourceMapping {
 
     /// How many records of started batches are not acknowledged; for the message of a stack that can't drain.
     #[must_use]
-    pub fn unlanded(&self) -> Arc<AtomicU64> {
+    pub(crate) fn unlanded(&self) -> Arc<AtomicU64> {
         self.unlanded.clone()
     }
 
@@ -106,7 +117,7 @@ impl EventSourceMapping {
     /// # Errors
     ///
     /// When the embedded Kinesis refuses a call, which is a fault of the stack itself.
-    pub async fn run(self) -> Result<(), KinesisError> {
+    pub(crate) async fn run(self) -> Result<(), KinesisError> {
         let mapping = Arc::new(self);
         let (mut begun, mut ended) = (HashSet::new(), HashSet::new());
         let mut readers = JoinSet::new();
@@ -119,7 +130,7 @@ impl EventSourceMapping {
                 let ready = shard.parents.iter().all(|parent| ended.contains(parent) || !known.contains(parent));
                 if ready && begun.insert(shard.shard_id.clone()) {
                     mapping.landed_until.note(&shard.shard_id, UnixMillis(0));
-                    readers.spawn(mapping.clone().read_shard(shard.shard_id.clone()));
+                    readers.spawn(ShardReader::new(mapping.clone(), shard.shard_id.clone()).run());
                 }
             }
             tokio::select! {
@@ -155,100 +166,6 @@ impl EventSourceMapping {
 
     fn is_draining(&self) -> bool {
         *self.phase.borrow() == Phase::Draining
-    }
-
-    /// Reads one shard to its end; while the stack runs, an open shard has none.
-    async fn read_shard(self: Arc<Self>, shard_id: String) -> Result<String, KinesisError> {
-        let mut checkpoint: Option<String> = None;
-        let mut attempts = 0u32;
-        let mut counted = 0;
-        let mut restarted_with = None;
-        loop {
-            let again = attempts > 0 || restarted_with.is_some();
-            let limit = restarted_with.take().unwrap_or(self.spec.batch_size);
-            let batch = self.next_batch(&shard_id, checkpoint.as_deref(), again, limit).await?;
-            let Some(batch) = batch else { return Ok(shard_id) };
-            self.count_unlanded(&mut counted, batch.len() as u64);
-            if self.faults.draw(&[Fault::MappingRestart], &shard_id).is_some() {
-                restarted_with = Some(self.clone().restart(&shard_id, batch).await);
-                continue;
-            }
-            let outcome = if attempts == 0 && self.is_too_old(&batch) {
-                Outcome::FailedFrom(0)
-            } else {
-                self.attempt(&shard_id, &batch).await
-            };
-            let end = match &outcome {
-                Outcome::Acknowledged => batch.len(),
-                Outcome::FailedFrom(index) => *index,
-                Outcome::Failed(_) => 0,
-            };
-            if let Some(last) = end.checked_sub(1).and_then(|last| batch.get(last)) {
-                checkpoint = Some(last.sequence_number.clone());
-                attempts = 0;
-            }
-            let failed = &batch[end..];
-            self.count_unlanded(&mut counted, failed.len() as u64);
-            if failed.is_empty() {
-                continue;
-            }
-            attempts += 1;
-            if self.give_up(&shard_id, failed, attempts, &outcome).await {
-                self.count_unlanded(&mut counted, 0);
-                checkpoint = failed.last().map(|last| last.sequence_number.clone());
-                attempts = 0;
-            } else {
-                sleep(self.clock.really(backoff(attempts)).max(*REAL_POLL_INTERVAL.start())).await;
-            }
-        }
-    }
-
-    /// Plays a mapping that restarts: the batch is handed over and what becomes of it is not noticed, not even whether it
-    /// is over when it is sent again. How many records the next one may have.
-    async fn restart(self: Arc<Self>, shard_id: &str, batch: Vec<Record>) -> usize {
-        let (wait, limit) = (self.faults.up_to(RESTART_TIME), self.faults.count_up_to(self.spec.batch_size));
-        let (mapping, shard_id) = (self, shard_id.to_owned());
-        tokio::spawn(async move { mapping.attempt(&shard_id, &batch).await });
-        sleep(wait).await;
-        limit
-    }
-
-    /// Notes how many records of one shard are under way.
-    fn count_unlanded(&self, counted: &mut u64, now: u64) {
-        self.unlanded.fetch_add(now, Ordering::Relaxed);
-        self.unlanded.fetch_sub(std::mem::replace(counted, now), Ordering::Relaxed);
-    }
-
-    /// The next records, as many as belong into one batch: when there are `limit`, or the window is over. A batch that is
-    /// sent again does not wait. `None` when the shard is at its end, or drained.
-    async fn next_batch(
-        &self,
-        shard_id: &str,
-        after: Option<&str>,
-        again: bool,
-        limit: usize,
-    ) -> Result<Option<Vec<Record>>, KinesisError> {
-        let mut window_ends: Option<Instant> = None;
-        loop {
-            let (draining, closed) = (self.is_draining(), self.is_closed(shard_id));
-            let looked_at = lambda_setup::now();
-            let mut records = self.kinesis.read(&self.spec.stream, shard_id, after, limit).await?;
-            self.landed_until.note(shard_id, records.first().map_or(looked_at, Record::arrival));
-            let read = records.len();
-            let ends_here = closed && read < limit;
-            records.truncate(self.payload_limit(shard_id, &records));
-            let full = records.len() == limit || records.len() < read;
-            if records.is_empty() && (ends_here || draining) {
-                return Ok(None);
-            }
-            if !records.is_empty() {
-                let ends = *window_ends.get_or_insert_with(|| Instant::now() + self.clock.really(self.spec.window));
-                if full || again || ends_here || draining || Instant::now() >= ends {
-                    return Ok(Some(records));
-                }
-            }
-            sleep(self.poll_interval()).await;
-        }
     }
 
     fn poll_interval(&self) -> Duration {
@@ -309,37 +226,150 @@ impl EventSourceMapping {
         let oldest = batch.first().map_or(Duration::ZERO, |first| self.clock.age(first.arrival()));
         self.spec.maximum_record_age.is_some_and(|limit| oldest > limit)
     }
+}
 
-    /// Whether the batch is given to the failed batches instead of being sent again.
-    async fn give_up(&self, shard_id: &str, batch: &[Record], attempts: u32, outcome: &Outcome) -> bool {
-        let retries_over = self.spec.maximum_retries.is_some_and(|limit| u64::from(attempts) > limit);
-        let condition = match (self.is_too_old(batch), retries_over) {
+/// Reads one shard in order, and hands its batches over until they are acknowledged or given up.
+struct ShardReader {
+    mapping: Arc<EventSourceMapping>,
+    shard_id: String,
+    /// The last record that is done with.
+    checkpoint: Option<String>,
+    /// Failures of the batch behind the checkpoint.
+    attempts: u32,
+    /// Records of this shard that the mapping counts as not landed.
+    unlanded: u64,
+    /// The most records of the next batch, after an injected restart.
+    restarted_with: Option<usize>,
+}
+
+impl ShardReader {
+    fn new(mapping: Arc<EventSourceMapping>, shard_id: String) -> Self {
+        Self { mapping, shard_id, checkpoint: None, attempts: 0, unlanded: 0, restarted_with: None }
+    }
+
+    /// Reads the shard to its end, and returns its id. An open shard has no end while the stack runs.
+    async fn run(mut self) -> Result<String, KinesisError> {
+        while let Some(batch) = self.next_batch().await? {
+            self.count_unlanded(batch.len());
+            if self.mapping.faults.draw(&[Fault::MappingRestart], &self.shard_id).is_some() {
+                self.restart(batch).await;
+                continue;
+            }
+            let outcome = if self.attempts == 0 && self.mapping.is_too_old(&batch) {
+                Outcome::FailedFrom(0)
+            } else {
+                self.mapping.attempt(&self.shard_id, &batch).await
+            };
+            self.settle(&batch, &outcome).await;
+        }
+        Ok(self.shard_id)
+    }
+
+    /// The next records, as many as belong into one batch: when the batch is full, or its window is over. A batch that is
+    /// sent again does not wait. `None` when the shard is at its end, or drained.
+    async fn next_batch(&mut self) -> Result<Option<Vec<Record>>, KinesisError> {
+        let again = self.attempts > 0 || self.restarted_with.is_some();
+        let limit = self.restarted_with.take().unwrap_or(self.mapping.spec.batch_size);
+        let (mapping, shard_id) = (&self.mapping, self.shard_id.as_str());
+        let mut window_ends: Option<Instant> = None;
+        loop {
+            let (draining, closed) = (mapping.is_draining(), mapping.is_closed(shard_id));
+            let looked_at = lambda_setup::now();
+            let after = self.checkpoint.as_deref();
+            let mut records = mapping.kinesis.read(&mapping.spec.stream, shard_id, after, limit).await?;
+            mapping.landed_until.note(shard_id, records.first().map_or(looked_at, Record::arrival));
+            let read = records.len();
+            let ends_here = closed && read < limit;
+            records.truncate(mapping.payload_limit(shard_id, &records));
+            let full = records.len() == limit || records.len() < read;
+            if records.is_empty() && (ends_here || draining) {
+                return Ok(None);
+            }
+            if !records.is_empty() {
+                let ends =
+                    *window_ends.get_or_insert_with(|| Instant::now() + mapping.clock.really(mapping.spec.window));
+                if full || again || ends_here || draining || Instant::now() >= ends {
+                    return Ok(Some(records));
+                }
+            }
+            sleep(mapping.poll_interval()).await;
+        }
+    }
+
+    /// Plays a mapping that restarts: the batch is handed over and its outcome is not noticed, not even whether there is one
+    /// before it is sent again.
+    async fn restart(&mut self, batch: Vec<Record>) {
+        let faults = &self.mapping.faults;
+        let (wait, limit) = (faults.up_to(RESTART_TIME), faults.count_up_to(self.mapping.spec.batch_size));
+        let (mapping, shard_id) = (self.mapping.clone(), self.shard_id.clone());
+        tokio::spawn(async move { mapping.attempt(&shard_id, &batch).await });
+        sleep(wait).await;
+        self.restarted_with = Some(limit);
+    }
+
+    /// Moves the checkpoint past what was acknowledged. The rest is given up, or sent again after a pause.
+    async fn settle(&mut self, batch: &[Record], outcome: &Outcome) {
+        let (acknowledged, failed) = batch.split_at(outcome.acknowledged(batch.len()));
+        self.advance_past(acknowledged);
+        self.count_unlanded(failed.len());
+        if failed.is_empty() {
+            return;
+        }
+        self.attempts += 1;
+        if self.give_up(failed, outcome).await {
+            self.advance_past(failed);
+            self.count_unlanded(0);
+        } else {
+            let pause = self.mapping.clock.really(backoff(self.attempts));
+            sleep(pause.max(*REAL_POLL_INTERVAL.start())).await;
+        }
+    }
+
+    fn advance_past(&mut self, records: &[Record]) {
+        if let Some(last) = records.last() {
+            self.checkpoint = Some(last.sequence_number.clone());
+            self.attempts = 0;
+        }
+    }
+
+    /// Notes how many records of this shard are under way.
+    fn count_unlanded(&mut self, records: usize) {
+        let now = records as u64;
+        self.mapping.unlanded.fetch_add(now, Ordering::Relaxed);
+        self.mapping.unlanded.fetch_sub(std::mem::replace(&mut self.unlanded, now), Ordering::Relaxed);
+    }
+
+    /// Gives a batch up if its time or its retries are over, and returns whether it did.
+    async fn give_up(&self, batch: &[Record], outcome: &Outcome) -> bool {
+        let (mapping, shard_id, records) = (&self.mapping, self.shard_id.as_str(), batch.len());
+        let retries_over = mapping.spec.maximum_retries.is_some_and(|limit| u64::from(self.attempts) > limit);
+        let condition = match (mapping.is_too_old(batch), retries_over) {
             (true, _) => "RecordAgeExceeded",
             (false, true) => "RetryAttemptsExhausted",
             (false, false) => {
-                report(shard_id, batch, attempts, outcome);
+                report(shard_id, batch, self.attempts, outcome);
                 return false;
             }
         };
-        let Some(destination) = &self.failed_batches else {
-            error!(
-                shard_id,
-                records = batch.len(),
-                condition,
-                "a batch is given up and there is no on-failure destination"
-            );
+        let Some(destination) = &mapping.failed_batches else {
+            error!(shard_id, records, condition, "a batch is given up and there is no on-failure destination");
             return true;
         };
-        let function_error = matches!(outcome, Outcome::Failed(_));
-        let stream = &self.spec.stream;
-        let function_arn = self.function.arn();
-        let payload = self.event(shard_id, batch);
-        let failure = Failure { condition, attempts, function_error, function_arn, stream, shard_id, batch, payload };
+        let failure = Failure {
+            condition,
+            attempts: self.attempts,
+            function_error: matches!(outcome, Outcome::Failed(_)),
+            function_arn: mapping.function.arn(),
+            stream: &mapping.spec.stream,
+            shard_id,
+            batch,
+            payload: mapping.event(shard_id, batch),
+        };
         match destination.put(&failure).await {
             Ok(key) => {
-                error!(shard_id, records = batch.len(), condition, key, "a batch is given up and kept whole");
+                error!(shard_id, records, condition, key, "a batch is given up and kept whole");
                 // A mapping that restarts before it has noted that gives the batch up once more.
-                self.faults.draw(&[Fault::MappingRestart], shard_id).is_none()
+                mapping.faults.draw(&[Fault::MappingRestart], shard_id).is_none()
             }
             Err(problem) => {
                 error!(shard_id, %problem, "the on-failure destination did not take a batch; it is sent again");

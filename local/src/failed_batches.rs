@@ -15,7 +15,7 @@ use crate::template::stream_arn;
 
 /// A bucket for failed batches. It is written as files: the embedded S3 serves the same folder.
 #[derive(Debug, Clone)]
-pub struct FailedBatches {
+pub(crate) struct FailedBatches {
     bucket: PathBuf,
     mapping_id: Uuid,
     clock: Clock,
@@ -23,7 +23,7 @@ pub struct FailedBatches {
 
 /// A batch that is given up.
 #[derive(Debug)]
-pub struct Failure<'a> {
+pub(crate) struct Failure<'a> {
     pub condition: &'static str,
     pub attempts: u32,
     pub function_error: bool,
@@ -36,7 +36,7 @@ pub struct Failure<'a> {
 
 impl FailedBatches {
     #[must_use]
-    pub fn new(bucket: PathBuf, clock: Clock) -> Self {
+    pub(crate) fn new(bucket: PathBuf, clock: Clock) -> Self {
         Self { bucket, mapping_id: Uuid::new_v4(), clock }
     }
 
@@ -45,7 +45,7 @@ impl FailedBatches {
     /// # Errors
     ///
     /// When the file can't be written; nothing is there under the key then.
-    pub async fn put(&self, failure: &Failure<'_>) -> std::io::Result<String> {
+    pub(crate) async fn put(&self, failure: &Failure<'_>) -> std::io::Result<String> {
         let now = self.clock.now();
         let key = self.key(failure.shard_id, now);
         let path = self.bucket.join(&key);

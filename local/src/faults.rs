@@ -17,12 +17,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
+use crate::body::{self, BodyError};
 use environments::Environments;
 use journal::Journal;
 use plan::{Fault, Plan};
@@ -144,7 +145,7 @@ impl Faults {
                     self.change(plan);
                     answer(StatusCode::OK, &self.state())
                 }
-                Err(problem) => answer(StatusCode::BAD_REQUEST, &json!({"error": problem})),
+                Err(problem) => answer(problem.status(), &json!({"error": problem.to_string()})),
             },
             _ => answer(StatusCode::METHOD_NOT_ALLOWED, &json!({"error": "GET, PUT or DELETE"})),
         }
@@ -166,10 +167,29 @@ impl Faults {
     }
 }
 
-async fn read_plan(body: Body) -> Result<Plan, String> {
-    let text = to_bytes(body, MAX_PLAN_BYTES).await.map_err(|problem| problem.to_string())?;
-    let text = std::str::from_utf8(&text).map_err(|problem| problem.to_string())?;
-    text.parse().map_err(|problem: plan::PlanError| problem.to_string())
+/// A plan that is refused.
+#[derive(Debug, thiserror::Error)]
+enum RefusedPlan {
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    #[error("the plan is not UTF-8: {0}")]
+    Text(#[from] std::str::Utf8Error),
+    #[error(transparent)]
+    Plan(#[from] plan::PlanError),
+}
+
+impl RefusedPlan {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Body(problem) => problem.status(),
+            Self::Text(_) | Self::Plan(_) => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+async fn read_plan(body: Body) -> Result<Plan, RefusedPlan> {
+    let text = body::read(body, MAX_PLAN_BYTES).await?;
+    Ok(std::str::from_utf8(&text)?.parse()?)
 }
 
 fn answer(status: StatusCode, body: &Value) -> Response<Body> {

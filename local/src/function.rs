@@ -7,9 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use shared::timestamp::UnixMillis;
 use tokio::process::{Child, Command};
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::task::{JoinHandle, JoinSet};
+use tracing::warn;
 use uuid::Uuid;
 
 use crate::faults::environments::{Environments, Registered};
@@ -19,10 +23,14 @@ use crate::runtime_api::{FunctionError, Invocation, RuntimeApi};
 use crate::template::{self, REGION, function_arn};
 
 /// Environments of one function that run at once. On a laptop's few cores more would only take turns.
-const MAX_ENVIRONMENTS: usize = 8;
+pub(crate) const MAX_ENVIRONMENTS: usize = 8;
 /// Lambda's own limit for the start of a function.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html>
 const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The time that Lambda gives a process with an internal extension to end.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html>
+const SHUTDOWN_TIME: Duration = Duration::from_millis(500);
 
 /// A function that can be invoked.
 pub struct Function {
@@ -30,7 +38,7 @@ pub struct Function {
     binary: PathBuf,
     aws_endpoint: String,
     log: FunctionLog,
-    places: Semaphore,
+    places: Arc<Semaphore>,
     idle: Mutex<Vec<Environment>>,
     started: AtomicU64,
     environments: Environments,
@@ -66,7 +74,7 @@ impl Function {
     ) -> anyhow::Result<Arc<Self>> {
         let binary = binaries.join(&spec.binary);
         anyhow::ensure!(binary.is_file(), "{} is not built; `make build-local` builds it", binary.display());
-        let places = Semaphore::new(MAX_ENVIRONMENTS);
+        let places = Arc::new(Semaphore::new(MAX_ENVIRONMENTS));
         let (idle, started) = (Mutex::default(), AtomicU64::new(0));
         Ok(Arc::new(Self { spec, binary, aws_endpoint, log, places, idle, started, environments, metrics }))
     }
@@ -93,8 +101,12 @@ impl Function {
         function_arn(&self.spec.binary)
     }
 
-    /// Invokes the function in an idle environment, or in a new one, and notes the metrics that Lambda notes.
-    /// <https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html>
+    /// The places of its environments. Whoever takes one before an invocation may decide how long to wait for it.
+    pub(crate) fn places(&self) -> Arc<Semaphore> {
+        self.places.clone()
+    }
+
+    /// Invokes the function in an idle environment, or in a new one; waits while all of them are busy.
     ///
     /// # Errors
     ///
@@ -110,17 +122,37 @@ impl Function {
         request_id: String,
         payload: Bytes,
     ) -> (Result<Bytes, InvokeError>, Option<Tail>) {
+        match self.places().acquire_owned().await {
+            Ok(place) => self.invoke_in(place, request_id, payload).await,
+            Err(closed) => (Err(InvokeError::NotStarted(closed.to_string())), None),
+        }
+    }
+
+    /// [`Function::invoke_logged`] by a caller that has a place, which is given back at the end. Notes the metrics that Lambda
+    /// notes.
+    /// <https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html>
+    pub(crate) async fn invoke_in(
+        &self,
+        place: OwnedSemaphorePermit,
+        request_id: String,
+        payload: Bytes,
+    ) -> (Result<Bytes, InvokeError>, Option<Tail>) {
         let (at, begun) = (self.metrics.now(), Instant::now());
         let mut tail = None;
         let result = self.run(request_id, payload, &mut tail).await;
+        drop(place);
         let failed = if result.is_err() { 1.0 } else { 0.0 };
         self.note("Invocations", "Count", at, 1.0);
         self.note("Errors", "Count", at, failed);
-        // Who comes when all environments are busy waits for one.
         self.note("Throttles", "Count", at, 0.0);
         // The time that it really took, whatever the stack's clock.
         self.note("Duration", "Milliseconds", at, begun.elapsed().as_secs_f64() * 1000.0);
         (result, tail)
+    }
+
+    /// Notes an invocation that was refused because all environments are busy.
+    pub(crate) fn note_throttle(&self) {
+        self.note("Throttles", "Count", self.metrics.now(), 1.0);
     }
 
     /// Notes how old the last record of a batch is that the function is about to get.
@@ -135,18 +167,17 @@ impl Function {
 
     async fn run(&self, request_id: String, payload: Bytes, tail: &mut Option<Tail>) -> Result<Bytes, InvokeError> {
         let not_started = |problem: &dyn std::fmt::Display| InvokeError::NotStarted(problem.to_string());
-        let _place = self.places.acquire().await.map_err(|problem| not_started(&problem))?;
         let mut environment = match self.take_idle(tail) {
             Some(environment) => environment,
             None => self.start(tail).await?,
         };
         let (reply, answer) = oneshot::channel();
         let timeout = self.spec.timeout;
-        environment.api.invoke(Invocation { request_id, payload, timeout, reply }).await;
+        let invoked = environment.api.invoke(Invocation { request_id, payload, timeout, reply });
         let result = tokio::select! {
             // A reply that came before the process ended counts.
             biased;
-            answer = answer => match answer {
+            (answer, ()) = async { tokio::join!(answer, invoked) } => match answer {
                 Ok(reply) => reply.map_err(InvokeError::from),
                 Err(gone) => return Err(not_started(&gone)),
             },
@@ -160,6 +191,12 @@ impl Function {
         };
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(environment);
         result
+    }
+
+    /// Shuts down the environments that are idle.
+    pub async fn shut_down(&self) {
+        let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
+        idle.into_iter().map(Environment::shut_down).collect::<JoinSet<()>>().join_all().await;
     }
 
     /// The environment that was used last, if its process still lives.
@@ -177,14 +214,16 @@ impl Function {
 
     async fn start(&self, tail: &mut Option<Tail>) -> Result<Environment, InvokeError> {
         let not_started = |problem: std::io::Error| InvokeError::NotStarted(problem.to_string());
-        let api = RuntimeApi::start(self.arn()).await.map_err(not_started)?;
+        let api = RuntimeApi::start(self.name()).await.map_err(not_started)?;
         let name = format!("{}-{}", self.spec.binary, self.started.fetch_add(1, Ordering::Relaxed));
         let mut process = self.command(&api, &name).spawn().map_err(not_started)?;
         let tail = tail.insert(Tail::default()).clone();
-        self.log.follow(process.stdout.take(), &tail);
-        self.log.follow(process.stderr.take(), &tail);
+        let output = [
+            tokio::spawn(self.log.clone().follow(process.stdout.take(), tail.clone())),
+            tokio::spawn(self.log.clone().follow(process.stderr.take(), tail.clone())),
+        ];
         let (registered, killed) = self.environments.register(&name);
-        let mut environment = Environment { api, process, tail, killed, _registered: registered };
+        let mut environment = Environment { api, process, output, tail, killed, _registered: registered };
         tokio::select! {
             started = environment.api.started() => {
                 started?;
@@ -230,9 +269,38 @@ impl Function {
 struct Environment {
     api: RuntimeApi,
     process: Child,
+    /// They read what it writes to its end, also after it was killed.
+    output: [JoinHandle<()>; 2],
     tail: Tail,
     killed: Arc<Notify>,
     _registered: Registered,
+}
+
+impl Environment {
+    /// Ends the process as Lambda does: where it has an extension, it gets a SIGTERM and a little time. What it writes last is
+    /// read to its end.
+    async fn shut_down(mut self) {
+        let Some(pid) = self.process.id().and_then(|pid| i32::try_from(pid).ok()) else { return };
+        if !self.api.has_extensions() {
+            return;
+        }
+        let ended = async {
+            self.process.wait().await?;
+            for output in self.output {
+                output.await?;
+            }
+            std::io::Result::Ok(())
+        };
+        let problem = match kill(Pid::from_raw(pid), Signal::SIGTERM) {
+            Ok(()) => match tokio::time::timeout(SHUTDOWN_TIME, ended).await {
+                Ok(Ok(())) => return,
+                Ok(Err(problem)) => problem.to_string(),
+                Err(_) => format!("it runs on {} ms after SIGTERM", SHUTDOWN_TIME.as_millis()),
+            },
+            Err(problem) => problem.to_string(),
+        };
+        warn!(problem, "a function's process is killed");
+    }
 }
 
 /// A request id as Lambda makes them.

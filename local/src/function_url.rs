@@ -4,70 +4,151 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use base64_simd::STANDARD as BASE64;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::limits::LAMBDA_PAYLOAD_MAX_BYTES;
 use shared::timestamp::UnixMillis;
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use time::OffsetDateTime;
+use time::macros::format_description;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use crate::body::{self, BodyError};
 use crate::clock::Clock;
-use crate::function::{Function, new_request_id};
-use crate::gate::Door;
-use crate::server;
+use crate::function::{Function, MAX_ENVIRONMENTS, new_request_id};
+use crate::server::Port;
 use crate::template::{ACCOUNT_ID, REGION};
 
-/// The longest that a request's body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of requests that may wait for an environment. Lambda would start more environments, up to the function's concurrency.
+const QUEUE_BYTES: usize = 64 * 1024 * 1024;
+/// As which a smaller request counts, so that 1,024 may wait at most.
+const MIN_QUEUE_BYTES: usize = 64 * 1024;
+/// The longest wait for an environment: a player that waits longer has given up.
+const QUEUE_TIME: Duration = Duration::from_secs(5);
 
-/// Serves a port until the stack stops: invokes the function for each request, which has the clock's time.
-pub async fn serve(listener: TcpListener, function: Arc<Function>, clock: Clock, stopping: watch::Receiver<bool>) {
-    let invoke = move |peer, request| {
-        let function = function.clone();
-        async move { Ok(invoke(function, clock, peer, request).await) }
-    };
-    server::serve(listener, Door::Events, invoke, stopping).await;
+/// The HTTP front of a function.
+pub(crate) struct FrontDoor {
+    function: Arc<Function>,
+    clock: Clock,
+    queue: Queue,
 }
 
-async fn invoke(function: Arc<Function>, clock: Clock, peer: SocketAddr, request: Request<Body>) -> Response<Body> {
-    let (parts, body) = request.into_parts();
-    let body = match timeout(BODY_TIMEOUT, to_bytes(body, LAMBDA_PAYLOAD_MAX_BYTES)).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(problem)) if problem.to_string().contains("length limit") => return too_large(),
-        Ok(Err(problem)) => {
-            debug!(%problem, "a body did not arrive whole");
-            return plain(StatusCode::BAD_REQUEST, "Bad Request");
-        }
-        Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "Request Timeout"),
-    };
-    let request_id = new_request_id();
-    let payload = payload(&parts, peer, &body, &request_id, clock.now()).to_string();
-    if payload.len() > LAMBDA_PAYLOAD_MAX_BYTES {
-        return too_large();
+impl FrontDoor {
+    /// Requests get the clock's time.
+    pub(crate) fn new(function: Arc<Function>, clock: Clock) -> Self {
+        let queue = Queue::new(function.places());
+        Self { function, clock, queue }
     }
-    // A task of its own: a client that hangs up does not stop its invocation.
-    let invocation = tokio::spawn(async move { function.invoke(request_id, payload.into()).await });
-    match invocation.await {
-        Ok(Ok(answer)) => response(&answer).unwrap_or_else(|problem| {
-            warn!(problem, "the function's answer is no HTTP response");
-            plain(StatusCode::BAD_GATEWAY, "Internal Server Error")
-        }),
-        Ok(Err(problem)) => {
-            warn!(%problem, "an HTTP invocation failed");
-            plain(StatusCode::BAD_GATEWAY, "Internal Server Error")
+
+    /// Serves a port until the stack stops: invokes the function for each request.
+    pub(crate) async fn serve(self, port: Port, stopping: watch::Receiver<bool>) {
+        let front_door = Arc::new(self);
+        let invoke = move |peer, request| {
+            let front_door = front_door.clone();
+            async move { Ok(front_door.invoke(peer, request).await) }
+        };
+        port.serve(invoke, stopping).await;
+    }
+
+    async fn invoke(self: Arc<Self>, peer: SocketAddr, request: Request<Body>) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let body = match body::read(body, LAMBDA_PAYLOAD_MAX_BYTES).await {
+            Ok(body) => body,
+            Err(BodyError::TooLarge(_)) => return too_large(),
+            Err(problem) => {
+                debug!(%problem, "a request was not read whole");
+                return plain(problem.status(), &problem.to_string());
+            }
+        };
+        let (request, request_id) = (Request::from_parts(parts, body), new_request_id());
+        let payload = payload(&request, peer, &request_id, self.clock.now()).to_string();
+        if payload.len() > LAMBDA_PAYLOAD_MAX_BYTES {
+            return too_large();
         }
-        Err(panic) => {
+        let body_bytes = request.body().len();
+        drop(request);
+        // A task of its own: a client that hangs up does not stop its invocation.
+        let answer = tokio::spawn(async move { self.answer(body_bytes, request_id, payload.into()).await });
+        answer.await.unwrap_or_else(|panic| {
             warn!(%panic, "an HTTP invocation panicked");
             plain(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")
-        }
+        })
     }
+
+    async fn answer(&self, body_bytes: usize, request_id: String, payload: Bytes) -> Response<Body> {
+        let Some(place) = self.queue.place(body_bytes).await else {
+            self.function.note_throttle();
+            return too_many();
+        };
+        let problem = match self.function.invoke_in(place, request_id, payload).await.0 {
+            Ok(answer) => match response(&answer) {
+                Ok(response) => return response,
+                Err(problem) => format!("the function's answer is no HTTP response: {problem}"),
+            },
+            Err(problem) => problem.to_string(),
+        };
+        warn!(problem, "an HTTP invocation failed");
+        plain(StatusCode::BAD_GATEWAY, "Internal Server Error")
+    }
+}
+
+/// Requests that wait for an environment, within bounds of bytes and of time.
+struct Queue {
+    environments: Arc<Semaphore>,
+    /// An environment for requests without a body, such as those for `/health`: they don't queue behind events.
+    without_body: Arc<Semaphore>,
+    /// In KiB.
+    room: Semaphore,
+    is_full: AtomicBool,
+}
+
+impl Queue {
+    fn new(environments: Arc<Semaphore>) -> Self {
+        let (without_body, room) = (Arc::new(Semaphore::new(1)), Semaphore::new(QUEUE_BYTES / 1024));
+        Self { environments, without_body, room, is_full: AtomicBool::new(false) }
+    }
+
+    /// A place for a request with a body of so many bytes; `None` when there is no room to wait for it, or none came free in
+    /// time.
+    async fn place(&self, body_bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let lane = if body_bytes == 0 { &self.without_body } else { &self.environments };
+        let place = match lane.clone().try_acquire_owned() {
+            Ok(place) => Some(place),
+            Err(_) => self.wait(body_bytes, lane.clone()).await,
+        };
+        let refused = place.is_none();
+        // Said once, not with each request.
+        if self.is_full.swap(refused, Ordering::Relaxed) != refused && refused {
+            warn!("{MAX_ENVIRONMENTS} environments are busy, and requests are answered 429 now");
+        }
+        place
+    }
+
+    async fn wait(&self, body_bytes: usize, lane: Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+        let kib = u32::try_from(body_bytes.max(MIN_QUEUE_BYTES).div_ceil(1024)).ok()?;
+        let _room = self.room.try_acquire_many(kib).ok()?;
+        timeout(QUEUE_TIME, lane.acquire_owned()).await.ok()?.ok()
+    }
+}
+
+/// As Lambda answers an invocation beyond the function's concurrency.
+/// <https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html>
+fn too_many() -> Response<Body> {
+    let body = json!({
+        "Reason": "ReservedFunctionConcurrentInvocationLimitExceeded",
+        "Type": "User",
+        "message": "Rate Exceeded.",
+    });
+    let mut response = json_response(StatusCode::TOO_MANY_REQUESTS, &body);
+    response.headers_mut().insert("x-amzn-errortype", HeaderValue::from_static("TooManyRequestsException"));
+    response
 }
 
 /// Lambda refuses it before the function sees it.
@@ -77,47 +158,26 @@ fn too_large() -> Response<Body> {
 }
 
 fn plain(status: StatusCode, message: &str) -> Response<Body> {
-    let mut response = Response::new(Body::from(json!({"message": message}).to_string()));
+    json_response(status, &json!({"message": message}))
+}
+
+fn json_response(status: StatusCode, body: &Value) -> Response<Body> {
+    let mut response = Response::new(Body::from(body.to_string()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
-fn payload(
-    parts: &axum::http::request::Parts,
-    peer: SocketAddr,
-    body: &Bytes,
-    request_id: &str,
-    at: UnixMillis,
-) -> Value {
-    let path = parts.uri.path();
-    let headers = joined_headers(&parts.headers);
-    let user_agent = headers.get("user-agent").cloned();
-    let text = text_body(&parts.headers, body);
+fn payload(request: &Request<Bytes>, peer: SocketAddr, request_id: &str, at: UnixMillis) -> Value {
+    let (uri, body) = (request.uri(), request.body());
+    let text = text_body(request.headers(), body);
     let mut payload = json!({
         "version": "2.0",
         "routeKey": "$default",
-        "rawPath": path,
-        "rawQueryString": parts.uri.query().unwrap_or_default(),
-        "headers": headers,
-        "requestContext": {
-            "accountId": ACCOUNT_ID,
-            "apiId": "local",
-            "domainName": format!("local.lambda-url.{REGION}.on.aws"),
-            "domainPrefix": "local",
-            "http": {
-                "method": parts.method.as_str(),
-                "path": path,
-                "protocol": "HTTP/1.1",
-                "sourceIp": peer.ip(),
-                "userAgent": user_agent,
-            },
-            "requestId": request_id,
-            "routeKey": "$default",
-            "stage": "$default",
-            "time": common_log_time(at),
-            "timeEpoch": at.0,
-        },
+        "rawPath": uri.path(),
+        "rawQueryString": uri.query().unwrap_or_default(),
+        "headers": joined_headers(request.headers()),
+        "requestContext": request_context(request, peer, request_id, at),
         "isBase64Encoded": text.is_none(),
     });
     if !body.is_empty() {
@@ -126,24 +186,33 @@ fn payload(
     payload
 }
 
+fn request_context(request: &Request<Bytes>, peer: SocketAddr, request_id: &str, at: UnixMillis) -> Value {
+    let user_agent = request.headers().get(header::USER_AGENT);
+    json!({
+        "accountId": ACCOUNT_ID,
+        "apiId": "local",
+        "domainName": format!("local.lambda-url.{REGION}.on.aws"),
+        "domainPrefix": "local",
+        "http": {
+            "method": request.method().as_str(),
+            "path": request.uri().path(),
+            "protocol": "HTTP/1.1",
+            "sourceIp": peer.ip(),
+            "userAgent": user_agent.map(|value| String::from_utf8_lossy(value.as_bytes())),
+        },
+        "requestId": request_id,
+        "routeKey": "$default",
+        "stage": "$default",
+        "time": common_log_time(at),
+        "timeEpoch": at.0,
+    })
+}
+
 /// `21/Nov/2026:09:32:08 +0000`
 fn common_log_time(at: UnixMillis) -> String {
-    let text = at.rfc3339();
-    let month = match &text[5..7] {
-        "01" => "Jan",
-        "02" => "Feb",
-        "03" => "Mar",
-        "04" => "Apr",
-        "05" => "May",
-        "06" => "Jun",
-        "07" => "Jul",
-        "08" => "Aug",
-        "09" => "Sep",
-        "10" => "Oct",
-        "11" => "Nov",
-        _ => "Dec",
-    };
-    format!("{}/{month}/{}:{} +0000", &text[8..10], &text[..4], &text[11..19])
+    let format = format_description!("[day]/[month repr:short]/[year]:[hour]:[minute]:[second] +0000");
+    let time = OffsetDateTime::from_unix_timestamp(at.0.div_euclid(1_000)).ok();
+    time.and_then(|time| time.format(format).ok()).unwrap_or_default()
 }
 
 /// Lower-case names; several values of one name with commas between.
@@ -231,11 +300,60 @@ mod tests {
         assert_eq!(text_body(&headers, &Bytes::copy_from_slice(body)).is_some(), text);
     }
 
+    fn queue(environments: usize) -> Queue {
+        Queue::new(Arc::new(Semaphore::new(environments)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_waits_for_an_environment_until_its_time_is_up() {
+        let queue = queue(1);
+        let place = queue.place(10).await.unwrap();
+        let began = tokio::time::Instant::now();
+        assert!(queue.place(10).await.is_none());
+        assert_eq!(began.elapsed(), QUEUE_TIME);
+        let (waited, ()) = tokio::join!(queue.place(10), async {
+            tokio::time::sleep(QUEUE_TIME / 2).await;
+            drop(place);
+        });
+        assert!(waited.is_some());
+    }
+
+    #[rstest]
+    #[case::small(1, 1_024)]
+    #[case::large(4 * 1024 * 1024, 16)]
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_refuses_one_more_at_once(#[case] bytes: usize, #[case] fit: usize) {
+        let queue = Arc::new(queue(0));
+        let waiting: Vec<_> = (0..fit)
+            .map(|_| {
+                let queue = queue.clone();
+                tokio::spawn(async move { queue.place(bytes).await.is_none() })
+            })
+            .collect();
+        while queue.room.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let began = tokio::time::Instant::now();
+        assert!(queue.place(bytes).await.is_none());
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        for request in waiting {
+            assert!(request.await.unwrap());
+        }
+        assert_eq!(queue.room.available_permits(), QUEUE_BYTES / 1024);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_without_a_body_does_not_queue_behind_events() {
+        let queue = queue(0);
+        let place = queue.place(0).await;
+        assert!(place.is_some());
+        assert!(queue.place(0).await.is_none());
+    }
+
     #[test]
-    fn the_request_s_time_is_the_clock_s() {
-        let (parts, ()) = Request::new(()).into_parts();
+    fn a_request_has_the_time_of_the_clock() {
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-        let payload = payload(&parts, peer, &Bytes::new(), "r-1", UnixMillis(1_795_253_528_006));
+        let payload = payload(&Request::new(Bytes::new()), peer, "r-1", UnixMillis(1_795_253_528_006));
         assert_eq!(payload["requestContext"]["timeEpoch"], 1_795_253_528_006_i64);
         assert_eq!(payload["requestContext"]["time"], "21/Nov/2026:09:32:08 +0000");
     }

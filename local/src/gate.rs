@@ -3,14 +3,21 @@
 //! A page that is open in a browser on this machine can send requests to loopback addresses. What it reads of the answers is
 //! limited by its origin, unless its own host name has come to mean 127.0.0.1 (DNS rebinding): then the `Host` gives it
 //! away. Pages of any origin may post events, which is what they are for; they may not look at files or post faults.
+//!
+//! Not every request of a page names its origin: images, scripts, frames and links come without. The page can't read those
+//! answers, but it can sign them, as any secret will do, and S3 lets whoever signs a GET choose the answer's content type:
+//! a frame or a link to an object that holds a client's text would run that text as a page of this port's own origin,
+//! which may read everything here. So what a browser marks as coming from another site is refused, links included.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use axum::body::Body;
-use axum::extract::Request;
-use axum::middleware::Next;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue, ORIGIN};
 use hyper::{HeaderMap, Response, StatusCode, Uri};
+
+/// How a page that sends a request relates to its target, by the browser's own word.
+/// <https://developer.mozilla.org/en-US/docs/Web/HTTP/Reference/Headers/Sec-Fetch-Site>
+const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
 /// What a port is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +26,8 @@ pub(crate) enum Door {
     Events,
     /// The services of AWS, and what the stack has beside them.
     Aws,
+    /// A function's Runtime API.
+    Runtime,
 }
 
 /// A request that is not let in.
@@ -30,6 +39,10 @@ pub(crate) enum Refusal {
     Host(String),
     #[error("pages of the origin {0:?} may not use this port; pages on localhost may, and events go to the other port")]
     Origin(String),
+    #[error(
+        "pages of other sites may not embed this port or link to it; type the address, or fetch it from a page on localhost"
+    )]
+    CrossSite,
 }
 
 impl Door {
@@ -52,13 +65,21 @@ impl Door {
         if !named {
             return Err(Refusal::NoHost);
         }
-        let foreign = headers.get_all(ORIGIN).iter().find(|origin| !is_loopback_origin(origin.as_bytes()));
-        match foreign {
-            Some(origin) if self == Self::Aws => {
-                Err(Refusal::Origin(String::from_utf8_lossy(origin.as_bytes()).into_owned()))
-            }
-            _ => Ok(()),
-        }
+        if self == Self::Events { Ok(()) } else { admit_page(headers) }
+    }
+}
+
+/// Refuses what only a page of another site can have sent.
+fn admit_page(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut origins = headers.get_all(ORIGIN).iter().peekable();
+    if origins.peek().is_none() {
+        // Scripts can't set this header, and what is no browser has no reason to.
+        let is_cross_site = headers.get_all(SEC_FETCH_SITE).iter().any(|site| site == "cross-site");
+        return if is_cross_site { Err(Refusal::CrossSite) } else { Ok(()) };
+    }
+    match origins.find(|origin| !is_loopback_origin(origin.as_bytes())) {
+        Some(foreign) => Err(Refusal::Origin(String::from_utf8_lossy(foreign.as_bytes()).into_owned())),
+        None => Ok(()),
     }
 }
 
@@ -70,14 +91,6 @@ impl Refusal {
         *response.status_mut() = StatusCode::FORBIDDEN;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         response
-    }
-}
-
-/// [`Door::Aws`] for a router of its own.
-pub(crate) async fn aws_door(request: Request, next: Next) -> Response<Body> {
-    match Door::Aws.admit(request.uri(), request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err(refusal) => refusal.response(),
     }
 }
 
@@ -108,7 +121,8 @@ fn is_loopback(host: &[u8]) -> bool {
 }
 
 fn is_port(text: &str) -> bool {
-    text.parse::<u16>().is_ok()
+    // `parse` would take a plus sign too.
+    text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok()
 }
 
 fn is_host_name(text: &str) -> bool {
@@ -165,6 +179,11 @@ mod tests {
     #[case("[::1]evil")]
     #[case("::1")]
     #[case("127.0.0.1:")]
+    #[case("127.0.0.1:+80")]
+    #[case("localhost:-1")]
+    #[case("localhost:65536")]
+    #[case("localhost: 80")]
+    #[case("[::1]:+80")]
     #[case("127.0.0.1:80:80")]
     #[case("127.1")]
     #[case("2130706433")]
@@ -203,5 +222,25 @@ mod tests {
     #[case("http://[::1]:8081")]
     fn pages_on_this_machine_may_use_the_aws_port(#[case] origin: &str) {
         assert_eq!(admit(Door::Aws, "/", &[("host", "localhost:1"), ("origin", origin)]), Ok(()));
+    }
+
+    #[rstest]
+    #[case::image_or_link_of_a_page_elsewhere(None, "cross-site", Err(Refusal::CrossSite))]
+    #[case::typed_address(None, "none", Ok(()))]
+    #[case::own_page(None, "same-origin", Ok(()))]
+    #[case::page_on_localhost(None, "same-site", Ok(()))]
+    #[case::fetch_of_a_page_on_localhost(Some("http://localhost:3000"), "cross-site", Ok(()))]
+    #[case::fetch_of_a_page_elsewhere(
+        Some("https://evil.example"), "cross-site", Err(Refusal::Origin("https://evil.example".into()))
+    )]
+    fn requests_without_an_origin_are_judged_by_the_site_they_come_from(
+        #[case] origin: Option<&'static str>,
+        #[case] site: &str,
+        #[case] admitted: Result<(), Refusal>,
+    ) {
+        let headers = [("host", "127.0.0.1:1"), (SEC_FETCH_SITE, site)];
+        let headers: Vec<_> = headers.into_iter().chain(origin.map(|origin| ("origin", origin))).collect();
+        assert_eq!(admit(Door::Aws, "/metrics", &headers), admitted);
+        assert_eq!(admit(Door::Events, "/health", &headers), Ok(()));
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use shared::timestamp::UnixMillis;
 use tokio::sync::RwLock;
 
+use crate::body;
 use crate::clock::Clock;
 use crate::iterator_age::IteratorAges;
 use crate::kinesis_puts::{Put, Puts};
@@ -114,7 +115,7 @@ pub struct KinesisError {
 }
 
 /// Bytes of a request at most: ten MiB of records as base64, and their frame.
-pub const MAX_REQUEST_BYTES: usize = 16 * 1024 * 1024;
+pub(crate) const MAX_REQUEST_BYTES: usize = 16 * 1024 * 1024;
 /// Shards that fit into the stack; resharding under test needs a few, and closed ones count for a while.
 const SHARD_LIMIT: u32 = 1_000;
 /// How often records past their retention are dropped.
@@ -285,7 +286,7 @@ fn parse<T: for<'de> Deserialize<'de>>(operation: &str, answer: &Value) -> Resul
 }
 
 /// An error as Kinesis gives it.
-pub fn error(status: StatusCode, code: &str, message: &str) -> Response {
+pub(crate) fn error(status: StatusCode, code: &str, message: &str) -> Response {
     let body = json!({"__type": code, "message": message}).to_string();
     (status, [("content-type", "application/x-amz-json-1.1")], body).into_response()
 }
@@ -293,9 +294,9 @@ pub fn error(status: StatusCode, code: &str, message: &str) -> Response {
 /// Lets puts through together and reads alone. The body is read first, so that nobody waits for a slow sender.
 async fn through_the_gate(State((gate, puts)): State<(Gate, Puts)>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    let body = match to_bytes(body, MAX_REQUEST_BYTES).await {
+    let body = match body::read(body, MAX_REQUEST_BYTES).await {
         Ok(body) => body,
-        Err(error) => return (StatusCode::PAYLOAD_TOO_LARGE, error.to_string()).into_response(),
+        Err(problem) => return (problem.status(), problem.to_string()).into_response(),
     };
     let operation = parts.headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
     let operation = operation.rsplit('.').next().unwrap_or_default().to_owned();

@@ -1,14 +1,14 @@
 //! Lambda's `Invoke`: any function by hand, as the AWS CLI and the SDKs call it. None of Lambda's other operations.
 //! <https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html>
 //!
-//! A function has one version here, so that a qualifier makes no difference. Whoever calls while as many invocations by
-//! hand as there may be are under way waits for one of them to end; Lambda would answer 429.
+//! A function has one version here, so a qualifier makes no difference. A caller waits while the most invocations by hand
+//! are in flight; Lambda would answer 429.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -18,9 +18,10 @@ use serde::de::IgnoredAny;
 use serde_json::json;
 use shared::limits::LAMBDA_PAYLOAD_MAX_BYTES;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use crate::asynchronous::{self, OnTheirWay, Source};
+use crate::asynchronous::{self, InFlight, Source};
+use crate::body::{self, BodyError};
 use crate::clock::Clock;
 use crate::function::{Function, InvokeError, new_request_id};
 use crate::log::Tail;
@@ -35,9 +36,6 @@ const EVENT_MAX_BYTES: usize = 1024 * 1024;
 const MAX_REQUEST_BYTES: usize = 2 * LAMBDA_PAYLOAD_MAX_BYTES;
 /// Invocations by hand that are under way at once, events with their retries: each may hold a payload.
 const MAX_UNDER_WAY: usize = 16;
-/// The longest that a payload may take to arrive.
-const PAYLOAD_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// The time that lines of a log get to arrive.
 const LOG_TIME: Duration = Duration::from_millis(100);
 
@@ -45,23 +43,23 @@ const LOG_TIME: Duration = Duration::from_millis(100);
 const FUNCTIONS_PATH: &str = "/2015-03-31/functions/";
 const INVOCATIONS: &str = "/invocations";
 
-/// Whether a request is for Lambda.
+/// Whether a path is one of Lambda's.
 #[must_use]
-pub fn is_asked(path: &str) -> bool {
+pub fn handles(path: &str) -> bool {
     path.strip_prefix(FUNCTIONS_PATH).is_some_and(|rest| rest.ends_with(INVOCATIONS))
 }
 
-/// The service that invokes these functions. Events whose senders don't wait are counted as on their way.
-pub fn router(functions: Vec<Arc<Function>>, on_their_way: OnTheirWay, clock: Clock) -> Router {
+/// The service that invokes these functions. Events whose senders don't wait are counted as in flight.
+pub fn router(functions: Vec<Arc<Function>>, in_flight: InFlight, clock: Clock) -> Router {
     let under_way = Arc::new(Semaphore::new(MAX_UNDER_WAY));
-    let lambda = Lambda { functions: functions.into(), on_their_way, clock, under_way };
+    let lambda = Lambda { functions: functions.into(), in_flight, clock, under_way };
     Router::new().route(&format!("{FUNCTIONS_PATH}{{name}}{INVOCATIONS}"), post(invoke)).with_state(lambda)
 }
 
 #[derive(Clone)]
 struct Lambda {
     functions: Arc<[Arc<Function>]>,
-    on_their_way: OnTheirWay,
+    in_flight: InFlight,
     clock: Clock,
     under_way: Arc<Semaphore>,
 }
@@ -90,13 +88,13 @@ enum Refusal {
     NotJson(#[from] serde_json::Error),
     #[error("{bytes} byte payload is too large for the {invocation:?} invocation type (limit {limit} bytes)")]
     TooLarge { bytes: usize, invocation: InvocationType, limit: usize },
-    #[error("Request must be smaller than {LAMBDA_PAYLOAD_MAX_BYTES} bytes for the InvokeFunction operation")]
-    FarTooLarge,
-    #[error("the payload did not arrive whole: {0}")]
-    Incomplete(String),
+    #[error(transparent)]
+    Body(#[from] BodyError),
     #[error("the invocation panicked: {0}")]
     Panicked(#[from] tokio::task::JoinError),
 }
+
+const TOO_LARGE: &str = "RequestEntityTooLargeException";
 
 impl Refusal {
     /// Lambda's status and code for it. For payloads that are too large its own answers have another code than its
@@ -106,10 +104,13 @@ impl Refusal {
             Self::Unsigned => (StatusCode::FORBIDDEN, "MissingAuthenticationTokenException"),
             Self::NoFunction(_) => (StatusCode::NOT_FOUND, "ResourceNotFoundException"),
             Self::InvocationType(_) => (StatusCode::BAD_REQUEST, "InvalidParameterValueException"),
-            Self::NotJson(_) | Self::Incomplete(_) => (StatusCode::BAD_REQUEST, "InvalidRequestContentException"),
-            Self::TooLarge { .. } | Self::FarTooLarge => {
-                (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeException")
-            }
+            Self::NotJson(_) => (StatusCode::BAD_REQUEST, "InvalidRequestContentException"),
+            Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE),
+            Self::Body(problem) => match problem {
+                BodyError::TooLarge(_) => (problem.status(), TOO_LARGE),
+                BodyError::TooSlow(_) => (problem.status(), "RequestTimeoutException"),
+                BodyError::Broken(_) => (problem.status(), "InvalidRequestContentException"),
+            },
             Self::Panicked(_) => (StatusCode::INTERNAL_SERVER_ERROR, "ServiceException"),
         }
     }
@@ -187,7 +188,7 @@ impl Lambda {
         payload: Bytes,
         place: Option<OwnedSemaphorePermit>,
     ) {
-        let (counted, clock) = (self.on_their_way.one(), self.clock);
+        let (counted, clock) = (self.in_flight.one(), self.clock);
         tokio::spawn(async move {
             asynchronous::invoke_as(request_id, &function, &payload, &Source::ByHand, clock).await;
             drop((counted, place));
@@ -204,12 +205,7 @@ fn is_name_of(function: &str, name: &str) -> bool {
 }
 
 async fn read(body: Body, invocation: InvocationType) -> Result<Bytes, Refusal> {
-    let payload = match timeout(PAYLOAD_TIMEOUT, to_bytes(body, MAX_REQUEST_BYTES)).await {
-        Ok(Ok(payload)) => payload,
-        Ok(Err(problem)) if problem.to_string().contains("length limit") => return Err(Refusal::FarTooLarge),
-        Ok(Err(problem)) => return Err(Refusal::Incomplete(problem.to_string())),
-        Err(problem) => return Err(Refusal::Incomplete(problem.to_string())),
-    };
+    let payload = body::read(body, MAX_REQUEST_BYTES).await?;
     let (bytes, limit) = (payload.len(), invocation.payload_limit());
     if bytes > limit {
         return Err(Refusal::TooLarge { bytes, invocation, limit });
@@ -307,7 +303,7 @@ mod tests {
     #[case("/2015-03-31/functions/check-object", false)]
     #[case("/landing-bucket/functions/check-object/invocations", false)]
     fn requests_for_lambda_are_known(#[case] path: &str, #[case] expected: bool) {
-        assert_eq!(is_asked(path), expected);
+        assert_eq!(handles(path), expected);
     }
 
     #[tokio::test]
@@ -321,7 +317,10 @@ mod tests {
             let refusal = read(text(limit + 1), invocation).await.unwrap_err();
             assert!(matches!(refusal, Refusal::TooLarge { .. }), "{refusal}");
             assert_eq!(refusal.code().0, StatusCode::PAYLOAD_TOO_LARGE);
-            assert!(matches!(read(text(MAX_REQUEST_BYTES + 1), invocation).await, Err(Refusal::FarTooLarge)));
+            assert!(matches!(
+                read(text(MAX_REQUEST_BYTES + 1), invocation).await,
+                Err(Refusal::Body(BodyError::TooLarge(_)))
+            ));
             assert!(matches!(read(b"{\"a\":".to_vec(), invocation).await, Err(Refusal::NotJson(_))));
             // Lambda's own: no payload is an empty object.
             assert_eq!(read(Vec::new(), invocation).await.unwrap(), "{}");

@@ -7,7 +7,7 @@ use shared::timestamp::UnixMillis;
 
 /// By the shards that are read. It is in real time.
 #[derive(Debug, Clone, Default)]
-pub struct LandedUntil(Arc<Mutex<BTreeMap<String, UnixMillis>>>);
+pub(crate) struct LandedUntil(Arc<Mutex<BTreeMap<String, UnixMillis>>>);
 
 impl LandedUntil {
     /// All that arrived on a shard before this has landed.
@@ -22,7 +22,7 @@ impl LandedUntil {
 
     /// What arrived before this has landed. `None` while no shard is read.
     #[must_use]
-    pub fn earliest(&self) -> Option<UnixMillis> {
+    pub(crate) fn earliest(&self) -> Option<UnixMillis> {
         self.shards().values().min().copied()
     }
 

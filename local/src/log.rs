@@ -9,8 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
-use crate::embedded_metrics::{self, EmbeddedError};
-use crate::metric_store::MetricStore;
+use crate::embedded_metrics::{EmbeddedError, EmbeddedMetrics};
 use crate::terminal;
 
 /// Bytes of an invocation's log that `Invoke` gives back.
@@ -23,7 +22,7 @@ pub struct FunctionLog {
     name: Arc<str>,
     file: Arc<Mutex<File>>,
     file_fails: Arc<AtomicBool>,
-    metrics: MetricStore,
+    metrics: EmbeddedMetrics,
 }
 
 /// The end of what an environment has written since it was last emptied.
@@ -36,23 +35,20 @@ impl FunctionLog {
     /// # Errors
     ///
     /// When the file can't be opened.
-    pub fn open(folder: &Path, name: &str, metrics: MetricStore) -> io::Result<Self> {
+    pub fn open(folder: &Path, name: &str, metrics: EmbeddedMetrics) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let file = OpenOptions::new().create(true).append(true).open(folder.join(format!("{name}.log")))?;
         Ok(Self { name: name.into(), file: Arc::new(Mutex::new(file)), file_fails: Arc::default(), metrics })
     }
 
     /// Takes the lines of a process until it ends.
-    pub fn follow(&self, output: Option<impl AsyncRead + Unpin + Send + 'static>, tail: &Tail) {
+    pub async fn follow(self, output: Option<impl AsyncRead + Unpin>, tail: Tail) {
         let Some(output) = output else { return };
-        let (log, tail) = (self.clone(), tail.clone());
-        tokio::spawn(async move {
-            let mut lines = BufReader::new(output).split(b'\n');
-            while let Ok(Some(line)) = lines.next_segment().await {
-                tail.push(&line);
-                log.take(&line);
-            }
-        });
+        let mut lines = BufReader::new(output).split(b'\n');
+        while let Ok(Some(line)) = lines.next_segment().await {
+            tail.push(&line);
+            self.take(&line);
+        }
     }
 
     /// A line that can't be written to the file has its metrics and its place on the terminal all the same.
@@ -75,7 +71,7 @@ impl FunctionLog {
     }
 
     fn keep_metrics(&self, line: &[u8]) {
-        match embedded_metrics::keep(line, &self.metrics) {
+        match self.metrics.keep(line) {
             // The store counts those, and has said so.
             Ok(()) | Err(EmbeddedError::NotKept(..)) => {}
             Err(problem) => {
@@ -119,6 +115,8 @@ fn contains(line: &[u8], text: &[u8]) -> bool {
 mod tests {
     use super::*;
     use crate::clock::Clock;
+    use crate::embedded_metrics::LineTime;
+    use crate::metric_store::MetricStore;
     use shared::emf;
     use shared::metric::Metric;
 
@@ -128,7 +126,8 @@ mod tests {
         let metrics = MetricStore::new(Clock::new(None, lambda_setup::now()));
         let file = OpenOptions::new().write(true).open("/dev/full").unwrap();
         let (file, file_fails) = (Arc::new(Mutex::new(file)), Arc::default());
-        let log = FunctionLog { name: "f".into(), file, file_fails, metrics: metrics.clone() };
+        let own = EmbeddedMetrics::new(metrics.clone(), LineTime::Stack);
+        let log = FunctionLog { name: "f".into(), file, file_fails, metrics: own };
         let line = emf::line(lambda_setup::now(), "f", &[(Metric::AcceptedEvents, 3)], &[]);
         log.take(line.as_bytes());
         log.take(line.as_bytes());

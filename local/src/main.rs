@@ -59,14 +59,14 @@ async fn main() -> ExitCode {
     }
 }
 
-/// What the stack itself has to say goes onto the terminal, and warnings of the libraries that it embeds into a file: they call a
-/// client's mistakes errors, of which a person who looks at the terminal can make nothing.
+/// The stack's own log goes to the terminal. Warnings of the embedded libraries go to a file: they report a client's mistakes
+/// as errors, which mean nothing to a person at the terminal.
 fn start_log(folder: &Path) -> anyhow::Result<()> {
     let place = || format!("DATA_DIR: {}", folder.display());
     std::fs::create_dir_all(folder).with_context(place)?;
     let file = File::options().create(true).append(true).open(folder.join("local.log")).with_context(place)?;
     let terminal = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("local=info"));
-    // A closed terminal or a full disk must not end the landing of what is there.
+    // A closed terminal or a full disk must not stop the landing.
     let lines = || tracing_subscriber::fmt::layer().with_timer(UtcMillis).with_ansi(false).log_internal_errors(false);
     tracing_subscriber::registry()
         .with(vec![
@@ -120,7 +120,7 @@ fn say(line: &str) {
     }
 }
 
-/// A signal that comes so soon after another tells of the same stop.
+/// Signals that come within this time belong to the same stop.
 const SAME_STOP: Duration = Duration::from_secs(1);
 
 /// Ctrl-C, the signal of service managers, and that of a terminal which closes.
@@ -139,8 +139,8 @@ impl Signals {
         })
     }
 
-    /// Resolves when a person presses Ctrl-C again. Signals of the same stop come in twos: a shell and the kernel both tell
-    /// of a closed terminal, and `make` passes on what its group has got already.
+    /// Resolves when a person presses Ctrl-C again. Signals of one stop come in pairs: a shell and the kernel both report a
+    /// closed terminal, and `make` passes on what its group has received already.
     async fn gives_up(&mut self) {
         let first = Instant::now();
         loop {

@@ -142,10 +142,9 @@ impl MetricStore {
         self.clock.now()
     }
 
-    /// The stack's time of a line that a function has just written.
     #[must_use]
-    pub fn time_of_line(&self, given: UnixMillis) -> UnixMillis {
-        self.clock.given_by_function(given, lambda_setup::now())
+    pub(crate) fn clock(&self) -> Clock {
+        self.clock
     }
 
     /// Adds values to a metric's minute.

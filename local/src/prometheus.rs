@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use crate::metric_store::{MetricId, MetricStore, NotKept, Series};
 
 /// What the format's content type is.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The lines of one metric name.
 #[derive(Default)]
@@ -22,7 +22,7 @@ struct Family {
 
 /// The page of all metrics.
 #[must_use]
-pub fn page(store: &MetricStore) -> String {
+pub(crate) fn page(store: &MetricStore) -> String {
     let mut families: BTreeMap<String, Family> = BTreeMap::new();
     store.visit(|id, series| {
         let name = metric_name(id);

@@ -1,4 +1,4 @@
-//! The Lambda Runtime API for one execution environment.
+//! The Lambda Runtime API for one execution environment, and the Extensions API beside it.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>
 //!
 //! Each environment has a port of its own, so that it is known which process asks. The `lambda-simulator` crate was
@@ -13,16 +13,23 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
+use serde_json::json;
 use shared::limits::LAMBDA_PAYLOAD_MAX_BYTES;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
+use tower::ServiceExt;
 
-use crate::gate::aws_door;
+use crate::extensions::{self, Extensions};
+use crate::gate::Door;
+use crate::server::Port;
+use crate::template::function_arn;
+
+/// Of one environment: its runtime and its extensions have one or two each.
+const MAX_CONNECTIONS: usize = 32;
 
 /// An invocation on its way to a function.
 #[derive(Debug)]
@@ -51,7 +58,7 @@ pub struct RuntimeApi {
     pub address: SocketAddr,
     invocations: mpsc::Sender<Invocation>,
     state: Arc<ApiState>,
-    server: JoinHandle<()>,
+    server: AbortHandle,
 }
 
 struct ApiState {
@@ -61,6 +68,7 @@ struct ApiState {
     current: Mutex<Option<(String, oneshot::Sender<Reply>)>>,
     asked_for_work: Notify,
     failed_to_start: Mutex<Option<FunctionError>>,
+    extensions: Arc<Extensions>,
 }
 
 impl Drop for RuntimeApi {
@@ -75,53 +83,80 @@ impl RuntimeApi {
     /// # Errors
     ///
     /// When there is none.
-    pub async fn start(function_arn: String) -> std::io::Result<Self> {
+    pub async fn start(function_name: &str) -> std::io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
         let (invocations, waiting) = mpsc::channel(1);
         let state = Arc::new(ApiState {
-            function_arn,
+            function_arn: function_arn(function_name),
             waiting: tokio::sync::Mutex::new(waiting),
             current: Mutex::new(None),
             asked_for_work: Notify::new(),
             failed_to_start: Mutex::new(None),
+            extensions: Extensions::new(function_name.to_owned()),
         });
         let router = Router::new()
             .route("/2018-06-01/runtime/invocation/next", get(next))
             .route("/2018-06-01/runtime/invocation/{request_id}/response", post(response))
             .route("/2018-06-01/runtime/invocation/{request_id}/error", post(invocation_error))
             .route("/2018-06-01/runtime/init/error", post(init_error))
-            .layer(middleware::from_fn(aws_door))
+            .route("/2020-01-01/extension/init/error", post(init_error))
+            .route("/2020-01-01/extension/exit/error", post(init_error))
             .layer(DefaultBodyLimit::max(LAMBDA_PAYLOAD_MAX_BYTES))
-            .with_state(state.clone());
-        let server = tokio::spawn(async move {
-            if let Err(problem) = axum::serve(listener, router).await {
-                tracing::error!(%problem, "a Runtime API ended");
-            }
-        });
+            .with_state(state.clone())
+            .merge(extensions::router(state.extensions.clone()));
+        let server = tokio::spawn(serve(listener, router)).abort_handle();
         Ok(Self { address, invocations, state, server })
     }
 
-    /// Resolves when the function first asks for work: it has started.
+    /// Resolves when the function and its extensions first ask for work: the environment has started.
     ///
     /// # Errors
     ///
-    /// When the function says that it can't start.
+    /// When one of them says that it can't start.
     pub async fn started(&self) -> Result<(), FunctionError> {
         self.state.asked_for_work.notified().await;
+        if lock(&self.state.failed_to_start).is_none() {
+            self.state.extensions.ready().await;
+        }
         match lock(&self.state.failed_to_start).take() {
             Some(error) => Err(error),
             None => Ok(()),
         }
     }
 
+    /// Whether the function has an extension: its process then gets a SIGTERM before its end.
+    #[must_use]
+    pub(crate) fn has_extensions(&self) -> bool {
+        self.state.extensions.are_registered()
+    }
+
     /// Hands an invocation to the function. The reply comes through the invocation's own channel; when that closes without
     /// one, the environment is gone.
     pub async fn invoke(&self, invocation: Invocation) {
+        let event = json!({
+            "eventType": "INVOKE",
+            "deadlineMs": u64::try_from(deadline_ms(invocation.timeout)).unwrap_or(u64::MAX),
+            "requestId": invocation.request_id,
+            "invokedFunctionArn": self.state.function_arn,
+            "tracing": {"type": "X-Amzn-Trace-Id", "value": ""},
+        });
+        self.state.extensions.invoked(&event).await;
         if self.invocations.send(invocation).await.is_err() {
             tracing::debug!("a Runtime API ended before it took an invocation");
         }
     }
+}
+
+/// Serves until it is aborted.
+async fn serve(listener: TcpListener, router: Router) {
+    let (_never, stopping) = watch::channel(false);
+    let port = Port { listener, door: Door::Runtime, max_connections: MAX_CONNECTIONS };
+    let answer = move |_, request| {
+        let router = router.clone();
+        async move { Ok(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
+    };
+    port.serve(answer, stopping).await;
 }
 
 /// A poisoned lock only means that another task panicked; what it guards is still whole.
@@ -129,15 +164,20 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// When an invocation that begins now must have ended, in milliseconds since 1970.
+fn deadline_ms(timeout: Duration) -> u128 {
+    (SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + timeout).as_millis()
+}
+
 async fn next(State(state): State<Arc<ApiState>>) -> Response {
+    state.extensions.close();
     state.asked_for_work.notify_one();
     let Some(invocation) = state.waiting.lock().await.recv().await else {
         return StatusCode::GONE.into_response();
     };
-    let deadline = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + invocation.timeout;
     let headers = [
         ("lambda-runtime-aws-request-id", invocation.request_id.clone()),
-        ("lambda-runtime-deadline-ms", deadline.as_millis().to_string()),
+        ("lambda-runtime-deadline-ms", deadline_ms(invocation.timeout).to_string()),
         ("lambda-runtime-invoked-function-arn", state.function_arn.clone()),
         ("content-type", "application/json".into()),
     ];

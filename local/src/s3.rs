@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use hyper::header::AUTHORIZATION;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use s3s::access::{S3Access, S3AccessContext};
@@ -13,9 +12,9 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{HttpError, HttpResponse, S3Error, S3Result, s3_error};
 use s3s_fs::FileSystem;
 use tokio::sync::RwLock;
-use tokio::time::timeout;
 use tracing::warn;
 
+use crate::body;
 use crate::clock::Clock;
 use crate::s3_listing::Listing;
 use crate::s3_notifications::Notifications;
@@ -32,9 +31,7 @@ pub struct S3 {
 }
 
 /// The largest body of one request; larger objects come in parts.
-pub const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
-/// The longest that a body may take to arrive. Nobody waits for it meanwhile.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
 
 /// A folder that can't serve as a store.
 #[derive(Debug, thiserror::Error)]
@@ -119,10 +116,9 @@ impl S3 {
     /// Answers one request. What it began it finishes, also when the client is gone: half of a write would be seen.
     pub async fn call(self, request: Request<Body>) -> Response<Body> {
         let (parts, body) = request.into_parts();
-        let body = match timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY_BYTES)).await {
-            Ok(Ok(body)) => body,
-            Ok(Err(problem)) => return failed(StatusCode::PAYLOAD_TOO_LARGE, &problem),
-            Err(problem) => return failed(StatusCode::REQUEST_TIMEOUT, &problem),
+        let body = match body::read(body, MAX_BODY_BYTES).await {
+            Ok(body) => body,
+            Err(problem) => return failed(problem.status(), &problem),
         };
         let request = Request::from_parts(parts, s3s::Body::from(body));
         match tokio::spawn(self.call_alone(request)).await {

@@ -21,7 +21,7 @@ const LAST: char = char::MAX;
 
 /// What is asked for.
 #[derive(Debug, Clone, Default)]
-pub struct Question {
+pub(crate) struct Question {
     pub bucket: String,
     pub prefix: String,
     /// Keys that have it after the prefix are shown as one.
@@ -34,7 +34,7 @@ pub struct Question {
 
 /// One line of a listing.
 #[derive(Debug)]
-pub enum Entry {
+pub(crate) enum Entry {
     Object {
         key: String,
         metadata: Metadata,
@@ -45,7 +45,7 @@ pub enum Entry {
 
 /// A part of a listing.
 #[derive(Debug)]
-pub struct Page {
+pub(crate) struct Page {
     pub entries: Vec<Entry>,
     /// Where the next page begins, if there is more.
     pub next: Option<String>,
@@ -56,7 +56,7 @@ type Names = Arc<Vec<String>>;
 
 /// The lister of all buckets, with the folders that it has read.
 #[derive(Debug)]
-pub struct Listing {
+pub(crate) struct Listing {
     root: PathBuf,
     folders: Mutex<HashMap<PathBuf, (SystemTime, Names)>>,
 }
@@ -70,7 +70,7 @@ struct View<'l> {
 
 impl Listing {
     #[must_use]
-    pub fn new(root: &Path) -> Self {
+    pub(crate) fn new(root: &Path) -> Self {
         Self { root: root.to_owned(), folders: Mutex::default() }
     }
 
@@ -79,7 +79,7 @@ impl Listing {
     /// # Errors
     ///
     /// When a folder can't be read.
-    pub fn page(&self, question: &Question) -> io::Result<Page> {
+    pub(crate) fn page(&self, question: &Question) -> io::Result<Page> {
         let mut view = View { listing: self, bucket: self.root.join(&question.bucket), seen: HashMap::new() };
         let mut entries = Vec::new();
         let mut after = question.after.clone();
@@ -152,7 +152,7 @@ fn common_prefix(key: &str, question: &Question) -> Option<String> {
 
 /// A place after all keys that begin with this.
 #[must_use]
-pub fn after_all(prefix: &str) -> String {
+pub(crate) fn after_all(prefix: &str) -> String {
     format!("{prefix}{LAST}")
 }
 

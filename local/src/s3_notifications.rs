@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use shared::timestamp::UnixMillis;
 use tokio::sync::{Mutex, mpsc};
 
-use crate::asynchronous::{self, Counted, OnTheirWay, Source};
+use crate::asynchronous::{self, InFlight, InFlightEvent, Source};
 use crate::clock::Clock;
 use crate::function::Function;
 use crate::template::{Notification, REGION};
@@ -40,7 +40,7 @@ pub struct Created {
 struct Event {
     payload: Bytes,
     key: String,
-    _counted: Counted,
+    _counted: InFlightEvent,
 }
 
 type Queue = (mpsc::UnboundedSender<Event>, Arc<Mutex<mpsc::UnboundedReceiver<Event>>>);
@@ -51,17 +51,17 @@ pub struct Notifications {
     /// By the function's logical id.
     queues: BTreeMap<String, Queue>,
     /// The local names of the functions that take events.
-    takers: Vec<String>,
-    on_their_way: OnTheirWay,
+    handlers: Vec<String>,
+    in_flight: InFlight,
     clock: Clock,
     sequencer: AtomicU64,
 }
 
 impl Notifications {
-    /// Notifications by these rules. `takers` are the local names of the functions in them. Nothing is delivered before
+    /// Notifications by these rules. `handlers` are the local names of the functions in them. Nothing is delivered before
     /// [`Notifications::deliver_to`].
     #[must_use]
-    pub fn new(rules: Vec<Notification>, takers: Vec<String>, on_their_way: OnTheirWay, clock: Clock) -> Arc<Self> {
+    pub fn new(rules: Vec<Notification>, handlers: Vec<String>, in_flight: InFlight, clock: Clock) -> Arc<Self> {
         let queue = |rule: &Notification| {
             let (sender, receiver) = mpsc::unbounded_channel();
             (rule.function.clone(), (sender, Arc::new(Mutex::new(receiver))))
@@ -69,7 +69,7 @@ impl Notifications {
         let queues = rules.iter().map(queue).collect();
         // From the time on, so that it grows over restarts too.
         let started = u64::try_from(lambda_setup::now().0).unwrap_or(0) << 20;
-        Arc::new(Self { rules, queues, takers, on_their_way, clock, sequencer: AtomicU64::new(started) })
+        Arc::new(Self { rules, queues, handlers, in_flight, clock, sequencer: AtomicU64::new(started) })
     }
 
     /// Starts the delivery to a function.
@@ -97,7 +97,7 @@ impl Notifications {
         let at = self.clock.now();
         for rule in wanted {
             let payload = event(created, &rule.function, at, sequencer).to_string().into();
-            let event = Event { payload, key: created.key.clone(), _counted: self.on_their_way.one() };
+            let event = Event { payload, key: created.key.clone(), _counted: self.in_flight.one() };
             let queue = self.queues.get(&rule.function);
             if queue.is_none_or(|(sender, _)| sender.send(event).is_err()) {
                 tracing::error!(key = created.key, function = rule.function, "nobody takes the event of an object");
@@ -107,12 +107,12 @@ impl Notifications {
 
     /// Resolves when there is room for more events, as far as this sender has to wait for it.
     pub async fn room(&self, sender: Option<&str>) {
-        let takes_events = |name: &str| self.takers.iter().any(|taker| taker == name);
+        let handles_events = |name: &str| self.handlers.iter().any(|handler| handler == name);
         // Environments are named after their function, with a number.
-        if sender.and_then(|sender| sender.rsplit_once('-')).is_some_and(|(name, _)| takes_events(name)) {
+        if sender.and_then(|sender| sender.rsplit_once('-')).is_some_and(|(name, _)| handles_events(name)) {
             return;
         }
-        self.on_their_way.fewer_than(MAX_WAITING).await;
+        self.in_flight.fewer_than(MAX_WAITING).await;
     }
 }
 
@@ -159,7 +159,7 @@ fn event(created: &Created, configuration: &str, at: UnixMillis, sequencer: u64)
 
 /// As S3 encodes keys in events and, if asked, in listings: a space is a plus, and slashes stay.
 #[must_use]
-pub fn url_encoded(key: &str) -> String {
+pub(crate) fn url_encoded(key: &str) -> String {
     let mut out = String::new();
     for byte in key.bytes() {
         match byte {
@@ -198,7 +198,7 @@ mod tests {
     #[case("s3:ObjectCreated:Copy", "", "", "a", false)]
     #[case("s3:ObjectCreated:*", "events/", "", "rejected/a", false)]
     #[case("s3:ObjectCreated:*", "events/", "_SUCCESS", "events/a.bz2", false)]
-    fn filters_are_s3_s(
+    fn filters_match_as_in_s3(
         #[case] kind: &str,
         #[case] prefix: &str,
         #[case] suffix: &str,
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn the_event_is_s3_s() {
+    fn the_event_has_the_form_of_s3() {
         let at = UnixMillis::parse("2026-11-18T09:20:00.123Z").unwrap();
         let event = event(&created("events/dt=2026-11-18/hour=09/a b+ü.bz2"), "CheckFunction", at, 0x55AE_D6DC_D902);
         let record = &event["Records"][0];
@@ -231,11 +231,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_writes_waits_for_room_and_who_takes_events_does_not() {
-        let on_their_way = OnTheirWay::default();
+    async fn writers_wait_for_room_and_event_handlers_do_not() {
+        let in_flight = InFlight::default();
         let clock = Clock::new(None, lambda_setup::now());
         let rules = vec![rule("s3:ObjectCreated:*", "", "")];
-        let notifications = Notifications::new(rules, vec!["check-object".into()], on_their_way.clone(), clock);
+        let notifications = Notifications::new(rules, vec!["check-object".into()], in_flight.clone(), clock);
         for number in 0..MAX_WAITING {
             notifications.created(&created(&number.to_string()));
         }
@@ -246,14 +246,14 @@ mod tests {
         let (_, receiver) = &notifications.queues["CheckFunction"];
         drop(receiver.lock().await.recv().await);
         assert!(waits("kinesis-to-s3-lambda-0").await.is_ok());
-        assert_eq!(on_their_way.count(), MAX_WAITING - 1);
+        assert_eq!(in_flight.count(), MAX_WAITING - 1);
     }
 
     #[tokio::test]
     async fn sequencers_grow_with_the_writes() {
         let clock = Clock::new(None, lambda_setup::now());
         let rules = vec![rule("s3:ObjectCreated:*", "", "")];
-        let notifications = Notifications::new(rules, Vec::new(), OnTheirWay::default(), clock);
+        let notifications = Notifications::new(rules, Vec::new(), InFlight::default(), clock);
         let mut sequencers = Vec::new();
         for _ in 0..20 {
             notifications.created(&created("a"));

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use crate::asynchronous::{self, OnTheirWay, Source};
+use crate::asynchronous::{self, InFlight, Source};
 use crate::clock::Clock;
 use crate::event_source_mapping::Phase;
 use crate::function::Function;
@@ -31,16 +31,16 @@ const LANDING_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What all schedules need.
 #[derive(Clone)]
-pub struct Schedules {
+pub(crate) struct Schedules {
     pub clock: Clock,
-    pub on_their_way: OnTheirWay,
+    pub in_flight: InFlight,
     pub landed_until: LandedUntil,
     pub phase: watch::Receiver<Phase>,
 }
 
 impl Schedules {
     /// Invokes a function by its schedule until the stack drains.
-    pub async fn run(mut self, schedule: Schedule, function: Arc<Function>) {
+    pub(crate) async fn run(mut self, schedule: Schedule, function: Arc<Function>) {
         let start = self.clock.now();
         let mut last = start;
         while *self.phase.borrow() != Phase::Draining {
@@ -64,7 +64,7 @@ impl Schedules {
     }
 
     async fn invoke(&self, schedule: &Schedule, due: UnixMillis, function: &Function) {
-        let _counted = self.on_their_way.one();
+        let _counted = self.in_flight.one();
         if self.clock.is_fast() {
             self.landed(due).await;
         }
@@ -72,8 +72,8 @@ impl Schedules {
         asynchronous::invoke(function, &event, &Source::Schedule(schedule.name.clone(), due), self.clock).await;
     }
 
-    /// Waits until what had arrived by then has landed. On a fast clock a moment of the machine's is many minutes, and a check
-    /// would report what is about to land as missing; it is told the time that it was due all the same.
+    /// Waits until what had arrived by then has landed. On a fast clock a moment of machine time is many minutes, and a check
+    /// would report as missing what is about to land. Its event still has the time that it was due.
     async fn landed(&self, due: UnixMillis) {
         let has_landed = || self.landed_until.earliest().is_none_or(|until| self.clock.at(until) >= due);
         let landed = async {
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn the_event_is_eventbridge_s() {
+    fn the_event_has_the_form_of_eventbridge() {
         let due = UnixMillis::parse("2026-11-18T09:20:00.000Z").unwrap();
         let mut event = event(&schedule(Scheduler::EventBridgeRule), due);
         assert!(event["id"].take().as_str().is_some_and(|id| id.len() == 36));
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scheduler_s_own_event_differs_in_its_source_and_detail() {
+    fn an_event_of_the_scheduler_differs_in_source_and_detail() {
         let event = event(&schedule(Scheduler::EventBridgeScheduler), UnixMillis(0));
         assert_eq!((&event["source"], &event["detail"]), (&json!("aws.scheduler"), &json!("{}")));
     }

@@ -1,14 +1,12 @@
-//! The HTTP server behind both ports: who is let in, how long a connection may be idle, and how many there may be.
+//! The HTTP server behind every port: who is let in, how long a connection may be idle, and how many there may be.
 
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use axum::body::Body;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -16,62 +14,83 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::sleep;
 use tracing::{debug, warn};
 
+use crate::body;
+use crate::connection_progress::{Activity, AnswerBody, Progress, WatchedStream};
 use crate::faults::NoAnswer;
 use crate::gate::Door;
 
-/// How long a connection may go without a byte of a body, or before its next request has come with all its headers.
+/// How long a connection may go without its next request's headers, or its client without taking a byte of an answer.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
-/// The same while others wait for its place, or the stack stops.
+/// How long a connection may be idle while another waits for its place, or the stack stops.
 const CROWDED_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
-/// The longest that a request's body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest that a body may take to arrive on the AWS port: a part of a large object.
+const AWS_BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// The same for events: a page that takes longer is gone.
+const EVENTS_BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Door {
-    /// Connections that are served at once. More wait in the kernel until one ends. Together they stay under the 1,024 open
-    /// files that a process usually may have, with room for the functions.
-    const fn max_connections(self) -> usize {
+    const fn body_timeout(self) -> Duration {
         match self {
-            Self::Events => 600,
-            Self::Aws => 200,
+            Self::Events => EVENTS_BODY_TIMEOUT,
+            Self::Aws | Self::Runtime => AWS_BODY_TIMEOUT,
+        }
+    }
+
+    const fn idle_timeout(self) -> Duration {
+        match self {
+            Self::Events | Self::Aws => IDLE_TIMEOUT,
+            // While an invocation runs, its runtime asks for nothing. It must not find its connection just being closed when
+            // it answers.
+            Self::Runtime => Duration::MAX,
         }
     }
 }
 
-/// Serves a port until the stack stops, then finishes the requests that are under way.
-pub(crate) async fn serve<H, F>(listener: TcpListener, door: Door, handler: H, mut stopping: watch::Receiver<bool>)
-where
-    H: Fn(SocketAddr, Request<Body>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Result<Response<Body>, NoAnswer>> + Send + 'static,
-{
-    let places = Arc::new(Semaphore::new(door.max_connections()));
-    let mut connections = JoinSet::new();
-    while let Some((stream, peer)) = next_connection(&listener, &places, &mut stopping).await {
-        let connection = Connection { door, peer, progress: Arc::default(), places: places.clone() };
-        let (handler, stopping) = (handler.clone(), stopping.clone());
-        connections.spawn(connection.serve(stream, handler, stopping));
-        while connections.try_join_next().is_some() {}
+/// A port to serve.
+pub(crate) struct Port {
+    pub(crate) listener: TcpListener,
+    pub(crate) door: Door,
+    /// Connections that are served at once. One more is accepted and waits; the rest wait in the kernel.
+    pub(crate) max_connections: usize,
+}
+
+impl Port {
+    /// Serves the port until the stack stops, then finishes the requests that are under way.
+    pub(crate) async fn serve<H, F>(self, handler: H, mut stopping: watch::Receiver<bool>)
+    where
+        H: Fn(SocketAddr, Request<Body>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Result<Response<Body>, NoAnswer>> + Send + 'static,
+    {
+        let Self { listener, door, max_connections } = self;
+        let places = Arc::new(Places { free: Semaphore::new(max_connections), one_waits: AtomicBool::new(false) });
+        let mut connections = JoinSet::new();
+        while let Some((stream, peer)) = next_connection(&listener, &places, &mut stopping).await {
+            let connection = Connection { door, peer, progress: Progress::begin(), places: places.clone() };
+            let (handler, stopping) = (handler.clone(), stopping.clone());
+            connections.spawn(connection.serve(stream, handler, stopping));
+            while connections.try_join_next().is_some() {}
+        }
+        drop(listener);
+        connections.join_all().await;
     }
-    drop(listener);
-    connections.join_all().await;
 }
 
 /// The next connection once there is a place for it, which it gives back at its end; `None` when the stack stops.
 async fn next_connection(
     listener: &TcpListener,
-    places: &Semaphore,
+    places: &Places,
     stopping: &mut watch::Receiver<bool>,
 ) -> Option<(TcpStream, SocketAddr)> {
     let accepted = async {
-        // The semaphore is never closed.
-        if let Ok(place) = places.acquire().await {
-            place.forget();
-        }
         loop {
             match listener.accept().await {
-                Ok(accepted) => return accepted,
+                Ok(accepted) => {
+                    places.take().await;
+                    return accepted;
+                }
                 Err(problem) => {
                     // Out of file descriptors, mostly: it passes.
                     warn!(%problem, "a connection can't be accepted yet");
@@ -87,17 +106,46 @@ async fn next_connection(
     }
 }
 
+/// The places of a port's connections.
+struct Places {
+    free: Semaphore,
+    /// Whether an accepted connection waits for one, and none has made room for it yet.
+    one_waits: AtomicBool,
+}
+
+impl Places {
+    async fn take(&self) {
+        let place = match self.free.try_acquire() {
+            Ok(place) => Ok(place),
+            Err(_) => {
+                self.one_waits.store(true, Ordering::SeqCst);
+                self.free.acquire().await
+            }
+        };
+        self.one_waits.store(false, Ordering::SeqCst);
+        // The semaphore is never closed.
+        if let Ok(place) = place {
+            place.forget();
+        }
+    }
+
+    /// Whether the caller must end to make room: true for one caller for each connection that waits.
+    fn must_make_room(&self) -> bool {
+        self.one_waits.swap(false, Ordering::SeqCst)
+    }
+}
+
 /// A connection that has a place.
 struct Connection {
     door: Door,
     peer: SocketAddr,
-    progress: Arc<Progress>,
-    places: Arc<Semaphore>,
+    progress: Progress,
+    places: Arc<Places>,
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.places.add_permits(1);
+        self.places.free.add_permits(1);
     }
 }
 
@@ -111,40 +159,43 @@ impl Connection {
         if let Err(problem) = stream.set_nodelay(true) {
             debug!(%problem, "no TCP_NODELAY");
         }
+        let stream = WatchedStream { stream, progress: self.progress.clone() };
         let service = service_fn(|request: Request<Incoming>| self.answer(request, &handler));
         let builder = Builder::new(TokioExecutor::new());
         let mut served = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
         tokio::select! {
             ended = served.as_mut() => return report(peer, ended),
-            () = self.progress.idle_for(|| self.idle_timeout()) => return debug!(%peer, "an idle connection is closed"),
+            () = self.stalls(|| self.places.must_make_room()) => return debug!(%peer, "an idle connection is closed"),
             _ = stopping.wait_for(|stopping| *stopping) => served.as_mut().graceful_shutdown(),
         }
         tokio::select! {
             ended = served => report(peer, ended),
-            () = self.progress.idle_for(|| CROWDED_IDLE_TIMEOUT) => debug!(%peer, "an idle connection is closed"),
+            () = self.stalls(|| true) => debug!(%peer, "an idle connection is closed"),
         }
     }
 
-    fn idle_timeout(&self) -> Duration {
-        if self.places.available_permits() == 0 { CROWDED_IDLE_TIMEOUT } else { IDLE_TIMEOUT }
+    /// Resolves when the connection is to be closed for what it is not doing.
+    async fn stalls(&self, is_crowded: impl Fn() -> bool) {
+        while !has_stalled(self.progress.activity(), self.door.idle_timeout(), &is_crowded) {
+            sleep(CROWDED_IDLE_TIMEOUT / 4).await;
+        }
     }
 
     fn answer<H, F>(
         &self,
         request: Request<Incoming>,
         handler: &H,
-    ) -> impl Future<Output = Result<Response<Watched>, NoAnswer>> + Send + use<H, F>
+    ) -> impl Future<Output = Result<Response<AnswerBody>, NoAnswer>> + Send + use<H, F>
     where
         H: Fn(SocketAddr, Request<Body>) -> F,
         F: Future<Output = Result<Response<Body>, NoAnswer>> + Send + 'static,
     {
-        let (progress, answering) = (self.progress.clone(), Answering::begin(&self.progress));
-        let watched = |body| {
-            let deadline = Some(Box::pin(sleep(BODY_TIMEOUT)));
-            Body::new(Watched { body, progress: self.progress.clone(), deadline })
-        };
+        let handling = self.progress.handling();
         let answer = match self.door.admit(request.uri(), request.headers()) {
-            Ok(()) => Ok(handler(self.peer, request.map(|body| watched(Body::new(body))))),
+            Ok(()) => {
+                let request = request.map(|body| body::with_deadline(body, self.door.body_timeout()));
+                Ok(handler(self.peer, request))
+            }
             Err(refusal) => Err(refusal.response()),
         };
         async move {
@@ -152,8 +203,7 @@ impl Connection {
                 Ok(answer) => answer.await?,
                 Err(refused) => refused,
             };
-            drop(answering);
-            Ok(response.map(|body| Watched { body, progress, deadline: None }))
+            Ok(response.map(|body| handling.answer(body)))
         }
     }
 }
@@ -164,87 +214,107 @@ fn report<E: std::fmt::Display>(peer: SocketAddr, ended: Result<(), E>) {
     }
 }
 
-/// What a connection is doing, and since when it has done nothing.
-#[derive(Debug)]
-struct Progress {
-    /// Requests that are being answered. They have bounds of their own.
-    answering: AtomicUsize,
-    last: Mutex<Instant>,
-}
-
-impl Default for Progress {
-    fn default() -> Self {
-        Self { answering: AtomicUsize::new(0), last: Mutex::new(Instant::now()) }
+/// Whether a connection has been idle for too long, or its client has taken nothing of an answer for too long.
+fn has_stalled(activity: Activity, idle_timeout: Duration, is_crowded: impl Fn() -> bool) -> bool {
+    match activity {
+        Activity::Handling => false,
+        Activity::Answering(since) => since >= idle_timeout,
+        Activity::Idle(since) => since >= idle_timeout || since >= CROWDED_IDLE_TIMEOUT && is_crowded(),
     }
 }
 
-impl Progress {
-    fn note(&self) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use std::io;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    const LESS: Duration = Duration::from_millis(1);
+    /// More than the kernel's buffers hold.
+    const LARGE_ANSWER: usize = 32 * 1024 * 1024;
+    /// When an idle connection of a crowded port is gone for sure.
+    const CROWDED_OUT: Duration = CROWDED_IDLE_TIMEOUT.saturating_mul(2);
+
+    #[rstest]
+    #[case::handler(Activity::Handling, false, false)]
+    #[case::idle(Activity::Idle(CROWDED_IDLE_TIMEOUT - LESS), false, false)]
+    #[case::idle_in_a_crowd(Activity::Idle(CROWDED_IDLE_TIMEOUT), false, true)]
+    #[case::idle_for_long(Activity::Idle(IDLE_TIMEOUT), true, true)]
+    #[case::answer(Activity::Answering(IDLE_TIMEOUT - LESS), false, false)]
+    #[case::answer_that_nobody_takes(Activity::Answering(IDLE_TIMEOUT), true, true)]
+    fn a_connection_stalls_by_what_it_does(
+        #[case] activity: Activity,
+        #[case] in_any_case: bool,
+        #[case] in_a_crowd: bool,
+    ) {
+        assert_eq!(has_stalled(activity, IDLE_TIMEOUT, || false), in_any_case);
+        assert_eq!(has_stalled(activity, IDLE_TIMEOUT, || true), in_a_crowd);
     }
 
-    /// Resolves when nothing has happened for as long as the limit is by then.
-    async fn idle_for(&self, limit: impl Fn() -> Duration) {
-        loop {
-            // The limit may change meanwhile.
-            sleep(CROWDED_IDLE_TIMEOUT / 4).await;
-            let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
-            if self.answering.load(Ordering::SeqCst) == 0 && last.elapsed() >= limit() {
-                return;
+    /// A port with so many places that answers each request with so many bytes.
+    async fn port(max_connections: usize, answer_bytes: usize) -> SocketAddr {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let port = Port { listener, door: Door::Events, max_connections };
+        let (running, stopping) = watch::channel(false);
+        let answer = move |_, _| async move { Ok(Response::new(Body::from(vec![b'x'; answer_bytes]))) };
+        tokio::spawn(async move {
+            let _running = running;
+            port.serve(answer, stopping).await;
+        });
+        address
+    }
+
+    /// Asks on a kept connection, without reading the answer.
+    async fn ask(client: &mut TcpStream) -> io::Result<()> {
+        client.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await
+    }
+
+    /// Asks, and whether the whole answer came.
+    async fn is_answered(client: &mut TcpStream, answer_bytes: usize) -> bool {
+        ask(client).await.is_ok() && takes_answer(client, answer_bytes).await
+    }
+
+    async fn takes_answer(client: &mut TcpStream, answer_bytes: usize) -> bool {
+        let (mut taken, mut buffer) = (Vec::new(), vec![0; 65_536]);
+        let ends = |taken: &[u8]| taken.windows(4).position(|window| window == b"\r\n\r\n").map(|end| end + 4);
+        let mut head = None;
+        while head.is_none_or(|head| taken.len() < head + answer_bytes) {
+            match client.read(&mut buffer).await {
+                Ok(bytes @ 1..) => taken.extend_from_slice(&buffer[..bytes]),
+                _ => return false,
             }
+            head = head.or_else(|| ends(&taken));
         }
+        taken.starts_with(b"HTTP/1.1 200")
     }
-}
 
-/// A request that is being answered until this is dropped.
-struct Answering(Arc<Progress>);
-
-impl Answering {
-    fn begin(progress: &Arc<Progress>) -> Self {
-        progress.answering.fetch_add(1, Ordering::SeqCst);
-        Self(progress.clone())
-    }
-}
-
-impl Drop for Answering {
-    fn drop(&mut self) {
-        self.0.note();
-        self.0.answering.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("the body did not arrive in {} s", BODY_TIMEOUT.as_secs())]
-struct BodyTooSlow;
-
-/// A body whose frames count as progress.
-struct Watched {
-    body: Body,
-    progress: Arc<Progress>,
-    /// When it must have arrived.
-    deadline: Option<Pin<Box<Sleep>>>,
-}
-
-impl HttpBody for Watched {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        self.progress.note();
-        if self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(context).is_ready()) {
-            return Poll::Ready(Some(Err(axum::Error::new(BodyTooSlow))));
+    #[tokio::test]
+    async fn a_full_port_keeps_its_connections_until_another_waits_and_then_ends_one() {
+        let address = port(2, 1).await;
+        let mut kept = [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
+        for client in &mut kept {
+            assert!(is_answered(client, 1).await);
         }
-        Pin::new(&mut self.body).poll_frame(context)
+        sleep(CROWDED_OUT).await;
+        for client in &mut kept {
+            assert!(is_answered(client, 1).await, "closed though nobody waits");
+        }
+        let mut third = TcpStream::connect(address).await.unwrap();
+        assert!(is_answered(&mut third, 1).await);
+        let [one, other] = &mut kept;
+        assert_ne!(is_answered(one, 1).await, is_answered(other, 1).await);
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+    #[tokio::test]
+    async fn an_answer_that_is_taken_late_arrives_whole_though_another_waits() {
+        let address = port(1, LARGE_ANSWER).await;
+        let mut slow = TcpStream::connect(address).await.unwrap();
+        ask(&mut slow).await.unwrap();
+        let mut waiting = TcpStream::connect(address).await.unwrap();
+        sleep(CROWDED_OUT).await;
+        assert!(takes_answer(&mut slow, LARGE_ANSWER).await);
+        assert!(is_answered(&mut waiting, LARGE_ANSWER).await);
     }
 }

@@ -1,6 +1,7 @@
 //! Everything together: started in order, and stopped so that nothing that was answered is left behind.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,24 +11,28 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::asynchronous::OnTheirWay;
+use crate::asynchronous::InFlight;
 use crate::aws_endpoint::AwsEndpoint;
 use crate::claim::Claim;
 use crate::clock::Clock;
 use crate::cloudwatch::CloudWatch;
 use crate::config::Config;
+use crate::embedded_metrics::{EmbeddedMetrics, LineTime};
 use crate::event_source_mapping::{EventSourceMapping, Phase, Surroundings};
 use crate::failed_batches::FailedBatches;
 use crate::faults::{Faults, resharding};
 use crate::function::Function;
-use crate::function_url;
+use crate::function_url::FrontDoor;
+use crate::gate::Door;
 use crate::kinesis::{Kinesis, KinesisError};
 use crate::landed_until::LandedUntil;
 use crate::log::FunctionLog;
 use crate::metric_store::MetricStore;
+use crate::open_files::{self, ConnectionLimits};
 use crate::s3::S3;
 use crate::s3_notifications::Notifications;
 use crate::schedules::Schedules;
+use crate::server::Port;
 use crate::{counters, lambda, template};
 
 /// The longest that requests under way may take when the stack stops. What comes later is answered 503.
@@ -43,12 +48,13 @@ pub struct Stack {
     pub aws: SocketAddr,
     stop_front_door: watch::Sender<bool>,
     front_door_server: JoinHandle<()>,
+    functions: Functions,
     kinesis: Kinesis,
     faults: Arc<Faults>,
     phase: watch::Sender<Phase>,
     mappings: JoinSet<Result<(), KinesisError>>,
     unlanded: Vec<Arc<AtomicU64>>,
-    on_their_way: OnTheirWay,
+    in_flight: InFlight,
     _claim: Claim,
 }
 
@@ -61,77 +67,37 @@ impl Stack {
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
         let template = read_template(config)?;
         let claim = Claim::of(&config.data_dir).await?;
-        let front_door = listen("PORT", config.port).await?;
-        let aws = listen("AWS_PORT", config.aws_port).await?;
-        let aws_address = aws.local_addr()?;
-
-        let logs = config.data_dir.join("logs");
-        let faults =
-            Faults::new(config.faults.clone(), &logs).with_context(|| format!("DATA_DIR: {}", logs.display()))?;
-        let clock = Clock::new(config.clock, lambda_setup::now());
-        let metrics = MetricStore::new(clock);
-        counters::declare(&metrics, &template);
-        let on_their_way = OnTheirWay::default();
-        let notifications = notifications(&template, &on_their_way, clock);
-        let buckets = config.data_dir.join("s3");
-        let s3 = S3::start(&buckets, &template.buckets, notifications.clone(), clock)?;
-        let (kinesis, kinesis_api) = Kinesis::start(metrics.clone(), clock);
-        for stream in &template.streams {
-            kinesis.create(stream).await?;
-            tokio::spawn(resharding::run(faults.clone(), kinesis.clone(), stream.name.clone()));
-        }
-        let cloudwatch = CloudWatch::new(metrics.clone());
-        let functions = start_functions(config, &template, aws_address, &faults, &metrics)?;
-        let lambda = lambda::router(functions.clone(), on_their_way.clone(), clock);
-        let endpoint = AwsEndpoint { kinesis: kinesis_api, s3, cloudwatch, lambda, metrics, faults: faults.clone() };
-        tokio::spawn(endpoint.serve(aws));
-
-        functions.iter().for_each(|function| notifications.deliver_to(function));
-        let function = |id: &str| {
-            let found = functions.iter().find(|function| function.id() == id);
-            found.cloned().ok_or_else(|| anyhow!("the template has no function {id}"))
-        };
+        let ports = Ports::open(config).await?;
+        let (front_door, aws) = (ports.front_door.local_addr()?, ports.aws.local_addr()?);
+        let builder = Builder::new(config, &template)?;
+        let functions = builder.functions(ports.functions.local_addr()?)?;
+        let kinesis = builder.services(&functions, ports.aws, ports.functions).await?;
         let (phase, phases) = watch::channel(Phase::Running);
-        let landed_until = LandedUntil::default();
         let surroundings = Surroundings {
             kinesis: kinesis.clone(),
-            faults: faults.clone(),
-            clock,
-            landed_until: landed_until.clone(),
-            phase: phases.clone(),
+            faults: builder.faults.clone(),
+            clock: builder.clock,
+            landed_until: LandedUntil::default(),
+            phase: phases,
         };
-        let (mut mappings, mut unlanded) = (JoinSet::new(), Vec::new());
-        for spec in template.mappings {
-            let failed_batches = spec.on_failure_bucket.as_ref();
-            let failed_batches = failed_batches.map(|bucket| FailedBatches::new(buckets.join(bucket), clock));
-            let function = function(&spec.function)?;
-            let mapping = EventSourceMapping::new(spec, function, failed_batches, surroundings.clone());
-            unlanded.push(mapping.unlanded());
-            mappings.spawn(mapping.run());
-        }
-        let schedules = Schedules { clock, on_their_way: on_their_way.clone(), landed_until, phase: phases };
-        for schedule in template.schedules {
-            let function = function(&schedule.function)?;
-            tokio::spawn(schedules.clone().run(schedule, function));
-        }
-
-        let with_url =
-            template.functions.iter().find(|function| Some(&function.binary) == template.front_door.as_ref());
-        let with_url = with_url.ok_or_else(|| anyhow!("no function of the template has an AWS::Lambda::Url"))?;
-        let front_door_address = front_door.local_addr()?;
+        builder.schedules(&functions, &surroundings)?;
+        let (mappings, unlanded) = builder.mappings(&functions, &surroundings)?;
         let (stop_front_door, stopping) = watch::channel(false);
-        let server = function_url::serve(front_door, function(&with_url.id)?, clock, stopping);
+        let port = Port { listener: ports.front_door, door: Door::Events, max_connections: builder.connections.events };
+        let front_door_server = tokio::spawn(builder.front_door(&functions)?.serve(port, stopping));
+        let Builder { faults, in_flight, .. } = builder;
         Ok(Self {
-            front_door: front_door_address,
-            aws: aws_address,
+            front_door,
+            aws,
             stop_front_door,
-            front_door_server: tokio::spawn(server),
+            front_door_server,
+            functions,
             kinesis,
             faults,
             phase,
             mappings,
             unlanded,
-            on_their_way,
+            in_flight,
             _claim: claim,
         })
     }
@@ -159,9 +125,9 @@ impl Stack {
         if tokio::time::timeout(FRONT_DOOR_DRAIN, self.front_door_server).await.is_err() {
             tracing::warn!("requests were still under way {} s after the stop", FRONT_DOOR_DRAIN.as_secs());
         }
-        // Whoever stops a stack wants what it has on disk.
+        // Nobody stops a stack to see its faults: what it holds must land.
         self.faults.end();
-        // What still comes, from a request that takes longer or from another producer, is told so.
+        // From here on puts are refused, be they of a slow request or of another producer.
         self.kinesis.close().await;
         self.phase.send_replace(Phase::Draining);
         let drained = async {
@@ -181,11 +147,30 @@ impl Stack {
                 ));
             }
         }
-        if tokio::time::timeout(EVENT_DRAIN, self.on_their_way.fewer_than(1)).await.is_err() {
-            let events = self.on_their_way.count();
+        if tokio::time::timeout(EVENT_DRAIN, self.in_flight.fewer_than(1)).await.is_err() {
+            let events = self.in_flight.count();
             tracing::warn!(events, "events of objects and schedules did not arrive in {} s", EVENT_DRAIN.as_secs());
         }
+        self.functions.shut_down().await;
         Ok(())
+    }
+}
+
+/// The ports of a stack, before anyone is served.
+struct Ports {
+    front_door: TcpListener,
+    aws: TcpListener,
+    /// The same services as on `aws`, at an address that the functions alone know.
+    functions: TcpListener,
+}
+
+impl Ports {
+    async fn open(config: &Config) -> anyhow::Result<Self> {
+        Ok(Self {
+            front_door: listen("PORT", config.port).await?,
+            aws: listen("AWS_PORT", config.aws_port).await?,
+            functions: listen("AWS_PORT", 0).await?,
+        })
     }
 }
 
@@ -195,31 +180,147 @@ fn read_template(config: &Config) -> anyhow::Result<template::Stack> {
     template::Stack::parse(&text, &config.parameters).with_context(|| path.to_string())
 }
 
-fn notifications(template: &template::Stack, on_their_way: &OnTheirWay, clock: Clock) -> Arc<Notifications> {
-    let rules = template.notifications.clone();
-    let takes_events = |function: &&template::Function| rules.iter().any(|rule| rule.function == function.id);
-    let takers = template.functions.iter().filter(takes_events).map(|function| function.binary.clone()).collect();
-    Notifications::new(rules, takers, on_their_way.clone(), clock)
-}
-
 async fn listen(variable: &str, port: u16) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(("127.0.0.1", port)).await;
     listener.with_context(|| format!("{variable}: port {port} can't be had; {variable}=0 picks a free one"))
 }
 
-fn start_functions(
-    config: &Config,
-    template: &template::Stack,
-    aws: SocketAddr,
-    faults: &Faults,
-    metrics: &MetricStore,
-) -> anyhow::Result<Vec<Arc<Function>>> {
-    let logs = config.data_dir.join("logs");
-    let start = |spec: &template::Function| {
-        let log = FunctionLog::open(&logs, &spec.binary, metrics.clone());
-        let log = log.with_context(|| format!("DATA_DIR: {}", logs.display()))?;
-        let (endpoint, environments) = (format!("http://{aws}"), faults.environments.clone());
-        Function::new(spec.clone(), &config.functions_dir, endpoint, log, environments, metrics.clone())
-    };
-    template.functions.iter().map(start).collect()
+/// Builds a stack's parts out of its template.
+struct Builder<'a> {
+    config: &'a Config,
+    template: &'a template::Stack,
+    connections: ConnectionLimits,
+    clock: Clock,
+    metrics: MetricStore,
+    faults: Arc<Faults>,
+    in_flight: InFlight,
+}
+
+/// The functions of a stack.
+#[derive(Clone)]
+struct Functions(Vec<Arc<Function>>);
+
+impl Functions {
+    fn by_id(&self, id: &str) -> anyhow::Result<Arc<Function>> {
+        let found = self.0.iter().find(|function| function.id() == id);
+        found.cloned().ok_or_else(|| anyhow!("the template has no function {id}"))
+    }
+
+    /// Shuts all of their environments down, at the same time.
+    async fn shut_down(self) {
+        let shut_down = self.0.into_iter().map(|function| async move { function.shut_down().await });
+        shut_down.collect::<JoinSet<()>>().join_all().await;
+    }
+}
+
+impl<'a> Builder<'a> {
+    fn new(config: &'a Config, template: &'a template::Stack) -> anyhow::Result<Self> {
+        let open_files = open_files::raise_limit().context("the limit of open files")?;
+        let logs = config.data_dir.join("logs");
+        let faults = Faults::new(config.faults.clone(), &logs);
+        let faults = faults.with_context(|| format!("DATA_DIR: {}", logs.display()))?;
+        let clock = Clock::new(config.clock, lambda_setup::now());
+        let metrics = MetricStore::new(clock);
+        counters::declare(&metrics, template);
+        let (connections, in_flight) = (ConnectionLimits::of(open_files), InFlight::default());
+        Ok(Self { config, template, connections, clock, metrics, faults, in_flight })
+    }
+
+    /// All functions; they call AWS at this address.
+    fn functions(&self, aws: SocketAddr) -> anyhow::Result<Functions> {
+        let start = |spec: &template::Function| {
+            let (endpoint, environments) = (format!("http://{aws}"), self.faults.environments.clone());
+            let binaries = &self.config.functions_dir;
+            Function::new(spec.clone(), binaries, endpoint, self.log_of(spec)?, environments, self.metrics.clone())
+        };
+        self.template.functions.iter().map(start).collect::<anyhow::Result<_>>().map(Functions)
+    }
+
+    fn log_of(&self, function: &template::Function) -> anyhow::Result<FunctionLog> {
+        // Landing stamps its lines with the machine's time; other functions know the stack's by what invokes them.
+        let lands = self.template.mappings.iter().any(|mapping| mapping.function == function.id);
+        let times = if lands { LineTime::Machine } else { LineTime::Stack };
+        let logs = self.config.data_dir.join("logs");
+        let log = FunctionLog::open(&logs, &function.binary, EmbeddedMetrics::new(self.metrics.clone(), times));
+        log.with_context(|| format!("DATA_DIR: {}", logs.display()))
+    }
+
+    fn buckets(&self) -> PathBuf {
+        self.config.data_dir.join("s3")
+    }
+
+    /// Starts the AWS services on both of their ports.
+    async fn services(
+        &self,
+        functions: &Functions,
+        port: TcpListener,
+        functions_port: TcpListener,
+    ) -> anyhow::Result<Kinesis> {
+        let notifications = self.notifications();
+        let (kinesis, kinesis_api) = Kinesis::start(self.metrics.clone(), self.clock);
+        for stream in &self.template.streams {
+            kinesis.create(stream).await?;
+            tokio::spawn(resharding::run(self.faults.clone(), kinesis.clone(), stream.name.clone()));
+        }
+        let endpoint = AwsEndpoint {
+            kinesis: kinesis_api,
+            s3: S3::start(&self.buckets(), &self.template.buckets, notifications.clone(), self.clock)?,
+            cloudwatch: CloudWatch::new(self.metrics.clone()),
+            lambda: lambda::router(functions.0.clone(), self.in_flight.clone(), self.clock),
+            metrics: self.metrics.clone(),
+            faults: self.faults.clone(),
+        };
+        tokio::spawn(endpoint.clone().serve(functions_port, self.connections.functions));
+        tokio::spawn(endpoint.serve(port, self.connections.aws));
+        functions.0.iter().for_each(|function| notifications.deliver_to(function));
+        Ok(kinesis)
+    }
+
+    fn notifications(&self) -> Arc<Notifications> {
+        let rules = self.template.notifications.clone();
+        let handles_events = |function: &&template::Function| rules.iter().any(|rule| rule.function == function.id);
+        let handlers = self.template.functions.iter().filter(handles_events);
+        let handlers = handlers.map(|function| function.binary.clone()).collect();
+        Notifications::new(rules, handlers, self.in_flight.clone(), self.clock)
+    }
+
+    fn schedules(&self, functions: &Functions, surroundings: &Surroundings) -> anyhow::Result<()> {
+        let schedules = Schedules {
+            clock: self.clock,
+            in_flight: self.in_flight.clone(),
+            landed_until: surroundings.landed_until.clone(),
+            phase: surroundings.phase.clone(),
+        };
+        for schedule in &self.template.schedules {
+            let function = functions.by_id(&schedule.function)?;
+            tokio::spawn(schedules.clone().run(schedule.clone(), function));
+        }
+        Ok(())
+    }
+
+    /// Starts the event source mappings. Beside each, how many records of it are under way.
+    fn mappings(
+        &self,
+        functions: &Functions,
+        surroundings: &Surroundings,
+    ) -> anyhow::Result<(JoinSet<Result<(), KinesisError>>, Vec<Arc<AtomicU64>>)> {
+        let (mut mappings, mut unlanded) = (JoinSet::new(), Vec::new());
+        for spec in &self.template.mappings {
+            let failed_batches = spec.on_failure_bucket.as_ref();
+            let failed_batches =
+                failed_batches.map(|bucket| FailedBatches::new(self.buckets().join(bucket), self.clock));
+            let function = functions.by_id(&spec.function)?;
+            let mapping = EventSourceMapping::new(spec.clone(), function, failed_batches, surroundings.clone());
+            unlanded.push(mapping.unlanded());
+            mappings.spawn(mapping.run());
+        }
+        Ok((mappings, unlanded))
+    }
+
+    fn front_door(&self, functions: &Functions) -> anyhow::Result<FrontDoor> {
+        let has_url = |function: &&Arc<Function>| Some(function.name()) == self.template.front_door.as_deref();
+        let function = functions.0.iter().find(has_url);
+        let function = function.ok_or_else(|| anyhow!("no function of the template has an AWS::Lambda::Url"))?;
+        Ok(FrontDoor::new(function.clone(), self.clock))
+    }
 }

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The function: not a test, but what the test below runs as a process, as `main` does it in the functions. Started like a
 /// test, without a Runtime API, it has nothing to do.
 #[test]
-fn function_that_panics_when_told_to() {
+fn panicking_function() {
     if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_none() {
         return;
     }
@@ -42,7 +42,7 @@ async fn handle(event: LambdaEvent<Value>) -> Result<Value, std::convert::Infall
 
 fn start_function(api: &RuntimeApi) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "function_that_panics_when_told_to", "--nocapture"])
+        .args(["--exact", "panicking_function", "--nocapture"])
         .env("AWS_LAMBDA_RUNTIME_API", api.address.to_string())
         .env("AWS_LAMBDA_FUNCTION_NAME", "panics")
         .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
@@ -70,7 +70,7 @@ fn served(reply: Reply) -> Value {
 /// invocation and no batch.
 #[tokio::test]
 async fn a_panic_ends_one_invocation_and_the_same_process_serves_the_next() {
-    let api = RuntimeApi::start("arn:aws:lambda:us-east-1:000000000000:function:panics".into()).await.unwrap();
+    let api = RuntimeApi::start("panics").await.unwrap();
     let mut function = start_function(&api);
     tokio::time::timeout(PATIENCE, api.started()).await.unwrap().unwrap();
 

@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_comes_first_if_nothing_else_is_asked() {
+    fn the_newest_comes_first_if_nothing_else_handles() {
         let (store, _) = with_values(&[1.0, 2.0]);
         let answer = data(&store, &query("Sum", 60), &json!({"ScanBy": null})).unwrap();
         assert_eq!(answer["MetricDataResults"][0]["Values"], json!([2.0, 1.0]));

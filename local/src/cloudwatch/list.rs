@@ -72,7 +72,7 @@ mod tests {
     #[case(json!({"Dimensions": [{"Name": "FunctionName", "Value": "f"}]}), 1)]
     #[case(json!({"Dimensions": [{"Name": "FunctionName", "Value": "g"}]}), 0)]
     #[case(json!({"Namespace": "None"}), 0)]
-    fn metrics_are_found_by_what_is_asked(#[case] input: Value, #[case] count: usize) {
+    fn metrics_are_found_by_what_handles(#[case] input: Value, #[case] count: usize) {
         let (store, _) = with_values(&[1.0]);
         store.record(&MetricId::new("Other", "X", &[]), None, store.now(), Sample::of(1.0)).unwrap();
         assert_eq!(list(&store, input)["Metrics"].as_array().unwrap().len(), count);

@@ -16,7 +16,7 @@ pub struct Registered {
 }
 
 impl Environments {
-    /// Enters an environment; it is told through the `Notify` when it is to be killed.
+    /// Registers an environment; the `Notify` fires when it is to be killed.
     #[must_use]
     pub fn register(&self, name: &str) -> (Registered, Arc<Notify>) {
         let killed = Arc::new(Notify::new());

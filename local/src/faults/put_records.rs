@@ -47,17 +47,17 @@ pub async fn answer(
     let body = to_bytes(body, MAX_REQUEST_BYTES).await.map_err(|_| NoAnswer)?;
     let put = Put { faults: faults.clone(), request: Request::from_parts(parts, body), kinesis };
     match faults.draw(&OF_PUT_RECORDS, &format!("{environment} PutRecords")) {
-        None => Ok(put.store().await?.told()),
+        None => Ok(put.store().await?.into_response()),
         Some(Fault::KinesisPartial) => put.store_some().await,
         Some(Fault::KinesisThrottled) => Ok(error(StatusCode::BAD_REQUEST, THROTTLED, "injected")),
         Some(Fault::KinesisSlow) => {
             sleep(faults.up_to(SLOWEST)).await;
-            Ok(put.store().await?.told())
+            Ok(put.store().await?.into_response())
         }
         Some(Fault::KinesisLate) => {
             let stored = put.store().await?;
             sleep(LATE).await;
-            Ok(stored.told())
+            Ok(stored.into_response())
         }
         Some(Fault::KinesisUnanswered) => put.store().await.and(Err(NoAnswer)),
         Some(Fault::KinesisKill) => {
@@ -99,21 +99,21 @@ impl Put {
         let good = entries.into_iter().zip(&refused).filter(|(_, refused)| !**refused).map(|(entry, _)| entry);
         let good: Vec<Value> = good.collect();
         let mut stored = json!({"FailedRecordCount": 0, "Records": []});
-        let mut told = None;
+        let mut sent = None;
         if !good.is_empty() {
             call["Records"] = Value::Array(good);
             *self.request.body_mut() = Bytes::from(call.to_string());
             self.request.headers_mut().remove("content-length");
             let answer = self.store().await?;
             stored = answer.outcomes();
-            told = Some(answer);
+            sent = Some(answer);
         }
         let mut outcomes = stored["Records"].take().as_array().cloned().unwrap_or_default().into_iter();
         let throttled = || json!({"ErrorCode": THROTTLED, "ErrorMessage": "injected"});
         let merged = refused.iter().map(|refused| if *refused { None } else { outcomes.next() });
         let merged: Vec<Value> = merged.map(|outcome| outcome.unwrap_or_else(throttled)).collect();
         let failed = merged.iter().filter(|outcome| outcome.get("ErrorCode").is_some()).count();
-        drop(told.map(Stored::told));
+        drop(sent.map(Stored::into_response));
         let body = json!({"FailedRecordCount": failed, "Records": merged}).to_string();
         Ok(([("content-type", "application/x-amz-json-1.1")], body).into_response())
     }
@@ -126,7 +126,7 @@ fn is_hot(partition_key: &Value) -> bool {
     hasher.finish().is_multiple_of(2)
 }
 
-/// The answer to a call that was handed on. If it is dropped before it is told, the journal says what is stored all the
+/// The answer to a call that was handed on. If it is dropped unsent, the journal says what is stored all the
 /// same: a sender that tries again puts it on the stream twice.
 struct Stored {
     faults: Arc<Faults>,
@@ -134,7 +134,7 @@ struct Stored {
 }
 
 impl Stored {
-    fn told(mut self) -> Response<Body> {
+    fn into_response(mut self) -> Response<Body> {
         self.response.take().map(|response| response.map(Body::from)).unwrap_or_default()
     }
 

@@ -19,7 +19,7 @@ use schedule::Expression;
 
 /// The account that local ARNs name.
 pub const ACCOUNT_ID: &str = "000000000000";
-/// The region that local ARNs name and that functions and clients are told.
+/// The region in local ARNs and in the functions' environment.
 pub const REGION: &str = "us-east-1";
 
 /// The deployed system, as far as it is played; resources in the order of their logical ids.
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn the_project_s_template_is_played() {
+    fn the_template_of_the_project_is_played() {
         let stack = parse(&[]).unwrap();
         let function = |binary: &str| stack.functions.iter().find(|function| function.binary == binary).unwrap();
         assert_eq!(stack.front_door.as_deref(), Some("ingest-lambda"));

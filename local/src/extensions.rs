@@ -1,0 +1,301 @@
+//! The Lambda Extensions API for one execution environment.
+//! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html>
+//!
+//! Only internal extensions, which are part of the function's own process: external ones come with layers, and no function
+//! has one. Lambda lets internal extensions subscribe to INVOKE and not to SHUTDOWN: the process of a function with an
+//! extension gets SIGTERM instead, and half a second. Errors are those of AWS's Runtime Interface Emulator.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::{Notify, mpsc};
+use uuid::Uuid;
+
+/// Lambda's own limit for one environment.
+const MAX_EXTENSIONS: usize = 10;
+const NAME: &str = "lambda-extension-name";
+const IDENTIFIER: &str = "lambda-extension-identifier";
+const EVENT_IDENTIFIER: &str = "lambda-extension-event-identifier";
+
+/// The extensions of one environment.
+pub(crate) struct Extensions {
+    function_name: String,
+    registry: Mutex<Registry>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Registry {
+    /// The runtime has asked for work, which ends the time for registrations.
+    is_closed: bool,
+    extensions: Vec<Extension>,
+}
+
+struct Extension {
+    id: String,
+    name: String,
+    /// Whether it has asked for an event: it is then ready.
+    is_ready: bool,
+    /// `None` without a subscription to INVOKE.
+    invocations: Option<mpsc::Sender<Value>>,
+    events: Arc<tokio::sync::Mutex<mpsc::Receiver<Value>>>,
+}
+
+/// A request of an extension that is refused.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("Empty extension name")]
+    NoName,
+    #[error("{0}")]
+    Malformed(String),
+    #[error("{0}: an internal extension can subscribe to INVOKE alone; SIGTERM tells the process that it is shut down")]
+    EventType(String),
+    #[error("Extension registration closed already: register before the runtime asks for its first invocation")]
+    Closed,
+    #[error("Extension with this name already registered")]
+    NameTaken,
+    #[error("Extension limit ({MAX_EXTENSIONS}) reached")]
+    TooMany,
+    #[error("Missing Lambda-Extension-Identifier header")]
+    NoIdentifier,
+    #[error("Unknown extension {0}")]
+    UnknownIdentifier(String),
+}
+
+impl Refusal {
+    fn error_type(&self) -> &'static str {
+        match self {
+            Self::NoName => "Extension.InvalidExtensionName",
+            Self::Malformed(_) => "InvalidRequestFormat",
+            Self::EventType(_) => "Extension.InvalidEventType",
+            Self::Closed => "Extension.RegistrationClosed",
+            Self::NameTaken => "Extension.InvalidExtensionState",
+            Self::TooMany => "Extension.TooManyExtensions",
+            Self::NoIdentifier => "Extension.MissingExtensionIdentifier",
+            Self::UnknownIdentifier(_) => "Extension.UnknownExtensionIdentifier",
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let body = json!({"errorType": self.error_type(), "errorMessage": self.to_string()});
+        (StatusCode::FORBIDDEN, Json(body)).into_response()
+    }
+}
+
+#[derive(Deserialize)]
+struct Subscription {
+    #[serde(default)]
+    events: Vec<String>,
+}
+
+/// What extensions ask for, to be served beside the runtime's own operations.
+pub(crate) fn router(extensions: Arc<Extensions>) -> Router {
+    Router::new()
+        .route("/2020-01-01/extension/register", post(register))
+        .route("/2020-01-01/extension/event/next", get(next))
+        .with_state(extensions)
+}
+
+async fn register(
+    State(extensions): State<Arc<Extensions>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Refusal> {
+    let subscription: Subscription =
+        serde_json::from_slice(&body).map_err(|problem| Refusal::Malformed(problem.to_string()))?;
+    let id = extensions.register(header(&headers, NAME), &subscription.events)?;
+    let function = &extensions.function_name;
+    let answer = json!({"functionName": function, "functionVersion": "$LATEST", "handler": function});
+    Ok(([(IDENTIFIER, id)], Json(answer)).into_response())
+}
+
+async fn next(State(extensions): State<Arc<Extensions>>, headers: HeaderMap) -> Result<Response, Refusal> {
+    let id = header(&headers, IDENTIFIER);
+    if id.is_empty() {
+        return Err(Refusal::NoIdentifier);
+    }
+    let event = extensions.next(id).await?;
+    Ok(([(EVENT_IDENTIFIER, Uuid::new_v4().to_string())], Json(event)).into_response())
+}
+
+fn header<'h>(headers: &'h HeaderMap, name: &str) -> &'h str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+impl Extensions {
+    pub(crate) fn new(function_name: String) -> Arc<Self> {
+        Arc::new(Self { function_name, registry: Mutex::default(), changed: Notify::new() })
+    }
+
+    /// Registers an extension, and returns its identifier.
+    fn register(&self, name: &str, events: &[String]) -> Result<String, Refusal> {
+        if name.is_empty() {
+            return Err(Refusal::NoName);
+        }
+        if let Some(other) = events.iter().find(|event| *event != "INVOKE") {
+            return Err(Refusal::EventType(other.clone()));
+        }
+        let mut registry = self.registry();
+        if registry.is_closed {
+            return Err(Refusal::Closed);
+        }
+        if registry.extensions.iter().any(|extension| extension.name == name) {
+            return Err(Refusal::NameTaken);
+        }
+        if registry.extensions.len() == MAX_EXTENSIONS {
+            return Err(Refusal::TooMany);
+        }
+        let (sender, events_sent) = mpsc::channel(1);
+        let id = Uuid::new_v4().to_string();
+        registry.extensions.push(Extension {
+            id: id.clone(),
+            name: name.to_owned(),
+            is_ready: false,
+            invocations: (!events.is_empty()).then_some(sender),
+            events: Arc::new(tokio::sync::Mutex::new(events_sent)),
+        });
+        Ok(id)
+    }
+
+    /// From now on no extension can be registered.
+    pub(crate) fn close(&self) {
+        self.registry().is_closed = true;
+    }
+
+    #[must_use]
+    pub(crate) fn are_registered(&self) -> bool {
+        !self.registry().extensions.is_empty()
+    }
+
+    /// Resolves when every extension has asked for its first event, which ends the start of an environment.
+    pub(crate) async fn ready(&self) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.registry().extensions.iter().all(|extension| extension.is_ready) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Tells those that want to know of an invocation. Waits for one that is not done with the last: an invocation ends when the
+    /// extensions ask for the next.
+    pub(crate) async fn invoked(&self, event: &Value) {
+        let subscribed: Vec<_> =
+            self.registry().extensions.iter().filter_map(|extension| extension.invocations.clone()).collect();
+        for extension in subscribed {
+            if extension.send(event.clone()).await.is_err() {
+                tracing::debug!("an extension is gone before it learnt of an invocation");
+            }
+        }
+    }
+
+    /// The next event of an extension. One without a subscription waits until it is ended.
+    async fn next(&self, id: &str) -> Result<Value, Refusal> {
+        let events = {
+            let mut registry = self.registry();
+            let extension = registry.extensions.iter_mut().find(|extension| extension.id == id);
+            let extension = extension.ok_or_else(|| Refusal::UnknownIdentifier(id.to_owned()))?;
+            extension.is_ready = true;
+            extension.events.clone()
+        };
+        self.changed.notify_waiters();
+        let event = events.lock().await.recv().await;
+        match event {
+            Some(event) => Ok(event),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// A poisoned lock only means that another task panicked; what it guards is still whole.
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn extensions() -> Arc<Extensions> {
+        Extensions::new("f".to_owned())
+    }
+
+    const INVOKE: &str = "INVOKE";
+
+    fn register(extensions: &Extensions, name: &str, events: &[&str]) -> Result<String, Refusal> {
+        let events: Vec<String> = events.iter().map(|event| (*event).to_owned()).collect();
+        extensions.register(name, &events)
+    }
+
+    #[rstest]
+    #[case::no_name("", &[], Refusal::NoName)]
+    #[case::shutdown("a", &[INVOKE, "SHUTDOWN"], Refusal::EventType("SHUTDOWN".into()))]
+    #[case::taken("first", &[], Refusal::NameTaken)]
+    fn what_lambda_refuses_is_refused(#[case] name: &str, #[case] events: &[&str], #[case] refusal: Refusal) {
+        let extensions = extensions();
+        register(&extensions, "first", &[INVOKE]).unwrap();
+        assert_eq!(register(&extensions, name, events), Err(refusal));
+    }
+
+    #[test]
+    fn ten_extensions_are_registered_and_one_more_is_not() {
+        let extensions = extensions();
+        for number in 0..MAX_EXTENSIONS {
+            register(&extensions, &number.to_string(), &[]).unwrap();
+        }
+        assert_eq!(register(&extensions, "one more", &[]), Err(Refusal::TooMany));
+    }
+
+    #[test]
+    fn none_is_registered_once_the_runtime_has_asked_for_work() {
+        let extensions = extensions();
+        extensions.close();
+        assert_eq!(register(&extensions, "late", &[]), Err(Refusal::Closed));
+        assert!(!extensions.are_registered());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_environment_is_ready_when_every_extension_has_asked_for_an_event() {
+        let extensions = extensions();
+        let ready = async || tokio::time::timeout(std::time::Duration::from_secs(1), extensions.ready()).await.is_ok();
+        assert!(ready().await);
+        let ids = ["a", "b"].map(|name| register(&extensions, name, &[]).unwrap());
+        for id in ids {
+            assert!(!ready().await);
+            let extensions = extensions.clone();
+            tokio::spawn(async move { extensions.next(&id).await });
+        }
+        assert!(ready().await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_that_subscribed_learn_of_each_invocation_in_order_and_are_waited_for() {
+        let extensions = extensions();
+        let subscribed = register(&extensions, "subscribed", &[INVOKE]).unwrap();
+        register(&extensions, "other", &[]).unwrap();
+        extensions.invoked(&json!(1)).await;
+        let second = tokio::spawn({
+            let extensions = extensions.clone();
+            async move { extensions.invoked(&json!(2)).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!second.is_finished());
+        assert_eq!(extensions.next(&subscribed).await, Ok(json!(1)));
+        assert_eq!(extensions.next(&subscribed).await, Ok(json!(2)));
+        second.await.unwrap();
+        assert_eq!(extensions.next("unknown").await, Err(Refusal::UnknownIdentifier("unknown".into())));
+    }
+}
