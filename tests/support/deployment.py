@@ -144,6 +144,8 @@ class Deployment:
 
 def script(name):
     """One of scripts/, as a module."""
+    if (folder := str(REPOSITORY / "scripts")) not in sys.path:
+        sys.path.append(folder)
     loader = SourceFileLoader(name, str(REPOSITORY / "scripts" / name))
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
     loader.exec_module(module)

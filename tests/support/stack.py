@@ -211,7 +211,7 @@ class Stack:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         return subprocess.run(
             [sys.executable, REPOSITORY / "scripts" / name, *arguments], cwd=REPOSITORY, capture_output=True, text=True,
-            env=inherited | {"AWS_ENDPOINT_URL": self.aws_address}, timeout=60,
+            env=inherited | {"AWS_ENDPOINT_URL": self.aws_address, "DATA_DIR": str(self.data)}, timeout=60,
         )
 
     # ---- Stopping ----
