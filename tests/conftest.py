@@ -8,7 +8,7 @@ from support.stack import Stack
 LONGEST_FIRST = [
     "test_monitoring.py", "test_deploy.py", "test_soak.py", "test_loadtest.py", "test_delivery.py", "test_crashes.py",
     "test_loadtest_truth.py", "test_incomplete_hours.py", "test_redrive.py", "test_promises.py",
-    "test_gate.py", "test_aws_tools.py", "test_clock.py", "test_deletions.py",
+    "test_alarm_path.py", "test_runbook.py", "test_gate.py", "test_aws_tools.py", "test_clock.py", "test_deletions.py",
 ]
 
 

@@ -27,7 +27,7 @@ HOSTILE = "events/<!channel> <https://evil.example|see & click> *b* [x](https://
 
 
 class Chat:
-    """The other sides of two webhooks, Slack's and Teams': keeps what is posted, and Slack answers as it is told."""
+    """The other sides of two webhooks, Slack's and Teams': they keep what is posted, and Slack answers what the test sets."""
 
     def __init__(self):
         self.texts = []
@@ -161,7 +161,7 @@ def test_an_incident_reaches_people_and_its_end_does_too(cloud, chat):
     assert len(chart) == 20 and "▁" in chart and "▇" in chart and rest.startswith("(0 to 3 (count); 5 min each")
     assert lines["Alarm"] == f"{STACK}-broken-objects"
     assert lines["What to do"] == f"{RUNBOOK}#broken-objects"
-    # Teams is told the same, line by line, with the one link that is ours.
+    # Teams gets the same, line by line, with the one link that is ours.
     wait_for(lambda: chat.cards, 30, lambda: f"a card\n{cloud.tail()}")
     assert [run["text"] for run in chat.cards[0]] == shown.replace("{DATE(", "{ DATE(").splitlines()
     link = {"type": "Action.OpenUrl", "url": f"{RUNBOOK}#broken-objects"}
@@ -292,7 +292,7 @@ def test_a_notice_that_comes_again_sends_nothing_again(cloud, chat):
     assert [text.split()[0] for text in chat.texts[before:]] == ["ALARM", "RESOLVED"]
 
 
-def test_the_webhook_s_address_is_in_no_log(cloud):
+def test_no_log_has_the_address_of_a_webhook(cloud):
     """Whoever has a webhook's address can post to it."""
     logs = cloud.client("logs")
     groups = [group["logGroupName"] for group in logs.describe_log_groups()["logGroups"]]

@@ -54,7 +54,7 @@ def errors(stack):
     return [line for line in stack.errors_path.read_text().splitlines() if "ERROR" in line]
 
 
-def test_the_readme_s_fast_clock_under_steady_traffic_reports_no_loss_and_no_error(fresh_stack):
+def test_the_documented_fast_clock_reports_no_loss_and_no_error_under_steady_traffic(fresh_stack):
     start, factor = example()
     stack = fresh_stack(parameters="", CLOCK=f"{start:%Y-%m-%dT%H:%M:%S}Z x{factor}")
     accepted = post_steadily(stack, SECONDS)

@@ -61,7 +61,7 @@ def test_the_page_holds_the_tables_that_the_model_makes(tmp_path):
     assert page.read_text() == PAGE
 
 
-def test_a_page_without_a_table_s_mark_is_refused(tmp_path):
+def test_a_page_without_the_mark_of_a_table_is_refused(tmp_path):
     page = tmp_path / "COST.md"
     page.write_text(PAGE.replace("<!-- cost: changes -->", ""))
     with pytest.raises(subprocess.CalledProcessError) as failed:
@@ -74,7 +74,7 @@ def test_monitoring_costs_less_than_two_and_a_half_dollars_a_day():
     assert monitoring_a_day(Traffic()) < 2.5
 
 
-def test_what_the_page_s_sentences_say_is_so():
+def test_what_the_page_says_is_so():
     day = Traffic()
     # Firehose is cheaper at each volume, and the gap closes with the peak.
     for events, events_a_post in product((1e6, 1e7, 1e8, 1e9), (1, 20)):
@@ -133,7 +133,7 @@ def test_the_model_counts_the_alarms_of_the_template():
     assert f"seven alarms on {paid} metrics, {paid * prices.ALARM_MONTH:.2f} USD" in PAGE and len(canary_alarms()) == 7
 
 
-def test_the_model_takes_the_template_s_parameters_and_sizes():
+def test_the_model_takes_parameters_and_sizes_from_the_template():
     parameters, resources = document()["Parameters"], document()["Resources"]
     defaults = Deployment()
     for parameter, counted in {

@@ -193,7 +193,7 @@ def test_an_older_commit_does_not_replace_a_newer_one(dev, history):
     assert dev.cloud.outputs(dev.stack) == dev.outputs
 
 
-def test_the_buckets_are_told_to_take_nothing_but_tls(dev):
+def test_the_buckets_take_nothing_but_tls(dev):
     """Both buckets have the policy that refuses what could be read on its way. Here all requests are over TLS."""
     for bucket in (dev.bucket, dev.outputs["FailedBatchesBucketName"]):
         policy = json.loads(dev.cloud.client("s3").get_bucket_policy(Bucket=bucket)["Policy"])
@@ -344,7 +344,7 @@ def test_prod_is_removed_by_somebody_who_types_its_name(cloud):
         cloud.outputs("playhead-prod")
 
 
-def test_what_a_role_does_not_allow_fails_and_is_told(cloud, dev):
+def test_what_a_role_does_not_allow_fails_with_the_name_of_the_action(cloud, dev):
     """All of the above ran with what the roles allow, enforced. With one action taken from its role, landing fails and says
     which."""
     role, policy = dev.resources["LandingRole"], "landing"

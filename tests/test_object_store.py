@@ -90,7 +90,7 @@ def test_what_a_client_has_already_is_not_sent_again(stack):
     assert s3.get_object(Bucket=LANDING_BUCKET, Key=name, IfNoneMatch=tag)["Body"].read() == b"y"
 
 
-def test_what_a_file_can_t_be_is_refused_and_changes_nothing(stack):
+def test_keys_that_no_file_can_have_are_refused_and_change_nothing(stack):
     s3, name = stack.s3(), key()
     s3.put_object(Bucket=LANDING_BUCKET, Key=name, Body=b"an object")
     assert status_of(s3.put_object, Key=f"{name}/below", Body=b"x") == 501

@@ -89,7 +89,7 @@ def checked(stack):
     return sum(point["Sum"] for point in found["Datapoints"])
 
 
-def test_another_producer_s_rejected_lines_are_events_unless_their_key_is_ours(fresh_stack):
+def test_rejected_lines_of_other_producers_are_events_unless_their_key_is_ours(fresh_stack):
     """Only who may write to the stream can write such a key."""
     stack = fresh_stack(parameters="EventFormat=raw BatchingWindowSeconds=0 ShardCount=1")
     line = compact(rejected_line(datetime.now(UTC)))
@@ -131,7 +131,7 @@ def metric(stack, name, function):
 
 
 def test_failed_batches_of_forgeries_are_redriven_as_landing_would_have_landed_them(fresh_stack, tmp_path):
-    """The command is told the format, and refuses to land a batch as the other one where an attempt has landed some of it."""
+    """The command is given the format, and refuses to land a batch as the other one where an attempt has landed some of it."""
     stack = fresh_stack(template=template_with(tmp_path, THREE_SECONDS),
                         parameters="EventFormat=raw BatchingWindowSeconds=0 ShardCount=1 LandingTimeoutSeconds=5")
     Faults(stack).set("s3.error=1")

@@ -74,7 +74,7 @@ def test_text_that_is_not_ascii_and_hostile_json_land_to_the_letter(stack):
     assert all(line.json["client"] == client for line in lines)
 
 
-def test_the_client_s_id_is_kept_else_there_is_a_new_one(stack):
+def test_an_id_from_the_client_is_kept_and_a_missing_one_is_made(stack):
     """The envelope's id is the client's, if it has one that serves, else a UUID version 7."""
     session = "session-of-ids"
     ids = ["client-1", 42, "", None, {"a": 1}]

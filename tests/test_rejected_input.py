@@ -102,7 +102,7 @@ def post_good(stack):
 
 
 def post_between_good_ones(stack, row):
-    """Posts a row under a user agent of its own, by which what is kept of it can be told; the good ones
+    """Posts a row under a user agent of its own, by which what is kept of it is found; the good ones
     must land."""
     user_agent = f"row/{uuid.uuid4()}"
     before = post_good(stack)
@@ -205,7 +205,7 @@ def test_a_comma_too_many_is_no_member(stack, form):
 
 
 def test_what_is_damaged_around_the_list_of_a_frame_is_kept(stack):
-    """It can't be told what it was."""
+    """Nobody can tell what it was."""
     event = str(uuid.uuid4())
     row = Row("frame", 200, "invalid_json", b'{"v":NaN,"events":[{"id":"%s"}],"z":1}' % event.encode(),
               kept=[b'{"v":NaN,"events":', b',"z":1}'])
@@ -255,7 +255,7 @@ def test_bad_lines_among_json_lines_are_rejected_alone(stack):
 
 
 def test_a_get_is_refused_and_leaves_nothing(stack):
-    """A GET brings nothing that could be kept; it is told what to send instead."""
+    """A GET brings nothing that could be kept; the answer says what to send instead."""
     user_agent, answer = post_between_good_ones(stack, Row("get", 405, "", None, {}, method="GET"))
     assert (answer.status, answer.json["error"]["code"]) == (405, "method_not_allowed")
     assert answer.headers["allow"] == "POST, OPTIONS"

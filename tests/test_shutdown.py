@@ -33,7 +33,7 @@ def test_stopped_in_the_middle_of_traffic_it_lands_all_that_was_answered_200(fre
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["ctrl_c", "sigterm", "sighup"])
 def test_a_stop_that_is_signalled_twice_still_lands_all_that_was_answered_200(fresh_stack, number):
-    """A shell and the kernel both tell of a closed terminal, `make` passes on what its group has got already: signals of
+    """A shell and the kernel both report a closed terminal, `make` passes on what its group has got already: signals of
     one stop come in twos, and lose nothing."""
     stack = fresh_stack(parameters="BatchingWindowSeconds=300")
     ids = [f"twice-{count}" for count in range(50)]
@@ -126,7 +126,7 @@ def metric(stack, function, name):
     return [entry[name] for entry in found if name in entry]
 
 
-def test_killed_it_leaves_no_function_behind(fresh_stack):
+def test_a_killed_stack_leaves_no_function_behind(fresh_stack):
     """Nothing that the stack started outlives it, even if it could not say goodbye."""
     stack = fresh_stack()
     assert stack.post(body=b"{}").status == 200
@@ -143,7 +143,7 @@ def test_killed_it_leaves_no_function_behind(fresh_stack):
         time.sleep(0.1)
 
 
-def test_stopped_by_a_ctrl_c_that_ended_its_reader_too_it_still_lands_everything(tmp_path):
+def test_a_ctrl_c_that_also_ends_the_reader_still_lands_everything(tmp_path):
     """`make run | tee log` loses its reader to the same Ctrl-C: what was answered 200 lands all the same."""
     with subprocess.Popen(
         [BINARY], cwd=REPOSITORY, env=environment(tmp_path, parameters="BatchingWindowSeconds=300"),

@@ -23,8 +23,8 @@ def test_under_every_fault_each_record_lands_in_exactly_one_object(tmp_path):
     assert soaked.account.accepted == soaked.account.sent > 1_000
 
 
-GOOD = Account(sent=200_000, accepted=200_000, told_not_stored=9, given_up=0, on_stream=200_100, landed=200_000, missing=[],
-               doubled=[], unexplained=[], told_by_id=3, rejected=5, rejected_missing=[], ordered=100_000, out_of_order=[])
+GOOD = Account(sent=200_000, accepted=200_000, reported_not_stored=9, given_up=0, on_stream=200_100, landed=200_000, missing=[],
+               doubled=[], unexplained=[], doubled_under_one_id=3, rejected=5, rejected_missing=[], ordered=100_000, out_of_order=[])
 FIRED = {"s3.late": 50, "shard.split": 70}
 MEMORY = {INGEST: Growth(10, 17, 3), LANDING: Growth(20, 20, 3)}
 
@@ -70,7 +70,7 @@ def test_out_of_order_is_found():
     posted = {"k": ["a", "b", "c"], "other": ["x"]}
     assert out_of_order(posted, ["a", "x", "b", "a", "c"]) == []
     assert out_of_order(posted, ["b", "a", "c", "x"]) == ["b"]
-    players = SimpleNamespace(sent=["a", "b"], accepted=["a", "b"], told_not_stored=0, given_up=[], bad_refused=[],
+    players = SimpleNamespace(sent=["a", "b"], accepted=["a", "b"], reported_not_stored=0, given_up=[], bad_refused=[],
                               sent_again_unanswered=Counter(), in_order={"k": ["a", "b"]})
     records = [SimpleNamespace(sequence_number=one, lines=[line(one).text]) for one in "ba"]
     account = settle(players, records, set(), [line("b"), line("a")], [])

@@ -51,7 +51,7 @@ def test_what_must_not_be_changed_is_as_it_must_be():
     ],
 )
 def test_the_one_machine_stack_refuses_what_would_break_exactly_once(tmp_path, old, new, named):
-    """A template with a setting that the write protocol can't live with does not start, and is told which."""
+    """A template with a setting that the write protocol can't live with does not start, and the error names it."""
     code, output = run_to_the_end(tmp_path, template=template_with(tmp_path, {old: new}))
     assert code == 1 and named in output, output
 
@@ -69,7 +69,7 @@ def test_each_alarm_says_what_is_wrong_in_which_unit_and_where_to_read_on():
         assert re.search(r"\((count|seconds|milliseconds|bytes|percent|share)\b.*\)", text), text
         for namespace, name, dimensions in watched(alarm):
             assert (namespace, name) in metrics() and dimensions, alarm
-        # notify does not tell of itself.
+        # notify does not report on itself.
         topic = "LastResortTopic" if suffix(alarm).startswith("notify-") else "AlarmsTopic"
         assert alarm["AlarmActions"] == alarm["OKActions"] == [{"Ref": topic}]
         named.add(entry)
@@ -559,7 +559,7 @@ def test_an_edit_renames_the_version_where_there_is_one_to_publish(function):
     assert not {"Tags", "CodeSigningConfigArn"} & {*document()["Globals"]["Function"], *functions()[function]}
 
 
-def test_the_role_that_deploys_may_do_what_the_template_s_roles_need():
+def test_the_deploying_role_may_do_what_the_roles_of_the_template_need():
     """docs/DEPLOYING.md's policy may attach the managed policies that roles have, and no other; it passes roles to the services
     that assume them; and both forms of GitHub's subjects are there."""
     page = (REPOSITORY / "docs/DEPLOYING.md").read_text()
@@ -591,7 +591,7 @@ def test_concurrency_is_changed_by_its_parameter_without_a_new_version(function)
     assert ids[0] == ids[1] == ids[2] and any(key.startswith(function) for key in ids[0])
 
 
-def test_each_environment_s_tags_come_from_samconfig():
+def test_tags_of_each_environment_come_from_samconfig():
     """A stack's tags reach everything in it."""
     config = tomllib.loads((REPOSITORY / "samconfig.toml").read_text())
     for environment in ("dev", "staging", "prod"):
@@ -626,14 +626,14 @@ def of_kind(resources, service):
 
 
 @pytest.mark.parametrize("function", ["Ingest", "Landing"])
-def test_a_parameter_s_new_value_is_a_new_version(function):
-    """All parameters and resources that a function with an alias is told are in its version's description: a new value
+def test_a_new_parameter_value_makes_a_new_version(function):
+    """All parameters and resources that a function with an alias gets are in its version's description: a new value
     replaces the version, which SAM alone would not do."""
     properties = functions()[function]
-    told = {name for value in [*properties["Environment"]["Variables"].values(), properties["Timeout"]]
+    given = {name for value in [*properties["Environment"]["Variables"].values(), properties["Timeout"]]
             for name in re.findall(r"'Ref': '(\w+)'", str(value))}
     described = set(re.findall(r"\$\{(\w+)\}", properties["VersionDescription"]["Fn::Sub"]))
-    assert told and told == described
+    assert given and given == described
     limits = [document()["Parameters"][name].get("MaxLength", 12) for name in described & document()["Parameters"].keys()]
     assert sum(limits) + 52 + 2 * len(described) <= 256, "the longest description that Lambda takes"
 
@@ -674,7 +674,7 @@ def test_a_domain_name_needs_an_http_api_and_a_certificate():
         assert template["Resources"][name]["Condition"] == "HasDomainName"
 
 
-def test_environments_are_told_of_parameters_that_there_are():
+def test_environments_set_only_parameters_that_exist():
     """samconfig.toml has dev, staging and prod, no secret, and only parameters and values that the template takes."""
     parameters = document()["Parameters"]
     config = tomllib.loads((REPOSITORY / "samconfig.toml").read_text())
@@ -727,7 +727,7 @@ def test_both_dashboards_show_the_same_and_only_what_is_measured():
     assert shown <= metrics(), shown - metrics()
 
 
-def test_grafana_finds_what_its_panels_show_by_the_stack_s_name():
+def test_grafana_finds_what_its_panels_show_by_the_name_of_the_stack():
     """Each variable is declared; each dimension is one that a line of CloudWatch's dashboard has; no panel covers another."""
     dashboard = grafana()
     variables = {variable["name"]: variable for variable in dashboard["templating"]["list"]}

@@ -26,7 +26,7 @@ def client(stack, service, secret):
                         aws_secret_access_key=secret, config=config)
 
 
-def test_a_client_s_mistakes_are_no_lines_on_the_terminal(fresh_stack):
+def test_mistakes_of_clients_do_not_reach_the_terminal(fresh_stack):
     """`curl` on the AWS port, a wrong secret, an operation that is not there, a misspelt bucket."""
     stack = fresh_stack()
     with pytest.raises(urllib.error.HTTPError):
@@ -112,5 +112,5 @@ def test_invoke_shows_what_the_function_logged(stack):
     assert again.stderr.count("AcceptedEvents\":1") == 1, again
 
 
-def test_who_does_not_ask_for_the_log_gets_none(stack):
+def test_an_invocation_that_does_not_ask_for_the_log_gets_none(stack):
     assert "LogResult" not in stack.functions().invoke(FunctionName="check-recency", Payload=b"{}")

@@ -12,7 +12,7 @@ class Account:
 
     sent: int
     accepted: int
-    told_not_stored: int
+    reported_not_stored: int
     given_up: int
     on_stream: int
     landed: int
@@ -23,7 +23,7 @@ class Account:
     # Twice on the stream, and nothing that happened to their senders explains it.
     unexplained: list = field(repr=False)
     # Twice on the stream because an answer was lost: their ids tell.
-    told_by_id: int
+    doubled_under_one_id: int
     rejected: int
     rejected_missing: list = field(repr=False)
     # Events whose order is promised: posted one after the other under one key, each answered 200 at the first try.
@@ -55,14 +55,14 @@ def settle(players, records, untold, event_lines, rejected_lines):
     return Account(
         sent=len(players.sent),
         accepted=len(players.accepted),
-        told_not_stored=players.told_not_stored,
+        reported_not_stored=players.reported_not_stored,
         given_up=len(players.given_up),
         on_stream=on_stream.total(),
         landed=len(event_lines),
         missing=[*lost, *(one for one in players.accepted if one not in copies)],
         doubled=[*doubled],
         unexplained=[one for one, count in copies.items() if count > 1 + explained[one]],
-        told_by_id=sum(count - 1 for count in copies.values()),
+        doubled_under_one_id=sum(count - 1 for count in copies.values()),
         rejected=len(players.bad_refused),
         rejected_missing=[body for body in players.bad_refused if body not in kept],
         ordered=sum(map(len, players.in_order.values())),

@@ -27,7 +27,7 @@ class Players:
         self.bad_share, self.patience = bad_share, patience
         self.sent, self.accepted, self.given_up = [], [], []
         self.bad_bodies, self.bad_refused = [], []
-        self.answers, self.told_not_stored = Counter(), 0
+        self.answers, self.reported_not_stored = Counter(), 0
         self.sent_again_unanswered = Counter()
         # By partition key, in the order of their posts: the ids of events whose post was answered 200 at the first try. A
         # player sends its next post after that answer.
@@ -97,7 +97,7 @@ class Players:
             again = set(said["not_stored"])
             assert said["accepted"] == len(events) - len(again) and again, said
             self.accepted += [event["id"] for index, event in enumerate(events) if index not in again]
-            self.told_not_stored += len(again)
+            self.reported_not_stored += len(again)
             return [event for index, event in enumerate(events) if index in again]
         assert answer is None or answer.status == 502, f"{answer.status} {answer.body}"
         self.sent_again_unanswered.update(event["id"] for event in events)

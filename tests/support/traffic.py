@@ -1,4 +1,4 @@
-"""Viewers that post, each on a connection of its own, and remember what they were told."""
+"""Viewers that post, each on a connection of its own, and remember the answers."""
 
 import http.client
 import json
