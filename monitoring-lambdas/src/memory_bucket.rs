@@ -1,9 +1,10 @@
-//! A bucket in memory for tests, with S3's conditions, paging and multipart uploads, and calls that fail on demand.
+//! The testbed's bucket for tests, with calls that fail on demand.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
+use testbed::{Blob, Content as _, Object, S3Error};
 
 use crate::bucket::{
     Bucket, BucketError, Condition, Content, Head, List, Listed, Page, Part, Stream, Streams, Uploads,
@@ -11,17 +12,9 @@ use crate::bucket::{
 
 type Result<T> = std::result::Result<T, BucketError>;
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Stored {
-    pub(crate) body: Bytes,
-    pub(crate) metadata: HashMap<String, String>,
-    pub(crate) etag: String,
-}
-
 #[derive(Default)]
 pub(crate) struct MemoryBucket {
-    pub(crate) objects: RefCell<BTreeMap<String, Stored>>,
-    pub(crate) uploads: RefCell<BTreeMap<String, BTreeMap<i32, Bytes>>>,
+    pub(crate) objects: RefCell<testbed::Bucket>,
     /// Calls so far: requests that S3 would bill.
     pub(crate) calls: Cell<usize>,
     /// The call, counted from 1, from which on all fail: a function that was killed there.
@@ -38,47 +31,40 @@ pub(crate) struct MemoryBucket {
     pub(crate) turns: Cell<u64>,
     /// What else happens in the world at each call, before it has its effect.
     pub(crate) meanwhile: RefCell<Option<Meanwhile>>,
-    created_uploads: Cell<u64>,
 }
 
 /// Gets the bucket, the operation and its key.
 pub(crate) type Meanwhile = Box<dyn FnMut(&MemoryBucket, &'static str, &str)>;
 
-/// Equal for equal content, as S3's is.
-fn content_etag(bytes: &Bytes) -> String {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-
-    let mut hasher = DefaultHasher::new();
-    bytes.hash(&mut hasher);
-    format!("\"{:016x}\"", hasher.finish())
-}
-
 impl MemoryBucket {
     pub(crate) fn insert(&self, key: &str, body: impl Into<Bytes>, metadata: HashMap<String, String>) {
-        let body = body.into();
-        let etag = content_etag(&body);
-        self.objects.borrow_mut().insert(key.to_owned(), Stored { body, metadata, etag });
+        let put = self.objects.borrow_mut().put(0, key, Blob::new(body, metadata), testbed::Condition::None);
+        put.unwrap();
     }
 
     pub(crate) fn text(&self, key: &str) -> Option<String> {
-        self.objects.borrow().get(key).map(|stored| String::from_utf8_lossy(&stored.body).into_owned())
+        let objects = self.objects.borrow();
+        Some(String::from_utf8_lossy(&objects.get(key)?.content.body).into_owned())
+    }
+
+    pub(crate) fn metadata(&self, key: &str) -> HashMap<String, String> {
+        self.objects.borrow().get(key).unwrap().content.metadata.clone().into_iter().collect()
     }
 
     pub(crate) fn keys(&self) -> Vec<String> {
-        self.objects.borrow().keys().cloned().collect()
+        self.objects.borrow().objects().map(|(key, _)| key.to_owned()).collect()
     }
 
     pub(crate) fn etag(&self, key: &str) -> String {
-        self.objects.borrow().get(key).map(|stored| stored.etag.clone()).unwrap_or_default()
+        self.objects.borrow().get(key).map(|object| object.etag.clone()).unwrap_or_default()
     }
 
-    fn require(&self, key: &str, condition: Condition<'_>) -> Result<()> {
-        let holds = match (condition, self.objects.borrow().get(key)) {
-            (Condition::Always, _) | (Condition::Absent, None) => true,
-            (Condition::Matches(etag), Some(stored)) => stored.etag == etag,
-            _ => false,
-        };
-        if holds { Ok(()) } else { Err(BucketError::ConditionFailed { key: key.to_owned() }) }
+    /// Ends all uploads, as a rule of the bucket's life cycle may; how many there were.
+    pub(crate) fn end_uploads(&self) -> usize {
+        let mut objects = self.objects.borrow_mut();
+        let uploads: Vec<_> = objects.uploads().map(|(key, id)| (key.to_owned(), id.to_owned())).collect();
+        uploads.iter().for_each(|(key, id)| objects.abort_upload(key, id).unwrap());
+        uploads.len()
     }
 
     async fn call(&self, operation: &'static str, key: &str) -> Result<()> {
@@ -108,54 +94,67 @@ impl MemoryBucket {
     }
 }
 
+fn condition(condition: Condition<'_>) -> testbed::Condition<'_> {
+    match condition {
+        Condition::Always => testbed::Condition::None,
+        Condition::Absent => testbed::Condition::Absent,
+        Condition::Matches(etag) => testbed::Condition::Matches(etag),
+    }
+}
+
+/// As the S3 client sees it.
+fn failed(operation: &'static str, key: &str, error: S3Error) -> BucketError {
+    let key = key.to_owned();
+    match (operation, error) {
+        (_, S3Error::PreconditionFailed) | ("PUT" | "DELETE", S3Error::NoSuchKey) => {
+            BucketError::ConditionFailed { key }
+        }
+        (_, S3Error::NoSuchUpload | S3Error::InvalidPart | S3Error::InvalidPartOrder | S3Error::EntityTooSmall) => {
+            BucketError::UploadGone { key }
+        }
+        (operation, error) => BucketError::Failed { operation, key, problem: error.code().into() },
+    }
+}
+
 impl Bucket for &MemoryBucket {
     async fn list(&self, list: List<'_>) -> Result<Page> {
         self.call("listing", list.prefix).await?;
-        let limit = usize::from(list.limit.unwrap_or(1_000)).min(self.page_size.get().unwrap_or(1_000));
-        let (mut page, mut prefixes) = (Page::default(), BTreeSet::new());
-        for (key, stored) in self.objects.borrow().iter() {
-            let Some(rest) = key.strip_prefix(list.prefix) else { continue };
-            if list.start_after.is_some_and(|after| key.as_str() <= after) {
-                continue;
-            }
-            let folded = list.delimiter.and_then(|delimiter| {
-                rest.find(delimiter).map(|at| format!("{}{}", list.prefix, &rest[..at + delimiter.len()]))
-            });
-            let is_new = folded.as_ref().is_none_or(|prefix| !prefixes.contains(prefix));
-            if is_new && page.objects.len() + prefixes.len() == limit {
-                page.is_truncated = true;
-                break;
-            }
-            match folded {
-                Some(prefix) => drop(prefixes.insert(prefix)),
-                None => page.objects.push(Listed {
-                    key: key.clone(),
-                    size: stored.body.len() as u64,
-                    etag: stored.etag.clone(),
-                }),
-            }
-        }
-        page.prefixes = prefixes.into_iter().collect();
-        Ok(page)
+        let List { prefix, delimiter, start_after, limit } = list;
+        let max_keys = usize::from(limit.unwrap_or(1_000)).min(self.page_size.get().unwrap_or(1_000));
+        let list = testbed::List { prefix, delimiter, start_after, max_keys, ..testbed::List::default() };
+        let objects = self.objects.borrow();
+        let page = objects.list(&list).map_err(|error| failed("listing", prefix, error))?;
+        let listed = |(key, object): (&str, &Object)| Listed {
+            key: key.to_owned(),
+            size: object.content.size(),
+            etag: object.etag.clone(),
+        };
+        Ok(Page {
+            is_truncated: page.truncated_at.is_some(),
+            objects: page.objects.into_iter().map(listed).collect(),
+            prefixes: page.common_prefixes,
+        })
     }
 
     async fn head(&self, key: &str) -> Result<Option<Head>> {
         self.call("HEAD", key).await?;
-        let objects = self.objects.borrow();
-        Ok(objects.get(key).map(|stored| Head { etag: stored.etag.clone(), metadata: stored.metadata.clone() }))
+        let head = |object: &Object| Head {
+            etag: object.etag.clone(),
+            metadata: object.content.metadata.clone().into_iter().collect(),
+        };
+        Ok(self.objects.borrow().get(key).map(head))
     }
 
     async fn get(&self, key: &str) -> Result<Option<Content>> {
         self.call("GET", key).await?;
-        let objects = self.objects.borrow();
-        Ok(objects.get(key).map(|stored| Content { etag: stored.etag.clone(), body: stored.body.clone() }))
+        let content = |object: &Object| Content { etag: object.etag.clone(), body: object.content.body.clone() };
+        Ok(self.objects.borrow().get(key).map(content))
     }
 
-    async fn put(&self, key: &str, body: Bytes, condition: Condition<'_>) -> Result<String> {
+    async fn put(&self, key: &str, body: Bytes, required: Condition<'_>) -> Result<String> {
         self.call("PUT", key).await?;
-        self.require(key, condition)?;
-        self.insert(key, body, HashMap::new());
-        Ok(self.etag(key))
+        let put = self.objects.borrow_mut().put(0, key, body.into(), condition(required));
+        put.map_err(|error| failed("PUT", key, error))
     }
 
     async fn delete(&self, key: &str) -> Result<()> {
@@ -166,29 +165,23 @@ impl Bucket for &MemoryBucket {
 
     async fn delete_matching(&self, key: &str, etag: &str) -> Result<()> {
         self.call("DELETE", key).await?;
-        self.require(key, Condition::Matches(etag))?;
-        self.objects.borrow_mut().remove(key);
-        Ok(())
+        let deleted = self.objects.borrow_mut().delete(key, testbed::Condition::Matches(etag));
+        deleted.map(drop).map_err(|error| failed("DELETE", key, error))
     }
 }
 
 impl Uploads for &MemoryBucket {
     async fn create_upload(&self, key: &str) -> Result<String> {
         self.call("starting the upload", key).await?;
-        self.created_uploads.set(self.created_uploads.get() + 1);
-        let id = format!("upload-{}", self.created_uploads.get());
-        self.uploads.borrow_mut().insert(id.clone(), BTreeMap::new());
-        Ok(id)
+        let mut objects = self.objects.borrow_mut();
+        objects.min_part_bytes = 0;
+        objects.create_upload(key, Blob::default()).map_err(|error| failed("starting the upload", key, error))
     }
 
     async fn upload_part(&self, key: &str, upload: &str, number: i32, body: Bytes) -> Result<Part> {
         self.call("uploading a part", key).await?;
-        let etag = content_etag(&body);
-        match self.uploads.borrow_mut().get_mut(upload) {
-            Some(parts) => parts.insert(number, body),
-            None => return Err(BucketError::UploadGone { key: key.to_owned() }),
-        };
-        Ok(Part { number, etag })
+        let uploaded = self.objects.borrow_mut().upload_part(key, upload, number_of(number), body.into());
+        uploaded.map(|etag| Part { number, etag }).map_err(|error| failed("uploading a part", key, error))
     }
 
     async fn complete_upload(
@@ -196,30 +189,26 @@ impl Uploads for &MemoryBucket {
         key: &str,
         upload: &str,
         parts: &[Part],
-        condition: Condition<'_>,
+        required: Condition<'_>,
     ) -> Result<String> {
         self.call("completing the upload", key).await?;
-        let gone = || BucketError::UploadGone { key: key.to_owned() };
-        let stored = self.uploads.borrow().get(upload).cloned().ok_or_else(gone)?;
-        self.require(key, condition)?;
-        let mut body = Vec::new();
-        for part in parts {
-            let bytes = stored.get(&part.number).ok_or_else(gone)?;
-            if part.etag != content_etag(bytes) {
-                return Err(gone());
-            }
-            body.extend_from_slice(bytes);
-        }
-        self.uploads.borrow_mut().remove(upload);
-        self.insert(key, body, HashMap::new());
-        Ok(self.etag(key))
+        let part = |part: &Part| testbed::Part { number: number_of(part.number), etag: part.etag.clone() };
+        let parts: Vec<_> = parts.iter().map(part).collect();
+        let completed = self.objects.borrow_mut().complete_upload(0, key, upload, &parts, condition(required));
+        completed.map_err(|error| failed("completing the upload", key, error))
     }
 
     async fn abort_upload(&self, key: &str, upload: &str) -> Result<()> {
         self.call("ending the upload", key).await?;
-        self.uploads.borrow_mut().remove(upload);
+        // Whether it was there or not.
+        self.objects.borrow_mut().abort_upload(key, upload).ok();
         Ok(())
     }
+}
+
+/// 0 for what can't be one, which S3 refuses.
+fn number_of(part: i32) -> u16 {
+    u16::try_from(part).unwrap_or_default()
 }
 
 /// Content in pieces of so many bytes.
@@ -239,7 +228,7 @@ impl Streams for &MemoryBucket {
 
     async fn open(&self, key: &str) -> Result<Option<(Head, MemoryStream)>> {
         let Some(head) = self.head(key).await? else { return Ok(None) };
-        let body = self.objects.borrow().get(key).map(|stored| stored.body.clone()).unwrap_or_default();
+        let body = self.objects.borrow().get(key).map(|object| object.content.body.clone()).unwrap_or_default();
         Ok(Some((head, MemoryStream(body))))
     }
 }

@@ -70,7 +70,7 @@ impl<C: Content> Bucket<C> {
     /// When the key or the metadata is too long, or the condition does not hold.
     pub fn put(&mut self, now: i64, key: &str, content: C, condition: Condition<'_>) -> Result<String, S3Error> {
         self.admit(key, &content, condition)?;
-        let etag = etag_of(content.md5());
+        let etag = etag_of(&content);
         self.restore(key, Object { content, etag: etag.clone(), last_modified: now });
         Ok(etag)
     }
@@ -129,9 +129,10 @@ fn same_etag(one: &str, other: &str) -> bool {
     one.trim_matches('"') == other.trim_matches('"')
 }
 
-/// The `ETag` of an object that was put whole.
-pub(crate) fn etag_of(md5: [u8; 16]) -> String {
-    format!("\"{}\"", hex::encode(md5))
+/// The `ETag`, in quotes, of an object that is put whole, or of a part.
+#[must_use]
+pub fn etag_of(content: &impl Content) -> String {
+    format!("\"{}\"", hex::encode(content.md5()))
 }
 
 pub(crate) fn check_key(key: &str) -> Result<(), S3Error> {

@@ -16,7 +16,7 @@ mod shard;
 mod stream;
 mod upload;
 
-pub use bucket::{Bucket, Condition, MAX_KEY_BYTES, Object};
+pub use bucket::{Bucket, Condition, MAX_KEY_BYTES, Object, etag_of};
 pub use content::{Blob, Content, MAX_METADATA_BYTES};
 pub use faults::{Answer, Fault, Faults};
 pub use kinesis_error::KinesisError;

@@ -108,6 +108,8 @@ pub struct Batch {
 #[derive(Debug, Clone)]
 pub struct Stream {
     pub limits: Limits,
+    /// Milliseconds since 1970.
+    pub created_at: i64,
     shards: Vec<Shard>,
     shards_made: usize,
     last_number: SequenceNumber,
@@ -118,7 +120,7 @@ impl Stream {
     #[must_use]
     pub fn new(now: i64, shards: usize, limits: Limits) -> Self {
         let start = SequenceNumber { millis: 0, count: 0 }.next(now);
-        let mut stream = Self { limits, shards: Vec::new(), shards_made: 0, last_number: start };
+        let mut stream = Self { limits, created_at: now, shards: Vec::new(), shards_made: 0, last_number: start };
         equal_ranges(shards.max(1)).into_iter().for_each(|range| stream.open(range, Vec::new()));
         stream
     }
@@ -376,7 +378,9 @@ impl Stream {
 }
 
 impl Entry {
-    fn size(&self) -> usize {
+    /// What counts against the limits: data and partition key.
+    #[must_use]
+    pub fn size(&self) -> usize {
         self.data.len() + self.partition_key.len()
     }
 

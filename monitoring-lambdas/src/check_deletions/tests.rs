@@ -32,12 +32,12 @@ fn report(bucket: &MemoryBucket, key: &str) -> Option<Report> {
     bucket.text(key).map(|text| serde_json::from_str(&text).unwrap())
 }
 
-fn delete(bucket: &MemoryBucket, key: &str) -> crate::memory_bucket::Stored {
+fn delete(bucket: &MemoryBucket, key: &str) -> testbed::Object {
     bucket.objects.borrow_mut().remove(key).unwrap()
 }
 
-fn restore(bucket: &MemoryBucket, key: &str, stored: crate::memory_bucket::Stored) {
-    bucket.objects.borrow_mut().insert(key.to_owned(), stored);
+fn restore(bucket: &MemoryBucket, key: &str, stored: testbed::Object) {
+    bucket.objects.borrow_mut().restore(key, stored);
 }
 
 /// The keys of an hour's data.
@@ -161,7 +161,7 @@ async fn an_object_that_no_manifest_has_is_in_one_after_the_next_seal(
 async fn an_object_that_landing_replaced_is_sealed_again_and_not_reported() {
     let bucket = sealed().await;
     let key = &data(&bucket, hour(3))[0];
-    let metadata = bucket.objects.borrow()[key].metadata.clone();
+    let metadata = bucket.metadata(key);
     bucket.insert(key, "bytes of another block size", metadata);
     assert_eq!(check(&bucket, NOON).await, 0.0);
     assert_eq!(marked(&bucket), [late_key(&hour(3).partition())]);

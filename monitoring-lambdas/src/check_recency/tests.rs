@@ -118,7 +118,7 @@ async fn a_success_that_is_taken_away_is_missed_from_the_next_full_hour_on() {
 async fn a_missing_hour_and_date_are_named_until_they_are_there() {
     let (bucket, metrics) = (sound(100), MemoryMetrics::default());
     let gone = ["events/dt=2026-11-20/hour=07/_SUCCESS", "events/dt=2026-11-20/_SUCCESS"];
-    bucket.objects.borrow_mut().retain(|key, _| !gone.contains(&key.as_str()));
+    bucket.objects.borrow_mut().retain(|key, _| !gone.contains(&key));
     let handler = Handler::new(&bucket, &metrics, 40);
     for _ in 0..2 {
         let said = check(&handler, now()).await;
@@ -144,7 +144,7 @@ async fn a_missing_hour_and_date_are_named_until_they_are_there() {
 async fn an_hour_that_is_held_back_is_not_missing_nor_is_its_date() {
     let (bucket, metrics) = (sound(100), MemoryMetrics::default());
     let gone = ["events/dt=2026-11-20/hour=07/_SUCCESS", "events/dt=2026-11-20/_SUCCESS"];
-    bucket.objects.borrow_mut().retain(|key, _| !gone.contains(&key.as_str()));
+    bucket.objects.borrow_mut().retain(|key, _| !gone.contains(&key));
     bucket.insert("events/dt=2026-11-20/hour=07/_INCOMPLETE", "{}", HashMap::new());
     let handler = Handler::new(&bucket, &metrics, 40);
     assert_eq!(check(&handler, now()).await, [""; 0]);
@@ -166,7 +166,7 @@ async fn a_success_that_cant_be_read_is_missing() {
 #[tokio::test]
 async fn of_many_missing_twenty_are_named() {
     let (bucket, metrics) = (sound(100), MemoryMetrics::default());
-    bucket.objects.borrow_mut().retain(|key, _| key < &"events/dt=2026-11-20".to_owned() || key.contains("shardId"));
+    bucket.objects.borrow_mut().retain(|key, _| key < "events/dt=2026-11-20" || key.contains("shardId"));
     let said = check(&Handler::new(&bucket, &metrics, 40), now()).await;
     assert!(said[0].starts_with("NOT_RUN: 37 partitions") && said[0].ends_with("hour=19 and 17 more"), "{said:?}");
 }

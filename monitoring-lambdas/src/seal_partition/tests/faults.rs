@@ -103,7 +103,7 @@ async fn undisturbed(world: &MemoryBucket) -> (BTreeMap<String, String>, usize) 
     invoke(&bucket, &metrics, schedule(), Fault::None).await.unwrap();
     assert_eq!(metrics.last(Metric::SealedPartitions), Some(5.0));
     assert_eq!(metrics.last(Metric::LateObjects), Some(1.0));
-    assert!(marker_event(&bucket).is_none() && bucket.uploads.borrow().is_empty());
+    assert!(marker_event(&bucket).is_none() && bucket.end_uploads() == 0);
     assert!(bucket.calls_by_operation.borrow()["uploading a part"] > 3);
     (files(&bucket), bucket.calls.get())
 }
@@ -189,7 +189,7 @@ async fn an_upload_that_is_gone_begins_anew() {
         let Some(event) = marker_event(&bucket) else { break };
         // Not each time, or it would never end.
         if gone < 3 {
-            gone += bucket.uploads.take().len();
+            gone += bucket.end_uploads();
         }
         invoke(&bucket, &metrics, event, Fault::TimeUp(30)).await.unwrap();
     }

@@ -123,7 +123,7 @@ impl Uploads for &Endless {
 fn memory_does_not_grow_with_the_objects() {
     let seed = MemoryBucket::default();
     let key = land(&seed, Kind::Event, hour(9), 0, (1, 9));
-    let mut metadata = seed.objects.borrow()[&key].metadata.clone();
+    let mut metadata = seed.metadata(&key);
     metadata.insert("last-sequence-number".into(), "49590338271490256608559692538361571095921575989000000000".into());
     let cost = |objects| {
         let bucket = Endless { objects, metadata: metadata.clone(), uploaded: Cell::new(0), is_last: Cell::new(false) };
