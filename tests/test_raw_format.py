@@ -131,7 +131,7 @@ def metric(stack, name, function):
 
 
 def test_failed_batches_of_forgeries_are_redriven_as_landing_would_have_landed_them(fresh_stack, tmp_path):
-    """The command is given the format, and refuses to land a batch as the other one where an attempt has landed some of it."""
+    """The command reads the format from what landed, and asks for it, or contradicts what was passed, where it must."""
     stack = fresh_stack(template=template_with(tmp_path, THREE_SECONDS),
                         parameters="EventFormat=raw BatchingWindowSeconds=0 ShardCount=1 LandingTimeoutSeconds=5")
     Faults(stack).set("s3.error=1")
@@ -139,9 +139,18 @@ def test_failed_batches_of_forgeries_are_redriven_as_landing_would_have_landed_t
     post(stack, events)
     wait_for(lambda: failed_batches(stack), 60, lambda: f"a failed batch\n{stack.tail()}")
     Faults(stack).end()
-    as_raw = [*redrive.BATCHES, "--event-format", "raw"]
-    wait_for(lambda: redrive.run(stack, *as_raw)[0] == 0, 60, lambda: redrive.run(stack, *as_raw))
+    # Nothing has landed: the format can't be told.
+    code, output = redrive.run(stack, *redrive.BATCHES)
+    assert code == 1 and "--event-format" in output, output
+    later = {"type": "later"}
+    post(stack, [later])
+    stack.wait_for_lines(lambda line: True, 1)
+    # Now it can be told, and what contradicts it is refused.
+    before = failed_batches(stack)
+    code, output = redrive.run(stack, *redrive.BATCHES, "--event-format", "envelope")
+    assert code == 1 and "--event-format" in output and failed_batches(stack) == before, output
+    wait_for(lambda: redrive.run(stack, *redrive.BATCHES)[0] == 0, 60, lambda: redrive.run(stack, *redrive.BATCHES))
     assert failed_batches(stack) == {}
-    assert_all_are_events(stack, events)
+    assert_all_are_events(stack, [*events, later])
     assert stack.landed_files("rejected") == []
     landed.verify_all(stack)

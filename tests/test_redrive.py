@@ -1,6 +1,8 @@
 """What did not land as it should have is landed again by a command, once, however often that is run."""
 
 import base64
+import bz2
+import gzip
 import json
 import re
 import time
@@ -10,7 +12,7 @@ from datetime import UTC, datetime
 
 from support import landed, redrive
 from support.account import settle
-from support.failed_batches import THREE_SECONDS, failed_batches, template_with
+from support.failed_batches import THREE_SECONDS, failed_batches, put_failed_batch, template_with
 from support.faults import Faults, read_stream
 from support.players import Players
 from support.stack import FAILED_BATCHES_BUCKET, LANDING_BUCKET, STREAM, wait_for
@@ -66,20 +68,16 @@ def kill_half_way(stack):
     assert failed_batches(stack), "it was killed too late to prove anything"
 
 
-def put_failed_batch(stack, name, numbers, arrival):
-    """A failed batch as Lambda writes it, of one record for each number, which holds an event of that number."""
-    records = [
-        {"kinesis": {"partitionKey": "k", "sequenceNumber": str(number), "approximateArrivalTimestamp": arrival,
-                     "data": base64.b64encode(json.dumps({"n": number}).encode()).decode()},
-         "eventID": f"shardId-000000000000:{number}", "eventSource": "aws:kinesis"} for number in numbers
-    ]
-    document = {
-        "KinesisBatchInfo": {"shardId": "shardId-000000000000", "startSequenceNumber": str(numbers[0]),
-                             "endSequenceNumber": str(numbers[-1]), "batchSize": len(numbers)},
-        "payload": json.dumps({"Records": records}),
-    }
-    key = f"aws/lambda/mapping/shardId-000000000000/2026/11/21/{name}"
-    stack.s3().put_object(Bucket=FAILED_BATCHES_BUCKET, Key=key, Body=json.dumps(document).encode())
+def put_numbered_batch(stack, name, numbers, arrival):
+    """A failed batch of one record for each number, which holds an event of that number."""
+    put_failed_batch(stack, name, [
+        {"SequenceNumber": str(number), "PartitionKey": "k", "Data": json.dumps({"n": number}).encode(),
+         "ApproximateArrivalTimestamp": datetime.fromtimestamp(arrival, UTC)} for number in numbers
+    ])
+
+
+# Where nothing has landed, nothing says in which format it does.
+NOTHING_LANDED = [*redrive.BATCHES, "--event-format", "envelope"]
 
 
 def numbers_landed(stack):
@@ -91,11 +89,12 @@ def test_two_who_redrive_at_once_land_each_record_once_though_one_is_stopped_for
     when it is decided that the first is to be landed; the other lands both meanwhile."""
     stack = fresh_stack()
     arrival = time.time() - 3600
-    put_failed_batch(stack, "1", range(1, 61), arrival)
-    put_failed_batch(stack, "2", range(1, 101), arrival)
-    looked = lambda method, path: method == "GET" and f"/{LANDING_BUCKET}" in path and "list-type=2" in path
-    with redrive.Stopped(stack, redrive.BATCHES, looked) as stopped:
-        code, output = redrive.run(stack, *redrive.BATCHES)
+    put_numbered_batch(stack, "1", range(1, 61), arrival)
+    put_numbered_batch(stack, "2", range(1, 101), arrival)
+    landed_beside = f"prefix=events/{datetime.fromtimestamp(arrival, UTC):dt=%Y-%m-%d/hour=%H}/shardId-"
+    looked = lambda method, path: method == "GET" and f"/{LANDING_BUCKET}" in path and landed_beside in path
+    with redrive.Stopped(stack, NOTHING_LANDED, looked) as stopped:
+        code, output = redrive.run(stack, *NOTHING_LANDED)
         assert code == 0, output
         assert numbers_landed(stack) == Counter(range(1, 101))
         time.sleep(LONG_SECONDS)
@@ -108,7 +107,7 @@ def test_two_who_redrive_at_once_land_each_record_once_though_one_is_stopped_for
 def test_redrive_tries_again_when_s3_is_busy(fresh_stack):
     """Listing, reading and deleting are tried again: each is refused twice here."""
     stack = fresh_stack()
-    put_failed_batch(stack, "1", range(1, 4), time.time() - 3600)
+    put_numbered_batch(stack, "1", range(1, 4), time.time() - 3600)
     refused = Counter()
 
     def busy(method, path):
@@ -117,7 +116,7 @@ def test_redrive_tries_again_when_s3_is_busy(fresh_stack):
         return 503 if refused[method, path] <= 2 else None
 
     with redrive.between(stack, answer_instead=busy) as address:
-        code, output = redrive.run(stack, *redrive.BATCHES, address=address)
+        code, output = redrive.run(stack, *NOTHING_LANDED, address=address)
     assert code == 0, output
     assert numbers_landed(stack) == Counter([1, 2, 3])
     assert counted_as_landed(stack) == 3
@@ -151,10 +150,11 @@ def test_rejected_bodies_are_landed_after_a_fix_and_stay_where_they_are(fresh_st
     command = redrive.rejected(
         f"rejected/dt={date}/", "--reasons", "unsupported_content_type", "--content-type", "application/x-ndjson"
     )
-    texts = []
+    texts, outputs = [], []
     for _ in range(2):
         code, output = redrive.run(stack, *command)
         assert code == 0, output
+        outputs.append(output)
         texts.append(sorted(line.text for line in redriven(stack)))
     assert texts[0] == texts[1]
     assert counted_as_landed(stack) == 44
@@ -163,6 +163,7 @@ def test_rejected_bodies_are_landed_after_a_fix_and_stay_where_they_are(fresh_st
     ids = {line.json["id"] for line in redriven(stack)}
     assert len(ids) == 44 and {"small-0", "large-39"} < ids
     assert {one.reason for one in landed.rejected(stack.lines("rejected"))} == {"unsupported_content_type"}
+    assert "44 events landed, 0 were already there" in outputs[0] and "0 events landed, 44 were already there" in outputs[1]
     for file in stack.landed_files("events"):
         head = stack.s3().head_object(Bucket=LANDING_BUCKET, Key=file.key)["Metadata"]
         assert head["event-count"] == str(len(landed.read_lines(file.path)))
@@ -179,15 +180,63 @@ def test_equal_events_are_landed_as_often_as_they_were_sent(fresh_stack):
         body = b'{"type":"heartbeat"}\n' * 3
         assert stack.post(body=body, headers={"content-type": "application/vnd.player+lines"}).status == 415
     stack.wait_for_lines(lambda line: True, 2, prefix="rejected")
-    command = redrive.rejected(today(), "--reasons", "unsupported_content_type", "--event-format", "raw",
-                               "--content-type", "application/x-ndjson")
+    command = redrive.rejected(today(), "--reasons", "unsupported_content_type", "--content-type", "application/x-ndjson")
+    code, output = redrive.run(stack, *command, "--event-format", "envelope")
+    assert code == 1 and "1 objects failed" in output and redriven(stack) == [], output
     for _ in range(2):
         code, output = redrive.run(stack, *command)
         assert code == 0, output
         assert [line.json for line in redriven(stack)] == [{"type": "heartbeat"}] * 6
 
 
-def test_a_line_that_is_not_ours_is_told_and_stops_nothing(fresh_stack):
+def test_bodies_that_are_too_large_are_named_and_those_behind_them_land(fresh_stack):
+    """Seventeen bodies of 16 MiB and more, a few kilobytes each as they were sent, in front of a good one."""
+    stack = fresh_stack(parameters="BatchingWindowSeconds=3 ShardCount=1")
+    bomb = gzip.compress(b'{"type":"heartbeat"}\n' * 900_000)
+    for _ in range(17):
+        assert stack.post(body=bomb, headers={"content-type": "application/json", "content-encoding": "gzip"}).status == 413
+    assert stack.post(body=b'{"id":"good"}', headers={"content-type": "application/vnd.player"}).status == 415
+    stack.wait_for_lines(lambda line: True, 18, prefix="rejected")
+    command = redrive.rejected(today(), "--reasons", "body_too_large,unsupported_content_type", "--content-type", "application/json")
+    for _ in range(2):
+        code, output = redrive.run(stack, *command)
+        assert code == 1 and "17 were skipped as too large" in output, output
+        assert [line.json["id"] for line in redriven(stack)] == ["good"], output
+    named = re.search(r"larger than 16 MiB \(lines? ([\d, -]+)\)", output)
+    assert named, output
+
+
+def put_rejected(stack, number, *lines):
+    """An object of rejected lines, each of an id and a body or (id, part, parts, body)."""
+    def line(id, part, parts, body):
+        rejected = {"reason": "unsupported_content_type", "detail": "d", "content_type": "x/y", "part": part, "parts": parts,
+                    "body_base64": base64.b64encode(body).decode()}
+        return {"v": 1, "id": id, "received_at": "2026-11-21T09:32:08.006Z", "request_id": "r", "client": {}, "rejected": rejected}
+
+    text = "".join(json.dumps(line(*one)) + "\n" for one in lines)
+    key = f"rejected/dt=2026-11-21/hour=09/shardId-000000000000-{number}.jsonl.bz2"
+    stack.s3().put_object(Bucket=LANDING_BUCKET, Key=key, Body=bz2.compress(text.encode()), Metadata={"event-format": "envelope"})
+    return key
+
+
+def test_every_body_has_an_outcome_though_objects_can_not_be_read_and_parts_are_missing(fresh_stack):
+    """What S3 refuses is counted and stops nothing, and so is a body without its first part. When S3 answers, the rest lands."""
+    stack = fresh_stack()
+    put_rejected(stack, 1, ("small", 1, 1, b'{"id":"small"}'), ("large", 1, 2, b'{"id":'))
+    refused = put_rejected(stack, 2, ("large", 2, 2, b'"large"}'))
+    orphan = put_rejected(stack, 3, ("orphan", 2, 3, b'"x"'), ("orphan", 3, 3, b"}"))
+    command = redrive.rejected("rejected/dt=2026-11-21/", "--reasons", "unsupported_content_type",
+                               "--content-type", "application/x-ndjson")
+    with redrive.between(stack, lambda method, path: 503 if method == "GET" and refused in path else None) as address:
+        code, output = redrive.run(stack, *command, address=address)
+    assert code == 1 and f"{refused}: FAILED" in output and "1 objects failed" in output, output
+    assert "3 bodies: 1 events landed" in output and "2 lack parts" in output, output
+    code, output = redrive.run(stack, *command)
+    assert "1 events landed, 1 were already there" in output and "1 lack parts" in output and orphan in output, output
+    assert code == 1 and sorted(line.json["id"] for line in redriven(stack)) == ["large", "small"]
+
+
+def test_a_line_that_is_not_ours_is_named_and_stops_nothing(fresh_stack):
     """Another producer can write lines that look rejected and are not in our form."""
     stack = fresh_stack(parameters="BatchingWindowSeconds=0 ShardCount=1")
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
@@ -201,7 +250,7 @@ def test_a_line_that_is_not_ours_is_told_and_stops_nothing(fresh_stack):
         today(), "--reasons", "unsupported_content_type", "--content-type", "application/json"))
     assert [line.json["id"] for line in redriven(stack)] == ["good"], output
     assert code == 1 and "line 1" in output and "line 2" in output, output
-    assert "2 lines in 1 objects are no rejected lines of ours; 1 objects failed" in output, output
+    assert "2 lines are not our rejected lines; 1 objects failed" in output, output
 
 
 def broken_key(stack):

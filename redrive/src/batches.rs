@@ -1,94 +1,54 @@
 //! Batches that were given up: from the on-failure destination to where they belong.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, anyhow};
 use kinesis_to_s3_lambda::group::{Group, group};
-use kinesis_to_s3_lambda::kinesis_event::KinesisEvent;
-use serde::Deserialize;
+use kinesis_to_s3_lambda::kinesis_event::Record;
 use shared::line::EventFormat;
-use shared::object::{Attempt, ObjectKey, ObjectMetadata};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use shared::object::{Attempt, ObjectMetadata};
+use shared::timestamp::UtcHour;
 
 use crate::bucket::Bucket;
-use crate::decision::{Decision, Range, compare, decide};
+use crate::decision::{Decision, Range, decide};
+use crate::event_format::Formats;
+use crate::failed_batch::{FailedBatch, by_shard};
 use crate::land::Lander;
-
-/// Shards that are worked on at once; the batches of one go one after the other, in the order of their failure.
-const SHARDS_AT_ONCE: usize = 16;
-
-/// What Lambda writes to the on-failure destination, as far as it matters here.
-#[derive(Deserialize)]
-struct FailedBatch {
-    #[serde(rename = "KinesisBatchInfo")]
-    info: BatchInfo,
-    /// The whole event, as a string of JSON.
-    payload: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct BatchInfo {
-    start_sequence_number: String,
-    batch_size: usize,
-}
+use crate::object_key::from_stream;
+use crate::sequence_number::compare;
+use crate::shards;
 
 pub(crate) struct Redrive {
     from: Bucket,
     to: Bucket,
     lander: Lander,
-    format: EventFormat,
+    formats: Formats,
     total: usize,
     done: AtomicUsize,
     left: AtomicUsize,
 }
 
-/// The keys of each shard in the order of time: `aws/lambda/<mapping>/<shard>/<year>/<month>/<day>/<time>-<uuid>`.
-fn by_shard(keys: Vec<String>) -> anyhow::Result<BTreeMap<String, Vec<String>>> {
-    let mut shards: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
-    for key in keys {
-        let pieces: Vec<&str> = key.splitn(5, '/').collect();
-        let [_, _, _, shard, time] = pieces[..] else {
-            return Err(anyhow!("{key} is not the key of a failed batch; --prefix leaves others out"));
-        };
-        shards.entry(shard.to_owned()).or_default().push((time.to_owned(), key));
-    }
-    let in_order = |mut keys: Vec<(String, String)>| {
-        keys.sort();
-        keys.into_iter().map(|(_, key)| key).collect()
-    };
-    Ok(shards.into_iter().map(|(shard, keys)| (shard, in_order(keys))).collect())
-}
-
 impl Redrive {
-    /// From the failed batches' bucket to the landing bucket, with events of a format.
-    pub(crate) fn new(from: Bucket, to: Bucket, lander: Lander, format: EventFormat) -> Self {
+    /// From the failed batches' bucket to the landing bucket, whose formats are given.
+    pub(crate) fn new(from: Bucket, to: Bucket, lander: Lander, formats: Formats) -> Self {
         let (done, left) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { from, to, lander, format, total: 0, done, left }
+        Self { from, to, lander, formats, total: 0, done, left }
     }
 
     /// Redrives all batches under a prefix; whether all of them are done.
     pub(crate) async fn all(mut self, prefix: &str) -> anyhow::Result<bool> {
-        let shards = by_shard(self.from.keys(prefix).await?)?;
-        let total = shards.values().map(Vec::len).sum();
+        let failed = by_shard(self.from.keys(prefix).await?)?;
+        let total = failed.values().map(Vec::len).sum();
         self.total = total;
         let redrive = Arc::new(self);
-        let places = Arc::new(Semaphore::new(SHARDS_AT_ONCE));
-        let mut tasks = JoinSet::new();
-        for keys in shards.into_values() {
-            let (redrive, places) = (redrive.clone(), places.clone());
-            tasks.spawn(async move {
-                let _place = places.acquire().await?;
-                redrive.shard(&keys).await;
-                anyhow::Ok(())
-            });
-        }
-        while let Some(ended) = tasks.join_next().await {
-            ended??;
-        }
+        // The batches of a shard go one after the other, in the order of their failure.
+        let shard = |keys: Vec<String>| {
+            let redrive = redrive.clone();
+            async move { redrive.shard(&keys).await }
+        };
+        shards::for_each(failed.into_values(), shard).await?;
         let left = redrive.left.load(Ordering::Relaxed);
         println!("{} of {total} batches are landed and removed, {left} are left", total - left);
         Ok(left == 0)
@@ -132,14 +92,16 @@ impl Redrive {
         keys_of_shard: &[String],
         attempt: &Attempt,
     ) -> anyhow::Result<String> {
-        let (mut landed, mut covered) = (0, 0);
-        for group in groups(document, self.format)? {
+        let records = FailedBatch::parse(document)?.records()?;
+        let format = self.format(&records).await?;
+        let (mut landed, mut already_there) = (0, 0);
+        for group in group(&records, format) {
             match self.decide(&group, keys_of_shard).await? {
                 Decision::Land => {
                     self.lander.land(&group, attempt).await?;
                     landed += 1;
                 }
-                Decision::Covered => covered += 1,
+                Decision::Covered => already_there += 1,
                 Decision::Wait => {
                     return Err(anyhow!(
                         "{} holds records beyond this batch; redrive again when what follows on the shard has landed (if nothing \
@@ -149,10 +111,26 @@ impl Redrive {
                 }
             }
         }
-        Ok(match covered {
+        Ok(match already_there {
             0 => format!("landed, {landed} objects"),
-            _ => format!("landed, {landed} objects; the records of {covered} more had landed in other batches"),
+            _ => format!(
+                "landed, {landed} objects; the records of {already_there} more were already there, in other batches"
+            ),
         })
+    }
+
+    /// The one format of a batch's records, which may be of two hours.
+    async fn format(&self, records: &[Record]) -> anyhow::Result<EventFormat> {
+        let hours: BTreeSet<UtcHour> = records.iter().map(|record| record.arrival().hour()).collect();
+        let mut formats = BTreeSet::new();
+        for hour in hours {
+            formats.insert(self.formats.of_hour(hour).await?);
+        }
+        match formats.pop_first() {
+            Some(format) if formats.is_empty() => Ok(format),
+            Some(_) => Err(anyhow!("the format changed while its records arrived; pass --event-format")),
+            None => Ok(EventFormat::default()),
+        }
     }
 
     async fn decide(&self, group: &Group, keys_of_shard: &[String]) -> anyhow::Result<Decision> {
@@ -160,7 +138,9 @@ impl Redrive {
         let found = self.to.metadata(&key).await?;
         let found =
             found.map(|entries| ObjectMetadata::from_entries(&entries).with_context(|| key.clone())).transpose()?;
-        if let Some(other) = found.as_ref().map(|metadata| metadata.event_format).filter(|own| *own != self.format) {
+        if let Some(other) =
+            found.as_ref().map(|metadata| metadata.event_format).filter(|own| *own != group.event_format)
+        {
             let other = other.as_str();
             return Err(anyhow!("{key} was landed as {other}: redrive this batch with --event-format {other}"));
         }
@@ -172,7 +152,8 @@ impl Redrive {
         if found_last.as_deref().is_some_and(|last| compare(last, &group.last_sequence_number).is_ne()) {
             beginnings = self.failed_beginnings(keys_of_shard).await?;
         }
-        beginnings.extend(self.to.keys(folder).await?.iter().filter_map(|key| first_record(key)));
+        beginnings
+            .extend(self.to.keys(folder).await?.iter().filter_map(|key| Some(from_stream(key)?.first_sequence_number)));
         let range = Range { first: &group.first_sequence_number, last: &group.last_sequence_number };
         Ok(decide(range, found_last.as_deref(), beginnings.iter().map(String::as_str)))
     }
@@ -181,32 +162,9 @@ impl Redrive {
         let mut beginnings = Vec::new();
         for key in keys {
             if let Some(document) = self.from.get(key).await? {
-                beginnings.push(parse(&document)?.info.start_sequence_number);
+                beginnings.push(FailedBatch::parse(&document)?.info.start_sequence_number);
             }
         }
         Ok(beginnings)
     }
-}
-
-/// The first record of a landed object; `None` for keys of anything else.
-fn first_record(key: &str) -> Option<String> {
-    let first = ObjectKey::parse(key)?.first_sequence_number;
-    first.bytes().all(|byte| byte.is_ascii_digit()).then_some(first)
-}
-
-fn parse(document: &[u8]) -> anyhow::Result<FailedBatch> {
-    serde_json::from_slice(document).context("this is no failed batch as Lambda writes it")
-}
-
-fn groups(document: &[u8], format: EventFormat) -> anyhow::Result<Vec<Group>> {
-    let batch = parse(document)?;
-    let payload = batch.payload.ok_or_else(|| anyhow!("it lacks its records: the destination must be S3"))?;
-    let event: KinesisEvent = serde_json::from_str(&payload).context("its payload is no Kinesis event")?;
-    anyhow::ensure!(
-        event.records.len() == batch.info.batch_size,
-        "it says that it has {} records and holds {}",
-        batch.info.batch_size,
-        event.records.len()
-    );
-    Ok(group(&event.records, format))
 }

@@ -8,6 +8,7 @@ use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::error::DisplayErrorContext;
 use bytes::Bytes;
 use lambda_setup::sdk::SdkConfig;
+use shared::timestamp::UnixMillis;
 
 /// How often a request is made at most. Listing, reading and deleting mean the same each time, so the SDK may repeat them.
 const ATTEMPTS: u32 = 4;
@@ -25,6 +26,16 @@ const MAX_STORED_BYTES: i64 = 256 * 1024 * 1024;
 pub(crate) struct Stored {
     pub(crate) bytes: Bytes,
     pub(crate) etag: String,
+    /// Its metadata.
+    pub(crate) entries: HashMap<String, String>,
+    /// When it was written.
+    pub(crate) modified: UnixMillis,
+}
+
+/// An object as it is listed.
+pub(crate) struct Listed {
+    pub(crate) key: String,
+    pub(crate) bytes: u64,
 }
 
 impl Bucket {
@@ -36,13 +47,33 @@ impl Bucket {
 
     /// All keys under a prefix, in order.
     pub(crate) async fn keys(&self, prefix: &str) -> anyhow::Result<Vec<String>> {
+        Ok(self.list(prefix).await?.into_iter().map(|object| object.key).collect())
+    }
+
+    /// All objects under a prefix, in the order of their keys.
+    pub(crate) async fn list(&self, prefix: &str) -> anyhow::Result<Vec<Listed>> {
         let mut pages = self.client.list_objects_v2().bucket(&self.name).prefix(prefix).into_paginator().send();
-        let mut keys = Vec::new();
+        let mut objects = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.map_err(described).with_context(|| format!("listing s3://{}/{prefix}", self.name))?;
-            keys.extend(page.contents().iter().filter_map(|object| object.key().map(str::to_owned)));
+            for object in page.contents.unwrap_or_default() {
+                let key = object.key.context("a listed object without a key")?;
+                objects.push(Listed { key, bytes: u64::try_from(object.size.unwrap_or(0))? });
+            }
         }
-        Ok(keys)
+        Ok(objects)
+    }
+
+    /// What keys under a prefix have up to the next slash, that slash included, in order.
+    pub(crate) async fn folders(&self, prefix: &str) -> anyhow::Result<Vec<String>> {
+        let list = self.client.list_objects_v2().bucket(&self.name).prefix(prefix).delimiter("/");
+        let mut pages = list.into_paginator().send();
+        let mut folders = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(described).with_context(|| format!("listing s3://{}/{prefix}", self.name))?;
+            folders.extend(page.common_prefixes().iter().filter_map(|folder| folder.prefix().map(str::to_owned)));
+        }
+        Ok(folders)
     }
 
     /// An object's bytes; `None` when there is none.
@@ -62,7 +93,11 @@ impl Bucket {
                     place()
                 );
                 let etag = object.e_tag().context("no ETag in the answer").with_context(place)?.to_owned();
-                Ok(Some(Stored { bytes: object.body.collect().await.with_context(place)?.into_bytes(), etag }))
+                let entries = object.metadata().cloned().unwrap_or_default();
+                let modified = object.last_modified().context("no time in the answer").with_context(place)?;
+                let modified = UnixMillis(modified.to_millis()?);
+                let bytes = object.body.collect().await.with_context(place)?.into_bytes();
+                Ok(Some(Stored { bytes, etag, entries, modified }))
             }
             Err(error) if error.raw_response().is_some_and(|response| response.status().as_u16() == 404) => Ok(None),
             Err(error) => Err(described(error)).with_context(place),

@@ -3,72 +3,75 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use ingest_lambda::content::{BodyForm, body_form};
+use ingest_lambda::content::{BodyForm, body_form, decompress};
 use ingest_lambda::split::{Event, Item, KeyFields, split};
 use kinesis_to_s3_lambda::payload::{MAX_REJECTED_LINES, Source, read_payload};
 use shared::line::{Client, Envelope, EventFormat, IdLiteral, Kind};
 use shared::rejection::{Reason, Rejection};
 use shared::trust::Trust;
 
-use crate::rejected::Reading;
 use crate::rejected_line::RejectedLine;
 
-/// Reads a body again, decompressed, and hands on the line of each event in it, without a line feed. Events beside something
-/// that is still rejected are taken.
-///
-/// # Errors
-///
-/// When no event is in it.
-pub(crate) fn for_each_event(
-    line: &RejectedLine,
-    body: &[u8],
-    reading: &Reading,
-    mut see: impl FnMut(&str),
-) -> Result<(), Rejection> {
-    let mut found = false;
-    let see = |event: &str| {
-        found = true;
-        see(event);
-    };
-    if line.reason == Reason::ForeignRecord {
-        for_each_foreign(line, body, reading, see);
-    } else {
-        for_each_own(line, body, reading, see)?;
-    }
-    if found { Ok(()) } else { Err(Rejection::new(Reason::NoEvents, "no event is in it")) }
+/// Bytes of a body after decompression at most: four times what ingest takes unless configured.
+pub(crate) const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+
+/// How bodies are read, and how their events are written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EventReader<'a> {
+    /// What whole bodies are read as, whatever their senders called it.
+    pub(crate) content_type: Option<&'a str>,
+    pub(crate) event_format: EventFormat,
 }
 
-/// A record that landing rejected had no key of ours, or none of our lines.
-fn for_each_foreign(line: &RejectedLine, body: &[u8], reading: &Reading, mut see: impl FnMut(&str)) {
-    let trust = Trust::in_record(reading.event_format, "");
-    let source = Source { arrival: line.received_at, name: &line.id, trust };
-    let read = read_payload(&Bytes::copy_from_slice(body), &source, MAX_REJECTED_LINES);
-    for chunk in read.chunks.iter().filter(|chunk| chunk.kind == Kind::Event) {
-        String::from_utf8_lossy(&chunk.bytes).split_terminator('\n').for_each(&mut see);
+impl EventReader<'_> {
+    /// Hands on the line of each event in a body, without a line feed. Events beside something that is still rejected are
+    /// taken.
+    ///
+    /// # Errors
+    ///
+    /// When no event is in it, and [`Reason::BodyTooLarge`] when it is larger than [`MAX_BODY_BYTES`].
+    pub(crate) fn for_each_event(&self, line: &RejectedLine, mut see: impl FnMut(&str)) -> Result<(), Rejection> {
+        let body = decompress(&line.body, line.content_encoding.as_deref(), MAX_BODY_BYTES)?;
+        let mut found = false;
+        let see = |event: &str| {
+            found = true;
+            see(event);
+        };
+        if line.reason == Reason::ForeignRecord {
+            self.for_each_foreign(line, &body, see);
+        } else {
+            self.for_each_own(line, &body, see)?;
+        }
+        if found { Ok(()) } else { Err(Rejection::new(Reason::NoEvents, "no event is in it")) }
     }
-}
 
-fn for_each_own(
-    line: &RejectedLine,
-    body: &[u8],
-    reading: &Reading,
-    mut see: impl FnMut(&str),
-) -> Result<(), Rejection> {
-    let client = Client { user_agent: line.user_agent.clone(), ip: line.ip.clone() };
-    let envelope = Envelope::new(line.received_at, &line.request_id, &client);
-    for (index, item) in split(body, form(line, reading)?, &KeyFields::new(&[]))?.into_iter().enumerate() {
-        if let Item::Event(event) = item {
-            see(&event_line(&envelope, &event, &format!("{}/{index}", line.id), reading.event_format));
+    /// A record that landing rejected had no key of ours, or none of our lines.
+    fn for_each_foreign(&self, line: &RejectedLine, body: &[u8], mut see: impl FnMut(&str)) {
+        let trust = Trust::in_record(self.event_format, "");
+        let source = Source { arrival: line.received_at, name: &line.id, trust };
+        let read = read_payload(&Bytes::copy_from_slice(body), &source, MAX_REJECTED_LINES);
+        for chunk in read.chunks.iter().filter(|chunk| chunk.kind == Kind::Event) {
+            String::from_utf8_lossy(&chunk.bytes).split_terminator('\n').for_each(&mut see);
         }
     }
-    Ok(())
-}
 
-/// How a body is to be read: as its type says, or, for one line or member of a body, as what it was taken for.
-fn form(line: &RejectedLine, reading: &Reading) -> Result<BodyForm, Rejection> {
-    match (&line.content_type, line.reason) {
-        (None, Reason::InvalidCmcd) => Ok(BodyForm::Cmcd),
-        (content_type, _) => body_form(reading.content_type.as_deref().or(content_type.as_deref())),
+    fn for_each_own(&self, line: &RejectedLine, body: &[u8], mut see: impl FnMut(&str)) -> Result<(), Rejection> {
+        let client = Client { user_agent: line.user_agent.clone(), ip: line.ip.clone() };
+        let envelope = Envelope::new(line.received_at, &line.request_id, &client);
+        for (index, item) in split(body, self.form(line)?, &KeyFields::new(&[]))?.into_iter().enumerate() {
+            if let Item::Event(event) = item {
+                see(&event_line(&envelope, &event, &format!("{}/{index}", line.id), self.event_format));
+            }
+        }
+        Ok(())
+    }
+
+    /// How a body is to be read: as its type says, or, for one line or member of a body, as what it was taken for.
+    fn form(&self, line: &RejectedLine) -> Result<BodyForm, Rejection> {
+        match (&line.content_type, line.reason) {
+            (None, Reason::InvalidCmcd) => Ok(BodyForm::Cmcd),
+            (content_type, _) => body_form(self.content_type.or(content_type.as_deref())),
+        }
     }
 }
 

@@ -71,7 +71,7 @@ impl Lander {
         &self,
         key: &str,
         read: impl Fn() -> R,
-        merge: impl FnMut(Option<&[u8]>) -> anyhow::Result<Option<Object>>,
+        merge: impl FnMut(Option<&Stored>) -> anyhow::Result<Option<Object>>,
     ) -> anyhow::Result<()> {
         add(&*self.bucket, key, read, merge).await
     }
@@ -81,13 +81,13 @@ async fn add<R: Future<Output = anyhow::Result<Option<Stored>>>>(
     store: &impl ObjectStore,
     key: &str,
     read: impl Fn() -> R,
-    mut merge: impl FnMut(Option<&[u8]>) -> anyhow::Result<Option<Object>>,
+    mut merge: impl FnMut(Option<&Stored>) -> anyhow::Result<Option<Object>>,
 ) -> anyhow::Result<()> {
     let deadline = Deadline::after(TIME);
     let mut tries = 0;
     loop {
         let found = read().await?;
-        let Some(object) = merge(found.as_ref().map(|stored| &stored.bytes[..]))? else { return Ok(()) };
+        let Some(object) = merge(found.as_ref()).with_context(|| key.to_owned())? else { return Ok(()) };
         let condition = found.map_or(Condition::Absent, |stored| Condition::Matches(stored.etag));
         let failure = match deadline.bound(WRITE_TIMEOUT, store.put(key, &object, &condition)).await {
             Ok(Ok(())) => return Ok(()),

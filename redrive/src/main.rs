@@ -1,30 +1,48 @@
-//! Lands again what did not land as it should have: whole batches that were given up, and rejected lines after a fix.
+//! Lands again what did not land as it should have: batches that were given up, rejected lines after a fix, and the records of
+//! an hour whose objects are lost.
 //!
-//! Both may be run twice, killed half way and run again: nothing is landed twice by that, and nothing is removed before
+//! All of it may be run twice, killed half way and run again: nothing is landed twice by that, and nothing is removed before
 //! what it holds has landed.
 
 #![recursion_limit = "256"]
 
 mod batches;
+mod bodies;
 mod bucket;
 mod decision;
+mod event_format;
+mod failed_batch;
 mod found;
 mod land;
 mod landed;
+mod object_key;
 mod object_lines;
+mod parts;
+mod reading;
 mod redriven;
 mod rejected;
 mod rejected_line;
+mod replay;
+mod report;
+mod sequence_number;
+mod shards;
+mod stream;
 
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use shared::line::EventFormat;
+use shared::timestamp::UtcHour;
+
+use monitoring_lambdas::cloudwatch::CloudWatch;
 
 use bucket::Bucket;
+use event_format::Formats;
 use land::Lander;
-use monitoring_lambdas::cloudwatch::CloudWatch;
+use reading::Reading;
+use replay::Replay;
+use stream::Stream;
 
 /// Lands again what did not land as it should have. Credentials and region come from the AWS environment variables.
 #[derive(Parser)]
@@ -45,13 +63,12 @@ enum Command {
         #[arg(long, value_name = "BUCKET")]
         to: String,
         /// Only batches whose keys begin so.
-        #[arg(long, default_value = "aws/lambda/")]
+        #[arg(long, default_value = failed_batch::PREFIX)]
         prefix: String,
-        /// What a landed line is: envelope, or raw, as the stack's parameter EventFormat says.
-        #[arg(long, default_value = "envelope", value_parser = event_format)]
-        event_format: EventFormat,
+        #[command(flatten)]
+        format: FormatArgument,
     },
-    /// Reads rejected lines again with this version's eyes and lands the events that it finds in them, beside the
+    /// Reads rejected lines again, as this version reads bodies, and lands the events that it finds in them, beside the
     /// rejected lines, which stay.
     Rejected {
         /// The landing bucket.
@@ -66,14 +83,42 @@ enum Command {
         /// Read whole bodies as this type, whatever their senders called it.
         #[arg(long, value_name = "TYPE")]
         content_type: Option<String>,
-        /// What a landed line is: envelope, or raw, as the stack's parameter EventFormat says.
-        #[arg(long, default_value = "envelope", value_parser = event_format)]
-        event_format: EventFormat,
+        #[command(flatten)]
+        format: FormatArgument,
     },
+    /// Reads an hour from the stream again and lands the records that are in no object, each exactly once. The hour must
+    /// have its _SUCCESS, or an _INCOMPLETE for which landing is not to blame.
+    Replay {
+        /// The stream (the output StreamName).
+        #[arg(long)]
+        stream: String,
+        /// The landing bucket (the output LandingBucketName).
+        #[arg(long)]
+        bucket: String,
+        /// The bucket of failed batches (the output FailedBatchesBucketName); what they hold is not replayed.
+        #[arg(long, value_name = "BUCKET")]
+        failed_batches: String,
+        /// The hour in which the records arrived (UTC).
+        #[arg(long, value_name = "dt=…/hour=…", value_parser = utc_hour)]
+        hour: UtcHour,
+        #[command(flatten)]
+        format: FormatArgument,
+    },
+}
+
+#[derive(Args)]
+struct FormatArgument {
+    /// What a landed line is, envelope or raw: only where what landed around it does not say so.
+    #[arg(long, value_parser = event_format)]
+    event_format: Option<EventFormat>,
 }
 
 fn event_format(text: &str) -> Result<EventFormat, String> {
     EventFormat::parse(text).ok_or_else(|| "envelope or raw".into())
+}
+
+fn utc_hour(text: &str) -> Result<UtcHour, String> {
+    UtcHour::parse(text).ok_or_else(|| "an hour is written dt=2026-11-21/hour=09".into())
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -91,21 +136,33 @@ async fn main() -> ExitCode {
 /// Whether everything was done.
 async fn run(command: Command) -> anyhow::Result<bool> {
     let config = lambda_setup::sdk::loader().load().await;
-    let lander = |bucket: String| Lander::new(&config, bucket);
+    let bucket = |name: &str| Bucket::new(&config, name.to_owned());
+    let formats = |name: &str, format: FormatArgument| Formats::new(bucket(name), format.event_format);
     let (lander, is_done) = match command {
-        Command::Batches { from, to, prefix, event_format } => {
-            let (from, landing, lander) = (Bucket::new(&config, from), Bucket::new(&config, to.clone()), lander(to));
-            let redrive = batches::Redrive::new(from, landing, lander.clone(), event_format);
+        Command::Batches { from, to, prefix, format } => {
+            let lander = Lander::new(&config, to.clone());
+            let redrive = batches::Redrive::new(bucket(&from), bucket(&to), lander.clone(), formats(&to, format));
             (lander, redrive.all(&prefix).await)
         }
-        Command::Rejected { bucket, prefix, reasons, content_type, event_format } => {
-            let reading = rejected::Reading::new(&reasons, content_type, event_format)?;
-            let (bucket, lander) = (Bucket::new(&config, bucket.clone()), lander(bucket));
-            let is_done = rejected::redrive(&bucket, &lander, &prefix, &reading).await;
-            (lander, is_done)
+        Command::Rejected { bucket: name, prefix, reasons, content_type, format } => {
+            let reading = Reading::new(&reasons, content_type)?;
+            let lander = Lander::new(&config, name.clone());
+            let redrive = rejected::Redrive::new(bucket(&name), lander.clone(), formats(&name, format), reading);
+            (lander, redrive.all(&prefix).await)
+        }
+        Command::Replay { stream, bucket: name, failed_batches, hour, format } => {
+            let lander = Lander::new(&config, name.clone());
+            let replay = Replay {
+                stream: Stream::new(&config, stream),
+                landing: bucket(&name),
+                failed_batches: bucket(&failed_batches),
+                lander: lander.clone(),
+                formats: formats(&name, format),
+            };
+            (lander, replay.hour(hour).await)
         }
     };
-    // Whatever came in the way, what has landed counts.
+    // Whatever went wrong, what has landed counts.
     lander.landed.put(&CloudWatch::new(&config)).await.context("what is said above has landed, but is not counted")?;
     is_done
 }

@@ -46,18 +46,11 @@ pub(crate) fn fingerprint(line: &[u8]) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kinesis_to_s3_lambda::encode::LineWriter;
-    use shared::object::BlockSize;
-
-    fn compressed(text: &str) -> Vec<u8> {
-        let mut writer = LineWriter::new(BlockSize::fitting(text.len()));
-        writer.write(text.as_bytes()).unwrap();
-        writer.finish().unwrap().body.to_vec()
-    }
+    use crate::rejected_line::tests::compressed;
 
     fn lines_of(text: &str) -> anyhow::Result<usize> {
         let mut lines = 0;
-        for_each_line(&compressed(text), |_, _| {
+        for_each_line(&compressed(text.as_bytes()), |_, _| {
             lines += 1;
             Ok(())
         })?;
@@ -72,7 +65,7 @@ mod tests {
 
     #[test]
     fn what_is_cut_off_is_an_error() {
-        let whole = compressed("{}\n{}\n");
+        let whole = compressed(b"{}\n{}\n");
         assert!(for_each_line(&whole[..whole.len() - 5], |_, _| Ok(())).is_err());
     }
 }

@@ -2,27 +2,22 @@
 
 use std::collections::HashMap;
 
+use anyhow::{Context, ensure};
 use kinesis_to_s3_lambda::encode::{Compressed, LineWriter, Object};
 use shared::line::{EventFormat, Kind};
-use shared::object::{Attempt, BlockSize, ObjectKey, ObjectMetadata, ReceivedIn, object_key};
+use shared::object::{Attempt, BlockSize, ObjectKey, ObjectMetadata, ReceivedIn};
 use shared::timestamp::UnixMillis;
 use shared::trust::Trust;
 
+use crate::bucket::Stored;
 use crate::object_lines::{MAX_LINE_BYTES, fingerprint, for_each_line};
 
-/// Bytes of lines in it at most: ten times what a batch can hold, so that what lands of it stays small however the bodies
-/// are compressed.
-const MAX_BYTES: u64 = 64 * 1024 * 1024;
+/// Bytes of lines in it at most: ten times what a batch can hold, so that what lands stays small however bodies are compressed.
+pub(crate) const MAX_BYTES: u64 = 64 * 1024 * 1024;
 /// Lines in it at most; each is remembered by some 40 bytes.
-const MAX_LINES: u64 = 1_000_000;
+pub(crate) const MAX_LINES: u64 = 1_000_000;
 /// How many bytes there will be is not known when the first is compressed.
 const BLOCK_SIZE: BlockSize = BlockSize::LARGEST;
-
-/// The key of the object that takes the events of a rejected one.
-pub(crate) fn redriven_key(rejected: &ObjectKey) -> String {
-    let number = format!("{}-redriven", rejected.first_sequence_number);
-    object_key(Kind::Event, rejected.hour, &rejected.shard_id, &number)
-}
 
 /// The object while it is written.
 pub(crate) struct Redriven {
@@ -31,7 +26,10 @@ pub(crate) struct Redriven {
     /// The lines that were there, and how often each has not been met again.
     landed: HashMap<u128, u32>,
     lines: u64,
+    /// Events that were added.
     pub(crate) added: u64,
+    /// Events that were there before.
+    pub(crate) already_there: u64,
     /// Events that there was no room for.
     pub(crate) left_out: u64,
     received_at: Option<(UnixMillis, UnixMillis)>,
@@ -42,24 +40,36 @@ impl Redriven {
     ///
     /// # Errors
     ///
-    /// When that can't be read.
-    pub(crate) fn behind(earlier: Option<&[u8]>, format: EventFormat) -> anyhow::Result<Self> {
+    /// When that can't be read, or has another format.
+    pub(crate) fn behind(earlier: Option<&Stored>, format: EventFormat) -> anyhow::Result<Self> {
         let mut redriven = Self {
             format,
             writer: LineWriter::new(BLOCK_SIZE),
             landed: HashMap::new(),
             lines: 0,
             added: 0,
+            already_there: 0,
             left_out: 0,
             received_at: None,
         };
         if let Some(earlier) = earlier {
-            for_each_line(earlier, |_, line| {
-                *redriven.landed.entry(fingerprint(line)).or_default() += 1;
-                redriven.write(std::str::from_utf8(line)?)
-            })?;
+            redriven.keep(earlier).context("what an earlier run landed")?;
         }
         Ok(redriven)
+    }
+
+    fn keep(&mut self, earlier: &Stored) -> anyhow::Result<()> {
+        let (own, found) = (self.format, ObjectMetadata::event_format_entry(&earlier.entries)?.unwrap_or_default());
+        ensure!(
+            found == own,
+            "it is {} and should be {}: delete it and redrive all of its reasons again",
+            found.as_str(),
+            own.as_str()
+        );
+        for_each_line(&earlier.bytes, |_, line| {
+            *self.landed.entry(fingerprint(line)).or_default() += 1;
+            self.write(std::str::from_utf8(line)?)
+        })
     }
 
     /// Adds an event's line, unless it is there: equal events stand as often as where they stand more often, so that what
@@ -71,6 +81,7 @@ impl Redriven {
     pub(crate) fn add(&mut self, line: &str) -> anyhow::Result<()> {
         if let Some(left @ 1..) = self.landed.get_mut(&fingerprint(line.as_bytes())) {
             *left -= 1;
+            self.already_there += 1;
             return Ok(());
         }
         let bytes = line.len() as u64 + 1;
@@ -127,7 +138,7 @@ impl Redriven {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use rstest::rstest;
     use std::io::Read;
@@ -141,9 +152,19 @@ mod tests {
     }
 
     fn with(earlier: Option<&Object>, lines: &[&str]) -> Option<Object> {
-        let mut redriven = Redriven::behind(earlier.map(|object| &object.body[..]), EventFormat::Raw).unwrap();
+        let earlier = earlier.map(stored);
+        let mut redriven = Redriven::behind(earlier.as_ref(), EventFormat::Raw).unwrap();
         lines.iter().for_each(|line| redriven.add(line).unwrap());
         redriven.finish(&key(), attempt()).unwrap()
+    }
+
+    pub(crate) fn stored(object: &Object) -> Stored {
+        Stored {
+            bytes: object.body.clone(),
+            etag: "\"1\"".into(),
+            entries: object.metadata.to_entries(),
+            modified: UnixMillis(0),
+        }
     }
 
     fn text(object: &Object) -> String {
@@ -168,6 +189,13 @@ mod tests {
     ) {
         let earlier = with(None, earlier);
         assert_eq!(with(earlier.as_ref(), lines).as_ref().map(text).as_deref(), expected);
+    }
+
+    #[test]
+    fn what_landed_in_another_format_is_not_added_to() {
+        let raw = stored(&with(None, &["{}"]).unwrap());
+        assert!(Redriven::behind(Some(&raw), EventFormat::Envelope).is_err());
+        assert!(Redriven::behind(Some(&raw), EventFormat::Raw).is_ok());
     }
 
     #[test]

@@ -88,9 +88,34 @@ impl RejectedLine {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use kinesis_to_s3_lambda::encode::LineWriter;
     use rstest::rstest;
+    use shared::object::BlockSize;
+
+    /// A line as ingest writes it.
+    pub(crate) fn line(id: &str, content_encoding: &str, body: &[u8]) -> String {
+        let body = base64_simd::STANDARD.encode_to_string(body);
+        format!(
+            "{{\"v\":1,\"id\":\"{id}\",\"received_at\":\"2026-11-21T09:32:08.006Z\",\"request_id\":\"r\",\"client\":{{}},\
+             \"rejected\":{{\"reason\":\"invalid_json\",\"detail\":\"d\",\"content_type\":\"application/x-ndjson\",\
+             \"content_encoding\":\"{content_encoding}\",\"body_base64\":\"{body}\"}}}}\n"
+        )
+    }
+
+    /// A line with one part of a body.
+    pub(crate) fn line_of_part(id: &str, part: usize, parts: usize, body: &[u8]) -> String {
+        let members = format!("\"detail\":\"d\",\"part\":{part},\"parts\":{parts}");
+        line(id, "", body).replace("\"detail\":\"d\"", &members)
+    }
+
+    /// The lines of an object, compressed.
+    pub(crate) fn compressed(text: &[u8]) -> Vec<u8> {
+        let mut writer = LineWriter::new(BlockSize::fitting(text.len()));
+        writer.write(text).unwrap();
+        writer.finish().unwrap().body.to_vec()
+    }
 
     const OURS: &str = r#"{"v":1,"id":"i","received_at":"2026-11-21T09:32:08.006Z","request_id":"r","client":{},"rejected":{"reason":"invalid_json","detail":"d","part":2,"parts":3,"body_base64":"e30="}}"#;
 
@@ -109,7 +134,7 @@ mod tests {
     #[case::past_the_last_part("\"part\":2", "\"part\":4")]
     #[case::no_base64("e30=", "{}")]
     #[case::no_text("e30=", "\u{0}")]
-    fn others_are_told(#[case] old: &str, #[case] new: &str) {
+    fn other_lines_are_errors(#[case] old: &str, #[case] new: &str) {
         let line = if old.is_empty() { new.to_owned() } else { OURS.replace(old, new) };
         assert_ne!(line, OURS);
         assert!(RejectedLine::parse(line.as_bytes()).is_err(), "{line}");

@@ -14,7 +14,7 @@ use crate::rejection::{Reason, Rejection};
 use crate::timestamp::UnixMillis;
 
 /// How an event's line looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum EventFormat {
     /// The client's JSON inside an envelope that says which, when and from whom.
     #[default]

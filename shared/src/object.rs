@@ -316,6 +316,16 @@ impl ObjectMetadata {
         .collect()
     }
 
+    /// The format of its events, as far as the entries say it: earlier versions did not.
+    ///
+    /// # Errors
+    ///
+    /// When the entry is malformed.
+    pub fn event_format_entry(entries: &HashMap<String, String>) -> Result<Option<EventFormat>, MetadataError> {
+        let entry = entries.get(name::EVENT_FORMAT);
+        entry.map(|name| EventFormat::parse(name).ok_or(MetadataError(name::EVENT_FORMAT))).transpose()
+    }
+
     /// The inverse of [`ObjectMetadata::to_entries`].
     ///
     /// # Errors
@@ -324,10 +334,8 @@ impl ObjectMetadata {
     pub fn from_entries(entries: &HashMap<String, String>) -> Result<Self, MetadataError> {
         let text = |name| text_entry(entries, name).map(str::to_owned);
         let number = |name| text(name)?.parse::<u64>().map_err(|_| MetadataError(name));
-        let format =
-            entries.get(name::EVENT_FORMAT).map_or(Some(EventFormat::Envelope), |name| EventFormat::parse(name));
         Ok(Self {
-            event_format: format.ok_or(MetadataError(name::EVENT_FORMAT))?,
+            event_format: Self::event_format_entry(entries)?.unwrap_or_default(),
             last_sequence_number: text(name::LAST_SEQUENCE_NUMBER)?,
             record_count: number(name::RECORD_COUNT)?,
             event_count: number(name::EVENT_COUNT)?,

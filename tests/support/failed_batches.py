@@ -20,6 +20,24 @@ def template_with(directory, changes):
     return path
 
 
+def put_failed_batch(stack, name, records, shard="shardId-000000000000"):
+    """Puts records, as Kinesis gives them, into the bucket for failed batches, as Lambda does."""
+    numbers = [record["SequenceNumber"] for record in records]
+    event = [
+        {"kinesis": {"partitionKey": record["PartitionKey"], "sequenceNumber": record["SequenceNumber"],
+                     "approximateArrivalTimestamp": record["ApproximateArrivalTimestamp"].timestamp(),
+                     "data": base64.b64encode(record["Data"]).decode()},
+         "eventID": f"{shard}:{record['SequenceNumber']}", "eventSource": "aws:kinesis"} for record in records
+    ]
+    document = {
+        "KinesisBatchInfo": {"shardId": shard, "startSequenceNumber": numbers[0], "endSequenceNumber": numbers[-1],
+                             "batchSize": len(records)},
+        "payload": json.dumps({"Records": event}),
+    }
+    key = f"aws/lambda/mapping/{shard}/2026/11/21/{name}"
+    stack.s3().put_object(Bucket=FAILED_BATCHES_BUCKET, Key=key, Body=json.dumps(document).encode())
+
+
 def failed_batches(stack):
     """The documents in the bucket for failed batches, by key."""
     s3 = stack.s3()

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from support import proxy
-from support.stack import FAILED_BATCHES_BUCKET, LANDING_BUCKET, REPOSITORY
+from support.stack import FAILED_BATCHES_BUCKET, LANDING_BUCKET, REPOSITORY, STREAM
 
 BINARY = Path(os.environ.get("REDRIVE_BIN", REPOSITORY / "target/release/redrive")).resolve()
 SECONDS = 120
@@ -38,6 +38,10 @@ BATCHES = ["batches", "--from", FAILED_BATCHES_BUCKET, "--to", LANDING_BUCKET]
 
 def rejected(prefix, *arguments):
     return ["rejected", "--bucket", LANDING_BUCKET, "--prefix", prefix, *arguments]
+
+
+def replay(hour):
+    return ["replay", "--stream", STREAM, "--bucket", LANDING_BUCKET, "--failed-batches", FAILED_BATCHES_BUCKET, "--hour", hour]
 
 
 @contextmanager

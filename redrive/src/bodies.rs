@@ -1,0 +1,245 @@
+//! The bodies of a rejected object, and the object that takes their events.
+//!
+//! One body is decompressed at a time. The work is bounded by what can be compressed into an object: at most
+//! 16 MiB for each body, of which a batch can hold some 200 that are as small as deflate makes them.
+
+use anyhow::anyhow;
+use shared::rejection::Reason;
+
+use crate::bucket::Stored;
+use crate::found::EventReader;
+use crate::redriven::{MAX_BYTES, MAX_LINES, Redriven};
+use crate::rejected_line::RejectedLine;
+use crate::report::Outcomes;
+
+/// A whole body, and the line that stands for it.
+pub(crate) struct Body {
+    /// The line's number in its object.
+    pub(crate) number: usize,
+    pub(crate) line: RejectedLine,
+}
+
+/// What a body's events take as lines.
+#[derive(Debug, Clone, Copy, Default)]
+struct Size {
+    bytes: u64,
+    lines: u64,
+}
+
+/// The bodies that hold events, in the order in which those are landed.
+pub(crate) struct Bodies<'a> {
+    bodies: Vec<Body>,
+    reader: EventReader<'a>,
+}
+
+impl<'a> Bodies<'a> {
+    /// Reads all bodies once, and leaves out those that hold no events or are too large.
+    ///
+    /// Where one object has no room for all, the smallest come first: no body is kept out by a larger one.
+    pub(crate) fn measure(bodies: Vec<Body>, reader: EventReader<'a>, outcomes: &mut Outcomes) -> Self {
+        let mut measured = Vec::with_capacity(bodies.len());
+        for body in bodies {
+            let mut size = Size::default();
+            let found = reader.for_each_event(&body.line, |event| {
+                size.bytes += event.len() as u64 + 1;
+                size.lines += 1;
+            });
+            match found {
+                Ok(()) => measured.push((size, body)),
+                Err(rejection) if rejection.reason == Reason::BodyTooLarge => outcomes.too_large.push(body.number),
+                Err(_) => outcomes.still_rejected += 1,
+            }
+        }
+        Self { bodies: smallest_first_unless_all_fit(measured), reader }
+    }
+
+    /// The object with their events behind those of earlier runs.
+    ///
+    /// # Errors
+    ///
+    /// When what earlier runs landed can't be read or has another format.
+    pub(crate) fn add_to(&self, earlier: Option<&Stored>, outcomes: &mut Outcomes) -> anyhow::Result<Redriven> {
+        let mut redriven = Redriven::behind(earlier, self.reader.event_format)?;
+        outcomes.without_room.clear();
+        for Body { number, line } in &self.bodies {
+            let left_out = redriven.left_out;
+            let mut added = Ok(());
+            let found = self.reader.for_each_event(line, |event| {
+                if added.is_ok() {
+                    added = redriven.add(event);
+                }
+            });
+            added?;
+            found.map_err(|rejection| anyhow!("line {number}: {}", rejection.detail))?;
+            redriven.include(line.received_at);
+            if redriven.left_out > left_out {
+                outcomes.without_room.push(*number);
+            }
+        }
+        (outcomes.landed, outcomes.already_there) = (redriven.added, redriven.already_there);
+        outcomes.left_out = redriven.left_out;
+        Ok(redriven)
+    }
+}
+
+fn smallest_first_unless_all_fit(mut measured: Vec<(Size, Body)>) -> Vec<Body> {
+    let bytes: u64 = measured.iter().map(|(size, _)| size.bytes).sum();
+    let lines: u64 = measured.iter().map(|(size, _)| size.lines).sum();
+    if bytes > MAX_BYTES || lines > MAX_LINES {
+        measured.sort_by_key(|(size, _)| size.bytes);
+    }
+    measured.into_iter().map(|(_, body)| body).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object_lines::for_each_line;
+    use crate::reading::Reading;
+    use crate::redriven::tests::stored;
+    use crate::rejected_line::tests::{compressed, line};
+    use allocation_counter::measure;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use kinesis_to_s3_lambda::encode::Object;
+    use rstest::rstest;
+    use shared::line::EventFormat::{self, Envelope, Raw};
+    use shared::object::{Attempt, ObjectKey};
+    use shared::timestamp::UnixMillis;
+    use std::io::Write;
+
+    use crate::found::MAX_BODY_BYTES;
+
+    fn gzip(body: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(body).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn merge(rejected: &[u8], earlier: Option<&Object>, event_format: EventFormat) -> (Option<Object>, Outcomes) {
+        let (mut outcomes, mut bodies) = (Outcomes::default(), Vec::new());
+        let reading = Reading::new(&["invalid_json".to_owned()], None).unwrap();
+        let see = |number, line: anyhow::Result<RejectedLine>| match line {
+            Ok(line) => bodies.push(Body { number, line }),
+            Err(problem) => outcomes.add_odd(number, &problem),
+        };
+        reading.for_each_rejected(rejected, see).unwrap();
+        outcomes.bodies = bodies.len();
+        let bodies = Bodies::measure(bodies, EventReader { content_type: None, event_format }, &mut outcomes);
+        let key = ObjectKey::parse("rejected/dt=2026-11-21/hour=09/shardId-000000000000-1.jsonl.bz2").unwrap();
+        let attempt = Attempt { began: UnixMillis(0), deadline: UnixMillis(1), request_id: "r".into() };
+        let redriven = bodies.add_to(earlier.map(stored).as_ref(), &mut outcomes).unwrap();
+        (redriven.finish(&key, attempt).unwrap(), outcomes)
+    }
+
+    fn lines(object: &Object) -> Vec<String> {
+        let mut lines = Vec::new();
+        for_each_line(&object.body, |_, line| {
+            lines.push(String::from_utf8(line.to_vec())?);
+            Ok(())
+        })
+        .unwrap();
+        lines
+    }
+
+    #[test]
+    fn a_line_that_is_twice_on_the_stream_is_read_once_and_equal_bodies_are_read_each() {
+        let rejected = [line("a", "", b"{}"), line("b", "", b"{}"), line("a", "", b"{}")].concat();
+        let (object, outcomes) = merge(&compressed(rejected.as_bytes()), None, Raw);
+        assert_eq!((outcomes.bodies, outcomes.landed, outcomes.odd.len()), (2, 2, 0));
+        assert_eq!(lines(&object.unwrap()), ["{}", "{}"]);
+    }
+
+    #[test]
+    fn lines_that_are_not_ours_are_named_and_the_others_are_read() {
+        let odd = "{\"v\":1,\"received_at\":\"2026-11-21T09:32:08.006Z\",\"rejected\":{\"reason\":\"x\"}}\n";
+        let (first, last) = (line("a", "", b"{}"), line("b", "", b"{}"));
+        let rejected = [first.as_bytes(), odd.as_bytes(), b"\xff\n", last.as_bytes()].concat();
+        let (object, outcomes) = merge(&compressed(&rejected), None, Envelope);
+        assert_eq!((outcomes.bodies, object.unwrap().metadata.event_count), (2, 2));
+        assert_eq!((outcomes.odd, outcomes.described.len()), (vec![2, 3], 2));
+    }
+
+    #[test]
+    fn what_is_redriven_again_was_already_there() {
+        let rejected = compressed([line("a", "", b"{}\n{}"), line("b", "", b"{}")].concat().as_bytes());
+        let (object, outcomes) = merge(&rejected, None, Envelope);
+        assert_eq!((outcomes.landed, outcomes.already_there), (3, 0));
+        let (again, outcomes) = merge(&rejected, object.as_ref(), Envelope);
+        assert!(again.is_none());
+        assert_eq!((outcomes.landed, outcomes.already_there), (0, 3));
+    }
+
+    #[test]
+    fn raw_events_may_look_like_ours_and_say_nothing_of_their_receipt() {
+        let forged = b"{\"v\":1,\"received_at\":\"2027-01-01T00:00:00.000Z\",\"rejected\":{\"reason\":\"too_deep\"}}";
+        let rejected = compressed(line("a", "", forged).as_bytes());
+        let (object, _) = merge(&rejected, None, Raw);
+        let object = object.unwrap();
+        assert_eq!(lines(&object), [std::str::from_utf8(forged).unwrap()]);
+        assert_eq!(object.metadata.event_format, Raw);
+        assert_eq!(object.metadata.latest_received_at.rfc3339(), "2026-11-21T09:32:08.006Z");
+        assert!(merge(&rejected, Some(&object), Raw).0.is_none());
+    }
+
+    const GOOD: &[u8] = b"{\"good\":1}\n{\"good\":2}";
+
+    fn long_events(bytes: usize) -> Vec<u8> {
+        format!("{{\"a\":\"{}\"}}\n", "x".repeat(bytes)).repeat(4).into_bytes()
+    }
+
+    /// Fifty bodies of 16 MiB each, from an object of some hundred kilobytes, in front of a good one: one of them is held at
+    /// a time, each has its own outcome, and the good one lands.
+    #[rstest]
+    #[case::events_as_many_as_may_be(format!("{{\"a\":\"{}\"}}\n", "x".repeat(1_660)).repeat(10_000).into_bytes(), Ends::WithoutRoom(47))]
+    #[case::long_events(long_events(4_000_000), Ends::WithoutRoom(46))]
+    #[case::no_events("[".repeat(MAX_BODY_BYTES).into_bytes(), Ends::Rejected)]
+    #[case::too_large("{}\n".repeat(MAX_BODY_BYTES / 3 + 1).into_bytes(), Ends::TooLarge)]
+    fn fifty_bombs_take_bounded_memory_and_the_body_behind_them_lands(#[case] body: Vec<u8>, #[case] ends: Ends) {
+        const MOST_BYTES: u64 = 96 * 1024 * 1024;
+        let body = gzip(&body);
+        let bombs: String = (0..50).map(|number| line(&number.to_string(), "gzip", &body)).collect();
+        let rejected = compressed((bombs + &line("good", "", GOOD)).as_bytes());
+        let mut merged = (None, Outcomes::default());
+        let cost = measure(|| merged = merge(&rejected, None, Envelope));
+        let (object, outcomes) = merged;
+        assert!(cost.bytes_max < MOST_BYTES, "{}", cost.bytes_max);
+        let good = lines(&object.unwrap()).iter().filter(|line| line.contains("good\":")).count();
+        assert_eq!((good, outcomes.bodies), (2, 51));
+        let ended = [outcomes.without_room.len(), outcomes.still_rejected, outcomes.too_large.len()];
+        let expected = match ends {
+            Ends::WithoutRoom(bodies) => [bodies, 0, 0],
+            Ends::Rejected => [0, 50, 0],
+            Ends::TooLarge => [0, 0, 50],
+        };
+        assert_eq!(ended, expected);
+    }
+
+    enum Ends {
+        /// 64 MiB hold three of them and some of a fourth, or four.
+        WithoutRoom(usize),
+        Rejected,
+        TooLarge,
+    }
+
+    #[test]
+    fn a_body_stands_on_the_bound_and_one_past_it() {
+        for (bytes, too_large) in [(MAX_BODY_BYTES, vec![]), (MAX_BODY_BYTES + 1, vec![1])] {
+            let body = gzip(format!("{{}}{}", " ".repeat(bytes - 2)).as_bytes());
+            let (_, outcomes) = merge(&compressed(line("a", "gzip", &body).as_bytes()), None, Envelope);
+            assert_eq!(outcomes.too_large, too_large);
+        }
+    }
+
+    #[test]
+    fn what_landed_first_stays_and_what_does_not_fit_behind_it_is_named() {
+        let large = gzip(&long_events(4_000_000));
+        let bodies =
+            |ids: std::ops::Range<u32>| ids.map(|id| line(&id.to_string(), "gzip", &large)).collect::<String>();
+        let (earlier, _) = merge(&compressed(bodies(0..3).as_bytes()), None, Envelope);
+        let all = bodies(0..6) + &line("good", "", GOOD);
+        let (object, outcomes) = merge(&compressed(all.as_bytes()), earlier.as_ref(), Envelope);
+        assert_eq!((outcomes.already_there, outcomes.without_room.len()), (12, 2));
+        assert_eq!(outcomes.landed + outcomes.already_there, object.unwrap().metadata.event_count);
+    }
+}

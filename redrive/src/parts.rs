@@ -1,0 +1,168 @@
+//! Bodies that were too large for one record: where their parts are, and how they are put together again.
+//!
+//! The parts of a body have partition keys of their own, so they are in several objects, perhaps of two hours. What is
+//! remembered of a part is its place; its bytes are read again when its body's turn comes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+
+use crate::bucket::Bucket;
+use crate::found::MAX_BODY_BYTES;
+use crate::reading::Reading;
+use crate::rejected_line::RejectedLine;
+
+/// Parts under a prefix at most; the place of each takes some 200 bytes.
+const MAX_PARTS: usize = 1_000_000;
+
+struct Place {
+    object: Arc<str>,
+    bytes: usize,
+}
+
+/// What a rejected line is of its body.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// All of it is here, in this line or in places that are known.
+    Body,
+    /// Another part of the same body stands for it.
+    Part,
+    /// The first part that is here, of a body whose other parts are not all here.
+    Incomplete,
+    /// The first part of a body that is larger than is read.
+    TooLarge,
+}
+
+/// Where the parts of bodies are.
+#[derive(Default)]
+pub(crate) struct Parts {
+    bodies: HashMap<String, BTreeMap<usize, Place>>,
+    count: usize,
+}
+
+impl Parts {
+    /// Notes where the parts in an object are.
+    ///
+    /// # Errors
+    ///
+    /// When the object can't be read, and when there are more parts than can be remembered.
+    pub(crate) fn note(&mut self, object: &str, compressed: &[u8], reading: &Reading) -> anyhow::Result<()> {
+        let object: Arc<str> = object.into();
+        reading.for_each_rejected(compressed, |_, line| {
+            if let Ok(line) = line
+                && line.parts > 1
+                && self.count <= MAX_PARTS
+            {
+                self.count += 1;
+                let place = || Place { object: object.clone(), bytes: line.body.len() };
+                self.bodies.entry(line.id).or_default().entry(line.part).or_insert_with(place);
+            }
+        })?;
+        ensure!(self.count <= MAX_PARTS, "there are more than {MAX_PARTS} parts of bodies; use a narrower --prefix");
+        Ok(())
+    }
+
+    /// What a line is of its body.
+    pub(crate) fn role(&self, line: &RejectedLine) -> Role {
+        if line.parts == 1 {
+            return Role::Body;
+        }
+        let Some(places) = self.bodies.get(&line.id) else { return Role::Incomplete };
+        if places.keys().next().is_some_and(|first| *first < line.part) {
+            return Role::Part;
+        }
+        let is_whole = places.len() == line.parts && places.keys().next_back() == Some(&line.parts);
+        match places.values().map(|place| place.bytes).sum::<usize>() {
+            _ if !is_whole => Role::Incomplete,
+            bytes if bytes > MAX_BODY_BYTES => Role::TooLarge,
+            _ => Role::Body,
+        }
+    }
+
+    /// Puts the bodies together of which lines are the first parts, and reads each object that holds another part once.
+    ///
+    /// # Errors
+    ///
+    /// When such an object can't be read any more.
+    pub(crate) async fn complete<'l>(
+        &self,
+        lines: impl Iterator<Item = &'l mut RejectedLine>,
+        bucket: &Bucket,
+        reading: &Reading,
+    ) -> anyhow::Result<()> {
+        let mut firsts: Vec<&mut RejectedLine> = lines.filter(|line| line.parts > 1).collect();
+        let places = firsts.iter().filter_map(|line| self.bodies.get(&line.id)).flat_map(BTreeMap::values);
+        let objects: BTreeSet<Arc<str>> = places.map(|place| place.object.clone()).collect();
+        let mut bytes: HashMap<String, BTreeMap<usize, Vec<u8>>> =
+            firsts.iter().map(|line| (line.id.clone(), BTreeMap::new())).collect();
+        for object in objects {
+            let compressed = bucket.get(&object).await?.with_context(|| format!("{object} is gone"))?;
+            reading.for_each_rejected(&compressed, |_, line| {
+                if let Ok(line) = line
+                    && let Some(parts) = bytes.get_mut(&line.id)
+                {
+                    parts.entry(line.part).or_insert(line.body);
+                }
+            })?;
+        }
+        for line in &mut firsts {
+            let parts = bytes.get(&line.id).filter(|parts| parts.len() == line.parts);
+            let parts = parts.with_context(|| format!("a part of the body {:?} is gone", line.id))?;
+            line.body = parts.values().flatten().copied().collect();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rejected_line::tests::{compressed, line_of_part};
+    use rstest::rstest;
+
+    fn parts_of(objects: &[Vec<(usize, usize)>]) -> Parts {
+        let mut parts = Parts::default();
+        let reading = Reading::new(&["invalid_json".to_owned()], None).unwrap();
+        for (number, object) in objects.iter().enumerate() {
+            let lines: String = object.iter().map(|(part, of)| line_of_part("a", *part, *of, b"x")).collect();
+            parts.note(&format!("object {number}"), &compressed(lines.as_bytes()), &reading).unwrap();
+        }
+        parts
+    }
+
+    #[rstest]
+    #[case::the_only_line((1, 1), &[], Role::Body)]
+    #[case::the_first_of_a_whole_body((1, 2), &[vec![(2, 2)], vec![(1, 2)]], Role::Body)]
+    #[case::the_second_of_a_whole_body((2, 2), &[vec![(2, 2)], vec![(1, 2)]], Role::Part)]
+    #[case::the_first_alone((1, 2), &[vec![(1, 2)]], Role::Incomplete)]
+    #[case::without_the_first((2, 3), &[vec![(3, 3), (2, 3)]], Role::Incomplete)]
+    #[case::counted_once_without_the_first((3, 3), &[vec![(3, 3), (2, 3)]], Role::Part)]
+    #[case::parts_that_disagree((1, 2), &[vec![(1, 2), (3, 3)]], Role::Incomplete)]
+    #[case::in_an_object_that_was_not_read((2, 2), &[], Role::Incomplete)]
+    fn each_body_has_one_line_that_stands_for_it(
+        #[case] line: (usize, usize),
+        #[case] objects: &[Vec<(usize, usize)>],
+        #[case] expected: Role,
+    ) {
+        let line = RejectedLine::parse(line_of_part("a", line.0, line.1, b"x").trim_end().as_bytes()).unwrap();
+        assert_eq!(parts_of(objects).role(&line), expected);
+    }
+
+    #[test]
+    fn the_bytes_of_all_parts_count() {
+        let reading = Reading::new(&["invalid_json".to_owned()], None).unwrap();
+        let text = |last: usize| {
+            let half = vec![b' '; MAX_BODY_BYTES / 4];
+            let sizes = [half.len(), half.len(), half.len(), last];
+            let lines = sizes.iter().enumerate();
+            lines.map(|(part, bytes)| line_of_part("a", part + 1, 4, &vec![b' '; *bytes])).collect::<String>()
+        };
+        for (last, expected) in [(MAX_BODY_BYTES / 4, Role::Body), (MAX_BODY_BYTES / 4 + 1, Role::TooLarge)] {
+            let (mut parts, text) = (Parts::default(), text(last));
+            parts.note("object", &compressed(text.as_bytes()), &reading).unwrap();
+            let first = RejectedLine::parse(text.lines().next().unwrap().as_bytes()).unwrap();
+            assert_eq!(parts.role(&first), expected);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! An hour read from the stream again: the records that are in no object land.
+//!
+//! No record may land twice. So an hour is replayed only when its seal says that landing is done with it; records in
+//! failed batches are left to be redriven; and what landed is told by the first and last records of its objects. The rest
+//! lands by landing's own rules: an object is named by its first record and is made of what landing makes of the records.
+//! It is written only where there is none, so that two replays at once write each object once or stop.
+
+mod coverage;
+mod gaps;
+mod seal;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use kinesis_to_s3_lambda::encode::encode;
+use kinesis_to_s3_lambda::group::Group;
+use monitoring_lambdas::manifest::Entry;
+use shared::line::Kind;
+use shared::object::{BlockSize, ObjectKey, ObjectMetadata, prefix};
+use shared::timestamp::{UnixMillis, UtcHour};
+
+use crate::bucket::{Bucket, Listed, Stored};
+use crate::event_format::Formats;
+use crate::failed_batch::{self, FailedBatch};
+use crate::land::Lander;
+use crate::object_key::from_stream;
+use crate::shards;
+use crate::stream::Stream;
+
+use coverage::{Coverage, Reach};
+use gaps::{Counts, Gaps, Wanted};
+use seal::SealedHour;
+
+/// How far records of a shard may be from the order of their arrival.
+const DISORDER: Duration = Duration::from_secs(60);
+
+/// The buckets and the stream of a stack.
+pub(crate) struct Replay {
+    pub(crate) stream: Stream,
+    pub(crate) landing: Bucket,
+    pub(crate) failed_batches: Bucket,
+    pub(crate) lander: Lander,
+    pub(crate) formats: Formats,
+}
+
+/// What is known of the hour before its shards are read.
+struct Hour {
+    wanted: Wanted,
+    /// By key.
+    named: HashMap<String, Entry>,
+    failed: BTreeMap<String, Vec<String>>,
+}
+
+/// What became of a shard's records.
+#[derive(Debug, Default)]
+struct Replayed {
+    counts: Counts,
+    /// Objects that landed.
+    objects: u64,
+}
+
+impl Replay {
+    /// Lands what is missing in an hour; whether all of it has landed.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be told what is missing: nothing is landed then.
+    pub(crate) async fn hour(self, hour: UtcHour) -> anyhow::Result<bool> {
+        let sealed = SealedHour::read(&self.landing, hour).await?;
+        let event_format = self.formats.of_hour(hour).await?;
+        let is_kept = self.is_kept(hour).await?;
+        let wanted = Wanted { hour, before: sealed.said_at.min(hour.end()), event_format };
+        let failed = failed_batch::by_shard(self.failed_batches.keys(failed_batch::PREFIX).await?)?;
+        let named = sealed.objects.into_iter().map(|entry| (entry.key.clone(), entry)).collect();
+        let (replay, hour) = (Arc::new(self), Arc::new(Hour { wanted, named, failed }));
+        let is_done = replay.clone().shards(hour.clone()).await?;
+        let is_whole = replay.report_lost(&hour).await?;
+        Ok(is_kept && is_done && is_whole)
+    }
+
+    /// Whether the stream still has all of the hour.
+    async fn is_kept(&self, hour: UtcHour) -> anyhow::Result<bool> {
+        let retention = self.stream.retention().await?;
+        let oldest = UnixMillis(lambda_setup::now().0 - i64::try_from(retention.as_millis())?);
+        if oldest > hour.start() {
+            println!("LEFT: the stream no longer has what arrived before {}", oldest.rfc3339());
+        }
+        Ok(oldest <= hour.start())
+    }
+
+    /// Replays all shards; whether nothing of them is left.
+    async fn shards(self: Arc<Self>, hour: Arc<Hour>) -> anyhow::Result<bool> {
+        let shard = |shard: String| {
+            let (replay, hour) = (self.clone(), hour.clone());
+            async move {
+                let mut replayed = Replayed::default();
+                let outcome = replay.shard(&shard, &hour, &mut replayed).await;
+                report(&shard, &replayed, outcome)
+            }
+        };
+        let are_done = shards::for_each(self.stream.shards().await?, shard).await?;
+        Ok(are_done.iter().all(|is_done| *is_done))
+    }
+
+    async fn shard(&self, shard_id: &str, hour: &Hour, replayed: &mut Replayed) -> anyhow::Result<()> {
+        let coverage = self.coverage(shard_id, hour).await?;
+        let mut gaps = Gaps::new(hour.wanted, coverage);
+        let disorder = i64::try_from(DISORDER.as_millis())?;
+        let (from, to) = (hour.wanted.hour.start().0 - disorder, hour.wanted.before.0 + disorder);
+        let mut reader = self.stream.read(shard_id, UnixMillis(from)).await?;
+        let mut is_past = false;
+        while let Some(records) = if is_past { None } else { reader.next().await? } {
+            for record in &records {
+                is_past |= record.arrival().0 >= to;
+                let ended = gaps.take(record);
+                replayed.counts = gaps.counts;
+                self.land(&ended, replayed).await?;
+            }
+        }
+        self.land(&gaps.finish(), replayed).await
+    }
+
+    /// Where the records of a shard's hour are. The failed batches are read first: one that somebody redrives meanwhile is
+    /// seen in the one place or the other.
+    async fn coverage(&self, shard_id: &str, hour: &Hour) -> anyhow::Result<Coverage> {
+        let mut failed = Vec::new();
+        for key in hour.failed.get(shard_id).into_iter().flatten() {
+            let Some(document) = self.failed_batches.get(key).await? else { continue };
+            let info = FailedBatch::parse(&document).with_context(|| key.clone())?.info;
+            let last = info.end_sequence_number.with_context(|| format!("{key} does not say where it ends"))?;
+            failed.push((info.start_sequence_number, last));
+        }
+        let mut landed = Vec::new();
+        for kind in [Kind::Event, Kind::Rejected] {
+            let shard = format!("{}/{}/{shard_id}-", prefix(kind), hour.wanted.hour.partition());
+            for object in self.landing.list(&shard).await? {
+                if let Some(key) = from_stream(&object.key) {
+                    landed.push(self.reach(&object, key, hour).await?);
+                }
+            }
+        }
+        let named = hour.named.values().filter_map(|entry| {
+            let key = from_stream(&entry.key).filter(|key| key.shard_id == shard_id)?;
+            let last = entry.content.as_ref()?.last_sequence_number.clone();
+            Some(Reach { kind: key.kind, first: key.first_sequence_number, last })
+        });
+        Ok(Coverage::new(landed, failed, named.collect()))
+    }
+
+    /// An object's first and last record: by the manifest, if that means this object, else by its metadata.
+    async fn reach(&self, object: &Listed, key: ObjectKey, hour: &Hour) -> anyhow::Result<Reach> {
+        let named = hour.named.get(&object.key).filter(|entry| entry.bytes == object.bytes);
+        let last = match named.and_then(|entry| entry.content.as_ref()) {
+            Some(content) => content.last_sequence_number.clone(),
+            None => {
+                let entries = self.landing.metadata(&object.key).await?;
+                let entries = entries.with_context(|| format!("{} was deleted meanwhile", object.key))?;
+                let metadata = ObjectMetadata::from_entries(&entries);
+                let metadata = metadata.with_context(|| format!("{}: restore or delete it first", object.key))?;
+                metadata.last_sequence_number
+            }
+        };
+        Ok(Reach { kind: key.kind, first: key.first_sequence_number, last })
+    }
+
+    async fn land(&self, groups: &[Group], replayed: &mut Replayed) -> anyhow::Result<()> {
+        for group in groups {
+            self.land_group(group).await?;
+            println!("{}: landed, {} lines", group.key(), group.lines());
+            replayed.objects += 1;
+        }
+        Ok(())
+    }
+
+    /// Writes a group's object where there is none. One with the same lines is another replay's, or an earlier try.
+    async fn land_group(&self, group: &Group) -> anyhow::Result<()> {
+        let key = group.key();
+        let object = encode(group, BlockSize::fitting(group.bytes()), &self.lander.attempt())?;
+        let mut has_written = false;
+        let merge = |found: Option<&Stored>| match found {
+            None => {
+                has_written = true;
+                Ok(Some(object.clone()))
+            }
+            Some(stored) => {
+                let found = ObjectMetadata::from_entries(&stored.entries)?;
+                let is_same = found.uncompressed_sha256 == object.metadata.uncompressed_sha256;
+                if is_same {
+                    Ok(None)
+                } else {
+                    Err(anyhow!("it landed meanwhile with other records; replay the hour again"))
+                }
+            }
+        };
+        self.lander.add(&key, || self.landing.read(&key), merge).await?;
+        if has_written {
+            self.lander.landed.add_group(group);
+        }
+        Ok(())
+    }
+
+    /// Names the objects of the manifest that are still gone; whether there are none.
+    async fn report_lost(&self, hour: &Hour) -> anyhow::Result<bool> {
+        let mut lost = BTreeMap::from_iter(hour.named.iter().filter(|(key, _)| from_stream(key).is_some()));
+        for kind in [Kind::Event, Kind::Rejected] {
+            for key in self.landing.keys(&format!("{}/{}/", prefix(kind), hour.wanted.hour.partition())).await? {
+                lost.remove(&key);
+            }
+        }
+        lost.keys().for_each(|key| {
+            println!("LEFT: {key} is in the manifest, but its first record is not on the stream any more")
+        });
+        Ok(lost.is_empty())
+    }
+}
+
+/// Says what became of a shard; whether nothing of it is left.
+fn report(shard_id: &str, replayed: &Replayed, outcome: anyhow::Result<()>) -> bool {
+    let Replayed { counts: Counts { already_there, in_failed_batches, missing }, objects } = replayed;
+    let left = match (&outcome, in_failed_batches) {
+        (Err(problem), _) => format!("; FAILED: {problem:#}"),
+        (Ok(()), 0) => String::new(),
+        (Ok(()), _) => format!("; LEFT: {in_failed_batches} records are in failed batches, redrive those"),
+    };
+    println!(
+        "{shard_id}: {already_there} records were already there, {missing} were missing, {objects} objects landed{left}"
+    );
+    outcome.is_ok() && *in_failed_batches == 0
+}

@@ -1,0 +1,230 @@
+//! The records of a shard that are in no object, grouped into what becomes one object each.
+//!
+//! An object of events holds all records with events between its first and its last, and one of rejected lines likewise;
+//! so each kind has gaps of its own. A gap is cut where an object that was lost began or ended, as far as that is known.
+
+use kinesis_to_s3_lambda::group::{Group, group};
+use kinesis_to_s3_lambda::kinesis_event::Record;
+use shared::limits::LAMBDA_PAYLOAD_MAX_BYTES;
+use shared::line::{EventFormat, Kind};
+use shared::timestamp::{UnixMillis, UtcHour};
+
+use super::coverage::{Coverage, Place};
+
+/// Bytes of records in an object at most, as in a batch, whose records are base64. One record may be larger.
+const MAX_BYTES: usize = LAMBDA_PAYLOAD_MAX_BYTES / 4 * 3;
+/// Records in an object at most, as in a batch.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/services-kinesis-parameters.html>
+const MAX_RECORDS: usize = 10_000;
+
+/// Which records are wanted, and how they are read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    pub(crate) hour: UtcHour,
+    /// Records that arrived later are left to landing.
+    pub(crate) before: UnixMillis,
+    pub(crate) event_format: EventFormat,
+}
+
+/// Records of the hour by where their lines are. One with lines of both kinds counts for each.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) already_there: u64,
+    pub(crate) in_failed_batches: u64,
+    pub(crate) missing: u64,
+}
+
+/// Missing records of one kind without any other between them.
+struct Run {
+    kind: Kind,
+    records: Vec<Record>,
+    bytes: usize,
+}
+
+/// Finds the gaps while a shard is read.
+pub(crate) struct Gaps {
+    wanted: Wanted,
+    coverage: Coverage,
+    runs: [Run; 2],
+    pub(crate) counts: Counts,
+}
+
+impl Gaps {
+    pub(crate) fn new(wanted: Wanted, coverage: Coverage) -> Self {
+        let runs = [Kind::Event, Kind::Rejected].map(|kind| Run { kind, records: Vec::new(), bytes: 0 });
+        Self { wanted, coverage, runs, counts: Counts::default() }
+    }
+
+    /// Takes the shard's next record; the groups that end before it or with it.
+    pub(crate) fn take(&mut self, record: &Record) -> Vec<Group> {
+        let (wanted, number) = (self.wanted, &record.kinesis.sequence_number);
+        let arrival = record.arrival();
+        if arrival.hour() != wanted.hour || arrival >= wanted.before {
+            return Vec::new();
+        }
+        let kinds = group(std::slice::from_ref(record), wanted.event_format);
+        let mut ended = Vec::new();
+        for run in self.runs.iter_mut().filter(|run| kinds.iter().any(|group| group.kind == run.kind)) {
+            let place = self.coverage.place(run.kind, number);
+            let begins = place != Place::Nowhere || self.coverage.starts(run.kind, number) || run.is_full(record);
+            ended.extend(begins.then(|| run.end(wanted.event_format)).flatten());
+            match place {
+                Place::Landed => self.counts.already_there += 1,
+                Place::FailedBatch => self.counts.in_failed_batches += 1,
+                Place::Nowhere => {
+                    self.counts.missing += 1;
+                    run.push(record);
+                }
+            }
+            let ends = self.coverage.ends(run.kind, number);
+            ended.extend(ends.then(|| run.end(wanted.event_format)).flatten());
+        }
+        ended
+    }
+
+    /// The groups that end with the hour.
+    pub(crate) fn finish(&mut self) -> Vec<Group> {
+        let format = self.wanted.event_format;
+        self.runs.iter_mut().filter_map(|run| run.end(format)).collect()
+    }
+}
+
+impl Run {
+    fn is_full(&self, next: &Record) -> bool {
+        self.records.len() >= MAX_RECORDS || self.bytes + next.kinesis.data.len() > MAX_BYTES
+    }
+
+    fn push(&mut self, record: &Record) {
+        self.bytes += record.kinesis.data.len();
+        self.records.push(record.clone());
+    }
+
+    /// What landing makes of the run's lines of its kind; nothing of an empty one.
+    fn end(&mut self, format: EventFormat) -> Option<Group> {
+        self.bytes = 0;
+        let records = std::mem::take(&mut self.records);
+        group(&records, format).into_iter().find(|group| group.kind == self.kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replay::coverage::Reach;
+    use bytes::Bytes;
+    use kinesis_to_s3_lambda::kinesis_event::KinesisData;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn record(number: usize, data: &str) -> Record {
+        Record {
+            event_id: format!("shardId-000000000000:{number}"),
+            kinesis: KinesisData {
+                sequence_number: number.to_string(),
+                partition_key: "e-1".into(),
+                data: Bytes::copy_from_slice(data.as_bytes()),
+                approximate_arrival_timestamp: 1_795_253_528.0,
+            },
+        }
+    }
+
+    fn wanted() -> Wanted {
+        let hour = UtcHour::parse("dt=2026-11-21/hour=09").unwrap();
+        Wanted { hour, before: hour.end(), event_format: EventFormat::Envelope }
+    }
+
+    fn reach(group: &Group) -> Reach {
+        Reach { kind: group.kind, first: group.first_sequence_number.clone(), last: group.last_sequence_number.clone() }
+    }
+
+    fn replay(records: &[Record], coverage: Coverage) -> (Vec<Group>, Counts) {
+        let mut gaps = Gaps::new(wanted(), coverage);
+        let mut groups: Vec<Group> = records.iter().flat_map(|record| gaps.take(record)).collect();
+        groups.extend(gaps.finish());
+        (groups, gaps.counts)
+    }
+
+    #[test]
+    fn a_gap_is_cut_where_it_is_as_large_as_a_batch() {
+        let records: Vec<Record> = (1..=MAX_RECORDS + 1).map(|number| record(number, "{}")).collect();
+        let (groups, _) = replay(&records, Coverage::default());
+        assert_eq!(groups.iter().map(|group| group.record_count).collect::<Vec<_>>(), [MAX_RECORDS as u64, 1]);
+        let large = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes - 8));
+        for (more, objects) in [(0, 1), (1, 2)] {
+            let records = [record(1, &large(MAX_BYTES / 2)), record(2, &large(MAX_BYTES / 2 + more))];
+            assert_eq!(replay(&records, Coverage::default()).0.len(), objects);
+        }
+    }
+
+    #[test]
+    fn records_of_other_hours_and_those_that_arrived_since_are_left() {
+        let mut records = [record(1, "{}"), record(2, "{}"), record(3, "{}")];
+        records[0].kinesis.approximate_arrival_timestamp -= 3600.0;
+        records[2].kinesis.approximate_arrival_timestamp += 1.0;
+        let mut gaps = Gaps::new(Wanted { before: records[2].arrival(), ..wanted() }, Coverage::default());
+        assert!(records.iter().all(|record| gaps.take(record).is_empty()));
+        assert_eq!((gaps.finish()[0].record_count, gaps.counts.missing), (1, 1));
+    }
+
+    proptest! {
+        /// Batches land or fail as groups, some objects are lost, and the manifest names some of those.
+        #[test]
+        fn after_a_replay_each_line_is_in_one_object_or_in_a_failed_batch(
+            data in prop::collection::vec(prop::sample::select(vec!["{}", "x", "{}\nx", "\n"]), 1..40),
+            batches in prop::collection::vec((1usize..6, 0u8..4), 40),
+            lost in prop::collection::vec((any::<bool>(), any::<bool>()), 80),
+        ) {
+            let records: Vec<Record> = data.iter().enumerate().map(|(number, data)| record(number + 1, data)).collect();
+            let (mut objects, mut failed, mut rest) = (BTreeMap::new(), Vec::new(), &records[..]);
+            for (size, fate) in batches {
+                let (batch, more) = rest.split_at(size.min(rest.len()));
+                rest = more;
+                match (batch.first(), batch.last()) {
+                    (Some(first), Some(last)) if fate == 0 => {
+                        failed.push((first.kinesis.sequence_number.clone(), last.kinesis.sequence_number.clone()));
+                    }
+                    _ => objects.extend(group(batch, EventFormat::Envelope).into_iter().map(|group| (group.key(), group))),
+                }
+            }
+            let all = objects.clone();
+            let (mut named, mut fates) = (Vec::new(), lost.iter());
+            objects.retain(|_, group| {
+                let (is_lost, is_named) = *fates.next().expect("a fate for each");
+                if is_named || !is_lost {
+                    named.push(reach(group));
+                }
+                !is_lost
+            });
+            let named_keys: Vec<String> = all.iter()
+                .filter(|(_, group)| named.iter().any(|named| (named.kind, &named.first) == (group.kind, &group.first_sequence_number)))
+                .map(|(key, _)| key.clone()).collect();
+            let landed = objects.values().map(reach).collect();
+            let (groups, counts) = replay(&records, Coverage::new(landed, failed.clone(), named));
+            for group in groups {
+                // Nothing that is there is written again.
+                prop_assert!(objects.insert(group.key(), group).is_none());
+            }
+            // What the manifest names is as it was.
+            for key in named_keys {
+                prop_assert_eq!(objects.get(&key).map(reach_text), all.get(&key).map(reach_text));
+            }
+            let is_failed = |number: usize| failed.iter().any(|(first, last)| {
+                (first.parse().expect("a number")..=last.parse().expect("a number")).contains(&number)
+            });
+            for kind in [Kind::Event, Kind::Rejected] {
+                let landed: u64 = objects.values().filter(|group| group.kind == kind).map(Group::lines).sum();
+                let expected: u64 = records.iter().enumerate().filter(|(index, _)| !is_failed(index + 1))
+                    .flat_map(|(_, record)| group(std::slice::from_ref(record), EventFormat::Envelope))
+                    .filter(|group| group.kind == kind).map(|group| group.lines()).sum();
+                prop_assert_eq!(landed, expected);
+            }
+            prop_assert_eq!(counts.in_failed_batches > 0, records.iter().enumerate()
+                .any(|(index, record)| is_failed(index + 1) && !group(std::slice::from_ref(record), EventFormat::Envelope).is_empty()));
+        }
+    }
+
+    fn reach_text(group: &Group) -> (Kind, String, String, u64) {
+        let Reach { kind, first, last } = reach(group);
+        (kind, first, last, group.lines())
+    }
+}

@@ -1,0 +1,82 @@
+//! What the seal says of an hour: whether landing may still owe it records, and what it held.
+
+use anyhow::{Context, bail, ensure};
+use monitoring_lambdas::manifest::{Entry, Incomplete, Missing, Success, incomplete_key};
+use serde::Deserialize;
+use shared::object::{manifest_key, success_key};
+use shared::timestamp::{UnixMillis, UtcHour};
+
+use crate::bucket::Bucket;
+
+/// An hour that landing is done with.
+pub(crate) struct SealedHour {
+    /// When that was said last.
+    pub(crate) said_at: UnixMillis,
+    /// The objects that its manifest names; none where it has no manifest.
+    pub(crate) objects: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Manifest {
+    objects: Vec<Entry>,
+}
+
+/// Whether landing may still land records by itself when this is missing. They would land twice if they were replayed.
+fn may_still_land(missing: &Missing) -> bool {
+    !matches!(
+        missing,
+        Missing::MissingRecords { .. }
+            | Missing::FailedBatches { .. }
+            | Missing::UnreadableObjects { .. }
+            | Missing::BrokenObjects { .. }
+    )
+}
+
+impl SealedHour {
+    /// # Errors
+    ///
+    /// When landing may still owe the hour records, and when the bucket can't be read.
+    pub(crate) async fn read(bucket: &Bucket, hour: UtcHour) -> anyhow::Result<Self> {
+        let partition = hour.partition();
+        let (success, incomplete) = (success_key(&partition), incomplete_key(&partition));
+        let (said_at, missing) = if let Some(stored) = bucket.read(&success).await? {
+            let sealed: Success = serde_json::from_slice(&stored.bytes).with_context(|| success.clone())?;
+            (stored.modified, sealed.accepted.map(|accepted| accepted.missing).unwrap_or_default())
+        } else if let Some(stored) = bucket.read(&incomplete).await? {
+            let found: Incomplete = serde_json::from_slice(&stored.bytes).with_context(|| incomplete.clone())?;
+            (stored.modified, found.missing)
+        } else {
+            bail!(
+                "{partition} has neither _SUCCESS nor _INCOMPLETE: landing may still owe it records. Replay it when it has one"
+            );
+        };
+        let owed = missing.iter().find(|missing| may_still_land(missing));
+        ensure!(
+            owed.is_none(),
+            "landing may still owe {partition} records, as its seal says ({}). Replay it when landing has caught up",
+            serde_json::to_string(&owed)?
+        );
+        let manifest = bucket.get(&manifest_key(&partition)).await?;
+        let manifest = manifest.map(|bytes| serde_json::from_slice::<Manifest>(&bytes)).transpose();
+        let manifest = manifest.with_context(|| manifest_key(&partition))?;
+        Ok(Self { said_at, objects: manifest.map(|manifest| manifest.objects).unwrap_or_default() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::unread(Missing::UnreadRecords { read_up_to: String::new() }, true)]
+    #[case::unlanded(Missing::UnlandedRecords { landed_up_to: String::new() }, true)]
+    #[case::failing(Missing::FailingBatches, true)]
+    #[case::unknown(Missing::UnknownProgress, true)]
+    #[case::lost(Missing::MissingRecords { arrived: 2, landed: 1 }, false)]
+    #[case::failed(Missing::FailedBatches { count: 1, keys: Vec::new() }, false)]
+    #[case::broken(Missing::BrokenObjects { keys: Vec::new() }, false)]
+    fn records_that_landing_may_still_land_are_not_replayed(#[case] missing: Missing, #[case] expected: bool) {
+        assert_eq!(may_still_land(&missing), expected);
+    }
+}
