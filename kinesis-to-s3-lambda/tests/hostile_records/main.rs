@@ -37,12 +37,14 @@ type Checked = Result<(), TestCaseError>;
 /// Lands a batch as Lambda would have it done. Waits take no time.
 fn land(event: KinesisEvent, format: EventFormat, keeps: Keeps) -> (BatchAnswer, BTreeMap<String, Landed>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    let store = MemoryStore { keeps, ..MemoryStore::default() };
+    let store = MemoryStore::keeping(keeps);
     let mut context = Context::default();
-    context.deadline = u64::MAX / 2;
+    // In 2096.
+    context.deadline = 4_000_000_000_000;
+    context.request_id = "request-1".into();
     let handler = Handler::new(&store, format);
     let answer = runtime.block_on(handler.handle_at(event, context, UnixMillis(1_795_253_528_006))).unwrap();
-    (answer, store.objects.into_inner())
+    (answer, store.landed())
 }
 
 /// Lands the batch, if the payload is one, and accounts for all of it.

@@ -1,4 +1,4 @@
-//! A bucket in memory, whose objects are decompressed as they come.
+//! The bucket that batches land in.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -7,10 +7,12 @@ use std::io::Read;
 use bzip2::read::MultiBzDecoder;
 use kinesis_to_s3_lambda::encode::Object;
 use kinesis_to_s3_lambda::landing::{Condition, Found, HeadError, ObjectStore, PutError};
+use md5::{Digest, Md5};
 use shared::object::ObjectMetadata;
+use testbed::{Bucket, Content};
 
 /// An object.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Landed {
     pub(crate) text: Vec<u8>,
     pub(crate) metadata: ObjectMetadata,
@@ -27,8 +29,36 @@ pub(crate) enum Keeps {
 
 #[derive(Debug, Default)]
 pub(crate) struct MemoryStore {
-    pub(crate) keeps: Keeps,
-    pub(crate) objects: RefCell<BTreeMap<String, Landed>>,
+    keeps: Keeps,
+    bucket: RefCell<Bucket<Landed>>,
+}
+
+impl MemoryStore {
+    pub(crate) fn keeping(keeps: Keeps) -> Self {
+        Self { keeps, ..Self::default() }
+    }
+
+    pub(crate) fn landed(&self) -> BTreeMap<String, Landed> {
+        self.bucket.borrow().objects().map(|(key, object)| (key.to_owned(), object.content.clone())).collect()
+    }
+}
+
+impl Content for Landed {
+    fn size(&self) -> u64 {
+        self.text.len() as u64
+    }
+
+    fn md5(&self) -> [u8; 16] {
+        Md5::digest(&self.text).into()
+    }
+
+    fn metadata_bytes(&self) -> usize {
+        self.metadata.to_entries().iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
+    fn assembled(&self, _: &[Self]) -> Self {
+        unreachable!("objects are put whole")
+    }
 }
 
 impl ObjectStore for &MemoryStore {
@@ -36,14 +66,14 @@ impl ObjectStore for &MemoryStore {
         assert_eq!(*condition, Condition::Absent);
         let mut text = Vec::new();
         MultiBzDecoder::new(&object.body[..]).read_to_end(&mut text).unwrap();
+        let landed = Landed { text, metadata: object.metadata.clone() };
         let keys = match self.keeps {
             Keeps::Once => vec![key.to_owned()],
             Keeps::Never => vec![],
             Keeps::Twice => vec![key.to_owned(), format!("{key}-again")],
         };
         for key in keys {
-            let landed = Landed { text: text.clone(), metadata: object.metadata.clone() };
-            assert!(self.objects.borrow_mut().insert(key, landed).is_none(), "an object is written twice");
+            self.bucket.borrow_mut().put(0, &key, landed.clone(), testbed::Condition::Absent).unwrap();
         }
         Ok(())
     }
