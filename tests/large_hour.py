@@ -6,7 +6,7 @@ The objects are put straight into the stack's folder, as its S3 keeps them: thei
 which looks at their metadata. The function is given so little time that it has to call itself again and again.
 """
 
-import base64
+import hashlib
 import json
 import os
 import signal
@@ -41,18 +41,24 @@ class Result:
 
 def fill(root, objects):
     """As many objects in the hour, each of one record with two events."""
-    folder = root / LANDING_BUCKET / "events" / PARTITION
+    folder, descriptions = root / LANDING_BUCKET / "events" / PARTITION, root / ".objects" / LANDING_BUCKET
     folder.mkdir(parents=True)
+    descriptions.mkdir(parents=True)
+    body = b"BZh1"
     for number in range(objects):
         first = FIRST + number * 10
         key = f"events/{PARTITION}/shardId-{number % SHARDS:012}-{first}.jsonl.bz2"
-        (root / LANDING_BUCKET / key).write_bytes(b"BZh1")
-        name = f".bucket-{encoded(LANDING_BUCKET)}.object-{encoded(key)}.metadata.json"
-        (root / name).write_text(json.dumps({"user_metadata": metadata(first)}))
+        file = root / LANDING_BUCKET / key
+        file.write_bytes(body)
+        description = {
+            "key": key, "etag": f'"{md5(body)}"', "md5": md5(body), "place": "Key", "size": len(body),
+            "modified_ns": file.stat().st_mtime_ns, "attributes": {"metadata": metadata(first)},
+        }
+        (descriptions / f"{md5(key.encode())}.json").write_text(json.dumps(description))
 
 
-def encoded(text):
-    return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
+def md5(data):
+    return hashlib.md5(data).hexdigest()
 
 
 def metadata(first):

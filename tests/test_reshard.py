@@ -110,7 +110,7 @@ def assert_parents_first(stack):
 
 
 def test_update_shard_count_keeps_the_order_of_each_viewer(fresh_stack):
-    """Also where the stream itself names no parents, the old shards are read to their end first."""
+    """The old shards are read to their end first, and those in between too."""
     stack = fresh_stack(parameters="BatchSize=20 BatchingWindowSeconds=1")
     with Traffic(stack, viewers=12, events_per_post=3) as traffic:
         wait_for(lambda: len(traffic.accepted) > 300, what="traffic")

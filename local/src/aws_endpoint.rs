@@ -86,6 +86,7 @@ mod tests {
     use crate::clock::Clock;
     use crate::faults::plan::Plan;
     use crate::kinesis::Kinesis;
+    use crate::kinesis_api;
     use crate::s3_notifications::Notifications;
     use axum::body::Bytes;
     use hyper::body::{Body as HttpBody, Frame};
@@ -114,7 +115,7 @@ mod tests {
         let in_flight = InFlight::default();
         let notifications = Notifications::new(Vec::new(), Vec::new(), in_flight.clone(), clock);
         AwsEndpoint {
-            kinesis: Kinesis::start(metrics.clone(), clock).1,
+            kinesis: kinesis_api::router(Kinesis::start(metrics.clone(), clock)),
             s3: S3::start(folder, &["bucket".to_owned()], notifications, clock).unwrap(),
             cloudwatch: CloudWatch::new(metrics.clone()),
             lambda: lambda::router(Vec::new(), in_flight, clock),

@@ -122,7 +122,7 @@ impl EventSourceMapping {
         let (mut begun, mut ended) = (HashSet::new(), HashSet::new());
         let mut readers = JoinSet::new();
         loop {
-            let shards = mapping.kinesis.shards(&mapping.spec.stream).await?;
+            let shards = mapping.kinesis.shards(&mapping.spec.stream)?;
             mapping.note_closed(&shards);
             let known: HashSet<&String> = shards.iter().map(|shard| &shard.shard_id).collect();
             for shard in &shards {
@@ -147,7 +147,7 @@ impl EventSourceMapping {
             }
             if readers.is_empty() && mapping.is_draining() {
                 // What resharding made meanwhile may hold records too.
-                let shards = mapping.kinesis.shards(&mapping.spec.stream).await?;
+                let shards = mapping.kinesis.shards(&mapping.spec.stream)?;
                 if shards.iter().all(|shard| begun.contains(&shard.shard_id)) {
                     return Ok(());
                 }
@@ -190,7 +190,7 @@ impl EventSourceMapping {
     async fn attempt(&self, shard_id: &str, batch: &[Record]) -> Outcome {
         let request_id = new_request_id();
         if let Some(last) = batch.last() {
-            self.function.note_iterator_age(self.clock.age(last.arrival()));
+            self.function.note_iterator_age(self.clock.age(last.arrival));
         }
         match self.function.invoke(request_id, self.event(shard_id, batch)).await {
             Ok(answer) => failed_from(&answer, batch),
@@ -211,7 +211,7 @@ impl EventSourceMapping {
                 "partitionKey": record.partition_key,
                 "sequenceNumber": record.sequence_number,
                 "data": record.data,
-                "approximateArrivalTimestamp": in_seconds(self.clock.at(record.arrival())),
+                "approximateArrivalTimestamp": in_seconds(self.clock.at(record.arrival)),
             },
             "eventSource": "aws:kinesis",
             "eventVersion": "1.0",
@@ -223,7 +223,7 @@ impl EventSourceMapping {
     }
 
     fn is_too_old(&self, batch: &[Record]) -> bool {
-        let oldest = batch.first().map_or(Duration::ZERO, |first| self.clock.age(first.arrival()));
+        let oldest = batch.first().map_or(Duration::ZERO, |first| self.clock.age(first.arrival));
         self.spec.maximum_record_age.is_some_and(|limit| oldest > limit)
     }
 }
@@ -276,8 +276,8 @@ impl ShardReader {
             let (draining, closed) = (mapping.is_draining(), mapping.is_closed(shard_id));
             let looked_at = lambda_setup::now();
             let after = self.checkpoint.as_deref();
-            let mut records = mapping.kinesis.read(&mapping.spec.stream, shard_id, after, limit).await?;
-            mapping.landed_until.note(shard_id, records.first().map_or(looked_at, Record::arrival));
+            let mut records = mapping.kinesis.read(&mapping.spec.stream, shard_id, after, limit)?;
+            mapping.landed_until.note(shard_id, records.first().map_or(looked_at, |first| first.arrival));
             let read = records.len();
             let ends_here = closed && read < limit;
             records.truncate(mapping.payload_limit(shard_id, &records));
@@ -439,7 +439,7 @@ mod tests {
             sequence_number: number.to_string(),
             partition_key: "k".into(),
             data: String::new(),
-            approximate_arrival_timestamp: 0.0,
+            arrival: UnixMillis(0),
         };
         (1..=5).map(record).collect()
     }

@@ -1,8 +1,6 @@
 //! The on-failure destination: a bucket that keeps whole batches which could not be handed over, in Lambda's own form.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/kinesis-on-failure-destination.html>
 
-use std::path::PathBuf;
-
 use axum::body::Bytes;
 use serde_json::json;
 use shared::timestamp::UnixMillis;
@@ -11,12 +9,14 @@ use uuid::Uuid;
 use crate::clock::Clock;
 use crate::function::new_request_id;
 use crate::kinesis::Record;
+use crate::s3::{PutError, S3};
 use crate::template::stream_arn;
 
-/// A bucket for failed batches. It is written as files: the embedded S3 serves the same folder.
-#[derive(Debug, Clone)]
+/// A bucket for failed batches.
+#[derive(Clone)]
 pub(crate) struct FailedBatches {
-    bucket: PathBuf,
+    s3: S3,
+    bucket: String,
     mapping_id: Uuid,
     clock: Clock,
 }
@@ -24,38 +24,31 @@ pub(crate) struct FailedBatches {
 /// A batch that is given up.
 #[derive(Debug)]
 pub(crate) struct Failure<'a> {
-    pub condition: &'static str,
-    pub attempts: u32,
-    pub function_error: bool,
-    pub function_arn: String,
-    pub stream: &'a str,
-    pub shard_id: &'a str,
-    pub batch: &'a [Record],
-    pub payload: Bytes,
+    pub(crate) condition: &'static str,
+    pub(crate) attempts: u32,
+    pub(crate) function_error: bool,
+    pub(crate) function_arn: String,
+    pub(crate) stream: &'a str,
+    pub(crate) shard_id: &'a str,
+    pub(crate) batch: &'a [Record],
+    pub(crate) payload: Bytes,
 }
 
 impl FailedBatches {
     #[must_use]
-    pub(crate) fn new(bucket: PathBuf, clock: Clock) -> Self {
-        Self { bucket, mapping_id: Uuid::new_v4(), clock }
+    pub(crate) fn new(s3: S3, bucket: String, clock: Clock) -> Self {
+        Self { s3, bucket, mapping_id: Uuid::new_v4(), clock }
     }
 
     /// Keeps a batch; its key.
     ///
     /// # Errors
     ///
-    /// When the file can't be written; nothing is there under the key then.
-    pub(crate) async fn put(&self, failure: &Failure<'_>) -> std::io::Result<String> {
+    /// When it can't be stored; nothing is there under the key then.
+    pub(crate) async fn put(&self, failure: &Failure<'_>) -> Result<String, PutError> {
         let now = self.clock.now();
         let key = self.key(failure.shard_id, now);
-        let path = self.bucket.join(&key);
-        if let Some(folder) = path.parent() {
-            tokio::fs::create_dir_all(folder).await?;
-        }
-        // Beside the buckets, where no listing shows it; s3s-fs removes files of such names when it starts.
-        let unfinished = self.bucket.with_file_name(format!(".tmp.{}.internal.part", Uuid::new_v4()));
-        tokio::fs::write(&unfinished, document(failure, now, self.clock)).await?;
-        tokio::fs::rename(&unfinished, &path).await?;
+        self.s3.put(&self.bucket, &key, document(failure, now, self.clock).into()).await?;
         Ok(key)
     }
 
@@ -70,7 +63,7 @@ impl FailedBatches {
 fn document(failure: &Failure<'_>, now: UnixMillis, clock: Clock) -> String {
     let first = failure.batch.first();
     let last = failure.batch.last();
-    let arrival = |record: Option<&Record>| record.map(|record| clock.at(record.arrival()).rfc3339());
+    let arrival = |record: Option<&Record>| record.map(|record| clock.at(record.arrival).rfc3339());
     json!({
         "requestContext": {
             "requestId": new_request_id(),

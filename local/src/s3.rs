@@ -1,32 +1,28 @@
-//! The embedded S3: s3s over a folder, one write at a time. What it does with a request is in [`crate::s3_store`].
+//! The embedded S3: s3s speaks its protocol, [`crate::s3_operations`] does what is asked.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use hyper::header::AUTHORIZATION;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::service::{S3Service, S3ServiceBuilder};
-use s3s::{HttpError, HttpResponse, S3Error, S3Result, s3_error};
-use s3s_fs::FileSystem;
-use tokio::sync::RwLock;
+use s3s::{HttpError, HttpResponse, S3Result, s3_error};
 use tracing::warn;
 
 use crate::body;
 use crate::clock::Clock;
-use crate::s3_listing::Listing;
+use crate::s3_folder::Attributes;
 use crate::s3_notifications::Notifications;
-use crate::s3_store::Store;
+use crate::s3_store::{Condition, Name, New, Store};
 
 /// An S3 whose objects are files: `<root>/<bucket>/<key>`.
 #[derive(Clone)]
 pub struct S3 {
     service: S3Service,
-    /// s3s-fs checks a write's condition, writes the object and then its metadata, one after the other; and it reads the
-    /// same way. Whoever writes has the store alone, so that conditions hold and nobody sees half of a change.
-    writing: Arc<RwLock<()>>,
+    store: Store,
     notifications: Arc<Notifications>,
 }
 
@@ -35,10 +31,18 @@ pub(crate) const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
 
 /// A folder that can't serve as a store.
 #[derive(Debug, thiserror::Error)]
-#[error("DATA_DIR: {path} can't hold buckets: {problem}")]
+#[error("DATA_DIR: {path} can't hold buckets: {source}")]
 pub struct FolderError {
     path: String,
-    problem: String,
+    source: std::io::Error,
+}
+
+/// An object that could not be put.
+#[derive(Debug, thiserror::Error)]
+#[error("{key} is not stored: {source}")]
+pub struct PutError {
+    key: String,
+    source: s3s::S3Error,
 }
 
 /// Takes any access key whose secret is the same text (`local`/`local`, `test`/`test`): nothing here needs protection,
@@ -52,40 +56,17 @@ impl S3Auth for SecretIsKey {
     }
 }
 
-/// Lets signed requests through to buckets that are there. s3s-fs would make the folder of one that is not, and a misspelt bucket
-/// name would go unnoticed.
-struct BucketMustExist {
-    root: PathBuf,
-}
+/// Lets signed requests through: any page that is open in a browser on this machine could send others.
+struct MustBeSigned;
 
 #[async_trait::async_trait]
-impl S3Access for BucketMustExist {
+impl S3Access for MustBeSigned {
     async fn check(&self, context: &mut S3AccessContext<'_>) -> S3Result<()> {
-        if context.credentials().is_none() {
-            // Any page that is open in a browser on this machine could send such requests.
-            return Err(s3_error!(AccessDenied, "Signature is required"));
-        }
-        match context.s3_path().as_object() {
-            Some((bucket, _)) if !self.root.join(bucket).is_dir() => Err(s3_error!(NoSuchBucket)),
-            // There can be no such object.
-            Some((_, key)) if !is_file_name(key) && is_read(context.method()) => Err(s3_error!(NoSuchKey)),
-            Some((_, key)) if !is_file_name(key) => Err(unfit_key(key)),
-            _ => Ok(()),
+        match context.credentials() {
+            Some(_) => Ok(()),
+            None => Err(s3_error!(AccessDenied, "Signature is required")),
         }
     }
-}
-
-/// Whether a key names a file in its bucket's folder. S3 takes any text; here empty segments, `.` and `..` would name another
-/// file, or one outside.
-pub(crate) fn is_file_name(key: &str) -> bool {
-    // A key that ends in a slash is what clients put for an empty folder.
-    let segments = key.strip_suffix('/').unwrap_or(key).split('/');
-    !key.contains('\0') && segments.into_iter().all(|segment| !matches!(segment, "" | "." | ".."))
-}
-
-pub(crate) fn unfit_key(key: &str) -> S3Error {
-    let message = "The one-machine stack keeps objects as files: no segment of a key may be empty, \".\" or \"..\"";
-    s3_error!(InvalidArgument, "{message}: {key:?}")
 }
 
 impl S3 {
@@ -100,17 +81,24 @@ impl S3 {
         notifications: Arc<Notifications>,
         clock: Clock,
     ) -> Result<Self, FolderError> {
-        let error = |problem: String| FolderError { path: root.display().to_string(), problem };
-        for bucket in buckets {
-            std::fs::create_dir_all(root.join(bucket)).map_err(|problem| error(problem.to_string()))?;
-        }
-        let files = FileSystem::new(root).map_err(|problem| error(format!("{problem:?}")))?;
-        let listing = Arc::new(Listing::new(root));
-        let store = Store { files, root: root.to_owned(), listing, notifications: notifications.clone(), clock };
-        let mut builder = S3ServiceBuilder::new(store);
+        let store = Store::open(root, buckets, notifications.clone(), clock)
+            .map_err(|source| FolderError { path: root.display().to_string(), source })?;
+        let mut builder = S3ServiceBuilder::new(store.clone());
         builder.set_auth(SecretIsKey);
-        builder.set_access(BucketMustExist { root: root.to_owned() });
-        Ok(Self { service: builder.build(), writing: Arc::default(), notifications })
+        builder.set_access(MustBeSigned);
+        Ok(Self { service: builder.build(), store, notifications })
+    }
+
+    /// Puts an object as AWS' own services do, without a request.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such bucket, or the folder does not take it.
+    pub async fn put(&self, bucket: &str, key: &str, body: Bytes) -> Result<(), PutError> {
+        let error = |source| PutError { key: key.to_owned(), source };
+        let body = self.store.write_body(body, Attributes::default()).await.map_err(error)?;
+        let created = self.store.create(Name { bucket, key }, New { body, by: "Put" }, Condition::None).await;
+        created.map(drop).map_err(error)
     }
 
     /// Answers one request. What it began it finishes, also when the client is gone: half of a write would be seen.
@@ -121,25 +109,20 @@ impl S3 {
             Err(problem) => return failed(problem.status(), &problem),
         };
         let request = Request::from_parts(parts, s3s::Body::from(body));
-        match tokio::spawn(self.call_alone(request)).await {
+        match tokio::spawn(self.answer(request)).await {
             Ok(Ok(response)) => response.map(Body::new),
             Ok(Err(problem)) => failed(StatusCode::INTERNAL_SERVER_ERROR, &format!("{problem:?}")),
             Err(panic) => failed(StatusCode::INTERNAL_SERVER_ERROR, &panic),
         }
     }
 
-    async fn call_alone(self, request: Request<s3s::Body>) -> Result<HttpResponse, HttpError> {
-        if is_read(request.method()) {
-            let _shared = self.writing.read().await;
-            return self.service.call(request).await;
+    async fn answer(self, request: Request<s3s::Body>) -> Result<HttpResponse, HttpError> {
+        let writer = (!is_read(request.method())).then(|| access_key(request.headers()));
+        let answer = self.service.call(request).await;
+        if let Some(sender) = writer {
+            // Whoever makes events waits until there is room for them.
+            self.notifications.room(sender.as_deref()).await;
         }
-        let sender = access_key(request.headers());
-        let answer = {
-            let _alone = self.writing.write().await;
-            self.service.call(request).await
-        };
-        // After the write, when others can go on: whoever makes events waits until there is room for them.
-        self.notifications.room(sender.as_deref()).await;
         answer
     }
 }
@@ -159,31 +142,4 @@ fn failed(status: StatusCode, problem: &dyn std::fmt::Display) -> Response<Body>
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rstest::rstest;
-
-    #[rstest]
-    #[case("a", true)]
-    #[case("events/dt=2026-11-21/_SUCCESS", true)]
-    #[case("folder/", true)]
-    #[case("a/..b/.c/d...", true)]
-    #[case("", false)]
-    #[case("/", false)]
-    #[case("/a", false)]
-    #[case("a//", false)]
-    #[case("a//b", false)]
-    #[case(".", false)]
-    #[case("..", false)]
-    #[case("../other-bucket/a", false)]
-    #[case("a/../b", false)]
-    #[case("a/./b", false)]
-    #[case("a/..", false)]
-    #[case("a\0", false)]
-    fn keys_that_would_name_another_file_are_none(#[case] key: &str, #[case] expected: bool) {
-        assert_eq!(is_file_name(key), expected);
-    }
 }

@@ -1,7 +1,6 @@
 //! Everything together: started in order, and stopped so that nothing that was answered is left behind.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -33,7 +32,7 @@ use crate::s3::S3;
 use crate::s3_notifications::Notifications;
 use crate::schedules::Schedules;
 use crate::server::Port;
-use crate::{counters, lambda, template};
+use crate::{counters, kinesis_api, lambda, template};
 
 /// The longest that requests under way may take when the stack stops. What comes later is answered 503.
 const FRONT_DOOR_DRAIN: Duration = Duration::from_secs(30);
@@ -66,12 +65,12 @@ impl Stack {
     /// When a part can't start; the message names the file or variable to look at.
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
         let template = read_template(config)?;
-        let claim = Claim::of(&config.data_dir).await?;
+        let claim = Claim::of(&config.data_dir)?;
         let ports = Ports::open(config).await?;
         let (front_door, aws) = (ports.front_door.local_addr()?, ports.aws.local_addr()?);
         let builder = Builder::new(config, &template)?;
         let functions = builder.functions(ports.functions.local_addr()?)?;
-        let kinesis = builder.services(&functions, ports.aws, ports.functions).await?;
+        let (kinesis, s3) = builder.services(&functions, ports.aws, ports.functions)?;
         let (phase, phases) = watch::channel(Phase::Running);
         let surroundings = Surroundings {
             kinesis: kinesis.clone(),
@@ -81,7 +80,7 @@ impl Stack {
             phase: phases,
         };
         builder.schedules(&functions, &surroundings)?;
-        let (mappings, unlanded) = builder.mappings(&functions, &surroundings)?;
+        let (mappings, unlanded) = builder.mappings(&functions, &surroundings, &s3)?;
         let (stop_front_door, stopping) = watch::channel(false);
         let port = Port { listener: ports.front_door, door: Door::Events, max_connections: builder.connections.events };
         let front_door_server = tokio::spawn(builder.front_door(&functions)?.serve(port, stopping));
@@ -128,7 +127,7 @@ impl Stack {
         // Nobody stops a stack to see its faults: what it holds must land.
         self.faults.end();
         // From here on puts are refused, be they of a slow request or of another producer.
-        self.kinesis.close().await;
+        self.kinesis.close();
         self.phase.send_replace(Phase::Draining);
         let drained = async {
             while let Some(mapping) = self.mappings.join_next().await {
@@ -245,26 +244,24 @@ impl<'a> Builder<'a> {
         log.with_context(|| format!("DATA_DIR: {}", logs.display()))
     }
 
-    fn buckets(&self) -> PathBuf {
-        self.config.data_dir.join("s3")
-    }
-
     /// Starts the AWS services on both of their ports.
-    async fn services(
+    fn services(
         &self,
         functions: &Functions,
         port: TcpListener,
         functions_port: TcpListener,
-    ) -> anyhow::Result<Kinesis> {
+    ) -> anyhow::Result<(Kinesis, S3)> {
         let notifications = self.notifications();
-        let (kinesis, kinesis_api) = Kinesis::start(self.metrics.clone(), self.clock);
+        let folder = self.config.data_dir.join("s3");
+        let s3 = S3::start(&folder, &self.template.buckets, notifications.clone(), self.clock)?;
+        let kinesis = Kinesis::start(self.metrics.clone(), self.clock);
         for stream in &self.template.streams {
-            kinesis.create(stream).await?;
+            kinesis.create(stream);
             tokio::spawn(resharding::run(self.faults.clone(), kinesis.clone(), stream.name.clone()));
         }
         let endpoint = AwsEndpoint {
-            kinesis: kinesis_api,
-            s3: S3::start(&self.buckets(), &self.template.buckets, notifications.clone(), self.clock)?,
+            kinesis: kinesis_api::router(kinesis.clone()),
+            s3: s3.clone(),
             cloudwatch: CloudWatch::new(self.metrics.clone()),
             lambda: lambda::router(functions.0.clone(), self.in_flight.clone(), self.clock),
             metrics: self.metrics.clone(),
@@ -273,7 +270,7 @@ impl<'a> Builder<'a> {
         tokio::spawn(endpoint.clone().serve(functions_port, self.connections.functions));
         tokio::spawn(endpoint.serve(port, self.connections.aws));
         functions.0.iter().for_each(|function| notifications.deliver_to(function));
-        Ok(kinesis)
+        Ok((kinesis, s3))
     }
 
     fn notifications(&self) -> Arc<Notifications> {
@@ -303,12 +300,12 @@ impl<'a> Builder<'a> {
         &self,
         functions: &Functions,
         surroundings: &Surroundings,
+        s3: &S3,
     ) -> anyhow::Result<(JoinSet<Result<(), KinesisError>>, Vec<Arc<AtomicU64>>)> {
         let (mut mappings, mut unlanded) = (JoinSet::new(), Vec::new());
         for spec in &self.template.mappings {
-            let failed_batches = spec.on_failure_bucket.as_ref();
-            let failed_batches =
-                failed_batches.map(|bucket| FailedBatches::new(self.buckets().join(bucket), self.clock));
+            let failed_batches = spec.on_failure_bucket.clone();
+            let failed_batches = failed_batches.map(|bucket| FailedBatches::new(s3.clone(), bucket, self.clock));
             let function = functions.by_id(&spec.function)?;
             let mapping = EventSourceMapping::new(spec.clone(), function, failed_batches, surroundings.clone());
             unlanded.push(mapping.unlanded());

@@ -14,7 +14,7 @@ use tower::ServiceExt;
 
 use super::plan::Fault;
 use super::{Faults, NoAnswer};
-use crate::kinesis::{MAX_REQUEST_BYTES, error};
+use crate::kinesis_api::{MAX_REQUEST_BYTES, error};
 
 const OF_PUT_RECORDS: [Fault; 7] = [
     Fault::KinesisPartial,

@@ -22,7 +22,7 @@ pub async fn run(faults: Arc<Faults>, kinesis: Kinesis, stream: String) {
         if !faults.is_active() {
             continue;
         }
-        for resharding in [split(&faults, &kinesis, &stream).await, merge(&faults, &kinesis, &stream).await] {
+        for resharding in [split(&faults, &kinesis, &stream), merge(&faults, &kinesis, &stream)] {
             if let Err(problem) = resharding {
                 warn!(%problem, "resharding failed");
             }
@@ -30,22 +30,22 @@ pub async fn run(faults: Arc<Faults>, kinesis: Kinesis, stream: String) {
     }
 }
 
-async fn split(faults: &Faults, kinesis: &Kinesis, stream: &str) -> Result<(), KinesisError> {
-    let open = kinesis.open_shards(stream).await?;
+fn split(faults: &Faults, kinesis: &Kinesis, stream: &str) -> Result<(), KinesisError> {
+    let open = kinesis.open_shards(stream)?;
     if open.len() >= MAX_OPEN_SHARDS || open.is_empty() || !faults.is_due(Fault::ShardSplit) {
         return Ok(());
     }
     let shard = &open[faults.count_up_to(open.len()) - 1];
-    faults.count_if_done(Fault::ShardSplit, stream, kinesis.split(stream, shard).await)
+    faults.count_if_done(Fault::ShardSplit, stream, kinesis.split(stream, shard))
 }
 
-async fn merge(faults: &Faults, kinesis: &Kinesis, stream: &str) -> Result<(), KinesisError> {
-    let open = kinesis.open_shards(stream).await?;
+fn merge(faults: &Faults, kinesis: &Kinesis, stream: &str) -> Result<(), KinesisError> {
+    let open = kinesis.open_shards(stream)?;
     if open.len() < 2 || !faults.is_due(Fault::ShardMerge) {
         return Ok(());
     }
     let first = faults.count_up_to(open.len() - 1) - 1;
-    faults.count_if_done(Fault::ShardMerge, stream, kinesis.merge(stream, &open[first], &open[first + 1]).await)
+    faults.count_if_done(Fault::ShardMerge, stream, kinesis.merge(stream, &open[first], &open[first + 1]))
 }
 
 /// Other faults fire once they are drawn. These are the stream's to do, and it can refuse.
