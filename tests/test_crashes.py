@@ -112,9 +112,10 @@ def test_a_panic_costs_one_request_and_no_batch(fresh_stack, tmp_path):
 
 def broken_template(directory, bucket_name, limit):
     """The template with a landing function that can never land, and a small limit for it."""
-    rest = "\n          EVENT_FORMAT: !Ref EventFormat\n      LoggingConfig:\n        LogGroup: !Ref LandingLogGroup"
-    named = "BUCKET_NAME: !Sub ${AWS::StackName}-landing-${AWS::AccountId}-${AWS::Region}"
-    return template_with(directory, {named + rest: f'BUCKET_NAME: "{bucket_name}"{rest}'} | limit)
+    # Other functions refer to the value.
+    value = "&landing_bucket !Sub ${AWS::StackName}-landing-${AWS::AccountId}-${AWS::Region}"
+    broken = f'OF_OTHERS: {value}\n          BUCKET_NAME: "{bucket_name}"'
+    return template_with(directory, {f"BUCKET_NAME: {value}": broken} | limit)
 
 
 @pytest.mark.parametrize("bucket_name", ["no-such-bucket", ""], ids=["no_bucket", "function_cannot_start"])
