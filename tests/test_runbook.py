@@ -4,27 +4,29 @@ import bz2
 import json
 import os
 import re
+import shlex
 import subprocess
 import time
 import tomllib
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
+import boto3
 import pytest
 
 from support.cloud import REGION, MiniStack
-from support.deployment import Deployment, binaries
+from support.deployment import Deployment, binaries, script
 from support.redrive import BINARY as REDRIVE
 from support.stack import REPOSITORY, wait_for
 from support.template import document, metrics, translated
 from support.traffic import JSON
 
 RUNBOOK = (REPOSITORY / "docs/RUNBOOK.md").read_text()
-TOP = "Paste this first"
+TOP = "The tools"
+OPS = script("ops")
 # What `metric` takes besides functions.
 MEASURED = {"EventStream", "LandingFunctionStream", "NotifyFunctionReminders", "FailedBatchesBucket", "Hours", "Dates"}
 # Names of AWS's that texts use and that the templates have no use for.
-OTHERS = {"DescribeStackResource", "ReadOnlyAccess"}
+OTHERS = {"ReadOnlyAccess"}
 
 
 def blocks(text):
@@ -39,12 +41,8 @@ def section(title):
 
 COMMANDS = "\n".join(blocks(RUNBOOK))
 ENTRIES = re.findall(r"^### (\S+)$", RUNBOOK, re.MULTILINE)
-
-
-def looks(entry):
-    """The commands of an entry's Look, one by one."""
-    found = section(entry).split("**Look.**", 1)[1].split("**Do.**", 1)[0]
-    return re.findall(r"(?:.*\\\n)*.+\n", "".join(blocks(found)))
+# What `scripts/ops look` is given besides the alarm.
+LOOKS = dict(re.findall(r"scripts/ops look ([a-z0-9-]+)(?: (\S+?))?`", RUNBOOK.split("## Alarms", 1)[1]))
 
 
 # ---- What the commands are ----
@@ -56,32 +54,42 @@ def test_every_block_parses():
 
 
 def test_each_entry_says_what_it_means_and_what_to_look_at_and_to_do():
+    """It has one command that shows what there is to look at, which scripts/looks.txt knows."""
+    assert len(RUNBOOK.splitlines()) <= 450
     for entry in ENTRIES:
-        parts = re.findall(r"^\*\*(\w+)\.\*\*", section(entry), re.MULTILINE)
-        assert parts == ["Means", "Look", "Do"], entry
-        assert looks(entry), entry
+        assert re.findall(r"\*\*(Means|Look|Do)\.\*\*", section(entry)) == ["Means", "Look", "Do"], entry
+        assert f"**Look.** `scripts/ops look {entry}" in section(entry), entry
+    assert set(ENTRIES) | {"tuning"} == OPS.looks().keys()
+
+
+def test_looks_name_only_what_the_templates_have():
+    """Metrics and what they are of, functions, and whether an hour or a function has to be named."""
+    functions = {name.removesuffix("Function") for name in binaries()}
+    for alarm, commands in OPS.looks().items():
+        of = LOOKS.get(alarm, "")
+        assert ("$OF" in "".join(commands)) == bool(of), alarm
+        for given in (OPS.arguments().parse_args(shlex.split(command.replace("$OF", of))) for command in commands):
+            if given.run is OPS.metric:
+                assert (given.namespace, given.name) in metrics(), given.name
+                assert given.of in functions | MEASURED, given.of
+            if given.run in (OPS.log, OPS.errors):
+                assert given.function in functions, given.function
 
 
 def test_commands_name_only_what_the_templates_have():
     """Outputs, logical ids, functions, metrics and parameters that commands name are there."""
     template, resources = document(), translated(Rollout="Canary")
     functions = {name.removesuffix("Function") for name in binaries()}
-    assert named(r"\$\(output (\w+)") <= template["Outputs"].keys()
-    assert named(r"physical (\w+)") <= resources.keys()
-    for name in named(r"(?:log|errors) ([A-Z]\w+)"):
-        assert f"{name}LogGroup" in resources, name
-    for namespace, name, of in re.findall(r"\bmetric (\S+) (\w+) \"?(\$?\w+)", COMMANDS):
-        assert (namespace, name) in metrics(), name
-        assert of in functions | MEASURED | {"$FUNCTION"}, of
+    assert named(r"ops output (\w+)", RUNBOOK) <= template["Outputs"].keys()
+    assert named(r"ops physical (\w+)", RUNBOOK) <= resources.keys()
+    for namespace, name, of in re.findall(r"ops metric (\S+) (\w+) (\w+)", RUNBOOK):
+        assert (namespace, name) in metrics() and of in functions | MEASURED, name
     for pairs in re.findall(r'PARAMETERS="([^"]*)"', RUNBOOK):
         for name, value in (pair.split("=") for pair in pairs.split()):
             declared = template["Parameters"][name]
             assert value in map(str, declared.get("AllowedValues", [value]))
-    for family in re.findall(r"^FUNCTION=(\w+) +# or (.*), (?:and )?(\w+)$", COMMANDS, re.MULTILINE):
-        assert {family[0], *family[1].split(", "), family[2]} == functions
-        break
-    else:
-        pytest.fail("no list of functions")
+    listed, = re.findall(r"functions are called as in template.yaml: ([\w, \n]+)\.", RUNBOOK)
+    assert set(re.split(r",\s+", listed)) == functions
 
 
 def test_commands_name_only_what_the_project_has():
@@ -90,12 +98,13 @@ def test_commands_name_only_what_the_project_has():
     targets = set(re.findall(r"^([a-z][a-z0-9-]*):", makefile, re.MULTILINE))
     environments = tomllib.loads((REPOSITORY / "samconfig.toml").read_text()).keys() - {"version", "default"}
     used = re.findall(r"(?:^|`|&& |\" )make ([a-z][a-z-]*)(?: ENV=(\w+))?", RUNBOOK, re.MULTILINE)
-    assert len(used) >= 5
+    assert len(used) >= 3
     for target, environment in used:
         assert target in targets and environment in {*environments, ""}, (target, environment)
     for path in named(r"((?:scripts|cost)/[\w.-]+)", RUNBOOK):
         assert (REPOSITORY / path).exists(), path
-    assert named(r"scripts/invoke (\S+)") <= set(binaries().values())
+    assert named(r"scripts/ops ([a-z]+)", RUNBOOK) <= OPS.COMMANDS.keys()
+    assert named(r"scripts/invoke (\S+?)(?:`|\s)", RUNBOOK) <= set(binaries().values())
     for command, arguments in re.findall(r"--bin redrive -- (\w+)((?: (?:\\\n +)?\S+)*)", COMMANDS):
         help_text = subprocess.run([REDRIVE, command, "--help"], text=True, stdout=subprocess.PIPE, check=True).stdout
         assert re.findall(r"--[a-z-]+", arguments), arguments
@@ -128,16 +137,17 @@ def test_the_first_deployment_names_only_what_there_is():
     page = (REPOSITORY / "docs/FIRST_DEPLOYMENT.md").read_text().replace("\\|", "|")
     template, resources = document(), translated(Rollout="Canary")
     spans = re.findall(r"`([^`\n]+)`", page)
-    tools = ("aws ", "curl ", "make ", "files ", "log ", "show ", "metric ", "alarms", "for ", "sleep ", "scripts/", "cargo ", "target/")
+    tools = ("aws ", "curl ", "make ", "for ", "sleep ", "scripts/", "cargo ", "target/")
     commands = [span for span in spans if span.startswith(tools)]
     assert len(commands) > 30
     for command in commands:
         done = subprocess.run(["bash", "-n"], input=command.replace("…", "x"), text=True, stderr=subprocess.PIPE, check=False)
         assert done.returncode == 0, f"{command}: {done.stderr}"
     text = "\n".join(spans)
-    assert named(r"\(output (\w+)\)", text) <= template["Outputs"].keys()
-    assert named(r"\(physical (\w+)\)", text) <= resources.keys()
-    assert {(namespace, name) for namespace, name in re.findall(r"\bmetric (\S+) ([\w.]+)", text)} <= metrics()
+    assert named(r"ops output (\w+)", text) <= template["Outputs"].keys()
+    assert named(r"ops physical (\w+)", text) <= resources.keys()
+    assert named(r"scripts/ops ([a-z]+)", text) <= OPS.COMMANDS.keys()
+    assert {(namespace, name) for namespace, name in re.findall(r"ops metric (\S+) ([\w.]+)", text)} <= metrics()
     for pairs in re.findall(r'PARAMETERS="([^"]*)"', text):
         assert {pair.split("=")[0] for pair in pairs.split()} <= template["Parameters"].keys()
     for path, anchor in re.findall(r"\]\(([\w.]+)#([\w-]+)\)", page):
@@ -157,14 +167,8 @@ def named(pattern, text=COMMANDS):
 
 # ---- What they do ----
 
-# What entries' Look has and is not run here: the command begins so.
-NOT_TRIED = {
-    "curl ": "the Function URL's host is AWS's, and this machine knows no way to MiniStack by that name",
-}
-
-
 class Shell:
-    """A terminal where somebody has pasted the top of the runbook, with the names of a deployment."""
+    """A terminal with a deployment's name in it, where somebody has pasted the names that the runbook's commands use."""
 
     def __init__(self, dev, hour, directory):
         self.directory, self.dev, self.hour = directory, dev, hour
@@ -173,10 +177,8 @@ class Shell:
         cargo.write_text(f'#!/bin/bash\nuntil [ "$1" = -- ]; do shift; done\nshift\nexec {REDRIVE} "$@"\n')
         cargo.chmod(0o755)
         self.pasted = ""
-        top, = blocks(section(TOP))
-        # What a shell knows then.
-        keep = "declare -f; declare -p STACK HOUR FUNCTION OUTPUTS RESOURCES LANDING_BUCKET FAILED_BATCHES_BUCKET FILES"
-        self.pasted = self.paste(f"{top}\n{keep}", STACK=dev.stack, HOUR=hour)
+        _, names = blocks(section(TOP))
+        self.pasted = self.paste(f"{names}\ndeclare -p HOUR LANDING_BUCKET FAILED_BATCHES_BUCKET STREAM", HOUR=hour)
 
     def environment(self):
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
@@ -184,7 +186,7 @@ class Shell:
         return inherited | {
             "AWS_ENDPOINT_URL": cloud.address, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_DEFAULT_REGION": REGION, "AWS_REGION": REGION, "AWS_CA_BUNDLE": str(cloud.certificate),
-            "SSL_CERT_FILE": str(cloud.certificate), "TMPDIR": str(self.directory),
+            "SSL_CERT_FILE": str(cloud.certificate), "TMPDIR": str(self.directory), "STACK": self.dev.stack,
             "PATH": f"{self.directory}:{REPOSITORY}/.venv/bin:{os.environ['PATH']}",
         }
 
@@ -198,9 +200,9 @@ class Shell:
         done = subprocess.run(["bash", "-euo", "pipefail"], input=f"{self.pasted}\n{commands}", cwd=REPOSITORY,
                               env=self.environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False,
                               timeout=60)
-        told = f"{commands}\n{done.stdout}\n{done.stderr}"
-        assert done.returncode == 0, told
-        assert "error" not in done.stderr.lower() and "not found" not in done.stderr, told
+        said = f"{commands}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == 0, said
+        assert "error" not in done.stderr.lower() and "not found" not in done.stderr, said
         return done.stdout
 
     def seal(self):
@@ -233,43 +235,48 @@ def shell(tmp_path_factory):
         cloud.stop()
 
 
-def test_what_every_entry_looks_at_can_be_pasted(shell):
-    """Each entry's Look runs as it is, to its end, and complains about nothing."""
-    commands = {command for entry in ENTRIES for command in looks(entry)}
-    left_out = {command for command in commands if command.startswith(tuple(NOT_TRIED))}
-    assert len(left_out) == len(NOT_TRIED)
-    # Entries have many in common.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        output = dict(pool.map(lambda command: (command, shell.paste(command)), sorted(commands - left_out)))
-    said = {entry: "".join(output.get(command, "") for command in looks(entry)) for entry in ENTRIES}
+def test_what_every_entry_looks_at_can_be_had(shell, monkeypatch, capsys):
+    """Each look runs to its end, and complains about nothing."""
+    for name, value in shell.environment().items():
+        monkeypatch.setenv(name, value)
+    boto3.setup_default_session()
+    place, said = OPS.places.deployed(shell.dev.stack), {}
+    for alarm, of in LOOKS.items():
+        of = shell.hour if "=" in of else of
+        OPS.run(place, OPS.arguments().parse_args(["look", alarm, *filter(None, [of])]))
+        said[alarm], complaints = capsys.readouterr()
+        assert complaints == "", alarm
     # They show what there is.
     hour = shell.hour
     assert f'"partition": "{hour}"' in said["late-objects"]
-    assert "Enabled" in said["landing-behind"] and "Enabled" in said["overlapping-objects"]
+    assert '"State": "Enabled"' in said["landing-behind"] and '"ParallelizationFactor": 1' in said["overlapping-objects"]
     assert said["did-not-run"].count("DISABLED") == 5 and said["did-not-run"].count("jsonl.bz2") == 2
     assert "PROVISIONED" in said["stream-throttled"]
-    assert "s3:PutObject" in said["dropped"]
-    assert said["broken-objects"] == ""
+    assert "s3:PutObject" in said["dropped"] and "AES256" in said["overlapping-objects"]
+    assert "broken/" not in said["broken-objects"].replace("$ show broken/", "").replace("$ files broken/", "")
 
 
-def test_what_the_top_defines_finds_what_is_there(shell):
-    """Names, logs, metrics and files of the deployment, by the functions that all else uses."""
+def test_the_tools_find_what_is_there(shell):
+    """Names, logs, metrics and files of the deployment, by the commands that all else uses."""
     dev = shell.dev
     function = dev.resources["CheckRecencyFunction"]
     datum = {"MetricName": "MissingPartitions", "Value": 3, "Unit": "Count", "Timestamp": time.time() - 60,
              "Dimensions": [{"Name": "FunctionName", "Value": function}]}
     dev.cloud.client("cloudwatch").put_metric_data(Namespace="Playhead", MetricData=[datum])
-    size = lambda: shell.paste("metric Playhead TotalFileSize Hours Maximum 24")
+    size = lambda: shell.paste("scripts/ops metric Playhead TotalFileSize Hours Maximum --hours 24")
     wait_for(lambda: size().endswith("Bytes\n"), 30, "the hour's size")
     names = [dev.outputs["EventsUrl"], dev.resources["LandingFunctionStream"]]
-    assert shell.paste("output EventsUrl; physical LandingFunctionStream").split() == names
-    assert shell.paste("metric Playhead MissingPartitions CheckRecency Maximum").split("\t")[1:] == ["3.0", "Count\n"]
-    assert f'partition="{shell.hour}"' in shell.paste("""log CheckSize '"size checked"'""")
-    keys = [line.split("\t")[2] for line in shell.paste('files "events/$HOUR/"').splitlines()]
+    assert shell.paste("scripts/ops output EventsUrl; scripts/ops physical LandingFunctionStream").split() == names
+    assert shell.paste("scripts/ops metric Playhead MissingPartitions CheckRecency Maximum").split()[1:] == ["3", "Count"]
+    line = shell.paste("""scripts/ops log CheckSize "size checked" """)
+    assert f'partition="{shell.hour}"' in line and re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ", line)
+    keys = [line.split()[2] for line in shell.paste('scripts/ops files "events/$HOUR/"').splitlines()]
     assert keys == dev.keys(f"events/{shell.hour}/") and len(keys) >= 3
-    assert json.loads(shell.paste('show "events/$HOUR/_SUCCESS"'))["totals"]["events"] == 8
-    # MiniStack takes patterns for something else than CloudWatch: that `errors` finds lines is not tried.
-    assert shell.paste("errors Landing") == ""
+    shown = shell.paste('scripts/ops show "events/$HOUR/_SUCCESS"').split("\n", 1)[1]
+    assert json.loads(shown)["totals"]["events"] == 8
+    assert re.search(r"^ +2 not_an_object ", shell.paste('scripts/ops rejected "$HOUR"'), re.MULTILINE)
+    # MiniStack takes patterns for something else than CloudWatch: that `errors` finds lines is tried on the one-machine stack.
+    assert shell.paste("scripts/ops errors Landing") == ""
 
 
 def landed(dev, hour):
@@ -287,20 +294,18 @@ def test_deleted_and_overwritten_files_are_restored(shell):
     for gone in [gone for gone in before if gone.startswith("rejected/")]:
         s3.delete_object(Bucket=dev.bucket, Key=gone)
     s3.put_object(Bucket=dev.bucket, Key=key, Body=b"nothing")
-    deletions, restore, copy_back = blocks(section("Restore a deleted file"))
     assert wait_for(lambda: dev.keys("broken/"), 30, "a verdict") == [f"broken/{key}.json"]
-    assert "metadata" in shell.paste("".join(looks("broken-objects")))
-    assert shell.paste(deletions) == ""
+    assert "metadata" in shell.paste("scripts/ops look broken-objects")
+    gone = [gone for gone in before if gone.startswith("rejected/")]
+    assert [line.split()[1] for line in shell.paste('scripts/ops deleted "rejected/$HOUR/"').splitlines()] == gone
     # What seal-partition writes is no landed file.
     s3.delete_object(Bucket=dev.bucket, Key=f"events/{hour}/_MANIFEST.json")
-    said = [shell.paste(restore, PREFIX=f"{kind}/{hour}/").count("200\tNone") for kind in ("events", "rejected")]
-    assert said == [0, len([gone for gone in before if gone.startswith("rejected/")])]
-    shell.paste(copy_back, KEY=key)
-    delete = re.search(r"`(aws s3 rm [^`]*)`", section("Restore a deleted file"))[1]
-    shell.paste(f"KEY=key\n{delete}", KEY=key)
+    said = [shell.paste(f"scripts/ops restore {kind}/$HOUR/").count("restored") for kind in ("events", "rejected")]
+    assert said == [0, len(gone)]
+    shell.paste(f"scripts/ops revert {key}")
     assert landed(dev, hour) == before
-    # What check-object is told of, by the copy and by hand, is good.
-    shell.paste(f'check "{key}"')
+    # check-object finds nothing wrong with it, after the copy and by hand.
+    shell.paste(f"scripts/ops check {key}")
     assert dev.keys("broken/") == []
     seal_anew(shell)
     assert f"events/{hour}/_MANIFEST.json" in dev.keys("events/")
@@ -308,11 +313,16 @@ def test_deleted_and_overwritten_files_are_restored(shell):
 
 def seal_anew(shell):
     """The command that puts the hour's marker, and the next run of seal-partition."""
-    marker, = (line for line in blocks(section("Replay an hour"))[1].splitlines() if "put-object" in line)
-    shell.paste(marker)
+    shell.paste('scripts/ops reseal "$HOUR"')
     assert shell.dev.keys("late/") == [f"late/{shell.hour}"]
     shell.seal()
     assert shell.dev.keys("late/") == []
+
+
+def replay(shell):
+    """The command that lands an hour again from the stream."""
+    _, command = blocks(section("Replay an hour"))
+    return shell.paste(command)
 
 
 def test_files_that_are_gone_for_good_are_landed_again_from_the_stream(shell):
@@ -322,18 +332,19 @@ def test_files_that_are_gone_for_good_are_landed_again_from_the_stream(shell):
     before = landed(dev, hour)
     metadata = {key: counted(dev.object(key)["Metadata"]) for key in before}
     s3 = dev.cloud.client("s3")
-    # How events look is read from what landed around the hour.
+    # The format of events is read from what landed around the hour.
     neighbour = next(iter(before)).replace(hour, f"{datetime.now(UTC) + timedelta(hours=1):dt=%Y-%m-%d/hour=%H}")
     s3.copy_object(Bucket=dev.bucket, Key=neighbour, CopySource=f"{dev.bucket}/{next(iter(before))}")
     for key in before:
         for version in s3.list_object_versions(Bucket=dev.bucket, Prefix=key)["Versions"]:
             s3.delete_object(Bucket=dev.bucket, Key=key, VersionId=version["VersionId"])
     assert landed(dev, hour) == {}
-    _, _, look, replay = blocks(section("Replay an hour"))
-    records = shell.paste(look)
-    assert records.count("received_at") == sum(content.count(b"\n") for content in before.values())
-    shell.paste(replay)
-    s3.delete_object(Bucket=dev.bucket, Key=neighbour)
+    # check-object sees that it is in the wrong hour.
+    verdict = f"broken/{neighbour}.json"
+    wait_for(lambda: verdict in dev.keys("broken/"), 30, "a verdict on it")
+    replay(shell)
+    for key in (neighbour, verdict):
+        s3.delete_object(Bucket=dev.bucket, Key=key)
     assert landed(dev, hour) == before
     assert {key: counted(dev.object(key)["Metadata"]) for key in before} == metadata
 
@@ -349,8 +360,7 @@ def test_batches_that_were_dropped_are_landed_from_the_stream(shell):
     before = landed(dev, shell.hour)
     key = max(key for key in before if key.startswith("rejected/"))
     dev.cloud.client("s3").delete_object(Bucket=dev.bucket, Key=key)
-    block, = blocks(section("dropped").split("**Do.**", 1)[1])
-    assert f"{key}: " in shell.paste(block)
+    assert f"{key}: " in replay(shell)
     assert landed(dev, shell.hour) == before
 
 
@@ -361,8 +371,9 @@ def test_the_hour_is_looked_at_again(shell):
     seal_anew(shell)
     again = dev.object(success)["LastModified"], dev.object(success)["Body"].read()
     assert again[1] == first[1] and again[0] >= first[0]
-    looked_at = shell.paste("".join(blocks(section("events-dropped").split("**Do.**", 1)[1])))
-    assert looked_at.splitlines() == ["200\tNone"] * (len(landed(dev, shell.hour)) + 1)
+    prefixes = [f"{kind}/{shell.hour}/" for kind in ("events", "rejected")]
+    looked_at = shell.paste("; ".join(f"scripts/ops check {prefix}" for prefix in [*prefixes, success]))
+    assert looked_at.splitlines() == [f"checked {key}" for key in [*landed(dev, shell.hour), success]]
     assert dev.keys("broken/") == []
 
 
@@ -371,7 +382,6 @@ def test_what_was_disabled_is_enabled(shell):
     dev = shell.dev
     uuid = dev.resources["LandingFunctionStream"]
     dev.cloud.client("lambda").update_event_source_mapping(UUID=uuid, Enabled=False)
-    *_, enable = blocks(section("Undo what somebody changed by hand"))
-    shell.paste(enable)
+    shell.paste("scripts/ops enable")
     assert dev.cloud.client("lambda").get_event_source_mapping(UUID=uuid)["State"] in ("Enabled", "Enabling")
     assert {rule["State"] for rule in dev.cloud.client("events").list_rules()["Rules"]} == {"ENABLED"}

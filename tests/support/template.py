@@ -2,6 +2,8 @@
 
 import os
 import re
+from copy import deepcopy
+from functools import cache
 from unittest import mock
 
 from samtranslator.translator.transform import transform
@@ -20,8 +22,14 @@ AWS_METRICS = {
     ("AWS/S3", "NumberOfObjects"), ("AWS/Events", "Invocations"), ("AWS/Lambda", "AsyncEventsDropped")}
 
 
-def document(name="template.yaml"):
+@cache
+def parsed(name):
     return yaml_parse((REPOSITORY / name).read_text())
+
+
+def document(name="template.yaml"):
+    """A template, to change at will."""
+    return deepcopy(parsed(name))
 
 
 def metrics():
@@ -119,11 +127,17 @@ def metrics_paid_for(alarm):
 
 def translated(template=None, **parameters):
     """What SAM makes of template.yaml: all that is deployed, also what it adds."""
-    template = template or document()
+    if template is None:
+        return deepcopy(translated_as_it_is(frozenset(parameters.items())))
     # What is uploaded has an address.
     template["Globals"]["Function"]["CodeUri"] = "s3://packages/package.zip"
     with mock.patch.dict(os.environ, AWS_DEFAULT_REGION="us-east-1"):
         return transform(template, parameters, NoManagedPolicies())["Resources"]
+
+
+@cache
+def translated_as_it_is(parameters):
+    return translated(document(), **dict(parameters))
 
 
 def of_type(resources, kind):
