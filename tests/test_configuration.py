@@ -30,6 +30,7 @@ def start(binary, variables):
         ("ingest-lambda", INGEST | {"ALLOWED_ORIGINS": "https://b.example:443"}, "ALLOWED_ORIGINS"),
         ("ingest-lambda", INGEST | {"ALLOWED_ORIGINS": "https://B.example"}, "ALLOWED_ORIGINS"),
         ("ingest-lambda", INGEST | {"ALLOWED_ORIGINS": "https://b.*.example"}, "ALLOWED_ORIGINS"),
+        ("ingest-lambda", INGEST | {"ALLOWED_ORIGINS": "file://"}, "ALLOWED_ORIGINS"),
         ("ingest-lambda", INGEST | {"PARTITION_KEY_FIELDS": ","}, "PARTITION_KEY_FIELDS"),
         ("ingest-lambda", INGEST | {"MAX_BODY_BYTES": "0"}, "MAX_BODY_BYTES"),
         ("ingest-lambda", INGEST | {"MAX_BODY_BYTES": "6291457"}, "MAX_BODY_BYTES"),

@@ -1,9 +1,11 @@
 //! The origins whose pages may read answers.
 //!
 //! A browser sends its page's origin in one form only (<https://html.spec.whatwg.org/multipage/browsers.html#ascii-serialisation-of-an-origin>):
-//! a value in any other form could never match, and whoever configured it would look for the fault elsewhere.
+//! a value in any other form could never match, and whoever configured it would look for the fault elsewhere. Hosts are written
+//! as <https://url.spec.whatwg.org/#host-serializing> says.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
 
 /// The origins whose pages may read answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +62,8 @@ impl Origin {
         let (host, port) = host_and_port(authority).map_err(error)?;
         check_port(scheme, port).map_err(error)?;
         let Some(domain) = host.strip_prefix("*.") else {
-            check_host(host).map_err(error)?;
+            let check = if is_web(scheme) { check_host } else { check_opaque_host };
+            check(host).map_err(error)?;
             return Ok(Self::One(value.to_owned()));
         };
         check_domain(domain).map_err(error)?;
@@ -83,9 +86,26 @@ fn check_scheme(scheme: &str) -> Result<(), &'static str> {
     let is_scheme_byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
     match scheme.bytes().find(|byte| !is_scheme_byte(*byte)) {
         Some(byte) if byte.is_ascii_uppercase() => Err(CAPITALS),
-        None if scheme.starts_with(|first: char| first.is_ascii_lowercase()) => Ok(()),
+        None if scheme.starts_with(|first: char| first.is_ascii_lowercase()) => check_that_pages_have(scheme),
         _ => Err("its scheme has characters that no scheme has"),
     }
+}
+
+/// Apart from the web, browsers give an origin to the schemes of extensions and of frameworks for apps, which nobody can list.
+fn check_that_pages_have(scheme: &str) -> Result<(), &'static str> {
+    match scheme {
+        "file" | "data" | "blob" | "filesystem" | "about" | "javascript" => {
+            Err("pages with this scheme send null as their origin")
+        }
+        "ws" | "wss" | "ftp" => {
+            Err("no page has this scheme; the origin of a page on the web begins with https:// or http://")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_web(scheme: &str) -> bool {
+    matches!(scheme, "https" | "http")
 }
 
 const CAPITALS: &str = "origins have no capital letters";
@@ -106,21 +126,40 @@ fn check_port(scheme: &str, port: Option<&str>) -> Result<(), &'static str> {
     match (scheme, port) {
         (_, None) => Ok(()),
         ("https", Some("443")) | ("http", Some("80")) => Err("browsers leave out the scheme's own port"),
-        (_, Some(port)) if port.parse::<u16>().is_ok_and(|number| number.to_string() == port) => Ok(()),
-        (_, Some(_)) => Err("its port is no number from 0 to 65535"),
+        (_, Some(port)) if port.parse::<NonZeroU16>().is_ok_and(|number| number.to_string() == port) => Ok(()),
+        (_, Some(_)) => Err("its port is no number from 1 to 65535"),
     }
 }
 
 fn check_host(host: &str) -> Result<(), &'static str> {
     if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        let shortest = address.parse::<Ipv6Addr>().is_ok_and(|parsed| parsed.to_string() == address);
-        return if shortest {
+        let is_as_sent = address.parse::<Ipv6Addr>().is_ok_and(|parsed| serialized(parsed) == address);
+        return if is_as_sent {
             Ok(())
         } else {
-            Err("its IPv6 address is not in the shortest form, such as [2001:db8::1]")
+            Err(
+                "its IPv6 address is not in the form that browsers send: the shortest one, in hexadecimal, such as [2001:db8::1]",
+            )
         };
     }
     if host.parse::<Ipv4Addr>().is_ok() { Ok(()) } else { check_domain(host) }
+}
+
+/// Rust writes an IPv4 address in IPv6 form with dots, and browsers write no dots in IPv6.
+fn serialized(address: Ipv6Addr) -> String {
+    match (address.to_ipv4_mapped(), address.segments()) {
+        (Some(_), [.., high, low]) => format!("::ffff:{high:x}:{low:x}"),
+        (None, _) => address.to_string(),
+    }
+}
+
+/// Where a scheme is not the web's, a host is no domain, and browsers leave it as it is: Safari's extensions have capitals.
+fn check_opaque_host(host: &str) -> Result<(), &'static str> {
+    if host.split('.').all(|label| is_label(&label.to_ascii_lowercase())) {
+        Ok(())
+    } else {
+        Err("its host is no host name")
+    }
 }
 
 fn check_domain(domain: &str) -> Result<(), &'static str> {
@@ -133,17 +172,31 @@ fn check_domain(domain: &str) -> Result<(), &'static str> {
         Err(CAPITALS)
     } else if !domain.split('.').all(is_label) {
         Err("its host is no host name")
-    } else if last.bytes().all(|byte| byte.is_ascii_digit()) {
-        Err("its host is neither a name nor an IPv4 address of four numbers")
+    } else if domain.len() > MAX_DOMAIN_BYTES {
+        Err("its host is longer than a host name can be")
+    } else if is_number(last) {
+        Err("its host is neither a name nor an IPv4 address of four decimal numbers")
     } else {
         Ok(())
     }
 }
 
+/// Bytes of a domain name and of each of its labels at most, as text.
+/// <https://www.rfc-editor.org/rfc/rfc1035#section-2.3.4>
+const MAX_DOMAIN_BYTES: usize = 253;
+const MAX_LABEL_BYTES: usize = 63;
+
+/// Whether a last label makes browsers take the host for an IPv4 address, which they send as four decimal numbers.
+/// <https://url.spec.whatwg.org/#ends-in-a-number-checker>
+fn is_number(label: &str) -> bool {
+    let is_hexadecimal = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    label.bytes().all(|byte| byte.is_ascii_digit()) || label.strip_prefix("0x").is_some_and(is_hexadecimal)
+}
+
 /// Whether it is one of the parts between the dots of a host name, as browsers send it.
 fn is_label(label: &str) -> bool {
     let is_label_byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
-    !label.is_empty() && label.bytes().all(is_label_byte)
+    (1..=MAX_LABEL_BYTES).contains(&label.len()) && label.bytes().all(is_label_byte)
 }
 
 #[cfg(test)]
@@ -165,7 +218,19 @@ mod tests {
     #[case("http://127.0.0.1:8080")]
     #[case("http://[::1]:3000")]
     #[case("http://[2001:db8::1]")]
+    #[case("http://[::]")]
+    #[case("http://[1::2:0:0:3:4]")]
+    #[case("http://[::ffff:7f00:1]:8080")]
+    #[case("http://[::ffff:0:0]")]
+    #[case("http://[::7f00:1]")]
+    #[case("http://[::fffe:7f00:1]")]
+    #[case("http://127.0.0.0x1.example")]
+    #[case("http://0xg")]
+    #[case("https://1.2.3.4.example")]
+    #[case(&format!("https://{}.example", "a".repeat(63)))]
     #[case("capacitor://localhost")]
+    #[case("tauri://localhost")]
+    #[case("safari-web-extension://88D2E5D9-4F5C-4B4C-AF0D-1B9A1E1D2C3B")]
     #[case("chrome-extension://mhjfbmdgcfjbbpaeojofohoefgiehjai")]
     #[case("null")]
     fn an_origin_as_browsers_write_it_matches_itself_alone(#[case] origin: &str) {
@@ -205,7 +270,36 @@ mod tests {
     #[case::dot_at_the_end("https://a.example.")]
     #[case::short_ipv4("http://127.1")]
     #[case::ipv4_out_of_range("http://127.0.0.256")]
+    #[case::ipv4_that_ends_in_hexadecimal("http://127.0.0.0x1")]
+    #[case::ipv4_in_hexadecimal("http://0x7f.0x0.0x0.0x1")]
+    #[case::ipv4_as_one_number("http://0x7f000001")]
+    #[case::ipv4_as_one_decimal_number("http://2130706433")]
+    #[case::ipv4_in_octal("http://0177.0.0.1")]
+    #[case::name_that_ends_in_a_number("http://player.0x")]
     #[case::long_ipv6("http://[2001:db8:0:0::1]")]
+    #[case::ipv4_in_ipv6_with_dots("http://[::ffff:127.0.0.1]")]
+    #[case::ipv4_at_the_end_of_ipv6("http://[2001:db8::192.0.2.1]")]
+    #[case::ipv6_with_capitals("http://[2001:DB8::1]")]
+    #[case::ipv6_with_leading_zeros("http://[2001:0db8::1]")]
+    #[case::ipv6_that_shortens_one_zero("http://[1:2:3::5:6:7:8]")]
+    #[case::ipv6_that_shortens_the_second_run("http://[1:0:0:2::3:4]")]
+    #[case::ipv6_with_a_zone("http://[fe80::1%25eth0]")]
+    #[case::file("file://")]
+    #[case::file_with_a_host("file://localhost")]
+    #[case::blob("blob:https://a.example")]
+    #[case::blob_alone("blob://a.example")]
+    #[case::about("about://blank")]
+    #[case::web_socket("wss://a.example")]
+    #[case::web_socket_without_tls("ws://a.example:8080")]
+    #[case::ftp("ftp://a.example")]
+    #[case::wildcard_of_a_scheme_that_no_page_has("wss://*.example.com")]
+    #[case::wildcard_of_a_number("http://*.example.0x1")]
+    #[case::port_zero("https://a.example:0")]
+    #[case::long_label(&format!("https://{}.example", "a".repeat(64)))]
+    #[case::long_domain(&format!("https://{}example", "a.".repeat(124)))]
+    #[case::opaque_host_that_is_empty("capacitor://")]
+    #[case::opaque_host_with_a_space("capacitor://a b")]
+    #[case::capital_scheme_of_an_app("Capacitor://localhost")]
     #[case::ipv6_without_brackets("http://2001:db8::1")]
     #[case::wildcard_alone("https://*")]
     #[case::wildcard_within("https://a.*.example")]
