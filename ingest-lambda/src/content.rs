@@ -79,28 +79,16 @@ pub fn body_as_sent(request: &Request) -> Result<Cow<'_, [u8]>, Rejection> {
 ///
 /// # Errors
 ///
-/// For an encoding that we don't decode, bytes that don't decompress, and bodies over the limit.
+/// For an encoding that we don't decode, several at once, bytes that don't decompress, and bodies over the limit.
 pub fn decompress<'a>(
     body: &'a [u8],
     content_encoding: Option<&str>,
     max_bytes: usize,
 ) -> Result<Cow<'a, [u8]>, Rejection> {
-    let encoding = content_encoding.unwrap_or_default().trim().to_ascii_lowercase();
-    let decompressed = match encoding.as_str() {
-        "" | "identity" => Cow::Borrowed(body),
-        "gzip" | "x-gzip" if !body.starts_with(GZIP_MAGIC) && is_plain(body) => Cow::Borrowed(body),
-        "gzip" | "x-gzip" if !body.starts_with(GZIP_MAGIC) => {
-            let detail = format!("the body does not begin as {encoding} does, nor is it plain text");
-            return Err(Rejection::new(Reason::InvalidCompression, detail));
-        }
-        "gzip" | "x-gzip" => inflated(inflate(body, Container::Gzip, max_bytes), &encoding)?,
-        "deflate" => undeflated(body, max_bytes)?,
-        other => {
-            return Err(Rejection::new(
-                Reason::UnsupportedEncoding,
-                format!("Content-Encoding {other:?} is not decoded here; send gzip, deflate or none"),
-            ));
-        }
+    let decompressed = match encoding_of(content_encoding.unwrap_or_default())? {
+        None => Cow::Borrowed(body),
+        Some(Encoding::Gzip) => ungzipped(body, max_bytes)?,
+        Some(Encoding::Deflate) => undeflated(body, max_bytes)?,
     };
     if decompressed.len() > max_bytes {
         return Err(too_large(max_bytes));
@@ -108,12 +96,55 @@ pub fn decompress<'a>(
     Ok(decompressed)
 }
 
+#[derive(Clone, Copy)]
+enum Encoding {
+    Gzip,
+    Deflate,
+}
+
+/// The encoding that a `Content-Encoding` names. It is a list, in the order in which encodings were applied; `identity` and
+/// empty members of it are none.
+fn encoding_of(header: &str) -> Result<Option<Encoding>, Rejection> {
+    let names = header.split(',').map(|name| name.trim().to_ascii_lowercase());
+    let names: Vec<String> = names.filter(|name| !matches!(name.as_str(), "" | "identity")).collect();
+    match &names[..] {
+        [] => Ok(None),
+        [name] => match name.as_str() {
+            "gzip" | "x-gzip" => Ok(Some(Encoding::Gzip)),
+            "deflate" => Ok(Some(Encoding::Deflate)),
+            other => {
+                Err(unsupported(format!("Content-Encoding {other:?} is not decoded here; send gzip, deflate or none")))
+            }
+        },
+        _ => Err(unsupported(format!(
+            "Content-Encoding {header:?} names several encodings; compress the body once, with gzip or deflate"
+        ))),
+    }
+}
+
+fn unsupported(detail: String) -> Rejection {
+    Rejection::new(Reason::UnsupportedEncoding, detail)
+}
+
+fn ungzipped(body: &[u8], max_bytes: usize) -> Result<Cow<'_, [u8]>, Rejection> {
+    if body.starts_with(GZIP_MAGIC) {
+        return inflated(inflate(body, Container::Gzip, max_bytes), "gzip");
+    }
+    if is_plain(body) {
+        return Ok(Cow::Borrowed(body));
+    }
+    let detail = "the body does not begin as gzip does, nor is it plain text";
+    Err(Rejection::new(Reason::InvalidCompression, detail))
+}
+
 /// The standard says zlib; some clients send bare deflate, and servers have always taken both. Bare deflate begins as it
-/// likes, so that a body is plain only if it can't be inflated.
+/// likes, so that a body is plain only if it can't be inflated. What is inflated up to a limit is compressed.
 fn undeflated(body: &[u8], max_bytes: usize) -> Result<Cow<'_, [u8]>, Rejection> {
     let container = if is_zlib(body) { Container::Zlib } else { Container::Bare };
     match inflate(body, container, max_bytes) {
-        Err(_) if is_plain(body) => Ok(Cow::Borrowed(body)),
+        Err(InflateError::Damaged | InflateError::CutOff | InflateError::TrailingBytes(_)) if is_plain(body) => {
+            Ok(Cow::Borrowed(body))
+        }
         result => inflated(result, "deflate"),
     }
 }
@@ -182,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn other_content_types_are_told_what_to_send() {
+    fn the_rejection_of_another_content_type_names_what_to_send() {
         let rejection = body_form(Some("application/xml")).unwrap_err();
         assert_eq!(rejection.reason, Reason::UnsupportedContentType);
         assert!(rejection.detail.contains("application/json"), "{}", rejection.detail);
@@ -225,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_bodies_that_happen_to_begin_as_bare_deflate_are_told_apart_from_it() {
+    fn bare_deflate_that_begins_like_json_is_inflated() {
         // A last block with fixed codes whose first literal is 0xe6.
         let body = "日本".as_bytes();
         let data = all(DeflateEncoder::new(body, Compression::default()));
@@ -256,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_and_truncated_gzip_is_told_apart_from_a_large_one() {
+    fn damaged_or_truncated_gzip_is_not_called_too_large() {
         let mut bytes = gzip(b"{\"type\":\"play\"}");
         assert_eq!(
             decompress(&bytes[..bytes.len() - 1], Some("gzip"), 100).unwrap_err().reason,
@@ -286,11 +317,48 @@ mod tests {
         assert_eq!(decompress(&garbage, Some("gzip"), 100).unwrap_err().reason, Reason::InvalidCompression);
     }
 
-    #[test]
-    fn unknown_and_stacked_encodings_are_refused() {
-        for encoding in ["br", "zstd", "gzip, gzip"] {
-            assert_eq!(decompress(b"x", Some(encoding), 10).unwrap_err().reason, Reason::UnsupportedEncoding);
+    #[rstest]
+    #[case("br")]
+    #[case("zstd")]
+    #[case("gzip, gzip")]
+    #[case("gzip,deflate")]
+    #[case("deflate, x-gzip, identity")]
+    #[case("gzip;q=1")]
+    fn unknown_and_stacked_encodings_are_refused(#[case] encoding: &str) {
+        for body in [&b"x"[..], &gzip(b"{}"), &gzip(&gzip(b"{}"))] {
+            assert_eq!(decompress(body, Some(encoding), 10).unwrap_err().reason, Reason::UnsupportedEncoding);
         }
+    }
+
+    #[rstest]
+    #[case("identity, gzip")]
+    #[case("gzip, identity")]
+    #[case(" gzip ,")]
+    #[case(",X-GZIP")]
+    fn members_of_the_list_that_encode_nothing_are_ignored(#[case] encoding: &str) {
+        assert_eq!(decompress(&gzip(b"{}"), Some(encoding), 10).unwrap(), &b"{}"[..]);
+    }
+
+    /// Bits from the least significant on, as deflate packs them.
+    fn packed(bits: &str) -> Vec<u8> {
+        let bits: Vec<u8> = bits.bytes().filter(u8::is_ascii_digit).map(|bit| bit - b'0').collect();
+        bits.chunks(8).map(|byte| byte.iter().rev().fold(0, |value, bit| value << 1 | bit)).collect()
+    }
+
+    #[test]
+    fn a_body_that_inflates_past_a_limit_is_not_taken_as_plain() {
+        // A last block with fixed codes: a literal, and 258 times the byte before, four times.
+        let large = packed(&format!("1 10 111100000 {} 0000000", "11000101 00000".repeat(4)));
+        assert!(large.starts_with(b"{"), "{large:?}");
+        assert_eq!(decompress(&large, Some("deflate"), 1032).unwrap_err().reason, Reason::BodyTooLarge);
+        assert_eq!(decompress(&large, Some("deflate"), 1033).unwrap(), &[0xe0; 1033][..]);
+        // One with two literals, which begins as JSON does behind a line feed, and empty ones.
+        let blocks = |empty: usize| {
+            packed(&format!("0 10 10000110 111100000 0000000 {} 1 10 0000000", "0 10 0000000".repeat(empty)))
+        };
+        assert!(blocks(0).starts_with(b"\n{"));
+        assert_eq!(decompress(&blocks(1_000), Some("deflate"), 100).unwrap().len(), 2);
+        assert_eq!(decompress(&blocks(2_000), Some("deflate"), 100).unwrap_err().reason, Reason::InvalidCompression);
     }
 
     proptest! {
