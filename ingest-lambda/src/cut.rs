@@ -8,8 +8,10 @@
 use serde_json::value::RawValue;
 use shared::json::for_each_member;
 use shared::limits::MAX_EVENTS_PER_REQUEST;
+use shared::nesting::Nesting;
 
 use crate::content::BYTE_ORDER_MARK;
+use crate::work;
 
 /// A piece of a damaged text.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,6 +37,7 @@ pub(crate) fn pieces(text: &[u8]) -> Option<Vec<Piece<'_>>> {
         // Between values they separate or close nothing.
         while let [b',' | b']', behind @ ..] = rest {
             rest = behind.trim_ascii_start();
+            work::count(1);
         }
     }
     pieces.truncate(MAX_EVENTS_PER_REQUEST + 1);
@@ -78,6 +81,7 @@ fn cut_object<'a>(object: &'a [u8], pieces: &mut Vec<Piece<'a>>) -> &'a [u8] {
 /// Takes what is neither a list nor an object, up to the end of its line; what follows it.
 fn cut_line<'a>(text: &'a [u8], pieces: &mut Vec<Piece<'a>>) -> &'a [u8] {
     let end = text.iter().position(|byte| *byte == b'\n').unwrap_or(text.len());
+    work::count(end);
     pieces.push(Piece::Value(text[..end].trim_ascii_end()));
     &text[end..]
 }
@@ -86,6 +90,7 @@ fn cut_line<'a>(text: &'a [u8], pieces: &mut Vec<Piece<'a>>) -> &'a [u8] {
 fn is_frame(head: &[u8], tail: &[u8]) -> bool {
     let end = if tail.ends_with(b"}") { &b""[..] } else { b"}" };
     let frame = [head, b"[]", tail, end].concat();
+    work::count(frame.len());
     let mut lists = 0;
     let read = std::str::from_utf8(&frame)
         .is_ok_and(|frame| for_each_member(frame, |key, _| lists += usize::from(key == "\"events\"")).is_ok());
@@ -98,11 +103,13 @@ pub(crate) fn holds_lines(body: &[u8]) -> bool {
     let mut lines = lines(body);
     let Some(first) = lines.next() else { return false };
     let (mut nesting, mut last) = (Nesting::default(), first.last().copied());
+    work::count(first.len());
     first.iter().for_each(|byte| nesting.read(*byte));
     let mut is_value_line = |line: &[u8]| {
         let is_joined = matches!(last, Some(b',' | b'['));
         let may_be_apart =
-            matches!(line, [b'{' | b'[', ..]) && (nesting.arrays() == 0 || !is_joined && !nesting.in_string);
+            matches!(line, [b'{' | b'[', ..]) && (nesting.arrays() == 0 || !is_joined && !nesting.is_in_string());
+        work::count(line.len());
         line.iter().for_each(|byte| nesting.read(*byte));
         last = line.last().copied();
         may_be_apart && is_json(line)
@@ -128,6 +135,7 @@ pub(crate) fn without_marks(text: &[u8]) -> &[u8] {
 }
 
 fn is_json(text: &[u8]) -> bool {
+    work::count(text.len());
     std::str::from_utf8(text).is_ok_and(|text| serde_json::from_str::<&RawValue>(text).is_ok())
 }
 
@@ -136,6 +144,7 @@ fn events_list(object: &[u8]) -> Option<&[u8]> {
     let mut nesting = Nesting::default();
     let inside = object.strip_prefix(b"{")?;
     for at in 0..inside.len() {
+        work::count(1);
         if nesting.is_outside() {
             if inside[at] == b'}' {
                 return None;
@@ -150,7 +159,10 @@ fn events_list(object: &[u8]) -> Option<&[u8]> {
 }
 
 fn list_named_events(member: &[u8]) -> Option<&[u8]> {
-    let value = member.strip_prefix(b"\"events\"")?.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+    let behind_name = member.strip_prefix(b"\"events\"")?.trim_ascii_start();
+    work::count(member.len() - behind_name.len());
+    let value = behind_name.strip_prefix(b":")?.trim_ascii_start();
+    work::count(behind_name.len() - value.len());
     value.starts_with(b"[").then_some(value)
 }
 
@@ -158,69 +170,12 @@ fn list_named_events(member: &[u8]) -> Option<&[u8]> {
 fn split_behind_object(inside: &[u8]) -> (&[u8], &[u8]) {
     let mut nesting = Nesting::default();
     let close = inside.iter().position(|byte| {
+        work::count(1);
         let closes = *byte == b'}' && nesting.is_outside();
         nesting.read(*byte);
         closes
     });
     inside.split_at(close.map_or(inside.len(), |close| close + 1))
-}
-
-/// Which brackets and strings are open.
-#[derive(Default)]
-struct Nesting {
-    /// The opening brackets.
-    open: Vec<u8>,
-    /// How many of them are `{`, `[` and `(`.
-    counts: [usize; 3],
-    in_string: bool,
-    escaped: bool,
-}
-
-/// The brackets that open and those that close them. No JSON has round ones, but what stands in them belongs together.
-const OPENING: &[u8; 3] = b"{[(";
-const CLOSING: &[u8; 3] = b"}])";
-
-impl Nesting {
-    fn read(&mut self, byte: u8) {
-        if self.in_string {
-            self.in_string = self.escaped || byte != b'"';
-            self.escaped = !self.escaped && byte == b'\\';
-            return;
-        }
-        if byte == b'"' {
-            self.in_string = true;
-        } else if let Some(kind) = OPENING.iter().position(|bracket| *bracket == byte) {
-            self.open.push(byte);
-            self.counts[kind] += 1;
-        } else if let Some(kind) = CLOSING.iter().position(|bracket| *bracket == byte)
-            && self.counts[kind] > 0
-        {
-            // What was opened within and not closed ends here too.
-            while self.pop() != Some(OPENING[kind]) {}
-        }
-    }
-
-    fn pop(&mut self) -> Option<u8> {
-        let closed = self.open.pop()?;
-        let kind = OPENING.iter().position(|bracket| *bracket == closed)?;
-        self.counts[kind] -= 1;
-        Some(closed)
-    }
-
-    fn arrays(&self) -> usize {
-        self.counts[1]
-    }
-
-    fn is_outside(&self) -> bool {
-        self.open.is_empty() && !self.in_string
-    }
-
-    /// In an object a comma stands before a key. Where an object begins behind it, the objects around it were not closed.
-    fn close_objects(&mut self) {
-        while self.open.last() == Some(&b'{') {
-            self.pop();
-        }
-    }
 }
 
 struct Cutter<'a> {
@@ -245,7 +200,10 @@ impl<'a> Cutter<'a> {
     fn cut(mut self) -> (Vec<&'a [u8]>, &'a [u8]) {
         let mut at = 0;
         while at < self.text.len() && self.members.len() <= MAX_EVENTS_PER_REQUEST {
-            if self.text[at] == b',' && !self.nesting.in_string && starts_object(&self.text[at + 1..]) {
+            work::count(1);
+            if self.text[at] == b',' && !self.nesting.is_in_string() && starts_object(&self.text[at + 1..]) {
+                // In an object a comma stands before a key. Where an object begins behind it, the objects around it were not
+                // closed.
                 self.nesting.close_objects();
             }
             if !self.nesting.is_outside() {
@@ -258,7 +216,7 @@ impl<'a> Cutter<'a> {
                         self.end_member(at, at + 1);
                         let rest = &self.text[at + 1..];
                         // A bracket too many: behind a list there is no comma, and in a frame a name follows it.
-                        if !rest.trim_ascii_start().strip_prefix(b",").is_some_and(starts_object) {
+                        if !trimmed_start(rest).strip_prefix(b",").is_some_and(starts_object) {
                             return (self.members, rest);
                         }
                     }
@@ -305,6 +263,7 @@ impl<'a> Cutter<'a> {
         };
         let length = self.text[at..].windows(end.len()).position(|window| window == end);
         let behind = length.map_or(self.text.len(), |length| at + length + end.len());
+        work::count(behind - at);
         self.end_member(behind, behind);
         behind - 1
     }
@@ -322,7 +281,7 @@ impl<'a> Cutter<'a> {
     /// behind it are those that make the rest a whole list.
     fn end_of_text(&mut self) -> &'a [u8] {
         let last = &self.text[self.start..];
-        let behind = if self.nesting.in_string { list_in_string(last) } else { None };
+        let behind = if self.nesting.is_in_string() { list_in_string(last) } else { None };
         let end = self.start + behind.unwrap_or(last.len());
         self.end_member(end, end);
         if behind.is_none() {
@@ -339,7 +298,10 @@ const MAX_TRIES: usize = 8;
 
 /// Where the members of a list begin behind a member whose string does not end.
 fn list_in_string(text: &[u8]) -> Option<usize> {
-    let commas = (1..text.len()).filter(|&at| text[at] == b',' && text[..at].trim_ascii_end().ends_with(b"}"));
+    let commas = (1..text.len()).filter(|&at| {
+        work::count(1);
+        text[at] == b',' && text[..at].trim_ascii_end().ends_with(b"}")
+    });
     let mut places = commas.filter(|&at| starts_object(&text[at + 1..])).take(MAX_TRIES);
     places.find(|&at| {
         let rest = &text[at + 1..];
@@ -348,7 +310,13 @@ fn list_in_string(text: &[u8]) -> Option<usize> {
 }
 
 fn starts_object(text: &[u8]) -> bool {
-    text.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{')
+    trimmed_start(text).starts_with(b"{")
+}
+
+fn trimmed_start(text: &[u8]) -> &[u8] {
+    let trimmed = text.trim_ascii_start();
+    work::count(text.len() - trimmed.len());
+    trimmed
 }
 
 #[cfg(test)]
@@ -411,7 +379,7 @@ mod tests {
     #[case::frame_cut_off(r#"{"m":{},"events":[{"n":1},{"n""#, &[r#"{"n":1}"#, r#"{"n""#])]
     #[case::frame_whose_list_is_not_closed("{\"events\":[{}}", &["{}", "}"])]
     #[case::more_behind_a_frame("{\"events\":[{}],\"z\":\"}\",\"y\":{}} {\"n\":1}", &["{}", "{\"n\":1}"])]
-    #[case::inner_events_before_a_frame_s(r#"{"m":{"events":[{"n":0}]},"events":[{"n":1},x]}"#, &[r#"{"n":1}"#, "x"])]
+    #[case::inner_events_before_those_of_a_frame(r#"{"m":{"events":[{"n":0}]},"events":[{"n":1},x]}"#, &[r#"{"n":1}"#, "x"])]
     fn damaged_lists_are_cut_at_their_members(#[case] text: &str, #[case] expected: &[&str]) {
         assert_eq!(texts(pieces(text.as_bytes())), expected);
     }
@@ -456,7 +424,7 @@ mod tests {
     #[case::one_value_cut_off("{\"items\": [\n{\"a\": 1},\n{\"b\": 2}\n]", false)]
     #[case::array_over_lines("[\n{\"a\":NaN}\n,\n{\"b\":2}\n]", false)]
     #[case::array_with_a_line_break_in_a_string("[{\"a\":\"x\n{\"b\":1}\n\"},{}]", false)]
-    fn lines_are_told_from_one_value(#[case] body: &str, #[case] expected: bool) {
+    fn values_a_line_differ_from_one_value_over_lines(#[case] body: &str, #[case] expected: bool) {
         assert_eq!(holds_lines(body.as_bytes()), expected);
     }
 

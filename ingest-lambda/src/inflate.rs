@@ -10,6 +10,8 @@ use miniz_oxide::inflate::core::inflate_flags::{
 };
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 
+use crate::work;
+
 /// Blocks that data may have whatever they hold. Compressors end a block after some 16 KiB, or when they are flushed.
 pub const FREE_BLOCKS: usize = 1024;
 /// Bytes of output that justify one more block.
@@ -81,7 +83,9 @@ impl<'a> Inflater<'a> {
 
     fn gzip(&mut self) -> Result<(), InflateError> {
         loop {
-            self.input = behind_gzip_header(self.input)?;
+            let behind_header = behind_gzip_header(self.input)?;
+            work::count(self.input.len() - behind_header.len());
+            self.input = behind_header;
             let start = self.filled;
             self.stream(0)?;
             self.check_gzip_trailer(start)?;
@@ -95,6 +99,7 @@ impl<'a> Inflater<'a> {
     fn check_gzip_trailer(&mut self, start: usize) -> Result<(), InflateError> {
         let (trailer, rest) = self.input.split_first_chunk::<8>().ok_or(InflateError::CutOff)?;
         let member = &self.output[start..self.filled];
+        work::count(member.len());
         // The upper half is the length modulo 2^32.
         let expected = u64::from(crc32fast::hash(member)) | (member.len() as u64) << 32;
         self.input = rest;
@@ -111,6 +116,7 @@ impl<'a> Inflater<'a> {
             let (status, read, written) = decompress(&mut self.decoder, self.input, window, self.filled - start, flags);
             self.input = &self.input[read..];
             self.filled += written;
+            work::count(1 + read + written);
             match status {
                 TINFLStatus::Done => return self.count_block(),
                 TINFLStatus::BlockBoundary => self.count_block()?,
@@ -136,6 +142,7 @@ impl<'a> Inflater<'a> {
             return Err(InflateError::TooLarge(self.max_bytes));
         }
         let room = (self.output.len() * 2).min(self.max_bytes + 1);
+        work::count(room);
         self.output.resize(room, 0);
         Ok(())
     }
@@ -300,6 +307,35 @@ mod tests {
         }
     }
 
+    /// Twice the input takes twice the steps, or three times where the output doubles once more, and never more than a few for
+    /// each byte read and written. Where blocks run out, it takes no more than they allow, however long the input is.
+    #[rstest]
+    #[case::one_stream(&|n| compressed(&b"{\"n\":1}\n".repeat(n), Container::Gzip), Container::Gzip)]
+    #[case::small_members(&|n| gzip(b"{\"n\":1}\n").repeat(n / 16), Container::Gzip)]
+    #[case::empty_members(&|n| gzip(b"").repeat(n), Container::Gzip)]
+    #[case::members_with_long_names(&|n| GzBuilder::new().filename("n".repeat(1_000)).write(Vec::new(), Compression::default()).finish().unwrap().repeat(n / 16), Container::Gzip)]
+    #[case::empty_stored_blocks(&|n| [stored(b"").repeat(n), vec![3, 0]].concat(), Container::Bare)]
+    #[case::stored_blocks(&|n| [stored(b"{\"n\":1}\n").repeat(n), vec![3, 0]].concat(), Container::Bare)]
+    #[case::empty_fixed_blocks(&|n| blocks_of(EMPTY_FIXED, n), Container::Bare)]
+    #[case::empty_dynamic_blocks(&|n| blocks_of(EMPTY_DYNAMIC, n), Container::Bare)]
+    #[case::blocks_of_one_byte(&|n| blocks_of(FIXED_OF_ONE_BYTE, n), Container::Bare)]
+    #[case::bomb(&|n| compressed(&vec![0; n * 1_000], Container::Zlib), Container::Zlib)]
+    fn work_grows_with_input_and_output(#[case] data: &dyn Fn(usize) -> Vec<u8>, #[case] container: Container) {
+        let steps = [8_000, 16_000].map(|n| {
+            let (data, mut output) = (data(n), 0);
+            let steps = work::steps_of(|| {
+                output = match inflate(&data, container, 4 << 20) {
+                    Ok(inflated) => inflated.len(),
+                    Err(InflateError::TooManyBlocks { bytes, .. } | InflateError::TooLarge(bytes)) => bytes,
+                    Err(error) => panic!("{error}"),
+                }
+            });
+            assert!(steps <= 8 * (data.len() + output) + FREE_BLOCKS, "{steps} for {} and {output}", data.len());
+            steps
+        });
+        assert!(steps[1] <= 3 * steps[0], "{steps:?}");
+    }
+
     #[test]
     fn large_bodies_stored_or_compressed_are_far_from_the_limit() {
         let noise: Vec<u8> = (0..4_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
@@ -346,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_s_own_checksum_is_checked() {
+    fn the_checksum_of_a_header_is_checked() {
         let mut data = gzip(b"{}");
         data[3] = 2;
         let checksum = crc32fast::hash(&data[..10]).to_le_bytes();

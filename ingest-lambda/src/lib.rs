@@ -20,3 +20,4 @@ pub mod pack;
 pub mod put;
 pub mod split;
 pub mod storing;
+mod work;

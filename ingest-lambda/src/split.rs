@@ -5,15 +5,17 @@ use std::fmt;
 
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
-use shared::json::{fold_line_breaks, for_each_member, is_deeper_than, replace_lone_surrogates};
+use shared::json::{as_line, for_each_member, is_deeper_than, replace_lone_surrogates};
 use shared::limits::{
     MAX_CMCD_REPORT_BYTES, MAX_EVENT_DEPTH, MAX_EVENT_ID_BYTES, MAX_EVENTS_PER_REQUEST, PARTITION_KEY_MAX_BYTES,
 };
+use shared::line::Kind;
 use shared::rejection::{Reason, Rejection};
 
 use crate::cmcd::report_to_json;
 use crate::content::BodyForm;
 use crate::cut::{Piece, holds_lines, lines, pieces, without_marks};
+use crate::work;
 
 /// One piece of a body; its place in the body's order is its index in answers.
 #[derive(Debug, PartialEq)]
@@ -31,7 +33,7 @@ pub struct Event<'a> {
     pub json: Cow<'a, str>,
     /// The client's `id` as a JSON string literal.
     pub id: Option<String>,
-    /// The value of the first of the configured fields that the event has.
+    /// The value of the first of the configured fields that the event has, cut to what Kinesis takes.
     pub partition_key: Option<String>,
     /// Lone surrogates that were replaced in `json`.
     pub replaced_surrogates: u64,
@@ -104,6 +106,7 @@ impl<'a> Splitter<'a, '_> {
 
     /// Adds the events of one valid JSON value, or nothing.
     fn value(&mut self, json: &'a [u8]) -> Result<(), Rejection> {
+        work::count(json.len());
         let text = std::str::from_utf8(json).map_err(invalid_utf8)?;
         if text.starts_with('[') {
             return self.array(text);
@@ -209,12 +212,14 @@ fn array_members(array: &str) -> Result<Vec<&RawValue>, Rejection> {
         }
     }
 
+    work::count(array.len());
     let mut deserializer = serde_json::Deserializer::from_str(array);
     let members = deserializer.deserialize_seq(Members).and_then(|members| deserializer.end().map(|()| members));
     members.map_err(|error| Rejection::new(Reason::InvalidJson, error.to_string()))?.ok_or_else(too_many_events)
 }
 
 fn event_from_json<'a>(json: &'a [u8], key_fields: &KeyFields) -> Item<'a> {
+    work::count(json.len());
     let text = match std::str::from_utf8(json) {
         Ok(text) => text,
         Err(error) => return Item::Rejected { rejection: invalid_utf8(error), body: json },
@@ -275,13 +280,10 @@ impl<'f> Fields<'f> {
             let detail = format!("the event is nested deeper than {MAX_EVENT_DEPTH} levels; flatten it");
             return Item::Rejected { rejection: Rejection::new(Reason::TooDeep, detail), body };
         }
-        let json = match json {
-            Cow::Borrowed(json) => fold_line_breaks(json),
-            owned => owned,
-        };
-        let (json, replaced_surrogates) = match replace_lone_surrogates(&json) {
-            (Cow::Borrowed(_), _) => (json, 0),
-            (Cow::Owned(replaced), count) => (Cow::Owned(replaced), count),
+        let (json, replaced_surrogates) = match json {
+            Cow::Borrowed(json) => as_line(json),
+            // Made from a report: a line already, of Unicode text.
+            Cow::Owned(json) => (Cow::Owned(json), 0),
         };
         let id = self.id.map(|id| match replace_lone_surrogates(&id) {
             (Cow::Owned(replaced), _) => replaced,
@@ -303,7 +305,10 @@ fn id_literal(value: &str) -> Option<String> {
     }
 }
 
-/// A string's text or a number's digits, cut to what Kinesis takes: equal values still have equal keys.
+/// As much of a client's text as Kinesis takes behind the prefix of a partition key.
+const MAX_KEY_BYTES: usize = PARTITION_KEY_MAX_BYTES - Kind::Event.key_prefix().len();
+
+/// A string's text or a number's digits, cut to what fits: equal values still have equal keys.
 fn partition_key(value: &str) -> Option<String> {
     let mut key = match value.as_bytes() {
         // A string with lone surrogates has no Rust form; its literal is as good a key.
@@ -311,11 +316,12 @@ fn partition_key(value: &str) -> Option<String> {
         [b'-' | b'0'..=b'9', ..] => value.to_owned(),
         _ => return None,
     };
-    key.truncate(key.floor_char_boundary(PARTITION_KEY_MAX_BYTES));
+    key.truncate(key.floor_char_boundary(MAX_KEY_BYTES));
     Some(key).filter(|key| !key.is_empty())
 }
 
 fn not_one_object(text: &str, error: &serde_json::Error) -> Rejection {
+    work::count(text.len());
     match serde_json::from_str::<&RawValue>(text) {
         Ok(_) => Rejection::new(Reason::NotAnObject, "an event is a JSON object, such as {\"type\":\"play\"}"),
         Err(_) => Rejection::new(Reason::InvalidJson, error.to_string()),
@@ -337,6 +343,7 @@ mod tests {
     use generators::json::json_object;
     use proptest::prelude::*;
     use rstest::rstest;
+    use shared::json::fold_line_breaks;
 
     fn key_fields() -> KeyFields {
         KeyFields::new(&["session_id".into(), "xid".into(), "sid".into()])
@@ -393,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_members_don_t_stop_the_good_ones_beside_them() {
+    fn bad_members_do_not_stop_good_ones_beside_them() {
         let good = |text: &str| Ok(text.to_owned());
         assert_eq!(
             outcomes(b"[{\"a\":1},7,{\"b\":2},[{}],{\"c\":3}]", BodyForm::Json),
@@ -584,10 +591,64 @@ mod tests {
         assert_eq!(only_event(body).partition_key.as_deref(), expected);
     }
 
-    #[test]
-    fn keys_are_cut_to_what_kinesis_takes() {
-        let body = format!("{{\"sid\":\"{}\"}}", "é".repeat(300));
-        assert_eq!(only_event(&body).partition_key.unwrap(), "é".repeat(PARTITION_KEY_MAX_BYTES / 2));
+    #[rstest]
+    #[case("k".repeat(254), 254)]
+    #[case("k".repeat(255), 254)]
+    #[case("é".repeat(150), 254)]
+    #[case(format!("k{}", "🎬".repeat(70)), 253)]
+    fn keys_are_cut_at_a_character_to_what_kinesis_takes(#[case] value: String, #[case] bytes: usize) {
+        let body = format!("{{\"sid\":\"{value}\"}}");
+        assert_eq!(only_event(&body).partition_key.as_deref(), Some(&value[..bytes]));
+    }
+
+    /// Twice the body takes twice the steps, whatever it is made of, and never more than a few for each byte. (A string that
+    /// does not end may cost a look at what follows for each of eight places.)
+    #[rstest]
+    #[case::good_list("[", "{\"n\":1},")]
+    #[case::bad_tokens("[", "{\"n\":NaN},")]
+    #[case::frames("", "{\"v\":NaN,\"events\":[{\"n\":1}]}")]
+    #[case::frames_that_are_not_closed("", "{\"events\":[")]
+    #[case::frames_without_objects("", "{\"events\":[1],x}")]
+    #[case::frames_whose_name_has_no_list("", "{\"events\"   :   ")]
+    #[case::frames_a_line("x\n", "{\"events\":[{},x]}\n")]
+    #[case::comments_that_are_not_closed("[{},", "/* ")]
+    #[case::comments_behind_objects("[", "{},/*")]
+    #[case::comments_to_the_end_of_the_line("[", "//a")]
+    #[case::comments_within("[", "a/*")]
+    #[case::long_name_before_an_object("[{},\"", "n")]
+    #[case::names_before_objects("[{},", "\"name\":{\"a\":1}")]
+    #[case::colons("[{},", ":")]
+    #[case::objects_that_are_not_closed("[", "{\"a\":1,")]
+    #[case::objects_in_objects("[{},", "{\"a\":")]
+    #[case::objects_behind_commas("[", ",{")]
+    #[case::arrays("[{},x", "[")]
+    #[case::arrays_and_objects("[{},", "[{")]
+    #[case::brackets_that_close("[{}", "]")]
+    #[case::brackets_that_close_behind_commas("[{}", "],{}")]
+    #[case::objects_that_close("[{}", "}")]
+    #[case::round_brackets("[{},", "(")]
+    #[case::lists("", "[{},x]")]
+    #[case::white_space_behind_commas("[{},", ",      ")]
+    #[case::white_space_behind_brackets("[{}", "]      ")]
+    #[case::white_space("[{}", " ")]
+    #[case::strings_that_do_not_end("[", "{\"t\":\"C:\\\"},")]
+    #[case::string_that_does_not_end("[{},\"", "},{")]
+    #[case::quotes("[{},", "\"")]
+    #[case::backslashes("[{},\"", "\\")]
+    #[case::bad_lines("{}\n", "x\n")]
+    #[case::lines_that_are_cut_off("", "{\"a\":[\n")]
+    #[case::lists_a_line("x\n", "[{},x]\n")]
+    #[case::one_object_with_many_members("{\"a\":NaN", ",\"b\":1")]
+    fn work_grows_with_the_body(#[case] head: &str, #[case] piece: &str) {
+        for form in [BodyForm::Json, BodyForm::JsonLines] {
+            let steps = [8_000, 16_000].map(|bytes| {
+                let body = format!("{head}{}", piece.repeat(bytes / piece.len()));
+                let steps = work::steps_of(|| drop(split_as(body.as_bytes(), form)));
+                assert!(steps <= 40 * body.len(), "{steps} for {}", body.len());
+                steps
+            });
+            assert!(steps[1] <= steps[0] * 5 / 2, "{steps:?}");
+        }
     }
 
     proptest! {
