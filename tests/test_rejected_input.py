@@ -20,6 +20,7 @@ JSON = {"content-type": "application/json"}
 XML = {"content-type": "application/xml"}
 CMCD = {"content-type": "application/cmcd"}
 GZIP = JSON | {"content-encoding": "gzip"}
+GZIP_TWICE = JSON | {"content-encoding": "gzip, gzip"}
 DEFLATE = JSON | {"content-encoding": "deflate"}
 ORIGIN = "https://player.example"
 
@@ -79,6 +80,7 @@ ROWS = [
     Row("neither_gzip_nor_text", 400, "invalid_compression", b"\xff\xfe" + noise(300), GZIP),
     Row("200000_empty_gzip_members", 400, "invalid_compression", gzip.compress(b"", mtime=0) * 200_000, GZIP),
     Row("800000_empty_blocks", 400, "invalid_compression", b"\0\0\0\xff\xff" * 800_000 + b"\3\0", DEFLATE),
+    Row("gzip_twice", 415, "unsupported_encoding", gzip.compress(gzip.compress(b"{}")), GZIP_TWICE),
     Row("unknown_encoding", 415, "unsupported_encoding", noise(300), JSON | {"content-encoding": "br"}),
     Row("unknown_content_type", 415, "unsupported_content_type", b"<play/>", XML),
     Row("binary_content_type", 415, "unsupported_content_type", noise(300), {"content-type": "image/png"}),
@@ -88,6 +90,7 @@ ROWS = [
     Row("binary_body_larger_than_the_limit", 413, "body_too_large", noise(MAX_BODY_BYTES + 1), {}),
     Row("10001_events", 413, "too_many_events", b"[" + b",".join([b"{}"] * 10_001) + b"]"),
     Row("put", 405, "method_not_allowed", b'{"type":"play"}', method="PUT"),
+    Row("put_to_the_root", 405, "method_not_allowed", b'{"type":"play"}', method="PUT", path="/"),
     Row("unknown_path", 404, "unknown_path", b'{"type":"play"}', path="/evnts"),
     Row("unknown_path_with_slashes", 404, "unknown_path", b'{"type":"play"}', path="//evnts//" + "x" * 300),
 ]

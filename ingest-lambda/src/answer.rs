@@ -1,4 +1,4 @@
-//! What the client is told: status, JSON body, CORS headers.
+//! The HTTP answer: status, JSON body, CORS headers.
 
 use serde::Serialize;
 use shared::limits::MAX_HEADER_BYTES;

@@ -20,7 +20,7 @@ use crate::answer::{Answer, RejectedItem};
 use crate::config::{ClientIp, Config};
 use crate::content::{body_as_sent, body_form, decompress};
 use crate::front_door::{Headers, Request, Response};
-use crate::metrics::{self, Told};
+use crate::metrics::{self, Answered};
 use crate::pack::{Packer, Record, RejectedBody};
 use crate::put::{RecordStream, put_all};
 use crate::split::{Item, KeyFields, split};
@@ -60,19 +60,19 @@ impl<S: RecordStream> Handler<S> {
             deadline: Deadline::before(context.deadline, ANSWER_TIME),
         };
         let (answer, storing) = self.answer(&request, &arrival).await;
-        if let Some(told) = told(&answer) {
-            self.log(told, &storing, &request, &context, &arrival);
+        if let Some(answered) = answered(&answer) {
+            self.log(answered, &storing, &request, &context, &arrival);
         }
         Ok(answer.into_response(&request, &self.config.allowed_origins))
     }
 
     /// One line a request with its numbers, and one more when something was not stored. No content, no address.
-    fn log(&self, told: Told, storing: &Storing, request: &Request, context: &Context, arrival: &Arrival<'_>) {
-        let Told { not_stored, .. } = told;
+    fn log(&self, answered: Answered, storing: &Storing, request: &Request, context: &Context, arrival: &Arrival<'_>) {
+        let Answered { not_stored, .. } = answered;
         let request_id = arrival.request_id;
         if not_stored > 0 {
             let reason = storing.report.last_error.as_deref().unwrap_or("unknown");
-            tracing::error!(request_id, not_stored, reason, "events not stored; the client was told");
+            tracing::error!(request_id, not_stored, reason, "events not stored; the answer names them");
             let lambda_runtime::Config { function_name, version, .. } = &*context.env_config;
             let value = (Metric::NotStoredEvents, not_stored as u64);
             if let Some(line) = emf::line_of_version(arrival.at, function_name, version, value) {
@@ -80,9 +80,9 @@ impl<S: RecordStream> Handler<S> {
             }
         }
         let vital_signs = self.vital_signs.values(context.deadline, lambda_setup::now());
-        let values = metrics::values(request, storing, told, vital_signs);
+        let values = metrics::values(request, storing, answered, vital_signs);
         if !values.is_empty() {
-            let properties = Some(("request_id", request_id)).filter(|_| metrics::tell_of_trouble(&values));
+            let properties = Some(("request_id", request_id)).filter(|_| metrics::has_trouble(&values));
             println!("{}", emf::line(arrival.at, &context.env_config.function_name, &values, properties.as_slice()));
         }
     }
@@ -241,7 +241,7 @@ fn route(request: &Request) -> Route {
             Reason::MethodNotAllowed,
             format!("/health takes GET, not {method}; send events with POST /events"),
         )),
-        (method, Some("events")) => {
+        (method, Some("events") | None) => {
             Route::Nowhere(Rejection::new(Reason::MethodNotAllowed, format!("events are sent with POST, not {method}")))
         }
         (_, _) => Route::Nowhere(Rejection::new(
@@ -274,14 +274,14 @@ fn cut(text: &str, max_bytes: usize) -> &str {
     &text[..text.floor_char_boundary(max_bytes)]
 }
 
-/// What the client was told of its events; `None` when it asked for something else.
-fn told(answer: &Answer) -> Option<Told> {
+/// What the answer says of the events; `None` when the request was for something else.
+fn answered(answer: &Answer) -> Option<Answered> {
     match answer {
         Answer::Healthy | Answer::Preflight => None,
-        Answer::Refused(_) => Some(Told { accepted: 0, not_stored: 0 }),
-        Answer::Stored { accepted, .. } => Some(Told { accepted: *accepted, not_stored: 0 }),
+        Answer::Refused(_) => Some(Answered { accepted: 0, not_stored: 0 }),
+        Answer::Stored { accepted, .. } => Some(Answered { accepted: *accepted, not_stored: 0 }),
         Answer::NotStored { accepted, not_stored, .. } => {
-            Some(Told { accepted: *accepted, not_stored: not_stored.len() })
+            Some(Answered { accepted: *accepted, not_stored: not_stored.len() })
         }
     }
 }
@@ -375,6 +375,7 @@ mod tests {
     #[case::empty(post(""), 400, "no_events")]
     #[case::too_large(post(&format!("{{\"a\":\"{}\"}}", "x".repeat(1000))), 413, "body_too_large")]
     #[case::put(Request { method: "PUT".into(), ..post("{}") }, 405, "method_not_allowed")]
+    #[case::put_to_the_root(Request { method: "PUT".into(), path: "/".into(), ..post("{}") }, 405, "method_not_allowed")]
     #[case::elsewhere(Request { path: "/eventsx".into(), ..post("{}") }, 404, "unknown_path")]
     #[case::not_base64(Request { body_is_base64: true, ..post("!!") }, 400, "invalid_base64")]
     #[tokio::test]
@@ -409,8 +410,12 @@ mod tests {
         let stream = MemoryStream::default();
         let get = |path: &str| Request { method: "GET".into(), path: path.into(), ..Request::default() };
         assert_eq!(handle(&stream, get("/health")).await, (200, json!({"status": "ok"})));
-        assert_eq!(handle(&stream, get("/events")).await.0, 405);
-        assert_eq!(handle(&stream, get("/")).await.0, 404);
+        for path in ["/events", "/events/cmcd", "/", ""] {
+            let response = Handler::new(config(), &stream).handle(get(path), context(700)).await.unwrap();
+            assert_eq!(response.status_code, 405, "{path}");
+            assert!(response.headers.contains(&("allow", "POST, OPTIONS".into())), "{path}");
+        }
+        assert_eq!(handle(&stream, get("/elsewhere")).await.0, 404);
         assert_eq!(handle(&stream, Request { method: "OPTIONS".into(), ..get("/events") }).await.0, 204);
         assert!(stream.records.borrow().is_empty());
     }
@@ -504,8 +509,8 @@ mod tests {
     }
 
     #[rstest]
-    #[case::the_front_door_s(Some(UnixMillis(1_795_253_528_006)), Some("2026-11-21T09:32:08.006Z"))]
-    #[case::the_clock_s(None, None)]
+    #[case::time_of_the_front_door(Some(UnixMillis(1_795_253_528_006)), Some("2026-11-21T09:32:08.006Z"))]
+    #[case::time_of_the_clock(None, None)]
     #[tokio::test]
     async fn a_request_was_received_when_its_front_door_says(
         #[case] received_at: Option<UnixMillis>,

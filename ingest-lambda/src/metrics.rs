@@ -8,12 +8,12 @@ use crate::storing::Storing;
 /// How many there are, but for rejections by reason, of which a request has seldom more than one.
 const USUAL_COUNT: usize = 12;
 
-/// What the client was told.
+/// What the answer says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Told {
-    /// Events that it may forget.
+pub struct Answered {
+    /// Events that the client may forget.
     pub accepted: usize,
-    /// Events and rejected pieces that it may send again.
+    /// Events and rejected pieces that the client may send again.
     pub not_stored: usize,
 }
 
@@ -22,15 +22,15 @@ pub struct Told {
 pub fn values(
     request: &Request,
     storing: &Storing,
-    told: Told,
+    answered: Answered,
     vital_signs: impl Iterator<Item = (Metric, u64)>,
 ) -> Vec<(Metric, u64)> {
     let rejected = storing.rejected_lines();
     let mut values = Vec::with_capacity(USUAL_COUNT);
     values.extend([
-        (Metric::AcceptedEvents, told.accepted as u64),
+        (Metric::AcceptedEvents, answered.accepted as u64),
         (Metric::RejectedLines, rejected.total()),
-        (Metric::NotStoredEvents, told.not_stored as u64),
+        (Metric::NotStoredEvents, answered.not_stored as u64),
         (Metric::ReplacedSurrogates, storing.replaced_surrogates()),
         (Metric::PutRecords, storing.records.len() as u64),
         (Metric::RetriedEntries, storing.report.retried_entries),
@@ -47,7 +47,7 @@ pub fn values(
 
 /// Whether somebody may want to know which request it was. Of others the id would be an eighth of the line.
 #[must_use]
-pub fn tell_of_trouble(values: &[(Metric, u64)]) -> bool {
+pub fn has_trouble(values: &[(Metric, u64)]) -> bool {
     values.iter().any(|(metric, _)| {
         matches!(
             metric,
@@ -86,7 +86,7 @@ mod tests {
     fn values_of(storing: &Storing) -> Vec<(Metric, u64)> {
         let request = Request { body: "e30=".into(), body_is_base64: true, ..Request::default() };
         let vital_signs = [(Metric::RemainingTime, 9_000), (Metric::ColdStarts, 1)];
-        values(&request, storing, Told { accepted: 3, not_stored: 2 }, vital_signs.into_iter())
+        values(&request, storing, Answered { accepted: 3, not_stored: 2 }, vital_signs.into_iter())
     }
 
     #[test]
@@ -105,8 +105,8 @@ mod tests {
 
     #[test]
     fn a_request_is_named_when_something_went_wrong() {
-        assert!(tell_of_trouble(&values_of(&Storing::default())), "not stored");
-        assert!(!tell_of_trouble(&[(Metric::AcceptedEvents, 1), (Metric::RemainingTime, 5), (Metric::ColdStarts, 1)]));
+        assert!(has_trouble(&values_of(&Storing::default())), "not stored");
+        assert!(!has_trouble(&[(Metric::AcceptedEvents, 1), (Metric::RemainingTime, 5), (Metric::ColdStarts, 1)]));
     }
 
     #[test]

@@ -72,8 +72,16 @@ pub async fn put_all(
     for retry in 0.. {
         let permanent = put_once(stream, records, &pending, deadline, &mut report).await;
         pending.retain(|&index| !report.stored[index]);
+        if pending.is_empty() || permanent {
+            break;
+        }
+        if retry == 0 {
+            // At once: with Kinesis away, the last failure is seconds later. Those between say nothing new.
+            let failure = report.last_error.as_deref().unwrap_or("no time was left for a call");
+            tracing::warn!(records = pending.len(), failure, "records are not stored at the first try; trying again");
+        }
         let wait = backoff_ceiling(retry, BACKOFF_BASE, BACKOFF_CAP).mul_f64(jitter());
-        if pending.is_empty() || permanent || deadline.sleep(wait).await.is_err() {
+        if deadline.sleep(wait).await.is_err() {
             break;
         }
         report.retried_entries += pending.len() as u64;
@@ -143,9 +151,13 @@ fn calls<'p>(records: &[Record], pending: &'p [usize]) -> Vec<&'p [usize]> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rstest::rstest;
     use shared::line::Kind;
     use std::cell::RefCell;
     use std::collections::VecDeque;
+    use std::sync::{Arc, Mutex};
+    use tracing::span::{Attributes, Id, Record as Values};
+    use tracing::{Event, Level, Metadata, Subscriber};
 
     /// A stream in memory that keeps what it stored and fails as its script says; with the script over, it stores.
     #[derive(Default)]
@@ -217,6 +229,48 @@ mod tests {
     }
 
     const TEN_SECONDS: Duration = Duration::from_secs(10);
+
+    /// Counts the lines of the log by their level.
+    #[derive(Default, Clone)]
+    struct CountedLines(Arc<Mutex<Vec<Level>>>);
+
+    impl Subscriber for CountedLines {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn record(&self, _: &Id, _: &Values<'_>) {}
+
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+        fn event(&self, event: &Event<'_>) {
+            self.0.lock().unwrap().push(*event.metadata().level());
+        }
+
+        fn enter(&self, _: &Id) {}
+
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[rstest]
+    #[case::nothing_failed(&[], 0)]
+    #[case::one_try_failed(&[Fault::Transient], 1)]
+    #[case::one_entry_was_throttled(&[Fault::Entries(2)], 1)]
+    #[case::no_answer(&[Fault::Hangs], 1)]
+    #[case::many_tries_failed(&[Fault::Transient, Fault::Throttled, Fault::Hangs, Fault::Internal], 1)]
+    #[case::there_is_no_other_try(&[Fault::Permanent], 0)]
+    #[tokio::test(start_paused = true)]
+    async fn the_first_failed_try_alone_is_logged(#[case] script: &[Fault], #[case] warnings: usize) {
+        let lines = CountedLines::default();
+        let guard = tracing::subscriber::set_default(lines.clone());
+        put_all(&scripted(script.to_vec()), &records(3), Deadline::after(TEN_SECONDS), || 0.5).await;
+        drop(guard);
+        assert_eq!(*lines.0.lock().unwrap(), vec![Level::WARN; warnings]);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn failed_entries_alone_are_tried_again() {

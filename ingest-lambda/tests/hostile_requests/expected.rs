@@ -10,7 +10,7 @@ use ingest_lambda::front_door::Request;
 use serde_json::value::RawValue;
 use shared::limits::{MAX_CMCD_REPORT_BYTES, MAX_EVENT_DEPTH};
 
-/// The bytes that a client sent, as far as the front door tells.
+/// The bytes that a client sent, as far as the front door shows.
 pub(crate) fn sent_bytes(request: &Request) -> Vec<u8> {
     let decoded = request.body_is_base64.then(|| BASE64.decode_to_vec(&request.body).ok());
     decoded.flatten().unwrap_or_else(|| request.body.clone().into_bytes())
