@@ -74,7 +74,7 @@ def test_monitoring_costs_less_than_two_and_a_half_dollars_a_day():
     assert monitoring_a_day(Traffic()) < 2.5
 
 
-def test_what_the_page_says_is_so():
+def test_sentences_on_the_page_agree_with_the_model():
     day = Traffic()
     # Firehose is cheaper at each volume, and the gap closes with the peak.
     for events, events_a_post in product((1e6, 1e7, 1e8, 1e9), (1, 20)):

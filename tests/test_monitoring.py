@@ -164,7 +164,7 @@ def metric(days, name, period=60, **dimensions):
     return [point["Maximum"] for point in points]
 
 
-def test_a_day_cut_by_half_is_said_by_the_metric_that_the_size_alarm_watches(days):
+def test_half_a_day_missing_shows_in_the_metric_that_the_size_alarm_watches(days):
     """The last day got half of the traffic: its size is below the day before, and a rule is broken."""
     dimensions = {"BucketName": LANDING_BUCKET, "Key": "events/dt=*/", "FunctionName": SIZE}
     sizes = wait_for(lambda: (found := metric(days, "TotalFileSize", **dimensions)) and len(found) == DAYS and found)
@@ -260,7 +260,7 @@ def test_broken_objects_are_each_named_with_what_is_wrong_and_a_second_event_cha
     wait_for(lambda: max(metric(days, "LateObjects", FunctionName=SEAL)) >= 1)
 
 
-def test_an_hour_of_which_a_third_is_rejected_is_said_with_both_numbers(fresh_stack):
+def test_an_hour_with_a_third_rejected_is_reported_with_both_numbers(fresh_stack):
     """On one machine, where there are no alarms: check-size's ERROR line on the terminal, and the share by reason as metrics."""
     stack = fresh_stack(parameters=PARAMETERS.replace("MinimumHourBytes=200", "MinimumHourBytes=0"), CLOCK=f"{START:%Y-%m-%dT%H:%M:%SZ} x{SPEED}")
     body = json.dumps([{"type": "heartbeat", "n": number} for number in range(70)] + list(range(30))).encode()

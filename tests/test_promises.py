@@ -133,7 +133,7 @@ SETTINGS = {
 }
 IN_THE_TEMPLATE = [
     Broken("The settings that exactly-once rests on",
-           "test_template.py::test_what_must_not_be_changed_is_as_it_must_be", setting, "") for setting in SETTINGS
+           "test_template.py::test_the_settings_of_exactly_once_are_right", setting, "") for setting in SETTINGS
 ]
 
 
@@ -256,7 +256,7 @@ def test_a_setting_that_breaks_exactly_once_is_noticed(monkeypatch, one):
     changed = changed_template(one)
     monkeypatch.setattr(test_template, "document", lambda: changed)
     with pytest.raises(AssertionError):
-        test_template.test_what_must_not_be_changed_is_as_it_must_be()
+        test_template.test_the_settings_of_exactly_once_are_right()
 
 
 def changed_template(one):

@@ -16,7 +16,7 @@ from support.traffic import Traffic
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl_c", "sigterm"])
-def test_stopped_in_the_middle_of_traffic_it_lands_all_that_was_answered_200(fresh_stack, number):
+def test_a_stack_stopped_in_the_middle_of_traffic_lands_all_that_was_answered_200(fresh_stack, number):
     """Ctrl-C (to the whole process group, as a terminal sends it) or SIGTERM in the middle of traffic
     still lands all that was answered 200, and the stack exits 0."""
     stack = fresh_stack(parameters="")
@@ -45,7 +45,7 @@ def test_a_stop_that_is_signalled_twice_still_lands_all_that_was_answered_200(fr
     landed.assert_once(stack.lines(), ids)
 
 
-def test_stopped_with_a_batch_still_filling_it_does_not_wait_for_the_window(fresh_stack):
+def test_a_stack_stopped_with_a_batch_still_filling_does_not_wait_for_the_window(fresh_stack):
     """Ctrl-C lands what there is, however long the window that a batch may wait to fill."""
     stack = fresh_stack(parameters="BatchingWindowSeconds=300")
     assert stack.post(body=b'{"id":"the last"}').status == 200
@@ -53,14 +53,14 @@ def test_stopped_with_a_batch_still_filling_it_does_not_wait_for_the_window(fres
     assert [line.json["id"] for line in stack.lines()] == ["the last"]
 
 
-def test_stopped_without_any_traffic_it_leaves_nothing(fresh_stack):
+def test_a_stack_stopped_without_any_traffic_leaves_nothing(fresh_stack):
     """Ctrl-C with nothing to land exits 0 and lands nothing."""
     stack = fresh_stack()
     assert stack.stop() == 0, stack.tail()
     assert stack.landed_files("events") == [] and stack.landed_files("rejected") == []
 
 
-def test_ready_soon_at_a_free_port_that_it_prints(fresh_stack):
+def test_a_stack_is_ready_soon_at_a_free_port_that_it_prints(fresh_stack):
     """Once built it is ready within two seconds (here with room for a busy machine), PORT=0 picks a free
     port and prints it, and what is printed as ready takes requests."""
     stacks = [fresh_stack(), fresh_stack()]
@@ -99,7 +99,7 @@ def test_a_bad_setting_stops_the_start_and_is_named(tmp_path, variables, named):
     assert code != 0 and named in output, output
 
 
-def test_started_again_on_the_same_folder_it_keeps_what_had_landed(fresh_stack, tmp_path):
+def test_a_stack_started_again_on_its_folder_keeps_what_had_landed(fresh_stack, tmp_path):
     """Files of earlier runs stay what they are, however soon the next run begins: `make run` may be
     stopped and started at will."""
     events = [f"run-{number}" for number in range(5)]
@@ -163,7 +163,7 @@ def test_a_ctrl_c_that_also_ends_the_reader_still_lands_everything(tmp_path):
     assert [line.json["id"] for file in files for line in landed.read_lines(file.path)] == ["heard by nobody"]
 
 
-def test_stopped_right_after_a_reshard_it_lands_what_came_to_the_new_shards(fresh_stack):
+def test_a_stack_stopped_right_after_a_reshard_lands_what_came_to_the_new_shards(fresh_stack):
     """A shard that was split a moment before Ctrl-C: what its children took lands too."""
     stack = fresh_stack(parameters="ShardCount=1 BatchingWindowSeconds=300")
     stack.kinesis().split_shard(

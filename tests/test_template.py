@@ -19,7 +19,7 @@ from support.template import (
 )
 
 
-def test_what_must_not_be_changed_is_as_it_must_be():
+def test_the_settings_of_exactly_once_are_right():
     """The settings that exactly-once rests on are as they must be in the template, and the one-machine stack refuses the first three if they are not."""
     resources = document()["Resources"]
     mappings = [
@@ -456,7 +456,7 @@ def foreign_account(template):
     without("IngestFunction", "ReservedConcurrentExecutions"), without("LandingBucket", "BucketEncryption"),
     text('"BlockPublicPolicy": true', '"BlockPublicPolicy": false'), text('"aws:SecureTransport"', '"aws:Else"'),
 ])
-def test_whatever_opens_it_is_found(change):
+def test_every_change_that_opens_the_stack_is_found(change):
     """These tests can fail: a `*` in a policy, another caller, a missing encryption or limit each is found."""
     template = document()
     change(template)
