@@ -611,6 +611,7 @@ mod tests {
     #[case::frames_without_objects("", "{\"events\":[1],x}")]
     #[case::frames_whose_name_has_no_list("", "{\"events\"   :   ")]
     #[case::frames_a_line("x\n", "{\"events\":[{},x]}\n")]
+    #[case::frames_of_comments_that_are_not_closed("", "{\"events\":[/*]}")]
     #[case::comments_that_are_not_closed("[{},", "/* ")]
     #[case::comments_behind_objects("[", "{},/*")]
     #[case::comments_to_the_end_of_the_line("[", "//a")]
@@ -640,9 +641,28 @@ mod tests {
     #[case::lists_a_line("x\n", "[{},x]\n")]
     #[case::one_object_with_many_members("{\"a\":NaN", ",\"b\":1")]
     fn work_grows_with_the_body(#[case] head: &str, #[case] piece: &str) {
+        check_that_work_grows_with(|bytes| format!("{head}{}", piece.repeat(bytes / piece.len())));
+    }
+
+    /// Where what stands first could be looked at again for each of what follows.
+    #[rstest]
+    #[case::long_name_before_objects("a", ":", "{}")]
+    #[case::white_space_before_slashes(" ", "a", "/")]
+    #[case::white_space_before_commas(" ", "", ",")]
+    #[case::objects_that_are_not_closed_before_commas("{\"a\":", "", ",{")]
+    #[case::brackets_that_are_not_closed_before_others("(", "", "}")]
+    #[case::arrays_before_objects("[", "", "{}")]
+    #[case::quotes_before_objects("\"", "", "},{")]
+    #[case::commas_before_frames(",", "", "{\"events\":[}")]
+    fn work_grows_with_both_halves_of_the_body(#[case] first: &str, #[case] between: &str, #[case] second: &str) {
+        let half = |piece: &str, bytes: usize| piece.repeat(bytes / 2 / piece.len());
+        check_that_work_grows_with(|bytes| format!("[{{}},{}{between}{}", half(first, bytes), half(second, bytes)));
+    }
+
+    fn check_that_work_grows_with(body: impl Fn(usize) -> String) {
         for form in [BodyForm::Json, BodyForm::JsonLines] {
             let steps = [8_000, 16_000].map(|bytes| {
-                let body = format!("{head}{}", piece.repeat(bytes / piece.len()));
+                let body = body(bytes);
                 let steps = work::steps_of(|| drop(split_as(body.as_bytes(), form)));
                 assert!(steps <= 40 * body.len(), "{steps} for {}", body.len());
                 steps
