@@ -85,13 +85,13 @@ impl Clock {
         UnixMillis(self.pace.origin.0.saturating_add(elapsed))
     }
 
-    /// How long it really takes from one of its times to a later one; nothing when that is past.
+    /// The real time from one of its times to a later one; zero if that is past.
     #[must_use]
     pub fn real_time(&self, from: UnixMillis, to: UnixMillis) -> Duration {
         self.really(between(from, to))
     }
 
-    /// How long a time on this clock really takes.
+    /// The real length of a time on this clock.
     #[must_use]
     pub fn really(&self, shown: Duration) -> Duration {
         shown.div_f64(self.pace.factor)
@@ -110,7 +110,7 @@ impl Clock {
     }
 }
 
-/// Nothing when they are the other way round.
+/// Zero when they are the other way round.
 fn between(from: UnixMillis, to: UnixMillis) -> Duration {
     Duration::from_millis(u64::try_from(to.0.saturating_sub(from.0)).unwrap_or(0))
 }

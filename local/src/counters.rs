@@ -1,5 +1,5 @@
-//! The counters that are there from the start on, at 0: what appears with its first value has no rate of that value, and
-//! looks like a name that was misspelt until then.
+//! The counters that exist from the start, at 0. One that appeared with its first value would have no rate for it, and until
+//! then would look like a misspelt name.
 
 use shared::metric::{Metric, NAMESPACE, Unit};
 use shared::rejection::Reason;

@@ -10,17 +10,17 @@ use shared::timestamp::UnixMillis;
 
 use crate::metric_store::{MetricId, MetricStore, NotKept, Sample};
 
-/// The most values that one member may hold, as the format has it.
+/// The format's limit for the values of one member.
 const MAX_VALUES: usize = 100;
 
 /// Landing measures these from records' arrival, in the stack's time, to the machine's time: where the two differ, so do these from
 /// any latency.
 const BETWEEN_CLOCKS: [&str; 2] = [Metric::LandingLatency.as_str(), Metric::BatchAge.as_str()];
 
-/// A line that is no embedded metrics, or not by the format.
+/// A line that breaks the format.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedError {
-    #[error("it is not by the format: {0}")]
+    #[error("it breaks the format: {0}")]
     Form(#[from] serde_json::Error),
     #[error("the member {0} is named and is no number, and no list of up to {MAX_VALUES} numbers")]
     Values(String),
@@ -126,7 +126,7 @@ impl EmbeddedMetrics {
     ///
     /// # Errors
     ///
-    /// When the line is not by the format, or a metric is not kept; those before it are.
+    /// When the line breaks the format, or a metric is not kept; those before it are.
     pub fn keep(&self, line: &[u8]) -> Result<(), EmbeddedError> {
         let (given, metrics) = read(line)?;
         let at = match self.times {

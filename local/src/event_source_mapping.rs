@@ -33,9 +33,9 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 const REAL_POLL_INTERVAL: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_millis(50);
 /// How often the stream is asked for new shards.
 const SHARD_INTERVAL: Duration = Duration::from_millis(500);
-/// More than a record's members take in an event beside its data and its key (each byte of which may need an escape).
+/// An upper bound for a record's members in an event, apart from its data and its key (each byte of which may need an escape).
 const RECORD_FRAME_BYTES: usize = 1_000;
-/// The longest that a mapping which an injected fault restarts is away: often less than an invocation takes.
+/// The longest absence of a mapping that an injected fault restarts: often less than an invocation takes.
 const RESTART_TIME: Duration = Duration::from_millis(200);
 const BACKOFF_BASE: Duration = Duration::from_millis(200);
 const BACKOFF_CAP: Duration = Duration::from_secs(10);
@@ -44,7 +44,7 @@ const BACKOFF_CAP: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Running,
-    /// Nothing comes any more: batches don't wait to fill, and a shard that is read to its end is done.
+    /// No more records come: batches don't wait to fill, and a shard that is read to its end is done.
     Draining,
 }
 
@@ -59,7 +59,7 @@ pub(crate) struct EventSourceMapping {
     phase: watch::Receiver<Phase>,
     unlanded: Arc<AtomicU64>,
     landed_until: LandedUntil,
-    /// Shards that take no more records, as of the last look.
+    /// Shards that took no more records when the stream was last listed.
     closed_shards: RwLock<HashSet<String>>,
 }
 
@@ -73,7 +73,7 @@ pub(crate) struct Surroundings {
     pub phase: watch::Receiver<Phase>,
 }
 
-/// The end of one attempt at a batch.
+/// The outcome of one attempt at a batch.
 enum Outcome {
     Acknowledged,
     /// To be sent again from this record.
@@ -82,7 +82,7 @@ enum Outcome {
 }
 
 impl Outcome {
-    /// How many of so many records are done with.
+    /// How many of so many records it acknowledges.
     fn acknowledged(&self, records: usize) -> usize {
         match self {
             Self::Acknowledged => records,
@@ -106,13 +106,13 @@ impl EventSourceMapping {
         Self { spec, kinesis, function, failed_batches, faults, clock, phase, unlanded, landed_until, closed_shards }
     }
 
-    /// How many records of started batches are not acknowledged; for the message of a stack that can't drain.
+    /// The number of records in flight, for the message of a stack that can't drain.
     #[must_use]
     pub(crate) fn unlanded(&self) -> Arc<AtomicU64> {
         self.unlanded.clone()
     }
 
-    /// Reads all shards, those that resharding makes too, parents before children. Ends when it is drained.
+    /// Reads all shards, including those that resharding makes, parents before children. Returns once drained.
     ///
     /// # Errors
     ///
@@ -172,7 +172,7 @@ impl EventSourceMapping {
         self.clock.really(POLL_INTERVAL).clamp(*REAL_POLL_INTERVAL.start(), *REAL_POLL_INTERVAL.end())
     }
 
-    /// How many of the records fit into one invocation; always one, as Lambda has it.
+    /// How many of the records fit into one invocation: at least one, as in Lambda.
     fn payload_limit(&self, shard_id: &str, records: &[Record]) -> usize {
         // Most batches are far from the limit, and this runs at each poll.
         let at_most = |record: &Record| record.data.len() + 6 * record.partition_key.len() + RECORD_FRAME_BYTES;
@@ -232,7 +232,7 @@ impl EventSourceMapping {
 struct ShardReader {
     mapping: Arc<EventSourceMapping>,
     shard_id: String,
-    /// The last record that is done with.
+    /// The last record that was acknowledged or given up.
     checkpoint: Option<String>,
     /// Failures of the batch behind the checkpoint.
     attempts: u32,
@@ -332,7 +332,7 @@ impl ShardReader {
         }
     }
 
-    /// Notes how many records of this shard are under way.
+    /// Notes how many records of this shard are in flight.
     fn count_unlanded(&mut self, records: usize) {
         let now = records as u64;
         self.mapping.unlanded.fetch_add(now, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Faults between the functions and the embedded services, so that anyone can try whether they lose or double anything.
+//! Faults between the functions and the embedded services, to try whether anything is lost or doubled.
 //!
 //! [`plan`] says which faults there are and how often each fires. They are drawn, counted and written to a journal here;
 //! [`put_records`], [`objects`] and [`resharding`] make them happen, and the event source mapping those of its own.
@@ -36,7 +36,7 @@ const MAX_PLAN_BYTES: usize = 4096;
 
 /// The faults of one stack.
 pub struct Faults {
-    /// So that a stack without faults has no lock on its way.
+    /// So that a stack without faults takes no lock.
     active: AtomicBool,
     drawing: Mutex<Drawing>,
     held_writes: AtomicU64,
@@ -104,17 +104,17 @@ impl Faults {
         Some(fault)
     }
 
-    /// A length of time from nothing to this.
+    /// A random time of at most this.
     pub fn up_to(&self, longest: Duration) -> Duration {
         longest.mul_f64(self.drawing().random.random_range(0.0..=1.0))
     }
 
-    /// A count from 1 to this.
+    /// A random count from 1 to this.
     pub fn count_up_to(&self, most: usize) -> usize {
         self.drawing().random.random_range(1..=most.max(1))
     }
 
-    /// Ends all faults, for a stack that stops.
+    /// Ends all faults, for a stopping stack.
     pub fn end(&self) {
         self.change(Plan::default());
     }
@@ -151,7 +151,7 @@ impl Faults {
         }
     }
 
-    /// The plan, how often each fault has fired since the start, and how many writes are still held back.
+    /// The plan, how often each fault has fired since the start, and the number of writes still held back.
     fn state(&self) -> Value {
         let drawing = self.drawing();
         let fired = |fault: Fault| (fault.name(), drawing.fired.get(&fault).copied().unwrap_or(0));

@@ -1,4 +1,4 @@
-//! A function: its execution environments, each a process of its own, started when needed and used again.
+//! A function: its execution environments, each a process of its own, started on demand and reused.
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -22,7 +22,7 @@ use crate::metric_store::{MetricId, MetricStore};
 use crate::runtime_api::{FunctionError, Invocation, RuntimeApi};
 use crate::template::{self, REGION, function_arn};
 
-/// Environments of one function that run at once. On a laptop's few cores more would only take turns.
+/// The most environments of one function. On a laptop's few cores more would only take turns.
 pub(crate) const MAX_ENVIRONMENTS: usize = 8;
 /// Lambda's own limit for the start of a function.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html>
@@ -84,7 +84,7 @@ impl Function {
         &self.spec.id
     }
 
-    /// How often an event that failed is tried again.
+    /// How often a failed event is retried.
     #[must_use]
     pub fn event_retries(&self) -> u64 {
         self.spec.event_retries
@@ -101,7 +101,7 @@ impl Function {
         function_arn(&self.spec.binary)
     }
 
-    /// The places of its environments. Whoever takes one before an invocation may decide how long to wait for it.
+    /// One permit for each environment. A caller that takes one itself decides how long to wait for it.
     pub(crate) fn places(&self) -> Arc<Semaphore> {
         self.places.clone()
     }
@@ -115,8 +115,7 @@ impl Function {
         self.invoke_logged(request_id, payload).await.0
     }
 
-    /// [`Function::invoke`], with the log of the environment that ran it, as far as there was one. Its last lines may be on their
-    /// way still.
+    /// [`Function::invoke`], with the log of the environment that ran it, if one did. Its last lines may still be on their way.
     pub async fn invoke_logged(
         &self,
         request_id: String,
@@ -155,7 +154,7 @@ impl Function {
         self.note("Throttles", "Count", self.metrics.now(), 1.0);
     }
 
-    /// Notes how old the last record of a batch is that the function is about to get.
+    /// Notes the age of the last record of a batch that is about to be handed to the function.
     pub fn note_iterator_age(&self, age: Duration) {
         self.note("IteratorAge", "Milliseconds", self.metrics.now(), age.as_secs_f64() * 1000.0);
     }
@@ -303,7 +302,7 @@ impl Environment {
     }
 }
 
-/// A request id as Lambda makes them.
+/// A new request id, in Lambda's form.
 #[must_use]
 pub fn new_request_id() -> String {
     Uuid::new_v4().to_string()

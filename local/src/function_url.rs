@@ -28,7 +28,7 @@ use crate::template::{ACCOUNT_ID, REGION};
 
 /// Bytes of requests that may wait for an environment. Lambda would start more environments, up to the function's concurrency.
 const QUEUE_BYTES: usize = 64 * 1024 * 1024;
-/// As which a smaller request counts, so that 1,024 may wait at most.
+/// A smaller request counts as this many, so at most 1,024 wait.
 const MIN_QUEUE_BYTES: usize = 64 * 1024;
 /// The longest wait for an environment: a player that waits longer has given up.
 const QUEUE_TIME: Duration = Duration::from_secs(5);
@@ -115,8 +115,7 @@ impl Queue {
         Self { environments, without_body, room, is_full: AtomicBool::new(false) }
     }
 
-    /// A place for a request with a body of so many bytes; `None` when there is no room to wait for it, or none came free in
-    /// time.
+    /// A place for a request with a body of so many bytes. `None` when the queue is full, or no place came free in time.
     async fn place(&self, body_bytes: usize) -> Option<OwnedSemaphorePermit> {
         let lane = if body_bytes == 0 { &self.without_body } else { &self.environments };
         let place = match lane.clone().try_acquire_owned() {
@@ -215,7 +214,7 @@ fn common_log_time(at: UnixMillis) -> String {
     time.and_then(|time| time.format(format).ok()).unwrap_or_default()
 }
 
-/// Lower-case names; several values of one name with commas between.
+/// Lower-case names; the values of a repeated header are joined with commas.
 fn joined_headers(headers: &HeaderMap) -> BTreeMap<&str, String> {
     let mut joined: BTreeMap<&str, String> = BTreeMap::new();
     for (name, value) in headers {
@@ -231,8 +230,8 @@ fn joined_headers(headers: &HeaderMap) -> BTreeMap<&str, String> {
     joined
 }
 
-/// The body as text, where Lambda takes it for text; all else travels as base64. What Lambda does with text that is not UTF-8
-/// is not documented; that it travels as base64 too is our assumption.
+/// The body as text, if Lambda treats it as text; everything else travels as base64. It is not documented what Lambda does
+/// with text that is not UTF-8; we assume base64.
 fn text_body<'b>(headers: &HeaderMap, body: &'b Bytes) -> Option<&'b str> {
     let header = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let content_type = header(header::CONTENT_TYPE).to_ascii_lowercase();

@@ -18,10 +18,10 @@ const MINUTE_MS: i64 = 60_000;
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
 const LONGEST_INTERVAL: Duration = Duration::from_secs(5);
 
-/// When the first record that a shard's reader has not done with really arrived, by stream and shard.
+/// The real arrival of the first record that a shard's reader has not finished, by stream and shard.
 type Waiting = HashMap<(String, String), UnixMillis>;
 
-/// Notes the age of what is read.
+/// Notes the iterator age of each read.
 #[derive(Clone)]
 pub(crate) struct IteratorAges {
     waiting: Arc<Mutex<Waiting>>,

@@ -28,18 +28,18 @@ use crate::log::Tail;
 use crate::runtime_api::FunctionError;
 use crate::template::{ACCOUNT_ID, function_arn};
 
-/// Bytes of an event at most whose sender does not wait: 1 MB.
+/// The most bytes of an asynchronous event: 1 MB.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>
 const EVENT_MAX_BYTES: usize = 1024 * 1024;
 /// Bytes of a request that are read at most. More than a payload may have: a client that is still sending would not read
 /// why it is refused.
 const MAX_REQUEST_BYTES: usize = 2 * LAMBDA_PAYLOAD_MAX_BYTES;
-/// Invocations by hand that are under way at once, events with their retries: each may hold a payload.
+/// The most invocations by hand in flight, retries included: each may hold a payload.
 const MAX_UNDER_WAY: usize = 16;
-/// The time that lines of a log get to arrive.
+/// How long an invocation's last log lines are waited for.
 const LOG_TIME: Duration = Duration::from_millis(100);
 
-/// No bucket of the template may be called like the first part of it.
+/// No bucket of the template may be named like its first segment.
 const FUNCTIONS_PATH: &str = "/2015-03-31/functions/";
 const INVOCATIONS: &str = "/invocations";
 
@@ -69,7 +69,7 @@ struct Lambda {
 enum InvocationType {
     /// The function's answer.
     RequestResponse,
-    /// That the event is taken.
+    /// That the event was accepted.
     Event,
     /// Whether it could invoke the function.
     DryRun,
@@ -180,7 +180,7 @@ impl Lambda {
         })
     }
 
-    /// Nobody waits for it but a stack that stops.
+    /// Only a stopping stack waits for it.
     fn deliver(
         &self,
         function: Arc<Function>,
@@ -243,7 +243,7 @@ async fn answer(
     Ok((response, tail))
 }
 
-/// The answer with the end of the invocation's log.
+/// Adds the end of the invocation's log to the answer.
 async fn with_log(answer: Response, tail: Option<Tail>) -> Response {
     // The function has written its lines before it answered; they come by another way.
     sleep(LOG_TIME).await;

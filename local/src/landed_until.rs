@@ -1,11 +1,11 @@
-//! How far the streams have landed: up to which arrival every record has been acknowledged.
+//! How far the streams have landed: the arrival time up to which every record has been acknowledged.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shared::timestamp::UnixMillis;
 
-/// By the shards that are read. It is in real time.
+/// By shard, in real time.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LandedUntil(Arc<Mutex<BTreeMap<String, UnixMillis>>>);
 

@@ -1,5 +1,5 @@
-//! The functions' logs: all of it into a file each, embedded metrics into the metric store, and what a person wants to see
-//! onto the terminal.
+//! The functions' logs: each line goes into the function's file, embedded metrics into the metric store, and what a person
+//! should see onto the terminal.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -12,7 +12,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use crate::embedded_metrics::{EmbeddedError, EmbeddedMetrics};
 use crate::terminal;
 
-/// Bytes of an invocation's log that `Invoke` gives back.
+/// The bytes of an invocation's log that `Invoke` returns.
 /// <https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html>
 const TAIL_BYTES: usize = 4096;
 
@@ -51,7 +51,7 @@ impl FunctionLog {
         }
     }
 
-    /// A line that can't be written to the file has its metrics and its place on the terminal all the same.
+    /// A line that can't be written to the file still counts: its metrics are kept, and it is shown on the terminal.
     fn take(&self, line: &[u8]) {
         if is_metrics(line) {
             self.keep_metrics(line);
@@ -90,7 +90,7 @@ impl Tail {
         tail.drain(..excess);
     }
 
-    /// Empties it; what was there.
+    /// Empties it, and returns what it held.
     #[must_use]
     pub fn take(&self) -> Vec<u8> {
         std::mem::take(&mut *lock(&self.0))
@@ -102,7 +102,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A line of metrics an invocation would leave no room for anything else on the terminal.
+/// One line of metrics for each invocation would flood the terminal.
 fn is_metrics(line: &[u8]) -> bool {
     contains(line, b"\"CloudWatchMetrics\":")
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::metric_store::{MetricId, MetricStore, NotKept, Series};
 
-/// What the format's content type is.
+/// The format's content type.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The lines of one metric name.

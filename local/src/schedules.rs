@@ -1,8 +1,8 @@
 //! EventBridge's schedules: a function is invoked at the times that its expression says, in the stack's time.
 //! <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-run-lambda-schedule.html>
 //!
-//! One schedule never runs two at once here. When it was due several times meanwhile, which a fast clock makes usual, it
-//! runs for the newest of them only.
+//! A schedule never has two runs at once here. If it was due several times meanwhile, as is usual on a fast clock, it runs for
+//! the newest time only.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,12 +21,12 @@ use crate::function::Function;
 use crate::landed_until::LandedUntil;
 use crate::template::{ACCOUNT_ID, REGION, Schedule, Scheduler};
 
-/// The longest sleep at once: a machine that was suspended is on time again soon after.
+/// The longest single sleep, so that a machine that was suspended is soon on time again.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// The shortest, so that a clock can't keep the machine busy.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
 
-/// The longest that a run waits for records to land, in real time. What takes longer is an outage, and the checks are to see it.
+/// The longest real time that a run waits for records to land. Beyond that it is an outage, which the checks must see.
 const LANDING_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What all schedules need.

@@ -34,11 +34,11 @@ use crate::schedules::Schedules;
 use crate::server::Port;
 use crate::{counters, kinesis_api, lambda, template};
 
-/// The longest that requests under way may take when the stack stops. What comes later is answered 503.
+/// How long requests in flight may take when the stack stops. Later ones are answered 503.
 const FRONT_DOOR_DRAIN: Duration = Duration::from_secs(30);
-/// The longest that landing what is there may take when the stack stops.
+/// How long landing the rest may take when the stack stops.
 const LANDING_DRAIN: Duration = Duration::from_secs(120);
-/// The longest that events of objects and schedules may take to arrive after that.
+/// How long the events of objects and schedules may take after that.
 const EVENT_DRAIN: Duration = Duration::from_secs(20);
 
 /// A running stack.
@@ -101,7 +101,7 @@ impl Stack {
         })
     }
 
-    /// Resolves when a part of the stack ended that never should.
+    /// Resolves when a part of the stack has ended that never should.
     ///
     /// # Errors
     ///
@@ -113,12 +113,12 @@ impl Stack {
         }
     }
 
-    /// Takes no more events, finishes the requests under way, lands all that is on the streams, and delivers the events of
-    /// what landed, as far as there is time: what lands is safe without them.
+    /// Takes no more events, finishes the requests in flight, lands everything on the streams, and delivers the events of
+    /// what landed if there is time: landed objects are safe without them.
     ///
     /// # Errors
     ///
-    /// When something could not be landed in the time there is.
+    /// When something did not land in time.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.stop_front_door.send_replace(true);
         if tokio::time::timeout(FRONT_DOOR_DRAIN, self.front_door_server).await.is_err() {
@@ -295,7 +295,7 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// Starts the event source mappings. Beside each, how many records of it are under way.
+    /// Starts the event source mappings, and returns how many records each has in flight.
     fn mappings(
         &self,
         functions: &Functions,

@@ -3,10 +3,10 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// Characters of a line on the terminal, at most.
+/// The most characters of a line on the terminal.
 const MAX_CHARACTERS: usize = 400;
 
-/// A line as `lambda-setup` has functions write it.
+/// A line in the format that `lambda-setup` gives the functions.
 #[derive(Deserialize)]
 struct Line {
     timestamp: Option<String>,
@@ -24,8 +24,8 @@ enum Level {
     Error,
 }
 
-/// What is shown of a line: warnings and errors, and of the rest the hours and dates that are sealed. What is not a line of the log,
-/// such as a panic, is shown as it is.
+/// What the terminal shows of a line: warnings, errors, and sealed hours and dates. Text that is not a log line, such as a panic, is
+/// shown unchanged.
 pub(crate) fn shown(function: &str, line: &[u8]) -> Option<String> {
     let Ok(line) = serde_json::from_slice::<Line>(line) else {
         let text = String::from_utf8_lossy(line);
@@ -74,7 +74,7 @@ fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// One line, and no more of it than fits; control characters could do anything to a terminal.
+/// One line of limited length, without control characters, which could do anything to a terminal.
 fn cut(line: String) -> String {
     let clean = |character: char| if character.is_control() { ' ' } else { character };
     let mut shown: String = line.chars().take(MAX_CHARACTERS).map(clean).collect();

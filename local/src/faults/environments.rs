@@ -1,4 +1,4 @@
-//! The execution environments that live, by their names, so that one can be killed from outside.
+//! The running execution environments by name, so that one can be killed from outside.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,7 +29,7 @@ impl Environments {
         self.lock().contains_key(name)
     }
 
-    /// Kills an environment, if it is still at work.
+    /// Kills an environment if it is still running.
     pub fn kill(&self, name: &str) {
         if let Some(killed) = self.lock().get(name) {
             killed.notify_waiters();

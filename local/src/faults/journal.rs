@@ -1,4 +1,4 @@
-//! What was done to the functions, for whoever has to explain what they see: one JSON object a line.
+//! A record of what was done to the functions: one JSON object a line.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};

@@ -49,7 +49,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Every fault, in the order of their declaration.
+    /// Every fault, in declaration order.
     pub const ALL: [Self; 19] = [
         Self::KinesisPartial,
         Self::KinesisThrottled,

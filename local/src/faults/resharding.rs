@@ -12,7 +12,7 @@ use super::plan::Fault;
 use crate::kinesis::{Kinesis, KinesisError};
 
 const DRAW_INTERVAL: Duration = Duration::from_secs(1);
-/// A stream is not split beyond this: each shard costs the stack a reader.
+/// The most shards that a stream is split into: each costs the stack a reader.
 const MAX_OPEN_SHARDS: usize = 8;
 
 /// Splits and merges shards of a stream until the stack ends, as the plan says.

@@ -1,4 +1,4 @@
-//! What of template.yaml the one-machine stack plays: functions, streams, buckets, and what invokes functions.
+//! The parts of template.yaml that the one-machine stack plays: functions, streams, buckets, and what invokes functions.
 //!
 //! Parameters take their defaults or overrides. Of CloudFormation's functions `Ref`, `Fn::GetAtt`, `Fn::Sub`, `Fn::If` and,
 //! in conditions, `Fn::Equals` and `Fn::Not` are known, as far as the properties that are read use them; any other in such
@@ -131,7 +131,7 @@ impl Stack {
     ///
     /// # Errors
     ///
-    /// When the text is no template, or uses what is not played in a property that is read.
+    /// When the text is no template, or a property that is read uses something that is not played.
     pub fn parse(text: &str, overrides: &BTreeMap<String, String>) -> Result<Self> {
         let documents = Yaml::load_from_str(text)
             .map_err(|problem| TemplateError { place: "template".into(), problem: problem.to_string() })?;
@@ -193,7 +193,7 @@ fn function(id: &str, resource: &Value, properties: &Properties<'_>) -> Result<F
     })
 }
 
-/// What a stream without a number of shards begins with:
+/// The shards of a new on-demand stream.
 /// <https://docs.aws.amazon.com/streams/latest/dev/how-do-i-size-a-stream.html>
 const ON_DEMAND_SHARDS: u64 = 4;
 

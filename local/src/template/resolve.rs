@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{ACCOUNT_ID, REGION, Result, error, function_arn, local_name, stream_arn, topic_arn};
 
-/// The stack's name, for what is named after it.
+/// The stack's name, for resources that are named after it.
 const STACK_NAME: &str = "playhead";
 
 /// A template with its parameters' values.
@@ -108,7 +108,7 @@ impl Template {
         };
         Ok(json!(match resource["Type"].as_str() {
             Some("AWS::SNS::Topic") => topic_arn(&local_name(name)),
-            // What the function itself is told, and what its metrics are named by.
+            // As in the function's own environment and in its metrics.
             Some("AWS::Serverless::Function") => binary(name, resource)?.to_owned(),
             _ => local_name(name),
         }))

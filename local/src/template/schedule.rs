@@ -82,7 +82,7 @@ fn cron(text: &str) -> Result<Cron, ExpressionError> {
     parser.parse(&pattern).map_err(|problem| ExpressionError::Cron(text.to_owned(), problem))
 }
 
-/// AWS's `5/10` counts from 5 to the end of the field's range, which croner wants to be told.
+/// AWS's `5/10` counts from 5 to the end of the field's range; croner needs that end.
 fn to_the_end(field: &str, last: u32) -> String {
     let part = |part: &str| match part.split_once('/') {
         Some((first, step)) if first.parse::<u32>().is_ok() => format!("{first}-{last}/{step}"),
@@ -92,7 +92,7 @@ fn to_the_end(field: &str, last: u32) -> String {
 }
 
 impl Expression {
-    /// The first time after `after` at which it is due; `None` when there is none. Rates count from `start`.
+    /// The first time after `after` at which it is due, if any. Rates count from `start`.
     #[must_use]
     pub fn next(&self, start: UnixMillis, after: UnixMillis) -> Option<UnixMillis> {
         match self {
@@ -104,7 +104,7 @@ impl Expression {
         }
     }
 
-    /// The last time until `until`, that one included, at which it is due; `None` when there is none.
+    /// The last time at which it is due, up to and including `until`, if any.
     #[must_use]
     pub fn newest(&self, start: UnixMillis, until: UnixMillis) -> Option<UnixMillis> {
         match self {
