@@ -8,7 +8,7 @@ use crate::upload::{MIN_PART_BYTES, Upload};
 
 /// Bytes of a key in UTF-8 at most. Any text is a key: `.`, `..` and empty segments are characters like others.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html>
-pub const MAX_KEY_BYTES: usize = 1024;
+const MAX_KEY_BYTES: usize = 1024;
 
 /// An S3 general purpose bucket without versioning.
 #[derive(Debug, Clone, PartialEq)]

@@ -8,7 +8,7 @@ use md5::{Digest, Md5};
 
 /// Bytes of an object's user metadata, names and values, at most.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html>
-pub const MAX_METADATA_BYTES: usize = 2 * 1024;
+pub(crate) const MAX_METADATA_BYTES: usize = 2 * 1024;
 
 /// A body and the metadata that was stored with it.
 pub trait Content: Clone {

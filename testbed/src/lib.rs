@@ -16,8 +16,8 @@ mod shard;
 mod stream;
 mod upload;
 
-pub use bucket::{Bucket, Condition, MAX_KEY_BYTES, Object, etag_of};
-pub use content::{Blob, Content, MAX_METADATA_BYTES};
+pub use bucket::{Bucket, Condition, Object, etag_of};
+pub use content::{Blob, Content};
 pub use faults::{Answer, Fault, Faults};
 pub use kinesis_error::KinesisError;
 pub use listing::{List, MAX_KEYS, Page};
@@ -25,4 +25,4 @@ pub use s3_error::S3Error;
 pub use sequence_number::SequenceNumber;
 pub use shard::{Record, Shard};
 pub use stream::{Batch, Entry, Limits, Placed, Position, ShardIterator, ShardRate, Stream};
-pub use upload::{MAX_PARTS, MIN_PART_BYTES, Part};
+pub use upload::Part;

@@ -10,9 +10,9 @@ use crate::bucket::{Bucket, Condition, Object, check_key, check_metadata, etag_o
 use crate::content::Content;
 
 /// Parts of an upload at most, which are numbered from 1.
-pub const MAX_PARTS: u16 = 10_000;
+const MAX_PARTS: u16 = 10_000;
 /// Bytes of each part but the last, at least, unless a bucket says otherwise.
-pub const MIN_PART_BYTES: u64 = 5 * 1024 * 1024;
+pub(crate) const MIN_PART_BYTES: u64 = 5 * 1024 * 1024;
 
 /// A part as the completion of an upload names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
