@@ -32,7 +32,7 @@ impl FunctionProcess {
         function: Function,
         services: &Services,
     ) -> anyhow::Result<Self> {
-        let api = RuntimeApi::start("arn:aws:lambda:eu-central-1:123456789012:function:bench".into()).await?;
+        let api = RuntimeApi::start("bench").await?;
         let endpoints = Endpoints { runtime_api: api.address, services: services.address };
         let mut command: Command = folders.command(implementation, function, endpoints)?;
         let began = Instant::now();
