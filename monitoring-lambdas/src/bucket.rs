@@ -13,11 +13,11 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use bytes::Bytes;
 use lambda_setup::sdk::SdkConfig;
 
-/// What is asked of a listing.
+/// Which objects to list.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct List<'a> {
     pub prefix: &'a str,
-    /// What follows the first of it is folded into one prefix.
+    /// Keys are grouped by what precedes its first occurrence after the prefix.
     pub delimiter: Option<&'a str>,
     /// Only keys after this one.
     pub start_after: Option<&'a str>,
@@ -29,7 +29,7 @@ pub struct List<'a> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
     pub objects: Vec<Listed>,
-    /// What a delimiter folded.
+    /// Groups made by the delimiter.
     pub prefixes: Vec<String>,
     /// Whether more follows, after the last key.
     pub is_truncated: bool,
@@ -99,7 +99,7 @@ pub enum BucketError {
 
 type Result<T> = std::result::Result<T, BucketError>;
 
-/// Objects that are small, and listings. All are tried again a few times before they fail.
+/// Small objects, and listings. Calls are retried a few times before they fail.
 pub trait Bucket {
     /// One page.
     fn list(&self, list: List<'_>) -> impl Future<Output = Result<Page>>;
@@ -109,7 +109,7 @@ pub trait Bucket {
     fn get(&self, key: &str) -> impl Future<Output = Result<Option<Content>>>;
     /// The `ETag` of what is there now.
     fn put(&self, key: &str, body: Bytes, condition: Condition<'_>) -> impl Future<Output = Result<String>>;
-    /// Whether it was there or not.
+    /// Succeeds whether it was there or not.
     fn delete(&self, key: &str) -> impl Future<Output = Result<()>>;
     /// Only while it has this `ETag`.
     /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-deletes.html>
@@ -130,7 +130,7 @@ pub trait Uploads {
         parts: &[Part],
         condition: Condition<'_>,
     ) -> impl Future<Output = Result<String>>;
-    /// Whether it was there or not.
+    /// Succeeds whether it was there or not.
     fn abort_upload(&self, key: &str, upload: &str) -> impl Future<Output = Result<()>>;
 }
 
@@ -158,7 +158,7 @@ pub struct S3Bucket {
 const ATTEMPTS: u32 = 4;
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A client for S3 that tries again by itself: a check's calls may all be repeated. With a custom endpoint the bucket stands
+/// A client for S3 that retries: all calls of the checks may be repeated. With a custom endpoint the bucket stands
 /// in the path.
 #[must_use]
 pub fn client(config: &SdkConfig) -> Client {
@@ -289,7 +289,7 @@ impl Uploads for S3Bucket {
         };
         match complete.multipart_upload(parts).send().await {
             Ok(completed) => Ok(completed.e_tag.unwrap_or_default()),
-            // 404 is also what an upload that is gone is answered with.
+            // 404 may also mean that the upload is gone.
             Err(error) if matches!(status(&error), Some(409 | 412)) && condition != Condition::Always => {
                 Err(BucketError::ConditionFailed { key: key.to_owned() })
             }

@@ -1,9 +1,8 @@
 //! check-object: is each landed object what its metadata says, and did it land in time?
 //!
-//! A good object costs one GET and nothing else. What is wrong with a broken one is put under `broken/`, the same however
-//! often S3 tells of the object, with an error in the log and a metric. `broken/<key>.json` goes away by itself when landing
-//! replaces the object by a good one; its block size tells that it did (`landing` never replaces an object by one of the same
-//! size). All else under `broken/` is a person's to look at and to delete.
+//! A good object costs one GET and nothing else. The verdict on a broken one is put under `broken/`, the same for every S3
+//! event of the object, with an error in the log and a metric. `broken/<key>.json` is deleted when landing replaces the object
+//! with a good one, which its block size shows (`landing` always changes it). A person looks at and deletes the others.
 //!
 //! Memory: bzip2's tables (under 4 MB), one line of at most some 6 MiB, and 64 KiB.
 
@@ -64,7 +63,7 @@ impl From<CheckObjectError> for Diagnostic {
     }
 }
 
-/// What is thought of an object.
+/// The result of checking an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     Good,
@@ -81,7 +80,7 @@ pub struct Handler<O> {
     grace_millis: i64,
 }
 
-/// How often a broken object that changes under the look is looked at.
+/// How often a broken object is checked that changes meanwhile.
 const MAX_LOOKS: u32 = 3;
 
 impl<O> Handler<O> {
@@ -89,7 +88,7 @@ impl<O> Handler<O> {
         Self { open, grace_millis: grace_minutes * MILLIS_PER_MINUTE }
     }
 
-    /// Checks the objects that an event tells of.
+    /// Checks the objects that an event names.
     ///
     /// # Errors
     ///
@@ -105,7 +104,7 @@ impl<O> Handler<O> {
             if let Some(parsed) = ObjectKey::parse(&key)
                 && closes_at(parsed.hour, self.grace_millis) <= at
             {
-                // The same key each time: any number of late objects are one marker.
+                // The same key each time: one marker for any number of late objects.
                 let late = late_key(&parsed.hour.partition());
                 bucket.put(&late, bytes::Bytes::new(), Condition::Always).await?;
             }
@@ -125,7 +124,7 @@ fn report(key: &str, findings: &[Finding], at: UnixMillis, function_name: &str) 
     println!("{}", emf::line(at, function_name, &[(Metric::BrokenObjects, 1)], &[("key", key)]));
 }
 
-/// Looks at an object and leaves the verdict in the bucket.
+/// Checks an object and stores the verdict in the bucket.
 async fn check<B: Bucket + Streams>(bucket: &B, key: &str) -> Result<Verdict, CheckObjectError> {
     let mut looks = 1;
     loop {
@@ -136,7 +135,7 @@ async fn check<B: Bucket + Streams>(bucket: &B, key: &str) -> Result<Verdict, Ch
             }
             return Ok(Verdict::Good);
         }
-        // An event of the object's next version may already have been dealt with: its verdict must not be overwritten.
+        // The object's next version may have been checked already: its verdict must not be overwritten.
         let now = bucket.head(key).await?.map(|head| head.etag);
         if now != etag && looks < MAX_LOOKS {
             looks += 1;

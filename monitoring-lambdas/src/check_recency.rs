@@ -1,8 +1,8 @@
 //! check-recency: is every `_SUCCESS` that should be there by now there, how old is the newest event that landed, and how
 //! many objects are broken?
 //!
-//! It runs each minute and depends on S3 and its own schedule alone: CloudWatch is told, but with CloudWatch away the log
-//! and the failed invocation still tell. Each question is asked whatever becomes of the others, and what was found out is
+//! It runs each minute and depends on S3 and its own schedule alone: it puts metrics, but without CloudWatch its log and the
+//! failed invocation still show what is wrong. Each question is answered whatever becomes of the others, and the answers are
 //! put before the invocation fails.
 //!
 //! Requests a day, with S shards and events in each hour: 1,440 × (2 + S) LISTs and 1,440 × S HEADs for the newest event,
@@ -10,8 +10,8 @@
 //! While nothing lands, each minute takes a LIST for every hour since, 48 at most. A partition that is missing takes a GET
 //! each minute.
 //!
-//! The function's timeout must leave time for all three: 60 s or more. Lambda repeats a failed asynchronous invocation; the
-//! repetition says the same again, so its event invoke configuration should ask for none.
+//! The function's timeout must leave time for all three: 60 s or more. Lambda retries a failed asynchronous invocation, and
+//! a retry finds the same, so its event invoke configuration should ask for none.
 
 mod freshness;
 mod partitions;
@@ -56,7 +56,7 @@ impl Config {
     }
 }
 
-/// Something that is wrong, or could not be found out.
+/// Something that is wrong, or that could not be checked.
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     #[error(transparent)]
@@ -66,7 +66,7 @@ pub enum Problem {
     NotRun { count: usize, names: String },
     #[error("LATE: {count} partitions were sealed too late: {names}")]
     Late { count: usize, names: String },
-    #[error("whether partitions are sealed was not found out: {0}")]
+    #[error("can't tell whether partitions are sealed: {0}")]
     Partitions(#[source] SuccessError),
     #[error("the broken objects were not counted: {0}")]
     Broken(#[source] BucketError),
@@ -93,7 +93,7 @@ impl From<CheckRecencyError> for Diagnostic {
     }
 }
 
-/// What an environment remembers, to save requests. A check without it finds the same.
+/// What an environment remembers to save requests. The results do not depend on it.
 #[derive(Debug, Default)]
 struct Memory {
     partitions: partitions::Memory,
@@ -108,7 +108,7 @@ pub struct Handler<B, M> {
     memory: RefCell<Memory>,
 }
 
-/// What it may take to tell CloudWatch, with its retries.
+/// What it may take to put the metrics, with retries.
 const REPORT_TIME: Duration = Duration::from_secs(20);
 /// What it takes to answer after that.
 const ANSWER_TIME: Duration = Duration::from_secs(1);
@@ -122,12 +122,12 @@ impl<B: Bucket, M: Metrics> Handler<B, M> {
     ///
     /// # Errors
     ///
-    /// When a partition is missing or late, and when anything could not be found out or told.
+    /// When a partition is missing or late, and when anything could not be found out or put.
     pub async fn handle(&self, event: ScheduledEvent, context: Context) -> Result<(), CheckRecencyError> {
         let now = event.at().map_err(|error| CheckRecencyError(vec![error.into()]))?;
         let mut problems = Vec::new();
         let mut values = Vec::new();
-        // An invocation that is cut off here forgets, which only costs requests.
+        // An invocation that is cut off here loses it, which only costs requests.
         let mut memory = self.memory.take();
         let looking = Deadline::before(context.deadline, REPORT_TIME);
         match self.partitions(now, looking, &mut memory.partitions).await {
@@ -147,13 +147,13 @@ impl<B: Bucket, M: Metrics> Handler<B, M> {
             Err(problem) => problems.push(problem),
         }
         self.memory.replace(memory);
-        // Before CloudWatch is told: it may be away.
+        // Before the metrics are put: CloudWatch may be away.
         for problem in &problems {
             tracing::error!(%problem, "the landed data is not as it should be by now, or can't be seen");
         }
         let answering = Deadline::before(context.deadline, ANSWER_TIME);
         if let Err(problem) = self.put(&values, now, &context.env_config.function_name, answering).await {
-            tracing::error!(%problem, "CloudWatch was not told");
+            tracing::error!(%problem, "the metrics were not put");
             problems.push(problem);
         }
         if problems.is_empty() { Ok(()) } else { Err(CheckRecencyError(problems)) }
@@ -167,11 +167,11 @@ impl<B: Bucket, M: Metrics> Handler<B, M> {
     ) -> Result<Report, Problem> {
         let half = looking.remaining() / 2;
         let report = looking.bound(half, partitions::look(&self.bucket, now, self.due_minutes, memory)).await;
-        let what = "whether partitions are sealed was not found out";
+        let what = "can't tell whether partitions are sealed";
         report.map_err(|source| Problem::TimeIsUp { what, source })?.map_err(Problem::Partitions)
     }
 
-    /// How many verdicts of check-object lie in the bucket, up to the 1,000 of one page. They are what the alarm goes by:
+    /// How many verdicts of check-object lie in the bucket, up to the 1,000 of one page. The alarm follows them:
     /// a verdict stays until landing replaces the object or a person deletes it.
     async fn broken(&self, looking: Deadline) -> Result<usize, Problem> {
         let verdicts = self.bucket.list(List { prefix: BROKEN_PREFIX, ..List::default() });
@@ -211,7 +211,7 @@ impl<B: Bucket, M: Metrics> Handler<B, M> {
     }
 }
 
-/// Names in a line at most; the rest is a number.
+/// Names in a line at most; the rest is counted.
 const MAX_NAMES: usize = 20;
 
 fn found(report: &Report) -> Vec<Problem> {

@@ -25,14 +25,14 @@ use crate::rules::robust::Seasonal;
 use crate::rules::size::{self, Limits, Measured, Outcome, Rule, Sizes};
 use crate::success::{self, SuccessError};
 
-/// A check that could not be made.
+/// Why a partition was not checked.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckSizeError {
     #[error(transparent)]
     Event(#[from] EventError),
     #[error(transparent)]
     Success(#[from] SuccessError),
-    #[error("{key} was announced and is not there")]
+    #[error("S3 sent an event of {key}, which is not there")]
     Gone { key: String },
     #[error(transparent)]
     Metrics(#[from] MetricsError),
@@ -96,11 +96,11 @@ impl<B: Bucket, O: Fn(String) -> B, M: Metrics> Handler<O, M> {
         Self { open, metrics, limits }
     }
 
-    /// Checks each partition that the event tells of.
+    /// Checks each partition that the event names.
     ///
     /// # Errors
     ///
-    /// When S3 or CloudWatch do not answer, or a `_SUCCESS` is none; not when a partition breaks a rule.
+    /// When S3 or CloudWatch do not answer, or a `_SUCCESS` can't be read; not when a partition breaks a rule.
     pub async fn handle(&self, event: S3Event, context: Context) -> Result<(), CheckSizeError> {
         for created in event.created()? {
             match Partition::of_success_key(&created.key) {
@@ -152,8 +152,8 @@ impl<B: Bucket, O: Fn(String) -> B, M: Metrics> Handler<O, M> {
     }
 }
 
-/// The sizes that a partition is measured by. Where a `_SUCCESS` is none it is as if that partition were not sealed: what
-/// is wrong in one week must not keep the next eight from being checked.
+/// The sizes that a partition is compared with. A `_SUCCESS` that can't be read counts as missing: what is wrong in one week
+/// must not keep the next eight from being checked.
 async fn sizes(bucket: &impl Bucket, partition: Partition, bytes: u64) -> Result<Sizes, SuccessError> {
     let mut sizes =
         Sizes { bytes, day_before: size_of(bucket, size::day_before(partition)).await?, ..Sizes::default() };

@@ -61,14 +61,14 @@ pub enum Invocation {
 /// An event that can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
-    #[error("the event's time {0:?} is no RFC 3339 time in UTC")]
+    #[error("the event's time {0:?} is not an RFC 3339 time in UTC")]
     Time(String),
     #[error("the object key {0:?} is not percent-encoded UTF-8")]
     Key(String),
 }
 
 impl S3Event {
-    /// The objects that it tells of.
+    /// The objects that it names.
     ///
     /// # Errors
     ///

@@ -6,7 +6,7 @@ use crate::bucket::{Bucket, BucketError};
 use crate::manifest::{Success, VERSION};
 use crate::rules::partition::Partition;
 
-/// A `_SUCCESS` that was not read.
+/// Why a `_SUCCESS` was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum SuccessError {
     #[error(transparent)]
@@ -14,14 +14,14 @@ pub enum SuccessError {
     /// Nothing that seal-partition writes.
     #[error("{key} can't be read: {source}")]
     Malformed { key: String, source: serde_json::Error },
-    #[error("{key} has version {version}, which is not known here")]
+    #[error("{key} has version {version}, which this version does not know")]
     Version { key: String, version: u8 },
-    #[error("{key} says that it was sealed at {time:?}, which is no time")]
+    #[error("{key} says that it was sealed at {time:?}, which is not a time")]
     Time { key: String, time: String },
 }
 
 impl SuccessError {
-    /// Whether S3 gave the object, and it is the object that is wrong: another try reads the same.
+    /// Whether the object itself is wrong: a retry reads the same.
     #[must_use]
     pub const fn is_content(&self) -> bool {
         match self {
@@ -35,7 +35,7 @@ impl SuccessError {
 ///
 /// # Errors
 ///
-/// When S3 does not answer, or the object is none that seal-partition writes.
+/// When S3 does not answer, or seal-partition did not write the object.
 pub async fn read(bucket: &impl Bucket, partition: Partition) -> Result<Option<Success>, SuccessError> {
     let key = partition.success_key();
     let Some(content) = bucket.get(&key).await? else { return Ok(None) };
@@ -46,11 +46,11 @@ pub async fn read(bucket: &impl Bucket, partition: Partition) -> Result<Option<S
     if success.v == VERSION { Ok(Some(success)) } else { Err(SuccessError::Version { key, version: success.v }) }
 }
 
-/// When a partition was sealed first; `None` when it is not sealed.
+/// When a partition was first sealed; `None` when it is not sealed.
 ///
 /// # Errors
 ///
-/// As [`read`], and when the time is none.
+/// As [`read`], and when it is not a time.
 pub async fn first_sealed_at(bucket: &impl Bucket, partition: Partition) -> Result<Option<UnixMillis>, SuccessError> {
     let Some(success) = read(bucket, partition).await? else { return Ok(None) };
     time(partition, &success.first_sealed_at).map(Some)
@@ -60,7 +60,7 @@ pub async fn first_sealed_at(bucket: &impl Bucket, partition: Partition) -> Resu
 ///
 /// # Errors
 ///
-/// When it is none.
+/// When it is not a time.
 pub fn time(partition: Partition, text: &str) -> Result<UnixMillis, SuccessError> {
     let time = || SuccessError::Time { key: partition.success_key(), time: text.to_owned() };
     UnixMillis::parse(text).ok_or_else(time)

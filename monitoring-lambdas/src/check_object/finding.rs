@@ -3,12 +3,12 @@
 use serde::Serialize;
 use shared::object::MetadataError;
 
-/// Something that is wrong, in words.
+/// Something that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Finding {
     #[error("the object is gone")]
     Gone,
-    #[error("the key is none that landing writes")]
+    #[error("landing writes no such key")]
     Key,
     #[error("{0}")]
     Metadata(MetadataError),
@@ -41,7 +41,7 @@ pub enum Finding {
 /// What is wrong with a line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LineProblem {
-    #[error("is no JSON object: {0}")]
+    #[error("is not a JSON object: {0}")]
     NotAnObject(String),
     #[error("is longer than {0} bytes")]
     TooLong(usize),
@@ -52,7 +52,7 @@ pub enum LineProblem {
 }
 
 impl Finding {
-    /// A name to search for, whatever the words are.
+    /// A name to search for that does not depend on the wording.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -75,12 +75,12 @@ impl Finding {
     }
 }
 
-/// What is wrong with an object, as it is kept under `broken/`.
+/// What is wrong with an object, as stored under `broken/`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Broken<'a> {
     v: u8,
     key: &'a str,
-    /// Of the version that was looked at; `null` when it is gone.
+    /// Of the version that was checked; `null` when it is gone.
     etag: Option<&'a str>,
     findings: Vec<Words>,
 }

@@ -11,7 +11,7 @@ use crate::seal_partition::reaches::{first_sequence_number, is_after};
 /// Bytes that are decompressed at once.
 const OUTPUT_BYTES: usize = 64 * 1024;
 
-/// Bytes of lines in an object at most. A batch is an event of at most 6 MiB; base64, envelopes and what is redriven add to
+/// Bytes of lines in an object at most. A batch is an event of at most 6 MiB; base64, envelopes and redriven lines add to
 /// it. More than that is not decompressed, whatever the metadata says.
 pub(super) const MAX_OBJECT_BYTES: u64 = 256 * 1024 * 1024;
 
@@ -23,11 +23,11 @@ enum State {
     Running,
     /// The compressed content came to its end.
     Ended,
-    /// It is not looked at further.
+    /// No more of it is read.
     Failed(Finding),
 }
 
-/// A look at one object's content.
+/// The check of one object's content.
 pub(super) struct Inspection<'a> {
     key: &'a ObjectKey,
     metadata: &'a ObjectMetadata,
@@ -106,7 +106,7 @@ impl<'a> Inspection<'a> {
         }
     }
 
-    /// What is wrong, after the last piece. Nothing is compared of content that did not come to its end.
+    /// What is wrong, after the last piece. Content that ended early is compared with nothing.
     pub(super) fn finish(mut self) -> Vec<Finding> {
         match std::mem::replace(&mut self.state, State::Ended) {
             State::Failed(finding) => vec![finding],

@@ -16,7 +16,7 @@ use crate::seal_partition::reaches::first_sequence_number;
 /// that is rejected whole is base64 again in its line, with an envelope around it. Only `redrive` can write longer ones.
 pub(super) const MAX_LINE_BYTES: usize = LAMBDA_PAYLOAD_MAX_BYTES + 16 * 1024;
 
-/// Lines that a verdict names at most; the others are a number.
+/// Lines that a verdict names at most; the others are counted.
 pub(super) const MAX_NAMED_LINES: usize = 10;
 
 /// What the lines say, taken together.

@@ -12,7 +12,7 @@ const MILLIS_PER_HOUR: i64 = 3_600_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Times {
     hour: UtcHour,
-    /// What was redriven has the times of what it was made of, whenever that was and whatever its lines say.
+    /// Redriven objects have the times of the objects that they were made of, whatever their lines say.
     redriven: bool,
     /// The bounds of the earliest and of the latest time.
     earliest: Option<(i64, i64)>,
@@ -32,7 +32,7 @@ impl Times {
         self.latest = Some((latest.0.max(low), latest.1.max(high)));
     }
 
-    /// Between what a line's time in the metadata can be.
+    /// The bounds of a line's time in the metadata.
     fn bounds(&self, received_at: Option<UnixMillis>) -> (i64, i64) {
         let (start, end) = (self.hour.start().0, self.hour.end().0 - 1);
         match received_at {

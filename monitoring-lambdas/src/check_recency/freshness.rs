@@ -49,7 +49,7 @@ pub(super) async fn find(bucket: &impl Bucket, now: UnixMillis, memory: &mut Mem
             return newest(bucket, hour, memory).await;
         }
     }
-    tracing::debug!(hours = LOOKBACK_HOURS, "nothing landed: the age that is told is a lower bound");
+    tracing::debug!(hours = LOOKBACK_HOURS, "nothing landed: the age is a lower bound");
     Ok(Newest { received_at: now.hour().plus(-LOOKBACK_HOURS).start() })
 }
 

@@ -11,13 +11,13 @@ use crate::rules::partition::Partition;
 use crate::rules::recency::{self, LOOKBACK_HOURS, State};
 use crate::success::{self, SuccessError};
 
-/// What needs no second look, for an hour: a `_SUCCESS` that somebody takes away is missed by then.
+/// What need not be looked up again for an hour. A `_SUCCESS` that somebody deletes is noticed after it.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     hour: Option<UtcHour>,
     /// Partitions that were found sealed.
     sealed: BTreeMap<Partition, State>,
-    /// The first hour of the bucket, once it is older than all that is looked at.
+    /// The first hour of the bucket, once it is older than the lookback.
     first: Option<UtcHour>,
 }
 
@@ -93,7 +93,7 @@ async fn is_incomplete(bucket: &impl Bucket, partition: Partition) -> Result<boo
     Ok(heads.iter().any(Option::is_some))
 }
 
-/// The first hour that the bucket has anything of.
+/// The first hour in the bucket.
 async fn first_hour(
     bucket: &impl Bucket,
     now: UnixMillis,

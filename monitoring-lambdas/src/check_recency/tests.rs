@@ -125,7 +125,7 @@ async fn a_missing_hour_and_date_are_named_until_they_are_there() {
         assert_eq!(said, ["NOT_RUN: 2 partitions are not sealed: dt=2026-11-20/hour=07, dt=2026-11-20"]);
         assert_eq!(put(&metrics), [Some(2.0), Some(0.0), Some(60.0)]);
     }
-    // Sealed at last, which is late, and told for two hours.
+    // Sealed at last, which is late, and reported for two hours.
     let sealed = UnixMillis(now().0 - 119 * MINUTE);
     for key in gone {
         seal(&bucket, Partition::of_success_key(key).unwrap(), sealed, Totals::default());

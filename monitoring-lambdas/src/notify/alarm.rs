@@ -304,7 +304,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_schedule_is_told_apart() {
+    fn the_schedule_is_distinguished() {
         let tick = serde_json::from_str(r#"{"time":"2026-11-21T09:45:00Z","source":"aws.events"}"#).unwrap();
         assert!(matches!(tick, Invocation::Tick(_)));
     }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use lambda_setup::environment::{self, EnvironmentError};
 
-use super::incident::Incident;
+use super::incident::{Episode, Incident};
 use super::recipient::Recipient;
 
-/// What notify is told.
+/// What the environment says.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `BUCKET_NAME`: where incidents are kept.
@@ -24,12 +24,12 @@ pub struct Config {
     pub rules: Rules,
 }
 
-/// When a group is told.
+/// When a group gets a message.
 #[derive(Debug, Clone)]
 pub struct Rules {
     /// `GROUPING_SECONDS`: how long further alarms are collected at least.
     pub grouping: Duration,
-    /// `REMINDER_MINUTES`: how long an incident goes on until it is told again.
+    /// `REMINDER_MINUTES`: how long an incident lasts until the group is reminded of it.
     pub reminder: Duration,
     /// `PARENTS`
     pub parents: Parents,
@@ -65,7 +65,7 @@ impl Config {
 impl Parents {
     /// # Errors
     ///
-    /// When it is no such object, or an alarm explains itself by way of others: none of them would ever be told.
+    /// When it is no such object, or an alarm explains itself by way of others: none of them would ever be announced.
     pub fn parse(json: &str) -> Result<Self, String> {
         let parents: BTreeMap<String, String> = serde_json::from_str(json).map_err(|error| {
             // Not the error's own words: they quote the text, in which an address may stand by mistake.
@@ -81,7 +81,12 @@ impl Parents {
         Ok(Self(parents))
     }
 
-    /// Whether an alarm's parent is on in the same incident: the group hears of that one.
+    /// The alarms that are on, that no message has named, and whose parent is not on.
+    pub fn unannounced<'i>(&'i self, incident: &'i Incident) -> impl Iterator<Item = (&'i str, &'i Episode)> {
+        incident.on().filter(|(name, episode)| !episode.announced && !self.quiets(name, incident))
+    }
+
+    /// Whether an alarm's parent is on in the same incident: that one explains it.
     #[must_use]
     pub fn quiets(&self, name: &str, incident: &Incident) -> bool {
         self.0.iter().any(|(child, parent)| {

@@ -3,19 +3,10 @@
 use lambda_setup::deadline::Deadline;
 
 use super::incident::{Delivery, Message};
+use super::outcome::Outcome;
 use super::recipient::Recipient;
 use super::topic::Topic;
 use super::webhook::Webhooks;
-
-/// What became of a message on one way. The words name no address.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    Sent,
-    /// Trying again does not help.
-    Refused(String),
-    /// Trying again may help.
-    Failed(String),
-}
 
 /// What became of a message; `None` where it was not to be sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,7 +49,7 @@ fn report(way: &str, outcome: Option<&Outcome>, group: &str) {
         Some(Outcome::Sent) => tracing::info!(group, way, "sent"),
         Some(Outcome::Failed(problem)) => tracing::warn!(group, way, problem, "not sent; it is tried again"),
         Some(Outcome::Refused(problem)) => {
-            tracing::error!(group, way, problem, "refused; the group was not told this way")
+            tracing::error!(group, way, problem, "refused; the group has not received it this way")
         }
     }
 }

@@ -126,7 +126,7 @@ mod tests {
         super::read(&bucket, watched, UnixMillis(0), Deadline::after(Duration::from_secs(30))).await
     }
 
-    const WORDS: &str = "the object is gone; the key is none that landing writes";
+    const WORDS: &str = "the object is gone; landing writes no such key";
 
     /// What check-object leaves.
     fn broken(objects: usize) -> MemoryBucket {

@@ -89,9 +89,9 @@ impl<B: Bucket + Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T>
     }
 
     async fn change(&self, change: &Change, deadline: Deadline) -> Result<(), NotifyError> {
-        let hearers: Vec<_> = self.recipients.iter().filter(|recipient| recipient.hears_of(&change.name)).collect();
-        if hearers.is_empty() {
-            tracing::warn!(alarm = change.name, "no group hears of this alarm");
+        let owners: Vec<_> = self.recipients.iter().filter(|recipient| recipient.owns(&change.name)).collect();
+        if owners.is_empty() {
+            tracing::warn!(alarm = change.name, "no group gets this alarm");
             return Ok(());
         }
         let mut change = change.clone();
@@ -102,13 +102,13 @@ impl<B: Bucket + Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T>
             change.about.details = details::read(&self.bucket, watched, change.at, deadline).await;
         }
         let mut result = Ok(());
-        for recipient in hearers {
-            result = result.and(self.tell_change(recipient, &change, chart.as_ref(), deadline).await);
+        for recipient in owners {
+            result = result.and(self.notify_of(recipient, &change, chart.as_ref(), deadline).await);
         }
         result
     }
 
-    async fn tell_change(
+    async fn notify_of(
         &self,
         to: &Recipient,
         change: &Change,
@@ -116,17 +116,17 @@ impl<B: Bucket + Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T>
         deadline: Deadline,
     ) -> Result<(), NotifyError> {
         let now = change.noticed_at;
-        let take_in = |ledger: &mut Ledger| {
+        let record = |ledger: &mut Ledger| {
             ledger.record(&to.group, change, chart.cloned());
             let kind = ledger.due_after_change(&self.rules.parents)?;
             self.add(ledger, kind, now, to)
         };
-        match store::update(&self.bucket, &to.group, take_in).await {
+        match store::update(&self.bucket, &to.group, record).await {
             Ok((ledger, added)) => self.send(to, &ledger, added.into_iter().collect(), deadline).await,
             Err(error) => {
-                // The incident is not kept, but told: that S3 is away may be what the alarm is about.
+                // The message goes out although the incident is not stored: that S3 is away may be what the alarm is about.
                 let mut ledger = Ledger::default();
-                let added = take_in(&mut ledger);
+                let added = record(&mut ledger);
                 if let Some(message) = added.and_then(|id| ledger.message(id)) {
                     deliver(message, to, &self.webhooks, &self.topic, deadline).await;
                 }
@@ -143,7 +143,7 @@ impl<B: Bucket + Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T>
             Some(Kind::Reminder) => self.charts(&known, now).await,
             _ => Vec::new(),
         };
-        let take_in = |ledger: &mut Ledger| {
+        let record = |ledger: &mut Ledger| {
             let mut ids = ledger.claim(now);
             if let Some(kind) = ledger.due_by(now, &self.rules) {
                 refresh(ledger, &charts);
@@ -151,7 +151,7 @@ impl<B: Bucket + Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T>
             }
             ids
         };
-        let (ledger, ids) = store::update(&self.bucket, &to.group, take_in).await.map_err(failed)?;
+        let (ledger, ids) = store::update(&self.bucket, &to.group, record).await.map_err(failed)?;
         self.send(to, &ledger, ids, deadline).await
     }
 
@@ -161,7 +161,7 @@ impl<B: Bucket + Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T>
         ledger.add(kind, text, now, to, &self.rules.parents)
     }
 
-    /// Sends messages that are in the ledger as unsent, notes what became of them, and puts away what is finished.
+    /// Sends messages that are in the ledger as unsent, notes what became of them, and archives what is finished.
     async fn send(
         &self,
         to: &Recipient,
@@ -178,14 +178,14 @@ impl<B: Bucket + Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T>
         let failed = |source| NotifyError::Store { group: to.group.clone(), source };
         let note = |ledger: &mut Ledger| results.iter().for_each(|(id, deliveries)| ledger.note(*id, deliveries));
         let (ledger, ()) = store::update(&self.bucket, &to.group, note).await.map_err(failed)?;
-        self.put_away(to, &ledger).await.map_err(failed)?;
+        self.archive(to, &ledger).await.map_err(failed)?;
         match results.iter().filter(|(_, deliveries)| !deliveries.are_sent()).count() {
             0 => Ok(()),
             unsent => Err(NotifyError::Unsent(unsent)),
         }
     }
 
-    async fn put_away(&self, to: &Recipient, ledger: &Ledger) -> Result<(), StoreError> {
+    async fn archive(&self, to: &Recipient, ledger: &Ledger) -> Result<(), StoreError> {
         if ledger.finished().next().is_none() {
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! An incident: from the first alarm of a group to the moment when none is on, with what the group was told.
+//! An incident: from the first alarm of a group to the moment when none is on, with the messages that the group got.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::rfc3339;
 /// Messages that an incident keeps; of more the oldest that are done go.
 pub const MESSAGES_LIMIT: usize = 100;
 
-/// What happened to a group's alarms, and what the group was told.
+/// What happened to a group's alarms, and the messages about it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Incident {
     pub group: String,
@@ -39,7 +39,8 @@ pub struct Episode {
     #[serde(with = "rfc3339")]
     pub noticed_at: UnixMillis,
     /// Whether a message named it.
-    pub told: bool,
+    #[serde(rename = "told")]
+    pub announced: bool,
     pub about: About,
     /// Absent when CloudWatch did not say.
     pub chart: Option<Chart>,
@@ -81,7 +82,7 @@ pub struct Message {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Delivery {
-    /// The group is not told this way.
+    /// The group takes no messages this way.
     None,
     /// It is being sent, or will be again.
     Unsent,
@@ -124,7 +125,7 @@ impl Incident {
     pub fn add(&mut self, message: Message) {
         self.message_count = message.number + 1;
         while self.messages.len() >= MESSAGES_LIMIT {
-            // The oldest of all, if none is done: a hundred that could not be sent tell less than the newest one.
+            // The oldest of all, if none is done: a hundred that could not be sent say less than the newest one.
             let oldest = self.messages.iter().position(Message::is_done).unwrap_or(0);
             self.messages.remove(oldest);
         }
@@ -133,7 +134,7 @@ impl Incident {
 
     /// Whether nothing is left to send.
     #[must_use]
-    pub fn is_told(&self) -> bool {
+    pub fn is_delivered(&self) -> bool {
         self.messages.iter().all(Message::is_done)
     }
 
@@ -183,7 +184,7 @@ mod tests {
         }
         let numbers: Vec<_> = incident.messages.iter().map(|message| message.number).collect();
         assert_eq!((numbers.len(), numbers[0], numbers[1], numbers[99]), (100, 0, 2, 100));
-        assert!(!incident.is_told());
+        assert!(!incident.is_delivered());
     }
 
     #[test]

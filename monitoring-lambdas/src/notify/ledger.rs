@@ -10,9 +10,10 @@ use shared::timestamp::UnixMillis;
 use super::alarm::{Change, State};
 use super::chart::Chart;
 use super::config::{Parents, Rules};
-use super::deliver::{Deliveries, Outcome};
+use super::deliver::Deliveries;
 use super::incident::{Delivery, Episode, Incident, Kind, Message};
 use super::message::Text;
+use super::outcome::Outcome;
 use super::recipient::Recipient;
 use super::words::between;
 
@@ -30,7 +31,7 @@ pub const TRIES_LIMIT: u32 = 24;
 pub struct Ledger {
     v: u8,
     pub open: Option<Incident>,
-    /// Over, with messages that are not sent yet or not put away yet.
+    /// Over, with messages that are not sent yet or not archived yet.
     pub closed: Vec<Incident>,
     seen: BTreeMap<String, Seen>,
 }
@@ -57,7 +58,7 @@ impl Default for Ledger {
 
 impl Ledger {
     /// Takes in a change of an alarm. A notice that came before, or that is older than what is known, changes nothing;
-    /// except that an alarm whose end was heard of first is taken in as one that is over.
+    /// except that an alarm whose end came first is recorded as one that is over.
     pub fn record(&mut self, group: &str, change: &Change, chart: Option<Chart>) {
         let seen = self.seen.entry(change.name.clone()).or_default();
         match change.state {
@@ -79,10 +80,10 @@ impl Ledger {
         let incident = self.open.get_or_insert_with(|| Incident::new(group, change.at));
         let (at, noticed_at, about) = (change.at, change.noticed_at, change.about.clone());
         match incident.alarms.get_mut(&change.name) {
-            // Again in the same incident: that it comes and goes is one thing to tell, not one each time.
+            // Again in the same incident: coming and going is one piece of news, not one each time.
             Some(episode) => *episode = Episode { until, about, chart, ..episode.clone() },
             None => {
-                let episode = Episode { since: at, until, noticed_at, told: false, about, chart };
+                let episode = Episode { since: at, until, noticed_at, announced: false, about, chart };
                 incident.alarms.insert(change.name.clone(), episode);
             }
         }
@@ -110,7 +111,7 @@ impl Ledger {
         if incident.over_at().is_some() {
             return Some(Kind::Resolved);
         }
-        (incident.messages.is_empty() && untold(incident, parents).next().is_some()).then_some(Kind::Opened)
+        (incident.messages.is_empty() && parents.unannounced(incident).next().is_some()).then_some(Kind::Opened)
     }
 
     /// The message that is due by now: what opens or closes an incident, further alarms, or a reminder.
@@ -120,7 +121,7 @@ impl Ledger {
             return Some(kind);
         }
         let incident = self.open.as_ref()?;
-        let waited = untold(incident, &rules.parents).map(|(_, episode)| between(episode.noticed_at, now)).max();
+        let waited = rules.parents.unannounced(incident).map(|(_, episode)| between(episode.noticed_at, now)).max();
         if waited.is_some_and(|waited| waited >= rules.grouping) {
             return Some(Kind::Update);
         }
@@ -138,10 +139,10 @@ impl Ledger {
         parents: &Parents,
     ) -> Option<MessageId> {
         let mut incident = self.open.take()?;
-        let told: Vec<_> = untold(&incident, parents).map(|(name, _)| name.to_owned()).collect();
-        for name in told {
+        let announced: Vec<_> = parents.unannounced(&incident).map(|(name, _)| name.to_owned()).collect();
+        for name in announced {
             if let Some(episode) = incident.alarms.get_mut(&name) {
-                episode.told = true;
+                episode.announced = true;
             }
         }
         let number = incident.message_count;
@@ -194,12 +195,12 @@ impl Ledger {
 
     /// Incidents that are over and of which nothing is left to send.
     pub fn finished(&self) -> impl Iterator<Item = &Incident> {
-        self.closed.iter().filter(|incident| incident.is_told())
+        self.closed.iter().filter(|incident| incident.is_delivered())
     }
 
     /// Drops those that are finished: they are kept elsewhere.
     pub fn drop_finished(&mut self) {
-        self.closed.retain(|incident| !incident.is_told());
+        self.closed.retain(|incident| !incident.is_delivered());
     }
 }
 
@@ -211,9 +212,4 @@ fn after(before: Delivery, outcome: Option<&Outcome>, tries: u32) -> Delivery {
         Some(Outcome::Failed(_)) if tries >= TRIES_LIMIT => Delivery::GivenUp,
         Some(Outcome::Failed(_)) => Delivery::Unsent,
     }
-}
-
-/// The alarms that are on, that no message named, and whose parent is not on.
-pub fn untold<'i>(incident: &'i Incident, parents: &'i Parents) -> impl Iterator<Item = (&'i str, &'i Episode)> {
-    incident.on().filter(|(name, episode)| !episode.told && !parents.quiets(name, incident))
 }

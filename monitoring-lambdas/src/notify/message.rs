@@ -6,7 +6,6 @@ use super::alarm::{About, Watched};
 use super::chart::Chart;
 use super::config::Parents;
 use super::incident::{Episode, Incident, Kind};
-use super::ledger::untold;
 use super::line::one_line;
 use super::words;
 
@@ -60,21 +59,21 @@ pub fn compose(kind: Kind, incident: &Incident, now: UnixMillis, parents: &Paren
 }
 
 fn opened(incident: &Incident, parents: &Parents, origin: Origin<'_>) -> Text {
-    let alarms: Vec<_> = untold(incident, parents).collect();
+    let alarms: Vec<_> = parents.unannounced(incident).collect();
     let mut blocks = described(&alarms, actual, origin);
     blocks.extend(quiet(incident, parents));
     Text::new(subject("ALARM", &alarms), &blocks)
 }
 
 fn update(incident: &Incident, parents: &Parents, origin: Origin<'_>) -> Text {
-    let alarms: Vec<_> = untold(incident, parents).collect();
+    let alarms: Vec<_> = parents.unannounced(incident).collect();
     let since = words::moment(incident.opened_at);
     let head = format!("{} more in {}, in the incident since {since}.", counted(alarms.len()), origin.stack);
     let mut blocks = vec![vec![head]];
     blocks.extend(described(&alarms, actual, origin));
-    let told: Vec<_> = incident.on().filter(|(_, episode)| episode.told).map(|(name, _)| name).collect();
-    if !told.is_empty() {
-        blocks.push(vec![format!("Still on: {}", listed(&told))]);
+    let announced: Vec<_> = incident.on().filter(|(_, episode)| episode.announced).map(|(name, _)| name).collect();
+    if !announced.is_empty() {
+        blocks.push(vec![format!("Still on: {}", listed(&announced))]);
     }
     blocks.extend(quiet(incident, parents));
     Text::new(subject("MORE ALARMS", &alarms), &blocks)
@@ -102,13 +101,13 @@ fn resolved(incident: &Incident, origin: Origin<'_>) -> Text {
     Text::new(subject("RESOLVED", &alarms), &[lines])
 }
 
-/// A line for an alarm that is over; more if nobody heard of it before.
+/// A line for an alarm that is over; more if no message named it before.
 fn ended(name: &str, episode: &Episode, origin: Origin<'_>) -> Block {
     let until = episode.until.unwrap_or(episode.since);
     let lasted = words::duration(words::between(episode.since, until));
     let (from, to) = (words::moment(episode.since), words::moment(until));
     let mut lines = vec![format!("- {name}: on for {lasted}, from {from} to {to}")];
-    if !episode.told {
+    if !episode.announced {
         lines.extend(block(name, episode, actual, origin));
     }
     lines
@@ -218,7 +217,7 @@ fn chart(episode: &Episode) -> Option<String> {
     Some(format!("Last values{of}: {} ({least} to {most}; {period} each, to {until})", chart.line()))
 }
 
-/// The alarms that are not told of because their parent is on.
+/// The alarms that are not announced because their parent is on.
 fn quiet(incident: &Incident, parents: &Parents) -> Option<Block> {
     let names: Vec<_> = incident.on().map(|(name, _)| name).filter(|name| parents.quiets(name, incident)).collect();
     (!names.is_empty()).then(|| vec![format!("Also on, most likely because of it: {}", listed(&names))])

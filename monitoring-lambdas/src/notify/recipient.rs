@@ -1,13 +1,13 @@
-//! Who is told what, and how: groups of people, each with the alarms that are theirs.
+//! Who gets which alarms, and how: groups of people.
 
 use serde::Deserialize;
 
-use super::webhook::{WebhookError, WebhookUrl};
+use super::webhook_url::{WebhookError, WebhookUrl};
 
 /// Groups at most: each costs requests at every notice.
 pub const GROUPS_LIMIT: usize = 20;
 
-/// A group of people and how they are told.
+/// A group of people and how messages reach them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipient {
     /// Part of object keys and the message attribute that e-mail subscriptions filter by.
@@ -85,11 +85,11 @@ struct Declared {
 }
 
 impl Recipient {
-    /// Reads `RECIPIENTS`. An empty list is one group, `everyone`, that hears of all alarms by e-mail.
+    /// Reads `RECIPIENTS`. An empty list is one group, `everyone`, which gets all alarms by e-mail.
     ///
     /// # Errors
     ///
-    /// When it has not the form, or a group could not be told.
+    /// When it does not have this form, or no message could reach a group.
     pub fn parse_all(json: &str) -> Result<Vec<Self>, RecipientError> {
         let declared: Vec<Declared> = serde_json::from_str(json)
             .map_err(|error| RecipientError::Form { line: error.line(), column: error.column() })?;
@@ -128,7 +128,7 @@ impl Recipient {
 
     /// Whether an alarm is theirs.
     #[must_use]
-    pub fn hears_of(&self, alarm: &str) -> bool {
+    pub fn owns(&self, alarm: &str) -> bool {
         let fits = |pattern: &str| matches(pattern.as_bytes(), alarm.as_bytes());
         let is_excluded = self.alarms.iter().filter_map(|pattern| pattern.strip_prefix(EXCLUDED)).any(fits);
         !is_excluded && self.alarms.iter().any(|pattern| fits(pattern))
@@ -191,7 +191,7 @@ mod tests {
     #[case(&["dev-*", "!*-warning-*"], "prod-given-up", false)]
     fn an_excluded_pattern_outweighs_the_others(#[case] patterns: &[&str], #[case] name: &str, #[case] expected: bool) {
         let json = serde_json::json!([{"group": "pager", "alarms": patterns, "email": true}]).to_string();
-        assert_eq!(Recipient::parse_all(&json).unwrap()[0].hears_of(name), expected);
+        assert_eq!(Recipient::parse_all(&json).unwrap()[0].owns(name), expected);
     }
 
     #[rstest]
@@ -216,9 +216,9 @@ mod tests {
                        {"group":"ads","alarms":["prod-ads-*"],"email":true}]"#;
         let recipients = Recipient::parse_all(json).unwrap();
         assert_eq!(recipients.len(), 2);
-        assert!(recipients[0].hears_of("prod-errors") && !recipients[1].hears_of("prod-errors"));
+        assert!(recipients[0].owns("prod-errors") && !recipients[1].owns("prod-errors"));
         let everyone = Recipient::parse_all("[]").unwrap().remove(0);
-        assert!(everyone.email && everyone.hears_of("anything"));
+        assert!(everyone.email && everyone.owns("anything"));
     }
 
     #[rstest]

@@ -255,11 +255,12 @@ mod tests {
     async fn the_newest_files_of_each_shard_are_read() {
         let bucket = MemoryBucket::default();
         for shard in 0..2 {
-            for number in 0..1_500 {
-                let reason = if number < 1_496 { "invalid_json" } else { "too_deep" };
+            for number in 0..15 {
+                let reason = if number < 11 { "invalid_json" } else { "too_deep" };
                 put(&bucket, 9, shard, number, line(reason, None, None, None).as_bytes());
             }
         }
+        bucket.page_size.set(Some(10));
         assert_eq!(said(&bucket).await[1], "reasons: 8 × too_deep");
         // A LIST for shards, two pages of each; eight files; a LIST for the hour before.
         assert_eq!(bucket.calls.get(), 1 + 4 + 8 + 1);
@@ -285,7 +286,7 @@ mod tests {
     #[test]
     fn a_bomb_and_what_is_damaged_cost_little() {
         let bucket = MemoryBucket::default();
-        put(&bucket, 9, 0, 1, &vec![b' '; 200 * 1024 * 1024]);
+        put(&bucket, 9, 0, 1, &vec![b' '; 32 * 1024 * 1024]);
         put(&bucket, 9, 0, 2, line("too_deep", None, None, None).repeat(10_000).as_bytes());
         put(&bucket, 9, 0, 3, b"no JSON\n{}\n[]\n{\"rejected\":7}\n");
         bucket.insert(
@@ -307,11 +308,11 @@ mod tests {
     #[tokio::test]
     async fn values_that_somebody_makes_up_are_bounded() {
         let mut tally = Tally::default();
-        for number in 0..100_000 {
+        for number in 0..10_000 {
             tally.add(line("too_deep", Some(&format!("{number}{}", "x".repeat(10_000))), None, None).as_bytes());
         }
         assert_eq!(tally.origins.values.len(), VALUES_LIMIT);
-        assert!(tally.lines()[2].chars().count() < 500 && tally.lines()[2].ends_with(" · 99997 others"));
+        assert!(tally.lines()[2].chars().count() < 500 && tally.lines()[2].ends_with(" · 9997 others"));
     }
 
     proptest! {

@@ -42,7 +42,7 @@ async fn load_version(bucket: &impl Bucket, group: &str) -> Result<(Ledger, Opti
     let key = key(group);
     let Some(content) = bucket.get(&key).await? else { return Ok((Ledger::default(), None)) };
     let ledger = serde_json::from_slice(&content.body).unwrap_or_else(|error| {
-        // An alarm that nobody hears of is worse than one that is told twice.
+        // An alarm that reaches nobody is worse than one that is announced twice.
         tracing::error!(key, %error, "the ledger can't be read; it is begun anew");
         Ledger::default()
     });

@@ -10,7 +10,7 @@ use aws_sdk_sns::types::MessageAttributeValue;
 use lambda_setup::deadline::Deadline;
 use lambda_setup::sdk::SdkConfig;
 
-use super::deliver::Outcome;
+use super::outcome::Outcome;
 
 /// Attempts at a call, and how long each may take.
 const ATTEMPTS: u32 = 3;

@@ -1,64 +1,24 @@
 //! Chat webhooks: one HTTP POST a message. The only file here that knows HTTP.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
-use http::{Method, Request, Uri, header};
+use http::{Method, Request, header};
 use lambda_setup::deadline::{Deadline, backoff_ceiling};
 use lambda_setup::http_client::{CallError, HttpClient};
 
-use super::deliver::Outcome;
+use super::outcome::Outcome;
 use super::payload;
 use super::recipient::Webhook;
+use super::webhook_url::WebhookUrl;
 
 /// Attempts at one message, and how long each may take.
 pub const ATTEMPTS: u32 = 3;
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 const BACKOFF_BASE: Duration = Duration::from_millis(500);
 const BACKOFF_CAP: Duration = Duration::from_secs(4);
-
-/// A webhook's address. Whoever has it can post: it is in no log and no error.
-#[derive(Clone, PartialEq, Eq)]
-pub struct WebhookUrl(Uri);
-
-/// An address that can't be posted to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum WebhookError {
-    #[error("it is not a URL")]
-    NotAUrl,
-    #[error("it must begin with https://; http:// is for this machine alone")]
-    NotEncrypted,
-}
-
-impl std::fmt::Debug for WebhookUrl {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("WebhookUrl(…)")
-    }
-}
-
-impl WebhookUrl {
-    /// # Errors
-    ///
-    /// When it is no absolute URL, or unencrypted and of another machine.
-    pub fn parse(text: &str) -> Result<Self, WebhookError> {
-        let uri: Uri = text.parse().map_err(|_| WebhookError::NotAUrl)?;
-        let host = uri.host().ok_or(WebhookError::NotAUrl)?;
-        match uri.scheme_str() {
-            Some("https") => Ok(Self(uri)),
-            Some("http") if is_loopback(host) => Ok(Self(uri)),
-            Some("http") => Err(WebhookError::NotEncrypted),
-            _ => Err(WebhookError::NotAUrl),
-        }
-    }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-}
 
 /// Where messages are posted.
 pub trait Webhooks {
@@ -80,7 +40,7 @@ impl HttpWebhooks {
     async fn attempt(&self, url: &WebhookUrl, body: &Bytes) -> Attempt {
         let request = Request::builder()
             .method(Method::POST)
-            .uri(url.0.clone())
+            .uri(url.uri().clone())
             .header(header::CONTENT_TYPE, "application/json")
             .body(SdkBody::from(body.clone()));
         let Ok(request) = request else { return Attempt::Refused("the request can't be made".into()) };
@@ -144,26 +104,6 @@ mod tests {
     use rstest::rstest;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
-
-    #[rstest]
-    #[case("https://hooks.example.com/services/T0/B0/x", None)]
-    #[case("http://127.0.0.1:8080/x", None)]
-    #[case("http://[::1]:8080/x", None)]
-    #[case("http://localhost/x", None)]
-    #[case("http://hooks.example.com/x", Some(WebhookError::NotEncrypted))]
-    #[case("http://127.0.0.1.example.com/x", Some(WebhookError::NotEncrypted))]
-    #[case("ftp://hooks.example.com/x", Some(WebhookError::NotAUrl))]
-    #[case("/x", Some(WebhookError::NotAUrl))]
-    #[case("not a url", Some(WebhookError::NotAUrl))]
-    fn only_what_is_encrypted_leaves_this_machine(#[case] url: &str, #[case] error: Option<WebhookError>) {
-        assert_eq!(WebhookUrl::parse(url).err(), error);
-    }
-
-    #[test]
-    fn an_address_is_in_no_debug_output() {
-        let url = WebhookUrl::parse("https://hooks.example.com/secret").unwrap();
-        assert_eq!(format!("{url:?}"), "WebhookUrl(…)");
-    }
 
     /// A server that answers each request with the next status, and returns the requests.
     async fn serve(statuses: &[u16]) -> (Webhook, tokio::task::JoinHandle<Vec<String>>) {

@@ -1,4 +1,4 @@
-//! Did all that was sent in an hour land, and once?
+//! Did everything that was sent in an hour land, exactly once?
 
 use serde::{Deserialize, Serialize};
 use shared::line::EventFormat;
@@ -34,7 +34,7 @@ pub struct Hour<'a> {
     pub landed: &'a Totals,
 }
 
-/// What is missing in an hour, and what is too much.
+/// What is missing in an hour, and what is there too often.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Balance {
     /// Events and rejected lines that were sent and did not land.
@@ -50,8 +50,8 @@ pub struct Balance {
 const TOLERATED_ONE_IN: f64 = 10_000.0;
 
 impl Balance {
-    /// What of this is reported for an hour with so many accepted events. Beyond the tolerance a number counts whole.
-    /// Records have none: Kinesis itself counts them.
+    /// What is reported for an hour with so many accepted events: a number beyond the tolerance in full. Records have no
+    /// tolerance: Kinesis itself counts them.
     #[must_use]
     pub fn beyond_tolerance(self, accepted: f64) -> Self {
         let beyond = |events: f64| if events * TOLERATED_ONE_IN > accepted { events } else { 0.0 };
@@ -63,7 +63,7 @@ impl Balance {
 ///
 /// Lines that carry their time of receipt are compared to the line. Raw events and records are not: what is in flight at
 /// the full hour is counted in one hour there and in the other here (see [`missing`]). What is certainly in two objects is
-/// doubled, and makes good for nothing that is lost.
+/// doubled, and makes up for nothing that is lost.
 #[must_use]
 pub fn balances(hours: &[Hour<'_>], format: EventFormat) -> Vec<Balance> {
     let records: Vec<Flow> = hours.iter().map(Flow::of_records).collect();

@@ -18,7 +18,7 @@ pub const SHIPPED_DUE_MINUTES: i64 = 40;
 /// Minutes between the runs of seal-partition, from the full hour on, in template.yaml.
 const SEAL_INTERVAL_MINUTES: i64 = 10;
 
-/// How long a late seal is reported, in milliseconds: then the alarm goes off again.
+/// How long a late seal is reported, in milliseconds: then the alarm ends.
 const LATE_REPORT_MILLIS: i64 = 2 * 60 * MILLIS_PER_MINUTE;
 
 /// Whether a partition was sealed in time.

@@ -29,7 +29,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// What check-size takes unless it is told otherwise: what the backtest shows best.
+    /// The defaults of check-size: what the backtest shows best.
     pub const SHIPPED: Self = Self {
         minimum_date_bytes: 195_000,
         minimum_hour_bytes: 0,

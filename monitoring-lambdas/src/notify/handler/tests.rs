@@ -8,7 +8,7 @@ use super::*;
 use crate::cloudwatch::{Datum, MetricsError, Query};
 use crate::memory_bucket::MemoryBucket;
 use crate::notify::config::Parents;
-use crate::notify::deliver::Outcome;
+use crate::notify::outcome::Outcome;
 use crate::notify::recipient::Webhook;
 
 /// CloudWatch with one value, or away.
@@ -177,7 +177,7 @@ async fn what_comes_twice_or_late_changes_nothing() {
 }
 
 #[tokio::test]
-async fn an_alarm_whose_end_is_heard_of_first_is_told_as_one_that_is_over() {
+async fn an_alarm_whose_end_arrives_first_is_announced_as_one_that_is_over() {
     let world = World::default();
     world.notice("prod-broken", "OK", 2).await.unwrap();
     assert!(world.webhooks.heads().is_empty());
@@ -202,7 +202,7 @@ async fn children_are_quiet_while_their_parent_is_on() {
 }
 
 #[tokio::test]
-async fn each_group_hears_of_its_own_on_its_own_ways() {
+async fn each_group_gets_its_own_alarms_on_its_own_ways() {
     let groups = r#"[{"group":"platform","alarms":["*"],"webhook":"https://hooks.example.com/x","email":true},
                      {"group":"ads","alarms":["ads-*"],"email":true}]"#;
     let world = World::default();
@@ -259,7 +259,7 @@ async fn without_cloudwatch_a_message_has_no_chart() {
 }
 
 #[tokio::test]
-async fn without_s3_an_alarm_is_told_all_the_same() {
+async fn without_s3_an_alarm_is_announced_all_the_same() {
     let world = World::default();
     world.bucket.fails_from.set(Some(1));
     assert!(matches!(world.notice("prod-broken", "ALARM", 0).await, Err(NotifyError::Store { .. })));
@@ -275,7 +275,7 @@ async fn a_ledger_that_can_t_be_read_is_begun_anew() {
     assert!(world.ledger().open.is_some());
 }
 
-/// Killed at any call to S3, whatever was due is told: once, or twice at most.
+/// Killed at any call to S3, whatever was due is sent: once, or twice at most.
 #[tokio::test]
 async fn a_crash_doubles_at_most() {
     for call in 1..=16 {
@@ -301,7 +301,7 @@ async fn a_crash_doubles_at_most() {
 }
 
 proptest! {
-    /// However often and in whichever order the notices of an alarm that came and went come, it is told, and it is over.
+    /// However often and in whichever order the notices of an alarm that came and went arrive, it is announced, and it is over.
     #[test]
     fn notices_in_any_order_end_in_the_same_state(order in prop::collection::vec(0usize..4, 1..24)) {
         let notices = [("a", "ALARM", 1), ("a", "OK", 4), ("b", "ALARM", 2), ("b", "OK", 3)];

@@ -35,7 +35,7 @@ async fn incident() -> Incident {
     let (since, noticed_at, about) = (change.at, change.noticed_at, change.about);
     incident
         .alarms
-        .insert(change.name, Episode { since, until: None, noticed_at, told: false, about, chart: Some(chart) });
+        .insert(change.name, Episode { since, until: None, noticed_at, announced: false, about, chart: Some(chart) });
     incident
 }
 
@@ -74,7 +74,7 @@ async fn the_runbook_quotes_what_is_sent() {
     assert!(quoted(&opened.text), "docs/RUNBOOK.md does not quote:\n{}", opened.text);
 
     let episode = incident.alarms.values_mut().next().unwrap();
-    (episode.told, episode.until) = (true, Some(UnixMillis(episode.since.0 + 1_380_000)));
+    (episode.announced, episode.until) = (true, Some(UnixMillis(episode.since.0 + 1_380_000)));
     let resolved = text(Kind::Resolved, &incident, 23);
     assert_eq!(resolved.subject, "RESOLVED: playhead-prod-broken-objects");
     assert!(quoted(&resolved.text), "docs/RUNBOOK.md does not quote:\n{}", resolved.text);
@@ -83,7 +83,7 @@ async fn the_runbook_quotes_what_is_sent() {
 #[tokio::test]
 async fn a_reminder_says_how_it_is_by_now() {
     let mut incident = incident().await;
-    incident.alarms.values_mut().next().unwrap().told = true;
+    incident.alarms.values_mut().next().unwrap().announced = true;
     let reminder = text(Kind::Reminder, &incident, 65);
     assert!(
         reminder.text.starts_with("STILL ON after 1 h 5 min in playhead-prod: 1 alarm.\n\nALARM in"),
@@ -94,21 +94,21 @@ async fn a_reminder_says_how_it_is_by_now() {
 }
 
 #[tokio::test]
-async fn a_storm_is_told_in_a_bounded_text() {
+async fn a_storm_makes_a_bounded_text() {
     let opened = text(Kind::Opened, &storm(500).await, 0).text;
     assert_eq!(opened.matches("What to do: ").count(), DESCRIBED_LIMIT);
     assert!(opened.contains("And 495 alarms: playhead-prod-alarm-005, ") && opened.ends_with(" and 475 more"));
     let mut over = storm(500).await;
-    over.alarms.values_mut().for_each(|episode| (episode.told, episode.until) = (true, Some(episode.since)));
+    over.alarms.values_mut().for_each(|episode| (episode.announced, episode.until) = (true, Some(episode.since)));
     let resolved = text(Kind::Resolved, &over, 0).text;
     assert_eq!(resolved.lines().count(), 1 + NAMED_LIMIT + 1);
     assert!(resolved.ends_with("- and 480 more"));
 }
 
 #[tokio::test]
-async fn what_came_on_later_is_told_apart() {
+async fn what_came_on_later_stands_apart() {
     let mut incident = storm(3).await;
-    incident.alarms.values_mut().next().unwrap().told = true;
+    incident.alarms.values_mut().next().unwrap().announced = true;
     let update = text(Kind::Update, &incident, 5);
     assert_eq!(update.subject, "MORE ALARMS: playhead-prod-alarm-001 and 1 more");
     assert!(
@@ -146,7 +146,7 @@ async fn the_actual_value_is_what_cloudwatch_saw(#[case] reason: &str, #[case] e
 }
 
 #[tokio::test]
-async fn without_a_chart_or_a_metric_the_rest_is_told() {
+async fn without_a_chart_or_a_metric_the_rest_is_said() {
     let mut incident = incident().await;
     incident.alarms.values_mut().next().unwrap().chart = None;
     assert!(text(Kind::Opened, &incident, 0).text.contains("Last values: CloudWatch did not say"));
@@ -179,7 +179,7 @@ async fn an_alarm_on_a_share_says_the_share_and_shows_the_counts() {
     assert!(opened.contains("\nExpected: RejectedShare at most 5 %, of 1 min\nActual: 30.2 %\n"), "{opened}");
     assert!(opened.contains("\nLast values of RejectedLines: "), "{opened}");
     // What was measured since is the count, not the share.
-    incident.alarms.values_mut().next().unwrap().told = true;
+    incident.alarms.values_mut().next().unwrap().announced = true;
     let reminder = text(Kind::Reminder, &incident, 65).text;
     assert!(reminder.contains("\nActual: 30.2 %\n"), "{reminder}");
 }
