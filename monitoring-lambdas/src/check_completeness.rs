@@ -1,4 +1,4 @@
-//! check-completeness: did everything that was sent land, and once? Loss is a number here.
+//! check-completeness: did everything that was sent land, exactly once? Loss is a number here.
 //!
 //! An hour is balanced for six hours from when it and both of its neighbours are sealed, and again when one of them is sealed
 //! anew: late data has its grace, and an hour that was held back for days is balanced once it is whole. What ingest says
@@ -6,19 +6,19 @@
 //! and the records that arrived on the stream with those that landed. An event of 10:59:59.9 that arrived at 11:00:00.1 is
 //! thus in its own hour.
 //!
-//! - Lines without an envelope have no receipt. Foreign producers' lines are neither lost nor doubled by that.
-//! - With `EVENT_FORMAT=raw` no event has a receipt. Then the events of an hour are compared as they landed. What a
-//!   neighbouring hour has too much makes good for what is missing, up to what was sent within five minutes of the full
-//!   hour between them. Foreign producers' events count as doubled.
-//! - Records are compared in the same way: CloudWatch counts them by the minute.
-//! - What redrive makes of rejected lines is neither lost nor doubled, in both formats: it is made up for.
-//! - Records that the manifest shows in two objects make good for no lost ones.
-//! - A ten-thousandth of an hour's accepted events may be lost or doubled: CloudWatch may drop or repeat a line of
-//!   ingest's log. Of records none may.
+//! - Lines without an envelope have no time of receipt: those of other producers count neither as lost nor as doubled.
+//! - With `EVENT_FORMAT=raw` no event has one. Then an hour's events are compared as they landed: a neighbouring hour's
+//!   surplus makes up for what is missing, up to what was sent within five minutes of the full hour between them. Other
+//!   producers' events count as doubled.
+//! - Records are compared in the same way.
+//! - What redrive makes of rejected lines counts neither as lost nor as doubled, in both formats.
+//! - Records that the manifest shows in two objects make up for no lost ones.
+//! - One in ten thousand of an hour's accepted events may be lost or doubled: CloudWatch may drop or repeat a line of
+//!   ingest's log. Of records, none may.
 //!
 //! The metrics have the time of the invocation, so that an alarm on the last hour sees them, and the worst of the balanced
-//! hours as their value: an hour's loss is on show for six hours, or until it is made good. A repeated event puts the
-//! same again. A `_SUCCESS` that can't be read fails the invocation, after the other hours are balanced.
+//! hours as their value: an hour's loss shows for six hours, or until it is made good. A repeated event puts the
+//! same values again. A `_SUCCESS` that can't be read fails the invocation, after the other hours are balanced.
 //!
 //! Requests a day: 8,064 GETs, 72 `GetMetricData` of one metric each and 24 `PutMetricData`.
 
@@ -56,7 +56,7 @@ pub struct Config {
 impl Config {
     /// # Errors
     ///
-    /// A variable that is missing or has none of its values.
+    /// A variable that is missing or has an unknown value.
     pub fn from_environment() -> Result<Self, EnvironmentError> {
         Ok(Self {
             bucket_name: environment::required("BUCKET_NAME")?,
@@ -67,7 +67,7 @@ impl Config {
     }
 }
 
-/// A check that could not be made.
+/// Why hours were not balanced.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckCompletenessError {
     #[error(transparent)]
@@ -89,7 +89,7 @@ impl From<CheckCompletenessError> for Diagnostic {
 
 /// How long an hour's balance is reported.
 const REPORTED_MILLIS: i64 = 6 * 3_600_000;
-/// Hours back that are looked at: an hour may be held back for as long as it takes to redrive its batches.
+/// How many hours back are looked at: an hour is held back for as long as it takes to redrive its batches.
 const LOOKBACK_HOURS: i64 = 14 * 24;
 /// Requests to S3 that are under way at once.
 const CONCURRENCY: usize = 64;
@@ -104,13 +104,13 @@ pub struct Handler<B, M> {
     config: Config,
 }
 
-/// An hour's balance, with the numbers that it was drawn from.
+/// An hour's balance, and the numbers behind it.
 #[derive(Debug, Clone, PartialEq)]
 struct Balanced {
     hour: UtcHour,
     sent: Sent,
     landed: Landed,
-    /// To the event, and what of it is reported.
+    /// The exact balance, and what of it is reported.
     found: Balance,
     reported: Balance,
 }
@@ -131,7 +131,7 @@ impl<B: Bucket, M: Metrics> Handler<B, M> {
     ///
     /// # Errors
     ///
-    /// When S3 or CloudWatch do not answer, or a `_SUCCESS` is none; not when something is missing.
+    /// When S3 or CloudWatch does not answer, or a `_SUCCESS` can't be read; not when something is missing.
     pub async fn handle(&self, event: ScheduledEvent, context: Context) -> Result<(), CheckCompletenessError> {
         let now = event.at()?;
         let sealed = self.sealed(now).await?;
@@ -185,7 +185,7 @@ impl<B: Bucket, M: Metrics> Handler<B, M> {
         Balanced { hour, sent, landed, found, reported: found.beyond_tolerance(sent.accepted.whole) }
     }
 
-    /// The sealed hours of those that are looked at.
+    /// The sealed hours of the lookback.
     async fn sealed(&self, now: UnixMillis) -> Result<Sealed, SuccessError> {
         let mut sealed = Sealed::default();
         let hours: Vec<UtcHour> = (1..=LOOKBACK_HOURS).map(|back| now.hour().plus(-back)).collect();
@@ -246,7 +246,7 @@ impl Sealed {
             Ok(sealed) => self.hours.extend(sealed.map(|sealed| (hour, sealed))),
             Err(source) if source.is_content() => {
                 let unreadable = CheckCompletenessError::Unreadable { partition: hour.partition(), source };
-                tracing::error!(%unreadable, "an hour is not balanced");
+                tracing::error!(%unreadable, "an hour was not balanced");
                 self.unreadable.get_or_insert(unreadable);
             }
             Err(error) => return Err(error),
@@ -254,7 +254,7 @@ impl Sealed {
         Ok(())
     }
 
-    /// The hours whose balance is new: it can be drawn, or may have changed, since less than [`REPORTED_MILLIS`].
+    /// The hours that, with both neighbours, are sealed as they are since less than [`REPORTED_MILLIS`].
     fn to_balance(&self, now: UnixMillis) -> BTreeSet<UtcHour> {
         let sealed_at = |hour: UtcHour| self.hours.get(&hour).map(|sealed| sealed.sealed_at);
         let is_new = |hour: &UtcHour| {

@@ -1,20 +1,20 @@
-//! check-deletions: is all that was sealed still there?
+//! check-deletions: is everything that was sealed still there?
 //!
-//! Each run compares the manifests of the last seven days with listings, oldest hour first. What is gone is a report under
-//! `deleted/`, an ERROR line and a number, while S3 still has the versions: the bucket keeps them for 14 days after they
-//! were deleted, and its lifecycle deletes nothing that is younger than eight days.
+//! Each run compares the manifests of the last seven days with listings, oldest hour first. What is gone becomes a report
+//! under `deleted/`, an ERROR line and a number, while S3 still has the versions: the bucket keeps them for 14 days after
+//! deletion, and its lifecycle deletes nothing younger than eight days.
 //!
-//! - An object of another size that landing did not write counts as well, and so does a manifest that seal-partition did not
+//! - An object that something other than landing overwrote counts as gone; so does a manifest that seal-partition did not
 //!   write.
-//! - An hour that is sealed again leaves out what is gone. So a key stays in the report until it is back, and the most
-//!   objects that an hour's manifest ever had are remembered: fewer in the bucket are reported without their keys.
-//! - A report of an hour that is older than seven days stays until its keys are back, or until a person deletes it: that the
-//!   versions are gone too makes nothing good.
-//! - An object that the manifest doesn't have, or not as it is now, landed after the hour was sealed, and S3's event of it was
-//!   lost: the hour's `late/` marker has it sealed again, as check-object would have. So has a manifest that is gone or
+//! - A new seal leaves out what is gone. So a key stays in the report until it is back, and the largest number of objects
+//!   that an hour's manifest ever had is remembered: where fewer are left, the report has their number without their keys.
+//! - The report of an hour that is older than seven days stays until its keys are back or a person deletes it: once the
+//!   versions are gone too, the loss is final, not mended.
+//! - An object that the manifest lacks, or has with another size, landed after the hour was sealed, and S3's event was lost.
+//!   The hour's `late/` marker has it sealed again, as check-object's would have. So it does where the manifest is gone or
 //!   can't be read.
 //!
-//! A run stops when its time is up, and the next one goes on from there. It forgets no report: the metric is what lies under
+//! A run stops when its time is up, and the next one continues there. It drops no report: the metric counts all that is under
 //! `deleted/`. A repeated event finds the same.
 //!
 //! Requests a run: 168 GETs, and for each hour and kind a LIST for every thousand objects. Memory: a line of a manifest, a
@@ -60,7 +60,7 @@ impl Config {
     }
 }
 
-/// A check that could not be made, or not of all hours.
+/// Why hours were not compared.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckDeletionsError {
     #[error(transparent)]
@@ -69,7 +69,7 @@ pub enum CheckDeletionsError {
     Bucket(#[from] BucketError),
     #[error(transparent)]
     Metrics(#[from] MetricsError),
-    #[error("what is to be written has no JSON form: {0}")]
+    #[error("encoding JSON: {0}")]
     Encode(#[from] serde_json::Error),
     #[error(
         "comparing {partition} takes longer than an invocation may; give check-deletions a longer timeout or more memory"
@@ -83,10 +83,10 @@ impl From<CheckDeletionsError> for Diagnostic {
     }
 }
 
-/// The time that is kept for the metric and the state, with their retries.
+/// The time reserved for the metric and the state, with their retries.
 const REPORT_TIME: Duration = Duration::from_secs(30);
 
-/// Compares what was sealed with what is there.
+/// Compares manifests with the bucket.
 pub struct Handler<B, M> {
     bucket: B,
     metrics: M,
@@ -97,7 +97,7 @@ impl<B: Bucket + Streams, M: Metrics> Handler<B, M> {
         Self { bucket, metrics }
     }
 
-    /// Compares the hours before the event's time, as far as the invocation's time reaches.
+    /// Compares the hours before the event's time, for as long as the invocation has time.
     ///
     /// # Errors
     ///
@@ -123,7 +123,7 @@ impl<B: Bucket + Streams, M: Metrics> Handler<B, M> {
         problem.map_or(Ok(()), Err)
     }
 
-    /// All that is missing, of all reports.
+    /// What is missing, summed over all reports.
     async fn count(&self) -> Result<u64, BucketError> {
         let mut count: u64 = 0;
         for hour in reported(&self.bucket).await? {

@@ -268,11 +268,11 @@ pub enum Missing {
     UnreadRecords { read_up_to: String },
     /// Landing works at records that arrived before this time, which is before the hour's end.
     UnlandedRecords { landed_up_to: String },
-    /// Landing has just given batches back or failed: what it was given is sent again, and may be of this hour.
+    /// Landing has just given batches back or failed: they are sent again, and may be of this hour.
     FailingBatches,
-    /// Records arrive and landing is not invoked: what it does not get may be of this hour.
+    /// Records arrive and landing is not invoked: they may be of this hour.
     IdleLanding,
-    /// CloudWatch has no values of the stream: whether landing has read the hour can't be told.
+    /// CloudWatch has no values of the stream: nothing shows whether landing has read the hour.
     UnknownProgress,
     /// Fewer records landed than arrived, and nothing else that is missing explains it.
     MissingRecords { arrived: u64, landed: u64 },
@@ -287,7 +287,7 @@ pub enum Missing {
 /// Keys that are named at most.
 pub const MAX_KEYS: usize = 100;
 
-/// A person's word that an hour is to be sealed as it is: the content of [`accepted_key`], and a member of `_SUCCESS`.
+/// A person's decision that an hour is to be sealed as it is: the content of [`accepted_key`], and a member of `_SUCCESS`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
     pub by: String,
@@ -379,7 +379,7 @@ pub fn broken_key(object_key: &str) -> String {
     format!("{BROKEN_PREFIX}{object_key}.json")
 }
 
-/// What is gone of an hour since it was sealed.
+/// What of an hour has been deleted since it was sealed.
 #[must_use]
 pub fn deleted_key(partition: &str) -> String {
     format!("{DELETED_PREFIX}{partition}.json")

@@ -1,29 +1,31 @@
-//! seal-partition: says when an hour is complete and what is in it: `_MANIFEST.json`, then `_SUCCESS`; and the same of a date
-//! when its hours are.
+//! seal-partition: says when an hour is complete and what is in it (`_MANIFEST.json`, then `_SUCCESS`), and the same of a
+//! date when its hours are.
 //!
-//! `_SUCCESS` means whole. It is held back while landing may owe the hour records ([`landing`]), while a batch of it lies in
+//! `_SUCCESS` means whole. It is held back while landing may owe the hour records ([`landing`]), while a batch of it is in
 //! the failed-batches bucket ([`failed_batches`]), and while an object of it can't be read. Once the hour is due,
-//! `_INCOMPLETE` says what is missing ([`incomplete`]). What comes after `_SUCCESS` is added, by another seal.
+//! `_INCOMPLETE` says what is missing ([`incomplete`]). What comes after `_SUCCESS` is added by another seal.
 //!
-//! A run each ten minutes seals the hours that have closed since, and again those that something came late for. What it
-//! can't do in its time it leaves as a marker under `sealing/`, whose arrival in S3 invokes it again with the same time: one
-//! run in several pieces. A marker whose event is lost is found by the next run.
+//! A run every ten minutes seals the hours that have closed since the last one, and seals again those that something came
+//! late for. What it can't do in its time it leaves as a marker under `sealing/`, whose arrival in S3 invokes it again with
+//! the same time: one run in several pieces. If S3's event is lost, the next run finds the marker.
 //!
-//! Whatever crashes, and however often it is tried again, the files are the same. Each object that lands, at whatever moment
-//! of whatever run, is in the manifest or asked for again: a late marker is deleted only once it is kept as a
-//! [`progress::Reseal`], and that only once a seal is reported whose listing began later. Two runs at once do no harm:
-//! manifest and `_SUCCESS` are written only over what was there when the run began to list, else it begins anew; each asks
-//! for seals of its own; and a `_SUCCESS` that does not name the manifest which is there is sealed again.
+//! Whatever crashes, and however often it is retried, the files are the same. Each object that lands, at any moment of any
+//! run, is in the manifest or asked for again: a late marker is deleted only after a [`progress::Reseal`] stands for it, and
+//! that only after the report of a seal whose listing began later. Two runs at once do no harm: manifest and `_SUCCESS`
+//! replace only what was there when the run began to list, else it begins anew; each run asks for seals of its own; and a
+//! `_SUCCESS` that does not name the current manifest is sealed again.
 //!
 //! Requests, with n objects in the hour: n HEADs, a LIST for each thousand of `events/` and of `rejected/`, two GETs, two
-//! HEADs, two LISTs and two PUTs, and a value of CloudWatch; beyond some 11,000 objects a PUT more for each 5 MiB of
+//! HEADs, two LISTs and two PUTs, and a value of CloudWatch; beyond some 11,000 objects one more PUT for each 5 MiB of
 //! manifest, and two. A run takes 6 LISTs, 50 GETs and 50 HEADs besides, and while an hour is to be sealed six values of
-//! CloudWatch, a LIST of the failed batches and a GET for each that was given up since that hour. An hour that is sealed anew takes all that again, three
-//! PUTs and a GET.
+//! CloudWatch, a LIST of the failed batches and a GET for each that was given up since that hour. An hour that is sealed
+//! anew takes all that again, three PUTs and a GET.
 //!
-//! Memory: two parts of a manifest at most, a page of the listing, [`run::CONCURRENCY`] requests; 13 MB at any number of
-//! objects. The uploads of a run that crashed are left behind: the bucket needs a lifecycle rule that ends them.
+//! Memory: at most two parts of a manifest, a page of the listing and [`CONCURRENCY`] requests; 13 MB for any number of
+//! objects. A run that crashed leaves its uploads behind: the bucket needs a lifecycle rule that aborts them.
 
+mod arrears;
+mod context;
 mod date;
 mod failed_batches;
 mod hour;
@@ -53,8 +55,8 @@ use crate::cloudwatch::{Datum, Metrics, MetricsError};
 use crate::event::{EventError, Invocation};
 use crate::manifest::{PROGRESS_SUFFIX, SEALING_PREFIX};
 use crate::rules::recency;
+use context::{Done, Halt, Outcome, Run};
 use progress::Marker;
-use run::{Done, Ended, Outcome, Run};
 
 /// What the environment says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,7 +120,7 @@ pub(crate) fn due_minutes(grace_minutes: i64) -> Result<i64, EnvironmentError> {
 
 pub(crate) const MILLIS_PER_MINUTE: i64 = 60_000;
 
-/// Why a run failed. The next attempt, Lambda's own or the next hour's, goes on from what is in the bucket.
+/// Why a run failed. The next attempt, Lambda's own or the next run, continues from what is in the bucket.
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
     #[error(transparent)]
@@ -129,6 +131,9 @@ pub enum SealError {
     Metrics(#[from] MetricsError),
     #[error("JSON could not be written or read: {0}")]
     Json(#[from] serde_json::Error),
+    /// Something changed that no other run should change.
+    #[error("another run changed a marker of this one")]
+    Overtaken,
     #[error("{partition} was changed by others during each of {attempts} attempts to seal it")]
     Contended { partition: String, attempts: u32 },
 }
@@ -143,6 +148,12 @@ impl From<SealError> for Diagnostic {
 /// hold some 100 million objects.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>
 const PART_BYTES: usize = 5 * 1024 * 1024;
+
+/// Requests that are under way at once.
+const CONCURRENCY: usize = 64;
+
+/// How often a seal begins when another run changed something, or an upload is gone.
+const MAX_ATTEMPTS: u32 = 3;
 
 /// The time that is kept for what is under way when the time is up, a part, a marker and their retries; of a short
 /// invocation, half of it.
@@ -178,7 +189,7 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics> Handler<B, F, M> {
     }
 
     /// A schedule says the time itself; a marker under `sealing/` says the time of the run that it goes on with. A marker
-    /// that is gone is done with.
+    /// that is gone is finished.
     async fn times(&self, event: Invocation) -> Result<BTreeSet<UnixMillis>, SealError> {
         let created = match event {
             Invocation::Schedule(event) => return Ok(BTreeSet::from([event.at()?])),
@@ -208,15 +219,17 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics> Handler<B, F, M> {
             time_is_up,
             has_worked: Cell::new(false),
         };
-        match run.run().await? {
-            Ended::Stopped => {
-                tracing::info!(at = at.rfc3339(), "the time is up; a marker calls the next invocation");
-                Ok(())
-            }
-            Ended::Done(done) => {
+        match run.run().await {
+            Ok(done) => {
                 self.report(at, &done, function_name).await?;
                 run.forget(&done).await
             }
+            Err(Halt::Stopped) => {
+                tracing::info!(at = at.rfc3339(), "the time is up; a marker calls the next invocation");
+                Ok(())
+            }
+            Err(Halt::Failed(error)) => Err(error),
+            Err(Halt::Conflict) => Err(SealError::Overtaken),
         }
     }
 

@@ -1,4 +1,4 @@
-//! What an hour's manifest has and the bucket does not, in one pass over both.
+//! Compares an hour's manifest with the bucket, in one pass over both.
 
 use shared::object::{ObjectKey, ObjectMetadata, manifest_key};
 use shared::timestamp::UtcHour;
@@ -23,7 +23,7 @@ pub(super) struct Compared {
     pub(super) is_outdated: bool,
 }
 
-/// Compares an hour with its manifest; `None` where it has none any more. The whole hour is listed in any case.
+/// Compares an hour with its manifest, `None` if that is gone. The whole hour is listed in any case.
 pub(super) async fn compare<B: Bucket, S: Stream>(
     bucket: &B,
     hour: UtcHour,
@@ -77,7 +77,7 @@ async fn compare_entries<B: Bucket, S: Stream>(
 }
 
 impl Compared {
-    /// What an hour lacks whose manifest says nothing.
+    /// For an hour whose manifest is gone or can't be read.
     fn without_manifest(hour: UtcHour, what: What) -> Self {
         let mut found = Self { is_outdated: true, ..Self::default() };
         found.add(Missing { key: manifest_key(&hour.partition()), what });
@@ -91,16 +91,16 @@ impl Compared {
         }
     }
 
-    /// Takes an object that the manifest doesn't have. Files of others are none of the hour's, whenever they came.
+    /// Takes an object that the manifest doesn't have. Only landing's objects count.
     fn add_unsealed(&mut self, listed: &Listed) {
         self.is_outdated |= ObjectKey::parse(&listed.key).is_some();
     }
 }
 
-/// What became of an object since its hour was sealed.
+/// What happened to an object since its hour was sealed.
 enum Change {
     None,
-    /// By landing, with another one that has at least the same records.
+    /// By landing, with an object that has at least the same records.
     Replaced,
     Missing(What),
 }

@@ -1,4 +1,4 @@
-//! The data of an hour that are in the bucket, key by key.
+//! Lists the objects of an hour.
 
 use shared::line::Kind;
 use shared::object::prefix;
@@ -6,10 +6,10 @@ use shared::timestamp::UtcHour;
 
 use crate::bucket::{Bucket, BucketError, List, Listed};
 
-/// Objects in the order of keys, both kinds, a page at a time.
+/// The objects of both kinds, in the order of keys, a page at a time.
 pub(super) struct Listing<'a, B> {
     bucket: &'a B,
-    /// The folders that are not listed to their end; the first is being listed.
+    /// The folders that are not fully listed; the last is being listed.
     folders: Vec<String>,
     page: std::vec::IntoIter<Listed>,
     /// Where the next page begins.
@@ -21,12 +21,12 @@ pub(super) struct Listing<'a, B> {
 impl<'a, B: Bucket> Listing<'a, B> {
     pub(super) fn new(bucket: &'a B, hour: UtcHour) -> Self {
         let folder = |kind| format!("{}/{}/", prefix(kind), hour.partition());
-        // In reverse: the last is taken first.
+        // In reverse: taken from the end.
         let folders = vec![folder(Kind::Rejected), folder(Kind::Event)];
         Self { bucket, folders, page: Vec::new().into_iter(), after: None, count: 0 }
     }
 
-    /// The next object; `None` behind the last.
+    /// The next object; `None` after the last.
     pub(super) async fn next(&mut self) -> Result<Option<Listed>, BucketError> {
         loop {
             if let Some(listed) = self.page.next() {

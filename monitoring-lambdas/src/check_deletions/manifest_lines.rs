@@ -9,7 +9,7 @@ use crate::manifest::Entry;
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html>
 const MAX_LINE_BYTES: usize = 16 * 1024;
 
-/// A manifest that seal-partition does not write.
+/// Why a manifest can't be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ManifestError {
     #[error("it does not begin like an hour's manifest")]
@@ -20,7 +20,7 @@ pub(super) enum ManifestError {
     Truncated,
     #[error("an entry can't be read: {0}")]
     Entry(#[from] serde_json::Error),
-    #[error("{key} comes after {after}, which sorts behind it")]
+    #[error("{key} comes after {after}, which sorts after it")]
     Order { key: String, after: String },
 }
 
@@ -33,7 +33,7 @@ pub(super) enum EntriesError {
     Manifest(#[from] ManifestError),
 }
 
-/// The entries that are still to be read.
+/// The entries not yet read.
 pub(super) struct Entries<S> {
     stream: S,
     buffer: BytesMut,
@@ -47,7 +47,7 @@ impl<S: Stream> Entries<S> {
         Self { stream, buffer: BytesMut::new(), last_key: None, is_done: false }
     }
 
-    /// The next entry; `None` behind the last.
+    /// The next entry; `None` after the last.
     pub(super) async fn next(&mut self) -> Result<Option<Entry>, EntriesError> {
         if self.is_done {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! What is kept under `deleted/`: a report of each hour that lacks something, and how far the last run came.
+//! What is stored under `deleted/`: a report of each hour that lacks something, and where the last run stopped.
 
 use std::collections::BTreeMap;
 
@@ -6,16 +6,15 @@ use serde::{Deserialize, Serialize};
 use shared::timestamp::UtcHour;
 
 use super::CheckDeletionsError;
-use super::comparison::Compared;
 use crate::bucket::{Bucket, BucketError, Condition};
 use crate::manifest::{DELETED_PREFIX, VERSION, deleted_key};
 
-/// Keys in a report at most; its number counts all.
+/// Keys in a report at most; its number counts all missing objects.
 pub(super) const MAX_KEYS: usize = 1_000;
 /// Keys in a line of the log.
 const LOGGED_KEYS: usize = 5;
 
-/// What became of an object that was sealed.
+/// What happened to a sealed object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum What {
@@ -24,7 +23,7 @@ pub(crate) enum What {
     Overwritten,
 }
 
-/// An object that is not there any more as it was sealed.
+/// A sealed object that is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Missing {
     pub(crate) key: String,
@@ -39,23 +38,22 @@ pub(crate) struct Report {
     /// The time of the event of the run that found it first.
     pub(crate) found_at: String,
     pub(crate) missing_objects: u64,
-    /// The first of them. None is named where all that is known is their number.
+    /// The first of them; empty where only their number is known.
     pub(crate) missing: Vec<Missing>,
 }
 
 impl Report {
-    pub(super) fn new(partition: &str, found_at: String, compared: Compared) -> Self {
-        let Compared { missing_objects, missing, .. } = compared;
+    pub(super) fn new(partition: &str, found_at: String, missing_objects: u64, missing: Vec<Missing>) -> Self {
         Self { v: VERSION, partition: partition.to_owned(), found_at, missing_objects, missing }
     }
 
-    /// `None` where there is none of ours.
+    /// `None` where there is no report, or none that can be read.
     pub(super) async fn read(bucket: &impl Bucket, partition: &str) -> Result<Option<Self>, BucketError> {
         let content = bucket.get(&deleted_key(partition)).await?;
         Ok(content.and_then(|content| serde_json::from_slice(&content.body).ok()))
     }
 
-    /// Counts an object more, and names it while there is room.
+    /// Counts one more object, and names it while there is room.
     pub(super) fn add(&mut self, missing: Missing) {
         self.missing_objects = self.missing_objects.saturating_add(1);
         if !self.is_full() {
@@ -84,12 +82,12 @@ impl Report {
     }
 }
 
-/// What one run leaves to the next. Without it all is compared again.
+/// What one run leaves for the next. Without it every hour is compared again.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {
     /// The hour that the next run begins with; `None` for the oldest.
     next: Option<String>,
-    /// The most objects that an hour's manifest had, of each hour.
+    /// The largest number of objects that each hour's manifest ever had.
     objects: BTreeMap<String, u64>,
 }
 
@@ -117,12 +115,12 @@ impl State {
         self.next = Some(hour.partition());
     }
 
-    /// The most objects that the hour's manifest had, as far as is known.
+    /// The largest known number of objects in the hour's manifest.
     pub(super) fn objects(&self, partition: &str) -> u64 {
         self.objects.get(partition).copied().unwrap_or_default()
     }
 
-    /// Takes note of the objects that the hour's manifest has now; the most that it ever had.
+    /// Records the number of objects in the hour's manifest; returns the largest that it ever had.
     pub(super) fn note(&mut self, partition: &str, objects: u64) -> u64 {
         let most = self.objects.entry(partition.to_owned()).or_default();
         *most = objects.max(*most);

@@ -1,4 +1,4 @@
-//! One run: the hours of the last seven days, oldest first, as far as the time reaches.
+//! One run: the hours of the last seven days, oldest first, for as long as there is time.
 
 use lambda_setup::deadline::Deadline;
 use shared::object::manifest_key;
@@ -19,7 +19,7 @@ pub(super) struct Run<'a, B> {
     pub(super) bucket: &'a B,
     /// The time of the event that it began with.
     pub(super) at: UnixMillis,
-    /// After it no hour is begun, but the first.
+    /// No hour but the first is begun after it.
     pub(super) deadline: Deadline,
     /// The hours that had a report before.
     pub(super) reported: Vec<UtcHour>,
@@ -30,8 +30,8 @@ impl<B: Bucket + Streams> Run<'_, B> {
         self.at.hour().plus(-WINDOW_HOURS)
     }
 
-    /// Compares from where the last run stopped to the newest closed hour. The first problem that kept single hours from
-    /// being compared.
+    /// Compares the hours from where the last run stopped to the newest closed one. Returns the first problem: one hour's keeps
+    /// no other from being compared.
     pub(super) async fn compare_hours(&self, state: &mut State) -> Option<CheckDeletionsError> {
         let (oldest, end) = (self.oldest(), self.at.hour());
         state.forget_before(oldest);
@@ -51,7 +51,7 @@ impl<B: Bucket + Streams> Run<'_, B> {
                 Err(source) => Some(CheckDeletionsError::TooLong { partition: hour.partition(), source }),
             };
             if let Some(problem) = problem {
-                tracing::error!(%problem, "an hour is not compared");
+                tracing::error!(%problem, "an hour was not compared");
                 first_problem.get_or_insert(problem);
             }
             if next < end && self.deadline.remaining().is_zero() {
@@ -83,15 +83,15 @@ impl<B: Bucket + Streams> Run<'_, B> {
         self.store(report, earlier).await
     }
 
-    /// Puts the marker that check-object puts where an object lands late. S3's event may be lost, as may check-object's.
+    /// Puts the marker that check-object puts when an object lands late.
     async fn ask_for_seal(&self, partition: &str) -> Result<(), BucketError> {
-        tracing::warn!(partition, "the manifest is not what the hour has; the hour is sealed again");
+        tracing::warn!(partition, "the manifest is out of date; the hour is sealed again");
         self.bucket.put(&late_key(partition), bytes::Bytes::new(), Condition::Always).await?;
         Ok(())
     }
 
-    /// What is missing of an hour by its manifest, and of what was reported before: a new seal leaves that out. With more
-    /// than a report names, it can't be told which of those are counted already, and they are not counted again.
+    /// What is missing by the hour's manifest, and of what was reported before, which a new seal leaves out. When a report is
+    /// full, earlier ones may be counted already and are not counted again.
     async fn report(
         &self,
         partition: &str,
@@ -99,7 +99,7 @@ impl<B: Bucket + Streams> Run<'_, B> {
         earlier: Option<&Report>,
     ) -> Result<Report, BucketError> {
         let found_at = earlier.map_or_else(|| self.at.rfc3339(), |earlier| earlier.found_at.clone());
-        let mut report = Report::new(partition, found_at, compared);
+        let mut report = Report::new(partition, found_at, compared.missing_objects, compared.missing);
         if report.is_full() {
             return Ok(report);
         }
@@ -115,7 +115,7 @@ impl<B: Bucket + Streams> Run<'_, B> {
         let key = deleted_key(&report.partition);
         if report.missing_objects == 0 {
             if earlier.is_some() {
-                tracing::info!(partition = report.partition, "all that was missing is back");
+                tracing::info!(partition = report.partition, "everything that was missing is back");
                 self.bucket.delete(&key).await?;
             }
             return Ok(());
@@ -127,7 +127,7 @@ impl<B: Bucket + Streams> Run<'_, B> {
         Ok(())
     }
 
-    /// Looks whether what is reported of hours that are not compared any more is back.
+    /// Checks whether objects of hours that are no longer compared are back.
     pub(super) async fn look_at_old_reports(&self) -> Result<(), CheckDeletionsError> {
         let oldest = self.oldest();
         for hour in self.reported.iter().filter(|hour| **hour < oldest) {
@@ -141,8 +141,8 @@ impl<B: Bucket + Streams> Run<'_, B> {
         Ok(())
     }
 
-    /// By its keys alone: the lifecycle may have begun to delete the hour's files, so the manifest says nothing any more.
-    /// What is not back stays reported, whether S3 still has it or not: only a person knows that the loss is accepted.
+    /// By the report's keys alone: the lifecycle may have begun to delete the hour, so its manifest says nothing. What is not
+    /// back stays reported, whether S3 still has it or not: only a person can accept the loss.
     async fn look_again(&self, earlier: Report) -> Result<(), CheckDeletionsError> {
         let mut report = earlier.clone();
         report.missing.clear();
@@ -158,6 +158,6 @@ impl<B: Bucket + Streams> Run<'_, B> {
 }
 
 fn stop_before(hour: UtcHour, state: &mut State) {
-    tracing::info!(hour = hour.partition(), "the time is up; the next run goes on from here");
+    tracing::info!(hour = hour.partition(), "the time is up; the next run continues here");
     state.set_next(hour);
 }

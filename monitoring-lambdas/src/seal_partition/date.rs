@@ -6,10 +6,9 @@ use futures_util::future::try_join_all;
 use shared::object::manifest_key;
 use shared::timestamp::{UtcDate, UtcHour};
 
-use super::SealError;
-use super::hour::MAX_ATTEMPTS;
+use super::context::{Done, Outcome, Published, Run};
 use super::manifest_text::{self, Manifest};
-use super::run::{Done, Outcome, Published, Run};
+use super::{MAX_ATTEMPTS, SealError};
 use crate::bucket::{Bucket, BucketError, Condition, Streams, Uploads};
 use crate::cloudwatch::Metrics;
 use crate::manifest::{HourOfDate, Success, Totals};

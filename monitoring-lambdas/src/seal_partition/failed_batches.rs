@@ -5,7 +5,7 @@ use futures_util::future::try_join_all;
 use serde::Deserialize;
 use shared::timestamp::{UnixMillis, UtcHour};
 
-use super::run::CONCURRENCY;
+use super::CONCURRENCY;
 use crate::bucket::{Bucket, BucketError, List, Stream, Streams};
 use crate::manifest::{MAX_KEYS, Missing};
 

@@ -5,87 +5,46 @@ use shared::line::Kind;
 use shared::object::{ObjectKey, ObjectMetadata, manifest_key, prefix, success_key};
 use shared::timestamp::UtcHour;
 
-use super::SealError;
-use super::incomplete::Terms;
+use super::context::{Candidate, Halt, Published, Run, Sealing};
+use super::incomplete::{Terms, Verdict};
 use super::manifest_text::{self, MAX_OVERLAPS, Manifest};
-use super::progress::{Marker, Progress, Replaced};
+use super::progress::{Marker, Progress, Replaced, Stopped};
 use super::reaches::first_sequence_number;
-use super::run::{CONCURRENCY, Named, Published, Run, Sealing};
+use super::{CONCURRENCY, MAX_ATTEMPTS, SealError};
 use crate::bucket::{Bucket, BucketError, Condition, Content, List, Listed, Streams, Uploads};
 use crate::cloudwatch::Metrics;
 use crate::manifest::{Entry, EntryContent, MAX_KEYS, Overlap, Success, Totals, progress_key};
 
-/// How often a seal begins anew because another run changed something, or an upload is gone.
-pub(super) const MAX_ATTEMPTS: u32 = 3;
-
-/// Why a seal does not go on.
-pub(super) enum Halt {
-    /// Something changed meanwhile: begin anew.
-    Conflict,
-    /// The time is up.
-    Stopped,
-    Failed(SealError),
-}
-
-impl From<BucketError> for Halt {
-    fn from(error: BucketError) -> Self {
-        match error {
-            BucketError::ConditionFailed { .. } | BucketError::UploadGone { .. } => Self::Conflict,
-            error @ BucketError::Failed { .. } => Self::Failed(error.into()),
-        }
-    }
-}
-
-impl From<serde_json::Error> for Halt {
-    fn from(error: serde_json::Error) -> Self {
-        Self::Failed(error.into())
-    }
-}
-
-/// Where an earlier run stopped.
-pub(super) struct Stopped {
-    /// The marker as it is in the bucket.
-    content: Content,
-    /// `None` when nothing of the hour was done yet.
-    progress: Option<Progress>,
-}
-
-impl Stopped {
-    pub(super) fn has_progress(&self) -> bool {
-        self.progress.is_some()
-    }
-}
-
 impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<'_, B, F, M, T> {
-    /// Seals an hour, and says which reseals this satisfies. `covers` are the ones that a listing satisfies which begins now.
+    /// Seals an hour if it is whole, or accepted as it is. `covers` are the reseals that a listing satisfies which begins now.
     pub(super) async fn seal_hour(
         &self,
-        hour: UtcHour,
+        candidate: &mut Candidate,
         terms: &Terms,
-        stopped: Option<Stopped>,
         covers: Vec<String>,
-    ) -> Result<(Sealing, Vec<String>), SealError> {
-        let partition = hour.partition();
+    ) -> Result<Sealing, Halt> {
+        let partition = candidate.partition();
+        let stopped = candidate.stopped.take();
         let (marker, mut found) = stopped.map_or((None, None), |stopped| (Some(stopped.content), stopped.progress));
         for _ in 0..MAX_ATTEMPTS {
             let published = self.published(&partition).await?;
             let mut progress = self.begin(&partition, found.take(), &published.etags, &covers).await?;
-            match self.attempt(hour, terms, published.success.as_ref(), &mut progress).await {
+            match self.attempt(candidate.hour, terms, published.success.as_ref(), &mut progress).await {
                 Ok(sealing) => {
                     if marker.is_some() {
                         self.bucket.delete(&progress_key(&partition)).await?;
                     }
-                    return Ok((sealing, progress.covers));
+                    return Ok(sealing);
                 }
                 Err(Halt::Conflict) => self.abort(&partition, progress.upload.as_deref()).await?,
                 Err(Halt::Stopped) => {
                     self.put_marker(&partition, progress, marker.as_ref()).await?;
-                    return Ok((Sealing::Stopped, Vec::new()));
+                    return Err(Halt::Stopped);
                 }
-                Err(Halt::Failed(error)) => return Err(error),
+                Err(failed) => return Err(failed),
             }
         }
-        Err(SealError::Contended { partition, attempts: MAX_ATTEMPTS })
+        Err(SealError::Contended { partition, attempts: MAX_ATTEMPTS }.into())
     }
 
     /// Writes the manifest and, if nothing is missing, `_SUCCESS`.
@@ -99,15 +58,17 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
         let etag = self.write_manifest(hour, progress).await?;
         // The upload is over.
         progress.upload = None;
-        let accepted = match self.verdict(hour, terms, progress).await.map_err(Halt::Failed)? {
-            Ok(accepted) => accepted,
-            Err(missing) => return Ok(Sealing::Held(missing)),
+        let accepted = match self.verdict(hour, terms, progress).await? {
+            Verdict::Seal(accepted) => accepted,
+            Verdict::Hold(missing) => return Ok(Sealing::Held(missing)),
         };
         let manifest = Manifest { etag, totals: progress.totals.clone() };
         let success = manifest_text::success((&hour.partition(), self.at), before, manifest, accepted);
         let condition = Condition::unchanged(progress.replaced.success.as_deref());
-        let is_written = self.put_success(&success, condition).await.map_err(Halt::Failed)?;
-        if is_written { Ok(Sealing::Sealed(Box::new(success))) } else { Err(Halt::Conflict) }
+        if !self.put_success(&success, condition).await? {
+            return Err(Halt::Conflict);
+        }
+        Ok(Sealing::Sealed { success: Box::new(success), covers: progress.covers.clone() })
     }
 
     /// Writes `_SUCCESS`; `false` when it changed meanwhile.
@@ -124,7 +85,7 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
         }
     }
 
-    /// Goes on where an earlier run stopped, unless the partition was sealed since.
+    /// Continues where an earlier run stopped, unless the partition was sealed since.
     async fn begin(
         &self,
         partition: &str,
@@ -151,32 +112,23 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
     }
 
     /// Where an earlier run stopped. Progress of a seal that another run has overtaken is dropped.
-    pub(super) async fn stopped(
-        &self,
-        hour: UtcHour,
-        named: &Named,
-        published: &Published,
-    ) -> Result<Option<Stopped>, SealError> {
-        let partition = hour.partition();
-        if !named.progress {
-            return Ok(None);
-        }
-        let Some(content) = self.bucket.get(&progress_key(&partition)).await? else { return Ok(None) };
+    pub(super) async fn stopped(&self, partition: &str, published: &Published) -> Result<Option<Stopped>, SealError> {
+        let Some(content) = self.bucket.get(&progress_key(partition)).await? else { return Ok(None) };
         let mut progress = Marker::decode(&content.body).and_then(|marker| marker.progress);
         if let Some(overtaken) = progress.take_if(|progress| progress.replaced != published.etags) {
-            self.abort(&partition, overtaken.upload.as_deref()).await?;
+            self.abort(partition, overtaken.upload.as_deref()).await?;
         }
         Ok(Some(Stopped { content, progress }))
     }
 
-    /// The rest of a seal that is not needed any more.
-    pub(super) async fn forget_progress(&self, hour: UtcHour, stopped: Stopped) -> Result<(), SealError> {
-        let partition = hour.partition();
-        self.abort(&partition, stopped.progress.and_then(|progress| progress.upload).as_deref()).await?;
-        Ok(self.bucket.delete(&progress_key(&partition)).await?)
+    /// Drops a seal that is no longer needed.
+    pub(super) async fn forget_progress(&self, partition: &str, stopped: Option<Stopped>) -> Result<(), SealError> {
+        let Some(stopped) = stopped else { return Ok(()) };
+        self.abort(partition, stopped.progress.and_then(|progress| progress.upload).as_deref()).await?;
+        Ok(self.bucket.delete(&progress_key(partition)).await?)
     }
 
-    /// Has another run go on. If another run has put a marker since, that one goes on, with what it has.
+    /// Has another invocation continue. If another run has put a marker since, that one is continued.
     async fn put_marker(&self, partition: &str, progress: Progress, found: Option<&Content>) -> Result<(), SealError> {
         let upload = progress.upload.clone();
         let condition = Condition::unchanged(found.map(|found| found.etag.as_str()));
@@ -238,7 +190,7 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
     }
 
     async fn look(&self, folder: &str, listed: &Listed) -> Result<Look, BucketError> {
-        // Readers of Hive partitions pass over these names: the manifest and `_SUCCESS` among them.
+        // Readers of Hive partitions skip these names, among them the manifest and `_SUCCESS`.
         if listed.key[folder.len()..].starts_with(['_', '.']) {
             return Ok(Look::Nothing);
         }
@@ -265,9 +217,9 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
 /// What there is under a key.
 enum Look {
     Landed(Box<(ObjectKey, ObjectMetadata)>),
-    /// None of ours, or its metadata can't be read.
+    /// Not written by landing, or its metadata can't be read.
     Unreadable,
-    /// It is gone, or is no data.
+    /// It is gone, or is not data.
     Nothing,
 }
 

@@ -13,10 +13,11 @@ use shared::object::{ObjectKey, ObjectMetadata, prefix, success_key};
 use shared::timestamp::UtcHour;
 
 use super::SealError;
-use super::failed_batches::{self, FailedBatch};
+use super::arrears::Arrears;
+use super::context::{Candidate, Done, Run};
+use super::failed_batches;
 use super::landing::{self, Landing};
 use super::progress::Progress;
-use super::run::{Done, Named, Published, Run};
 use crate::bucket::{Bucket, BucketError, Condition, Head, List, Streams, Uploads};
 use crate::cloudwatch::Metrics;
 use crate::manifest::{
@@ -25,13 +26,6 @@ use crate::manifest::{
 use crate::rules::completeness::{LandedRecords, lost_records};
 use crate::rules::partition::Partition;
 use crate::rules::recency::is_last_run;
-
-/// What may be owed to any hour, as of the beginning of a run.
-#[derive(Debug)]
-pub(super) struct Arrears {
-    landing: Landing,
-    failed_batches: Vec<FailedBatch>,
-}
 
 /// On what terms an hour may be sealed.
 #[derive(Debug, Clone, Default)]
@@ -56,16 +50,23 @@ impl Terms {
         self.accepted.as_ref().is_some_and(|accepted| accepted.covers(missing))
     }
 
-    /// What `_SUCCESS` says of what is missing, if it may be written.
-    fn verdict(&self, missing: Vec<Missing>) -> Result<Option<Accepted>, Vec<Missing>> {
+    fn verdict(&self, missing: Vec<Missing>) -> Verdict {
         if missing.is_empty() {
-            return Ok(None);
+            return Verdict::Seal(None);
         }
         if self.may_be_held && !missing.iter().all(|missing| self.is_accepted(missing)) {
-            return Err(missing);
+            return Verdict::Hold(missing);
         }
-        Ok(self.accepted.clone().map(|accepted| Accepted { missing, ..accepted }))
+        Verdict::Seal(self.accepted.clone().map(|accepted| Accepted { missing, ..accepted }))
     }
+}
+
+/// Whether an hour that was listed is sealed.
+pub(super) enum Verdict {
+    /// With what its `_SUCCESS` says to be missing, if anything is.
+    Seal(Option<Accepted>),
+    /// Never empty.
+    Hold(Vec<Missing>),
 }
 
 /// What says that landing is late with something, which need not be of the hour: the count of its records decides.
@@ -85,19 +86,18 @@ enum Count {
 
 impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<'_, B, F, M, T> {
     /// On what terms an hour may be sealed. Nothing of it is listed before this.
-    pub(super) async fn terms(&self, hour: UtcHour, named: &Named, published: &Published) -> Result<Terms, SealError> {
+    pub(super) async fn terms(&self, candidate: &Candidate) -> Result<Terms, SealError> {
+        let Candidate { hour, named, published, .. } = candidate;
         if published.success.as_ref().is_some_and(|success| success.accepted.is_none()) {
             return Ok(Terms::default());
         }
-        let arrears = self.arrears(hour).await?;
-        let mut missing = arrears.landing.owes(hour);
-        missing.extend(failed_batches::missing(&arrears.failed_batches, hour));
-        missing.extend(self.broken(hour).await?);
+        let mut missing = self.arrears(*hour).await?.of(*hour);
+        missing.extend(self.broken(*hour).await?);
         if named.incomplete {
-            missing.extend(self.still_unreadable(hour).await?);
+            missing.extend(self.still_unreadable(*hour).await?);
         }
         let earlier = published.success.as_ref().and_then(|success| success.accepted.clone());
-        let accepted = self.accepted(hour).await?.or(earlier);
+        let accepted = self.accepted(*hour).await?.or(earlier);
         Ok(Terms { may_be_held: published.success.is_none(), names_missing: true, missing, accepted })
     }
 
@@ -114,15 +114,15 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
         }
     }
 
-    /// What the listing showed to be missing beside that; what `_SUCCESS` says of it, if it may be written.
+    /// Adds to the terms what the listing and the count of records show to be missing.
     pub(super) async fn verdict(
         &self,
         hour: UtcHour,
         terms: &Terms,
         progress: &Progress,
-    ) -> Result<Result<Option<Accepted>, Vec<Missing>>, SealError> {
+    ) -> Result<Verdict, SealError> {
         if !terms.names_missing {
-            return Ok(Ok(None));
+            return Ok(Verdict::Seal(None));
         }
         let mut missing = terms.missing.clone();
         let count = progress.totals.unreadable_objects;
@@ -130,7 +130,7 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
         let unreadable = (count > 0).then_some(Missing::UnreadableObjects { count, keys });
         // It may have been found to be unreadable before the listing already.
         missing.extend(unreadable.filter(|unreadable| !terms.missing.contains(unreadable)));
-        let is_read = self.arrears(hour).await?.landing.read_up_to.is_some();
+        let is_read = self.arrears(hour).await?.is_read();
         match self.count(hour, progress.landed_records).await? {
             Count::All => missing.retain(|missing| !is_suspicion(missing)),
             Count::Fewer(fewer) if missing.is_empty() => missing.push(fewer),
@@ -146,10 +146,8 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
     async fn arrears(&self, hour: UtcHour) -> Result<&Arrears, SealError> {
         let look = || async move {
             let landing = Landing::look(self.metrics, self.config, self.at).await?;
-            Ok::<_, SealError>(Arrears {
-                landing,
-                failed_batches: failed_batches::list(self.failed_batches, hour).await?,
-            })
+            let failed_batches = failed_batches::list(self.failed_batches, hour).await?;
+            Ok::<_, SealError>(Arrears { landing, failed_batches })
         };
         self.arrears.get_or_try_init(look).await
     }
@@ -216,24 +214,25 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
     /// Holds `_SUCCESS` back; once the hour is due, `_INCOMPLETE` says why.
     pub(super) async fn hold(
         &self,
-        hour: UtcHour,
-        named: &Named,
-        missing: &[Missing],
+        candidate: &Candidate,
+        missing: Vec<Missing>,
         done: &mut Done,
     ) -> Result<(), SealError> {
-        let partition = hour.partition();
-        if !named.incomplete && !self.is_last_run(hour) {
+        let (hour, partition) = (candidate.hour, candidate.partition());
+        let is_named = candidate.named.incomplete;
+        self.remove_foreign_success(&partition, &candidate.published).await?;
+        if !is_named && !self.is_last_run(hour) {
             tracing::info!(partition, ?missing, "not whole yet");
             return Ok(());
         }
-        let found = if named.incomplete { self.incomplete(hour).await? } else { None };
-        let since = found.as_ref().map_or_else(|| self.at.rfc3339(), |found| found.since.clone());
-        let incomplete = Incomplete { v: VERSION, partition: partition.clone(), since, missing: missing.to_vec() };
-        if found.as_ref() != Some(&incomplete) {
-            self.put_incomplete(hour, &incomplete).await?;
-        }
+        let found = if is_named { self.incomplete(hour).await? } else { None };
         if found.is_none() {
             tracing::error!(partition, ?missing, "due, and not whole: _SUCCESS is held back");
+        }
+        let since = found.as_ref().map_or_else(|| self.at.rfc3339(), |found| found.since.clone());
+        let incomplete = Incomplete { v: VERSION, partition, since, missing };
+        if found.as_ref() != Some(&incomplete) {
+            self.put_incomplete(hour, &incomplete).await?;
         }
         done.incomplete += 1;
         Ok(())

@@ -1,4 +1,4 @@
-//! How far landing has got in the stream, as CloudWatch says.
+//! How far landing has got in the stream, according to CloudWatch.
 //!
 //! Kinesis puts the age of the last record that each `GetRecords` call returned, 0 at the tip of a shard and without traffic.
 //! So what arrived before a minute less the largest age of that minute has been read, by every consumer that read then.
@@ -9,7 +9,7 @@
 //! failed, at the time at which it began.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html>
 //!
-//! Both say nothing of a mapping that is disabled while another consumer reads the stream. Then records arrive, and landing
+//! Both say nothing of a mapping that is disabled while another consumer reads the stream. Then records arrive and landing
 //! is not invoked.
 //!
 //! Other consumers of the stream may lag, and a batch that failed may be of another hour. So the count of the records that

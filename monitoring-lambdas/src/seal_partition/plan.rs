@@ -16,8 +16,8 @@ pub(super) fn is_closed(hour: UtcHour, at: UnixMillis, grace_millis: i64) -> boo
     closes_at(hour, grace_millis) <= at
 }
 
-/// The closed hours, of the last [`LOOKBACK_HOURS`] and not before the first one that there is. A bucket without any has the
-/// last closed one sealed as empty: from then on none is passed over.
+/// The closed hours, of the last [`LOOKBACK_HOURS`] and not before the first one that there is. In an empty bucket the last
+/// closed hour is sealed as empty: from then on none is left out.
 pub(super) fn closed_hours(at: UnixMillis, grace_millis: i64, first: Option<UtcHour>) -> BTreeSet<UtcHour> {
     let last = UnixMillis(at.0 - grace_millis).hour().plus(-1);
     let hours = (0..LOOKBACK_HOURS).map(|back| last.plus(-back));

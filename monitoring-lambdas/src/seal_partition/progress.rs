@@ -1,11 +1,11 @@
-//! What is kept in the bucket of a seal that is not done.
+//! What the bucket keeps of an unfinished seal.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use shared::timestamp::UnixMillis;
 
 use super::reaches::Reaches;
-use crate::bucket::Part;
+use crate::bucket::{Content, Part};
 use crate::manifest::{Overlap, Totals};
 use crate::rules::completeness::LandedRecords;
 
@@ -27,7 +27,7 @@ pub(super) struct Progress {
     /// The multipart upload, once there is one, and what it has.
     pub(super) upload: Option<String>,
     pub(super) parts: Vec<Part>,
-    /// The last key that is written, counted or passed over.
+    /// The last key that was written, counted or skipped.
     pub(super) last_key: Option<String>,
     pub(super) totals: Totals,
     pub(super) landed_records: LandedRecords,
@@ -67,7 +67,7 @@ impl Marker {
         Ok(body.into())
     }
 
-    /// `None` for what is no marker of ours: the seal begins anew then.
+    /// `None` for anything else: the seal begins anew then.
     pub(super) fn decode(body: &[u8]) -> Option<Self> {
         let end = body.iter().position(|byte| *byte == b'\n')?;
         let mut marker: Self = serde_json::from_slice(&body[..end]).ok()?;
@@ -76,6 +76,14 @@ impl Marker {
         }
         Some(marker)
     }
+}
+
+/// Where an earlier run stopped.
+pub(super) struct Stopped {
+    /// The marker as it is in the bucket.
+    pub(super) content: Content,
+    /// `None` when nothing of the hour was done yet.
+    pub(super) progress: Option<Progress>,
 }
 
 /// That an hour is to be sealed anew. It is put before the `late/` marker is deleted, which happens before the hour is listed;
