@@ -22,6 +22,7 @@ use axum::http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
+use strum::IntoEnumIterator;
 
 use crate::body::{self, BodyError};
 use environments::Environments;
@@ -157,7 +158,7 @@ impl Faults {
         let fired = |fault: Fault| (fault.name(), drawing.fired.get(&fault).copied().unwrap_or(0));
         json!({
             "plan": drawing.plan.to_string(),
-            "fired": Fault::ALL.map(fired).into_iter().collect::<BTreeMap<_, _>>(),
+            "fired": Fault::iter().map(fired).collect::<BTreeMap<_, _>>(),
             "held_writes": self.held_writes.load(Ordering::SeqCst),
         })
     }

@@ -1,12 +1,14 @@
 //! The names of all metrics, with their units. docs/METRICS.md says what each means and what to do when it is off.
 
+use strum::IntoStaticStr;
+
 use crate::rejection::Reason;
 
 /// The CloudWatch namespace of all metrics.
 pub const NAMESPACE: &str = "Playhead";
 
 /// CloudWatch's name of a metric's unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
 pub enum Unit {
     /// A number of things.
     Count,
@@ -26,15 +28,8 @@ impl Unit {
     /// As CloudWatch spells it.
     /// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDatum.html>
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Count => "Count",
-            Self::Bytes => "Bytes",
-            Self::Milliseconds => "Milliseconds",
-            Self::Seconds => "Seconds",
-            Self::Percent => "Percent",
-            Self::None => "None",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 
@@ -58,7 +53,7 @@ macro_rules! metrics {
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$name => stringify!($name),)*
-                    Self::Rejected(reason) => rejected(reason),
+                    Self::Rejected(reason) => reason.metric_name(),
                 }
             }
 
@@ -169,27 +164,6 @@ impl Metric {
     /// Every metric.
     pub fn all() -> impl Iterator<Item = Self> {
         Self::NAMED.iter().copied().chain(Reason::ALL.into_iter().map(Self::Rejected))
-    }
-}
-
-const fn rejected(reason: Reason) -> &'static str {
-    match reason {
-        Reason::InvalidBase64 => "RejectedInvalidBase64",
-        Reason::InvalidCompression => "RejectedInvalidCompression",
-        Reason::UnsupportedEncoding => "RejectedUnsupportedEncoding",
-        Reason::UnsupportedContentType => "RejectedUnsupportedContentType",
-        Reason::BodyTooLarge => "RejectedBodyTooLarge",
-        Reason::TooManyEvents => "RejectedTooManyEvents",
-        Reason::InvalidUtf8 => "RejectedInvalidUtf8",
-        Reason::InvalidJson => "RejectedInvalidJson",
-        Reason::InvalidCmcd => "RejectedInvalidCmcd",
-        Reason::NotAnObject => "RejectedNotAnObject",
-        Reason::TooDeep => "RejectedTooDeep",
-        Reason::EventTooLarge => "RejectedEventTooLarge",
-        Reason::NoEvents => "RejectedNoEvents",
-        Reason::MethodNotAllowed => "RejectedMethodNotAllowed",
-        Reason::UnknownPath => "RejectedUnknownPath",
-        Reason::ForeignRecord => "RejectedForeignRecord",
     }
 }
 

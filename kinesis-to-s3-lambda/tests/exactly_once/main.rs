@@ -20,6 +20,7 @@ use std::cell::{Cell, RefCell};
 use generators::sabotage::asked_for;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use rstest::rstest;
+use strum::IntoEnumIterator;
 
 use crate::history::{Failure, History, LONGEST_START_S, Step, histories};
 use crate::promise::Violation;
@@ -69,7 +70,7 @@ fn each_record_is_in_exactly_one_object_whatever_happens() {
     }
     result.unwrap();
     println!("{cases} cases: {seen:?}");
-    for happening in Happening::ALL {
+    for happening in Happening::iter() {
         assert!(seen.borrow().times(happening) > 0, "no history saw this happen: {happening:?}");
     }
 }

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use strum::EnumIter;
+
 /// A thing that makes exactly-once hard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, EnumIter)]
 pub(crate) enum Happening {
     Acknowledged,
     AnswerLost,
@@ -16,22 +18,6 @@ pub(crate) enum Happening {
     ConditionFailed,
     LateWriteDone,
     LateWriteRefused,
-}
-
-impl Happening {
-    pub(crate) const ALL: [Self; 11] = [
-        Self::Acknowledged,
-        Self::AnswerLost,
-        Self::SentAgainShorter,
-        Self::SentAgainLonger,
-        Self::TwoAtOnce,
-        Self::Crashed,
-        Self::GaveUp,
-        Self::Replaced,
-        Self::ConditionFailed,
-        Self::LateWriteDone,
-        Self::LateWriteRefused,
-    ];
 }
 
 /// How often each happened.

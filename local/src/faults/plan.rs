@@ -4,102 +4,76 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use strum::{EnumIter, EnumString, IntoEnumIterator, IntoStaticStr};
+
 /// Something that goes wrong in the one-machine stack on purpose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, EnumIter, EnumString, IntoStaticStr)]
 pub enum Fault {
     /// `PutRecords` stores the entries of some partition keys and refuses the others, as a hot shard does.
+    #[strum(serialize = "kinesis.partial")]
     KinesisPartial,
     /// `PutRecords` is throttled as a whole.
+    #[strum(serialize = "kinesis.throttled")]
     KinesisThrottled,
     /// `PutRecords` fails with 500.
+    #[strum(serialize = "kinesis.error")]
     KinesisError,
     /// `PutRecords` takes up to two seconds.
+    #[strum(serialize = "kinesis.slow")]
     KinesisSlow,
     /// `PutRecords` stores everything and answers when ingest has given up waiting.
+    #[strum(serialize = "kinesis.late")]
     KinesisLate,
     /// `PutRecords` stores everything, and the connection breaks before the answer.
+    #[strum(serialize = "kinesis.unanswered")]
     KinesisUnanswered,
     /// Ingest is killed when its `PutRecords` arrives, which is lost or not.
+    #[strum(serialize = "kinesis.kill")]
     KinesisKill,
     /// S3 answers 503 `SlowDown`.
+    #[strum(serialize = "s3.slow-down")]
     S3SlowDown,
     /// S3 answers 500.
+    #[strum(serialize = "s3.error")]
     S3Error,
     /// S3 answers a write with 409: another write of the key is under way.
+    #[strum(serialize = "s3.conflict")]
     S3Conflict,
     /// S3 takes up to six seconds.
+    #[strum(serialize = "s3.slow")]
     S3Slow,
     /// S3 does what it is asked, and the connection breaks before the answer.
+    #[strum(serialize = "s3.unanswered")]
     S3Unanswered,
     /// The connection breaks, and the write takes place up to fifteen seconds later.
+    #[strum(serialize = "s3.late")]
     S3Late,
     /// The landing function is killed when its write arrives, which is lost.
+    #[strum(serialize = "s3.kill-before")]
     S3KillBefore,
     /// The landing function is killed when its write arrives, which takes place up to fifteen seconds later.
+    #[strum(serialize = "s3.kill-during")]
     S3KillDuring,
     /// The landing function is killed when its write is done, before the answer.
+    #[strum(serialize = "s3.kill-after")]
     S3KillAfter,
     /// The event source mapping forgets a batch that it handed over, and sends a shorter or a longer one from the same
     /// record while the function may still be at work.
+    #[strum(serialize = "mapping.restart")]
     MappingRestart,
     /// A shard is split. The probability is that of a second.
+    #[strum(serialize = "shard.split")]
     ShardSplit,
     /// Two shards are merged. The probability is that of a second.
+    #[strum(serialize = "shard.merge")]
     ShardMerge,
 }
 
 impl Fault {
-    /// Every fault, in declaration order.
-    pub const ALL: [Self; 19] = [
-        Self::KinesisPartial,
-        Self::KinesisThrottled,
-        Self::KinesisError,
-        Self::KinesisSlow,
-        Self::KinesisLate,
-        Self::KinesisUnanswered,
-        Self::KinesisKill,
-        Self::S3SlowDown,
-        Self::S3Error,
-        Self::S3Conflict,
-        Self::S3Slow,
-        Self::S3Unanswered,
-        Self::S3Late,
-        Self::S3KillBefore,
-        Self::S3KillDuring,
-        Self::S3KillAfter,
-        Self::MappingRestart,
-        Self::ShardSplit,
-        Self::ShardMerge,
-    ];
-
     /// The name in `FAULTS`, in counts and in the journal.
     #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::KinesisPartial => "kinesis.partial",
-            Self::KinesisThrottled => "kinesis.throttled",
-            Self::KinesisError => "kinesis.error",
-            Self::KinesisSlow => "kinesis.slow",
-            Self::KinesisLate => "kinesis.late",
-            Self::KinesisUnanswered => "kinesis.unanswered",
-            Self::KinesisKill => "kinesis.kill",
-            Self::S3SlowDown => "s3.slow-down",
-            Self::S3Error => "s3.error",
-            Self::S3Conflict => "s3.conflict",
-            Self::S3Slow => "s3.slow",
-            Self::S3Unanswered => "s3.unanswered",
-            Self::S3Late => "s3.late",
-            Self::S3KillBefore => "s3.kill-before",
-            Self::S3KillDuring => "s3.kill-during",
-            Self::S3KillAfter => "s3.kill-after",
-            Self::MappingRestart => "mapping.restart",
-            Self::ShardSplit => "shard.split",
-            Self::ShardMerge => "shard.merge",
-        }
-    }
-
-    fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|fault| fault.name() == name)
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 }
 
@@ -153,7 +127,7 @@ pub enum PlanError {
 }
 
 fn names() -> String {
-    Fault::ALL.map(Fault::name).join(", ")
+    Fault::iter().map(Fault::name).collect::<Vec<_>>().join(", ")
 }
 
 impl FromStr for Plan {
@@ -168,8 +142,8 @@ impl FromStr for Plan {
                 plan.seed = value.parse().map_err(|_| PlanError::Seed(value.to_owned()))?;
                 continue;
             }
-            let faults = match (name, Fault::named(name)) {
-                ("all", _) => Fault::ALL.to_vec(),
+            let faults = match (name, name.parse().ok()) {
+                ("all", _) => Fault::iter().collect(),
                 (_, Some(fault)) => vec![fault],
                 (_, None) => return Err(PlanError::Unknown { name: name.to_owned() }),
             };
@@ -208,8 +182,8 @@ mod tests {
 
     #[test]
     fn names_are_distinct_and_found() {
-        for fault in Fault::ALL {
-            assert_eq!(Fault::named(fault.name()), Some(fault));
+        for fault in Fault::iter() {
+            assert_eq!(fault.name().parse().ok(), Some(fault));
         }
     }
 }
