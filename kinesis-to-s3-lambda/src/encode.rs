@@ -4,6 +4,7 @@ use bytes::Bytes;
 use bzip2_encoder::{Encoder, Level, SortError};
 use sha2::{Digest, Sha256};
 use shared::object::{Attempt, BlockSize, ObjectMetadata};
+use shared::timestamp::UnixMillis;
 
 use crate::group::Group;
 
@@ -69,18 +70,18 @@ impl LineWriter {
     }
 }
 
-/// Compresses a group. The lines go from the batch straight into the compressor: there is no third copy of them.
+/// Compresses a group. The lines go straight into the compressor.
 ///
 /// # Errors
 ///
 /// Only if the compressor has no memory.
 pub fn encode(group: &Group, block_size: BlockSize, attempt: &Attempt) -> Result<Object, SortError> {
     let mut lines = LineWriter::new(block_size);
-    for chunk in &group.chunks {
-        lines.write(&chunk.bytes)?;
+    for text in &group.texts {
+        lines.write(text)?;
     }
     let Compressed { body, uncompressed_bytes, uncompressed_sha256 } = lines.finish()?;
-    let (earliest_received_at, latest_received_at) = group.received_at();
+    let (earliest_received_at, latest_received_at) = group.counts.received_at.unwrap_or((UnixMillis(0), UnixMillis(0)));
     let metadata = ObjectMetadata {
         event_format: group.event_format,
         last_sequence_number: group.last_sequence_number.clone(),
@@ -88,8 +89,8 @@ pub fn encode(group: &Group, block_size: BlockSize, attempt: &Attempt) -> Result
         event_count: group.lines(),
         uncompressed_bytes,
         uncompressed_sha256,
-        received_in: group.received_in,
-        rejected_reasons: group.reasons.iter().collect(),
+        received_in: group.counts.received_in,
+        rejected_reasons: group.counts.reasons.iter().collect(),
         earliest_received_at,
         latest_received_at,
         block_size,
@@ -106,7 +107,6 @@ pub(crate) mod tests {
     use proptest::prelude::*;
     use shared::line::EventFormat;
     use shared::object::ReceivedIn;
-    use shared::timestamp::UnixMillis;
     use std::io::Read;
 
     /// An attempt that begins that many milliseconds after 1970 and has a minute.

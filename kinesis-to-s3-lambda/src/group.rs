@@ -2,16 +2,14 @@
 
 use bytes::Bytes;
 use shared::line::{EventFormat, Kind};
-use shared::object::{ReceivedIn, object_key};
-use shared::rejection::ReasonCounts;
-use shared::timestamp::{UnixMillis, UtcHour};
+use shared::object::object_key;
+use shared::timestamp::UtcHour;
 use shared::trust::Trust;
 
-use crate::chunk::{Chunk, join_small};
 use crate::kinesis_event::Record;
 use crate::kpl::deaggregate;
+use crate::lines::{Counts, Lines};
 use crate::payload::{Payload, Source, max_rejected_lines, read_payload, rejected_whole};
-use crate::tally::Tally;
 
 /// The lines of one kind and hour, in the order of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,13 +22,10 @@ pub struct Group {
     pub last_sequence_number: String,
     /// Records whose first line is in the group, so that each record of a batch is counted once.
     pub record_count: u64,
-    /// Its lines by the hour of their receipt.
-    pub received_in: ReceivedIn,
-    /// Its lines by the reason of their rejection: none for events.
-    pub reasons: ReasonCounts,
-    /// Lone surrogates that were replaced in its lines.
-    pub replaced_surrogates: u64,
-    pub chunks: Vec<Chunk>,
+    /// What its lines are.
+    pub counts: Counts,
+    /// The lines, one text a record.
+    pub texts: Vec<Bytes>,
 }
 
 impl Group {
@@ -42,21 +37,19 @@ impl Group {
 
     #[must_use]
     pub fn lines(&self) -> u64 {
-        self.chunks.iter().map(|chunk| chunk.lines).sum()
+        self.counts.lines
     }
 
-    /// Bytes of all lines, less the line feeds that chunks may lack.
+    /// Bytes of all lines.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.chunks.iter().map(|chunk| chunk.bytes.len()).sum()
+        self.texts.iter().map(Bytes::len).sum()
     }
 
-    /// When the earliest and the latest of its lines were received.
-    #[must_use]
-    pub fn received_at(&self) -> (UnixMillis, UnixMillis) {
-        let earliest = self.chunks.iter().map(|chunk| chunk.earliest_received_at).min();
-        let latest = self.chunks.iter().map(|chunk| chunk.latest_received_at).max();
-        (earliest.unwrap_or(UnixMillis(0)), latest.unwrap_or(UnixMillis(0)))
+    fn push(&mut self, record: &Record, lines: Lines) {
+        self.last_sequence_number.clone_from(&record.kinesis.sequence_number);
+        self.counts.add_all(&lines.counts);
+        self.texts.push(lines.into_text(&record.kinesis.data));
     }
 }
 
@@ -69,18 +62,15 @@ pub fn group(records: &[Record], format: EventFormat) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for record in records {
         let hour = record.arrival().hour();
-        let Payload { chunks, tally, .. } = read_record(record, format);
-        let beside = |group: &Group| group.hour == hour && group.shard_id == record.shard_id();
-        let first_kind = chunks.first().map(|chunk| chunk.kind);
-        for chunk in chunks {
-            match groups.iter_mut().find(|group| group.kind == chunk.kind && beside(group)) {
-                Some(group) => add(group, record, chunk),
-                None => groups.push(start(record, format, chunk)),
-            }
-        }
-        for group in groups.iter_mut().filter(|group| beside(group)) {
-            group.record_count += u64::from(first_kind == Some(group.kind));
-            count_lines(group, &tally);
+        for (index, (kind, lines)) in read_record(record, format).into_kinds().enumerate() {
+            let is_its =
+                |group: &Group| group.kind == kind && group.hour == hour && group.shard_id == record.shard_id();
+            let at = groups.iter().position(is_its).unwrap_or_else(|| {
+                groups.push(empty_group(record, format, kind));
+                groups.len() - 1
+            });
+            groups[at].record_count += u64::from(index == 0);
+            groups[at].push(record, lines);
         }
     }
     groups
@@ -106,48 +96,29 @@ fn read_record(record: &Record, format: EventFormat) -> Payload {
 
 /// `None` when too many lines are bad.
 fn read_user_records(user_records: &[Bytes], record: &Source<'_>, max_rejected: usize) -> Option<Payload> {
-    let (mut chunks, mut tally, mut rejected) = (Vec::new(), Tally::default(), 0);
+    let mut whole = Payload::default();
     for (number, data) in user_records.iter().enumerate() {
         let name = format!("{}/{number}", record.name);
-        let read = read_payload(data, &Source { name: &name, ..*record }, max_rejected);
-        rejected += read.rejected;
-        if rejected > max_rejected {
+        whole.append(&read_payload(data, &Source { name: &name, ..*record }, max_rejected));
+        if whole.rejected > max_rejected {
             return None;
         }
-        tally.add_all(&read.tally);
-        chunks.extend(read.chunks);
     }
-    Some(Payload { chunks: join_small(chunks), tally, rejected })
+    Some(whole)
 }
 
-fn start(record: &Record, event_format: EventFormat, chunk: Chunk) -> Group {
+fn empty_group(record: &Record, event_format: EventFormat, kind: Kind) -> Group {
     Group {
         event_format,
-        kind: chunk.kind,
+        kind,
         hour: record.arrival().hour(),
         shard_id: record.shard_id().to_owned(),
         first_sequence_number: record.kinesis.sequence_number.clone(),
         last_sequence_number: record.kinesis.sequence_number.clone(),
         record_count: 0,
-        received_in: ReceivedIn::default(),
-        reasons: ReasonCounts::default(),
-        replaced_surrogates: 0,
-        chunks: vec![chunk],
+        counts: Counts::default(),
+        texts: Vec::new(),
     }
-}
-
-fn add(group: &mut Group, record: &Record, chunk: Chunk) {
-    if group.last_sequence_number != record.kinesis.sequence_number {
-        group.last_sequence_number.clone_from(&record.kinesis.sequence_number);
-    }
-    group.chunks.push(chunk);
-}
-
-/// Counts the lines that a record has in a group.
-fn count_lines(group: &mut Group, tally: &Tally) {
-    group.received_in.add_all(tally.received_in(group.kind));
-    group.reasons.add_all(&tally.reasons(group.kind));
-    group.replaced_surrogates += tally.replaced_surrogates(group.kind);
 }
 
 #[cfg(test)]
@@ -231,7 +202,7 @@ pub(crate) mod tests {
         let groups = group(&[keyed(1, key, REJECTED)], format);
         let found: Vec<_> = groups.iter().map(|group| (group.kind, group.event_format, group.lines())).collect();
         assert_eq!(found, [(kind, format, 1)]);
-        assert_eq!(groups[0].reasons.total(), u64::from(kind == Kind::Rejected));
+        assert_eq!(groups[0].counts.reasons.total(), u64::from(kind == Kind::Rejected));
     }
 
     #[test]
@@ -245,6 +216,14 @@ pub(crate) mod tests {
         record.kinesis.data = aggregated.into();
         assert_eq!(group(&[record.clone()], EventFormat::Raw)[0].kind, Kind::Event);
         assert_eq!(group(&[record], EventFormat::Envelope)[0].kind, Kind::Rejected);
+    }
+
+    #[test]
+    fn a_record_that_lands_as_it_is_is_not_copied() {
+        let records = [record(1, "{\"a\":1}\n{\"b\":2}\n", 0.0), record(2, "{\"a\":\"\\ud83d\"}\n", 0.0)];
+        let texts = &group(&records, EventFormat::Envelope)[0].texts;
+        assert_eq!(texts[0].as_ptr(), records[0].kinesis.data.as_ptr());
+        assert_eq!(&texts[1][..], b"{\"a\":\"\\ufffd\"}\n");
     }
 
     proptest! {
@@ -265,7 +244,7 @@ pub(crate) mod tests {
             prop_assert!(shorter.len() <= whole.len());
             for (short, long) in shorter.iter().zip(&whole) {
                 prop_assert_eq!(short.key(), long.key());
-                prop_assert!(short.chunks.iter().eq(long.chunks.iter().take(short.chunks.len())));
+                prop_assert!(long.texts.starts_with(&short.texts));
             }
         }
     }

@@ -26,7 +26,7 @@ pub fn values(
     vital_signs: impl Iterator<Item = (Metric, u64)>,
 ) -> Vec<(Metric, u64)> {
     let lines = |kind| groups.iter().filter(|group| group.kind == kind).map(Group::lines).sum();
-    let oldest = groups.iter().map(|group| group.received_at().0).min();
+    let oldest = groups.iter().filter_map(|group| group.counts.received_at).map(|(earliest, _)| earliest).min();
     let newest = event.records.iter().map(Record::arrival).max();
     let mut values = vec![
         (Metric::LandedRecords, event.records.len() as u64),
@@ -40,8 +40,8 @@ pub fn values(
         (Metric::BatchAge, newest.map_or(0, |newest| millis_between(newest, times.began))),
     ];
     values.extend(vital_signs);
-    let replaced_surrogates = groups.iter().map(|group| group.replaced_surrogates).sum();
-    let foreign = groups.iter().map(|group| group.reasons.of(Reason::ForeignRecord)).sum();
+    let replaced_surrogates = groups.iter().map(|group| group.counts.replaced_surrogates).sum();
+    let foreign = groups.iter().map(|group| group.counts.reasons.of(Reason::ForeignRecord)).sum();
     let rare = [(Metric::ReplacedSurrogates, replaced_surrogates), (Metric::Rejected(Reason::ForeignRecord), foreign)];
     values.extend(rare.into_iter().filter(|(_, count)| *count > 0));
     values

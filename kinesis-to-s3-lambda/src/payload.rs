@@ -1,8 +1,5 @@
 //! The lines of one record's payload, whoever wrote it: ours, another producer's JSON, or anything else.
 
-use std::borrow::Cow;
-use std::ops::Range;
-
 use bytes::Bytes;
 use shared::json::as_line;
 use shared::line::{Client, Envelope, IdLiteral, Kind, LineHead, Rejected};
@@ -10,26 +7,48 @@ use shared::rejection::{Reason, Rejection};
 use shared::timestamp::UnixMillis;
 use shared::trust::Trust;
 
-use crate::chunk::{Chunk, Lines};
+use crate::lines::{Lines, Receipt};
 use crate::multiline::holds_a_value_over_lines;
-use crate::tally::Tally;
 
-/// What became of one payload.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What became of one payload: every byte but blank lines is in one of its lines.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Payload {
-    /// In order: every byte but blank lines is in one of them.
-    pub chunks: Vec<Chunk>,
-    /// Their lines.
-    pub tally: Tally,
+    pub events: Lines,
+    pub rejected_lines: Lines,
+    /// The kind of its first line.
+    first: Option<Kind>,
     /// How many rejected lines were made of it here.
     pub rejected: usize,
 }
 
 impl Payload {
-    fn of_line(head: LineHead, arrival: UnixMillis, chunk: Chunk, rejected: usize) -> Self {
-        let mut tally = Tally::default();
-        tally.count(head, arrival.hour());
-        Self { chunks: vec![chunk], tally, rejected }
+    fn push(&mut self, line: &[u8], head: LineHead, receipt: Receipt) {
+        self.first.get_or_insert(head.kind);
+        self.lines_mut(head.kind).push(line, head, receipt);
+    }
+
+    fn lines_mut(&mut self, kind: Kind) -> &mut Lines {
+        match kind {
+            Kind::Event => &mut self.events,
+            Kind::Rejected => &mut self.rejected_lines,
+        }
+    }
+
+    /// Adds what became of the next payload of the same record.
+    pub fn append(&mut self, next: &Self) {
+        self.first = self.first.or(next.first);
+        self.events.append(&next.events);
+        self.rejected_lines.append(&next.rejected_lines);
+        self.rejected += next.rejected;
+    }
+
+    /// The kinds of lines that there are, that of the first line first.
+    pub fn into_kinds(self) -> impl Iterator<Item = (Kind, Lines)> {
+        let mut kinds = [(Kind::Event, self.events), (Kind::Rejected, self.rejected_lines)];
+        if self.first == Some(Kind::Rejected) {
+            kinds.reverse();
+        }
+        kinds.into_iter().filter(|(_, lines)| lines.counts.lines > 0)
     }
 }
 
@@ -62,7 +81,7 @@ pub struct Source<'a> {
 
 /// Takes a payload apart.
 ///
-/// - JSON objects, one a line, pass as they are, without copying. Beside at least one of them, up to `max_rejected` bad
+/// - JSON objects, one a line, pass as they are. Beside at least one of them, up to `max_rejected` bad
 ///   lines are rejected one by one.
 /// - One JSON object over several lines passes, folded into one.
 /// - In both, surrogate escapes without a partner are replaced, as ingest does.
@@ -84,75 +103,33 @@ pub fn rejected_whole(payload: &[u8], source: &Source<'_>, detail: &str) -> Payl
 }
 
 /// `None` when the payload is to be rejected whole.
-fn read_lines(payload: &Bytes, source: &Source<'_>, max_rejected: usize) -> Option<Payload> {
-    let mut reader = Reader::new(payload, source);
-    let mut start = 0;
-    for line in payload.split_inclusive(|byte| *byte == b'\n') {
-        let range = start..start + line.len();
-        start = range.end;
+fn read_lines(payload: &[u8], source: &Source<'_>, max_rejected: usize) -> Option<Payload> {
+    let mut read = Payload::default();
+    let mut has_object = false;
+    for line in payload.split(|byte| *byte == b'\n') {
         let text = without_mark(line);
         if text.is_empty() {
             continue;
         }
         match source.read(text) {
-            Ok((head, text)) => reader.land(head, text, range),
+            Ok((head, text)) => {
+                has_object = true;
+                source.land(&mut read, head, text);
+            }
             Err(problem) => {
-                if reader.lines.is_empty()
+                if read.first.is_none()
                     && let Some(object) = one_object(payload, source)
                 {
                     return Some(object);
                 }
-                if reader.rejected == max_rejected || reader.rejected == 0 && holds_a_value_over_lines(texts(payload)) {
+                if read.rejected == max_rejected || read.rejected == 0 && holds_a_value_over_lines(texts(payload)) {
                     return None;
                 }
-                reader.reject(line.trim_ascii(), &problem);
+                source.reject(&mut read, line.trim_ascii(), &problem);
             }
         }
     }
-    reader.finish()
-}
-
-/// What was read of a payload so far.
-struct Reader<'a> {
-    payload: &'a Bytes,
-    source: &'a Source<'a>,
-    lines: Lines<'a>,
-    tally: Tally,
-    has_object: bool,
-    rejected: usize,
-}
-
-impl<'a> Reader<'a> {
-    fn new(payload: &'a Bytes, source: &'a Source<'a>) -> Self {
-        Self { payload, source, lines: Lines::new(payload), tally: Tally::default(), has_object: false, rejected: 0 }
-    }
-
-    /// `text` is the object in the line that stands at `range`.
-    fn land(&mut self, head: LineHead, text: &str, range: Range<usize>) {
-        self.has_object = true;
-        self.tally.count(head, self.source.arrival.hour());
-        let received_at = self.source.received_at(head);
-        let (landing, replaced_surrogates) = as_line(text);
-        self.tally.count_replaced_surrogates(head.kind, replaced_surrogates);
-        let line = &self.payload[range.clone()];
-        let stands_alone = line.strip_suffix(b"\n").unwrap_or(line).len() == text.len();
-        match landing {
-            Cow::Borrowed(_) if stands_alone => self.lines.slice(head.kind, received_at, range),
-            landing => self.lines.copy(head.kind, received_at, landing.as_bytes()),
-        }
-    }
-
-    fn reject(&mut self, line: &[u8], problem: &str) {
-        self.tally.count(self.source.rejected_head(), self.source.arrival.hour());
-        self.lines.whole(self.source.rejected(self.rejected, line, problem));
-        self.rejected += 1;
-    }
-
-    /// `None` when there is no object among the lines.
-    fn finish(self) -> Option<Payload> {
-        let Self { lines, tally, rejected, .. } = self;
-        self.has_object.then(|| Payload { chunks: lines.finish(), tally, rejected })
-    }
+    has_object.then_some(read)
 }
 
 /// A line without the white space around it and the byte order marks before it.
@@ -166,11 +143,9 @@ fn without_mark(line: &[u8]) -> &[u8] {
 
 fn one_object(payload: &[u8], source: &Source<'_>) -> Option<Payload> {
     let (head, text) = source.read(without_mark(payload)).ok()?;
-    let (line, replaced_surrogates) = as_line(text);
-    let chunk = Chunk::of_line(head.kind, source.received_at(head), line.into_owned().into());
-    let mut payload = Payload::of_line(head, source.arrival, chunk, 0);
-    payload.tally.count_replaced_surrogates(head.kind, replaced_surrogates);
-    Some(payload)
+    let mut object = Payload::default();
+    source.land(&mut object, head, text);
+    Some(object)
 }
 
 /// The lines that hold more than white space, without what stands around their text.
@@ -186,33 +161,38 @@ impl Source<'_> {
         Ok((head, text))
     }
 
-    fn received_at(&self, head: LineHead) -> UnixMillis {
-        let near = |time: &UnixMillis| time.0.abs_diff(self.arrival.0) <= MAX_RECEIPT_DISTANCE_MILLIS.unsigned_abs();
-        head.received_at.filter(near).unwrap_or(self.arrival)
+    /// Adds an object, on one line and with its lone surrogates replaced.
+    fn land(&self, payload: &mut Payload, head: LineHead, object: &str) {
+        let (line, replaced_surrogates) = as_line(object);
+        payload.push(line.as_bytes(), head, self.receipt(head));
+        payload.lines_mut(head.kind).counts.replaced_surrogates += replaced_surrogates;
     }
 
-    /// What there is to see of the lines that are rejected here.
-    fn rejected_head(&self) -> LineHead {
-        LineHead { kind: Kind::Rejected, received_at: Some(self.arrival), reason: Some(Reason::ForeignRecord) }
+    /// Adds a line that keeps `body`. Nothing in it differs when the same record is sent again.
+    fn reject(&self, payload: &mut Payload, body: &[u8], detail: &str) {
+        let id = serde_json::Value::from(format!("{}/{}", self.name, payload.rejected)).to_string();
+        let rejection = Rejection::new(Reason::ForeignRecord, detail);
+        let rejected = Rejected { rejection: &rejection, content_type: None, content_encoding: None, part: None, body };
+        let mut line = Vec::new();
+        let envelope = Envelope::new(self.arrival, self.name, &Client::default());
+        envelope.write_rejected(&mut line, IdLiteral::new(&id), &rejected);
+        let reason = Some(Reason::ForeignRecord);
+        let head = LineHead { kind: Kind::Rejected, received_at: Some(self.arrival), reason };
+        payload.push(&line, head, self.receipt(head));
+        payload.rejected += 1;
+    }
+
+    fn receipt(&self, head: LineHead) -> Receipt {
+        let near = |time: &UnixMillis| time.0.abs_diff(self.arrival.0) <= MAX_RECEIPT_DISTANCE_MILLIS.unsigned_abs();
+        let received_at = head.received_at.filter(near).unwrap_or(self.arrival);
+        Receipt { received_at, arrived_in: self.arrival.hour() }
     }
 
     /// A payload that is kept in one line.
     fn whole(&self, payload: &[u8], detail: &str) -> Payload {
-        Payload::of_line(self.rejected_head(), self.arrival, self.rejected(0, payload, detail), 1)
-    }
-
-    /// A line that keeps `body`. Nothing in it differs when the same record is sent again.
-    fn rejected(&self, number: usize, body: &[u8], detail: &str) -> Chunk {
-        let id = serde_json::Value::from(format!("{}/{number}", self.name)).to_string();
-        let rejection = Rejection::new(Reason::ForeignRecord, detail);
-        let rejected = Rejected { rejection: &rejection, content_type: None, content_encoding: None, part: None, body };
-        let mut line = Vec::new();
-        Envelope::new(self.arrival, self.name, &Client::default()).write_rejected(
-            &mut line,
-            IdLiteral::new(&id),
-            &rejected,
-        );
-        Chunk::of_line(Kind::Rejected, self.arrival, line.into())
+        let mut whole = Payload::default();
+        self.reject(&mut whole, payload, detail);
+        whole
     }
 }
 
@@ -233,22 +213,23 @@ mod tests {
         read_payload(&Bytes::copy_from_slice(payload), &source, MAX_REJECTED_LINES)
     }
 
-    fn chunks_of(payload: &[u8]) -> Vec<Chunk> {
-        read(payload, Trust::Members).chunks
+    fn read_ours(payload: &[u8]) -> Payload {
+        read(payload, Trust::Members)
     }
 
-    /// The lines as (kind, text), rejected ones as what they keep.
+    /// The lines as (kind, text), rejected ones as what they keep and behind the events.
     fn lines_of(payload: &[u8]) -> Vec<(Kind, String)> {
         let mut lines = Vec::new();
-        for chunk in chunks_of(payload) {
-            let text = String::from_utf8(chunk.bytes.to_vec()).unwrap();
-            assert_eq!(text.lines().count() as u64, chunk.lines);
+        let Payload { events, rejected_lines, .. } = read_ours(payload);
+        for (kind, Lines { text, counts }) in [(Kind::Event, events), (Kind::Rejected, rejected_lines)] {
+            let text = String::from_utf8(text).unwrap();
+            assert_eq!(text.lines().count() as u64, counts.lines);
             for line in text.lines() {
                 let value: Value = serde_json::from_str(line).unwrap_or_default();
                 let kept = value["rejected"]["body_base64"].as_str();
                 let kept = kept.map(|kept| base64_simd::STANDARD.decode_to_vec(kept).unwrap());
                 let text = kept.map_or_else(|| line.to_owned(), |kept| String::from_utf8_lossy(&kept).into_owned());
-                lines.push((chunk.kind, text));
+                lines.push((kind, text));
             }
         }
         lines
@@ -293,15 +274,16 @@ mod tests {
     #[case::nothing(b"", &[(Kind::Rejected, "")])]
     #[case::blank_lines(b"\n\n{}\n\n", &[(Kind::Event, "{}")])]
     fn payloads_of_all_kinds(#[case] payload: &[u8], #[case] expected: &[(Kind, &str)]) {
-        let expected: Vec<_> = expected.iter().map(|(kind, text)| (*kind, (*text).to_owned())).collect();
+        let mut expected: Vec<_> = expected.iter().map(|(kind, text)| (*kind, (*text).to_owned())).collect();
+        expected.sort_by_key(|(kind, _)| *kind);
         assert_eq!(lines_of(payload), expected);
     }
 
     #[test]
     fn bytes_that_are_no_text_are_kept_whole() {
-        let chunks = chunks_of(b"\xff\n\xfe{}");
-        let line: Value = serde_json::from_slice(&chunks[0].bytes).unwrap();
-        assert_eq!(chunks.len(), 1);
+        let Payload { events, rejected_lines, .. } = read_ours(b"\xff\n\xfe{}");
+        let line: Value = serde_json::from_slice(&rejected_lines.text).unwrap();
+        assert_eq!((events.counts.lines, rejected_lines.counts.lines), (0, 1));
         assert_eq!(line["rejected"]["reason"], "foreign_record");
         assert_eq!(line["id"], "shard:1/0");
         let kept = base64_simd::STANDARD.decode_to_vec(line["rejected"]["body_base64"].as_str().unwrap()).unwrap();
@@ -309,20 +291,10 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_one_record_are_one_slice_of_it() {
-        let payload = Bytes::from("{\"a\":1}\n{\"b\":2}\n{\"c\":3}\n");
-        let source = Source { arrival: ARRIVAL, name: "n", trust: Trust::Members };
-        let chunks = read_payload(&payload, &source, MAX_REJECTED_LINES).chunks;
-        assert_eq!(chunks.len(), 1);
-        assert_eq!(chunks[0].lines, 3);
-        assert_eq!(chunks[0].bytes.as_ptr(), payload.as_ptr());
-    }
-
-    #[test]
     fn the_number_of_bad_lines_stands_on_the_bound_and_one_past_it() {
         let payload = |bad: usize| format!("{{}}\n{}", "x\n".repeat(bad));
         assert_eq!([0, 256, 383, 12_799, 12_800, usize::MAX].map(max_rejected_lines), [2, 2, 2, 99, 100, 100]);
-        assert_eq!(chunks_of(payload(MAX_REJECTED_LINES).as_bytes()).len(), MAX_REJECTED_LINES + 1);
+        assert_eq!(lines_of(payload(MAX_REJECTED_LINES).as_bytes()).len(), MAX_REJECTED_LINES + 1);
         let whole = lines_of(payload(MAX_REJECTED_LINES + 1).as_bytes());
         assert_eq!(whole, [(Kind::Rejected, payload(MAX_REJECTED_LINES + 1))]);
     }
@@ -338,12 +310,12 @@ mod tests {
                 "{}",
             );
         }
-        let chunk = &chunks_of(&payload)[0];
+        let received_at = |payload| read_ours(payload).events.counts.received_at.unwrap();
         let expected = (UnixMillis(ARRIVAL.0 - 9_000), UnixMillis(ARRIVAL.0 - 3_000));
-        assert_eq!((chunk.earliest_received_at, chunk.latest_received_at), expected);
-        assert_eq!(chunks_of(b"{}")[0].earliest_received_at, ARRIVAL);
+        assert_eq!(received_at(&payload), expected);
+        assert_eq!(received_at(b"{}"), (ARRIVAL, ARRIVAL));
         let made_up = b"{\"v\":1,\"received_at\":\"0001-01-01T00:00:00.000Z\"}";
-        assert_eq!(chunks_of(made_up)[0].earliest_received_at, ARRIVAL);
+        assert_eq!(received_at(made_up), (ARRIVAL, ARRIVAL));
     }
 
     #[test]
@@ -357,25 +329,18 @@ mod tests {
             envelope.write_event(&mut payload, IdLiteral::new("\"i\""), "{}");
         }
         payload.extend_from_slice(b"{}\nx\n");
-        let tally = read(&payload, Trust::Members).tally;
-        assert_eq!(tally.received_in(Kind::Event), ReceivedIn { previous: 1, this: 2, next: 1, elsewhere: 3 });
-        assert_eq!(tally.received_in(Kind::Rejected), ReceivedIn { elsewhere: 1, ..ReceivedIn::default() });
-        assert!(tally.reasons(Kind::Rejected).iter().eq([(Reason::ForeignRecord, 1)]));
-        assert_eq!(tally.reasons(Kind::Event).total(), 0);
+        let Payload { events, rejected_lines, .. } = read_ours(&payload);
+        assert_eq!(events.counts.received_in, ReceivedIn { previous: 1, this: 2, next: 1, elsewhere: 3 });
+        assert_eq!(rejected_lines.counts.received_in, ReceivedIn { elsewhere: 1, ..ReceivedIn::default() });
+        assert!(rejected_lines.counts.reasons.iter().eq([(Reason::ForeignRecord, 1)]));
+        assert_eq!(events.counts.reasons.total(), 0);
     }
 
     #[test]
-    fn only_lines_with_lone_surrogates_are_copied() {
-        let payload = Bytes::from("{\"a\":\"\\ud83d\\ude00\"}\n{\"a\":\"\\ud83d\"}\n");
-        let source = Source { arrival: ARRIVAL, name: "n", trust: Trust::Members };
-        let read = read_payload(&payload, &source, MAX_REJECTED_LINES);
-        let landed: Vec<_> = read.chunks.iter().map(|chunk| &chunk.bytes[..]).collect();
-        assert_eq!(landed, [&payload[..21], b"{\"a\":\"\\ufffd\"}\n"]);
-        assert_eq!(read.chunks[0].bytes.as_ptr(), payload.as_ptr());
-        assert_eq!(
-            (read.tally.replaced_surrogates(Kind::Event), read.tally.replaced_surrogates(Kind::Rejected)),
-            (1, 0)
-        );
+    fn lone_surrogates_are_replaced_and_counted() {
+        let read = read_ours(b"{\"a\":\"\\ud83d\\ude00\"}\n{\"a\":\"\\ud83d\"}\n");
+        assert_eq!(read.events.text, b"{\"a\":\"\\ud83d\\ude00\"}\n{\"a\":\"\\ufffd\"}\n");
+        assert_eq!((read.events.counts.replaced_surrogates, read.rejected_lines.counts.replaced_surrogates), (1, 0));
     }
 
     const FORGED: &[u8] =
@@ -384,25 +349,25 @@ mod tests {
 
     #[test]
     fn of_lines_that_a_client_wrote_nothing_is_believed() {
-        let Payload { chunks, tally, rejected } = read(FORGED, Trust::Nothing);
-        assert_eq!(chunks, [Chunk { lines: 2, ..Chunk::of_line(Kind::Event, ARRIVAL, FORGED.into()) }]);
-        assert_eq!(tally.received_in(Kind::Event), ReceivedIn { elsewhere: 2, ..ReceivedIn::default() });
-        assert_eq!((tally.reasons(Kind::Rejected).total(), rejected), (0, 0));
+        let Payload { events, rejected_lines, rejected, .. } = read(FORGED, Trust::Nothing);
+        assert_eq!((&events.text[..], events.counts.received_at), (FORGED, Some((ARRIVAL, ARRIVAL))));
+        assert_eq!(events.counts.received_in, ReceivedIn { elsewhere: 2, ..ReceivedIn::default() });
+        assert_eq!((events.counts.reasons.total(), rejected_lines, rejected), (0, Lines::default(), 0));
     }
 
     #[test]
     fn of_raw_lines_under_a_key_of_ours_only_rejected_ones_are_believed() {
-        let Payload { chunks, tally, .. } = read(FORGED, Trust::RejectedLines);
-        let kinds: Vec<_> = chunks.iter().map(|chunk| (chunk.kind, chunk.earliest_received_at == ARRIVAL)).collect();
-        assert_eq!(kinds, [(Kind::Rejected, false), (Kind::Event, true)]);
-        assert_eq!(tally.received_in(Kind::Event), ReceivedIn { elsewhere: 1, ..ReceivedIn::default() });
-        assert_eq!(tally.received_in(Kind::Rejected), ReceivedIn { this: 1, ..ReceivedIn::default() });
+        let Payload { events, rejected_lines, .. } = read(FORGED, Trust::RejectedLines);
+        assert_eq!(events.counts.received_at, Some((ARRIVAL, ARRIVAL)));
+        assert_ne!(rejected_lines.counts.received_at.unwrap().0, ARRIVAL);
+        assert_eq!(events.counts.received_in, ReceivedIn { elsewhere: 1, ..ReceivedIn::default() });
+        assert_eq!(rejected_lines.counts.received_in, ReceivedIn { this: 1, ..ReceivedIn::default() });
     }
 
     proptest! {
         /// What is said of lines is what a look at each of them, as they landed, finds.
         #[test]
-        fn the_tally_is_that_of_the_lines_that_land(
+        fn the_counts_are_those_of_the_lines_that_land(
             lines in prop::collection::vec(prop_oneof![
                 (-9_000_000i64..9_000_000, prop::sample::select(Reason::ALL.to_vec()), any::<bool>()).prop_map(|(millis, reason, event)| {
                     let envelope = Envelope::new(UnixMillis(ARRIVAL.0 + millis), "r", &Client::default());
@@ -421,27 +386,28 @@ mod tests {
             let payload = Bytes::from(lines.join("\n"));
             let trust = if raw { Trust::Nothing } else { Trust::Members };
             let read = read_payload(&payload, &Source { arrival: ARRIVAL, name: "shard:1", trust }, 4);
-            let mut expected = Tally::default();
-            for chunk in &read.chunks {
-                for line in std::str::from_utf8(&chunk.bytes)?.lines() {
+            for (kind, found) in [(Kind::Event, &read.events), (Kind::Rejected, &read.rejected_lines)] {
+                let mut expected = Lines::default();
+                for line in std::str::from_utf8(&found.text)?.lines() {
                     // What is rejected here is so whoever wrote the record.
-                    let ours = line.contains("\"reason\":\"foreign_record\",\"detail\":\"not ") || read.chunks.len() == 1;
-                    let trust = if ours && chunk.kind == Kind::Rejected { Trust::Members } else { trust };
+                    let ours = line.contains("\"reason\":\"foreign_record\",\"detail\":\"not ") || read.events == Lines::default();
+                    let trust = if ours && kind == Kind::Rejected { Trust::Members } else { trust };
                     let head = trust.read_head(line)?;
-                    prop_assert_eq!(head.kind, chunk.kind);
-                    expected.count(head, ARRIVAL.hour());
+                    prop_assert_eq!(head.kind, kind);
+                    expected.push(line.as_bytes(), head, Source { arrival: ARRIVAL, name: "shard:1", trust }.receipt(head));
                 }
+                expected.counts.replaced_surrogates = found.counts.replaced_surrogates;
+                prop_assert_eq!(found, &expected);
             }
-            prop_assert_eq!(read.tally, expected);
         }
 
         #[test]
         fn any_bytes_without_an_object_are_kept_whole_and_alike_each_time(payload: Vec<u8>) {
-            let chunks = chunks_of(&payload);
-            prop_assert_eq!(&chunks, &chunks_of(&payload));
+            let read = read_ours(&payload);
+            prop_assert_eq!(&read, &read_ours(&payload));
             if !payload.contains(&b'{') {
-                prop_assert_eq!(chunks.len(), 1);
-                let line: Value = serde_json::from_slice(&chunks[0].bytes)?;
+                prop_assert_eq!((read.events.counts.lines, read.rejected_lines.counts.lines), (0, 1));
+                let line: Value = serde_json::from_slice(&read.rejected_lines.text)?;
                 let kept = line["rejected"]["body_base64"].as_str().expect("a body");
                 prop_assert_eq!(base64_simd::STANDARD.decode_to_vec(kept).expect("base64"), payload);
             }
@@ -453,8 +419,9 @@ mod tests {
         ) {
             let found = lines_of(lines.join("\n").as_bytes());
             let is_object = |line: &str| Trust::Members.read_head(line).is_ok();
-            let lines_by_themselves = lines.iter().map(|line| line.trim_ascii()).filter(|line| !line.is_empty());
-            let expected: Vec<String> = lines_by_themselves
+            let mut alone: Vec<&str> = lines.iter().map(|line| line.trim_ascii()).filter(|line| !line.is_empty()).collect();
+            alone.sort_by_key(|line| !is_object(line));
+            let expected: Vec<String> = alone.into_iter()
                 .map(|line| if is_object(line) { replace_lone_surrogates(line).0.into_owned() } else { line.to_owned() })
                 .collect();
             let one_by_one: Vec<String> = found.iter().map(|(_, text)| text.trim_ascii().to_owned()).collect();
@@ -489,12 +456,12 @@ mod tests {
         ) {
             let lines: Vec<String> = if one_by_one { lines.iter().map(|line| fold_line_breaks(line).into_owned()).collect() } else { lines[..1].to_vec() };
             let payload = lines.join("\n");
-            let read = read(payload.as_bytes(), Trust::Members);
-            let landed: Vec<u8> = read.chunks.iter().flat_map(|chunk| chunk.bytes.to_vec()).collect();
+            let Payload { events, rejected_lines, .. } = read_ours(payload.as_bytes());
+            let landed = [events.text, rejected_lines.text].concat();
             let (expected, count) = replace_lone_surrogates(&payload);
             let expected = if one_by_one { expected.into_owned() } else { fold_line_breaks(&expected).into_owned() };
             prop_assert_eq!(std::str::from_utf8(&landed)?.trim_end(), expected.trim_ascii());
-            prop_assert_eq!([Kind::Event, Kind::Rejected].map(|kind| read.tally.replaced_surrogates(kind)).iter().sum::<u64>(), count);
+            prop_assert_eq!(events.counts.replaced_surrogates + rejected_lines.counts.replaced_surrogates, count);
         }
     }
 

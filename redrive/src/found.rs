@@ -6,7 +6,7 @@ use bytes::Bytes;
 use ingest_lambda::content::{BodyForm, body_form, decompress};
 use ingest_lambda::split::{Event, Item, KeyFields, split};
 use kinesis_to_s3_lambda::payload::{MAX_REJECTED_LINES, Source, read_payload};
-use shared::line::{Client, Envelope, EventFormat, IdLiteral, Kind};
+use shared::line::{Client, Envelope, EventFormat, IdLiteral};
 use shared::rejection::{Reason, Rejection};
 use shared::trust::Trust;
 
@@ -50,9 +50,7 @@ impl EventReader<'_> {
         let trust = Trust::in_record(self.event_format, "");
         let source = Source { arrival: line.received_at, name: &line.id, trust };
         let read = read_payload(&Bytes::copy_from_slice(body), &source, MAX_REJECTED_LINES);
-        for chunk in read.chunks.iter().filter(|chunk| chunk.kind == Kind::Event) {
-            String::from_utf8_lossy(&chunk.bytes).split_terminator('\n').for_each(&mut see);
-        }
+        String::from_utf8_lossy(&read.events.text).split_terminator('\n').for_each(&mut see);
     }
 
     fn for_each_own(&self, line: &RejectedLine, body: &[u8], mut see: impl FnMut(&str)) -> Result<(), Rejection> {
