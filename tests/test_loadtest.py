@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from support import loadtest_servers as servers
-from support.stack import LANDING_BUCKET, REPOSITORY, wait_for
+from support.stack import LANDING_BUCKET, built, wait_for
 
-BINARY = Path(os.environ.get("LOADTEST_BIN", REPOSITORY / "target/release/loadtest")).resolve()
+BINARY = Path(os.environ.get("LOADTEST_BIN") or built("loadtest")).resolve()
 FIXTURES = Path(__file__).parent / "fixtures"
 PASS, FAIL, COULD_NOT_RUN, INVALID = range(4)
 LENIENT = ["--max-lag", "10s"]

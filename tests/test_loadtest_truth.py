@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from support import landed
-from support.stack import LANDING_BUCKET, REPOSITORY, Stack, wait_for
+from support.stack import LANDING_BUCKET, Stack, built, wait_for
 
-BINARY = Path(os.environ.get("LOADTEST_BIN", REPOSITORY / "target/release/loadtest")).resolve()
+BINARY = Path(os.environ.get("LOADTEST_BIN") or built("loadtest")).resolve()
 
 RATE, SECONDS, EVENTS_PER_POST = 50, 5, 3
 PASS, FAIL = 0, 1

@@ -9,9 +9,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from support import proxy
-from support.stack import FAILED_BATCHES_BUCKET, LANDING_BUCKET, REPOSITORY, STREAM
+from support.stack import FAILED_BATCHES_BUCKET, LANDING_BUCKET, STREAM, built
 
-BINARY = Path(os.environ.get("REDRIVE_BIN", REPOSITORY / "target/release/redrive")).resolve()
+BINARY = Path(os.environ.get("REDRIVE_BIN") or built("redrive")).resolve()
 SECONDS = 120
 
 

@@ -19,7 +19,15 @@ from botocore.config import Config
 from support import landed
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-BINARY = Path(os.environ.get("LOCAL_BIN", REPOSITORY / "target/release/local")).resolve()
+
+
+def built(name):
+    """A binary that `make` built."""
+    host = subprocess.run(["rustc", "--print", "host-tuple"], capture_output=True, text=True, check=True).stdout.strip()
+    return REPOSITORY / "target" / host / "release" / name
+
+
+BINARY = Path(os.environ.get("LOCAL_BIN") or built("local")).resolve()
 
 LANDING_BUCKET = "landing-bucket"
 FAILED_BATCHES_BUCKET = "failed-batches-bucket"
