@@ -72,7 +72,7 @@ check: $(VENV)/installed ## format, lints, dependencies' licences and sources, t
 bench: ## what an invocation and a month cost, into docs/PERFORMANCE.md and docs/COST.md
 	cargo build --release --locked --bin bench --bin ingest-lambda --bin kinesis-to-s3-lambda --bin empty-handler
 	@bench/reference/install.sh python floor
-	@target/release/bench --docs docs
+	@$(BUILT)/bench --docs docs
 	@python3 cost --write docs/COST.md
 
 .PHONY: grafana
