@@ -122,19 +122,23 @@ fn outside_strings(line: &[u8]) -> Vec<u8> {
     let (mut kept, mut rest) = (Vec::new(), line.iter());
     while let Some(byte) = rest.next() {
         kept.push(*byte);
-        while *byte == b'"' {
-            match rest.next() {
-                Some(b'\\') => drop(rest.next()),
-                Some(b'"') => {
-                    kept.push(b'"');
-                    break;
-                }
-                Some(_) => {}
-                None => break,
-            }
+        if *byte == b'"' && skip_string(&mut rest) {
+            kept.push(b'"');
         }
     }
     kept
+}
+
+/// Whether the string ends.
+fn skip_string(rest: &mut std::slice::Iter<'_, u8>) -> bool {
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'"' => return true,
+            b'\\' => rest.next(),
+            _ => None,
+        };
+    }
+    false
 }
 
 /// The line that an object becomes; `None` for anything else.
