@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use axum::response::IntoResponse;
+use hyper::header::{ALLOW, CONTENT_TYPE};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -67,15 +68,10 @@ impl AwsEndpoint {
 }
 
 fn metrics(method: &Method, store: &MetricStore) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    if method == Method::GET {
-        *response.body_mut() = Body::from(prometheus::page(store));
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(prometheus::CONTENT_TYPE));
-    } else {
-        *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+    if method != Method::GET {
+        return (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "GET")]).into_response();
     }
-    response
+    ([(CONTENT_TYPE, prometheus::CONTENT_TYPE)], prometheus::page(store)).into_response()
 }
 
 #[cfg(test)]

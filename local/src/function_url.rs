@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use axum::response::IntoResponse;
 use base64_simd::STANDARD as BASE64;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -145,9 +147,8 @@ fn too_many() -> Response<Body> {
         "Type": "User",
         "message": "Rate Exceeded.",
     });
-    let mut response = json_response(StatusCode::TOO_MANY_REQUESTS, &body);
-    response.headers_mut().insert("x-amzn-errortype", HeaderValue::from_static("TooManyRequestsException"));
-    response
+    let headers = [("x-amzn-errortype", "TooManyRequestsException")];
+    (StatusCode::TOO_MANY_REQUESTS, headers, Json(body)).into_response()
 }
 
 /// Lambda refuses it before the function sees it.
@@ -157,14 +158,7 @@ fn too_large() -> Response<Body> {
 }
 
 fn plain(status: StatusCode, message: &str) -> Response<Body> {
-    json_response(status, &json!({"message": message}))
-}
-
-fn json_response(status: StatusCode, body: &Value) -> Response<Body> {
-    let mut response = Response::new(Body::from(body.to_string()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
+    (status, Json(json!({"message": message}))).into_response()
 }
 
 fn payload(request: &Request<Bytes>, peer: SocketAddr, request_id: &str, at: UnixMillis) -> Value {

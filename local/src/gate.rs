@@ -12,7 +12,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use axum::body::Body;
-use hyper::header::{CONTENT_TYPE, HOST, HeaderValue, ORIGIN};
+use axum::response::IntoResponse;
+use hyper::header::{HOST, HeaderValue, ORIGIN};
 use hyper::{HeaderMap, Response, StatusCode, Uri};
 
 /// How a page that sends a request relates to its target, by the browser's own word.
@@ -87,10 +88,7 @@ impl Refusal {
     /// 403, with the reason as text.
     #[must_use]
     pub(crate) fn response(&self) -> Response<Body> {
-        let mut response = Response::new(Body::from(format!("{self}\n")));
-        *response.status_mut() = StatusCode::FORBIDDEN;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        response
+        (StatusCode::FORBIDDEN, format!("{self}\n")).into_response()
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{CloudWatchError, Dimension, Result, by_name, position, time};
+use super::request::{CloudWatchError, Dimension, Result, by_name, position, time};
 use crate::metric_store::{MetricId, MetricStore, Sample, minute_of};
 
 /// CloudWatch's own limits.
@@ -238,7 +238,7 @@ pub(super) fn get_metric_statistics(store: &MetricStore, input: StatisticsInput)
 
 #[cfg(test)]
 mod tests {
-    use super::super::{read, with_values};
+    use super::super::request::{read, with_values};
     use super::*;
     use rstest::rstest;
 

@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Result, position};
+use super::request::{Result, position};
 use crate::metric_store::{MetricId, MetricStore};
 
 /// Metrics on one page, as in CloudWatch.
@@ -56,7 +56,7 @@ fn metric(id: &MetricId) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{read, with_values};
+    use super::super::request::{read, with_values};
     use super::*;
     use crate::metric_store::Sample;
     use rstest::rstest;

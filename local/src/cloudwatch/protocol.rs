@@ -11,7 +11,7 @@ use ciborium::Value as Cbor;
 use flate2::read::GzDecoder;
 use serde_json::{Map, Number, Value, json};
 
-use super::CloudWatchError;
+use super::request::CloudWatchError;
 
 /// CloudWatch's name in targets and paths.
 const SERVICE: &str = "GraniteServiceVersion20100801";

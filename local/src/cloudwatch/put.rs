@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use super::{CloudWatchError, Dimension, Result, by_name, time};
+use super::request::{CloudWatchError, Dimension, Result, by_name, time};
 use crate::metric_store::{MetricId, MetricStore, Sample};
 
 /// CloudWatch's own limits.
@@ -121,7 +121,7 @@ fn repeated(values: &[f64], counts: Option<&[f64]>) -> Result<Sample> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{read, with_values};
+    use super::super::request::{read, with_values};
     use super::*;
     use crate::metric_store::minute_of;
     use rstest::rstest;

@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, Request, Response, StatusCode};
+use axum::response::IntoResponse;
 
 use super::plan::Fault;
 use super::{Faults, NoAnswer};
@@ -54,15 +56,7 @@ pub async fn answer(
     match fault {
         Fault::S3SlowDown => return Ok(error(StatusCode::SERVICE_UNAVAILABLE, "SlowDown")),
         Fault::S3Conflict => return Ok(error(StatusCode::CONFLICT, "ConditionalRequestConflict")),
-        Fault::S3Slow => {
-            // A task of its own: a sender that stops waiting does not stop its write.
-            let (slow, request) = (faults.up_to(SLOWEST), request.map(Body::from));
-            let answer = tokio::spawn(async move {
-                tokio::time::sleep(slow).await;
-                s3.call(request).await
-            });
-            return answer.await.map_err(|_| NoAnswer);
-        }
+        Fault::S3Slow => return answer_after(faults.up_to(SLOWEST), request, s3).await,
         Fault::S3Unanswered => drop(s3.call(request.map(Body::from)).await),
         Fault::S3Late => hold(faults, request, s3),
         Fault::S3KillBefore => faults.environments.kill(environment),
@@ -77,6 +71,15 @@ pub async fn answer(
         _ => return Ok(error(StatusCode::INTERNAL_SERVER_ERROR, "InternalError")),
     }
     Err(NoAnswer)
+}
+
+/// Answers late. A sender that stops waiting does not stop its write.
+async fn answer_after(delay: Duration, request: Request<Bytes>, s3: S3) -> Result<Response<Body>, NoAnswer> {
+    let answer = tokio::spawn(async move {
+        tokio::time::sleep(delay).await;
+        s3.call(request.map(Body::from)).await
+    });
+    answer.await.map_err(|_| NoAnswer)
 }
 
 /// Lets a write take place later, whatever has become of its sender.
@@ -94,9 +97,7 @@ fn hold(faults: &Arc<Faults>, request: Request<Bytes>, s3: S3) {
 }
 
 fn error(status: StatusCode, code: &str) -> Response<Body> {
-    let mut response = Response::new(Body::from(format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>injected</Message></Error>"
-    )));
-    *response.status_mut() = status;
-    response
+    let xml = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>";
+    let body = format!("{xml}<Error><Code>{code}</Code><Message>injected</Message></Error>");
+    (status, [(CONTENT_TYPE, "application/xml")], body).into_response()
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::resolve::{Properties, text_of};
+use super::resources::{Mapping, Notification, Result, Schedule, Scheduler, error};
 use super::schedule::Expression;
-use super::{Mapping, Notification, Result, Schedule, Scheduler, error};
 
 /// The events of one function.
 #[derive(Debug, Default, PartialEq)]
@@ -31,7 +31,7 @@ pub(super) fn events(function: &Properties<'_>) -> Result<Events> {
             Some("ScheduleV2") => {
                 events.schedules.extend(schedule(function.id, name, Scheduler::EventBridgeScheduler, &properties)?);
             }
-            // No alarm goes off here, so that nothing is ever published.
+            // There are no alarms here, so nothing is ever published.
             Some("SNS") => {}
             other => return error(id, format!("events of the type {other:?} are not played locally")),
         }
@@ -131,7 +131,7 @@ fn name_in_arn(arn: &Value) -> String {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::Stack;
+    use super::super::resources::Stack;
     use super::*;
     use rstest::rstest;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use saphyr::{Scalar, Yaml};
 use serde_json::{Map, Value, json};
 
-use super::{ACCOUNT_ID, REGION, Result, error, function_arn, local_name, stream_arn, topic_arn};
+use super::resources::{ACCOUNT_ID, REGION, Result, error, function_arn, local_name, stream_arn, topic_arn};
 
 /// The stack's name, for resources that are named after it.
 const STACK_NAME: &str = "playhead";

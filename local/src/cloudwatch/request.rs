@@ -1,0 +1,99 @@
+//! What the operations' requests have in common, and how they are refused.
+
+use std::collections::BTreeMap;
+
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::Value;
+use shared::timestamp::UnixMillis;
+
+use crate::body::BodyError;
+#[cfg(test)]
+use crate::metric_store::MetricStore;
+use crate::metric_store::NotKept;
+
+/// A request that is refused.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CloudWatchError {
+    #[error("the request can't be read: {0}")]
+    Malformed(String),
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    #[error("{0}")]
+    Value(String),
+    #[error("the parameter {0} is missing")]
+    Missing(&'static str),
+    #[error("the token is not one of this listing")]
+    Token,
+    #[error("{0} is not played locally")]
+    Operation(String),
+    #[error("{0}")]
+    NotKept(#[from] NotKept),
+    #[error("the request is not signed")]
+    Unsigned,
+}
+
+impl CloudWatchError {
+    /// CloudWatch's code for it.
+    pub(super) fn code(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) | Self::Body(_) => "SerializationException",
+            Self::Value(_) | Self::NotKept(NotKept::TooOld | NotKept::TooNew) => "InvalidParameterValue",
+            Self::NotKept(NotKept::TooManyMetrics) => "LimitExceeded",
+            Self::Missing(_) => "MissingParameter",
+            Self::Token => "InvalidNextToken",
+            Self::Operation(_) => "UnknownOperationException",
+            Self::Unsigned => "MissingAuthenticationToken",
+        }
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::Unsigned => StatusCode::FORBIDDEN,
+            Self::Body(problem) => problem.status(),
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+pub(super) type Result<T> = std::result::Result<T, CloudWatchError>;
+
+/// A metric's dimension.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Dimension {
+    pub(super) name: String,
+    pub(super) value: String,
+}
+
+pub(super) fn by_name(dimensions: Vec<Dimension>) -> BTreeMap<String, String> {
+    dimensions.into_iter().map(|dimension| (dimension.name, dimension.value)).collect()
+}
+
+/// Seconds since 1970, as both protocols have them.
+pub(super) fn time(seconds: f64) -> UnixMillis {
+    UnixMillis::from_seconds(seconds)
+}
+
+/// A position in a list as a token, and back.
+pub(super) fn position(token: Option<&str>) -> Result<usize> {
+    token.map_or(Ok(0), |token| token.parse().map_err(|_| CloudWatchError::Token))
+}
+
+pub(super) fn read<T: for<'de> Deserialize<'de>>(input: Value) -> Result<T> {
+    T::deserialize(input).map_err(|problem| CloudWatchError::Malformed(problem.to_string()))
+}
+
+/// A service with one metric of these values, put at the start of the minute 1,000 and each third minute after it.
+#[cfg(test)]
+pub(super) fn with_values(values: &[f64]) -> (MetricStore, crate::metric_store::MetricId) {
+    use crate::metric_store::{MetricId, Sample};
+    let origin = "1970-01-01T16:40:00.000Z x1".parse().unwrap();
+    let store = MetricStore::new(crate::clock::Clock::new(Some(origin), lambda_setup::now()));
+    let id = MetricId::new("Playhead", "AcceptedEvents", &[("FunctionName", "f")]);
+    for (index, value) in values.iter().enumerate() {
+        let minute = 1000 + 3 * i64::try_from(index).unwrap();
+        store.record(&id, Some("Count"), UnixMillis(minute * 60_000), Sample::of(*value)).unwrap();
+    }
+    (store, id)
+}

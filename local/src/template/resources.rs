@@ -1,0 +1,143 @@
+//! What a template describes, as far as it is played, and how its resources are named here.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::schedule::Expression;
+
+/// The account that local ARNs name.
+pub const ACCOUNT_ID: &str = "000000000000";
+/// The region in local ARNs and in the functions' environment.
+pub const REGION: &str = "us-east-1";
+
+/// The deployed system, as far as it is played; resources in the order of their logical ids.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Stack {
+    pub functions: Vec<Function>,
+    pub streams: Vec<Stream>,
+    pub buckets: Vec<String>,
+    pub mappings: Vec<Mapping>,
+    pub notifications: Vec<Notification>,
+    pub schedules: Vec<Schedule>,
+    /// The binary of the function that has a Function URL.
+    pub front_door: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Function {
+    /// The logical id in the template.
+    pub id: String,
+    /// The name of the cargo binary: the local name of the function too.
+    pub binary: String,
+    pub timeout: Duration,
+    pub memory_mb: u64,
+    pub environment: BTreeMap<String, String>,
+    /// How often a failed asynchronous event is retried.
+    pub event_retries: u64,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stream {
+    pub name: String,
+    pub shards: u64,
+    pub retention_hours: u64,
+}
+
+/// A Kinesis event source mapping.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mapping {
+    /// The logical id of the function.
+    pub function: String,
+    pub stream: String,
+    pub batch_size: usize,
+    pub window: Duration,
+    /// `None` is for ever.
+    pub maximum_retries: Option<u64>,
+    /// `None` is for ever.
+    pub maximum_record_age: Option<Duration>,
+    /// The bucket for batches that are given up.
+    pub on_failure_bucket: Option<String>,
+}
+
+/// Objects whose creation invokes a function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notification {
+    /// The logical id of the function.
+    pub function: String,
+    pub bucket: String,
+    /// `s3:ObjectCreated:*`, `s3:ObjectCreated:Put` and the like; any of them.
+    pub kinds: Vec<String>,
+    /// What a key must begin with.
+    pub prefix: String,
+    /// What a key must end with.
+    pub suffix: String,
+}
+
+/// Times at which a function is invoked.
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    /// The logical id of the function.
+    pub function: String,
+    /// The logical id that SAM gives the schedule.
+    pub name: String,
+    pub scheduler: Scheduler,
+    pub expression: Expression,
+}
+
+impl PartialEq for Schedule {
+    fn eq(&self, other: &Self) -> bool {
+        let key = |schedule: &Self| (schedule.name.clone(), schedule.scheduler, schedule.expression.to_string());
+        key(self) == key(other)
+    }
+}
+
+/// The service that keeps a schedule: their events differ a little.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheduler {
+    /// SAM's `Schedule`.
+    EventBridgeRule,
+    /// SAM's `ScheduleV2`.
+    EventBridgeScheduler,
+}
+
+/// A template that can't be played; the message names the place in it.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {problem}")]
+pub struct TemplateError {
+    pub(super) place: String,
+    pub(super) problem: String,
+}
+
+pub(super) type Result<T> = std::result::Result<T, TemplateError>;
+
+pub(super) fn error<T>(place: impl Into<String>, problem: impl Into<String>) -> Result<T> {
+    Err(TemplateError { place: place.into(), problem: problem.into() })
+}
+
+/// The ARN of a stream here.
+#[must_use]
+pub fn stream_arn(name: &str) -> String {
+    format!("arn:aws:kinesis:{REGION}:{ACCOUNT_ID}:stream/{name}")
+}
+
+/// The ARN of a function here.
+#[must_use]
+pub fn function_arn(binary: &str) -> String {
+    format!("arn:aws:lambda:{REGION}:{ACCOUNT_ID}:function:{binary}")
+}
+
+pub(super) fn topic_arn(name: &str) -> String {
+    format!("arn:aws:sns:{REGION}:{ACCOUNT_ID}:{name}")
+}
+
+/// `EventStream` is `event-stream`: what CloudFormation would name it, less the stack and the random part.
+pub(super) fn local_name(logical_id: &str) -> String {
+    let mut name = String::new();
+    for character in logical_id.chars() {
+        if character.is_ascii_uppercase() && !name.is_empty() {
+            name.push('-');
+        }
+        name.push(character.to_ascii_lowercase());
+    }
+    name
+}
