@@ -207,7 +207,7 @@ def test_a_server_that_never_answers_is_given_up(tmp_path):
 def test_the_highest_rate_is_found(tmp_path):
     """A server that serves one POST at a time, each for 20 ms, carries fewer than 50 a second."""
     with servers.http1(servers.one_at_a_time(0.02)) as server:
-        ran = loadtest("find-max", server.port, tmp_path, "--from", 8, "--to", 1_000, "--step-duration", "6s",
+        ran = loadtest("find-max", server.port, tmp_path, "--from", 8, "--to", 1_000, "--duration", "6s",
                        "--threshold", "p99<1500ms", *ONE_EVENT)
     assert ran.code == PASS, ran
     found = ran.result
@@ -320,12 +320,55 @@ def test_help_teaches(command):
         assert "Exit codes" in ran.stdout and "Example" in ran.stdout
 
 
-def test_results_are_compared_and_reported(tmp_path):
-    with servers.http1() as server:
-        results = [tmp_path / "a.json", tmp_path / "b.json"]
-        for rate, result in zip((50, 100), results):
-            start("run", server.port, "--rate", rate, "--duration", "1s", "--result", result, *ONE_EVENT).communicate(timeout=60)
-    compared = subprocess.run([BINARY, "compare", *results], capture_output=True, text=True, check=True)
-    assert "verdict" in compared.stdout
-    reported = subprocess.run([BINARY, "report", results[0]], capture_output=True, text=True, check=True)
-    assert Path(reported.stdout.strip()).read_text().startswith("<!DOCTYPE html>")
+def saved(tmp_path, name, command, *arguments, serve=lambda _: None):
+    """The result of a run or a search against a server that answers as `serve` lets it."""
+    result = tmp_path / f"{name}.json"
+    with servers.http1(serve) as server:
+        ran = finish(start(command, server.port, "--result", result, "--duration", "1s", *ONE_EVENT, *arguments))
+    assert ran.code == PASS, ran
+    return result
+
+
+def compare(*arguments):
+    process = subprocess.Popen([BINARY, "compare", *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return finish(process)
+
+
+def test_a_comparison_fails_when_the_ratio_breaks_a_threshold(tmp_path):
+    fast = saved(tmp_path, "fast", "run", "--rate", 50)
+    slow = saved(tmp_path, "slow", "run", "--rate", 50, serve=lambda _: time.sleep(0.2))
+    page = tmp_path / "comparison.html"
+    compared = compare(fast, slow, "--report", page)
+    assert compared.code == PASS and "verdict" in compared.stdout, compared
+    assert page.read_text().startswith("<!DOCTYPE html>")
+    limits = tmp_path / "limits"
+    limits.write_text("rate>50%\n")
+    assert compare(fast, slow, "--threshold", "p50<1.5", "--thresholds", limits).code == FAIL
+    better = compare(slow, fast, "--threshold", "p50<0.9,errors<=1", "--thresholds", limits)
+    assert better.code == PASS and "p50<0.9" in better.stdout, better
+    invalid = json.loads(fast.read_text())
+    invalid["verdict"]["outcome"] = "INVALID"
+    (tmp_path / "invalid.json").write_text(json.dumps(invalid))
+    assert compare(fast, tmp_path / "invalid.json", "--threshold", "p50<100").code == INVALID
+    wrong = compare(fast, slow, "--threshold", "p50<50ms")
+    assert wrong.code == COULD_NOT_RUN and "1.1" in wrong.stderr, wrong
+
+
+def test_searches_are_reported_and_compared_by_their_highest_rate(tmp_path):
+    low = saved(tmp_path, "low", "find-max", "--from", 20, "--to", 20)
+    high = saved(tmp_path, "high", "find-max", "--from", 20, "--to", 60)
+    assert json.loads(high.read_text())["highest_passing"] == 60
+    assert compare(low, high, "--threshold", "rate>2").code == PASS
+    compared = compare(high, low, "--threshold", "rate>0.9")
+    assert compared.code == FAIL and re.search(r"^highest rate that passed +60/s +20/s +0.33$", compared.stdout, re.M), compared
+    reported = subprocess.run([BINARY, "report", high], capture_output=True, text=True, check=True)
+    page = Path(reported.stdout.strip()).read_text()
+    assert page.startswith("<!DOCTYPE html>") and "the highest rate that passed: 60 POSTs/s" in page
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"steps": []}'])
+def test_a_file_that_is_not_a_result_is_named(tmp_path, content):
+    (tmp_path / "other.json").write_text(content)
+    for command in (["report", tmp_path / "other.json"], ["compare", tmp_path / "other.json", tmp_path / "other.json"]):
+        ran = subprocess.run([BINARY, *command], capture_output=True, text=True)
+        assert ran.returncode == COULD_NOT_RUN and "other.json is not a result" in ran.stderr, ran.stderr

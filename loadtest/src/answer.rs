@@ -1,4 +1,4 @@
-//! What an answer says of each piece of a POST, and whether it is the answer that the POST should get.
+//! What an answer says of each piece of a POST, and whether it is the expected answer.
 
 use serde::Deserialize;
 
@@ -30,14 +30,16 @@ struct Rejected {
     index: u64,
 }
 
-/// Reads an answer, and enters into the ledger what it says of each piece.
+/// Reads an answer, and notes in the ledger what it says of each piece.
 pub(crate) fn judge(pieces: Pieces, status: u16, body: &[u8], ledger: &mut Ledger) -> Account {
     if status == 200 && pieces.bad == Bad::Nothing && says_all_accepted(body, pieces.count) {
-        (pieces.first..pieces.first + pieces.count).for_each(|number| ledger.say(number, Said::Stored));
+        all_stored(pieces, ledger);
         return Account { accepted: pieces.count, as_expected: true, ..Account::default() };
     }
+    // Refused as a whole, as it should be: then it is kept under `rejected/`.
     if pieces.bad == Bad::Whole(status) {
-        return refused(pieces, ledger);
+        all_stored(pieces, ledger);
+        return Account { rejected: pieces.count, as_expected: true, ..Account::default() };
     }
     let body = serde_json::from_slice::<Body>(body).ok().filter(|body| adds_up(body, pieces.count));
     match body {
@@ -59,10 +61,8 @@ fn says_all_accepted(body: &[u8], count: u64) -> bool {
     accepted == Some(count) && &rest[digits..] == b",\"rejected\":[]}"
 }
 
-/// A body that was bad as a whole, and was refused as it should be: it is kept.
-fn refused(pieces: Pieces, ledger: &mut Ledger) -> Account {
+fn all_stored(pieces: Pieces, ledger: &mut Ledger) {
     (pieces.first..pieces.first + pieces.count).for_each(|number| ledger.say(number, Said::Stored));
-    Account { rejected: pieces.count, as_expected: true, ..Account::default() }
 }
 
 /// Whether each piece is in exactly one of the three.
@@ -91,16 +91,12 @@ fn by_index(pieces: Pieces, status: u16, body: &Body, ledger: &mut Ledger) -> Ac
         let is_rejected = body.rejected.iter().any(|rejected| rejected.index == place);
         account.rejected += u64::from(is_rejected);
         account.accepted += u64::from(!is_rejected);
-        places_are_right &= is_rejected == is_bad(ledger, number);
+        let is_bad = ledger.entries()[number as usize].sort == Sort::Bad;
+        places_are_right &= is_rejected == is_bad;
         ledger.say(number, Said::Stored);
     }
     account.as_expected = status == 200 && places_are_right && account.not_stored == 0;
     account
-}
-
-fn is_bad(ledger: &Ledger, number: u64) -> bool {
-    let entry = usize::try_from(number).ok().and_then(|place| ledger.entries().get(place));
-    entry.is_some_and(|entry| entry.sort == Sort::Bad)
 }
 
 #[cfg(test)]
@@ -134,11 +130,11 @@ mod tests {
 
     #[rstest]
     #[case::all(Bad::Nothing, 200, r#"{"accepted":3,"rejected":[]}"#, [3, 0, 0, 0], true, [Stored; 3])]
-    #[case::all_in_other_words(Bad::Nothing, 200, r#"{ "accepted": 3 }"#, [3, 0, 0, 0], true, [Stored; 3])]
-    #[case::one_told_bad(Bad::Piece(1), 200, r#"{"accepted":2,"rejected":[{"index":1,"reason":"x"}]}"#, [2, 1, 0, 0], true, [Stored; 3])]
-    #[case::another_told_bad(Bad::Piece(1), 200, r#"{"accepted":2,"rejected":[{"index":0,"reason":"x"}]}"#, [2, 1, 0, 0], false, [Stored; 3])]
-    #[case::bad_taken(Bad::Piece(1), 200, r#"{"accepted":3,"rejected":[]}"#, [3, 0, 0, 0], false, [Stored; 3])]
-    #[case::good_refused(Bad::Nothing, 200, r#"{"accepted":2,"rejected":[{"index":2}]}"#, [2, 1, 0, 0], false, [Stored; 3])]
+    #[case::all_in_another_spelling(Bad::Nothing, 200, r#"{ "accepted": 3 }"#, [3, 0, 0, 0], true, [Stored; 3])]
+    #[case::the_bad_one_rejected(Bad::Piece(1), 200, r#"{"accepted":2,"rejected":[{"index":1,"reason":"x"}]}"#, [2, 1, 0, 0], true, [Stored; 3])]
+    #[case::another_one_rejected(Bad::Piece(1), 200, r#"{"accepted":2,"rejected":[{"index":0,"reason":"x"}]}"#, [2, 1, 0, 0], false, [Stored; 3])]
+    #[case::the_bad_one_accepted(Bad::Piece(1), 200, r#"{"accepted":3,"rejected":[]}"#, [3, 0, 0, 0], false, [Stored; 3])]
+    #[case::a_good_one_rejected(Bad::Nothing, 200, r#"{"accepted":2,"rejected":[{"index":2}]}"#, [2, 1, 0, 0], false, [Stored; 3])]
     #[case::in_part(Bad::Nothing, 503, r#"{"accepted":1,"not_stored":[0,2],"rejected":[],"error":{}}"#, [1, 0, 2, 0], false, [NotStored, Stored, NotStored])]
     #[case::bad_and_in_part(Bad::Piece(1), 503, r#"{"accepted":1,"not_stored":[0],"rejected":[{"index":1}]}"#, [1, 1, 1, 0], false, [NotStored, Stored, Stored])]
     #[case::refused(Bad::Whole(400), 400, r#"{"error":{}}"#, [0, 3, 0, 0], true, [Stored; 3])]
@@ -149,10 +145,10 @@ mod tests {
     #[case::an_index_past_the_end(Bad::Nothing, 200, r#"{"accepted":2,"rejected":[{"index":3}]}"#, [0, 0, 0, 3], false, [Nothing; 3])]
     #[case::an_index_twice(Bad::Nothing, 503, r#"{"accepted":1,"not_stored":[1,1],"rejected":[]}"#, [0, 0, 0, 3], false, [Nothing; 3])]
     #[case::an_index_in_both(Bad::Nothing, 503, r#"{"accepted":1,"not_stored":[1],"rejected":[{"index":1}]}"#, [0, 0, 0, 3], false, [Nothing; 3])]
-    #[case::not_ours(Bad::Nothing, 502, r#"{"message":"Internal Server Error"}"#, [0, 0, 0, 3], false, [Nothing; 3])]
-    #[case::no_words(Bad::Nothing, 200, "", [0, 0, 0, 3], false, [Nothing; 3])]
+    #[case::of_another_service(Bad::Nothing, 502, r#"{"message":"Internal Server Error"}"#, [0, 0, 0, 3], false, [Nothing; 3])]
+    #[case::empty(Bad::Nothing, 200, "", [0, 0, 0, 3], false, [Nothing; 3])]
     #[case::no_number(Bad::Nothing, 200, r#"{"accepted":,"rejected":[]}"#, [0, 0, 0, 3], false, [Nothing; 3])]
-    fn answers(
+    fn an_answer_accounts_for_each_piece_or_for_none(
         #[case] bad: Bad,
         #[case] status: u16,
         #[case] body: &str,

@@ -1,23 +1,19 @@
 //! From the command line to a result: one run, what landed of it, and the verdict.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::cli::{LoadArgs, Rate};
-use crate::landed::{self, LandedError, Patience, RunIdentity};
+use crate::cli::LoadArgs;
+use crate::landed::{self, BucketAccess, LandedError, Patience, RunIdentity};
 use crate::ledger::{Ledger, id_prefix};
 use crate::progress::Display;
-use crate::rate::{RateError, Schedule};
-use crate::result::{Generator, Outcome, Plan, RunResult, Truth, Verdict};
+use crate::rate::{Rate, RateError, Schedule};
+use crate::result::{MetricSeries, Plan, RunResult, Truth};
 use crate::run::{Ran, RunError, RunPlan, run, unix_ms};
-use crate::system_metrics::{self, FunctionNames};
+use crate::system_metrics;
 use crate::target::{Protocol, Target, TargetError, Trust};
 use crate::thresholds::{self, Threshold, ThresholdError};
-use crate::verdict::{self, Conduct};
+use crate::verdict;
 use crate::workload::{Players, PlayersPlan, Recording, RecordingError, Replay, Workload};
-
-/// Of the result's format.
-const VERSION: u32 = 1;
 
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
@@ -26,8 +22,6 @@ pub(crate) enum AttemptError {
     Rate(#[from] RateError),
     #[error(transparent)]
     Threshold(#[from] ThresholdError),
-    #[error("the thresholds of {path} can't be read: {source}")]
-    ThresholdsFile { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Recording(#[from] RecordingError),
     #[error(transparent)]
@@ -40,7 +34,7 @@ pub(crate) enum AttemptError {
     RunIdTaken(String),
 }
 
-/// What is tried, beside what the command line says of the load.
+/// What to try, beside what the command line says of the load.
 #[derive(Debug, Clone)]
 pub(crate) struct Attempt {
     pub(crate) rate: Rate,
@@ -49,64 +43,55 @@ pub(crate) struct Attempt {
     pub(crate) thresholds: Vec<Threshold>,
 }
 
-/// The thresholds of the command line and its file, and the usual ones of what they don't name.
+/// Those given, and the defaults for what they do not name.
 pub(crate) fn thresholds(load: &LoadArgs) -> Result<Vec<Threshold>, AttemptError> {
-    let mut found = Vec::new();
-    for text in &load.threshold {
-        found.extend(thresholds::parse(text)?);
-    }
-    if let Some(path) = &load.thresholds {
-        let read = std::fs::read_to_string(path);
-        let text = read.map_err(|source| AttemptError::ThresholdsFile { path: path.clone(), source })?;
-        found.extend(thresholds::parse(&text)?);
-    }
-    let usual = thresholds::usual(load.bucket.is_some())?;
-    let unnamed: Vec<_> = usual.into_iter().filter(|usual| !found.iter().any(|one| one.is_about(usual))).collect();
-    found.extend(unnamed);
-    Ok(found)
+    Ok(thresholds::of_run(&load.threshold, load.thresholds.as_deref(), load.bucket.is_some())?)
 }
 
-/// The run's id: the given one, or one of chance.
+/// The given one, or a random one.
 pub(crate) fn run_id(load: &LoadArgs) -> String {
-    let of_chance = || uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
-    load.run_id.clone().unwrap_or_else(of_chance)
+    let random = || uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
+    load.run_id.clone().unwrap_or_else(random)
 }
 
 /// Sends, waits for what landed, and judges.
 pub(crate) async fn attempt(load: &LoadArgs, what: &Attempt, display: &Display) -> Result<RunResult, AttemptError> {
     let workload = workload(load, what)?;
     let protocol = if load.http2 { Protocol::Http2 } else { Protocol::Http1 };
-    let target = Target::new(&load.url, protocol, &trust(load)).await?;
+    let target = Target::new(&load.url, protocol, &trust(load))?;
+    let run_plan = RunPlan {
+        asked: plan(load, what, protocol),
+        duration: what.duration,
+        timeout: load.timeout,
+        max_lag: load.max_lag,
+    };
     let mut follower = None;
-    let ran = run(target, &load.url, workload, &run_plan(load, what), |shared| {
-        follower = Some(display.follow(shared));
-    })
-    .await;
+    let ran = run(target, workload, run_plan, |shared| follower = Some(display.follow(shared))).await;
     if let Some(follower) = follower {
         follower.abort();
     }
-    let ran = ran?;
-    let truth = truth(load, what, &ran, display).await;
-    let system_metrics = system_metrics(load, &ran).await;
+    let mut ran = ran?;
+    ran.result.truth = truth(load, &ran, display).await;
+    ran.result.system_metrics = system_metrics(load, &ran.result).await;
     display.clear();
-    let conduct = Conduct { max_lag: load.max_lag, sent_after_end: ran.recorded.sent_after_end };
-    let mut result = result(plan(load, what, protocol), ran);
-    (result.truth, result.system_metrics) = (truth, system_metrics);
-    result.verdict = verdict::judge(&result, &what.thresholds, &conduct);
-    Ok(result)
+    ran.result.verdict = verdict::judge(&ran.result, &what.thresholds, load.max_lag);
+    Ok(ran.result)
 }
 
-/// Reads the bucket, if there is one, so that it is not after a long run that nobody may; and refuses an id under which events
-/// landed just now, for they would be taken for this run's.
+/// Reads the bucket, if there is one, rather than learn after a long run that nobody may; and refuses an id under which events
+/// landed just now, for they would count as this run's.
 pub(crate) async fn check_bucket(load: &LoadArgs, run_id: &str) -> Result<(), AttemptError> {
-    let Some(bucket) = load.bucket.clone() else { return Ok(()) };
-    let access = landed::access(bucket, load.endpoint_url.clone()).await;
+    let Some(access) = access(load).await else { return Ok(()) };
     let now = unix_ms();
     let run = RunIdentity { prefix: id_prefix(run_id), started_unix_ms: now, ended_unix_ms: now };
     let patience = Patience { nothing_new: Duration::ZERO, settle: Duration::ZERO };
     let truth = landed::find(&access, &run, &Ledger::default(), patience, |_, _| {}).await?;
-    // With nothing sent yet, whatever bears the id is out of place.
+    // Nothing was sent yet, so whatever has the id is out of place.
     if truth.misplaced > 0 { Err(AttemptError::RunIdTaken(run_id.to_owned())) } else { Ok(()) }
+}
+
+async fn access(load: &LoadArgs) -> Option<BucketAccess> {
+    Some(landed::access(load.bucket.clone()?, load.endpoint_url.clone()).await)
 }
 
 fn workload(load: &LoadArgs, what: &Attempt) -> Result<Workload, AttemptError> {
@@ -121,7 +106,7 @@ fn workload(load: &LoadArgs, what: &Attempt) -> Result<Workload, AttemptError> {
         schedule,
         viewers: load.viewers,
         events_per_post: (load.events_per_post.fewest, load.events_per_post.most),
-        event_bytes: load.event_bytes,
+        event_bytes: load.event_bytes as usize,
         bad_of_a_million: load.bad,
     })))
 }
@@ -134,34 +119,23 @@ fn trust(load: &LoadArgs) -> Trust {
     }
 }
 
-fn run_plan(load: &LoadArgs, what: &Attempt) -> RunPlan {
-    RunPlan {
-        duration: what.duration,
-        connections: load.connections,
-        max_connections: load.max_connections.max(load.connections),
-        timeout: load.timeout,
-        max_lag: load.max_lag,
-    }
-}
-
 fn plan(load: &LoadArgs, what: &Attempt, protocol: Protocol) -> Plan {
-    let run = run_plan(load, what);
     Plan {
         run_id: what.run_id.clone(),
         seed: load.seed,
         url: load.url.clone(),
         rate: what.rate.text.clone(),
         duration_seconds: what.duration.as_secs_f64(),
-        protocol: protocol.as_str().to_owned(),
-        connections: run.connections,
-        max_connections: run.max_connections,
+        protocol: protocol.to_string(),
+        connections: load.connections,
+        max_connections: load.max_connections.max(load.connections),
         workload: workload_in_words(load),
     }
 }
 
 fn workload_in_words(load: &LoadArgs) -> String {
     if let Some(path) = &load.replay {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
         return format!("replay of {name} at {} times its speed, sessions a second", load.speed);
     }
     let events = load.events_per_post;
@@ -171,20 +145,20 @@ fn workload_in_words(load: &LoadArgs) -> String {
         (fewest, most) => format!("players, {fewest} to {most} events a POST"),
     };
     if load.event_bytes > 0 {
-        words.push_str(&format!(" of some {} bytes", load.event_bytes));
+        words += &format!(" of some {} bytes", load.event_bytes);
     }
     if load.bad > 0 {
-        words.push_str(&format!(", {}% bad", f64::from(load.bad) / 10_000.0));
+        words += &format!(", {}% bad", f64::from(load.bad) / 10_000.0);
     }
     words
 }
 
-/// `None` without a bucket, and when it can't be read: what can't be known fails its thresholds.
-async fn truth(load: &LoadArgs, what: &Attempt, ran: &Ran, display: &Display) -> Option<Truth> {
-    let access = landed::access(load.bucket.clone()?, load.endpoint_url.clone()).await;
+/// `None` without a bucket, and when it can't be read: what is not known fails its thresholds.
+async fn truth(load: &LoadArgs, ran: &Ran, display: &Display) -> Option<Truth> {
+    let access = access(load).await?;
     let run = RunIdentity {
-        prefix: id_prefix(&what.run_id),
-        started_unix_ms: ran.started_unix_ms,
+        prefix: id_prefix(&ran.result.plan.run_id),
+        started_unix_ms: ran.result.started_unix_ms,
         ended_unix_ms: ran.ended_unix_ms,
     };
     let patience = Patience { nothing_new: load.landing_timeout, settle: load.settle };
@@ -192,38 +166,10 @@ async fn truth(load: &LoadArgs, what: &Attempt, ran: &Ran, display: &Display) ->
     found.inspect_err(|error| eprintln!("loadtest: what landed is not known: {error}")).ok()
 }
 
-async fn system_metrics(load: &LoadArgs, ran: &Ran) -> Vec<crate::result::MetricSeries> {
+async fn system_metrics(load: &LoadArgs, result: &RunResult) -> Vec<MetricSeries> {
     if load.bucket.is_none() && load.endpoint_url.is_none() {
         return Vec::new();
     }
-    let functions = FunctionNames { prefix: load.metrics_prefix.clone() };
-    let found = system_metrics::read(load.endpoint_url.as_deref(), ran.started_unix_ms, &functions).await;
+    let found = system_metrics::read(load.endpoint_url.as_deref(), result.started_unix_ms, &load.metrics_prefix).await;
     found.inspect_err(|error| eprintln!("loadtest: without the system's own metrics: {error}")).unwrap_or_default()
-}
-
-fn result(plan: Plan, ran: Ran) -> RunResult {
-    let recorded = ran.recorded;
-    let generator = Generator {
-        lag: recorded.lag,
-        cpu_seconds: ran.taken.cpu.as_secs_f64(),
-        cores_used: ran.taken.cpu.as_secs_f64() / ran.lasted.as_secs_f64(),
-        run_queue_seconds: ran.taken.run_queue.as_secs_f64(),
-        peak_rss_bytes: ran.taken.peak_rss_bytes,
-        connections_opened: ran.connections_opened,
-        held_back: recorded.held_back,
-    };
-    RunResult {
-        version: VERSION,
-        plan,
-        started_unix_ms: ran.started_unix_ms,
-        posts: recorded.posts,
-        events: recorded.events,
-        latency: recorded.latency,
-        service_time: recorded.service_time,
-        generator,
-        seconds: recorded.seconds,
-        truth: None,
-        system_metrics: Vec::new(),
-        verdict: Verdict { outcome: Outcome::Fail, thresholds: Vec::new(), invalid_because: Vec::new() },
-    }
 }

@@ -1,177 +1,147 @@
-//! Two results side by side: what was asked, and what was found.
+//! Two results side by side: what was asked, what was found, and whether the difference is within limits.
 
-use maud::{Markup, html};
+use std::process::ExitCode;
 
-use crate::report::numbers::{Group, Number, groups};
-use crate::report::page;
-use crate::report::{ReportError, asked, outcome_words, percentile_curves};
-use crate::result::{Outcome, RunResult};
+use crate::figures::{Figure, Quantity, asked, groups};
+use crate::result::{Outcome, RunResult, ThresholdOutcome};
+use crate::saved::Saved;
+use crate::thresholds::Threshold;
 
 /// A row of the comparison.
 #[derive(Debug)]
-struct Row {
-    label: &'static str,
-    a: String,
-    b: String,
-    /// B over A; empty where A is 0 or one of them has no such number.
-    ratio: String,
+pub(crate) struct Row {
+    pub(crate) label: &'static str,
+    pub(crate) a: String,
+    pub(crate) b: String,
+    /// B over A, empty where that says nothing; of what was asked, whether it differs.
+    pub(crate) note: String,
 }
 
-/// As text for a terminal.
-pub(crate) fn text(a: &RunResult, b: &RunResult) -> String {
-    let mut lines = vec![line("", "A", "B", "B/A"), line("run", &a.plan.run_id, &b.plan.run_id, "")];
-    lines.extend(asked_rows(a, b).iter().map(|row| line(row.label, &row.a, &row.b, &row.ratio)));
-    lines.push(line("verdict", outcome_words(&a.verdict).0, outcome_words(&b.verdict).0, ""));
-    let warnings = warnings(a, b);
-    if !warnings.is_empty() {
-        lines.push(String::new());
-        lines.extend(warnings);
+impl Row {
+    fn new(label: &'static str, a: impl Into<String>, b: impl Into<String>, note: impl Into<String>) -> Self {
+        Self { label, a: a.into(), b: b.into(), note: note.into() }
     }
-    for (title, rows) in found(a, b) {
-        lines.extend([String::new(), title.to_owned()]);
-        lines.extend(rows.iter().map(|row| line(row.label, &row.a, &row.b, &row.ratio)));
+
+    pub(crate) fn differs(&self) -> bool {
+        self.a != self.b
     }
-    lines.join("\n") + "\n"
+
+    fn line(&self) -> String {
+        format!("{:<30} {:>26} {:>26} {:>10}", self.label, self.a, self.b, self.note).trim_end().to_owned()
+    }
 }
 
-/// As a page, with the percentiles of both in one plot.
-///
-/// # Errors
-///
-/// When the plot can't be drawn.
-pub(crate) fn html(a: &RunResult, b: &RunResult) -> Result<String, ReportError> {
-    let plot = percentile_curves("Latency by percentile", [("A", &a.latency), ("B", &b.latency)])?;
-    let title = format!("{} and {}", a.plan.run_id, b.plan.run_id);
-    let body = html! {
-        h1 { "Load tests " (a.plan.run_id) " (A) and " (b.plan.run_id) " (B)" }
-        @for result in [a, b] { (verdict(result)) }
-        @for warning in warnings(a, b) { p { b { (warning) } } }
-        h2 { "What was asked" }
-        (table(&asked_rows(a, b), true))
-        (page::figure(&plot))
-        h2 { "What was found" }
-        div.groups { @for (title, rows) in found(a, b) { div { h3 { (title) } (table(&rows, false)) } } }
-    };
-    Ok(page::page(&title, &body))
+pub(crate) struct Comparison<'r> {
+    pub(crate) runs: [&'r RunResult; 2],
+    pub(crate) asked: Vec<Row>,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) found: Vec<(&'static str, Vec<Row>)>,
+    pub(crate) thresholds: Vec<ThresholdOutcome>,
 }
 
-fn verdict(result: &RunResult) -> Markup {
-    let (word, words) = outcome_words(&result.verdict);
-    html! { div.verdict.(word.to_lowercase()) { p { (result.plan.run_id) ": " b { (word) } " " (words) } } }
-}
+/// A search in which no rate passed has no run to compare.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is a search in which no rate passed, so there is nothing to compare")]
+pub(crate) struct NothingPassed(&'static str);
 
-fn table(rows: &[Row], marks_differences: bool) -> Markup {
-    html! {
-        table {
-            tr { th {} th.number { "A" } th.number { "B" } th.number { @if !marks_differences { "B/A" } } }
-            @for row in rows {
-                tr class=(if marks_differences && row.a != row.b { "differs" } else { "" }) {
-                    td { (row.label) } td.number { (row.a) } td.number { (row.b) } td.number { (row.ratio) }
-                }
-            }
+impl<'r> Comparison<'r> {
+    /// # Errors
+    ///
+    /// When one of them is a search in which no rate passed.
+    pub(crate) fn new(a: &'r Saved, b: &'r Saved, limits: &[Threshold]) -> Result<Self, NothingPassed> {
+        let runs @ [run_a, run_b] = [run_of(a).ok_or(NothingPassed("A"))?, run_of(b).ok_or(NothingPassed("B"))?];
+        let mut asked = asked_rows(run_a, run_b);
+        let mut found = found(run_a, run_b);
+        if let (Saved::FindMax(a), Saved::FindMax(b)) = (a, b) {
+            // The rate is then what was found.
+            asked.retain(|row| row.label != "rate");
+            found.insert(0, ("Search", rows(&a.figures(), &b.figures())));
         }
+        let warnings = warnings(runs, &asked);
+        let thresholds = limits.iter().map(|limit| limit.judge_ratio(run_a, run_b)).collect();
+        Ok(Self { runs, asked, warnings, found, thresholds })
+    }
+
+    /// For a terminal; ends with a line break.
+    pub(crate) fn text(&self) -> String {
+        let [a, b] = self.runs;
+        let head = [
+            Row::new("", "A", "B", "B/A"),
+            Row::new("run", &a.plan.run_id, &b.plan.run_id, ""),
+            Row::new("started", a.started(), b.started(), ""),
+            Row::new("verdict", a.verdict.outcome.to_string(), b.verdict.outcome.to_string(), ""),
+        ];
+        let mut lines: Vec<String> = head.iter().chain(&self.asked).map(Row::line).collect();
+        lines.extend(self.warnings.iter().map(|warning| format!("\n{warning}")));
+        for (title, rows) in &self.found {
+            lines.push(format!("\n{title}"));
+            lines.extend(rows.iter().map(Row::line));
+        }
+        if !self.thresholds.is_empty() {
+            lines.push("\nB/A".to_owned());
+            lines.extend(self.thresholds.iter().map(ThresholdOutcome::line));
+        }
+        lines.join("\n") + "\n"
+    }
+
+    /// Success without limits; else as a run's verdict.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        let is_invalid = self.runs.iter().any(|run| run.verdict.outcome == Outcome::Invalid);
+        let outcome = match &self.thresholds[..] {
+            [] => Outcome::Pass,
+            _ if is_invalid => Outcome::Invalid,
+            thresholds if thresholds.iter().all(|threshold| threshold.holds) => Outcome::Pass,
+            _ => Outcome::Fail,
+        };
+        outcome.exit_code()
     }
 }
 
-fn line(label: &str, a: &str, b: &str, ratio: &str) -> String {
-    format!("{label:<30} {a:>26} {b:>26} {ratio:>10}").trim_end().to_owned()
+/// Of a search, the run at the highest rate that passed.
+fn run_of(saved: &Saved) -> Option<&RunResult> {
+    match saved {
+        Saved::Run(result) => Some(result),
+        Saved::FindMax(result) => result.best(),
+    }
 }
 
 fn asked_rows(a: &RunResult, b: &RunResult) -> Vec<Row> {
-    let pairs = asked(&a.plan).into_iter().zip(asked(&b.plan));
-    let mark = |a: &str, b: &str| if a == b { String::new() } else { "differs".into() };
-    pairs.map(|((label, a), (_, b))| Row { label, ratio: mark(&a, &b), a, b }).collect()
+    let row = |((label, a), (_, b)): ((&'static str, String), (_, String))| {
+        let note = if a == b { "" } else { "differs" };
+        Row::new(label, a, b, note)
+    };
+    asked(&a.plan).into_iter().zip(asked(&b.plan)).map(row).collect()
 }
 
-/// What a reader must know before he compares anything.
-fn warnings(a: &RunResult, b: &RunResult) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let different: Vec<&str> = asked_rows(a, b).iter().filter(|row| row.a != row.b).map(|row| row.label).collect();
-    if !different.is_empty() {
-        warnings.push(format!("These were different plans; what differs: {}.", different.join(", ")));
-    }
-    for (name, result) in [("A", a), ("B", b)] {
+/// What a reader must know before comparing anything.
+fn warnings(runs: [&RunResult; 2], asked: &[Row]) -> Vec<String> {
+    let different: Vec<&str> = asked.iter().filter(|row| row.differs()).map(|row| row.label).collect();
+    let plans = format!("These were different plans; what differs: {}.", different.join(", "));
+    let mut warnings = Vec::from_iter((!different.is_empty()).then_some(plans));
+    for (name, result) in ["A", "B"].into_iter().zip(runs) {
         if result.verdict.outcome == Outcome::Invalid {
             let why = result.verdict.invalid_because.join("; ");
-            warnings.push(format!("{name} is INVALID, and its numbers are not the system's: {why}"));
+            warnings.push(format!("{name} is INVALID, so its numbers are not the system's: {why}"));
         }
     }
     warnings
 }
 
-/// The main numbers of both; a group that only one has is left out of neither.
 fn found(a: &RunResult, b: &RunResult) -> Vec<(&'static str, Vec<Row>)> {
-    let (a, b) = (groups(a), groups(b));
-    let more = if a.len() >= b.len() { &a } else { &b };
-    let of = |groups: &[Group], title: &str| groups.iter().position(|group| group.title == title);
-    let both = |group: &Group| {
-        let (a, b) = (of(&a, group.title).map(|place| &a[place]), of(&b, group.title).map(|place| &b[place]));
-        let number =
-            |place: usize| row(group.numbers[place].label, a.map(|a| &a.numbers[place]), b.map(|b| &b.numbers[place]));
-        (group.title, (0..group.numbers.len()).map(number).collect())
-    };
-    more.iter().map(both).collect()
+    let both = groups(a).into_iter().zip(groups(b));
+    let both = both.map(|(a, b)| (a.title, rows(&a.figures, &b.figures)));
+    both.filter(|(_, rows)| !rows.is_empty()).collect()
 }
 
-fn row(label: &'static str, a: Option<&Number>, b: Option<&Number>) -> Row {
-    let show = |number: Option<&Number>| number.map_or_else(|| String::from("not known"), Number::show);
-    let ratio = match (a, b) {
-        (Some(a), Some(b)) if a.value != 0.0 => format!("{:.2}", b.value / a.value),
-        _ => String::new(),
+/// Without figures that neither has.
+fn rows(a: &[Figure], b: &[Figure]) -> Vec<Row> {
+    let known = a.iter().zip(b).filter(|(a, b)| a.value.or(b.value).is_some());
+    let row = |(a, b): (&Figure, &Figure)| {
+        let ratio = b.value.zip(a.value.filter(|a| *a != 0.0)).map(|(b, a)| Quantity::Ratio.show(b / a));
+        Row::new(a.label, a.show(), b.show(), ratio.unwrap_or_default())
     };
-    Row { label, a: show(a), b: show(b), ratio }
+    known.map(row).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::report::sample;
-
-    fn line_of<'t>(text: &'t str, label: &str) -> Vec<&'t str> {
-        let line = text.lines().find(|line| line.starts_with(label));
-        line.map(|line| line[30..].split("  ").map(str::trim).filter(|word| !word.is_empty()).collect())
-            .unwrap_or_default()
-    }
-
-    #[test]
-    fn numbers_stand_beside_each_other_with_their_ratio() {
-        let (a, mut b) = (sample(), sample());
-        b.latency.p99_us = a.latency.p99_us * 3;
-        b.generator.held_back = 5;
-        let text = text(&a, &b);
-        assert_eq!(line_of(&text, "p99 "), ["9 ms", "27 ms", "3.00"]);
-        // Nothing is so many times nothing.
-        assert_eq!(line_of(&text, "POSTs held back"), ["0", "5"]);
-        assert!(!text.contains("different plans") && !text.contains("INVALID") && !text.contains("differs"), "{text}");
-    }
-
-    #[test]
-    fn different_plans_are_called_so_and_what_differs_is_marked() {
-        let (a, mut b) = (sample(), sample());
-        b.plan.rate = "99".into();
-        b.plan.run_id = "other".into();
-        let text = text(&a, &b);
-        assert!(text.contains("These were different plans; what differs: rate."), "{text}");
-        assert_eq!(line_of(&text, "rate"), ["50 POSTs a second", "99 POSTs a second", "differs"]);
-        let page = html(&a, &b).unwrap();
-        assert_eq!(page.matches("<tr class=\"differs\">").count(), 1);
-    }
-
-    #[test]
-    fn an_invalid_run_is_called_so() {
-        let (a, mut b) = (sample(), sample());
-        b.verdict.outcome = Outcome::Invalid;
-        b.verdict.invalid_because = vec!["lag p99 of 80 ms".into()];
-        let words = "B is INVALID, and its numbers are not the system's: lag p99 of 80 ms";
-        assert!(text(&a, &b).contains(words));
-        assert!(html(&b, &a).unwrap().contains("A is INVALID"));
-    }
-
-    #[test]
-    fn what_only_one_of_them_knows_is_shown() {
-        let (a, mut b) = (sample(), sample());
-        b.truth = None;
-        assert_eq!(line_of(&text(&a, &b), "missing"), ["1", "not known"]);
-        assert_eq!(line_of(&text(&b, &a), "missing"), ["not known", "1"]);
-    }
-}
+mod tests;

@@ -2,53 +2,53 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::attempt::{Attempt, AttemptError, attempt, run_id, thresholds};
-use crate::cli::{FindMaxArgs, Rate};
+use crate::cli::FindMaxArgs;
+use crate::figures::{Figure, Quantity, float};
 use crate::progress::Display;
-use crate::rate::Shape;
-use crate::result::{Outcome, RunResult};
+use crate::rate::Rate;
+use crate::result::{Outcome, RunResult, VERSION};
 
-/// How near the highest rate that passed and the lowest that did not come to each other.
+/// How near to each other the highest rate that passed and the lowest that did not get.
 const PRECISION: f64 = 1.05;
-/// Between two steps, for what is still under way.
+/// Between two steps, for what is still in flight.
 const SETTLE: Duration = Duration::from_secs(1);
 /// The longest search, from a rate below one to the highest, takes some 40.
 const MAX_STEPS: usize = 64;
 
-/// What was found; all of it is written as JSON.
-#[derive(Debug, Serialize)]
+/// What a search found; all of it is written as JSON.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct FindMaxResult {
-    /// Of this format: 1.
-    version: u32,
-    from: f64,
-    to: f64,
-    step_seconds: f64,
+    pub(crate) version: u32,
+    pub(crate) from: f64,
+    pub(crate) to: f64,
+    pub(crate) step_seconds: f64,
     /// POSTs a second; `None` when even the first rate did not pass.
     pub(crate) highest_passing: Option<f64>,
     /// The lowest that did not pass.
     pub(crate) lowest_not_passing: Option<f64>,
     pub(crate) limit: Limit,
     /// In the order in which they were tried.
-    steps: Vec<Step>,
+    pub(crate) steps: Vec<Step>,
 }
 
-#[derive(Debug, Serialize)]
-struct Step {
-    rate: f64,
-    result: RunResult,
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Step {
+    pub(crate) rate: f64,
+    pub(crate) result: RunResult,
 }
 
 /// What ended the way upward.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Limit {
     /// A threshold that did not hold.
     System,
     /// A run that was INVALID: what the system carries is not known.
     Generator,
-    /// The highest rate that was to be tried passed.
+    /// Even the highest rate passed.
     None,
 }
 
@@ -98,23 +98,23 @@ pub(crate) async fn find_max(args: &FindMaxArgs, display: &Display) -> Result<Fi
         if !steps.is_empty() {
             tokio::time::sleep(SETTLE).await;
         }
-        let step = Attempt {
-            rate: Rate { text: rate.to_string(), shape: Shape::Constant(rate) },
-            duration: args.step_duration,
-            // Each step's events are told from those of the others.
+        let what = Attempt {
+            rate: Rate::constant(rate),
+            duration: args.duration,
+            // So that no step's events count for another.
             run_id: format!("{run_id}s{}", steps.len()),
             thresholds: thresholds.clone(),
         };
-        let result = attempt(&args.load, &step, display).await?;
-        println!("{}", line(rate, &result));
-        search.learn(rate, result.verdict.outcome);
-        steps.push(Step { rate, result });
+        let step = Step { rate, result: attempt(&args.load, &what, display).await? };
+        println!("{}", step.line());
+        search.learn(rate, step.result.verdict.outcome);
+        steps.push(step);
     }
     Ok(FindMaxResult {
-        version: 1,
+        version: VERSION,
         from: args.from,
         to: args.to,
-        step_seconds: args.step_duration.as_secs_f64(),
+        step_seconds: args.duration.as_secs_f64(),
         highest_passing: search.low,
         lowest_not_passing: search.high.map(|(rate, _)| rate),
         limit: search.high.map_or(Limit::None, |(_, limit)| limit),
@@ -122,24 +122,25 @@ pub(crate) async fn find_max(args: &FindMaxArgs, display: &Display) -> Result<Fi
     })
 }
 
-fn line(rate: f64, result: &RunResult) -> String {
-    let word = match result.verdict.outcome {
-        Outcome::Pass => "PASS",
-        Outcome::Fail => "FAIL",
-        Outcome::Invalid => "INVALID",
-    };
-    let broken = result.verdict.thresholds.iter().filter(|threshold| !threshold.holds);
-    let broken = broken.map(|threshold| {
-        format!(" {} (found {})", threshold.threshold, threshold.found.as_deref().unwrap_or("nothing"))
-    });
-    let p99 = Duration::from_micros(result.latency.p99_us).as_secs_f64() * 1_000.0;
-    let why: String = broken.chain(result.verdict.invalid_because.iter().map(|reason| format!(" {reason};"))).collect();
-    format!("{rate:>10} POSTs/s  {word:<8} p99 {p99:.2} ms {why}")
+impl Step {
+    fn line(&self) -> String {
+        let outcome = self.result.verdict.outcome.to_string();
+        let p99 = Quantity::Time.show(float(self.result.latency.p99_us));
+        format!("{:>10} POSTs/s  {outcome:<8} p99 {p99} {}", self.rate, self.why()).trim_end().to_owned()
+    }
+
+    /// Why it did not pass; empty if it did.
+    pub(crate) fn why(&self) -> String {
+        let verdict = &self.result.verdict;
+        let broken = verdict.thresholds.iter().filter(|threshold| !threshold.holds);
+        let broken = broken.map(|threshold| format!("{} (found {})", threshold.threshold, threshold.found()));
+        broken.chain(verdict.invalid_because.iter().cloned()).collect::<Vec<_>>().join("; ")
+    }
 }
 
 impl FindMaxResult {
-    /// For a terminal; ends with a line break.
-    pub(crate) fn text(&self) -> String {
+    /// In a sentence.
+    pub(crate) fn conclusion(&self) -> String {
         let passed = match self.highest_passing {
             Some(rate) => format!("the highest rate that passed: {rate} POSTs/s"),
             None => format!("even {} POSTs/s did not pass", self.from),
@@ -151,10 +152,22 @@ impl FindMaxResult {
             }
             _ => "no limit was found: --to is not high enough".to_owned(),
         };
-        format!("{passed}; {limit}\n")
+        format!("{passed}; {limit}")
     }
 
-    /// As the exit code has it.
+    /// The run at the highest rate that passed.
+    pub(crate) fn best(&self) -> Option<&RunResult> {
+        let is_best = |step: &&Step| Some(step.rate) == self.highest_passing;
+        self.steps.iter().find(is_best).map(|step| &step.result)
+    }
+
+    pub(crate) fn figures(&self) -> [Figure; 2] {
+        [
+            Figure::new("highest rate that passed", self.highest_passing, Quantity::Rate),
+            Figure::new("lowest that did not", self.lowest_not_passing, Quantity::Rate),
+        ]
+    }
+
     pub(crate) fn outcome(&self) -> Outcome {
         match (self.highest_passing, self.limit) {
             (Some(_), _) => Outcome::Pass,
@@ -184,26 +197,26 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_doubled_and_then_halved_between() {
+    fn rates_are_doubled_and_then_bisected() {
         let (search, tried) = search(100.0, 10_000.0, carries(1_000.0));
         assert_eq!(tried[..5], [100.0, 200.0, 400.0, 800.0, 1_600.0]);
         assert_eq!((search.low, search.high), (Some(1_000.0), Some((1_050.0, Limit::System))));
     }
 
     #[test]
-    fn the_highest_rate_is_tried_and_not_passed() {
+    fn the_highest_rate_is_tried_and_not_exceeded() {
         let (found, tried) = search(100.0, 250.0, carries(1e9));
         assert_eq!((tried, found.low, found.high), (vec![100.0, 200.0, 250.0], Some(250.0), None));
     }
 
     #[test]
-    fn a_first_rate_that_fails_ends_it() {
+    fn a_first_rate_that_fails_ends_the_search() {
         let (found, tried) = search(100.0, 250.0, carries(1.0));
         assert_eq!((tried, found.low), (vec![100.0], None));
     }
 
     #[test]
-    fn an_invalid_step_is_the_generator_s_limit_until_a_lower_one_fails() {
+    fn an_invalid_step_is_the_limit_of_the_generator_until_a_lower_one_fails() {
         let generator = |rate: f64| if rate > 500.0 { Outcome::Invalid } else { Outcome::Pass };
         assert_eq!(search(100.0, 9_999.0, generator).0.high.unwrap().1, Limit::Generator);
         let both = |rate: f64| match rate {

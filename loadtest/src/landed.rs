@@ -1,13 +1,12 @@
 //! What landed, from the files themselves: each event of a run by the number in its id.
 //!
-//! Nothing that the system says of itself is believed here but S3's listing. Whatever is in the bucket at the end counts:
-//! what was seen before and is gone is missing.
+//! Nothing that the system says of itself counts here but S3's listing. What is in the bucket at the end counts: what was there
+//! before and is gone is missing.
 
 mod account;
 mod bucket;
 mod content;
 mod inventory;
-mod parts;
 mod scan;
 mod watch;
 
@@ -30,7 +29,7 @@ pub(crate) struct RunIdentity {
     pub(crate) ended_unix_ms: u64,
 }
 
-/// Why the truth can't be had. No file is passed over: one that can't be read might hold what is missing.
+/// Why what landed is not known. No file is skipped: one that can't be read might hold what is missing.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LandedError {
     #[error("s3://{bucket}/{prefix} can't be listed: {problem}")]
@@ -39,15 +38,15 @@ pub(crate) enum LandedError {
     Read { bucket: String, key: String, problem: String },
     #[error("the content of {key}: {problem}")]
     Content { key: String, problem: content::ContentError },
-    #[error("{key} was another or was gone each time that it was read")]
-    Restless { key: String },
+    #[error("{key} changed or went away each time that it was read")]
+    Unsettled { key: String },
     #[error("reading was interrupted")]
     Interrupted(#[from] tokio::task::JoinError),
     #[error("times can't be counted: {0}")]
     Histogram(#[from] hdrhistogram::CreationError),
 }
 
-/// How long is waited.
+/// How long to wait.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
     /// For how long nothing new may come while something is missing.
@@ -56,7 +55,8 @@ pub(crate) struct Patience {
     pub(crate) settle: Duration,
 }
 
-/// Waits until all that was said to be stored is in the bucket, or until `patience` is over, and says what is there. `progress` is told how much of what is expected there is, and how much that is, each time after a look.
+/// Waits until all that was said to be stored is in the bucket, or until `patience` is over, and says what is there. After each
+/// look `progress` gets how much of what is expected there is, and how much is expected.
 ///
 /// # Errors
 ///

@@ -1,7 +1,7 @@
-//! Every event of a run by its number: when it was planned, what was said of it, and later whether it landed.
+//! Every event of a run by its number: when it was planned and what the answer said of it.
 //!
 //! An event carries its number in its id, `lt-<run id>-<number>`; bad input carries the same text somewhere in its bytes.
-//! Whoever reads landed files needs no more than that to tell whose each line is.
+//! That is all it takes to know whose each landed line is.
 
 /// What was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,10 +11,10 @@ pub(crate) enum Sort {
     Bad,
 }
 
-/// What the answer said of it.
+/// What the answer said of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Said {
-    /// Accepted or, when bad, rejected: in either case it is kept.
+    /// Accepted or, if bad, rejected: either way it is kept.
     Stored,
     NotStored,
     /// No answer, or one that does not say.
@@ -36,16 +36,20 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// The number of the next entry, which is now there.
+    /// Appends an entry, and returns its number.
     pub(crate) fn add(&mut self, planned_ms: u32, sort: Sort) -> u64 {
         self.entries.push(Entry { planned_ms, sort, said: Said::Nothing });
         self.entries.len() as u64 - 1
     }
 
+    /// Notes what the answer said of an entry that is there.
     pub(crate) fn say(&mut self, number: u64, said: Said) {
-        if let Some(entry) = usize::try_from(number).ok().and_then(|place| self.entries.get_mut(place)) {
-            entry.said = said;
-        }
+        self.entries[number as usize].said = said;
+    }
+
+    /// How many were said to be stored.
+    pub(crate) fn stored(&self) -> u64 {
+        self.entries.iter().filter(|entry| entry.said == Said::Stored).count() as u64
     }
 
     pub(crate) fn entries(&self) -> &[Entry] {
@@ -53,20 +57,20 @@ impl Ledger {
     }
 }
 
-/// What stands before an entry's number in its id.
+/// What comes before the number in an id.
 pub(crate) fn id_prefix(run_id: &str) -> String {
     format!("lt-{run_id}-")
 }
 
-/// An entry's id: `lt-<run id>-<number>`, the number with at least ten digits so that all ids of a run are equally long.
+/// An entry's id: `lt-<run id>-<number>`, with ten digits or more so that all ids of a run are equally long.
 pub(crate) fn id(prefix: &str, number: u64) -> String {
     format!("{prefix}{number:010}")
 }
 
-/// The run that a prefix belongs to may be named by letters and digits alone: whatever holds ids, nothing in it is escaped.
+/// Letters and digits alone: no format escapes anything of them.
 pub(crate) fn is_run_id(text: &str) -> bool {
     !text.is_empty() && text.len() <= MAX_RUN_ID_BYTES && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// Of a run's id.
+/// In a run's id.
 pub(crate) const MAX_RUN_ID_BYTES: usize = 40;

@@ -4,9 +4,10 @@ mod answer;
 mod attempt;
 mod cli;
 mod compare;
-mod connections;
+mod connection;
+mod exchange;
+mod figures;
 mod find_max;
-mod generator;
 mod landed;
 mod ledger;
 mod progress;
@@ -15,10 +16,13 @@ mod recorder;
 mod report;
 mod result;
 mod run;
+mod saved;
+mod send_error;
 mod summary;
 mod system_metrics;
 mod target;
 mod thresholds;
+mod usage;
 mod verdict;
 mod workload;
 
@@ -34,9 +38,9 @@ use tokio::task::LocalSet;
 use attempt::{Attempt, attempt};
 use cli::{Cli, Command, CompareArgs, FindMaxArgs, ReportArgs, RunArgs};
 use progress::Display;
-use result::{Outcome, RunResult};
+use saved::Saved;
 
-/// The same as for wrong usage, which clap ends with.
+/// Also what clap exits with on wrong usage.
 const COULD_NOT_RUN: u8 = 2;
 
 fn main() -> ExitCode {
@@ -52,7 +56,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// One thread is enough for what one core can send, and its times are the CPU's that it has.
+/// One thread sends as much as one core can, and its timestamps never wait for another thread.
 fn on_one_thread(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, work)
@@ -67,60 +71,57 @@ async fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     };
     attempt::check_bucket(&args.load, &what.run_id).await?;
     let result = attempt(&args.load, &what, &Display::new()).await?;
-    if let Some(path) = &args.load.result {
-        write_json(path, &result)?;
-    }
-    if let Some(path) = &args.report {
-        write(path, report::html(&result)?)?;
-    }
+    save(args.load.result.as_deref(), &result)?;
+    write_page(args.load.report.as_deref(), || report::of_run(&result))?;
     print!("{}", summary::text(&result));
-    Ok(exit_code(result.verdict.outcome))
+    Ok(result.verdict.outcome.exit_code())
 }
 
 async fn find_max(args: &FindMaxArgs) -> anyhow::Result<ExitCode> {
     let first_step = format!("{}s0", attempt::run_id(&args.load));
     attempt::check_bucket(&args.load, &first_step).await?;
     let result = find_max::find_max(args, &Display::new()).await?;
-    if let Some(path) = &args.load.result {
-        write_json(path, &result)?;
-    }
-    print!("{}", result.text());
-    Ok(exit_code(result.outcome()))
+    save(args.load.result.as_deref(), &result)?;
+    write_page(args.load.report.as_deref(), || report::of_search(&result))?;
+    println!("{}", result.conclusion());
+    Ok(result.outcome().exit_code())
 }
 
 fn compare(args: &CompareArgs) -> anyhow::Result<ExitCode> {
+    let limits = thresholds::ratios(&args.threshold, args.thresholds.as_deref())?;
     let (a, b) = (read(&args.a)?, read(&args.b)?);
-    if let Some(path) = &args.html {
-        write(path, compare::html(&a, &b)?)?;
-    }
-    print!("{}", compare::text(&a, &b));
-    Ok(ExitCode::SUCCESS)
+    let comparison = compare::Comparison::new(&a, &b, &limits)?;
+    write_page(args.report.as_deref(), || report::of_comparison(&comparison))?;
+    print!("{}", comparison.text());
+    Ok(comparison.exit_code())
 }
 
 fn report(args: &ReportArgs) -> anyhow::Result<ExitCode> {
-    let path = args.out.clone().unwrap_or_else(|| args.result.with_extension("html"));
-    write(&path, report::html(&read(&args.result)?)?)?;
+    let path = args.report.clone().unwrap_or_else(|| args.result.with_extension("html"));
+    let saved = read(&args.result)?;
+    write_page(Some(&path), || match &saved {
+        Saved::Run(result) => report::of_run(result),
+        Saved::FindMax(result) => report::of_search(result),
+    })?;
     println!("{}", path.display());
     Ok(ExitCode::SUCCESS)
 }
 
-fn exit_code(outcome: Outcome) -> ExitCode {
-    match outcome {
-        Outcome::Pass => ExitCode::SUCCESS,
-        Outcome::Fail => ExitCode::from(1),
-        Outcome::Invalid => ExitCode::from(3),
-    }
+fn read(path: &Path) -> anyhow::Result<Saved> {
+    let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Saved::parse(&text).with_context(|| format!("{} is not a result that loadtest wrote", path.display()))
 }
 
-fn read(path: &Path) -> anyhow::Result<RunResult> {
-    let text = fs::read(path).with_context(|| format!("{} can't be read", path.display()))?;
-    serde_json::from_slice(&text).with_context(|| format!("{} is no result of a run", path.display()))
-}
-
-fn write_json(path: &Path, result: &impl Serialize) -> anyhow::Result<()> {
+fn save(path: Option<&Path>, result: &impl Serialize) -> anyhow::Result<()> {
+    let Some(path) = path else { return Ok(()) };
     write(path, serde_json::to_string(result)? + "\n")
 }
 
+fn write_page(path: Option<&Path>, page: impl FnOnce() -> serde_json::Result<String>) -> anyhow::Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    write(path, page()?)
+}
+
 fn write(path: &Path, text: String) -> anyhow::Result<()> {
-    fs::write(path, text).with_context(|| format!("{} can't be written", path.display()))
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -1,4 +1,4 @@
-//! What is seen while a run goes on: one line that changes on a terminal, else a line each five seconds.
+//! What is shown while a run goes on: one line that changes on a terminal, else a line every five seconds.
 
 use std::io::IsTerminal;
 use std::rc::Rc;
@@ -8,52 +8,45 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval};
 
+use crate::exchange::Shared;
 use crate::recorder::Live;
-use crate::run::Shared;
 
 const ON_TERMINAL: Duration = Duration::from_secs(1);
 const ELSEWHERE: Duration = Duration::from_secs(5);
 
-/// Where it is shown.
+/// On stderr.
 #[derive(Clone)]
-pub(crate) enum Display {
-    Terminal(ProgressBar),
-    Lines,
+pub(crate) struct Display {
+    /// The line that changes, on a terminal.
+    bar: Option<ProgressBar>,
+    period: Duration,
 }
 
 impl Display {
-    /// On stderr.
     pub(crate) fn new() -> Self {
         if !std::io::stderr().is_terminal() {
-            return Self::Lines;
+            return Self { bar: None, period: ELSEWHERE };
         }
         let bar = ProgressBar::new_spinner();
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
             bar.set_style(style);
         }
-        Self::Terminal(bar)
+        Self { bar: Some(bar), period: ON_TERMINAL }
     }
 
-    fn period(&self) -> Duration {
-        match self {
-            Self::Terminal(_) => ON_TERMINAL,
-            Self::Lines => ELSEWHERE,
-        }
-    }
-
-    pub(crate) fn show(&self, line: String) {
-        match self {
-            Self::Terminal(bar) => {
+    fn show(&self, line: String) {
+        match &self.bar {
+            Some(bar) => {
                 bar.set_message(line);
                 bar.tick();
             }
-            Self::Lines => eprintln!("{line}"),
+            None => eprintln!("{line}"),
         }
     }
 
-    /// The changing line goes away.
+    /// Removes the line that changes.
     pub(crate) fn clear(&self) {
-        if let Self::Terminal(bar) = self {
+        if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
     }
@@ -62,23 +55,23 @@ impl Display {
     pub(crate) fn follow(&self, shared: Rc<Shared>) -> JoinHandle<()> {
         let display = self.clone();
         tokio::task::spawn_local(async move {
-            let (mut ticks, mut before, mut looked) = (interval(display.period()), Live::default(), Instant::now());
+            let (mut ticks, mut before, mut looked) = (interval(display.period), Live::default(), Instant::now());
             ticks.tick().await;
             loop {
                 ticks.tick().await;
                 let live = shared.recorder.borrow_mut().look();
-                display.show(line(&before, &live, looked.elapsed(), shared.runs_for()));
+                display.show(line(&before, &live, looked.elapsed(), shared.elapsed()));
                 (before, looked) = (live, Instant::now());
             }
         })
     }
 
-    /// How much of what was stored has landed, as often as a run is shown.
+    /// Shows how much of what was stored has landed.
     pub(crate) fn landing(&self) -> impl FnMut(u64, u64) {
         let display = self.clone();
         let mut shown: Option<Instant> = None;
         move |landed, expected| {
-            if shown.is_none_or(|shown| shown.elapsed() >= display.period()) || landed == expected {
+            if shown.is_none_or(|shown| shown.elapsed() >= display.period) || landed == expected {
                 display.show(format!("landed {landed} of {expected}"));
                 shown = Some(Instant::now());
             }
@@ -86,13 +79,12 @@ impl Display {
     }
 }
 
-fn line(before: &Live, live: &Live, elapsed: Duration, runs_for: Duration) -> String {
+fn line(before: &Live, live: &Live, elapsed: Duration, since_start: Duration) -> String {
     let seconds = elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
-    #[allow(clippy::cast_precision_loss)] // Far below 2^53.
     let rate = |before: u64, now: u64| (now - before) as f64 / seconds;
     format!(
-        "{:>4} s  planned {:.0}/s  sent {:.0}/s  answered {:.0}/s  errors {}  p99 {:.1} ms  under way {}",
-        runs_for.as_secs(),
+        "{:>4} s  planned {:.0}/s  sent {:.0}/s  answered {:.0}/s  errors {}  p99 {:.1} ms  in flight {}",
+        since_start.as_secs(),
         rate(before.planned, live.planned),
         rate(before.sent, live.sent),
         rate(before.answered, live.answered),
@@ -110,7 +102,7 @@ mod tests {
     fn rates_are_of_the_time_since_the_last_look() {
         let before = Live { planned: 100, sent: 100, answered: 90, errors: 1, p99_us: 0 };
         let live = Live { planned: 300, sent: 300, answered: 280, errors: 3, p99_us: 12_345 };
-        let expected = "   7 s  planned 100/s  sent 100/s  answered 95/s  errors 3  p99 12.3 ms  under way 20";
+        let expected = "   7 s  planned 100/s  sent 100/s  answered 95/s  errors 3  p99 12.3 ms  in flight 20";
         assert_eq!(line(&before, &live, Duration::from_secs(2), Duration::from_secs(7)), expected);
     }
 }

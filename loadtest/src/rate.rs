@@ -1,17 +1,23 @@
-//! How many a second over the time of a run, and from that the planned time of each.
+//! The rate over the time of a run, and from it the planned time of each request.
 //!
-//! Request `k` (from 0) is planned where the rate, summed up from the start, reaches `k` and a half: the first of a constant
-//! rate comes half an interval after the start and the last half an interval before the end, whatever rounding does.
+//! Request `k` (from 0) is planned where the rate, integrated from the start, reaches `k` and a half: at a constant rate the
+//! first comes half an interval after the start and the last half an interval before the end, whatever rounding does.
 
 use std::str::FromStr;
 use std::time::Duration;
 
-/// A second at most. More can't be told apart by a clock of a microsecond.
+/// A second at most: the clock has microseconds.
 const MAX_RATE: f64 = 1_000_000.0;
-/// In one run at most: each event of it takes eight bytes in the ledger.
+/// In one run at most: the ledger takes eight bytes for each event.
 const MAX_TOTAL: f64 = 1_000_000_000.0;
 
-/// As on the command line.
+/// A rate as written on the command line, and as meant.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Rate {
+    pub(crate) text: String,
+    pub(crate) shape: Shape,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Shape {
     Constant(f64),
@@ -23,50 +29,57 @@ pub(crate) enum Shape {
     Spike(f64, f64),
 }
 
-/// Why a rate is none, or can't be planned.
+/// Why a rate can't be planned.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(crate) enum RateError {
-    #[error("{0:?} is no rate; write 1000, 100..2000 (ramp), 100,500,1000 (steps) or 100^2000 (spike)")]
+    #[error("{0:?} is not a rate; write 1000, 100..2000 (ramp), 100,500,1000 (steps) or 100^2000 (spike)")]
     NotANumber(String),
     #[error("a rate is more than 0 and at most {MAX_RATE}, and {0} is not (only a ramp may begin or end with 0)")]
     OutOfRange(f64),
     #[error("a ramp from 0 to 0 sends nothing")]
     NothingToRamp,
-    #[error("in so short a time not one is due at this rate; make --duration or --rate larger")]
+    #[error("at this rate nothing is due in so short a time; make --duration or --rate larger")]
     TooFew,
     #[error("these are more than {MAX_TOTAL} in one run; make --duration or --rate smaller")]
     TooMany,
 }
 
-impl FromStr for Shape {
+impl Rate {
+    pub(crate) fn constant(rate: f64) -> Self {
+        Self { text: rate.to_string(), shape: Shape::Constant(rate) }
+    }
+}
+
+impl FromStr for Rate {
     type Err = RateError;
 
     fn from_str(text: &str) -> Result<Self, RateError> {
-        if let Some((from, to)) = text.split_once("..") {
-            return ramp(number(from)?, number(to)?);
-        }
-        if let Some((usual, spike)) = text.split_once('^') {
-            return Ok(Self::Spike(positive(usual)?, positive(spike)?));
-        }
-        if text.contains(',') {
-            return Ok(Self::Steps(text.split(',').map(positive).collect::<Result<_, _>>()?));
-        }
-        Ok(Self::Constant(positive(text)?))
+        let shape = if let Some((from, to)) = text.split_once("..") {
+            ramp(number(from)?, number(to)?)?
+        } else if let Some((usual, spike)) = text.split_once('^') {
+            Shape::Spike(positive(usual)?, positive(spike)?)
+        } else if text.contains(',') {
+            Shape::Steps(text.split(',').map(positive).collect::<Result<_, _>>()?)
+        } else {
+            Shape::Constant(positive(text)?)
+        };
+        Ok(Self { text: text.to_owned(), shape })
     }
 }
 
 fn ramp(from: f64, to: f64) -> Result<Shape, RateError> {
-    for rate in [from, to] {
-        if rate != 0.0 {
-            in_range(rate)?;
-        }
+    if from == 0.0 && to == 0.0 {
+        return Err(RateError::NothingToRamp);
     }
-    if from + to == 0.0 { Err(RateError::NothingToRamp) } else { Ok(Shape::Ramp(from, to)) }
+    for rate in [from, to].into_iter().filter(|rate| *rate != 0.0) {
+        in_range(rate)?;
+    }
+    Ok(Shape::Ramp(from, to))
 }
 
 fn number(text: &str) -> Result<f64, RateError> {
-    let number: f64 = text.trim().parse().map_err(|_| RateError::NotANumber(text.to_owned()))?;
-    if number.is_finite() { Ok(number) } else { Err(RateError::NotANumber(text.to_owned())) }
+    let number = text.trim().parse().ok().filter(|number: &f64| number.is_finite());
+    number.ok_or_else(|| RateError::NotANumber(text.to_owned()))
 }
 
 fn positive(text: &str) -> Result<f64, RateError> {
@@ -84,7 +97,7 @@ struct Segment {
     seconds: f64,
     from: f64,
     to: f64,
-    /// What all segments before it sum up to.
+    /// The integral up to its start.
     before: f64,
 }
 
@@ -97,20 +110,14 @@ impl Segment {
         (self.from + self.to) / 2.0 * self.seconds
     }
 
-    /// The sum of the rate from the segment's start on.
-    #[cfg(test)]
-    fn sum_after(&self, seconds: f64) -> f64 {
-        (self.from + self.slope() * seconds / 2.0) * seconds
-    }
-
-    /// The inverse of [`Segment::sum_after`]: the quadratic formula in the form that is exact for flat slopes.
+    /// From its start until the integral from there on is this: the quadratic formula in the form that is exact for flat slopes.
     fn seconds_to(&self, sum: f64) -> f64 {
         let root = (self.from * self.from + 2.0 * self.slope() * sum).max(0.0).sqrt();
         2.0 * sum / (self.from + root)
     }
 }
 
-/// A rate over a time of a given length.
+/// A rate over the time of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Schedule {
     segments: Vec<Segment>,
@@ -133,38 +140,20 @@ impl Schedule {
         }
     }
 
-    /// How many there are in the whole time.
-    #[cfg(test)]
-    pub(crate) fn total(&self) -> u64 {
-        self.total
-    }
-
-    /// When the one with this number, from 0, is due; from the start. `None` from the total on.
+    /// When the request with this number, from 0, is due after the start; `None` from the total on.
     pub(crate) fn time_of(&self, number: u64) -> Option<Duration> {
         if number >= self.total {
             return None;
         }
-        #[allow(clippy::cast_precision_loss)] // Below MAX_TOTAL.
         let sum = number as f64 + 0.5;
         let place = self.segments.partition_point(|segment| segment.before <= sum).saturating_sub(1);
         let segment = self.segments.get(place)?;
         let within = segment.seconds_to(sum - segment.before).clamp(0.0, segment.seconds);
         Some(Duration::from_secs_f64(segment.starts + within))
     }
-
-    /// How many are due by a time from the start.
-    #[cfg(test)]
-    fn due_by(&self, time: Duration) -> u64 {
-        let seconds = time.as_secs_f64();
-        let place = self.segments.partition_point(|segment| segment.starts <= seconds).saturating_sub(1);
-        let segment = self.segments[place];
-        let within = (seconds - segment.starts).clamp(0.0, segment.seconds);
-        whole(segment.before + segment.sum_after(within)).min(self.total)
-    }
 }
 
-/// The nearest whole number, as of a sum of half intervals.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // From 0 to MAX_TOTAL.
+/// The nearest whole number of a sum of half intervals.
 fn whole(sum: f64) -> u64 {
     (sum + 0.5).floor() as u64
 }
@@ -173,19 +162,17 @@ fn segments(shape: &Shape, seconds: f64) -> Vec<Segment> {
     let parts: Vec<(f64, f64, f64)> = match shape {
         Shape::Constant(rate) => vec![(1.0, *rate, *rate)],
         Shape::Ramp(from, to) => vec![(1.0, *from, *to)],
-        #[allow(clippy::cast_precision_loss)] // What stands on a command line is short.
         Shape::Steps(rates) => rates.iter().map(|rate| (1.0 / rates.len() as f64, *rate, *rate)).collect(),
         Shape::Spike(usual, spike) => vec![(0.4, *usual, *usual), (0.2, *spike, *spike), (0.4, *usual, *usual)],
     };
     let (mut starts, mut before) = (0.0, 0.0);
-    let mut segments = Vec::with_capacity(parts.len());
-    for (share, from, to) in parts {
+    let segment = |(share, from, to): (f64, f64, f64)| {
         let segment = Segment { starts, seconds: share * seconds, from, to, before };
         starts += segment.seconds;
         before += segment.sum();
-        segments.push(segment);
-    }
-    segments
+        segment
+    };
+    parts.into_iter().map(segment).collect()
 }
 
 #[cfg(test)]

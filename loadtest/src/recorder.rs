@@ -6,12 +6,13 @@ use std::time::Duration;
 use hdrhistogram::{Counter, CreationError, Histogram};
 
 use crate::answer::Account;
-use crate::result::{Distribution, Events, Posts, Second};
+use crate::result::{Distribution, Events, Generator, Plan, Posts, RunResult, Second, VERSION, Verdict};
+use crate::send_error::SendError;
 
 /// Times are kept up to an hour, in microseconds, with three significant digits; what takes longer counts as an hour.
 const LONGEST_US: u64 = 3_600 * 1_000_000;
 const SIGNIFICANT_DIGITS: u8 = 3;
-/// Parts of the run that are shown, at most: a run of 30 hours. What comes later counts for the last.
+/// 30 hours at most are kept apart by the second. What comes later counts for the last.
 const MAX_SECONDS: usize = 30 * 3_600;
 
 /// What became of a POST.
@@ -21,15 +22,12 @@ pub(crate) enum Outcome {
         status: u16,
         account: Account,
     },
-    /// In a word for people and for the result.
+    /// In a word.
     Unanswered {
         why: &'static str,
         account: Account,
     },
 }
-
-/// The word for a POST whose time ran out.
-pub(crate) const TIMEOUT: &str = "timeout";
 
 /// Times of one POST, each from the start of the run.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +38,7 @@ pub(crate) struct Times {
     pub(crate) ended: Duration,
 }
 
-/// What goes on, for the display: totals, and the latency of what was answered since the last look.
+/// For the display: totals, and the latency of what was answered since the last look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Live {
     pub(crate) planned: u64,
@@ -52,12 +50,12 @@ pub(crate) struct Live {
 
 #[derive(Debug)]
 pub(crate) struct Recorder {
-    pub(crate) posts: Posts,
-    pub(crate) events: Events,
+    posts: Posts,
+    events: Events,
     pub(crate) held_back: u64,
     /// POSTs that left, and those of them that did when the run should have been over.
-    pub(crate) sent: u64,
-    pub(crate) sent_after_end: u64,
+    sent: u64,
+    sent_after_end: u64,
     answered: u64,
     ended: u64,
     latency: Histogram<u64>,
@@ -65,7 +63,7 @@ pub(crate) struct Recorder {
     lag: Histogram<u64>,
     since_last_look: Histogram<u32>,
     seconds: Vec<Second>,
-    /// Of the seconds that have POSTs without an outcome, or are not over.
+    /// Seconds that are not over, or have POSTs without an outcome.
     open: BTreeMap<usize, OpenSecond>,
     /// When the last POST must have left.
     ends: Duration,
@@ -76,19 +74,6 @@ struct OpenSecond {
     latency: Histogram<u32>,
     lag: Histogram<u32>,
     pending: u64,
-}
-
-/// All that was recorded.
-#[derive(Debug)]
-pub(crate) struct Recorded {
-    pub(crate) posts: Posts,
-    pub(crate) events: Events,
-    pub(crate) latency: Distribution,
-    pub(crate) service_time: Distribution,
-    pub(crate) lag: Distribution,
-    pub(crate) held_back: u64,
-    pub(crate) sent_after_end: u64,
-    pub(crate) seconds: Vec<Second>,
 }
 
 impl Recorder {
@@ -112,7 +97,7 @@ impl Recorder {
         })
     }
 
-    /// The generator turned to a POST, so long after its time.
+    /// The generator turned to a POST, this long after its time.
     pub(crate) fn turned_to(
         &mut self,
         planned: Duration,
@@ -123,24 +108,18 @@ impl Recorder {
         self.posts.planned += 1;
         self.events.sent += pieces;
         self.events.body_bytes += body_bytes;
-        let lag = whole_us(lag);
-        self.lag.saturating_record(lag);
+        self.lag.saturating_record(micros(lag));
         let place = place(planned);
         self.second(place).planned += 1;
         if !self.open.contains_key(&place) {
-            self.close_what_is_done(place);
+            self.close_before(place);
             self.open.insert(place, OpenSecond { latency: histogram()?, lag: histogram()?, pending: 0 });
         }
         if let Some(open) = self.open.get_mut(&place) {
             open.pending += 1;
-            open.lag.saturating_record(lag);
+            open.lag.saturating_record(micros(lag));
         }
         Ok(())
-    }
-
-    /// A POST has to wait for one of the connections.
-    pub(crate) fn held_back(&mut self) {
-        self.held_back += 1;
     }
 
     /// A POST was given to an open connection.
@@ -152,16 +131,26 @@ impl Recorder {
 
     pub(crate) fn ended(&mut self, times: Times, outcome: Outcome) {
         self.ended += 1;
-        let (Outcome::Answered { account, .. } | Outcome::Unanswered { account, .. }) = outcome;
-        self.count(outcome);
-        if matches!(outcome, Outcome::Answered { .. }) {
-            self.second(place(times.ended)).answered += 1;
-        }
+        let (account, has_latency) = match outcome {
+            Outcome::Answered { status, account } => {
+                self.answered += 1;
+                self.second(place(times.ended)).answered += 1;
+                match account.as_expected {
+                    true => self.posts.as_expected += 1,
+                    false => *self.posts.unexpected.entry(status).or_default() += 1,
+                }
+                (account, true)
+            }
+            Outcome::Unanswered { why, account } => {
+                *self.posts.unanswered.entry(why.to_owned()).or_default() += 1;
+                (account, why == SendError::TIMEOUT)
+            }
+        };
+        self.count(account);
         let planned = place(times.planned);
         let second = self.second(planned);
         second.errors += u64::from(!account.as_expected);
         second.accepted_events += account.accepted;
-        let has_latency = !matches!(outcome, Outcome::Unanswered { why, .. } if why != TIMEOUT);
         if has_latency {
             self.record_latency(planned, times);
         }
@@ -170,22 +159,7 @@ impl Recorder {
         }
     }
 
-    fn count(&mut self, outcome: Outcome) {
-        let account = match outcome {
-            Outcome::Answered { status, account } => {
-                self.answered += 1;
-                if account.as_expected {
-                    self.posts.as_expected += 1;
-                } else {
-                    *self.posts.unexpected.entry(status).or_default() += 1;
-                }
-                account
-            }
-            Outcome::Unanswered { why, account } => {
-                *self.posts.unanswered.entry(why.to_owned()).or_default() += 1;
-                account
-            }
-        };
+    fn count(&mut self, account: Account) {
         self.events.accepted += account.accepted;
         self.events.rejected += account.rejected;
         self.events.not_stored += account.not_stored;
@@ -193,11 +167,11 @@ impl Recorder {
     }
 
     fn record_latency(&mut self, planned: usize, times: Times) {
-        let latency = whole_us(times.ended.saturating_sub(times.planned));
+        let latency = micros(times.ended.saturating_sub(times.planned));
         self.latency.saturating_record(latency);
         self.since_last_look.saturating_record(latency);
         if let Some(left) = times.left {
-            self.service_time.saturating_record(whole_us(times.ended.saturating_sub(left)));
+            self.service_time.saturating_record(micros(times.ended.saturating_sub(left)));
         }
         if let Some(open) = self.open.get_mut(&planned) {
             open.latency.saturating_record(latency);
@@ -212,10 +186,11 @@ impl Recorder {
     }
 
     /// Histograms take a hundred kilobytes each: those of seconds that are over become percentiles.
-    fn close_what_is_done(&mut self, before: usize) {
-        let done: Vec<usize> =
-            self.open.range(..before).filter(|(_, open)| open.pending == 0).map(|(place, _)| *place).collect();
-        done.into_iter().for_each(|place| self.close(place));
+    fn close_before(&mut self, end: usize) {
+        let done = self.open.range(..end).filter(|(_, open)| open.pending == 0);
+        for place in done.map(|(place, _)| *place).collect::<Vec<_>>() {
+            self.close(place);
+        }
     }
 
     fn close(&mut self, place: usize) {
@@ -229,7 +204,7 @@ impl Recorder {
         second.lag_p99_us = lag.value_at_quantile(0.99);
     }
 
-    /// POSTs that were turned to and have no outcome yet.
+    /// POSTs that the generator turned to and that have no outcome yet.
     pub(crate) fn pending(&self) -> u64 {
         self.posts.planned - self.ended
     }
@@ -237,27 +212,33 @@ impl Recorder {
     pub(crate) fn look(&mut self) -> Live {
         let p99_us = self.since_last_look.value_at_quantile(0.99);
         self.since_last_look.reset();
-        Live {
-            planned: self.posts.planned,
-            sent: self.sent,
-            answered: self.answered,
-            errors: self.posts.errors(),
-            p99_us,
-        }
+        let (planned, errors) = (self.posts.planned, self.posts.errors());
+        Live { planned, sent: self.sent, answered: self.answered, errors, p99_us }
     }
 
-    pub(crate) fn finish(mut self) -> Recorded {
-        let open: Vec<usize> = self.open.keys().copied().collect();
-        open.into_iter().for_each(|place| self.close(place));
-        Recorded {
+    /// What was recorded, as a result without all else.
+    pub(crate) fn finish(mut self, plan: Plan) -> RunResult {
+        for place in self.open.keys().copied().collect::<Vec<_>>() {
+            self.close(place);
+        }
+        RunResult {
+            version: VERSION,
+            plan,
+            started_unix_ms: 0,
             posts: self.posts,
             events: self.events,
-            latency: Distribution::of(&self.latency),
-            service_time: Distribution::of(&self.service_time),
-            lag: Distribution::of(&self.lag),
-            held_back: self.held_back,
-            sent_after_end: self.sent_after_end,
+            latency: Distribution::from(&self.latency),
+            service_time: Distribution::from(&self.service_time),
+            generator: Generator {
+                lag: Distribution::from(&self.lag),
+                held_back: self.held_back,
+                sent_after_end: self.sent_after_end,
+                ..Generator::default()
+            },
             seconds: self.seconds,
+            truth: None,
+            system_metrics: Vec::new(),
+            verdict: Verdict::default(),
         }
     }
 }
@@ -270,7 +251,7 @@ fn place(time: Duration) -> usize {
     usize::try_from(time.as_secs()).unwrap_or(usize::MAX).min(MAX_SECONDS - 1)
 }
 
-fn whole_us(time: Duration) -> u64 {
+fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 

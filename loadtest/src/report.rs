@@ -1,120 +1,170 @@
-//! The report of a run: one HTML file that needs nothing else, neither a network nor a font.
+//! The report: one HTML file that needs nothing else, with the result as JSON in it and uPlot to draw it.
 
-mod axis;
-mod chart;
-mod figures;
-pub(crate) mod numbers;
-pub(crate) mod page;
-pub(crate) mod quantity;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use serde::Serialize;
 
-use maud::{Markup, html};
+use crate::compare::{Comparison, Row};
+use crate::figures::{Group, Quantity, asked, float, groups};
+use crate::find_max::{FindMaxResult, Step};
+use crate::result::{MetricSeries, Posts, RunResult, ThresholdOutcome, Truth, Verdict};
 
-use crate::result::{MetricSeries, Outcome, Plan, Posts, RunResult, Truth, Verdict};
-pub(crate) use figures::percentile_curves;
-use numbers::Group;
+const UPLOT_STYLE: &str = include_str!("../vendor/uplot/uPlot.min.css");
+const UPLOT: &str = include_str!("../vendor/uplot/uPlot.iife.min.js");
+const STYLE: &str = include_str!("report/style.css");
+const CHARTS: &str = include_str!("report/charts.js");
 
-/// A plot that could not be drawn.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ReportError {
-    #[error("a plot can't be drawn: {0}")]
-    Plot(String),
+/// What the charts are drawn from.
+#[derive(Serialize)]
+struct Data<'r> {
+    /// The run of the page, or the two that are compared.
+    runs: &'r [&'r RunResult],
+    search: Option<&'r FindMaxResult>,
 }
 
-/// The whole page. Whatever text the result holds is escaped.
-///
 /// # Errors
 ///
-/// When a plot can't be drawn.
-pub(crate) fn html(result: &RunResult) -> Result<String, ReportError> {
-    let figures = figures::of_run(result)?;
-    let (silent, moving): (Vec<_>, Vec<_>) = result.system_metrics.iter().partition(|metric| is_zero(metric));
-    let metrics = moving.into_iter().map(|metric| figures::of_metric(metric, result.started_unix_ms));
-    let metrics = metrics.collect::<Result<Vec<_>, _>>()?;
+/// When the result has no JSON form.
+pub(crate) fn of_run(result: &RunResult) -> serde_json::Result<String> {
     let body = html! {
         h1 { "Load test " (result.plan.run_id) }
+        p { time datetime=(result.started()) { "started " (result.started()) } }
         (verdict(&result.verdict))
-        h2 { "What was asked" }
-        (plan(&result.plan))
-        h2 { "What was found" }
-        div.groups { @for group in numbers::groups(result) { (table(&group)) } }
-        (errors(&result.posts))
-        @if let Some(truth) = &result.truth { (landed(truth)) }
-        @for figure in &figures { (page::figure(figure)) }
-        @if !result.system_metrics.is_empty() {
-            h2 { "The system's own metrics, by the whole minute" }
-            div.small { @for figure in &metrics { (page::figure(figure)) } }
-            @if !silent.is_empty() { p { "0 all the time: " (names(&silent)) } }
-        }
+        (run(result))
     };
-    Ok(page::page(&format!("Load test {}", result.plan.run_id), &body))
+    page(&format!("Load test {}", result.plan.run_id), &body, &Data { runs: &[result], search: None })
 }
 
-/// The verdict in words.
-pub(crate) fn outcome_words(verdict: &Verdict) -> (&'static str, String) {
-    let broken = verdict.thresholds.iter().filter(|threshold| !threshold.holds).count();
-    let all = verdict.thresholds.len();
-    match verdict.outcome {
-        Outcome::Pass if all == 0 => ("PASS", "No threshold was given.".into()),
-        Outcome::Pass => ("PASS", "Every threshold holds.".into()),
-        Outcome::Fail => ("FAIL", format!("{broken} of {all} thresholds do not hold.")),
-        Outcome::Invalid => {
-            ("INVALID", "The generator fell behind its plan: what was measured is not the system.".into())
+/// # Errors
+///
+/// When the result has no JSON form.
+pub(crate) fn of_search(result: &FindMaxResult) -> serde_json::Result<String> {
+    let runs = Vec::from_iter(result.best());
+    let started = result.steps.first().map(|step| step.result.started()).unwrap_or_default();
+    let body = html! {
+        h1 { "Search for the highest rate" }
+        p { time datetime=(started) { "started " (started) } }
+        div.verdict.(result.outcome().to_string().to_lowercase()) { p { (result.conclusion()) } }
+        (chart("search", "Latency by rate"))
+        div.wide { table {
+            tr { th.number { "POSTs/s" } th {} th.number { "p50" } th.number { "p99" } th.number { "p99.9" } th { "why" } }
+            @for step in &result.steps { (step_row(step)) }
+        } }
+        @for best in &runs {
+            h1 { "At " (best.plan.rate) " POSTs a second" }
+            (thresholds(&best.verdict.thresholds))
+            (run(best))
+        }
+    };
+    page("Search for the highest rate", &body, &Data { runs: &runs, search: Some(result) })
+}
+
+/// # Errors
+///
+/// When a result has no JSON form.
+pub(crate) fn of_comparison(comparison: &Comparison<'_>) -> serde_json::Result<String> {
+    let [a, b] = comparison.runs.map(|run| run.plan.run_id.as_str());
+    let body = html! {
+        h1 { "Load tests " (a) " (A) and " (b) " (B)" }
+        @for (name, run) in ["A", "B"].into_iter().zip(comparison.runs) {
+            div.verdict.(run.verdict.outcome.to_string().to_lowercase()) {
+                p { (name) ", started " (run.started()) ": " b { (run.verdict.outcome) } " " (run.verdict.sentence()) }
+            }
+        }
+        @for warning in &comparison.warnings { p { b { (warning) } } }
+        @if !comparison.thresholds.is_empty() { h2 { "B/A" } (thresholds(&comparison.thresholds)) }
+        h2 { "What was asked" }
+        (rows(&comparison.asked, ""))
+        (chart("percentiles", "Latency by percentile"))
+        h2 { "What was found" }
+        div.groups { @for (title, found) in &comparison.found { div { h3 { (title) } (rows(found, "B/A")) } } }
+    };
+    page(&format!("{a} and {b}"), &body, &Data { runs: &comparison.runs, search: None })
+}
+
+/// Everything inside of the page's scripts is ours, but for strings in the JSON, where no `<` is left.
+fn page(title: &str, body: &Markup, data: &Data<'_>) -> serde_json::Result<String> {
+    let json = serde_json::to_string(data)?.replace('<', "\\u003c");
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { (title) }
+                style { (PreEscaped(UPLOT_STYLE)) (PreEscaped(STYLE)) }
+            }
+            body {
+                (body)
+                script type="application/json" id="data" { (PreEscaped(json)) }
+                script { (PreEscaped(UPLOT)) }
+                script { (PreEscaped(CHARTS)) }
+            }
+        }
+    };
+    Ok(page.into_string())
+}
+
+/// Where `charts.js` draws the chart of this name.
+fn chart(name: &str, title: &str) -> Markup {
+    html! { figure data-chart=(name) { figcaption { (title) } } }
+}
+
+fn verdict(verdict: &Verdict) -> Markup {
+    html! {
+        div.verdict.(verdict.outcome.to_string().to_lowercase()) {
+            p { span.word { (verdict.outcome) } " " (verdict.sentence()) }
+            @for reason in &verdict.invalid_because { p { (reason) } }
+            (thresholds(&verdict.thresholds))
         }
     }
 }
 
-fn is_zero(metric: &MetricSeries) -> bool {
-    metric.points.iter().all(|(_, value)| *value == 0.0)
-}
-
-fn names(metrics: &[&MetricSeries]) -> String {
-    metrics.iter().map(|metric| metric.name.as_str()).collect::<Vec<_>>().join(", ")
-}
-
-fn verdict(verdict: &Verdict) -> Markup {
-    let (word, words) = outcome_words(verdict);
+fn thresholds(thresholds: &[ThresholdOutcome]) -> Markup {
+    if thresholds.is_empty() {
+        return html! {};
+    }
     html! {
-        div.verdict.(word.to_lowercase()) {
-            p { span.word { (word) } " " (words) }
-            @for reason in &verdict.invalid_because { p { (reason) } }
-            @if !verdict.thresholds.is_empty() {
-                table {
-                    tr { th { "threshold" } th { "found" } th {} }
-                    @for threshold in &verdict.thresholds {
-                        tr {
-                            td { code { (threshold.threshold) } }
-                            td { (threshold.found.as_deref().unwrap_or("not known")) }
-                            td { @if threshold.holds { "holds" } @else { b { "does not hold" } } }
-                        }
-                    }
+        table {
+            tr { th { "threshold" } th { "found" } th {} }
+            @for threshold in thresholds {
+                tr {
+                    td { code { (threshold.threshold) } }
+                    td { (threshold.found()) }
+                    td { @if threshold.holds { "holds" } @else { b { "does not hold" } } }
                 }
             }
         }
     }
 }
 
-/// What was asked, each with its name.
-pub(crate) fn asked(plan: &Plan) -> Vec<(&'static str, String)> {
-    vec![
-        ("URL", plan.url.clone()),
-        ("workload", plan.workload.clone()),
-        ("rate", format!("{} POSTs a second", plan.rate)),
-        ("duration", quantity::Quantity::Seconds.show(plan.duration_seconds)),
-        ("protocol", plan.protocol.clone()),
-        ("connections", format!("{} to {}", plan.connections, plan.max_connections)),
-        ("seed", plan.seed.to_string()),
-    ]
+fn run(result: &RunResult) -> Markup {
+    html! {
+        h2 { "What was asked" }
+        table { @for (name, what) in asked(&result.plan) { tr { td { (name) } td { code { (what) } } } } }
+        h2 { "What was found" }
+        div.groups { @for group in groups(result) { (figures(&group)) } }
+        (errors(&result.posts))
+        @if let Some(truth) = &result.truth { (landed(truth)) }
+        (chart("rate", "Rate"))
+        (chart("latency", "Latency over time"))
+        @if result.latency.count > 0 {
+            (chart("percentiles", "Latency by percentile"))
+            (chart("histogram", "Histogram"))
+        }
+        @if result.truth.is_some() { (chart("landed", "Landed over accepted")) }
+        (chart("lag", "The generator's lag behind its plan, p99"))
+        (system_metrics(&result.system_metrics))
+    }
 }
 
-fn plan(plan: &Plan) -> Markup {
-    html! { table { @for (name, what) in asked(plan) { tr { td { (name) } td { code { (what) } } } } } }
-}
-
-fn table(group: &Group) -> Markup {
+fn figures(group: &Group) -> Markup {
+    if group.figures.iter().all(|figure| figure.value.is_none()) {
+        return html! {};
+    }
     html! {
         div {
             h3 { (group.title) }
-            table { @for number in &group.numbers { tr { td { (number.label) } td.number { (number.show()) } } } }
+            table { @for figure in &group.figures { tr { td { (figure.label) } td.number { (figure.show()) } } } }
         }
     }
 }
@@ -123,14 +173,14 @@ fn errors(posts: &Posts) -> Markup {
     if posts.errors() == 0 {
         return html! {};
     }
-    let count = |count: &u64| quantity::thousands(numbers::float(*count));
+    let count = |count: &u64| Quantity::Count.show(float(*count));
     html! {
         h2 { "Errors" }
         table {
             @for (status, posts) in &posts.unexpected {
                 tr { td { "status " (status) ", not as expected" } td.number { (count(posts)) } }
             }
-            @for (what, posts) in &posts.unanswered { tr { td { "no answer: " (what) } td.number { (count(posts)) } } }
+            @for (why, posts) in &posts.unanswered { tr { td { "no answer: " (why) } td.number { (count(posts)) } } }
         }
     }
 }
@@ -141,13 +191,55 @@ fn landed(truth: &Truth) -> Markup {
             p { "S3 gives whole seconds: end-to-end times may be up to a second longer than shown." }
         }
         @if !truth.examples.is_empty() {
-            h2 { "Not as it should be" }
+            h2 { "Missing, doubled or misplaced" }
             p { @for example in &truth.examples { code { (example) } br; } }
+        }
+    }
+}
+
+/// A chart for each that was ever more than 0; the others are only named.
+fn system_metrics(metrics: &[MetricSeries]) -> Markup {
+    let is_zero = |metric: &MetricSeries| metric.points.iter().all(|(_, value)| *value == 0.0);
+    let zero: Vec<&str> = metrics.iter().filter(|metric| is_zero(metric)).map(|metric| &*metric.name).collect();
+    html! {
+        @if !metrics.is_empty() {
+            h2 { "The system's own metrics, by the whole minute" }
+            div.small {
+                @for (place, metric) in metrics.iter().enumerate().filter(|(_, metric)| !is_zero(metric)) {
+                    figure data-chart="metric" data-metric=(place) {
+                        figcaption { (metric.name) ", " (metric.statistic) }
+                    }
+                }
+            }
+            @if !zero.is_empty() { p { "Always 0: " (zero.join(", ")) } }
+        }
+    }
+}
+
+fn step_row(step: &Step) -> Markup {
+    let times = &step.result.latency;
+    html! {
+        tr {
+            td.number { (step.rate) }
+            td { (step.result.verdict.outcome) }
+            @for us in [times.p50_us, times.p99_us, times.p99_9_us] { td.number { (Quantity::Time.show(float(us))) } }
+            td { (step.why()) }
+        }
+    }
+}
+
+fn rows(rows: &[Row], note: &str) -> Markup {
+    html! {
+        table {
+            tr { th {} th.number { "A" } th.number { "B" } th.number { (note) } }
+            @for row in rows {
+                tr.differs[note.is_empty() && row.differs()] {
+                    td { (row.label) } td.number { (row.a) } td.number { (row.b) } td.number { (row.note) }
+                }
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-pub(crate) use tests::sample;

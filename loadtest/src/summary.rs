@@ -1,30 +1,31 @@
 //! A result in under thirty lines, for a terminal.
 
-use crate::report::outcome_words;
-use crate::result::{Distribution, RunResult, Truth};
+use crate::result::{Distribution, RunResult, ThresholdOutcome, Truth, Verdict};
+
+/// Lines at most: the result has the rest.
+const MAX_THRESHOLDS: usize = 5;
+const MAX_EXAMPLES: usize = 2;
 
 /// Ends with a line break.
 pub(crate) fn text(result: &RunResult) -> String {
+    let (plan, generator) = (&result.plan, &result.generator);
     let mut lines = vec![
+        format!("run {}: {} POSTs a second for {} s, {}", plan.run_id, plan.rate, plan.duration_seconds, plan.workload),
         format!(
-            "run {}: {} POSTs a second for {} s, {}",
-            result.plan.run_id, result.plan.rate, result.plan.duration_seconds, result.plan.workload
-        ),
-        format!(
-            "to {} ({}, {} connections opened)",
-            result.plan.url, result.plan.protocol, result.generator.connections_opened
+            "at {}, to {} ({}, {} connections opened)",
+            result.started(),
+            plan.url,
+            plan.protocol,
+            generator.connections_opened
         ),
         String::new(),
         posts(result),
         events(result),
         String::new(),
-        format!(
-            "{:<14}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}",
-            "milliseconds", "p50", "p90", "p99", "p99.9", "p99.99", "max"
-        ),
+        row("milliseconds", ["p50", "p90", "p99", "p99.9", "p99.99", "max"].map(str::to_owned)),
         times("latency", &result.latency),
         times("service time", &result.service_time),
-        times("lag", &result.generator.lag),
+        times("lag", &generator.lag),
     ];
     if let Some(truth) = &result.truth {
         lines.push(times("end to end", &truth.end_to_end));
@@ -33,62 +34,49 @@ pub(crate) fn text(result: &RunResult) -> String {
     }
     lines.push(format!(
         "generator     {:.2} cores, {:.2} s without a CPU, {} MiB, {} POSTs held back",
-        result.generator.cores_used,
-        result.generator.run_queue_seconds,
-        result.generator.peak_rss_bytes >> 20,
-        result.generator.held_back
+        generator.cores_used,
+        generator.run_queue_seconds,
+        generator.peak_rss_bytes >> 20,
+        generator.held_back
     ));
     lines.push(String::new());
-    lines.extend(verdict(result));
+    lines.extend(verdict(&result.verdict));
     lines.join("\n") + "\n"
 }
 
 fn posts(result: &RunResult) -> String {
     let posts = &result.posts;
     let mut line = format!("POSTs         {} planned, {} as expected", posts.planned, posts.as_expected);
-    for (status, count) in &posts.unexpected {
-        line.push_str(&format!(", {count} unexpected {status}"));
-    }
-    for (why, count) in &posts.unanswered {
-        line.push_str(&format!(", {count} without an answer ({why})"));
-    }
+    line.extend(posts.unexpected.iter().map(|(status, count)| format!(", {count} unexpected {status}")));
+    line.extend(posts.unanswered.iter().map(|(why, count)| format!(", {count} without an answer ({why})")));
     line
 }
 
 fn events(result: &RunResult) -> String {
     let events = &result.events;
+    let others = [(events.rejected, "rejected"), (events.not_stored, "not stored"), (events.unknown, "unknown")];
     let mut line = format!("events        {} sent, {} accepted", events.sent, events.accepted);
-    for (count, what) in [(events.rejected, "rejected"), (events.not_stored, "not stored"), (events.unknown, "unknown")]
-    {
-        if count > 0 {
-            line.push_str(&format!(", {count} {what}"));
-        }
-    }
+    line.extend(others.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!(", {count} {what}")));
     line
 }
 
-fn times(what: &str, times: &Distribution) -> String {
+fn row(label: &str, cells: [String; 6]) -> String {
+    format!("{label:<14}") + &cells.map(|cell| format!("{cell:>10}")).concat()
+}
+
+fn times(label: &str, times: &Distribution) -> String {
     if times.count == 0 {
-        return format!("{what:<14}{:>10}", "none");
+        return format!("{label:<14}{:>10}", "none");
     }
-    let mut line = format!("{what:<14}");
-    for us in [times.p50_us, times.p90_us, times.p99_us, times.p99_9_us, times.p99_99_us, times.max_us] {
-        #[allow(clippy::cast_precision_loss)] // An hour at most.
-        line.push_str(&format!("{:>10.2}", us as f64 / 1_000.0));
-    }
-    line
+    let us = [times.p50_us, times.p90_us, times.p99_us, times.p99_9_us, times.p99_99_us, times.max_us];
+    row(label, us.map(|us| format!("{:.2}", us as f64 / 1_000.0)))
 }
 
 fn landed(truth: &Truth) -> Vec<String> {
-    let mut lines = vec![format!(
-        "landed        {} of {} stored: {} missing, {} doubled, {} misplaced; in {} files",
-        truth.landed - truth.landed_unknown,
-        truth.expected,
-        truth.missing,
-        truth.doubled,
-        truth.misplaced,
-        truth.files
-    )];
+    let found = truth.landed - truth.landed_unknown;
+    let wrong = format!("{} missing, {} doubled, {} misplaced", truth.missing, truth.doubled, truth.misplaced);
+    let mut lines =
+        vec![format!("landed        {found} of {} stored: {wrong}; in {} files", truth.expected, truth.files)];
     if truth.landed_unknown > 0 {
         lines.push(format!("              {} more, whose POST was not answered", truth.landed_unknown));
     }
@@ -96,23 +84,12 @@ fn landed(truth: &Truth) -> Vec<String> {
     lines
 }
 
-/// As many lines as there is room for: the result has all of them.
-const MAX_THRESHOLDS: usize = 5;
-const MAX_EXAMPLES: usize = 2;
-
-fn verdict(result: &RunResult) -> Vec<String> {
-    let verdict = &result.verdict;
-    let shown = verdict.thresholds.iter().filter(|threshold| !threshold.holds);
-    let shown = shown.chain(verdict.thresholds.iter().filter(|threshold| threshold.holds)).take(MAX_THRESHOLDS);
-    let mut lines: Vec<String> = shown
-        .map(|threshold| {
-            let found = threshold.found.as_deref().unwrap_or("not known");
-            let holds = if threshold.holds { "holds" } else { "does not hold" };
-            format!("{:<24}{found:>14}  {holds}", threshold.threshold)
-        })
-        .collect();
-    let (word, words) = outcome_words(verdict);
-    lines.push(format!("{word}: {words}"));
+/// Thresholds that do not hold come first.
+fn verdict(verdict: &Verdict) -> Vec<String> {
+    let (holding, broken): (Vec<_>, Vec<_>) = verdict.thresholds.iter().partition(|threshold| threshold.holds);
+    let shown = broken.into_iter().chain(holding).take(MAX_THRESHOLDS);
+    let mut lines: Vec<String> = shown.map(ThresholdOutcome::line).collect();
+    lines.push(format!("{}: {}", verdict.outcome, verdict.sentence()));
     lines.extend(verdict.invalid_because.iter().map(|reason| format!("  {reason}")));
     lines
 }
@@ -120,10 +97,10 @@ fn verdict(result: &RunResult) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::sample;
+    use crate::result::tests::sample;
 
     #[test]
-    fn it_says_what_counts_in_under_thirty_lines() {
+    fn a_summary_has_what_counts_in_under_thirty_lines() {
         let mut result = sample();
         let threshold = result.verdict.thresholds.first().cloned();
         result.verdict.thresholds = vec![threshold.unwrap(); 20];
@@ -133,7 +110,10 @@ mod tests {
         truth.examples = vec!["missing".into(); 20];
         let text = text(&result);
         assert!(text.lines().count() < 30, "{text}");
-        for expected in ["100 planned, 99 as expected, 1 unexpected 503", "98 of 99 stored: 1 missing", "it was slow"] {
+        let when = "2026-11-21T00:00:00";
+        for expected in
+            ["100 planned, 99 as expected, 1 unexpected 503", "98 of 99 stored: 1 missing", "it was slow", when]
+        {
             assert!(text.contains(expected), "{text}");
         }
     }

@@ -16,13 +16,6 @@ use shared::metric::{Metric, NAMESPACE, Unit};
 use crate::result::MetricSeries;
 use crate::run::unix_ms;
 
-/// Whose metrics are read. Functions and streams of a deployment begin with its stack's name.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct FunctionNames {
-    /// How they begin, such as `playhead-dev-`. Empty takes all that put metrics, as is right on one machine.
-    pub(crate) prefix: String,
-}
-
 /// CloudWatch refused, or did not answer after the SDK's retries.
 #[derive(Debug, thiserror::Error)]
 #[error("CloudWatch, {operation}: {problem}")]
@@ -31,21 +24,15 @@ pub(crate) struct MetricsError {
     problem: String,
 }
 
-/// A metric that is looked for.
+/// A metric to look for.
 #[derive(Debug, Clone, Copy)]
 struct Wanted {
     namespace: &'static str,
     name: &'static str,
-    /// What tells its series apart.
+    /// Its series differ by this.
     dimension: &'static str,
     statistic: &'static str,
     unit: Unit,
-}
-
-impl Wanted {
-    fn is_ours(self) -> bool {
-        self.namespace == NAMESPACE
-    }
 }
 
 const fn ours(metric: Metric, statistic: &'static str) -> Wanted {
@@ -65,7 +52,7 @@ const SUM: &str = "Sum";
 const AVERAGE: &str = "Average";
 const MAXIMUM: &str = "Maximum";
 
-/// In the order of an event's way. AWS's own names are those of docs/METRICS.md.
+/// In the order in which an event passes. AWS's own names are those of docs/METRICS.md.
 const WANTED: [Wanted; 18] = [
     ours(Metric::AcceptedEvents, SUM),
     ours(Metric::RejectedLines, SUM),
@@ -87,14 +74,6 @@ const WANTED: [Wanted; 18] = [
     ours(Metric::GivenBackBatches, SUM),
 ];
 
-/// What the values of a series are, by its name; `None` for a name that is none of [`read`]'s.
-pub(crate) fn unit(series: &str) -> Option<Unit> {
-    let mut words = series.split(' ');
-    let (namespace, name) = (words.next()?, words.next()?);
-    let wanted = WANTED.iter().find(|wanted| wanted.namespace == namespace && wanted.name == name);
-    wanted.map(|wanted| wanted.unit)
-}
-
 /// Attempts at a call, and how long each may take.
 const ATTEMPTS: u32 = 4;
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -105,9 +84,8 @@ const MINUTE_MS: u64 = 60_000;
 /// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricData.html>
 const MAX_SERIES: usize = 500;
 
-/// Those of the metrics that matter here that there are, by the minute, from the minute of the start until now: what was
-/// sent lands after the end.
-/// Credentials and region come from the AWS environment variables or the profile.
+/// The wanted metrics of functions and streams whose names begin with `prefix`, by the minute, from the minute of the start
+/// until now: what was sent lands after the end. Credentials and region come from the AWS environment variables or the profile.
 ///
 /// # Errors
 ///
@@ -115,16 +93,14 @@ const MAX_SERIES: usize = 500;
 pub(crate) async fn read(
     endpoint_url: Option<&str>,
     started_unix_ms: u64,
-    functions: &FunctionNames,
+    prefix: &str,
 ) -> Result<Vec<MetricSeries>, MetricsError> {
     let client = client(endpoint_url).await;
-    let found = find(&client, functions).await?;
+    let found = find(&client, prefix).await?;
     if found.is_empty() {
         return Ok(Vec::new());
     }
-    let from_ms = started_unix_ms / MINUTE_MS * MINUTE_MS;
-    let to_ms = (unix_ms() / MINUTE_MS + 1) * MINUTE_MS;
-    let points = points(&client, &found, from_ms, to_ms).await?;
+    let points = points(&client, &found, started_unix_ms / MINUTE_MS).await?;
     let series = found.iter().zip(points).filter(|(_, points)| !points.is_empty());
     Ok(series.map(|(found, points)| found.series(points)).collect())
 }
@@ -156,6 +132,7 @@ impl Found {
         MetricSeries {
             name: format!("{} {} ({})", self.wanted.namespace, self.wanted.name, self.of),
             statistic: self.wanted.statistic.to_owned(),
+            unit: self.wanted.unit.as_str().to_owned(),
             points,
         }
     }
@@ -166,48 +143,43 @@ impl Found {
     }
 }
 
-/// The series that there are, in the order of [`WANTED`]. Of AWS's own, those of functions on the way of the data alone: an
+/// The series that there are, in the order of [`WANTED`]. Of Lambda's, only those of functions that put our metrics too: an
 /// account has others.
-async fn find(client: &Client, functions: &FunctionNames) -> Result<Vec<Found>, MetricsError> {
+async fn find(client: &Client, prefix: &str) -> Result<Vec<Found>, MetricsError> {
     let mut found = Vec::new();
     for wanted in WANTED {
         let list = client.list_metrics().namespace(wanted.namespace).metric_name(wanted.name);
         let mut pages = list.into_paginator().send();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| failed("ListMetrics", error))?;
-            let of_the_run = |metric: &SdkMetric| {
-                let of = name_of(metric, wanted.dimension, functions)?;
+            let of_the_deployment = |metric: &SdkMetric| {
+                let of = name_of(metric, wanted.dimension, prefix)?;
                 Some(Found { wanted, of, metric: metric.clone() })
             };
-            found.extend(page.metrics().iter().filter_map(of_the_run));
+            found.extend(page.metrics().iter().filter_map(of_the_deployment));
         }
     }
-    let on_the_way: BTreeSet<String> =
-        found.iter().filter(|one| one.wanted.is_ours()).map(|one| one.of.clone()).collect();
-    found.retain(|one| one.wanted.dimension != FUNCTION || on_the_way.contains(&one.of));
+    let ours: BTreeSet<String> =
+        found.iter().filter(|one| one.wanted.namespace == NAMESPACE).map(|one| one.of.clone()).collect();
+    found.retain(|one| one.wanted.dimension != FUNCTION || ours.contains(&one.of));
     found.truncate(MAX_SERIES);
     Ok(found)
 }
 
-/// Whose a metric is, when it is of the deployment and of one function or stream as a whole.
-fn name_of(metric: &SdkMetric, dimension: &str, functions: &FunctionNames) -> Option<String> {
+/// Whose a metric is, if it is of one function or stream of the deployment as a whole.
+fn name_of(metric: &SdkMetric, dimension: &str, prefix: &str) -> Option<String> {
     let [only] = metric.dimensions() else { return None };
-    let of = only.value().filter(|of| of.starts_with(&functions.prefix))?;
+    let of = only.value().filter(|of| of.starts_with(prefix))?;
     (only.name() == Some(dimension)).then(|| of.to_owned())
 }
 
-/// The points of each series, oldest first.
-async fn points(
-    client: &Client,
-    found: &[Found],
-    from_ms: u64,
-    to_ms: u64,
-) -> Result<Vec<Vec<(u64, f64)>>, MetricsError> {
+/// The points of each series from a minute on, oldest first.
+async fn points(client: &Client, found: &[Found], from_minute: u64) -> Result<Vec<Vec<(u64, f64)>>, MetricsError> {
     let queries = found.iter().enumerate().map(|(place, found)| found.query(format!("m{place}"))).collect();
     let get = client
         .get_metric_data()
-        .start_time(time(from_ms))
-        .end_time(time(to_ms))
+        .start_time(minute(from_minute))
+        .end_time(minute(unix_ms() / MINUTE_MS + 1))
         .scan_by(ScanBy::TimestampAscending)
         .set_metric_data_queries(Some(queries));
     let mut pages = get.into_paginator().send();
@@ -224,8 +196,9 @@ async fn points(
     Ok(points)
 }
 
-fn time(unix_ms: u64) -> DateTime {
-    DateTime::from_millis(i64::try_from(unix_ms).unwrap_or(i64::MAX))
+/// Minutes since 1970.
+fn minute(minutes: u64) -> DateTime {
+    DateTime::from_millis(i64::try_from(minutes * MINUTE_MS).unwrap_or(i64::MAX))
 }
 
 fn failed(operation: &'static str, error: impl std::error::Error) -> MetricsError {
@@ -251,16 +224,6 @@ mod tests {
     #[case::of_something_else(&[("StreamName", "event-stream")], "", false)]
     #[case::of_the_account(&[], "", false)]
     fn series_are_those_of_the_deployment(#[case] of: &[(&str, &str)], #[case] prefix: &str, #[case] is_taken: bool) {
-        let functions = FunctionNames { prefix: prefix.into() };
-        assert_eq!(name_of(&metric(of), "FunctionName", &functions).is_some(), is_taken);
-    }
-
-    #[test]
-    fn units_are_known_by_the_name_of_a_series() {
-        for wanted in WANTED {
-            let series = Found { wanted, metric: metric(&[]), of: "f (x)".into() }.series(Vec::new());
-            assert_eq!(unit(&series.name), Some(wanted.unit), "{}", series.name);
-        }
-        assert_eq!((unit("AWS/Lambda Other (f)"), unit("")), (None, None));
+        assert_eq!(name_of(&metric(of), "FunctionName", prefix).is_some(), is_taken);
     }
 }

@@ -3,10 +3,7 @@
 //! The same seed, run id and plan give the same bytes in the same order, on any machine. Times inside of events therefore
 //! count from the start of the run.
 
-mod bad;
-mod body;
 mod catalog;
-mod event;
 mod players;
 mod random;
 mod recording;
@@ -32,13 +29,13 @@ pub(crate) struct Post {
     pub(crate) planned: Duration,
     /// What follows the URL's path, such as `/cmcd`; mostly empty.
     pub(crate) path: Rc<str>,
-    /// All that are not the connection's.
+    /// All but those of the connection.
     pub(crate) headers: Rc<HeaderMap>,
     pub(crate) body: Bytes,
     pub(crate) pieces: Pieces,
 }
 
-/// What of the ledger is in a POST, in the order of its body.
+/// The entries of the ledger that a POST carries, in the order of its body.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pieces {
     pub(crate) first: u64,
@@ -64,7 +61,7 @@ pub(crate) enum Workload {
 }
 
 impl Workload {
-    /// The next POST, whose pieces are in the ledger from now on; `None` when there are no more.
+    /// The next POST, and its pieces into the ledger; `None` when there are no more.
     pub(crate) fn next(&mut self, ledger: &mut Ledger) -> Option<Post> {
         match self {
             Self::Players(players) => players.next(ledger),

@@ -17,18 +17,17 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(60);
 /// A bucket and who may read it.
 #[derive(Debug, Clone)]
 pub(crate) struct BucketAccess {
-    pub(crate) client: Client,
-    pub(crate) bucket: String,
+    client: Client,
+    bucket: String,
 }
 
-/// Credentials and region come from the AWS environment variables or the profile, as for the AWS CLI. With an endpoint
-/// of one's own the bucket stands in the path: stand-ins have no name for each bucket.
+/// Credentials and region come from the AWS environment variables or the profile, as for the AWS CLI. With a custom endpoint
+/// the bucket is part of the path: stand-ins have no host name for each bucket.
 pub(crate) async fn access(bucket: String, endpoint_url: Option<String>) -> BucketAccess {
-    let loader = lambda_setup::sdk::loader();
-    let loader = match endpoint_url {
-        Some(url) => loader.endpoint_url(url),
-        None => loader,
-    };
+    let mut loader = lambda_setup::sdk::loader();
+    if let Some(url) = endpoint_url {
+        loader = loader.endpoint_url(url);
+    }
     let config = loader.load().await;
     let builder = aws_sdk_s3::config::Builder::from(&config)
         .force_path_style(config.endpoint_url().is_some())
@@ -42,7 +41,7 @@ pub(crate) async fn access(bucket: String, endpoint_url: Option<String>) -> Buck
 pub(super) struct Listed {
     pub(super) key: String,
     pub(super) etag: String,
-    /// When S3 says that it was stored, in milliseconds since 1970.
+    /// When it was stored by S3's clock, in milliseconds since 1970.
     pub(super) modified_ms: u64,
     pub(super) bytes: u64,
 }
@@ -54,7 +53,7 @@ pub(super) struct Stored {
     pub(super) bytes: Bytes,
 }
 
-/// Objects that are listed and read.
+/// Objects to list and read.
 pub(super) trait Objects: Clone + Send + Sync + 'static {
     /// All under a prefix.
     fn list(&self, prefix: &str) -> impl Future<Output = Result<Vec<Listed>, LandedError>> + Send;
@@ -83,7 +82,7 @@ impl Objects for BucketAccess {
             Err(error) if error.as_service_error().is_some_and(|error| error.is_no_such_key()) => return Ok(None),
             Err(error) => return Err(failed(DisplayErrorContext(error).to_string())),
         };
-        let etag = object.e_tag().ok_or_else(|| failed("there is no ETag in the answer".into()))?.to_owned();
+        let etag = object.e_tag.ok_or_else(|| failed("the answer has no ETag".into()))?;
         let body = object.body.collect().await.map_err(|error| failed(DisplayErrorContext(error).to_string()))?;
         Ok(Some(Stored { etag, bytes: body.into_bytes() }))
     }

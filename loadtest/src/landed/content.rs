@@ -1,6 +1,5 @@
 //! Reads one landed file: which of a run's events are in it.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -8,7 +7,6 @@ use bzip2::read::MultiBzDecoder;
 use serde::Deserialize;
 use shared::line::Kind;
 
-use super::parts::Part;
 use super::scan::Scanner;
 
 /// Bytes of a line at most. A record has at most 10 MiB, and the base64 of a foreign one a third more.
@@ -19,12 +17,10 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// What a file holds of a run.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Holdings {
-    /// The number of each line's event; of a rejected line, each that is in its body.
+    /// The number of each line's event; of a rejected line, each in its body. No bad body of ours is so large that it lands in parts.
     pub(super) numbers: Vec<u64>,
     /// Those that share an event line with another.
     pub(super) mixed: Vec<u64>,
-    /// Lines that hold a part of a rejected body, whoever sent it: the run's ids may be cut between two.
-    pub(super) parts: Vec<Part>,
     pub(super) uncompressed_bytes: u64,
 }
 
@@ -35,7 +31,7 @@ pub(crate) enum ContentError {
     Damaged(#[from] io::Error),
     #[error("line {0} is longer than {MAX_LINE_BYTES} bytes")]
     TooLong(u64),
-    #[error("line {number} is no rejected line: {problem}")]
+    #[error("line {number} is not a rejected line: {problem}")]
     Rejected { number: u64, problem: String },
 }
 
@@ -64,24 +60,20 @@ pub(super) fn read(kind: Kind, compressed: &[u8], scanner: &Scanner) -> Result<H
     Ok(holdings)
 }
 
-/// As much of a rejected line as is needed; serde copies nothing of it but an id with escapes.
+/// As much of a rejected line as matters here.
 #[derive(Deserialize)]
 struct RejectedLine<'l> {
-    #[serde(borrow)]
-    id: Cow<'l, str>,
     #[serde(borrow)]
     rejected: RejectedMember<'l>,
 }
 
 #[derive(Deserialize)]
 struct RejectedMember<'l> {
-    part: Option<u32>,
-    parts: Option<u32>,
     body_base64: &'l str,
 }
 
 impl Holdings {
-    /// A line is one event, and says its number twice: in the envelope and in the event.
+    /// A line is one event, and has its number twice: in the envelope and in the event.
     fn add_event(&mut self, line: &[u8], scanner: &Scanner) {
         let mut numbers = scanner.numbers(line);
         let Some(first) = numbers.next() else { return };
@@ -96,13 +88,10 @@ impl Holdings {
     }
 
     fn add_rejected(&mut self, line: &[u8], scanner: &Scanner) -> Result<(), String> {
-        let RejectedLine { id, rejected } = serde_json::from_slice(line).map_err(|problem| problem.to_string())?;
+        let RejectedLine { rejected } = serde_json::from_slice(line).map_err(|problem| problem.to_string())?;
         let body = base64_simd::STANDARD.decode_to_vec(rejected.body_base64);
-        let body = body.map_err(|problem| format!("its body is no base64: {problem}"))?;
-        match (rejected.part, rejected.parts) {
-            (Some(number), Some(of)) => self.parts.push(Part::new(id.into_owned(), number, of, &body, scanner)),
-            _ => self.numbers.extend(scanner.numbers(&body).collect::<BTreeSet<_>>()),
-        }
+        let body = body.map_err(|problem| format!("its body is not base64: {problem}"))?;
+        self.numbers.extend(scanner.numbers(&body).collect::<BTreeSet<_>>());
         Ok(())
     }
 }
@@ -128,11 +117,9 @@ mod tests {
         format!("{{\"v\":1,\"id\":\"{envelope}\",\"event\":{{\"id\":\"{own}\"}}}}\n")
     }
 
-    fn rejected(members: &str, body: &[u8]) -> String {
+    fn rejected(body: &[u8]) -> String {
         let body = base64_simd::STANDARD.encode_to_string(body);
-        format!(
-            "{{\"v\":1,\"id\":\"x\",\"rejected\":{{\"reason\":\"too_deep\"{members},\"body_base64\":\"{body}\"}}}}\n"
-        )
+        format!("{{\"v\":1,\"id\":\"x\",\"rejected\":{{\"reason\":\"too_deep\",\"body_base64\":\"{body}\"}}}}\n")
     }
 
     #[test]
@@ -158,25 +145,17 @@ mod tests {
 
     #[test]
     fn a_rejected_body_may_hold_many_each_once() {
-        let text = rejected("", b"[lt-r-0000000001,lt-r-0000000002,lt-r-0000000001\x00\xff");
+        let text = rejected(b"[lt-r-0000000001,lt-r-0000000002,lt-r-0000000001\x00\xff");
         let found = holdings(Kind::Rejected, &text).unwrap();
-        assert_eq!((found.numbers, found.mixed, found.parts), (vec![1, 2], vec![], vec![]));
-    }
-
-    #[test]
-    fn parts_of_a_rejected_body_are_kept_for_joining() {
-        let text = rejected(",\"part\":2,\"parts\":3", b"lt-r-0000000001");
-        let found = holdings(Kind::Rejected, &text).unwrap();
-        let expected = Part::new("x".into(), 2, 3, b"lt-r-0000000001", &Scanner::new("lt-r-"));
-        assert_eq!((found.numbers, found.parts), (vec![], vec![expected]));
+        assert_eq!((found.numbers, found.mixed), (vec![1, 2], vec![]));
     }
 
     #[rstest]
     #[case::no_json("lt-r-0000000001\n")]
     #[case::an_event("{\"v\":1,\"id\":\"lt-r-0000000001\",\"event\":{}}\n")]
     #[case::no_base64("{\"id\":\"x\",\"rejected\":{\"body_base64\":\"?\"}}\n")]
-    fn what_is_no_rejected_line_is_an_error(#[case] bad: &str) {
-        let text = rejected("", b"") + bad;
+    fn what_is_not_a_rejected_line_is_an_error(#[case] bad: &str) {
+        let text = rejected(b"") + bad;
         assert!(matches!(holdings(Kind::Rejected, &text), Err(ContentError::Rejected { number: 2, .. })));
     }
 

@@ -1,10 +1,12 @@
-//! The landed files of a run's time, each read once, and again when it was replaced.
+//! The landed files of a run's time, each read once, and again after it was replaced.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use shared::line::Kind;
 use shared::object::prefix;
 use shared::timestamp::UnixMillis;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::bucket::{Listed, Objects};
@@ -16,9 +18,9 @@ use super::{LandedError, RunIdentity};
 const SUFFIX: &str = ".jsonl.bz2";
 /// How far S3's clock may be behind ours: files that were stored before the run are not read.
 const CLOCK_DIFFERENCE_MS: u64 = 5 * 60 * 1_000;
-/// Downloads at once, and the compressed bytes that they may hold together; a larger file is read alone.
-const MAX_DOWNLOADS: usize = 16;
-const MAX_DOWNLOAD_BYTES: u64 = 64 * 1024 * 1024;
+/// Compressed bytes that downloads may hold together; a larger file is read alone.
+const MAX_DOWNLOAD_BYTES: u32 = 64 * 1024 * 1024;
+const MAX_DOWNLOADS: u32 = 16;
 
 /// A file that was read.
 #[derive(Debug)]
@@ -50,8 +52,8 @@ pub(super) struct Inventory {
 pub(super) struct Look {
     /// Whether anything is other than at the look before.
     pub(super) changed: bool,
-    /// A file that changed while it was being read, so that one more look is needed.
-    pub(super) restless: Option<String>,
+    /// A file that changed while it was read, so that one more look is needed.
+    pub(super) unsettled: Option<String>,
 }
 
 impl Inventory {
@@ -73,8 +75,8 @@ impl Inventory {
         let mut changed = self.objects.len() != before;
         let unread = self.unread(listed);
         changed |= !unread.is_empty();
-        let restless = self.read(objects, unread).await?;
-        Ok(Look { changed, restless })
+        let unsettled = self.read(objects, unread).await?;
+        Ok(Look { changed, unsettled })
     }
 
     /// Those that were not read yet or are others now. Of the rest the time is taken from the listing.
@@ -89,38 +91,32 @@ impl Inventory {
         listed.into_iter().filter(is_unread).collect()
     }
 
-    /// Reads several at once; says which one was another than listed, if one was.
+    /// Reads several at once; returns the key of one that was not as listed, if any.
     async fn read<O: Objects>(
         &mut self,
         objects: &O,
         unread: Vec<(Kind, Listed)>,
     ) -> Result<Option<String>, LandedError> {
-        let (mut restless, mut running, mut bytes) = (None, JoinSet::new(), 0);
+        let (budget, mut running) = (Arc::new(Semaphore::new(MAX_DOWNLOAD_BYTES as usize)), JoinSet::new());
         for (kind, listed) in unread {
-            while running.len() >= MAX_DOWNLOADS || (bytes > 0 && bytes + listed.bytes > MAX_DOWNLOAD_BYTES) {
-                let Some(done) = running.join_next().await else { break };
-                bytes -= self.keep(done??, &mut restless);
-            }
-            bytes += listed.bytes;
-            running.spawn(read_one(objects.clone(), kind, listed, self.scanner.clone()));
+            let bytes = u32::try_from(listed.bytes).unwrap_or(u32::MAX);
+            let share = bytes.clamp(MAX_DOWNLOAD_BYTES / MAX_DOWNLOADS, MAX_DOWNLOAD_BYTES);
+            let permit = budget.clone().acquire_many_owned(share).await;
+            let read = read_one(objects.clone(), kind, listed, self.scanner.clone());
+            running.spawn(async move { read.await.inspect(|_| drop(permit)) });
         }
+        let mut unsettled = None;
         while let Some(done) = running.join_next().await {
-            self.keep(done??, &mut restless);
+            let (listed, object) = done??;
+            if object.as_ref().is_none_or(|object| object.etag != listed.etag) {
+                unsettled = Some(listed.key.clone());
+            }
+            match object {
+                Some(object) => self.objects.insert(listed.key, object),
+                None => self.objects.remove(&listed.key),
+            };
         }
-        Ok(restless)
-    }
-
-    /// Takes what was read; returns the bytes that it was listed with.
-    fn keep(&mut self, (listed, object): (Listed, Option<LandedObject>), restless: &mut Option<String>) -> u64 {
-        let is_as_listed = object.as_ref().is_some_and(|object| object.etag == listed.etag);
-        match object {
-            Some(object) => self.objects.insert(listed.key.clone(), object),
-            None => self.objects.remove(&listed.key),
-        };
-        if !is_as_listed {
-            *restless = Some(listed.key);
-        }
-        listed.bytes
+        Ok(unsettled)
     }
 }
 
@@ -131,7 +127,7 @@ async fn read_one<O: Objects>(
     scanner: Scanner,
 ) -> Result<(Listed, Option<LandedObject>), LandedError> {
     let Some(stored) = objects.get(&listed.key).await? else { return Ok((listed, None)) };
-    // Decompressing keeps a core busy: not where answers are waited for.
+    // Decompressing keeps a core busy: not on the thread that awaits answers.
     let bytes = stored.bytes.clone();
     let read = tokio::task::spawn_blocking(move || content::read(kind, &bytes, &scanner)).await?;
     let holdings = read.map_err(|problem| LandedError::Content { key: listed.key.clone(), problem })?;

@@ -18,11 +18,6 @@ impl Scanner {
         Self { prefix: Finder::new(prefix).into_owned() }
     }
 
-    /// Bytes of an id at most.
-    pub(super) fn longest_id(&self) -> usize {
-        self.prefix.needle().len() + MAX_DIGITS
-    }
-
     /// The numbers in the order in which they stand there, as often as they do.
     pub(super) fn numbers(&self, bytes: &[u8]) -> impl Iterator<Item = u64> {
         let mut from = 0;

@@ -1,4 +1,4 @@
-//! Waits for what was said to be stored.
+//! Waits for what the answers said is stored.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::ledger::Ledger;
 
 /// From one look to the next.
 const POLL: Duration = Duration::from_secs(1);
-/// Last looks at most, until no file changes under our eyes.
+/// Last looks at most, until no file changes while it is read.
 const LAST_LOOKS: u32 = 5;
 
 /// The files when all is there, or when nothing new came for as long as `patience` says.
@@ -35,7 +35,7 @@ pub(super) async fn watch<O: Objects>(
             }
             seen = now;
         }
-        let (found, expected) = (seen.found(ledger), seen.expected(ledger));
+        let (found, expected) = (seen.found(ledger), ledger.stored());
         progress(found, expected);
         if found >= expected || newest.elapsed() >= patience.nothing_new {
             break;
@@ -43,24 +43,24 @@ pub(super) async fn watch<O: Objects>(
         sleep(POLL).await;
     }
     sleep(patience.settle).await;
-    look_for_the_last_time(&mut inventory, objects, run).await?;
+    look_a_last_time(&mut inventory, objects, run).await?;
     Ok(inventory)
 }
 
-async fn look_for_the_last_time<O: Objects>(
+async fn look_a_last_time<O: Objects>(
     inventory: &mut Inventory,
     objects: &O,
     run: &RunIdentity,
 ) -> Result<(), LandedError> {
-    let mut restless = None;
+    let mut unsettled = None;
     for _ in 0..LAST_LOOKS {
-        restless = inventory.look(objects, run, unix_ms()).await?.restless;
-        if restless.is_none() {
+        unsettled = inventory.look(objects, run, unix_ms()).await?.unsettled;
+        if unsettled.is_none() {
             return Ok(());
         }
         sleep(POLL).await;
     }
-    restless.map_or(Ok(()), |key| Err(LandedError::Restless { key }))
+    unsettled.map_or(Ok(()), |key| Err(LandedError::Unsettled { key }))
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::result::tests::sample;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -22,7 +23,7 @@ fn post(recorder: &mut Recorder, [planned, left, ended]: [u32; 3], outcome: Outc
 fn latency_counts_from_the_planned_time_and_service_time_from_the_sending() {
     let mut recorder = Recorder::new(MS * 3_000).unwrap();
     post(&mut recorder, [100, 900, 902], accepted(1));
-    let recorded = recorder.finish();
+    let recorded = recorder.finish(sample().plan);
     assert!((801_000..=803_000).contains(&recorded.latency.max_us), "{}", recorded.latency.max_us);
     assert!((1_999..=2_002).contains(&recorded.service_time.max_us));
 }
@@ -34,12 +35,12 @@ fn every_post_and_event_is_counted_once() {
     let partly = Account { accepted: 1, not_stored: 2, ..Account::default() };
     post(&mut recorder, [1, 1, 6], Outcome::Answered { status: 503, account: partly });
     post(&mut recorder, [2, 2, 3], unanswered("reset"));
-    post(&mut recorder, [3, 3, 2_003], unanswered(TIMEOUT));
+    post(&mut recorder, [3, 3, 2_003], unanswered(SendError::TIMEOUT));
     assert_eq!(recorder.pending(), 0);
-    let recorded = recorder.finish();
+    let recorded = recorder.finish(sample().plan);
     let posts = &recorded.posts;
     assert_eq!((posts.planned, posts.as_expected, posts.errors()), (4, 1, 3));
-    assert_eq!((posts.unexpected[&503], posts.unanswered["reset"], posts.unanswered[TIMEOUT]), (1, 1, 1));
+    assert_eq!((posts.unexpected[&503], posts.unanswered["reset"], posts.unanswered[SendError::TIMEOUT]), (1, 1, 1));
     let events = &recorded.events;
     assert_eq!((events.sent, events.accepted, events.not_stored, events.unknown), (4, 21, 2, 2));
     // What was reset at once was not fast; what timed out took at least that long.
@@ -52,7 +53,7 @@ fn a_second_has_its_posts_latency_and_what_left_and_came_in_it() {
     let mut recorder = Recorder::new(MS * 3_000).unwrap();
     post(&mut recorder, [500, 1_200, 2_500], accepted(1));
     post(&mut recorder, [1_500, 1_500, 1_510], accepted(1));
-    let seconds = recorder.finish().seconds;
+    let seconds = recorder.finish(sample().plan).seconds;
     let counts: Vec<_> = seconds.iter().map(|second| [second.planned, second.sent, second.answered]).collect();
     assert_eq!(counts, [[1, 0, 0], [1, 2, 1], [0, 0, 1]]);
     assert!(seconds[0].p50_us >= 1_999_000 && (9_900..=10_100).contains(&seconds[1].p50_us));

@@ -1,99 +1,10 @@
-use std::collections::BTreeMap;
-
 use rstest::rstest;
 
 use super::*;
-use crate::result::{Distribution, Events, Generator, MetricSeries, Second, ThresholdOutcome};
-
-fn times() -> Distribution {
-    Distribution {
-        count: 100,
-        mean_us: 2_000.0,
-        p50_us: 1_000,
-        p90_us: 4_000,
-        p95_us: 5_000,
-        p99_us: 9_000,
-        p99_9_us: 20_000,
-        p99_99_us: 20_000,
-        max_us: 20_000,
-        buckets: vec![(1_000, 60), (4_000, 30), (9_000, 9), (20_000, 1)],
-    }
-}
-
-/// A run of two seconds with one of everything.
-pub(crate) fn sample() -> RunResult {
-    let second = Second {
-        planned: 50,
-        sent: 50,
-        answered: 50,
-        accepted_events: 50,
-        p50_us: 1_000,
-        p90_us: 4_000,
-        p99_us: 9_000,
-        p99_9_us: 20_000,
-        max_us: 20_000,
-        lag_p99_us: 80,
-        ..Second::default()
-    };
-    RunResult {
-        version: 1,
-        plan: Plan {
-            run_id: "sample".into(),
-            seed: 1,
-            url: "http://127.0.0.1:8080/events".into(),
-            rate: "50".into(),
-            duration_seconds: 2.0,
-            protocol: "HTTP/1.1".into(),
-            connections: 10,
-            max_connections: 100,
-            workload: "players, 1 event a POST".into(),
-        },
-        started_unix_ms: 1_795_219_200_000,
-        posts: Posts {
-            planned: 100,
-            as_expected: 99,
-            unexpected: BTreeMap::from([(503, 1)]),
-            unanswered: BTreeMap::new(),
-        },
-        events: Events { sent: 100, accepted: 99, not_stored: 1, body_bytes: 40_000, ..Events::default() },
-        latency: times(),
-        service_time: times(),
-        generator: Generator {
-            lag: times(),
-            cpu_seconds: 0.1,
-            cores_used: 0.05,
-            peak_rss_bytes: 9_000_000,
-            connections_opened: 10,
-            ..Generator::default()
-        },
-        seconds: vec![second; 2],
-        truth: Some(Truth {
-            expected: 99,
-            landed: 98,
-            missing: 1,
-            examples: vec!["missing lt-sample-0000000007".into()],
-            files: 3,
-            end_to_end: times(),
-            resolution_ms: 1,
-            landed_by_second: vec![40, 90, 98],
-            waited_seconds: 3.0,
-            ..Truth::default()
-        }),
-        system_metrics: vec![MetricSeries {
-            name: "Playhead LandedEvents (kinesis-to-s3-lambda)".into(),
-            statistic: "Sum".into(),
-            points: vec![(1_795_219_200, 98.0)],
-        }],
-        verdict: Verdict {
-            outcome: Outcome::Fail,
-            thresholds: vec![
-                ThresholdOutcome { threshold: "p99<50ms".into(), found: Some("9 ms".into()), holds: true },
-                ThresholdOutcome { threshold: "missing=0".into(), found: Some("1".into()), holds: false },
-            ],
-            invalid_because: Vec::new(),
-        },
-    }
-}
+use crate::compare::Comparison;
+use crate::result::tests::sample;
+use crate::result::{Distribution, Outcome};
+use crate::saved::Saved;
 
 #[rstest]
 #[case::pass(Outcome::Pass, "PASS", "Every threshold holds.")]
@@ -103,7 +14,7 @@ fn the_verdict_comes_first_in_words(#[case] outcome: Outcome, #[case] word: &str
     let mut result = sample();
     result.verdict.outcome = outcome;
     result.verdict.invalid_because = vec!["lag p99 of 80 ms".into()];
-    let page = html(&result).unwrap();
+    let page = of_run(&result).unwrap();
     let before_the_plan = &page[..page.find("What was asked").unwrap()];
     for text in [word, words, "p99&lt;50ms", "9 ms", "missing=0", "does not hold", "lag p99 of 80 ms"] {
         assert!(before_the_plan.contains(text), "{text} is not in {before_the_plan}");
@@ -111,9 +22,9 @@ fn the_verdict_comes_first_in_words(#[case] outcome: Outcome, #[case] word: &str
 }
 
 #[test]
-fn the_plots_are_there_and_those_without_data_are_not() {
+fn charts_without_data_are_left_out() {
     let mut result = sample();
-    let plots = |result: &RunResult| html(result).unwrap().matches("<svg").count();
+    let plots = |result: &RunResult| of_run(result).unwrap().matches("<figure").count();
     assert_eq!(plots(&result), 7);
     result.system_metrics.clear();
     assert_eq!(plots(&result), 6);
@@ -124,12 +35,12 @@ fn the_plots_are_there_and_those_without_data_are_not() {
 }
 
 #[test]
-fn a_metric_that_is_0_all_the_time_is_named_and_not_plotted() {
+fn a_metric_that_is_always_0_is_named_and_not_drawn() {
     let mut result = sample();
     result.system_metrics[0].points = vec![(1_795_219_200, 0.0), (1_795_219_260, 0.0)];
-    let page = html(&result).unwrap();
-    assert_eq!(page.matches("<svg").count(), 6);
-    assert!(page.contains("0 all the time: Playhead LandedEvents (kinesis-to-s3-lambda)"));
+    let page = of_run(&result).unwrap();
+    assert_eq!(page.matches("<figure").count(), 6);
+    assert!(page.contains("Always 0: Playhead LandedEvents (kinesis-to-s3-lambda)"));
 }
 
 #[test]
@@ -147,26 +58,59 @@ fn all_text_of_the_result_is_escaped() {
     result.system_metrics[0].statistic = evil.into();
     let truth = result.truth.as_mut().unwrap();
     truth.examples = vec![evil.into()];
-    for page in [html(&result).unwrap(), crate::compare::html(&result, &result).unwrap()] {
-        assert!(!page.contains("<script") && !page.contains("'x')</"), "a tag of the result's got through");
+    let saved = Saved::Run(Box::new(result.clone()));
+    let comparison = Comparison::new(&saved, &saved, &[]).unwrap();
+    let search = search_of(&result);
+    for page in [of_run(&result).unwrap(), of_search(&search).unwrap(), of_comparison(&comparison).unwrap()] {
+        assert_eq!(page.matches("<script").count(), 3, "a tag of the result's got through");
+        assert!(!page.contains("'x')</"));
+        assert_eq!(page.matches("</script>").count(), 3);
     }
-    let page = html(&result).unwrap();
+    let page = of_run(&result).unwrap();
     // Each of the texts: the title and the heading have the run's id.
     assert_eq!(page.matches("&lt;script&gt;alert('x')&lt;/script&gt;&quot;&amp;").count(), 6 + 1 + 1 + 2 + 2 + 1);
 }
 
+fn search_of(result: &RunResult) -> FindMaxResult {
+    let steps = vec![Step { rate: 50.0, result: result.clone() }];
+    let (highest_passing, limit) = (Some(50.0), crate::find_max::Limit::None);
+    let (from, to, step_seconds, lowest_not_passing) = (50.0, 50.0, 2.0, None);
+    FindMaxResult { version: 1, from, to, step_seconds, highest_passing, lowest_not_passing, limit, steps }
+}
+
+/// The JSON in a page, as a browser reads it.
+fn data(page: &str) -> serde_json::Value {
+    let json = page.split("id=\"data\">").nth(1).unwrap().split("</script>").next().unwrap();
+    serde_json::from_str(json).unwrap()
+}
+
 #[test]
-fn nothing_is_fetched() {
-    let page = html(&sample()).unwrap();
-    for fetching in ["src=", "href", "url(", "@import", "<link", "<script", "<img", "<iframe", "<object"] {
+fn a_page_has_its_whole_result_as_json_and_says_when_it_ran() {
+    let mut result = sample();
+    result.plan.workload = "</script><script>alert(1)</script><!--".into();
+    let page = of_run(&result).unwrap();
+    assert_eq!(data(&page)["runs"][0], serde_json::to_value(&result).unwrap());
+    assert!(page.contains("started 2026-11-21T00:00:00"));
+    let page = of_search(&search_of(&result)).unwrap();
+    assert_eq!(data(&page)["search"]["steps"][0]["result"], serde_json::to_value(&result).unwrap());
+    assert!(page.contains("started 2026-11-21T00:00:00"));
+}
+
+#[test]
+fn a_page_fetches_nothing() {
+    let page = of_run(&sample()).unwrap();
+    for fetching in
+        ["src=", "href=", "url(", "@import", "<link", "<img", "<iframe", "<object", "fetch(", "XMLHttpRequest"]
+    {
         assert!(!page.contains(fetching), "{fetching}");
     }
-    // What is left are the name of SVG, which no browser fetches, and what was asked.
-    let addresses = page.match_indices("://").map(|(place, _)| &page[place - 4..place + 20]);
-    for address in addresses {
-        assert!(
-            ["http://www.w3.org/2000", "http://127.0.0.1:8080/"].iter().any(|known| address.contains(known)),
-            "{address}"
-        );
-    }
+}
+
+#[test]
+fn a_comparison_marks_what_differs() {
+    let (a, mut b) = (sample(), sample());
+    b.plan.rate = "99".into();
+    let (a, b) = (Saved::Run(Box::new(a)), Saved::Run(Box::new(b)));
+    let page = of_comparison(&Comparison::new(&a, &b, &[]).unwrap()).unwrap();
+    assert_eq!(page.matches("<tr class=\"differs\">").count(), 1);
 }

@@ -1,4 +1,4 @@
-//! TLS with anyone, for tests against certificates that no one has signed: `--insecure`, as curl has it.
+//! TLS with anyone, for certificates that nobody has signed: `--insecure`, as in curl.
 
 use std::sync::Arc;
 
@@ -7,17 +7,11 @@ use tokio_rustls::rustls::crypto::{CryptoProvider, verify_tls12_signature, verif
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{DigitallySignedStruct, Error, SignatureScheme};
 
-/// Believes each certificate, but not that a server has one whose key it does not hold.
+/// Trusts any certificate, but only from a server that has its private key.
 #[derive(Debug)]
-pub(super) struct Believer(Arc<CryptoProvider>);
+pub(super) struct AnyCertificate(pub(super) Arc<CryptoProvider>);
 
-impl Believer {
-    pub(super) fn new(provider: Arc<CryptoProvider>) -> Self {
-        Self(provider)
-    }
-}
-
-impl ServerCertVerifier for Believer {
+impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

@@ -1,17 +1,55 @@
-//! What players are made of: devices and titles, as traffic has them.
+//! Devices and titles, as traffic has them.
+
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// Each device and each title is as frequent as the next.
+#[derive(Debug, Deserialize)]
+pub(super) struct Catalog<'c> {
+    #[serde(borrow)]
+    pub(super) devices: Vec<Device<'c>>,
+    #[serde(borrow)]
+    pub(super) titles: Vec<Title<'c>>,
+    /// From the lowest to the highest.
+    pub(super) qualities: Vec<Quality>,
+}
 
 /// A device with its player.
-#[derive(Debug)]
-pub(super) struct Device {
-    pub(super) user_agent: &'static str,
-    pub(super) os: &'static str,
-    pub(super) player: &'static str,
-    pub(super) player_version: &'static str,
+#[derive(Debug, Deserialize)]
+pub(super) struct Device<'c> {
+    pub(super) user_agent: &'c str,
+    pub(super) os: &'c str,
+    pub(super) player: &'c str,
+    pub(super) player_version: &'c str,
     pub(super) form: Form,
 }
 
+#[derive(Debug, Deserialize)]
+pub(super) struct Title<'c> {
+    pub(super) id: &'c str,
+    /// As JSON.
+    #[serde(borrow)]
+    pub(super) name: &'c RawValue,
+    pub(super) duration_ms: u32,
+}
+
+/// A rendition of a title.
+#[derive(Debug, Deserialize)]
+pub(super) struct Quality {
+    pub(super) bitrate_kbps: u32,
+    pub(super) width: u32,
+    pub(super) height: u32,
+}
+
+#[allow(clippy::expect_used)]
+pub(super) static CATALOG: LazyLock<Catalog<'static>> =
+    LazyLock::new(|| serde_json::from_str(include_str!("catalog.json")).expect("the catalog is ours"));
+
 /// How a player packs its events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Form {
     /// A JSON array, or the object alone when there is one.
     Array,
@@ -29,103 +67,31 @@ impl Form {
             Self::Lines => "application/x-ndjson",
         }
     }
+
+    pub(super) fn pack(self, items: &[String]) -> String {
+        match self {
+            Self::Array if items.len() == 1 => items.concat(),
+            Self::Array => format!("[{}]", items.join(",")),
+            Self::Wrapped => format!(r#"{{"metadata":{{"player":"web"}},"events":[{}]}}"#, items.join(",")),
+            Self::Lines => items.join("\n") + "\n",
+        }
+    }
 }
 
-const fn device(
-    user_agent: &'static str,
-    os: &'static str,
-    player: &'static str,
-    player_version: &'static str,
-    form: Form,
-) -> Device {
-    Device { user_agent, os, player, player_version, form }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(Form::Array, &["{}"], "{}")]
+    #[case(Form::Array, &["{}", "7"], "[{},7]")]
+    #[case(Form::Wrapped, &["{}"], r#"{"metadata":{"player":"web"},"events":[{}]}"#)]
+    #[case(Form::Wrapped, &["{}", "7"], r#"{"metadata":{"player":"web"},"events":[{},7]}"#)]
+    #[case(Form::Lines, &["{}"], "{}\n")]
+    #[case(Form::Lines, &["{}", "7"], "{}\n7\n")]
+    fn items_are_packed_as_players_do(#[case] form: Form, #[case] items: &[&str], #[case] expected: &str) {
+        let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+        assert_eq!(form.pack(&items), expected);
+    }
 }
-
-/// Each is as frequent as the next.
-pub(super) const DEVICES: [Device; 10] = [
-    device(
-        "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/148.0.0.0 Safari/537.36",
-        "Windows",
-        "web-player",
-        "5.19.0",
-        Form::Array,
-    ),
-    device(
-        "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/26.1 \
-         Safari/605.1.15",
-        "macOS",
-        "web-player",
-        "5.19.0",
-        Form::Array,
-    ),
-    device(
-        "Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Gecko/20100101 Firefox/150.0",
-        "Linux",
-        "web-player",
-        "5.18.2",
-        Form::Wrapped,
-    ),
-    device(
-        "Mozilla/5.0 (iPhone; CPU iPhone OS 19_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/26.1 \
-         Mobile/15E148 Safari/604.1",
-        "iOS",
-        "web-player",
-        "5.19.0",
-        Form::Wrapped,
-    ),
-    device(
-        "Mozilla/5.0 (Linux; Android 16; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/148.0.0.0 Mobile Safari/537.36",
-        "Android",
-        "web-player",
-        "5.19.0",
-        Form::Wrapped,
-    ),
-    device("PlayerApp/9.3.1 (Android 16; Pixel 9)", "Android", "android-player", "9.3.1", Form::Array),
-    device("PlayerApp/9.3.0 CFNetwork/3860 Darwin/25.1.0", "iOS", "ios-player", "9.3.0", Form::Array),
-    device("PlayerTV/4.2 (tvOS 26.1; AppleTV14,1)", "tvOS", "tv-player", "4.2.0", Form::Array),
-    device(
-        "Mozilla/5.0 (SMART-TV; Linux; Tizen 9.0) AppleWebKit/537.36 (KHTML, like Gecko) 130.0.6723.58/9.0 TV \
-         Safari/537.36",
-        "Tizen",
-        "tv-player",
-        "4.1.7",
-        Form::Array,
-    ),
-    device("Roku/DVP-15.0 (15.0.4.4160)", "Roku OS", "tv-player", "4.2.0", Form::Lines),
-];
-
-/// Something to watch.
-#[derive(Debug)]
-pub(super) struct Title {
-    pub(super) id: &'static str,
-    pub(super) name: &'static str,
-    pub(super) duration_ms: u32,
-}
-
-pub(super) const TITLES: [Title; 6] = [
-    Title { id: "bread-101", name: "How to make bread", duration_ms: 1_260_000 },
-    Title { id: "bread-102", name: "パンの作り方", duration_ms: 1_255_000 },
-    Title { id: "night-trains-s02e04", name: "Night trains: \"The last platform\"", duration_ms: 2_703_000 },
-    Title { id: "evening-news", name: "Evening news – 20:00", duration_ms: 1_800_000 },
-    Title { id: "kürzeste-wege", name: "Kürzeste Wege", duration_ms: 5_412_000 },
-    Title { id: "clip-88213", name: "Goal of the week", duration_ms: 94_000 },
-];
-
-/// A rendition of a title.
-#[derive(Debug)]
-pub(super) struct Quality {
-    pub(super) bitrate_kbps: u32,
-    pub(super) width: u32,
-    pub(super) height: u32,
-}
-
-/// From the lowest to the highest.
-pub(super) const QUALITIES: [Quality; 5] = [
-    Quality { bitrate_kbps: 365, width: 640, height: 360 },
-    Quality { bitrate_kbps: 1_100, width: 960, height: 540 },
-    Quality { bitrate_kbps: 2_400, width: 1_280, height: 720 },
-    Quality { bitrate_kbps: 4_500, width: 1_920, height: 1_080 },
-    Quality { bitrate_kbps: 11_600, width: 3_840, height: 2_160 },
-];
-
-pub(super) const AD_SYSTEMS: [&str; 3] = ["house", "exchange-a", "exchange-b"];

@@ -8,15 +8,24 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 
-use super::recording::edits::{Edit, Place};
+use edits::{Edit, Own};
 
 mod edits;
 
 /// The path that recorded requests were posted to; what follows it is kept.
 const EVENTS_PATH: &str = "/events";
+const OF_THE_CONNECTION: [HeaderName; 7] = [
+    HOST,
+    CONTENT_LENGTH,
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::TE,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+];
 /// Of a file: a session of many hours.
 const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -48,13 +57,8 @@ pub(super) struct Request {
     pub(super) path: Rc<str>,
     pub(super) headers: Rc<HeaderMap>,
     pub(super) events: u64,
-    pieces: Vec<Piece>,
-}
-
-#[derive(Debug)]
-enum Piece {
-    AsRecorded(String),
-    Own(Place),
+    body: String,
+    edits: Vec<Edit>,
 }
 
 #[derive(Deserialize)]
@@ -99,72 +103,49 @@ fn request(line: &str) -> Result<Request, String> {
     let suffix = suffix.ok_or_else(|| format!("the path {:?} is not {EVENTS_PATH} or below it", line.path))?;
     let headers = headers(&line.headers)?;
     if headers.contains_key(CONTENT_ENCODING) {
-        return Err("a body with a Content-Encoding can't be replayed: its events are not seen".into());
+        return Err("a body with a Content-Encoding can't be replayed: it hides its events".into());
     }
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let edits = edits::of(&line.body, content_type)?;
-    let events = edits.iter().filter(|edit| edit.place.is_event_id()).count() as u64;
+    let events = edits.iter().filter(|edit| edit.own == Own::Id).count() as u64;
     if events == 0 {
         return Err("there is no event in the body".into());
     }
-    let pieces = pieces(&line.body, &edits);
-    Ok(Request {
-        after: Duration::from_millis(line.t_ms),
-        path: suffix.into(),
-        headers: Rc::new(headers),
-        events,
-        pieces,
-    })
+    let (after, path, headers) = (Duration::from_millis(line.t_ms), suffix.into(), Rc::new(headers));
+    Ok(Request { after, path, headers, events, body: line.body, edits })
 }
 
-/// All but those that are the connection's.
+/// All but those of the connection.
 fn headers(recorded: &BTreeMap<Cow<'_, str>, Cow<'_, str>>) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     for (name, value) in recorded {
-        let name: HeaderName = name.parse().map_err(|_| format!("{name:?} is no header's name"))?;
-        let value: HeaderValue = value.parse().map_err(|_| format!("{value:?} is no header's value"))?;
-        let is_the_connection_s = ["connection", "keep-alive", "transfer-encoding", "te", "upgrade"];
-        if name != HOST && name != CONTENT_LENGTH && !is_the_connection_s.contains(&name.as_str()) {
+        let name: HeaderName = name.parse().map_err(|_| format!("{name:?} is not the name of a header"))?;
+        let value: HeaderValue = value.parse().map_err(|_| format!("{value:?} is not the value of a header"))?;
+        if !OF_THE_CONNECTION.contains(&name) {
             headers.insert(name, value);
         }
     }
     Ok(headers)
 }
 
-fn pieces(body: &str, edits: &[Edit]) -> Vec<Piece> {
-    let (mut pieces, mut from) = (Vec::new(), 0);
-    for edit in edits {
-        pieces.push(Piece::AsRecorded(body[from..edit.at].to_owned()));
-        pieces.push(Piece::Own(edit.place));
-        from = edit.at + edit.removed;
-    }
-    pieces.push(Piece::AsRecorded(body[from..].to_owned()));
-    pieces
-}
-
 impl Request {
-    /// The body of one copy: `copy` is what its viewer's and session's ids end with, `next_id` gives each event its own.
-    pub(super) fn body(&self, copy: &str, mut next_id: impl FnMut() -> String) -> Vec<u8> {
-        let mut body = Vec::with_capacity(self.pieces.iter().map(Piece::capacity).sum());
-        for piece in &self.pieces {
-            match piece {
-                Piece::AsRecorded(text) => body.extend_from_slice(text.as_bytes()),
-                Piece::Own(Place::EndOfIdentity) => {
-                    body.push(b'-');
-                    body.extend_from_slice(copy.as_bytes());
-                }
-                Piece::Own(place) => body.extend_from_slice(place.with_id(&next_id()).as_bytes()),
+    /// The body of one copy: `copy` goes behind its viewer's and session's ids, and `next_id` gives each event its own.
+    pub(super) fn body(&self, copy: &str, mut next_id: impl FnMut() -> String) -> String {
+        let (mut body, mut from) = (String::with_capacity(self.body.len() + 64 * self.edits.len()), 0);
+        for Edit { range, own, before, after } in &self.edits {
+            body.push_str(&self.body[from..range.start]);
+            body.push_str(before);
+            match own {
+                Own::Copy => body.push_str(copy),
+                Own::Id => body.push_str(&next_id()),
             }
+            body.push_str(after);
+            from = range.end;
         }
+        body.push_str(&self.body[from..]);
         body
     }
 }
 
-impl Piece {
-    fn capacity(&self) -> usize {
-        match self {
-            Self::AsRecorded(text) => text.len(),
-            Self::Own(_) => 96,
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -4,8 +4,6 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::recording::Recording;
 use super::{Bad, Pieces, Post, whole_ms};
 use crate::ledger::{self, Ledger};
@@ -14,14 +12,13 @@ use crate::rate::Schedule;
 #[derive(Debug)]
 pub(crate) struct Replay {
     recording: Recording,
-    /// Sessions.
+    /// Of sessions.
     schedule: Schedule,
     /// More than 0; 1 is as recorded.
     speed: f64,
     /// What would be sent later is not.
     ends: Duration,
     run_id: String,
-    prefix: String,
     begun: u64,
     /// The next request of each session that is on: its time, the session's number and its place in the recording.
     next: BinaryHeap<Reverse<(Duration, u64, usize)>>,
@@ -29,20 +26,11 @@ pub(crate) struct Replay {
 
 impl Replay {
     pub(crate) fn new(recording: Recording, schedule: Schedule, speed: f64, ends: Duration, run_id: &str) -> Self {
-        Self {
-            recording,
-            schedule,
-            speed,
-            ends,
-            run_id: run_id.to_owned(),
-            prefix: ledger::id_prefix(run_id),
-            begun: 0,
-            next: BinaryHeap::new(),
-        }
+        Self { recording, schedule, speed, ends, run_id: run_id.to_owned(), begun: 0, next: BinaryHeap::new() }
     }
 
     pub(super) fn next(&mut self, ledger: &mut Ledger) -> Option<Post> {
-        self.begin_what_is_due();
+        self.begin_sessions();
         let Reverse((planned, session, place)) = self.next.pop()?;
         if planned >= self.ends {
             return None;
@@ -51,11 +39,17 @@ impl Replay {
             let begun = self.schedule.time_of(session)?;
             self.next.push(Reverse((begun + following.after.div_f64(self.speed), session, place + 1)));
         }
-        Some(self.post(planned, session, place, ledger))
+        let (request, first) = (&self.recording.requests[place], ledger.entries().len() as u64);
+        let prefix = ledger::id_prefix(&self.run_id);
+        let copy = format!("{}-{session}", self.run_id);
+        let next_id = || ledger::id(&prefix, ledger.add(whole_ms(planned), ledger::Sort::Event));
+        let body = request.body(&copy, next_id).into();
+        let pieces = Pieces { first, count: request.events, bad: Bad::Nothing };
+        Some(Post { planned, path: request.path.clone(), headers: request.headers.clone(), body, pieces })
     }
 
-    /// Sessions that begin before the next request that is known.
-    fn begin_what_is_due(&mut self) {
+    /// Those that begin before the next request that is known.
+    fn begin_sessions(&mut self) {
         while let Some(time) = self.schedule.time_of(self.begun) {
             if self.next.peek().is_some_and(|Reverse((next, ..))| *next < time) {
                 return;
@@ -63,15 +57,5 @@ impl Replay {
             self.next.push(Reverse((time, self.begun, 0)));
             self.begun += 1;
         }
-    }
-
-    fn post(&self, planned: Duration, session: u64, place: usize, ledger: &mut Ledger) -> Post {
-        let request = &self.recording.requests[place];
-        let first = ledger.entries().len() as u64;
-        let copy = format!("{}-{session}", self.run_id);
-        let mut next_id = || ledger::id(&self.prefix, ledger.add(whole_ms(planned), ledger::Sort::Event));
-        let body = request.body(&copy, &mut next_id);
-        let pieces = Pieces { first, count: request.events, bad: Bad::Nothing };
-        Post { planned, path: request.path.clone(), headers: request.headers.clone(), body: Bytes::from(body), pieces }
     }
 }

@@ -8,12 +8,12 @@ use rstest::rstest;
 
 use super::*;
 use crate::ledger::Sort;
-use crate::rate::Schedule;
+use crate::rate::{Rate, Schedule};
 
 const SECONDS: u64 = 4;
 
 fn schedule(rate: f64) -> Schedule {
-    Schedule::new(&rate.to_string().parse().unwrap(), Duration::from_secs(SECONDS)).unwrap()
+    Schedule::new(&Rate::constant(rate).shape, Duration::from_secs(SECONDS)).unwrap()
 }
 
 fn plan(seed: u64) -> PlayersPlan {

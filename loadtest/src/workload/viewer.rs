@@ -1,10 +1,9 @@
 //! A viewer: one session after the other, each with a start, mostly ads, heartbeats between what viewers do and suffer, and
-//! an end. A viewer lives as fast as the rate of POSTs wants it: each heartbeat is ten seconds of the title.
+//! an end. A viewer lives as fast as the rate of POSTs has it: each heartbeat is ten seconds of the title.
 
 use std::collections::VecDeque;
 
-use super::catalog::{AD_SYSTEMS, DEVICES, Device, QUALITIES, TITLES, Title};
-use super::event::Details;
+use super::catalog::{CATALOG, Device, Title};
 use super::random::Random;
 
 /// What a heartbeat takes of the title.
@@ -19,11 +18,13 @@ const LEAVES: u32 = 15_000;
 /// Of a million sessions, how many begin with ads.
 const PRE_ROLLS: u32 = 600_000;
 const LANGUAGES: [&str; 5] = ["en-US", "de-DE", "ja-JP", "pt-BR", "fr-FR"];
+const AD_SYSTEMS: [&str; 3] = ["house", "exchange-a", "exchange-b"];
 
-/// What is to come of a session, one event each.
-#[derive(Debug, Clone, Copy)]
+/// What is to come of a session, one event each; an event's `type` is its name.
+#[derive(Debug, Clone, Copy, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 enum Step {
-    Setup,
+    PlayerSetup,
     LoadStart,
     AdBreakStart(u32),
     AdImpression(u32),
@@ -45,11 +46,10 @@ enum Step {
 pub(super) struct Viewer {
     pub(super) id: String,
     pub(super) session_id: String,
-    /// Of the session, of its next event.
-    pub(super) sequence: u32,
-    /// The place of its device in [`DEVICES`].
     pub(super) device: usize,
-    title: &'static Title,
+    /// Of the session, of its next event.
+    sequence: u32,
+    title: &'static Title<'static>,
     position_ms: u32,
     watched_ms: u32,
     rebuffers: u32,
@@ -60,60 +60,54 @@ pub(super) struct Viewer {
 impl Viewer {
     /// A viewer in the middle of a session, so that a run has the mix of real traffic from its first POST on.
     pub(super) fn new(random: &mut Random) -> Self {
-        let devices = u32::try_from(DEVICES.len()).unwrap_or(u32::MAX);
         let mut viewer = Self {
             id: random.uuid(),
             session_id: String::new(),
+            device: random.below(CATALOG.devices.len() as u32) as usize,
             sequence: 0,
-            device: random.below(devices) as usize,
-            title: &TITLES[0],
+            title: &CATALOG.titles[0],
             position_ms: 0,
             watched_ms: 0,
             rebuffers: 0,
             quality: 0,
             steps: VecDeque::new(),
         };
-        viewer.begin_session(random);
         for _ in 0..random.below(60) {
             viewer.next(true, random);
         }
         viewer
     }
 
-    pub(super) fn device(&self) -> &'static Device {
-        &DEVICES[self.device]
+    pub(super) fn device(&self) -> &'static Device<'static> {
+        &CATALOG.devices[self.device]
     }
 
-    /// Begins another session if the last one has ended, and says whether it did.
-    pub(super) fn begins_session(&mut self, random: &mut Random) -> bool {
-        let begins = self.steps.is_empty();
-        if begins {
+    /// The members of the next event, as JSON without the braces. A session ends only with an event that `may_end` it, so that
+    /// a POST is full and of one session.
+    pub(super) fn next(&mut self, may_end: bool, random: &mut Random) -> String {
+        if self.steps.is_empty() {
             self.begin_session(random);
         }
-        begins
-    }
-
-    /// What happens next. A session does not end before an event that `may_end` it, so that a POST is full and of one session.
-    pub(super) fn next(&mut self, may_end: bool, random: &mut Random) -> Details {
-        self.begins_session(random);
         let step = match self.steps.front() {
             Some(Step::Ended(_)) if !may_end => Step::Heartbeat,
             _ => self.steps.pop_front().unwrap_or(Step::Heartbeat),
         };
+        let (sequence, kind) = (self.sequence, <&str>::from(step));
         let details = self.take(step, random);
         if self.steps.is_empty() && !matches!(step, Step::Ended(_)) {
             self.plan(random);
         }
         self.sequence += 1;
-        details
+        let (session_id, id) = (&self.session_id, &self.id);
+        format!(r#""session_id":"{session_id}","viewer_id":"{id}","sequence":{sequence},"type":"{kind}",{details}"#)
     }
 
     fn begin_session(&mut self, random: &mut Random) {
         self.session_id = random.uuid();
-        self.title = random.pick(&TITLES);
+        self.title = random.pick(&CATALOG.titles);
         (self.sequence, self.position_ms, self.watched_ms, self.rebuffers) = (0, 0, 0, 0);
         self.quality = random.between(0, 3) as usize;
-        self.steps.extend([Step::Setup, Step::LoadStart]);
+        self.steps.extend([Step::PlayerSetup, Step::LoadStart]);
         if random.is_one_of_a_million(PRE_ROLLS) {
             self.plan_ads(random);
         }
@@ -142,8 +136,7 @@ impl Viewer {
             hit
         };
         if is_one_of(SEEKS) {
-            let to = random.below(self.title.duration_ms);
-            self.steps.extend([Step::Seeking(to), Step::Seeked]);
+            self.steps.extend([Step::Seeking(random.below(self.title.duration_ms)), Step::Seeked]);
         } else if is_one_of(REBUFFERS) {
             self.steps.extend([Step::RebufferStart, Step::RebufferEnd]);
         } else if is_one_of(QUALITY_CHANGES) {
@@ -157,94 +150,82 @@ impl Viewer {
         }
     }
 
-    fn take(&mut self, step: Step, random: &mut Random) -> Details {
-        let position_ms = self.position_ms;
+    /// The members that are the step's own. Times are milliseconds, and positions those in the title.
+    fn take(&mut self, step: Step, random: &mut Random) -> String {
+        let at = format!(r#""position_ms":{}"#, self.position_ms);
         match step {
-            Step::Setup => self.setup(random),
+            Step::PlayerSetup => self.setup(random),
             Step::LoadStart => {
                 let cdn = if random.below(4) == 0 { "cdn-b" } else { "cdn-a" };
-                Details::LoadStart { video_id: self.title.id, cdn, startup_ms: random.between(20, 900) }
+                let startup = random.between(20, 900);
+                format!(r#""video_id":"{}","cdn":"{cdn}","startup_ms":{startup}"#, self.title.id)
             }
-            Step::AdBreakStart(ads) => Details::AdBreakStart { position_ms, ads },
-            Step::AdImpression(ad_id) => Details::AdImpression {
-                position_ms,
-                ad_id,
-                ad_system: random.pick::<&str>(&AD_SYSTEMS),
-                ad_duration_ms: random.between(1, 6) * 5_000,
-            },
-            Step::AdComplete(ad_id) => Details::AdComplete { position_ms, ad_id, skipped: random.below(5) == 0 },
-            Step::AdBreakEnd => Details::AdBreakEnd { position_ms },
-            Step::Playing => Details::Playing { position_ms, time_to_first_frame_ms: random.between(150, 4_000) },
+            Step::AdBreakStart(ads) => format!(r#"{at},"ads":{ads}"#),
+            Step::AdImpression(ad) => {
+                let (system, duration) = (random.pick::<&str>(&AD_SYSTEMS), random.between(1, 6) * 5_000);
+                format!(r#"{at},"ad_id":{ad},"ad_system":"{system}","ad_duration_ms":{duration}"#)
+            }
+            Step::AdComplete(ad) => format!(r#"{at},"ad_id":{ad},"skipped":{}"#, random.below(5) == 0),
+            Step::AdBreakEnd | Step::Pause => at,
+            Step::Playing => format!(r#"{at},"time_to_first_frame_ms":{}"#, random.between(150, 4_000)),
             Step::Heartbeat => self.heartbeat(random),
-            Step::Seeking(to_ms) => {
-                self.position_ms = to_ms;
-                Details::Seeking { position_ms, to_ms }
+            Step::Seeking(to) => {
+                self.position_ms = to;
+                format!(r#"{at},"to_ms":{to}"#)
             }
-            Step::Seeked => Details::Seeked { position_ms, seek_ms: random.between(20, 1_500) },
-            Step::RebufferStart => Details::RebufferStart { position_ms, buffer_ms: random.below(200) },
+            Step::Seeked => format!(r#"{at},"seek_ms":{}"#, random.between(20, 1_500)),
+            Step::RebufferStart => format!(r#"{at},"buffer_ms":{}"#, random.below(200)),
             Step::RebufferEnd => {
                 self.rebuffers += 1;
-                Details::RebufferEnd { position_ms, rebuffer_ms: random.between(100, 8_000), rebuffers: self.rebuffers }
+                format!(r#"{at},"rebuffer_ms":{},"rebuffers":{}"#, random.between(100, 8_000), self.rebuffers)
             }
-            Step::QualityChange(to) => self.change_quality(to),
-            Step::Pause => Details::Pause { position_ms },
-            Step::Resume => Details::Resume { position_ms, paused_ms: random.between(500, 120_000) },
+            Step::QualityChange(to) => format!("{at},{}", self.change_quality(to)),
+            Step::Resume => format!(r#"{at},"paused_ms":{}"#, random.between(500, 120_000)),
             Step::Ended(reason) => {
-                Details::Ended { position_ms, watched_ms: self.watched_ms, rebuffers: self.rebuffers, reason }
+                let (watched, rebuffers) = (self.watched_ms, self.rebuffers);
+                format!(r#"{at},"watched_ms":{watched},"rebuffers":{rebuffers},"reason":"{reason}""#)
             }
         }
     }
 
-    fn setup(&self, random: &mut Random) -> Details {
-        let device = self.device();
-        let screen = random.pick(&QUALITIES);
-        Details::PlayerSetup {
-            user_agent: device.user_agent,
-            os: device.os,
-            player: device.player,
-            player_version: device.player_version,
-            video_id: self.title.id,
-            video_title: self.title.name,
-            video_duration_ms: self.title.duration_ms,
-            page_url: "https://videos.example/watch",
-            autoplay: random.below(2) == 0,
-            muted: random.below(4) == 0,
-            preload: "metadata",
-            viewport_width: screen.width,
-            viewport_height: screen.height,
-            language: random.pick::<&str>(&LANGUAGES),
-            connection: if random.below(3) == 0 { "cellular" } else { "wifi" },
-        }
+    fn setup(&self, random: &mut Random) -> String {
+        let Device { user_agent, os, player, player_version, .. } = self.device();
+        let Title { id, name, duration_ms } = self.title;
+        let screen = random.pick(&CATALOG.qualities);
+        let (autoplay, muted) = (random.below(2) == 0, random.below(4) == 0);
+        let language = random.pick::<&str>(&LANGUAGES);
+        let connection = if random.below(3) == 0 { "cellular" } else { "wifi" };
+        [
+            format!(r#""user_agent":"{user_agent}","os":"{os}","player":"{player}","player_version":"{player_version}""#),
+            format!(r#""video_id":"{id}","video_title":{name},"video_duration_ms":{duration_ms}"#),
+            format!(r#""page_url":"https://videos.example/watch","autoplay":{autoplay},"muted":{muted},"preload":"metadata""#),
+            format!(r#""viewport_width":{},"viewport_height":{}"#, screen.width, screen.height),
+            format!(r#""language":"{language}","connection":"{connection}""#),
+        ]
+        .join(",")
     }
 
-    fn heartbeat(&mut self, random: &mut Random) -> Details {
+    fn heartbeat(&mut self, random: &mut Random) -> String {
         self.position_ms = (self.position_ms + HEARTBEAT_MS).min(self.title.duration_ms);
         self.watched_ms += HEARTBEAT_MS;
-        let bitrate_kbps = QUALITIES[self.quality].bitrate_kbps;
-        Details::Heartbeat {
-            position_ms: self.position_ms,
-            watched_ms: self.watched_ms,
-            bitrate_kbps,
-            bandwidth_kbps: bitrate_kbps + random.below(40_000),
-            buffer_ms: random.between(400, 30_000),
-            dropped_frames: random.below(12),
-            volume_percent: random.below(101),
-            fullscreen: random.below(3) > 0,
-        }
+        let (position, watched) = (self.position_ms, self.watched_ms);
+        let bitrate = CATALOG.qualities[self.quality].bitrate_kbps;
+        let (bandwidth, buffer) = (bitrate + random.below(40_000), random.between(400, 30_000));
+        let (dropped, volume, fullscreen) = (random.below(12), random.below(101), random.below(3) > 0);
+        format!(
+            r#""position_ms":{position},"watched_ms":{watched},"bitrate_kbps":{bitrate},"bandwidth_kbps":{bandwidth},"#
+        ) + &format!(
+            r#""buffer_ms":{buffer},"dropped_frames":{dropped},"volume_percent":{volume},"fullscreen":{fullscreen}"#
+        )
     }
 
-    fn change_quality(&mut self, to: usize) -> Details {
-        let (from, to_quality) = (&QUALITIES[self.quality], &QUALITIES[to]);
+    fn change_quality(&mut self, to: usize) -> String {
+        let (before, after) = (&CATALOG.qualities[self.quality], &CATALOG.qualities[to]);
         let reason = if to < self.quality { "bandwidth_down" } else { "bandwidth_up" };
         self.quality = to;
-        Details::QualityChange {
-            position_ms: self.position_ms,
-            from_kbps: from.bitrate_kbps,
-            to_kbps: to_quality.bitrate_kbps,
-            width: to_quality.width,
-            height: to_quality.height,
-            reason,
-        }
+        let (from_kbps, to_kbps) = (before.bitrate_kbps, after.bitrate_kbps);
+        let (width, height) = (after.width, after.height);
+        format!(r#""from_kbps":{from_kbps},"to_kbps":{to_kbps},"width":{width},"height":{height},"reason":"{reason}""#)
     }
 }
 
@@ -254,20 +235,19 @@ mod tests {
 
     use super::*;
 
-    fn word(details: &Details) -> String {
-        serde_json::to_value(details).unwrap()["type"].as_str().unwrap().to_owned()
-    }
-
-    /// The words of whole sessions; the first, which was joined in its middle, is left out.
+    /// The types of the events of whole sessions; the first, which was joined in its middle, is left out.
     fn sessions(events: usize) -> Vec<Vec<String>> {
         let mut random = Random::new(7);
         let mut viewer = Viewer::new(&mut random);
         let mut sessions = vec![Vec::new()];
         for _ in 0..events {
-            if viewer.begins_session(&mut random) {
+            let json = format!("{{{}}}", viewer.next(true, &mut random));
+            let event: serde_json::Value =
+                serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error}: {json}"));
+            if event["sequence"] == 0 {
                 sessions.push(Vec::new());
             }
-            sessions.last_mut().unwrap().push(word(&viewer.next(true, &mut random)));
+            sessions.last_mut().unwrap().push(event["type"].as_str().unwrap().to_owned());
         }
         sessions.pop();
         sessions.remove(0);
@@ -288,8 +268,8 @@ mod tests {
     #[test]
     fn what_begins_ends_and_everything_happens() {
         let mut counts = BTreeMap::new();
-        sessions(50_000).into_iter().flatten().for_each(|word| *counts.entry(word).or_insert(0) += 1);
-        let count = |word: &str| counts.get(word).copied().unwrap_or(0);
+        sessions(50_000).into_iter().flatten().for_each(|kind| *counts.entry(kind).or_insert(0) += 1);
+        let count = |kind: &str| counts.get(kind).copied().unwrap_or(0);
         for (begin, end) in [
             ("player_setup", "ended"),
             ("ad_break_start", "ad_break_end"),

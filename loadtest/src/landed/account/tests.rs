@@ -4,7 +4,6 @@ use rstest::rstest;
 
 use super::*;
 use crate::landed::content::Holdings;
-use crate::landed::parts::Part;
 use crate::landed::scan::Scanner;
 
 const PREFIX: &str = "lt-r-";
@@ -67,7 +66,7 @@ fn each_event_is_what_was_said_against_where_it_is() {
 }
 
 #[test]
-fn what_was_never_sent_is_misplaced_and_not_landed() {
+fn an_event_that_was_never_sent_is_misplaced_and_not_landed() {
     let truth = account(vec![object(Kind::Event, 0, &[0, 1])], &ledger(&[(0, Sort::Event, Said::Stored)]));
     assert_eq!((truth.landed, truth.misplaced, truth.missing), (1, 1, 0));
     assert_eq!(truth.examples, ["never sent lt-r-0000000001"]);
@@ -79,23 +78,6 @@ fn events_that_share_a_line_are_misplaced() {
     shared.holdings.mixed = vec![0, 1];
     let truth = account(vec![shared], &ledger(&[(0, Sort::Event, Said::Stored); 2]));
     assert_eq!((truth.landed, truth.misplaced, truth.doubled), (2, 2, 0));
-}
-
-#[test]
-fn a_body_in_parts_counts_when_its_parts_are_in_any_files() {
-    let scanner = Scanner::new(PREFIX);
-    let (first, second) = b"[\"lt-r-0000000000\",\"lt-r-00000".split_at(25);
-    let parts = [first, second, b"00001\"]"];
-    let file = |number: u32| {
-        let mut file = object(Kind::Rejected, i64::from(number) * 1_000, &[]);
-        file.holdings.parts = vec![Part::new("x".into(), number, 3, parts[number as usize - 1], &scanner)];
-        file
-    };
-    let ledger = ledger(&[(0, Sort::Bad, Said::Stored); 2]);
-    let whole = account(vec![file(1), file(2), file(3)], &ledger);
-    assert_eq!((whole.missing, whole.doubled, whole.files, whole.end_to_end.max_us / 1_000), (0, 0, 3, 3_000));
-    assert_eq!(account(vec![file(1), file(3)], &ledger).missing, 2);
-    assert_eq!(account(vec![file(1), file(2), file(3), file(2)], &ledger).doubled, 2);
 }
 
 #[test]

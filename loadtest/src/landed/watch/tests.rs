@@ -20,7 +20,7 @@ struct MemoryBucket {
     objects: Arc<Mutex<BTreeMap<String, (Listed, Bytes)>>>,
     listings: Arc<Mutex<u32>>,
     /// Replaced each time that they are read.
-    restless: Arc<Mutex<Option<String>>>,
+    unsettled: Arc<Mutex<Option<String>>>,
     reads: Arc<Mutex<Vec<String>>>,
 }
 
@@ -68,7 +68,7 @@ impl Objects for MemoryBucket {
         let mut objects = self.objects.lock().unwrap();
         let Some((listed, bytes)) = objects.get_mut(key) else { return Ok(None) };
         let stored = Stored { etag: listed.etag.clone(), bytes: bytes.clone() };
-        if self.restless.lock().unwrap().as_deref() == Some(key) {
+        if self.unsettled.lock().unwrap().as_deref() == Some(key) {
             listed.etag.push('+');
             return Ok(Some(Stored { etag: "between two".into(), ..stored }));
         }
@@ -181,21 +181,21 @@ async fn files_with_other_names_and_from_before_the_run_are_not_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_file_that_can_t_be_read_ends_it_with_its_key() {
+async fn a_file_that_cannot_be_read_is_an_error_with_its_key() {
     let bucket = MemoryBucket::default();
     bucket.put("rejected", "bad.jsonl.bz2", "{}\n");
     let problem = watched(&bucket, &stored(1)).await.err().unwrap().to_string();
-    assert!(problem.contains("bad.jsonl.bz2: line 1 is no rejected line"), "{problem}");
+    assert!(problem.contains("bad.jsonl.bz2: line 1 is not a rejected line"), "{problem}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_file_that_is_another_at_each_last_look_ends_it() {
+async fn a_file_that_changes_at_each_last_look_is_an_error() {
     let bucket = MemoryBucket::default();
     bucket.put_events("a.jsonl.bz2", &[0]);
     let key = bucket.objects.lock().unwrap().keys().next().unwrap().clone();
-    *bucket.restless.lock().unwrap() = Some(key.clone());
+    *bucket.unsettled.lock().unwrap() = Some(key.clone());
     let ended = watched(&bucket, &stored(1)).await;
-    assert!(matches!(ended.err(), Some(LandedError::Restless { key: restless }) if restless == key));
+    assert!(matches!(ended.err(), Some(LandedError::Unsettled { key: unsettled }) if unsettled == key));
 }
 
 #[tokio::test(start_paused = true)]
