@@ -34,6 +34,9 @@ use crate::schedules::Schedules;
 use crate::server::Port;
 use crate::{counters, kinesis_api, lambda, template};
 
+/// The event source mappings, each of which ends only with an error.
+type Mappings = JoinSet<Result<(), KinesisError>>;
+
 /// How long requests in flight may take when the stack stops. Later ones are answered 503.
 const FRONT_DOOR_DRAIN: Duration = Duration::from_secs(30);
 /// How long landing the rest may take when the stack stops.
@@ -51,7 +54,7 @@ pub struct Stack {
     kinesis: Kinesis,
     faults: Arc<Faults>,
     phase: watch::Sender<Phase>,
-    mappings: JoinSet<Result<(), KinesisError>>,
+    mappings: Mappings,
     unlanded: Vec<Arc<AtomicU64>>,
     in_flight: InFlight,
     _claim: Claim,
@@ -301,7 +304,7 @@ impl<'a> Builder<'a> {
         functions: &Functions,
         surroundings: &Surroundings,
         s3: &S3,
-    ) -> anyhow::Result<(JoinSet<Result<(), KinesisError>>, Vec<Arc<AtomicU64>>)> {
+    ) -> anyhow::Result<(Mappings, Vec<Arc<AtomicU64>>)> {
         let (mut mappings, mut unlanded) = (JoinSet::new(), Vec::new());
         for spec in &self.template.mappings {
             let failed_batches = spec.on_failure_bucket.clone();
