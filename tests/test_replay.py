@@ -93,6 +93,20 @@ def test_files_of_a_sealed_hour_that_are_lost_are_as_they_were(fresh_stack, hour
     assert contents(stack) == before
 
 
+def test_an_hour_of_a_stack_that_is_gone_is_landed_without_a_seal(fresh_stack, hour):
+    """Nothing seals it any more, and nothing else lands what is on the stream."""
+    stack = fresh_stack()
+    post(stack, 0)
+    before = contents(stack)
+    delete(stack, list(before)[1::2])
+    code, output = replay(stack, hour)
+    assert code != 0 and "has neither _SUCCESS nor _INCOMPLETE" in output, output
+    code, output = replay(stack, hour, "--landing-is-gone")
+    assert code == 0, output
+    assert all_lines(contents(stack)) == all_lines(before)
+    landed.verify_all(stack)
+
+
 def test_files_that_no_manifest_names_are_landed_once_also_when_killed_half_way_and_run_twice_at_once(fresh_stack, hour):
     """They were lost before the seal: where a gap begins and ends is told by the files beside it."""
     stack = fresh_stack(parameters="BatchingWindowSeconds=0 ShardCount=2")

@@ -101,6 +101,9 @@ enum Command {
         /// The hour in which the records arrived (UTC).
         #[arg(long, value_name = "dt=…/hour=…", value_parser = utc_hour)]
         hour: UtcHour,
+        /// The stack was deleted and its stream was not: replays hours without a seal too, which nothing else lands.
+        #[arg(long)]
+        landing_is_gone: bool,
         #[command(flatten)]
         format: FormatArgument,
     },
@@ -150,7 +153,7 @@ async fn run(command: Command) -> anyhow::Result<bool> {
             let redrive = rejected::Redrive::new(bucket(&name), lander.clone(), formats(&name, format), reading);
             (lander, redrive.all(&prefix).await)
         }
-        Command::Replay { stream, bucket: name, failed_batches, hour, format } => {
+        Command::Replay { stream, bucket: name, failed_batches, hour, landing_is_gone, format } => {
             let lander = Lander::new(&config, name.clone());
             let replay = Replay {
                 stream: Stream::new(&config, stream),
@@ -158,6 +161,7 @@ async fn run(command: Command) -> anyhow::Result<bool> {
                 failed_batches: bucket(&failed_batches),
                 lander: lander.clone(),
                 formats: formats(&name, format),
+                landing_is_gone,
             };
             (lander, replay.hour(hour).await)
         }

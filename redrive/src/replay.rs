@@ -43,6 +43,8 @@ pub(crate) struct Replay {
     pub(crate) failed_batches: Bucket,
     pub(crate) lander: Lander,
     pub(crate) formats: Formats,
+    /// Whether the stack was deleted, so that nothing lands by itself any more.
+    pub(crate) landing_is_gone: bool,
 }
 
 /// What is known of the hour before its shards are read.
@@ -68,10 +70,14 @@ impl Replay {
     ///
     /// When it can't be told what is missing: nothing is landed then.
     pub(crate) async fn hour(self, hour: UtcHour) -> anyhow::Result<bool> {
-        let sealed = SealedHour::read(&self.landing, hour).await?;
+        let sealed = if self.landing_is_gone {
+            SealedHour::without_landing(&self.landing, hour).await?
+        } else {
+            SealedHour::read(&self.landing, hour).await?
+        };
         let event_format = self.formats.of_hour(hour).await?;
         let is_kept = self.is_kept(hour).await?;
-        let wanted = Wanted { hour, before: sealed.said_at.min(hour.end()), event_format };
+        let wanted = Wanted { hour, before: sealed.before, event_format };
         let failed = failed_batch::by_shard(self.failed_batches.keys(failed_batch::PREFIX).await?)?;
         let named = sealed.objects.into_iter().map(|entry| (entry.key.clone(), entry)).collect();
         let (replay, hour) = (Arc::new(self), Arc::new(Hour { wanted, named, failed }));

@@ -1,13 +1,13 @@
 //! One run: the hours of the last seven days, oldest first, for as long as there is time.
 
 use lambda_setup::deadline::Deadline;
-use shared::object::manifest_key;
+use shared::object::{ObjectKey, ObjectMetadata, manifest_key};
 use shared::timestamp::{UnixMillis, UtcHour};
 
 use super::CheckDeletionsError;
 use super::comparison::{Compared, compare};
 use super::manifest_lines::Entries;
-use super::report::{Report, State};
+use super::report::{Missing, Report, State};
 use crate::bucket::{Bucket, BucketError, Condition, Streams};
 use crate::manifest::{deleted_key, late_key};
 
@@ -104,11 +104,17 @@ impl<B: Bucket + Streams> Run<'_, B> {
             return Ok(report);
         }
         for missing in earlier.into_iter().flat_map(|earlier| &earlier.missing) {
-            if !report.names(&missing.key) && self.bucket.head(&missing.key).await?.is_none() {
+            if !report.names(&missing.key) && !self.is_back(missing).await? {
                 report.add(missing.clone());
             }
         }
         Ok(report)
+    }
+
+    /// Whether an object is there, and is landing's where landing wrote it: what overwrote one is no object of ours.
+    async fn is_back(&self, missing: &Missing) -> Result<bool, BucketError> {
+        let Some(head) = self.bucket.head(&missing.key).await? else { return Ok(false) };
+        Ok(ObjectKey::parse(&missing.key).is_none() || ObjectMetadata::from_entries(&head.metadata).is_ok())
     }
 
     async fn store(&self, report: Report, earlier: Option<Report>) -> Result<(), CheckDeletionsError> {
@@ -147,7 +153,7 @@ impl<B: Bucket + Streams> Run<'_, B> {
         let mut report = earlier.clone();
         report.missing.clear();
         for missing in &earlier.missing {
-            if self.bucket.head(&missing.key).await?.is_none() {
+            if !self.is_back(missing).await? {
                 report.missing.push(missing.clone());
             }
         }

@@ -192,6 +192,19 @@ async fn what_something_else_overwrites_is_reported() {
 }
 
 #[tokio::test]
+async fn what_is_overwritten_stays_reported_when_its_hour_is_sealed_again() {
+    let bucket = sealed().await;
+    let key = &data(&bucket, hour(3))[0];
+    let stored = delete(&bucket, key);
+    bucket.insert(key, "something else", HashMap::new());
+    assert_eq!(check(&bucket, NOON).await, 1.0);
+    reseal(&bucket, hour(3)).await;
+    assert_eq!(check(&bucket, NOON).await, 1.0);
+    restore(&bucket, key, stored);
+    assert_eq!(check(&bucket, NOON).await, 0.0);
+}
+
+#[tokio::test]
 async fn a_key_stays_reported_when_its_hour_is_sealed_again_without_it() {
     let bucket = sealed().await;
     let key = &data(&bucket, hour(3))[0];

@@ -131,13 +131,22 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
         // It may have been found to be unreadable before the listing already.
         missing.extend(unreadable.filter(|unreadable| !terms.missing.contains(unreadable)));
         let is_read = self.arrears(hour).await?.is_read();
-        match self.count(hour, progress.landed_records).await? {
+        let count = self.count(hour, progress.landed_records).await?;
+        let may_be_owed = match count {
+            Count::Fewer(_) => true,
+            Count::Unknown => !self.is_last_run(hour),
+            Count::All | Count::Unsure(_) => false,
+        };
+        match count {
             Count::All => missing.retain(|missing| !is_suspicion(missing)),
             Count::Fewer(fewer) if missing.is_empty() => missing.push(fewer),
             Count::Unsure(fewer) if missing.is_empty() && !is_read => missing.push(fewer),
-            Count::Unknown if !is_read && !self.is_last_run(hour) => missing.push(Missing::UnknownProgress),
             // What is missing already explains it.
             Count::Fewer(_) | Count::Unsure(_) | Count::Unknown => {}
+        }
+        // Whoever replays the hour must know that landing may still land what nothing shows to have been read.
+        if may_be_owed && !is_read && !missing.iter().any(is_suspicion) {
+            missing.push(Missing::UnknownProgress);
         }
         Ok(terms.verdict(missing))
     }

@@ -10,8 +10,8 @@ use crate::bucket::Bucket;
 
 /// An hour that landing is done with.
 pub(crate) struct SealedHour {
-    /// When that was said last.
-    pub(crate) said_at: UnixMillis,
+    /// Records that arrived later may be landing's to land.
+    pub(crate) before: UnixMillis,
     /// The objects that its manifest names; none where it has no manifest.
     pub(crate) objects: Vec<Entry>,
 }
@@ -33,6 +33,15 @@ fn may_still_land(missing: &Missing) -> bool {
 }
 
 impl SealedHour {
+    /// An hour that nothing lands in any more, because its stack was deleted: what the last seal says of landing is out of date.
+    ///
+    /// # Errors
+    ///
+    /// When the bucket can't be read.
+    pub(crate) async fn without_landing(bucket: &Bucket, hour: UtcHour) -> anyhow::Result<Self> {
+        Ok(Self { before: hour.end(), objects: named_objects(bucket, hour).await? })
+    }
+
     /// # Errors
     ///
     /// When landing may still owe the hour records, and when the bucket can't be read.
@@ -56,11 +65,15 @@ impl SealedHour {
             "landing may still owe {partition} records, as its seal says ({}). Replay it when landing has caught up",
             serde_json::to_string(&owed)?
         );
-        let manifest = bucket.get(&manifest_key(&partition)).await?;
-        let manifest = manifest.map(|bytes| serde_json::from_slice::<Manifest>(&bytes)).transpose();
-        let manifest = manifest.with_context(|| manifest_key(&partition))?;
-        Ok(Self { said_at, objects: manifest.map(|manifest| manifest.objects).unwrap_or_default() })
+        Ok(Self { before: said_at.min(hour.end()), objects: named_objects(bucket, hour).await? })
     }
+}
+
+/// What the manifest of an hour names.
+async fn named_objects(bucket: &Bucket, hour: UtcHour) -> anyhow::Result<Vec<Entry>> {
+    let key = manifest_key(&hour.partition());
+    let manifest = bucket.get(&key).await?.map(|bytes| serde_json::from_slice::<Manifest>(&bytes)).transpose();
+    Ok(manifest.with_context(|| key)?.map(|manifest| manifest.objects).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -234,6 +234,20 @@ async fn as_many_records_as_arrived_are_enough_whatever_may_be_late(#[case] lack
     assert_eq!(world.is_sealed(), is_sealed);
 }
 
+/// The mapping is disabled, and nobody posts: no value shows that landing has read the hour.
+#[tokio::test]
+async fn fewer_records_than_arrived_in_an_hour_that_nothing_shows_to_be_read_may_still_land() {
+    let world = World::new();
+    world.put_arrived(30, 3.0);
+    handler(&world.bucket, &world.failed_batches, &world.metrics)
+        .run(at("2026-11-21T10:40:00.000Z"), &|| false, "f")
+        .await
+        .unwrap();
+    let missing = world.incomplete().unwrap()["missing"].clone();
+    let names: Vec<_> = missing.as_array().unwrap().iter().map(|missing| missing["what"].clone()).collect();
+    assert_eq!(names, ["missing_records", "unknown_progress"]);
+}
+
 #[rstest]
 #[case::in_the_middle(30, 3.0, false)]
 #[case::in_the_minute_before_the_full_hour(59, 3.0, true)]
