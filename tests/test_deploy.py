@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from support import landed
 from support.cloud import MiniStack
-from support.deployment import PACKAGES, Deployment, binaries
+from support.deployment import PACKAGES, Deployment, binaries, script
 from support.sessions import event_texts, replay, requests
 from support.stack import REPOSITORY, wait_for
 from support.traffic import JSON, Traffic
@@ -191,6 +191,22 @@ def test_an_older_commit_does_not_replace_a_newer_one(dev, history):
     with pytest.raises(AssertionError, match=f"deployed from {dev.outputs['Commit']}"):
         dev.deploy(QUICK, variables=history.at(0) | {"FORWARD_ONLY": "1"})
     assert dev.cloud.outputs(dev.stack) == dev.outputs
+
+
+@pytest.mark.parametrize(("deployed", "says"), [
+    ("2", "does not descend from: a newer commit"), ("0" * 40, "git can't find here"), ("0", None), ("1", None)])
+def test_why_a_commit_is_refused_is_said(history, monkeypatch, deployed, says):
+    """A commit that HEAD does not descend from is told from one that this clone does not have; both have a way out."""
+    for name, value in history.at(1).items():
+        monkeypatch.setenv(name, value)
+    module = script("deploy")
+    monkeypatch.setattr(module, "deployed_commit", lambda _: history.commits[int(deployed)] if len(deployed) == 1 else deployed)
+    if not says:
+        module.refuse_to_go_back("playhead-dev")
+        return
+    with pytest.raises(SystemExit) as ended:
+        module.refuse_to_go_back("playhead-dev")
+    assert says in ended.value.code and "once by hand without FORWARD_ONLY" in ended.value.code
 
 
 def test_the_buckets_take_nothing_but_tls(dev):
