@@ -11,7 +11,7 @@ from support.deployment import script
 MINUTE = timedelta(minutes=1)
 STOPPED = datetime(2026, 11, 28, 12, 0, 30, tzinfo=UTC)
 MINUTES = [STOPPED.replace(second=0) + number * MINUTE for number in range(1, 6)]
-READ, CALLS, THROTTLES = "GetRecords.IteratorAgeMilliseconds", "Invocations", "Throttles"
+READ, CALLS, THROTTLES, CAME = "GetRecords.IteratorAgeMilliseconds", "Invocations", "Throttles", "IncomingRecords"
 PHYSICAL = {"IngestFunction": "ingest", "LandingFunction": "landing", "LandingFunctionStream": "mapping",
             "EventStream": "stream", "LandingBucket": "files", "FailedBatchesBucket": "failed"}
 
@@ -34,7 +34,7 @@ class Account:
         self.clock, self.status, self.failure, self.maximum = STOPPED, "CREATE_COMPLETE", None, "50"
         self.streams, self.concurrency, self.were_stopped = {"stream"}, 50, False
         # A metric's value in each minute; None where it has none.
-        self.metrics = {READ: lambda minute: 0.0, CALLS: lambda minute: None, THROTTLES: lambda minute: None}
+        self.metrics = {READ: lambda minute: 0.0} | dict.fromkeys((CALLS, THROTTLES, CAME), lambda minute: None)
 
     def sleep(self, seconds):
         self.clock += timedelta(seconds=seconds)
@@ -178,6 +178,32 @@ def test_a_stream_whose_values_end_is_kept(destroy, account):
     account.metrics[READ] = lambda minute: 0.0 if minute < STOPPED + 3 * MINUTE else None
     destroy.main("dev")
     assert account.streams == {"stream"} and account.clock - STOPPED < 20 * MINUTE
+
+
+@pytest.mark.parametrize("minutes", [1, 3, 9])
+def test_a_stream_that_others_wrote_to_is_kept(destroy, account, capsys, minutes):
+    """Also in a minute that CloudWatch has only after the proof."""
+    written = STOPPED.replace(second=0) + minutes * MINUTE
+    account.metrics[CAME] = lambda minute: 1.0 if minute == written else 0.0
+    destroy.main("dev")
+    assert account.status == "DELETE_COMPLETE" and account.streams == {"stream"}
+    assert "aws kinesis delete-stream --stream-name stream\n" in capsys.readouterr().out
+
+
+def test_what_came_before_ingest_had_stopped_keeps_no_stream(destroy, account):
+    account.metrics[CAME] = lambda minute: 9.0 if minute <= STOPPED else None
+    destroy.main("dev")
+    assert account.streams == set()
+
+
+def test_a_stream_is_kept_if_cloudwatch_does_not_answer(destroy, account, capsys):
+    def refuse(minute):
+        raise refusal("Throttling", "Rate exceeded")
+
+    account.metrics[CAME] = refuse
+    destroy.main("dev")
+    assert account.status == "DELETE_COMPLETE" and account.streams == {"stream"}
+    assert "aws kinesis delete-stream --stream-name stream\n" in capsys.readouterr().out
 
 
 def test_a_person_can_remove_a_stream_without_proof(destroy, account, monkeypatch):
