@@ -42,8 +42,9 @@ test-rust:
 # starts one. The packages are those that this machine can run, linked by its own linker rather than for Amazon Linux by zig,
 # so that what is built already serves them.
 test-e2e: $(VENV)/installed
-	cargo build --release --locked --workspace --bins --tests
+# cargo-lambda takes the binaries away; cargo puts them back.
 	@CARGO_LAMBDA_COMPILER=cargo scripts/build $(subst aarch64,arm64,$(shell uname -m))
+	cargo build --release --locked --workspace --bins --tests
 	$(PYTHON) -m pytest tests -n 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 soak: build-local $(VENV)/installed ## traffic under injected faults, each event accounted for (MINUTES=10 SEED=1)
