@@ -46,7 +46,7 @@ pub struct Lines {
     pub text: Vec<u8>,
 }
 
-/// Who vouches for a line's time of receipt, and when it arrived.
+/// When a line was received and when it arrived.
 #[derive(Debug, Clone, Copy)]
 pub struct Receipt {
     /// As far as it is believed.

@@ -81,8 +81,8 @@ pub struct Source<'a> {
 
 /// Takes a payload apart.
 ///
-/// - JSON objects, one a line, pass as they are. Beside at least one of them, up to `max_rejected` bad
-///   lines are rejected one by one.
+/// - JSON objects, one a line, pass as they are. Beside at least one of them, up to `max_rejected` bad lines are rejected
+///   one by one.
 /// - One JSON object over several lines passes, folded into one.
 /// - In both, surrogate escapes without a partner are replaced, as ingest does.
 /// - All else is rejected whole: a text without an object in it, too many bad lines, and a value over several lines that is

@@ -33,7 +33,7 @@ fn may_still_land(missing: &Missing) -> bool {
 }
 
 impl SealedHour {
-    /// An hour that nothing lands in any more, because its stack was deleted: what the last seal says of landing is out of date.
+    /// An hour that nothing lands in any more, because its stack was deleted. What its seal says of landing is out of date.
     ///
     /// # Errors
     ///
