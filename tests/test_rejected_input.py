@@ -2,6 +2,7 @@
 beside it."""
 
 import gzip
+import hashlib
 import json
 import random
 import re
@@ -117,6 +118,11 @@ def post_between_good_ones(stack, row):
     return user_agent, answer
 
 
+def summary(body):
+    """What tells one body from another. In CI pytest writes the whole difference of what is compared: minutes for a mebibyte."""
+    return len(body), hashlib.sha256(body).hexdigest(), body[:80]
+
+
 def sender(line):
     return line.json["client"].get("user_agent")
 
@@ -144,7 +150,7 @@ def test_each_row_is_answered_with_its_reason_and_kept_whole(stack, row):
     assert (answer.status, answer.json["error"]["code"]) == (row.status, row.reason), answer.body
     assert len(answer.json["error"]["message"]) > 10
     kept = kept_of(stack, user_agent, len(row.kept))
-    assert [one.body for one in kept] == row.kept
+    assert [summary(one.body) for one in kept] == [summary(body) for body in row.kept]
     assert {one.reason for one in kept} == {row.reason}
     assert {one.line["client"]["origin"] for one in kept} == {ORIGIN}
     assert {one.line["rejected"]["path"] for one in kept} == {row.path[:256]}
