@@ -25,13 +25,13 @@ build-local: ## build the functions and the one-machine stack
 		--bin check-deletions --bin notify
 
 build: $(VENV)/installed ## build the packages that are deployed, and list them (ARCHITECTURE=arm64)
-	@scripts/build $(ARCHITECTURE)
+	@tools/scripts/build $(ARCHITECTURE)
 
 deploy: $(if $(filter no,$(BUILD)),$(VENV)/installed,build) ## build and deploy (ENV=dev|staging|prod, BUILD=no, STACK, PARAMETERS, RECIPIENTS, YES=1)
-	@ARCHITECTURE=$(ARCHITECTURE) $(PYTHON) scripts/deploy "$(ENV)"
+	@ARCHITECTURE=$(ARCHITECTURE) $(PYTHON) tools/scripts/deploy "$(ENV)"
 
 destroy: $(VENV)/installed ## remove a deployment; its buckets are kept (ENV=dev|staging|prod, STACK, DATA=delete, STREAM=delete, YES=1)
-	@$(PYTHON) scripts/destroy "$(ENV)"
+	@$(PYTHON) tools/scripts/destroy "$(ENV)"
 
 test: test-rust test-e2e ## all tests
 
@@ -43,7 +43,7 @@ test-rust:
 # so that what is built already serves them.
 test-e2e: $(VENV)/installed
 # cargo-lambda takes the binaries away; cargo puts them back.
-	@CARGO_LAMBDA_COMPILER=cargo scripts/build $(subst aarch64,arm64,$(shell uname -m))
+	@CARGO_LAMBDA_COMPILER=cargo tools/scripts/build $(subst aarch64,arm64,$(shell uname -m))
 	cargo build --release --locked --workspace --bins --tests
 	$(PYTHON) -m pytest tests -n 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
@@ -72,13 +72,13 @@ check: $(VENV)/installed ## format, lints, dependencies' licences and sources, t
 
 bench: ## what an invocation and a month cost, into docs/PERFORMANCE.md and docs/COST.md
 	cargo build --release --locked --bin bench --bin ingest-lambda --bin kinesis-to-s3-lambda --bin empty-handler
-	@bench/reference/install.sh python floor
+	@tools/bench/reference/install.sh python floor
 	@$(BUILT)/bench --docs docs
-	@python3 cost --write docs/COST.md
+	@python3 tools/cost --write docs/COST.md
 
 .PHONY: grafana
 grafana: $(VENV)/installed ## the CloudWatch dashboard's panels as a dashboard for Grafana, as JSON
-	@$(PYTHON) scripts/grafana
+	@$(PYTHON) tools/scripts/grafana
 
 loadtest: RATE ?= 1000
 loadtest: EVENTS ?= 1

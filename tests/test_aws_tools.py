@@ -327,7 +327,7 @@ def test_each_function_takes_its_sample_event(fresh_stack):
     size = json.loads(sample_event(stack, "check-size"))
     assert size["Records"][0]["s3"]["object"]["key"].endswith("/_SUCCESS")
     assert answer_to(stack, "check-size", json.dumps(size)) is None
-    samples = {file.name.removesuffix(".json") for file in (REPOSITORY / "sample-events").glob("*.json")}
+    samples = {file.name.removesuffix(".json") for file in (REPOSITORY / "tools/sample-events").glob("*.json")}
     functions = {file.stem for file in (stack.data / "logs").glob("*.log")}
     assert samples - {"kinesis-to-s3-lambda-record"} == functions
     # All good, and nothing late: the checks that ran as it landed are of the same opinion.
@@ -336,7 +336,7 @@ def test_each_function_takes_its_sample_event(fresh_stack):
 
 
 def test_the_script_prints_the_answer_and_exits_by_it(stack, tmp_path):
-    """scripts/invoke exits with 0 when the function answered, and with 1 when it failed or there is none."""
+    """tools/scripts/invoke exits with 0 when the function answered, and with 1 when it failed or there is none."""
     answered = stack.run_script("invoke", "kinesis-to-s3-lambda")
     assert (answered.returncode, answered.stdout) == (0, '{"batchItemFailures":[]}\n'), answered.stderr
     assert "logs/kinesis-to-s3-lambda.log" in answered.stderr

@@ -9,7 +9,7 @@ import pytest
 from support.stack import BINARY, REPOSITORY
 
 BENCH = BINARY.with_name("bench")
-REFERENCE = REPOSITORY / "bench/reference"
+REFERENCE = REPOSITORY / "tools/bench/reference"
 QUICK = ["--quick", "--rust-only"]
 EVENTS = {"ingest_one": 1, "ingest_twenty": 20, "landing_small": 100, "landing_large": 2_000}
 

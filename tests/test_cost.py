@@ -1,4 +1,4 @@
-"""What the pipeline and its monitoring cost: the tables of docs/COST.md are what `python3 cost` prints, from what `make bench`
+"""What the pipeline and its monitoring cost: the tables of docs/COST.md are what `python3 tools/cost` prints, from what `make bench`
 measured, and it counts what is there, as AWS does."""
 
 import bz2
@@ -19,7 +19,7 @@ from support.stack import INGEST, LANDING, REPOSITORY
 from support.structured_fields import Reader
 from support.template import alarms, canary_alarms, document, metrics_paid_for
 
-COST = REPOSITORY / "cost"
+COST = REPOSITORY / "tools/cost"
 sys.path.insert(0, str(COST))
 
 import charges  # noqa: E402
@@ -53,7 +53,7 @@ def test_the_page_holds_the_tables_that_the_model_makes(tmp_path):
     page = tmp_path / "COST.md"
     page.write_text(PAGE)
     cost("--write", page)
-    assert page.read_text() == PAGE, "docs/COST.md is stale: run `python3 cost --write docs/COST.md`"
+    assert page.read_text() == PAGE, "docs/COST.md is stale: run `python3 tools/cost --write docs/COST.md`"
     # Emptied of its tables, it gets them back.
     page.write_text(re.sub("(?s)(<!-- cost: [^>]*-->).*?(<!-- end -->)", r"\1\n\2", PAGE))
     assert "| --- |" not in page.read_text().split("## How it is counted")[0]

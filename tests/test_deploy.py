@@ -75,7 +75,7 @@ def sections(elf):
 
 def test_each_package_is_small_and_holds_its_function_alone():
     """The zip of each function is under 6 MB, and holds one file, without debug information and symbols."""
-    done = subprocess.run([sys.executable, "scripts/packages", PACKAGES], cwd=REPOSITORY, check=False, text=True,
+    done = subprocess.run([sys.executable, "tools/scripts/packages", PACKAGES], cwd=REPOSITORY, check=False, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     print(done.stdout)
     assert done.returncode == 0, done.stdout
@@ -160,8 +160,8 @@ def test_the_checks_say_what_landed(dev, sealed):
 @pytest.mark.parametrize("function", sorted(FUNCTIONS.values()))
 @pytest.mark.usefixtures("sealed")
 def test_each_function_can_be_invoked_by_hand(dev, function):
-    """`scripts/invoke` finds the deployed function, and its sample event does it no harm."""
-    done = dev.run_by_hand("scripts/invoke", function, "--stack", dev.stack)
+    """`tools/scripts/invoke` finds the deployed function, and its sample event does it no harm."""
+    done = dev.run_by_hand("tools/scripts/invoke", function, "--stack", dev.stack)
     assert done.returncode == 0, done.stdout
 
 

@@ -1,4 +1,4 @@
-"""scripts/destroy: what proves that the stream is empty, and that ingest runs again unless the stack goes."""
+"""tools/scripts/destroy: what proves that the stream is empty, and that ingest runs again unless the stack goes."""
 
 import io
 from datetime import UTC, datetime, timedelta
@@ -25,7 +25,7 @@ def refusal(code, message):
 
 
 class Account:
-    """A deployed stack, as the services that scripts/destroy calls show it. All clients are this one object."""
+    """A deployed stack, as the services that tools/scripts/destroy calls show it. All clients are this one object."""
 
     class exceptions:
         ResourceNotFoundException = NotFound

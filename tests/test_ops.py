@@ -1,4 +1,4 @@
-"""scripts/ops beside the one-machine stack; test_runbook.py has it beside a deployment."""
+"""tools/scripts/ops beside the one-machine stack; test_runbook.py has it beside a deployment."""
 
 import base64
 import bz2
@@ -175,7 +175,7 @@ def test_a_file_that_fails_keeps_no_other_back(capsys, command):
     account = Account(dict.fromkeys(keys))
     with pytest.raises(SystemExit) as ended:
         run(account, command, f"events/{HOUR}/")
-    again = [f"scripts/ops {'restore' if 'refused' in key else 'check'} {key} --stack playhead-dev" for key in keys if "fine" not in key]
+    again = [f"tools/scripts/ops {'restore' if 'refused' in key else 'check'} {key} --stack playhead-dev" for key in keys if "fine" not in key]
     assert sorted(ended.value.code.splitlines()[1:]) == sorted(again)
     assert sorted(account.calls) == sorted(key for key in keys if "refused" not in key)
     assert capsys.readouterr().out.count("checked") == sum("fine" in key for key in keys)

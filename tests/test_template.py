@@ -714,7 +714,7 @@ def cloudwatch_panels():
 
 
 def grafana():
-    script = REPOSITORY / "scripts/grafana"
+    script = REPOSITORY / "tools/scripts/grafana"
     return json.loads(subprocess.run([sys.executable, script], check=True, capture_output=True, text=True).stdout)
 
 

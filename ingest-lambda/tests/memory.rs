@@ -1,7 +1,7 @@
 //! What the worst known requests cost: memory within a bound that the function has several times over, and work that grows
 //! with the input, not with its square. Allocations are counted, because time on a shared machine says little.
 
-// clippy.toml allows it in the tests themselves only, not in what they call.
+// .cargo/clippy.toml allows it in the tests themselves only, not in what they call.
 #![allow(clippy::unwrap_used)]
 
 use std::io::Write;

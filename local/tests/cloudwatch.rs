@@ -1,6 +1,6 @@
 //! The embedded CloudWatch as the Rust SDK speaks to it: what it puts it gets back, over its own protocol.
 
-// clippy.toml allows it in the tests themselves only, not in what they call.
+// .cargo/clippy.toml allows it in the tests themselves only, not in what they call.
 #![allow(clippy::unwrap_used)]
 
 use aws_sdk_cloudwatch::Client;

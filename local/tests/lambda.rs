@@ -1,6 +1,6 @@
 //! Lambda's `Invoke` against a real function: a process with the runtime that the functions have.
 
-// clippy.toml allows it in the tests themselves only, not in what they call.
+// .cargo/clippy.toml allows it in the tests themselves only, not in what they call.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;

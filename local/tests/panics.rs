@@ -1,7 +1,7 @@
 //! "A panic in a handler ends one invocation": the process reports it and serves the next. Proved with the runtime as the
 //! functions use it, in a process of its own, against the Runtime API that the one-machine stack has for them.
 
-// clippy.toml allows it in the tests themselves only, not in what they call.
+// .cargo/clippy.toml allows it in the tests themselves only, not in what they call.
 #![allow(clippy::unwrap_used)]
 
 use std::process::Stdio;

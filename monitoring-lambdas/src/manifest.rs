@@ -367,7 +367,7 @@ pub fn held_key(partition: &str) -> String {
     format!("{SEALING_PREFIX}{partition}{HELD_SUFFIX}")
 }
 
-/// Where `scripts/accept-hour` puts an [`Accepted`].
+/// Where `tools/scripts/accept-hour` puts an [`Accepted`].
 #[must_use]
 pub fn accepted_key(partition: &str) -> String {
     format!("accepted/{partition}.json")

@@ -1,6 +1,6 @@
 //! docs/METRICS.md names every metric as the code does, and no other.
 
-// clippy.toml allows it in the tests themselves only, not in what they call.
+// .cargo/clippy.toml allows it in the tests themselves only, not in what they call.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,4 @@
-"""A deployment to MiniStack by the README's own commands: `make build`'s packages, scripts/deploy, scripts/destroy."""
+"""A deployment to MiniStack by the README's own commands: `make build`'s packages, tools/scripts/deploy, tools/scripts/destroy."""
 
 import bz2
 import http.client
@@ -54,9 +54,9 @@ class Deployment:
 
     def run(self, script, variables, answer=""):
         """`make SCRIPT ENV=…`; its output."""
-        done = self.run_by_hand(f"scripts/{script}", self.environment, variables={"STACK": self.stack} | variables, answer=answer)
+        done = self.run_by_hand(f"tools/scripts/{script}", self.environment, variables={"STACK": self.stack} | variables, answer=answer)
         if done.returncode != 0:
-            raise AssertionError(f"scripts/{script} {self.environment} exited with {done.returncode}\n{done.stdout}\n"
+            raise AssertionError(f"tools/scripts/{script} {self.environment} exited with {done.returncode}\n{done.stdout}\n"
                                  f"{self.cloud.failures(self.stack)}\n{self.cloud.tail()}")
         return done.stdout
 
@@ -143,10 +143,10 @@ class Deployment:
 
 
 def script(name):
-    """One of scripts/, as a module."""
-    if (folder := str(REPOSITORY / "scripts")) not in sys.path:
+    """One of tools/scripts/, as a module."""
+    if (folder := str(REPOSITORY / "tools/scripts")) not in sys.path:
         sys.path.append(folder)
-    loader = SourceFileLoader(name, str(REPOSITORY / "scripts" / name))
+    loader = SourceFileLoader(name, str(REPOSITORY / "tools/scripts" / name))
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
     loader.exec_module(module)
     return module

@@ -215,10 +215,10 @@ class Stack:
         return [pid for pid in children(self.process.pid) if command(pid).endswith(f"/{function}")]
 
     def run_script(self, name, *arguments):
-        """Runs one of scripts/ as somebody does beside this stack."""
+        """Runs one of tools/scripts/ as somebody does beside this stack."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         return subprocess.run(
-            [sys.executable, REPOSITORY / "scripts" / name, *arguments], cwd=REPOSITORY, capture_output=True, text=True,
+            [sys.executable, REPOSITORY / "tools/scripts" / name, *arguments], cwd=REPOSITORY, capture_output=True, text=True,
             env=inherited | {"AWS_ENDPOINT_URL": self.aws_address, "DATA_DIR": str(self.data)}, timeout=60,
         )
 

@@ -1,8 +1,8 @@
 """What the pipeline costs a month: the tables of docs/COST.md.
 
-    python3 cost                                   all tables
-    python3 cost --events 5000000 --peak 3         for 5 million events a day and a peak of three times the mean
-    python3 cost --write docs/COST.md              into the page, between its marks (`make bench` does it)
+    python3 tools/cost                                   all tables
+    python3 tools/cost --events 5000000 --peak 3         for 5 million events a day and a peak of three times the mean
+    python3 tools/cost --write docs/COST.md              into the page, between its marks (`make bench` does it)
 
 prices.py has the prices, charges.py what AWS counts, model.py what traffic becomes and what was measured or assumed.
 """
@@ -139,7 +139,7 @@ def written(page, found):
 
 
 def arguments():
-    parser = argparse.ArgumentParser(prog="python3 cost", description=__doc__,
+    parser = argparse.ArgumentParser(prog="python3 tools/cost", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--events", type=int, default=Traffic.events, help="a day (%(default)s)")

@@ -18,7 +18,7 @@ SECONDS_A_DAY = 24 * 60 * 60
 # ---- Measured by `make bench` ----
 
 _ROWS = {row["workload"]: row for row in json.loads(
-    (Path(__file__).parent.parent / "docs/measured.json").read_text())["rows"]}
+    (Path(__file__).parents[2] / "docs/measured.json").read_text())["rows"]}
 
 
 def line_through(small, large):

@@ -1,7 +1,7 @@
 //! Hostile requests, from the front door's JSON to the records on the stream: nothing panics, and every piece of every body
 //! ends in exactly one outcome.
 
-// clippy.toml allows it in the tests themselves only, not in what they call.
+// .cargo/clippy.toml allows it in the tests themselves only, not in what they call.
 #![allow(clippy::unwrap_used)]
 
 mod cmcd;

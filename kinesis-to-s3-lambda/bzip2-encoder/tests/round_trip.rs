@@ -1,6 +1,6 @@
 //! What the encoder makes, another's decoder reads, and another's encoder makes no smaller.
 
-// clippy.toml allows it in the tests themselves only, not in what they call.
+// .cargo/clippy.toml allows it in the tests themselves only, not in what they call.
 #![allow(clippy::unwrap_used)]
 
 use std::io::{Read, Write};

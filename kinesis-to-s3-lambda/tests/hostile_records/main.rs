@@ -1,7 +1,7 @@
 //! Hostile records, from the mapping's JSON to the objects: nothing panics, no batch fails by what is in it, and every byte of
 //! every record but blank lines lands exactly once, in lines that any reader can read.
 
-// clippy.toml allows it in the tests themselves only, not in what they call.
+// .cargo/clippy.toml allows it in the tests themselves only, not in what they call.
 #![allow(clippy::unwrap_used)]
 
 mod aggregated;

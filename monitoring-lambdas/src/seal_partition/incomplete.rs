@@ -108,7 +108,7 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
         match serde_json::from_slice(&content.body) {
             Ok(accepted) => Ok(Some(accepted)),
             Err(problem) => {
-                tracing::warn!(key, %problem, "not an acceptance; accept the hour with scripts/accept-hour");
+                tracing::warn!(key, %problem, "not an acceptance; accept the hour with tools/scripts/accept-hour");
                 Ok(None)
             }
         }

@@ -205,7 +205,7 @@ mod tests {
     use super::*;
     use crate::synthetic;
 
-    const DOCUMENT: &str = include_str!("../../docs/BACKTEST.md");
+    const DOCUMENT: &str = include_str!("../../../docs/BACKTEST.md");
 
     #[test]
     fn the_document_shows_what_the_command_prints_for_seed_1() {

@@ -47,7 +47,7 @@ struct Options {
     functions: Option<PathBuf>,
 
     /// The folder of the references
-    #[arg(long, value_name = "FOLDER", default_value = "bench/reference")]
+    #[arg(long, value_name = "FOLDER", default_value = "tools/bench/reference")]
     reference: PathBuf,
 }
 

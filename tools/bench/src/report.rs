@@ -87,8 +87,8 @@ mod tests {
 
     #[test]
     fn the_page_shows_what_measured_json_holds() {
-        let results: Results = serde_json::from_str(include_str!("../../docs/measured.json")).unwrap();
-        let page = include_str!("../../docs/PERFORMANCE.md");
+        let results: Results = serde_json::from_str(include_str!("../../../docs/measured.json")).unwrap();
+        let page = include_str!("../../../docs/PERFORMANCE.md");
         let is_fresh = replace(page, &markdown(&results)).unwrap() == page;
         assert!(is_fresh, "docs/PERFORMANCE.md does not show docs/measured.json: run `make bench`");
     }

@@ -136,7 +136,7 @@ impl World {
         Some(serde_json::from_str(&text).unwrap())
     }
 
-    /// As scripts/accept-hour does.
+    /// As tools/scripts/accept-hour does.
     fn accept(&self, reason: &str) {
         let missing = &self.incomplete().unwrap()["missing"];
         let accepted = serde_json::json!({"by": "kim", "reason": reason, "missing": missing}).to_string();
