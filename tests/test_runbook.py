@@ -101,7 +101,7 @@ def test_commands_name_only_what_the_project_has():
     assert len(used) >= 3
     for target, environment in used:
         assert target in targets and environment in {*environments, ""}, (target, environment)
-    for path in named(r"((?:scripts|cost)/[\w.-]+)", RUNBOOK):
+    for path in named(r"(tools/(?:scripts|cost)/[\w.-]+)", RUNBOOK):
         assert (REPOSITORY / path).exists(), path
     assert named(r"tools/scripts/ops ([a-z]+)", RUNBOOK) <= OPS.COMMANDS.keys()
     assert named(r"tools/scripts/invoke (\S+?)(?:`|\s)", RUNBOOK) <= set(binaries().values())

@@ -15,7 +15,7 @@ from support.deployment import script
 from support.failed_batches import template_with
 from support.stack import REPOSITORY, run_to_the_end
 from support.template import (
-    alarms, canary_alarms, document, expanded, functions, metrics, of_type, suffix, translated, watched,
+    alarms, canary_alarms, document, expanded, functions, given, metrics, of_type, suffix, translated, watched,
 )
 
 
@@ -76,11 +76,11 @@ def test_each_alarm_says_what_is_wrong_in_which_unit_and_where_to_read_on():
     assert named == entries, "the runbook's entries are those of alarms"
 
 
-# What must never be, or is already a number of an hour, a date, or five minutes: one value is enough.
+# What must never be, or is already a number of an hour, a date, or five minutes: one value is enough. A batch that landing is
+# behind with has waited for five minutes.
 FACTS = {
     "broken-objects", "date-size", "deleted-objects", "doubled-events", "dropped", "failed-batches", "given-up", "hour-size",
-    "incomplete-partitions", "late-objects",
-    "late-partitions", "lost-events", "lost-records", "missing-partitions", "overlapping-objects", "stale-data",
+    "incomplete-partitions", "landing-behind", "late-objects", "late-partitions", "lost-events", "lost-records", "missing-partitions", "overlapping-objects", "stale-data",
 }
 
 
@@ -91,7 +91,8 @@ def test_nobody_is_woken_for_one_event_in_100_million():
         entry = alarm["AlarmDescription"].rsplit(" #", 1)[1]
         if entry in FACTS or entry in ("did-not-run", "events-dropped", "notify-errors"):
             continue
-        if entry == "errors" and alarm["Period"] == 3600:
+        if alarm.get("Period") == 3600:
+            assert entry == "slow" or (entry, alarm["Statistic"], alarm["Threshold"]) == ("errors", "Sum", 1)
             continue  # Of a function that runs a few times an hour at most, and whose retries are 15 minutes apart.
         assert alarm["EvaluationPeriods"] >= 3, suffix(alarm)
         assert alarm.get("DatapointsToAlarm", alarm["EvaluationPeriods"]) >= 2 or entry == "slow", suffix(alarm)
@@ -115,23 +116,117 @@ def test_an_expression_names_the_metrics_beside_it():
 
 
 def test_warnings_come_at_80_percent_of_what_is_full():
-    """The stream's bytes and records against its shards, and ingest's concurrency and requests against its limit: each is
-    left out where there is no such limit."""
+    """The stream's bytes and records against its shards, and ingest's concurrency and requests against its limit."""
     resources = expanded()
     limits = {
-        "StreamBytesAlarm": ("HasShards", "100 * bytes / (${ShardCount} * 60 * 1048576)"),
-        "StreamRecordsAlarm": ("HasShards", "100 * records / (${ShardCount} * 60 * 1000)"),
-        "IngestConcurrencyAlarm": ("LimitsConcurrency", "100 * running / ${IngestMaximumConcurrency}"),
-        "IngestRequestsAlarm": ("LimitsConcurrency", "100 * invocations / (${IngestMaximumConcurrency} * 60 * 10)"),
+        "StreamBytesAlarm": "100 * bytes / (${ShardCount} * 60 * 1048576)",
+        "StreamRecordsAlarm": "100 * records / (${ShardCount} * 60 * 1000)",
+        "IngestConcurrencyAlarm": "100 * running / ${IngestMaximumConcurrency}",
+        "IngestRequestsAlarm": "100 * invocations / (${IngestMaximumConcurrency} * 60 * 10)",
     }
-    for name, (condition, expression) in limits.items():
-        assert resources[name]["Condition"] == condition
+    for name, expression in limits.items():
         properties = resources[name]["Properties"]
         assert properties["Metrics"][0]["Expression"] == {"Fn::Sub": expression}
         assert properties["Threshold"] == 80 and suffix(properties).startswith("warning-")
-    given = document()["Resources"]["Alarms"]["Properties"]["Parameters"]
-    assert given["ShardCount"] == {"Fn::If": ["IsProvisioned", {"Ref": "ShardCount"}, 0]}
-    assert given["IngestMaximumConcurrency"] == {"Ref": "IngestMaximumConcurrency"}
+
+
+def test_no_parameter_removes_an_alarm():
+    """An alarm that a deployment removes while it is on never sends an OK, and its incident stays open. So none has a
+    condition; where there is no limit, the nested stack gets one that nothing reaches."""
+    assert [key for key, resource in expanded().items() if "Condition" in resource] == []
+    passed = document()["Resources"]["Alarms"]["Properties"]["Parameters"]
+    for name, condition in (("ShardCount", "IsProvisioned"), ("IngestMaximumConcurrency", "LimitsConcurrency")):
+        has_limit, limit, none = passed[name]["Fn::If"]
+        assert (has_limit, limit) == (condition, {"Ref": name}) and none >= 1_000_000
+
+
+# ---- Alarms on runs: Lambda dates a value to the beginning of a run, and CloudWatch gets it at the end ----
+
+TIMEOUTS = document()["Parameters"]["LandingTimeoutSeconds"]["AllowedValues"]
+
+
+def landing_alarm(name, timeout):
+    """An alarm of landing's, with the values that the parameters have at this timeout."""
+    row = document()["Mappings"]["LandingTimeouts"][str(timeout)]
+    return given(alarms()[name], LandingPeriodSeconds=row["PeriodSeconds"], LandingSlowMilliseconds=row["SlowMilliseconds"],
+                 MaximumIteratorAgeMilliseconds=document()["Parameters"]["MaximumIteratorAgeMilliseconds"]["Default"])
+
+
+def attempts(alarm, timeout, pause, count):
+    """What a batch makes that runs into the timeout each time: one value an attempt."""
+    number = {"Errors": lambda began: 1, "GivenBackBatches": lambda began: 1, "Duration": lambda began: 1_000 * timeout,
+              "IteratorAge": lambda began: 1_000 * began}[alarm["MetricName"]]
+    begins = [number * (timeout + pause) for number in range(count)]
+    return [metric_math.run(began, timeout, number(began)) for began in begins]
+
+
+@pytest.mark.parametrize("pause", [0, 1, 10, 29])
+@pytest.mark.parametrize("timeout", TIMEOUTS)
+@pytest.mark.parametrize("name", ["GivenBackAlarm", "LandingBehindAlarm", "LandingErrorsAlarm", "LandingSlowAlarm"])
+def test_a_batch_that_never_lands_is_an_alarm_that_stays_on_whatever_the_timeout(name, timeout, pause):
+    """Each of them is on from the third attempt that is too old on, or five minutes later, and until the end."""
+    alarm, interval = landing_alarm(name, timeout), timeout + pause
+    too_old = alarm["Threshold"] / 1_000 if name == "LandingBehindAlarm" else 0
+    seconds = too_old + max(3 * interval, 300)
+    count = int((seconds + 7_200) / interval)
+    on = range(-(-int(seconds + 60) // 60), int(count * interval / 60))
+    assert set(metric_math.states(alarm, attempts(alarm, timeout, pause, count), on)) == {"ALARM"}
+
+
+@pytest.mark.parametrize("timeout", TIMEOUTS)
+@pytest.mark.parametrize("name", ["GivenBackAlarm", "LandingErrorsAlarm", "LandingSlowAlarm"])
+def test_one_attempt_that_fails_is_no_alarm(name, timeout):
+    alarm = landing_alarm(name, timeout)
+    assert set(metric_math.states(alarm, attempts(alarm, timeout, 0, 1), range(120))) == {"OK"}
+
+
+@pytest.mark.parametrize("timeout", TIMEOUTS)
+@pytest.mark.parametrize("name", ["Errors", "GivenBack", "Slow"])
+def test_a_canary_of_landing_that_hangs_is_seen_within_its_five_minutes_or_refused(name, timeout):
+    rule = document()["Rules"]["WatchedCanary"]
+    assert rule["RuleCondition"] == {"Fn::Equals": [{"Ref": "Rollout"}, "Canary"]}
+    allowed, parameter = rule["Assertions"][0]["Assert"]["Fn::Contains"]
+    assert parameter == {"Ref": "LandingTimeoutSeconds"}
+    if str(timeout) not in allowed:
+        return
+    alarm = canary_alarms()[f"LandingCanary{name}Alarm"]
+    if name == "Slow":
+        alarm = alarm | {"Threshold": document()["Mappings"]["LandingTimeouts"][str(timeout)]["SlowMilliseconds"]}
+    found = metric_math.states(alarm, attempts(alarm, timeout, 10, 300 // timeout), range(CANARY_SECONDS // 60))
+    assert "ALARM" in found
+
+
+# Lambda invokes anew after a minute, and after two more: https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html
+PAUSES = (60, 120)
+
+
+def tries(seconds, outcomes):
+    """Runs that are tried again; 1 is one that fails."""
+    began, found = 0, []
+    for outcome, pause in zip(outcomes, (*PAUSES, 0)):
+        found.append(metric_math.run(began, seconds, outcome))
+        began += seconds + pause
+    return found
+
+
+@pytest.mark.parametrize(("outcomes", "on"), [((1, 0), False), ((1, 1, 0), True), ((1, 1, 1), True)])
+@pytest.mark.parametrize("is_cut_off", [False, True])
+@pytest.mark.parametrize("function", ["SealPartition", "CheckSize", "CheckCompleteness", "CheckDeletions"])
+def test_a_run_that_fails_is_an_alarm_once_its_retry_fails_too(function, is_cut_off, outcomes, on):
+    """At no minute is one failure an alarm, not even while its retry runs; two are."""
+    alarm, timeout = alarms()[f"{function}ErrorsAlarm"], functions()[function]["Timeout"]
+    values = tries(timeout if is_cut_off else 1, outcomes)
+    if function == "SealPartition":
+        values += [metric_math.run(600 * tick + 30, 1, 0) for tick in range(-6, 12) if tick]
+    assert ("ALARM" in metric_math.states(alarm, values, range(180))) == on
+
+
+@pytest.mark.parametrize("function", ["SealPartition", "CheckSize", "CheckCompleteness", "CheckDeletions"])
+def test_a_single_run_that_takes_all_of_its_time_is_a_warning(function):
+    """Also where it takes longer than CloudWatch's usual minutes."""
+    timeout = functions()[function]["Timeout"]
+    value = metric_math.run(0, timeout, 1_000 * timeout)
+    assert "ALARM" in metric_math.states(alarms()[f"{function}SlowAlarm"], [value], range(180))
 
 
 def test_no_data_is_wrong_only_where_a_check_did_not_run():
@@ -159,8 +254,8 @@ def test_each_function_has_its_alarms_and_its_time_is_what_they_think():
         threshold, timeout = found[f"{function}SlowAlarm"]["Threshold"], properties["Timeout"]
         if isinstance(threshold, dict):
             assert threshold == {"Ref": "LandingSlowMilliseconds"}
-            given = document()["Resources"]["Alarms"]["Properties"]["Parameters"]["LandingSlowMilliseconds"]
-            assert given == {"Fn::FindInMap": ["LandingTimeouts", {"Ref": "LandingTimeoutSeconds"}, "SlowMilliseconds"]}
+            passed = document()["Resources"]["Alarms"]["Properties"]["Parameters"]["LandingSlowMilliseconds"]
+            assert passed == {"Fn::FindInMap": ["LandingTimeouts", {"Ref": "LandingTimeoutSeconds"}, "SlowMilliseconds"]}
             slow = {int(key): row["SlowMilliseconds"] for key, row in document()["Mappings"]["LandingTimeouts"].items()}
             assert slow == {value: 950 * value for value in document()["Parameters"][timeout["Ref"]]["AllowedValues"]}
             continue
@@ -507,6 +602,19 @@ def test_a_canary_goes_back_on_what_its_own_version_does(function):
             assert alias == ([live] if namespace == "AWS/Lambda" else [])
 
 
+@pytest.mark.parametrize(("minute", "state"), [
+    pytest.param({"lost": 11, "requests": 1_000}, "ALARM", id="1.1 % of requests"),
+    pytest.param({"lost": 10, "requests": 1_000}, "OK", id="1 % of requests, whatever was in them"),
+    pytest.param({"lost": None, "requests": 1_000}, "OK", id="none"),
+])
+def test_a_canary_of_ingest_goes_back_by_the_share_of_requests_that_are_not_stored(minute, state):
+    """Not of events: ingest writes a value a request."""
+    alarm = canary_alarms()["IngestCanaryNotStoredEventsAlarm"]
+    assert {query["Id"]: query["MetricStat"]["Stat"] for query in alarm["Metrics"] if "MetricStat" in query} == {
+        "lost": "SampleCount", "requests": "Sum"}
+    assert metric_math.state(alarm, alarm["Threshold"], [minute] * 3) == state
+
+
 def test_there_is_a_canary_in_prod_alone():
     """No other environment has CodeDeploy, and nothing of it is made there."""
     resources = translated()
@@ -519,7 +627,7 @@ def test_there_is_a_canary_in_prod_alone():
 
 
 # Edits of a function's properties: what each would change, and whether Lambda would publish a version for it. Tags, the
-# concurrency that is kept free and a signing configuration are the function's, not a version's; all else belongs to one.
+# concurrency that is kept free, recursion and a signing configuration are the function's, not a version's; all else belongs to one.
 # https://github.com/aws/serverless-application-model/issues/3281
 EDITS = {
     "MemorySize": (1024, True), "Timeout": (9, True), "Description": ("Another.", True), "Handler": ("other", True),
@@ -532,7 +640,7 @@ EDITS = {
     "EventInvokeConfig": ({"MaximumRetryAttempts": 1}, False), "VersionDeletionPolicy": ("Retain", False),
 }
 # These rename the version, and there is nothing new to publish: the update fails, and is rolled back.
-UNSAFE = {"Tags": {"Team": "ads"}, "ReservedConcurrentExecutions": 7,
+UNSAFE = {"Tags": {"Team": "ads"}, "ReservedConcurrentExecutions": 7, "RecursiveLoop": "Allow",
           "CodeSigningConfigArn": "arn:aws:lambda:us-east-1:123456789012:code-signing-config:csc-0123456789abcdef0"}
 
 
@@ -556,7 +664,7 @@ def test_an_edit_renames_the_version_where_there_is_one_to_publish(function):
     for name, value in UNSAFE.items():
         assert version_after(function, {name: value}) != before, f"{name} is safe now: say so in docs/DEPLOYING.md"
         assert f"`{name}`" in page, name
-    assert not {"Tags", "CodeSigningConfigArn"} & {*document()["Globals"]["Function"], *functions()[function]}
+    assert not {"Tags", "CodeSigningConfigArn", "RecursiveLoop"} & {*document()["Globals"]["Function"], *functions()[function]}
 
 
 def test_the_deploying_role_may_do_what_the_roles_of_the_template_need():
@@ -598,11 +706,14 @@ def test_tags_of_each_environment_come_from_samconfig():
         assert config[environment]["deploy"]["parameters"]["tags"] == ["Project=playhead", f"Environment={environment}"]
 
 
-def test_an_http_api_lets_through_what_ingest_can_take():
+def test_an_http_api_throttles_a_flood_and_leaves_what_is_above_its_limit_to_ingest():
+    """At twice what ingest takes: then more than 1 % of its invocations are throttled, which pages, before the API answers."""
     config = tomllib.loads((REPOSITORY / "samconfig.toml").read_text())
     for environment in ("dev", "staging", "prod"):
         given = dict(one.split("=", 1) for one in config[environment]["deploy"]["parameters"]["parameter_overrides"])
-        assert int(given["HttpApiRequestsPerSecond"]) == 10 * int(given["IngestMaximumConcurrency"]), environment
+        assert int(given["HttpApiRequestsPerSecond"]) == 20 * int(given["IngestMaximumConcurrency"]), environment
+    default = {name: document()["Parameters"][name]["Default"] for name in ("HttpApiRequestsPerSecond", "IngestMaximumConcurrency")}
+    assert default["HttpApiRequestsPerSecond"] == 20 * default["IngestMaximumConcurrency"]
 
 
 @pytest.mark.parametrize("given", ["foo", "BatchSize=200 foo", "'BatchSize=200"])
@@ -612,13 +723,6 @@ def test_parameters_that_are_no_pairs_are_refused_with_what_is_wrong(given, monk
     monkeypatch.setenv("PARAMETERS", given)
     with pytest.raises(SystemExit, match="PARAMETERS"):
         deploy.parameters([])
-
-
-def test_packages_are_installed_before_there_are_credentials():
-    steps = document(".github/workflows/deploy-to.yml")["jobs"]["deploy"]["steps"]
-    places = {name: next(place for place, step in enumerate(steps) if name in step.get("run", step.get("uses", "")))
-              for name in (".venv/installed", "configure-aws-credentials", "make deploy")}
-    assert places[".venv/installed"] < places["configure-aws-credentials"] < places["make deploy"]
 
 
 def of_kind(resources, service):

@@ -4,8 +4,12 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math
 """
 
 import operator
+from dataclasses import dataclass
+from statistics import mean
 
-COMPARISONS = {"GreaterThanThreshold": operator.gt}
+COMPARISONS = {"GreaterThanThreshold": operator.gt, "GreaterThanOrEqualToThreshold": operator.ge}
+# Of less than a hundred values, the largest is the 99th percentile.
+STATISTICS = {"Sum": sum, "Maximum": max, "Average": mean, "p99": max}
 
 
 def value(expression, metrics):
@@ -27,3 +31,34 @@ def state(alarm, threshold, periods):
     assert alarm["TreatMissingData"] == "notBreaching"
     breaching = sum(one is not None and breaches(one, threshold) for one in values)
     return "ALARM" if breaching >= alarm["DatapointsToAlarm"] else "OK"
+
+
+@dataclass(frozen=True)
+class Value:
+    """A metric's value: of when it is, and when CloudWatch gets it, both in seconds."""
+    at: float
+    seen: float
+    number: float
+
+
+def run(began, seconds, number):
+    """A value of an invocation: Lambda dates it to the beginning, and sends it at the end."""
+    return Value(began, began + seconds, number)
+
+
+def state_at(alarm, values, now):
+    """The state of an alarm on one metric, at a full minute. Its periods slide with it:
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-evaluation-window.html"""
+    assert alarm["TreatMissingData"] == "notBreaching" and now % 60 == 0
+    period, statistic = alarm["Period"], STATISTICS[alarm.get("Statistic") or alarm["ExtendedStatistic"]]
+    breaches = COMPARISONS[alarm["ComparisonOperator"]]
+    breaching = 0
+    for end in (now - number * period for number in range(alarm["EvaluationPeriods"])):
+        found = [value.number for value in values if value.seen <= now and end - period <= value.at // 60 * 60 < end]
+        breaching += bool(found) and breaches(statistic(found), alarm["Threshold"])
+    return "ALARM" if breaching >= alarm.get("DatapointsToAlarm", alarm["EvaluationPeriods"]) else "OK"
+
+
+def states(alarm, values, minutes):
+    """Its state at each of these minutes."""
+    return [state_at(alarm, values, 60 * minute) for minute in minutes]

@@ -99,6 +99,17 @@ def suffix(alarm):
     return (name["Fn::Sub"] if isinstance(name, dict) else name).removeprefix("${Deployment}-")
 
 
+def given(node, **parameters):
+    """A node of a template with these parameters' values."""
+    if isinstance(node, list):
+        return [given(part, **parameters) for part in node]
+    if not isinstance(node, dict):
+        return node
+    if node.keys() == {"Ref"} and node["Ref"] in parameters:
+        return parameters[node["Ref"]]
+    return {key: given(part, **parameters) for key, part in node.items()}
+
+
 def chosen(node, holds):
     """A node of a template with each Fn::If decided."""
     if isinstance(node, list):
