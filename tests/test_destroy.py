@@ -7,6 +7,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from support.deployment import script
+from support.template import document
 
 MINUTE = timedelta(minutes=1)
 STOPPED = datetime(2026, 11, 28, 12, 0, 30, tzinfo=UTC)
@@ -32,6 +33,7 @@ class Account:
 
     def __init__(self):
         self.clock, self.status, self.failure, self.maximum = STOPPED, "CREATE_COMPLETE", None, "50"
+        self.timeout = 60
         self.streams, self.concurrency, self.were_stopped = {"stream"}, 50, False
         # A metric's value in each minute; None where it has none.
         self.metrics = {READ: lambda minute: 0.0} | dict.fromkeys((CALLS, THROTTLES, CAME), lambda minute: None)
@@ -44,7 +46,8 @@ class Account:
     def describe_stacks(self, StackName):
         if self.status == "DELETE_COMPLETE":
             raise refusal("ValidationError", f"Stack with id {StackName} does not exist")
-        parameters = {"Environment": "dev", "BatchingWindowSeconds": "5", "IngestMaximumConcurrency": self.maximum}
+        parameters = {"Environment": "dev", "BatchingWindowSeconds": "5", "IngestMaximumConcurrency": self.maximum,
+                      "LandingTimeoutSeconds": str(self.timeout)}
         return {"Stacks": [{"StackStatus": self.status, "Parameters": [
             {"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]}]}
 
@@ -146,8 +149,8 @@ def test_minutes_that_began_before_ingest_was_stopped_prove_nothing(destroy):
 
 
 def test_quiet_minutes_are_those_that_cloudwatch_has_all_values_of(destroy):
-    assert destroy.quiet_minutes(MINUTES[4] + 3 * MINUTE) == MINUTES
-    assert destroy.quiet_minutes(MINUTES[4] + 4 * MINUTE - timedelta(seconds=1)) == MINUTES
+    assert destroy.quiet_minutes(MINUTES[4] + 3 * MINUTE, 5) == MINUTES
+    assert destroy.quiet_minutes(MINUTES[4] + 4 * MINUTE - timedelta(seconds=1), 5) == MINUTES
 
 
 # ---- The whole ----
@@ -165,6 +168,23 @@ def test_records_that_land_late_are_waited_for(destroy, account):
     account.metrics[CALLS] = lambda minute: 3.0 if minute < last else None
     destroy.main("dev")
     assert account.streams == set() and account.clock >= last + 7 * MINUTE
+
+
+@pytest.mark.parametrize("timeout", document()["Parameters"]["LandingTimeoutSeconds"]["AllowedValues"])
+@pytest.mark.parametrize("phase", [0, 0.4, 0.8])
+def test_a_batch_that_is_tried_again_keeps_the_stack_however_long_an_attempt_takes(destroy, account, timeout, phase):
+    """An attempt's value is of the minute in which it began, and comes when it ends; reads are 0 meanwhile."""
+    account.timeout, first = timeout, STOPPED - timedelta(seconds=phase * timeout)
+    begins = [first + timedelta(seconds=number * (timeout + 30)) for number in range(7_200 // timeout)]
+
+    def calls(minute):
+        ended = [at for at in begins if at + timedelta(seconds=timeout) <= account.clock]
+        return sum(minute <= at < minute + MINUTE for at in ended) or None
+
+    account.metrics[CALLS] = calls
+    with pytest.raises(SystemExit):
+        destroy.main("dev")
+    assert account.status == "CREATE_COMPLETE" and account.streams == {"stream"} and account.concurrency == 50
 
 
 def test_a_stream_without_values_is_kept_at_once(destroy, account):
