@@ -41,8 +41,8 @@ def section(title):
 
 COMMANDS = "\n".join(blocks(RUNBOOK))
 ENTRIES = re.findall(r"^### (\S+)$", RUNBOOK, re.MULTILINE)
-# What `tools/scripts/ops look` is given besides the alarm.
-LOOKS = dict(re.findall(r"tools/scripts/ops look ([a-z0-9-]+)(?: (\S+?))?`", RUNBOOK.split("## Alarms", 1)[1]))
+# What `ops look` is given besides the alarm.
+LOOKS = dict(re.findall(r"`ops look ([a-z0-9-]+)(?: (\S+?))?`", RUNBOOK.split("## Alarms", 1)[1]))
 
 
 # ---- What the commands are ----
@@ -58,7 +58,7 @@ def test_each_entry_says_what_it_means_and_what_to_look_at_and_to_do():
     assert len(RUNBOOK.splitlines()) <= 450
     for entry in ENTRIES:
         assert re.findall(r"\*\*(Means|Look|Do)\.\*\*", section(entry)) == ["Means", "Look", "Do"], entry
-        assert f"**Look.** `tools/scripts/ops look {entry}" in section(entry), entry
+        assert f"**Look.** `ops look {entry}" in section(entry), entry
     assert set(ENTRIES) | {"tuning"} == OPS.looks().keys()
 
 
@@ -103,8 +103,8 @@ def test_commands_name_only_what_the_project_has():
         assert target in targets and environment in {*environments, ""}, (target, environment)
     for path in named(r"(tools/(?:scripts|cost)/[\w.-]+)", RUNBOOK):
         assert (REPOSITORY / path).exists(), path
-    assert named(r"tools/scripts/ops ([a-z]+)", RUNBOOK) <= OPS.COMMANDS.keys()
-    assert named(r"tools/scripts/invoke (\S+?)(?:`|\s)", RUNBOOK) <= set(binaries().values())
+    assert named(r"\bops ([a-z]+)", RUNBOOK) <= OPS.COMMANDS.keys()
+    assert named(r"\binvoke (\S+?)(?:`|\s)", RUNBOOK) <= set(binaries().values())
     for command, arguments in re.findall(r"--bin redrive -- (\w+)((?: (?:\\\n +)?\S+)*)", COMMANDS):
         help_text = subprocess.run([REDRIVE, command, "--help"], text=True, stdout=subprocess.PIPE, check=True).stdout
         assert re.findall(r"--[a-z-]+", arguments), arguments
@@ -146,7 +146,7 @@ def test_the_first_deployment_names_only_what_there_is():
     text = "\n".join(spans)
     assert named(r"ops output (\w+)", text) <= template["Outputs"].keys()
     assert named(r"ops physical (\w+)", text) <= resources.keys()
-    assert named(r"tools/scripts/ops ([a-z]+)", text) <= OPS.COMMANDS.keys()
+    assert named(r"ops ([a-z]+)", text) <= OPS.COMMANDS.keys()
     assert {(namespace, name) for namespace, name in re.findall(r"ops metric (\S+) ([\w.]+)", text)} <= metrics()
     for pairs in re.findall(r'PARAMETERS="([^"]*)"', text):
         assert {pair.split("=")[0] for pair in pairs.split()} <= template["Parameters"].keys()
@@ -187,7 +187,7 @@ class Shell:
             "AWS_ENDPOINT_URL": cloud.address, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_DEFAULT_REGION": REGION, "AWS_REGION": REGION, "AWS_CA_BUNDLE": str(cloud.certificate),
             "SSL_CERT_FILE": str(cloud.certificate), "TMPDIR": str(self.directory), "STACK": self.dev.stack,
-            "PATH": f"{self.directory}:{REPOSITORY}/.venv/bin:{os.environ['PATH']}",
+            "PATH": f"{self.directory}:{REPOSITORY}/tools/scripts:{REPOSITORY}/.venv/bin:{os.environ['PATH']}",
         }
 
     def paste(self, commands, **variables):
@@ -263,20 +263,20 @@ def test_the_tools_find_what_is_there(shell):
     datum = {"MetricName": "MissingPartitions", "Value": 3, "Unit": "Count", "Timestamp": time.time() - 60,
              "Dimensions": [{"Name": "FunctionName", "Value": function}]}
     dev.cloud.client("cloudwatch").put_metric_data(Namespace="Playhead", MetricData=[datum])
-    size = lambda: shell.paste("tools/scripts/ops metric Playhead TotalFileSize Hours Maximum --hours 24")
+    size = lambda: shell.paste("ops metric Playhead TotalFileSize Hours Maximum --hours 24")
     wait_for(lambda: size().endswith("Bytes\n"), 30, "the hour's size")
     names = [dev.outputs["EventsUrl"], dev.resources["LandingFunctionStream"]]
-    assert shell.paste("tools/scripts/ops output EventsUrl; tools/scripts/ops physical LandingFunctionStream").split() == names
-    assert shell.paste("tools/scripts/ops metric Playhead MissingPartitions CheckRecency Maximum").split()[1:] == ["3", "Count"]
-    line = shell.paste("""tools/scripts/ops log CheckSize "size checked" """)
+    assert shell.paste("ops output EventsUrl; ops physical LandingFunctionStream").split() == names
+    assert shell.paste("ops metric Playhead MissingPartitions CheckRecency Maximum").split()[1:] == ["3", "Count"]
+    line = shell.paste("""ops log CheckSize "size checked" """)
     assert f'partition="{shell.hour}"' in line and re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ", line)
-    keys = [line.split()[2] for line in shell.paste('tools/scripts/ops files "events/$HOUR/"').splitlines()]
+    keys = [line.split()[2] for line in shell.paste('ops files "events/$HOUR/"').splitlines()]
     assert keys == dev.keys(f"events/{shell.hour}/") and len(keys) >= 3
-    shown = shell.paste('tools/scripts/ops show "events/$HOUR/_SUCCESS"').split("\n", 1)[1]
+    shown = shell.paste('ops show "events/$HOUR/_SUCCESS"').split("\n", 1)[1]
     assert json.loads(shown)["totals"]["events"] == 8
-    assert re.search(r"^ +2 not_an_object ", shell.paste('tools/scripts/ops rejected "$HOUR"'), re.MULTILINE)
+    assert re.search(r"^ +2 not_an_object ", shell.paste('ops rejected "$HOUR"'), re.MULTILINE)
     # MiniStack takes patterns for something else than CloudWatch: that `errors` finds lines is tried on the one-machine stack.
-    assert shell.paste("tools/scripts/ops errors Landing") == ""
+    assert shell.paste("ops errors Landing") == ""
 
 
 def landed(dev, hour):
@@ -295,17 +295,17 @@ def test_deleted_and_overwritten_files_are_restored(shell):
         s3.delete_object(Bucket=dev.bucket, Key=gone)
     s3.put_object(Bucket=dev.bucket, Key=key, Body=b"nothing")
     assert wait_for(lambda: dev.keys("broken/"), 30, "a verdict") == [f"broken/{key}.json"]
-    assert "metadata" in shell.paste("tools/scripts/ops look broken-objects")
+    assert "metadata" in shell.paste("ops look broken-objects")
     gone = [gone for gone in before if gone.startswith("rejected/")]
-    assert [line.split()[1] for line in shell.paste('tools/scripts/ops deleted "rejected/$HOUR/"').splitlines()] == gone
+    assert [line.split()[1] for line in shell.paste('ops deleted "rejected/$HOUR/"').splitlines()] == gone
     # What seal-partition writes is no landed file.
     s3.delete_object(Bucket=dev.bucket, Key=f"events/{hour}/_MANIFEST.json")
-    said = [shell.paste(f"tools/scripts/ops restore {kind}/$HOUR/").count("restored") for kind in ("events", "rejected")]
+    said = [shell.paste(f"ops restore {kind}/$HOUR/").count("restored") for kind in ("events", "rejected")]
     assert said == [0, len(gone)]
-    shell.paste(f"tools/scripts/ops revert {key}")
+    shell.paste(f"ops revert {key}")
     assert landed(dev, hour) == before
     # check-object finds nothing wrong with it, after the copy and by hand.
-    shell.paste(f"tools/scripts/ops check {key}")
+    shell.paste(f"ops check {key}")
     assert dev.keys("broken/") == []
     seal_anew(shell)
     assert f"events/{hour}/_MANIFEST.json" in dev.keys("events/")
@@ -313,7 +313,7 @@ def test_deleted_and_overwritten_files_are_restored(shell):
 
 def seal_anew(shell):
     """The command that puts the hour's marker, and the next run of seal-partition."""
-    shell.paste('tools/scripts/ops reseal "$HOUR"')
+    shell.paste('ops reseal "$HOUR"')
     assert shell.dev.keys("late/") == [f"late/{shell.hour}"]
     shell.seal()
     assert shell.dev.keys("late/") == []
@@ -372,7 +372,7 @@ def test_the_hour_is_looked_at_again(shell):
     again = dev.object(success)["LastModified"], dev.object(success)["Body"].read()
     assert again[1] == first[1] and again[0] >= first[0]
     prefixes = [f"{kind}/{shell.hour}/" for kind in ("events", "rejected")]
-    looked_at = shell.paste("; ".join(f"tools/scripts/ops check {prefix}" for prefix in [*prefixes, success]))
+    looked_at = shell.paste("; ".join(f"ops check {prefix}" for prefix in [*prefixes, success]))
     assert looked_at.splitlines() == [f"checked {key}" for key in [*landed(dev, shell.hour), success]]
     assert dev.keys("broken/") == []
 
@@ -382,6 +382,6 @@ def test_what_was_disabled_is_enabled(shell):
     dev = shell.dev
     uuid = dev.resources["LandingFunctionStream"]
     dev.cloud.client("lambda").update_event_source_mapping(UUID=uuid, Enabled=False)
-    shell.paste("tools/scripts/ops enable")
+    shell.paste("ops enable")
     assert dev.cloud.client("lambda").get_event_source_mapping(UUID=uuid)["State"] in ("Enabled", "Enabling")
     assert {rule["State"] for rule in dev.cloud.client("events").list_rules()["Rules"]} == {"ENABLED"}
