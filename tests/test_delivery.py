@@ -10,13 +10,13 @@ from support import landed
 from support.account import settle
 from support.faults import Faults, read_stream
 from support.players import Players
-from support.stack import LANDING, LANDING_BUCKET, wait_for
+from support.stack import LANDING, LANDING_BUCKET, LANDING_SECONDS, wait_for
 
 # How long Kinesis, and then S3, are away. `make outage` has them away for two minutes each.
 OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", 12))
 
 
-def assert_settled(stack, players, patience=90):
+def assert_settled(stack, players, patience=3 * LANDING_SECONDS):
     """Everything on the stream has landed once, and every answer was right."""
     faults = Faults(stack)
     faults.wait_for_held_writes()
@@ -73,7 +73,7 @@ def test_ingest_that_is_throttled_to_the_end_names_what_is_not_stored(fresh_stac
 
 def test_kinesis_away_and_then_s3_away_under_traffic(fresh_stack):
     """While Kinesis is away players are told so, and while S3 is away the stream keeps what came: nothing that was answered 2xx is lost."""
-    stack = fresh_stack(parameters="BatchingWindowSeconds=1 LandingTimeoutSeconds=10")
+    stack = fresh_stack(parameters="BatchingWindowSeconds=1 LandingTimeoutSeconds=5")
     faults = Faults(stack)
     with Players(stack, players=8, pause=0.2) as players:
         wait_for(lambda: len(players.accepted) > 200, what="traffic")

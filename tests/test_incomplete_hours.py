@@ -82,6 +82,7 @@ def accept(stack, hour, *arguments):
 
 
 def test_an_hour_with_an_unreadable_object_waits_until_it_is_mended_or_accepted(fresh_stack):
+    """`_SUCCESS` of an hour means that every record which arrived in it has landed and can be read, or that a person has accepted the hour as it is."""
     began = time.monotonic()
     stack = fresh_stack(parameters=QUICK, CLOCK=CLOCK)
     mended, accepted = next_hour(began), next_hour(began) + timedelta(hours=1)

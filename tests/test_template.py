@@ -12,8 +12,7 @@ import pytest
 
 from support import metric_math
 from support.deployment import script
-from support.failed_batches import template_with
-from support.stack import REPOSITORY, run_to_the_end
+from support.stack import REPOSITORY
 from support.template import (
     alarms, canary_alarms, document, expanded, functions, given, metrics, of_type, suffix, translated, watched,
 )
@@ -40,20 +39,6 @@ def test_the_settings_of_exactly_once_are_right():
     encryption = resources["LandingBucket"]["Properties"]["BucketEncryption"]
     rules = encryption["ServerSideEncryptionConfiguration"]
     assert [rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"] for rule in rules] == ["AES256"]
-
-
-@pytest.mark.parametrize(
-    "old, new, named",
-    [
-        ("ParallelizationFactor: 1", "ParallelizationFactor: 2", "ParallelizationFactor"),
-        ("BisectBatchOnFunctionError: false", "BisectBatchOnFunctionError: true", "BisectBatchOnFunctionError"),
-        ("FunctionResponseTypes: [ReportBatchItemFailures]", "FunctionResponseTypes: []", "FunctionResponseTypes"),
-    ],
-)
-def test_the_one_machine_stack_refuses_what_would_break_exactly_once(tmp_path, old, new, named):
-    """A template with a setting that the write protocol can't live with does not start, and the error names it."""
-    code, output = run_to_the_end(tmp_path, template=template_with(tmp_path, {old: new}))
-    assert code == 1 and named in output, output
 
 
 # ---- Alarms and dashboards ----

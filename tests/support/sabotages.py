@@ -9,9 +9,10 @@ import os
 import re
 import signal
 import uuid
+import zlib
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from support import proxy
 from support.stack import FAILED_BATCHES_BUCKET
@@ -249,34 +250,82 @@ SABOTAGES |= {
 }
 
 
-# ---- Failed batches ----
+# ---- What functions look at ----
+
+def bucket_and_key(request):
+    bucket, _, key = urlsplit(request.path).path.strip("/").partition("/")
+    return bucket, key
+
+
+def hiding_objects(is_hidden):
+    """A sabotage of listings: those that are hidden are empty for the functions; who redrives sees them."""
+    def reply_to(request, send):
+        reply = send(request)
+        is_list = request.method == "GET" and b"<ListBucketResult" in reply.body
+        if not is_list or is_of_redrive(request) or not is_hidden(request) or b"<Contents>" not in reply.body:
+            return reply
+        at_work()
+        return replace(reply, body=re.sub(rb"<Contents>.*</Contents>", b"", reply.body, flags=re.DOTALL), length=None)
+
+    return reply_to
+
+
+def lists_failed_batches(request):
+    return bucket_and_key(request)[0] == FAILED_BATCHES_BUCKET
+
+
+def lists_verdicts(request):
+    return parse_qs(urlsplit(request.path).query).get("prefix", [""])[0].startswith("broken/")
+
+
+hide_verdicts = hiding_objects(lists_verdicts)
+
 
 @sabotage
-def hide_failed_batches(request, send):
-    """The functions find no batch in the bucket for failed batches; who redrives does."""
+def hide_unreadable_objects(request, send):
+    """Nobody has found an object broken, and one without metadata is not there."""
+    if request.method != "HEAD" or not LANDING_OBJECT.fullmatch(urlsplit(request.path).path):
+        return hide_verdicts(request, send)
     reply = send(request)
-    is_list = request.method == "GET" and urlsplit(request.path).path.strip("/") == FAILED_BATCHES_BUCKET
-    if not is_list or is_of_redrive(request) or b"<Contents>" not in reply.body:
+    if reply.status != 200 or any(name.lower().startswith("x-amz-meta-") for name, _ in reply.headers):
         return reply
     at_work()
-    return replace(reply, body=re.sub(rb"<Contents>.*</Contents>", b"", reply.body, flags=re.DOTALL), length=None)
+    return proxy.Reply(404)
+
+
+SABOTAGES["hide_failed_batches"] = hiding_objects(lists_failed_batches)
 
 
 # ---- Invocations ----
 
+INVOCATION_END = re.compile(r"(/2018-06-01/runtime/invocation/[^/]+/)(error|response)")
+GIVES_BACK = re.compile(rb'\{"batchItemFailures":\[\{')
+
+
+def acknowledging(is_wanted):
+    """A sabotage of invocations that failed or gave their batch back: those that are `wanted` are said to have landed all of it."""
+    def reply_to(request, send):
+        end = INVOCATION_END.fullmatch(request.path)
+        if not end or (end[2] == "response" and not GIVES_BACK.match(request.body)) or not is_wanted(request):
+            return send(request)
+        at_work()
+        return send(replace(request, path=f"{end[1]}response", body=b'{"batchItemFailures":[]}'))
+
+    return reply_to
+
+
+def is_of_every_fourth_batch(request):
+    """The same each time that the batch is sent: what is given back is named by its first record."""
+    return zlib.crc32(request.body) % 4 == 0
+
+
 # They see what functions answer to Lambda, too.
-OF_THE_RUNTIME_API = {"acknowledge_what_failed"}
-INVOCATION_ERROR = re.compile(r"(/2018-06-01/runtime/invocation/[^/]+/)error")
-
-
-@sabotage
-def acknowledge_what_failed(request, send):
-    """An invocation that failed is said to have landed its whole batch."""
-    failed = INVOCATION_ERROR.fullmatch(request.path)
-    if not failed:
-        return send(request)
-    at_work()
-    return send(replace(request, path=f"{failed[1]}response", body=b'{"batchItemFailures":[]}'))
+OF_THE_RUNTIME_API = {
+    "acknowledge_what_failed": acknowledging(lambda _: True),
+    # The others go on as they should.
+    "acknowledge_some_that_failed": acknowledging(is_of_every_fourth_batch),
+}
+SABOTAGES |= OF_THE_RUNTIME_API
 
 
 # ---- Nothing, for the control ----
