@@ -56,7 +56,7 @@ def test_the_page_holds_the_tables_that_the_model_makes(tmp_path):
     assert page.read_text() == PAGE, "docs/COST.md is stale: run `python3 tools/cost --write docs/COST.md`"
     # Emptied of its tables, it gets them back.
     page.write_text(re.sub("(?s)(<!-- cost: [^>]*-->).*?(<!-- end -->)", r"\1\n\2", PAGE))
-    assert "| --- |" not in page.read_text().split("## How it is counted")[0]
+    assert "| --- |" not in page.read_text().split("## How it is calculated")[0]
     cost("--write", page)
     assert page.read_text() == PAGE
 
