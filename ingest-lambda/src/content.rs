@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use shared::rejection::{Reason, Rejection};
 
+use crate::cut::trimmed;
 use crate::front_door::Request;
 use crate::inflate::{Container, GZIP_MAGIC, InflateError, inflate};
 
@@ -48,7 +49,7 @@ fn form_of_type(media_type: &str) -> Result<BodyForm, Rejection> {
     match essence.as_str() {
         "" | "application/json" | "text/json" | "text/plain" => Ok(BodyForm::Json),
         "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Ok(BodyForm::JsonLines),
-        "application/cmcd" => Ok(BodyForm::Cmcd),
+        "application/cmcd" | "text/cmcd" => Ok(BodyForm::Cmcd),
         other => Err(Rejection::new(
             Reason::UnsupportedContentType,
             format!(
@@ -74,8 +75,8 @@ pub fn body_as_sent(request: &Request) -> Result<Cow<'_, [u8]>, Rejection> {
         .map_err(|_| Rejection::new(Reason::InvalidBase64, "the body is marked as base64 and is not"))
 }
 
-/// Decompresses a body, to at most `max_bytes`. A body that is not compressed is taken as it is, whatever its
-/// `Content-Encoding`: API Gateway's REST API decompresses bodies and leaves the header.
+/// Decompresses a body, to at most `max_bytes`. A plain body is taken as it is, whatever its `Content-Encoding`: API Gateway's
+/// REST API decompresses bodies and leaves the header, and some clients name their charset in it.
 ///
 /// # Errors
 ///
@@ -85,10 +86,13 @@ pub fn decompress<'a>(
     content_encoding: Option<&str>,
     max_bytes: usize,
 ) -> Result<Cow<'a, [u8]>, Rejection> {
-    let decompressed = match encoding_of(content_encoding.unwrap_or_default())? {
-        None => Cow::Borrowed(body),
-        Some(Encoding::Gzip) => ungzipped(body, max_bytes)?,
-        Some(Encoding::Deflate) => undeflated(body, max_bytes)?,
+    let decompressed = match encoding_of(content_encoding.unwrap_or_default()) {
+        Ok(None) => Cow::Borrowed(body),
+        Ok(Some(Encoding::Gzip)) => ungzipped(body, max_bytes)?,
+        Ok(Some(Encoding::Deflate)) => undeflated(body, max_bytes)?,
+        // What other encodings make of a body may begin like JSON, but it is no text.
+        Err(_) if begins_as_json(body) && std::str::from_utf8(body).is_ok() => Cow::Borrowed(body),
+        Err(unsupported) => return Err(unsupported),
     };
     if decompressed.len() > max_bytes {
         return Err(too_large(max_bytes));
@@ -168,16 +172,17 @@ fn is_zlib(body: &[u8]) -> bool {
 
 /// Whether a body looks like what it is to hold once decompressed: the start of a JSON value, or text.
 fn is_plain(body: &[u8]) -> bool {
-    let text = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body).trim_ascii_start();
-    text.starts_with(b"{") || text.starts_with(b"[") || std::str::from_utf8(text).is_ok()
+    begins_as_json(body) || std::str::from_utf8(body).is_ok()
 }
 
-/// The mark that some editors and libraries put before text in UTF-8.
-pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+fn begins_as_json(body: &[u8]) -> bool {
+    matches!(trimmed(body), [b'{' | b'[', ..])
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inflate::FREE_BLOCKS;
     use flate2::Compression;
     use flate2::read::{DeflateEncoder, GzEncoder, ZlibEncoder};
     use proptest::prelude::*;
@@ -200,6 +205,7 @@ mod tests {
     #[case(Some("Text/Plain;charset=UTF-8"), BodyForm::Json)]
     #[case(Some("application/x-ndjson"), BodyForm::JsonLines)]
     #[case(Some("application/cmcd"), BodyForm::Cmcd)]
+    #[case(Some("text/cmcd"), BodyForm::Cmcd)]
     #[case(Some(""), BodyForm::Json)]
     #[case(Some(","), BodyForm::Json)]
     #[case(Some("application/json, application/json"), BodyForm::Json)]
@@ -331,6 +337,19 @@ mod tests {
     }
 
     #[rstest]
+    #[case("utf-8")]
+    #[case("gzip, br")]
+    #[case("application/json")]
+    fn plain_json_is_taken_whatever_its_encoding_is_said_to_be(#[case] encoding: &str) {
+        for body in ["{\"a\":\"é\"}", " [{}]", "\u{feff}{}"] {
+            assert_eq!(decompress(body.as_bytes(), Some(encoding), 100).unwrap(), body.as_bytes());
+        }
+        for body in [&b"[\x1f\xff"[..], b"e=t", b""] {
+            assert_eq!(decompress(body, Some(encoding), 100).unwrap_err().reason, Reason::UnsupportedEncoding);
+        }
+    }
+
+    #[rstest]
     #[case("identity, gzip")]
     #[case("gzip, identity")]
     #[case(" gzip ,")]
@@ -357,8 +376,11 @@ mod tests {
             packed(&format!("0 10 10000110 111100000 0000000 {} 1 10 0000000", "0 10 0000000".repeat(empty)))
         };
         assert!(blocks(0).starts_with(b"\n{"));
-        assert_eq!(decompress(&blocks(1_000), Some("deflate"), 100).unwrap().len(), 2);
-        assert_eq!(decompress(&blocks(2_000), Some("deflate"), 100).unwrap_err().reason, Reason::InvalidCompression);
+        assert_eq!(decompress(&blocks(FREE_BLOCKS - 100), Some("deflate"), 100).unwrap().len(), 2);
+        assert_eq!(
+            decompress(&blocks(2 * FREE_BLOCKS), Some("deflate"), 100).unwrap_err().reason,
+            Reason::InvalidCompression
+        );
     }
 
     proptest! {

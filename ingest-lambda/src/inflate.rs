@@ -9,11 +9,13 @@ use miniz_oxide::inflate::core::inflate_flags::{
     TINFL_FLAG_PARSE_ZLIB_HEADER, TINFL_FLAG_STOP_ON_BLOCK_BOUNDARY, TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
 };
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
+use shared::limits::MAX_EVENTS_PER_REQUEST;
 
 use crate::work;
 
-/// Blocks that data may have whatever they hold. Compressors end a block after some 16 KiB, or when they are flushed.
-pub const FREE_BLOCKS: usize = 1024;
+/// Blocks that data may have whatever they hold. Compressors end a block after some 16 KiB, and when they are flushed, which
+/// adds an empty one: a body may be flushed after each event.
+pub const FREE_BLOCKS: usize = 2 * MAX_EVENTS_PER_REQUEST + 1024;
 /// Bytes of output that justify one more block.
 pub const OUTPUT_BYTES_PER_BLOCK: usize = 64;
 
@@ -334,6 +336,21 @@ mod tests {
             steps
         });
         assert!(steps[1] <= 3 * steps[0], "{steps:?}");
+    }
+
+    #[rstest]
+    #[case::small(20, MAX_EVENTS_PER_REQUEST)]
+    #[case::usual(100, 2_400)]
+    #[case::tiny(2, MAX_EVENTS_PER_REQUEST)]
+    fn a_body_may_be_flushed_after_each_event(#[case] bytes: usize, #[case] events: usize) {
+        let event = format!("{:bytes$}", "{}");
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        for _ in 0..events {
+            encoder.write_all(event.as_bytes()).unwrap();
+            encoder.flush().unwrap();
+        }
+        let inflated = inflate(&encoder.finish().unwrap(), Container::Gzip, 4 << 20);
+        assert_eq!(inflated.map(|body| body.len()), Ok(bytes * events));
     }
 
     #[test]

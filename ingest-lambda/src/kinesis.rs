@@ -143,28 +143,33 @@ mod tests {
     use rstest::rstest;
     use shared::line::Kind;
 
-    /// A status, the header with the error's code, if any, and a body.
-    type Answer = (u16, &'static str, &'static str);
-
-    /// What stands in Kinesis' place: it gives each call the same answer, or no connection.
-    #[derive(Debug, Clone)]
-    struct Endpoint(Option<Answer>);
+    /// What stands in Kinesis' place, for each call the same.
+    #[derive(Debug, Clone, Copy)]
+    enum Endpoint {
+        /// A status, the header with the error's code, if any, and a body.
+        Answer(u16, &'static str, &'static str),
+        NoAnswer,
+        NoConnection,
+    }
 
     impl HttpConnector for Endpoint {
         fn call(&self, _: HttpRequest) -> HttpConnectorFuture {
-            HttpConnectorFuture::ready(match self.0 {
-                None => Err(ConnectorError::io("no route to kinesis.example".into())),
-                Some((status, code, body)) => {
+            match *self {
+                Self::Answer(status, code, body) => {
                     let answer = http::Response::builder().status(status);
                     let answer = if code.is_empty() { answer } else { answer.header("x-amzn-ErrorType", code) };
-                    Ok(answer.body(SdkBody::from(body)).unwrap().try_into().unwrap())
+                    HttpConnectorFuture::ready(Ok(answer.body(SdkBody::from(body)).unwrap().try_into().unwrap()))
                 }
-            })
+                Self::NoAnswer => HttpConnectorFuture::new(std::future::pending()),
+                Self::NoConnection => {
+                    HttpConnectorFuture::ready(Err(ConnectorError::io("no route to kinesis.example".into())))
+                }
+            }
         }
     }
 
-    async fn put(answer: Option<Answer>, records: usize) -> Result<Vec<EntryOutcome>, PutError> {
-        let endpoint = SharedHttpConnector::new(Endpoint(answer));
+    async fn put(endpoint: Endpoint, records: usize) -> Result<Vec<EntryOutcome>, PutError> {
+        let endpoint = SharedHttpConnector::new(endpoint);
         let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, None, "test");
         let config = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
@@ -195,7 +200,7 @@ mod tests {
             EntryOutcome::Failed("InternalFailure".into()),
             EntryOutcome::Stored,
         ];
-        assert_eq!(put(Some((200, "", answer)), 4).await.unwrap(), expected);
+        assert_eq!(put(Endpoint::Answer(200, "", answer), 4).await.unwrap(), expected);
     }
 
     #[rstest]
@@ -209,7 +214,7 @@ mod tests {
     )]
     #[tokio::test]
     async fn an_entry_without_a_receipt_is_not_stored(#[case] answer: &'static str) {
-        let outcomes = put(Some((200, "", answer)), 2).await.unwrap();
+        let outcomes = put(Endpoint::Answer(200, "", answer), 2).await.unwrap();
         assert_eq!(outcomes[0], EntryOutcome::Stored);
         assert!(matches!(outcomes[1], EntryOutcome::Failed(_)), "{outcomes:?}");
     }
@@ -224,25 +229,53 @@ mod tests {
     #[case::empty("")]
     #[tokio::test]
     async fn an_answer_that_does_not_fit_the_call_stores_nothing(#[case] answer: &'static str) {
-        let outcomes = put(Some((200, "", answer)), 2).await;
+        let outcomes = put(Endpoint::Answer(200, "", answer), 2).await;
         assert!(matches!(outcomes, Err(PutError::Transient(_))), "{outcomes:?}");
     }
 
     /// The text is all that is logged: no message of Kinesis', which may quote a key.
     #[rstest]
-    #[case::code_in_the_body(Some((400, "", r#"{"__type":"ResourceNotFoundException","message":"k"}"#)), "Kinesis refused the call: ResourceNotFoundException")]
-    #[case::with_a_namespace(Some((400, "", r#"{"__type":"com.amazonaws.kinesis#AccessDeniedException"}"#)), "Kinesis refused the call: AccessDeniedException")]
-    #[case::code_in_a_header(Some((400, "ThrottlingException:http://x/", r#"{"__type":"Other"}"#)), "the call was throttled: ThrottlingException")]
-    #[case::unknown_code(Some((400, "", r#"{"__type":"OptInRequired"}"#)), "Kinesis refused the call: OptInRequired")]
-    #[case::server_error(Some((500, "", r#"{"__type":"InternalFailure"}"#)), "the call failed: InternalFailure")]
-    #[case::no_code(Some((503, "", "<html>")), "the call failed: status 503, and no answer that can be read")]
-    #[case::too_few_outcomes(Some((200, "", r#"{"Records":[]}"#)), "the call failed: 0 outcomes for 1 records")]
-    #[case::no_connection(None, "the call failed: dispatch failure: io error: no route to kinesis.example")]
+    #[case::code_in_the_body(
+        Endpoint::Answer(400, "", r#"{"__type":"ResourceNotFoundException","message":"k"}"#),
+        "Kinesis refused the call: ResourceNotFoundException"
+    )]
+    #[case::with_a_namespace(
+        Endpoint::Answer(400, "", r#"{"__type":"com.amazonaws.kinesis#AccessDeniedException"}"#),
+        "Kinesis refused the call: AccessDeniedException"
+    )]
+    #[case::code_in_a_header(
+        Endpoint::Answer(400, "ThrottlingException:http://x/", r#"{"__type":"Other"}"#),
+        "the call was throttled: ThrottlingException"
+    )]
+    #[case::unknown_code(
+        Endpoint::Answer(400, "", r#"{"__type":"OptInRequired"}"#),
+        "Kinesis refused the call: OptInRequired"
+    )]
+    #[case::server_error(
+        Endpoint::Answer(500, "", r#"{"__type":"InternalFailure"}"#),
+        "the call failed: InternalFailure"
+    )]
+    #[case::no_code(Endpoint::Answer(503, "", "<html>"), "the call failed: status 503, and no answer that can be read")]
+    #[case::too_few_outcomes(
+        Endpoint::Answer(200, "", r#"{"Records":[]}"#),
+        "the call failed: 0 outcomes for 1 records"
+    )]
+    #[case::no_connection(
+        Endpoint::NoConnection,
+        "the call failed: dispatch failure: io error: no route to kinesis.example"
+    )]
     #[tokio::test]
-    async fn a_call_that_stores_nothing_says_why(#[case] answer: Option<Answer>, #[case] expected: &str) {
-        let error = put(answer, 1).await.unwrap_err();
+    async fn a_call_that_stores_nothing_says_why(#[case] endpoint: Endpoint, #[case] expected: &str) {
+        let error = put(endpoint, 1).await.unwrap_err();
         assert!(error.to_string().starts_with(expected), "{error}");
         assert!(!error.to_string().contains("\"k\""), "{error}");
+    }
+
+    /// Only a call that the SDK itself gives up takes its connection out of use.
+    #[tokio::test(start_paused = true)]
+    async fn a_call_without_an_answer_ends_before_its_caller_gives_up() {
+        let outcome = tokio::time::timeout(CALL_TIMEOUT, put(Endpoint::NoAnswer, 1)).await;
+        assert!(matches!(outcome, Ok(Err(PutError::Transient(_)))), "{outcome:?}");
     }
 
     #[test]

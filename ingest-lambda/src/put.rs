@@ -75,15 +75,16 @@ pub async fn put_all(
         if pending.is_empty() || permanent {
             break;
         }
-        if retry == 0 {
-            // At once: with Kinesis away, the last failure is seconds later. Those between say nothing new.
-            let failure = report.last_error.as_deref().unwrap_or("no time was left for a call");
-            tracing::warn!(records = pending.len(), failure, "records are not stored at the first try; trying again");
-        }
         let wait = backoff_ceiling(retry, BACKOFF_BASE, BACKOFF_CAP).mul_f64(jitter());
-        if deadline.sleep(wait).await.is_err() {
+        if deadline.remaining() < wait + LEAST_CALL_TIME {
             break;
         }
+        if retry == 0 {
+            // At once: with Kinesis away, the last failure is seconds later. Those between say nothing new.
+            let failure = report.last_error.as_deref().unwrap_or_default();
+            tracing::warn!(records = pending.len(), failure, "records are not stored at the first try; trying again");
+        }
+        tokio::time::sleep(wait).await;
         report.retried_entries += pending.len() as u64;
     }
     report
@@ -264,12 +265,24 @@ mod tests {
     #[case::many_tries_failed(&[Fault::Transient, Fault::Throttled, Fault::Hangs, Fault::Internal], 1)]
     #[case::there_is_no_other_try(&[Fault::Permanent], 0)]
     #[tokio::test(start_paused = true)]
-    async fn the_first_failed_try_alone_is_logged(#[case] script: &[Fault], #[case] warnings: usize) {
+    async fn the_first_try_that_is_repeated_is_logged(#[case] script: &[Fault], #[case] warnings: usize) {
         let lines = CountedLines::default();
         let guard = tracing::subscriber::set_default(lines.clone());
         put_all(&scripted(script.to_vec()), &records(3), Deadline::after(TEN_SECONDS), || 0.5).await;
         drop(guard);
         assert_eq!(*lines.0.lock().unwrap(), vec![Level::WARN; warnings]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_try_that_is_the_last_for_want_of_time_is_not_said_to_be_repeated() {
+        for milliseconds in [0, 100, 120] {
+            let (lines, deadline) = (CountedLines::default(), Deadline::after(Duration::from_millis(milliseconds)));
+            let guard = tracing::subscriber::set_default(lines.clone());
+            let report = put_all(&scripted([Fault::Transient]), &records(1), deadline, || 1.0).await;
+            drop(guard);
+            assert_eq!((report.stored, report.retried_entries), (vec![false], 0));
+            assert!(lines.0.lock().unwrap().is_empty());
+        }
     }
 
     #[tokio::test(start_paused = true)]

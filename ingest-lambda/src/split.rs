@@ -14,7 +14,7 @@ use shared::rejection::{Reason, Rejection};
 
 use crate::cmcd::report_to_json;
 use crate::content::BodyForm;
-use crate::cut::{Piece, holds_lines, lines, pieces, without_marks};
+use crate::cut::{Piece, holds_lines, lines, pieces, trimmed};
 use crate::work;
 
 /// One piece of a body; its place in the body's order is its index in answers.
@@ -56,7 +56,7 @@ impl KeyFields {
 ///
 /// When the body as a whole can't be taken apart: nothing of it is an event then.
 pub fn split<'a>(body: &'a [u8], form: BodyForm, key_fields: &KeyFields) -> Result<Vec<Item<'a>>, Rejection> {
-    let text = without_marks(body);
+    let text = trimmed(body);
     if text.is_empty() {
         return Err(Rejection::new(Reason::NoEvents, "the body is empty; send an event, such as {\"type\":\"play\"}"));
     }
@@ -474,6 +474,34 @@ mod tests {
     #[case::first_line_is_not_utf8(b"\xff\n{\"n\":2}", &[NOT_UTF8, Ok("{\"n\":2}")])]
     #[case::frames_a_line(b"{\"events\":[{\"n\":1},x]}\nx\n{\"events\":[{\"n\":3},{\"n\":4}]}", &[Ok("{\"n\":1}"), BAD, BAD, Ok("{\"n\":3}"), Ok("{\"n\":4}")])]
     #[case::pretty(b"[\n  {\"n\": NaN},\n  {\n\"n\": 2\n}\n]", &[BAD, Ok("{ \"n\": 2 }")])]
+    #[case::two_strings_that_do_not_end(br#"[{"p":"C:\"},{"n":2},{"p":"D:\"},{"n":4}]"#, &[BAD, Ok("{\"n\":2}"), BAD, Ok("{\"n\":4}")])]
+    #[case::string_that_does_not_end_before_a_bad_number(br#"[{"n":"C:\"},{"n":2},{"n":NaN}]"#, &[BAD, Ok("{\"n\":2}"), BAD])]
+    #[case::string_that_does_not_end_before_a_bad_number_and_a_good_one(br#"[{"t":"C:\"},{"n":2},{"n":NaN},{"n":4}]"#, &[BAD, Ok("{\"n\":2}"), BAD, Ok("{\"n\":4}")])]
+    #[case::strings_without_their_last_quote(br#"[{"p":"x},{"n":2},{"p":"y},{"n":4}]"#, &[BAD, Ok("{\"n\":2}"), BAD, Ok("{\"n\":4}")])]
+    #[case::strings_without_their_first_quote(br#"[{"p":x"},{"n":2},{"p":y"},{"n":4}]"#, &[BAD, Ok("{\"n\":2}"), BAD, Ok("{\"n\":4}")])]
+    #[case::object_that_is_cut_off_in_a_string(br#"[{"t":"tru,{"n":2},{"n":3}]"#, &[BAD, Ok("{\"n\":2}"), Ok("{\"n\":3}")])]
+    #[case::string_that_does_not_end_in_a_list_that_is_cut_off(br#"[{"t":"C:\"},{"n":2},{"n":3"#, &[BAD, Ok("{\"n\":2}"), BAD])]
+    #[case::string_that_does_not_end_before_bytes_that_are_no_text(b"[{\"t\":\"C:\\\"},{\"n\":2},{\"t\":\"\xff\"}]", &[BAD, Ok("{\"n\":2}"), NOT_UTF8])]
+    #[case::string_that_does_not_end_in_a_frame(br#"{"events":[{"p":"C:\"},{"n":2},{"p":"D:\"},{"n":4}]}"#, &[BAD, Ok("{\"n\":2}"), BAD, Ok("{\"n\":4}")])]
+    #[case::strings_that_do_not_end_over_lines(b"[{\"p\":\"C:\\\"},\n{\"n\":2},\n{\"p\":\"D:\\\"},\n{\"n\":4}\n]", &[BAD, Ok("{\"n\":2}"), BAD, Ok("{\"n\":4}")])]
+    #[case::string_that_does_not_end_before_a_list_of_objects(br#"[{"p":"C:\","q":[{"a":1},{"a":2}]},{"n":2},{"n":NaN}]"#, &[BAD, Ok("{\"n\":2}"), BAD])]
+    #[case::string_that_does_not_end_and_holds_brackets(br#"[{"p":":-{ [( C:\"},{"n":2},{"n":NaN}]"#, &[BAD, Ok("{\"n\":2}"), BAD])]
+    #[case::good_string_that_looks_like_members(br#"[{"t":"x},{",":1},":0},{"n":NaN}]"#, &[Ok(r#"{"t":"x},{",":1},":0}"#), BAD])]
+    #[case::good_string_that_holds_members(br#"[{"t":"x},{},{\"n\":2},"},{"n":NaN},{"u":"},{\"n\":2}"}]"#, &[Ok(r#"{"t":"x},{},{\"n\":2},"}"#), BAD, Ok(r#"{"u":"},{\"n\":2}"}"#)])]
+    #[case::list_in_a_string_without_escapes(br#"[{"t":"[{"a":1},{"a":2},{"a":3}]"},{"n":2}]"#, &[BAD, Ok("{\"n\":2}")])]
+    #[case::name_of_events_without_quotes(br#"{events:[{"n":1},{"n":2}]}"#, &[BAD, Ok("{\"n\":1}"), Ok("{\"n\":2}")])]
+    #[case::name_of_events_in_other_quotes(br#"{'v':1, 'events' :[{"n":1}]}"#, &[BAD, Ok("{\"n\":1}")])]
+    #[case::byte_order_marks_between_values("\u{feff}[{\"n\":1}]\u{feff}[{\"n\":2}]".as_bytes(), &[Ok("{\"n\":1}"), Ok("{\"n\":2}")])]
+    #[case::byte_order_mark_in_a_list("[\u{feff}{\"n\":1},{\"n\":2}]".as_bytes(), &[Ok("{\"n\":1}"), Ok("{\"n\":2}")])]
+    #[case::zero_bytes_between_values(b"{\"n\":1}\0{\"n\":2}\0{\"n\":3}", &[Ok("{\"n\":1}"), Ok("{\"n\":2}"), Ok("{\"n\":3}")])]
+    #[case::zero_byte_at_the_end(b"{\"n\":1}\0", &[Ok("{\"n\":1}")])]
+    #[case::record_separators(b"\x1e{\"n\":1}\n\x1e{\"n\":2}", &[Ok("{\"n\":1}"), Ok("{\"n\":2}")])]
+    #[case::control_bytes_in_a_list(b"[{\"n\":1}\0,\x01{\"n\":2}\x7f]", &[Ok("{\"n\":1}"), Ok("{\"n\":2}")])]
+    #[case::line_cut_off_in_a_string_of_an_array(b"{\"tags\":[\"spo\n{\"n\":2}\n{\"n\":3}\n{\"n\":4}", &[BAD, Ok("{\"n\":2}"), Ok("{\"n\":3}"), Ok("{\"n\":4}")])]
+    #[case::line_cut_off_in_a_string_of_an_object_in_an_array(b"{\"items\":[{\"a\":1},{\"b\":\"x\n{\"n\":2}\n{\"n\":3}", &[BAD, Ok("{\"n\":2}"), Ok("{\"n\":3}")])]
+    #[case::frame_cut_off_in_a_string_before_others(b"{\"events\":[{\"n\":1},{\"n\":\"tru\n{\"events\":[{\"n\":3}]}\n{\"events\":[{\"n\":4}]}", &[Ok("{\"n\":1}"), BAD, Ok("{\"n\":3}"), Ok("{\"n\":4}")])]
+    #[case::list_cut_off_in_a_string_before_another(b"[{\"n\":\"tru\n[{\"n\":2}]", &[BAD, Ok("{\"n\":2}")])]
+    #[case::line_cut_off_in_a_string_at_a_comma(b"{\"tags\":[\"spo,\n{\"n\":2}", &[BAD, Ok("{\"n\":2}")])]
     fn one_bad_member_costs_no_other(#[case] body: &[u8], #[case] expected: &[Result<&str, Reason>]) {
         let expected = expected.iter().map(|one| one.map(str::to_owned)).collect();
         assert_eq!(outcomes(body, BodyForm::Json), Ok(expected));
@@ -634,6 +662,14 @@ mod tests {
     #[case::white_space("[{}", " ")]
     #[case::strings_that_do_not_end("[", "{\"t\":\"C:\\\"},")]
     #[case::string_that_does_not_end("[{},\"", "},{")]
+    #[case::strings_that_do_not_end_before_good_members("[", "{\"t\":\"C:\\\"},{\"n\":2},")]
+    #[case::strings_that_seem_not_to_end("[{},\"", "},{\"a\":1},\"")]
+    #[case::lists_in_strings_that_seem_not_to_end("[\"", ",{\"a\":[\"]\"")]
+    #[case::lists_of_strings_that_seem_not_to_end("[{\"t\":[\"x", "},{\",\",\"")]
+    #[case::frames_of_strings_that_do_not_end("", "{\"events\":[{\"t\":\"C:\\\"},{\"n\":2}]}")]
+    #[case::names_of_events_without_quotes("{", "events  :  ")]
+    #[case::control_bytes("[{}", "\0\0\0,")]
+    #[case::byte_order_marks("x\n", "\u{feff}")]
     #[case::quotes("[{},", "\"")]
     #[case::backslashes("[{},\"", "\\")]
     #[case::bad_lines("{}\n", "x\n")]

@@ -21,7 +21,7 @@ use rstest::rstest;
 use serde_json::json;
 use shared::limits::{
     DEFAULT_MAX_BODY_BYTES, DEFAULT_MAX_RECORD_BYTES, LAMBDA_PAYLOAD_MAX_BYTES, MAX_CMCD_REPORT_BYTES,
-    MAX_EVENTS_PER_REQUEST,
+    MAX_EVENTS_PER_REQUEST, MAX_ORIGIN_BYTES, MAX_PATH_BYTES, MAX_USER_AGENT_BYTES,
 };
 use shared::line::EventFormat;
 
@@ -42,9 +42,14 @@ impl RecordStream for Nowhere {
 fn cost(content_type: &str, encoding: &str, body: &[u8]) -> (AllocationInfo, u16) {
     let base64 = || (base64_simd::STANDARD.encode_to_string(body), true);
     let (body, is_base64) = String::from_utf8(body.to_vec()).map_or_else(|_| base64(), |text| (text, false));
-    let headers = json!({"content-type": content_type, "content-encoding": encoding, "user-agent": "\"".repeat(256)});
+    // As long as they are kept, in characters that JSON escapes.
+    let [user_agent, origin, path] =
+        [MAX_USER_AGENT_BYTES, MAX_ORIGIN_BYTES, MAX_PATH_BYTES].map(|bytes| "\"".repeat(bytes));
+    let path = format!("/events/{path}");
+    let headers =
+        json!({"content-type": content_type, "content-encoding": encoding, "user-agent": user_agent, "origin": origin});
     let context = json!({"http": {"method": "POST", "sourceIp": "203.0.113.77"}});
-    let payload = json!({"rawPath": "/events", "requestContext": context, "headers": headers, "body": body, "isBase64Encoded": is_base64});
+    let payload = json!({"rawPath": path, "requestContext": context, "headers": headers, "body": body, "isBase64Encoded": is_base64});
     let payload = payload.to_string().into_bytes();
     let config = Config {
         stream_name: "stream".into(),

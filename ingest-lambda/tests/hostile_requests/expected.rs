@@ -32,7 +32,8 @@ pub(crate) fn decoded(body: &[u8], encoding: Option<&str>) -> Option<Vec<u8>> {
             Some(all)
         }
         "deflate" => inflated(body, true).or_else(|| inflated(body, false)).or_else(|| Some(body.to_vec())),
-        _ => None,
+        // Of any other name, as of a charset, a plain body is taken.
+        _ => std::str::from_utf8(body).ok().filter(|text| text.contains(['{', '['])).map(|_| body.to_vec()),
     }
 }
 
@@ -56,14 +57,13 @@ fn inflated(body: &[u8], zlib_header: bool) -> Option<Vec<u8>> {
 /// The pieces of a body of which something was accepted, by the rules of the README: JSON values if it is one list of them,
 /// else lines, of which each may be a list. `None` where a list is not JSON: then it has to be cut.
 pub(crate) fn pieces<'a>(body: &'a [u8], content_type: Option<&str>) -> Option<Vec<&'a [u8]>> {
-    let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
     let content_type = content_type.unwrap_or_default().to_ascii_lowercase();
     if content_type.contains("cmcd") {
         return Some(lines(body).collect());
     }
     let by_line = ["ndjson", "jsonl"].iter().any(|form| content_type.contains(form));
     if !by_line {
-        return pieces_of_value(body.trim_ascii());
+        return pieces_of_value(bare(body));
     }
     let mut pieces = Vec::new();
     for line in lines(body) {
@@ -77,9 +77,24 @@ pub(crate) fn pieces<'a>(body: &'a [u8], content_type: Option<&str>) -> Option<V
 }
 
 fn lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let without_mark = |line: &'_ [u8]| line.strip_prefix("\u{feff}".as_bytes()).map_or(0, |_| 3);
-    let lines = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
-    lines.map(move |line| line[without_mark(line)..].trim_ascii()).filter(|line| !line.is_empty())
+    body.split(|byte| *byte == b'\n').map(bare).filter(|line| !line.is_empty())
+}
+
+/// Without white space, control bytes and byte order marks around it.
+fn bare(mut text: &[u8]) -> &[u8] {
+    let blanks: Vec<String> = ('\0'..=' ').chain(['\x7f', '\u{feff}']).map(String::from).collect();
+    let without_one = |text: &'_ [u8]| -> Option<std::ops::Range<usize>> {
+        let blank = |blank: &String| match blank.as_bytes() {
+            blank if text.starts_with(blank) => Some(blank.len()..text.len()),
+            blank if text.ends_with(blank) => Some(0..text.len() - blank.len()),
+            _ => None,
+        };
+        blanks.iter().find_map(blank)
+    };
+    while let Some(rest) = without_one(text) {
+        text = &text[rest];
+    }
+    text
 }
 
 fn pieces_of_value(json: &[u8]) -> Option<Vec<&[u8]>> {
@@ -104,7 +119,7 @@ fn listed(json: &str) -> Option<Vec<&str>> {
 /// What is to land of a piece as an event; `None` for what is none, whatever its size.
 pub(crate) fn event_of(piece: &[u8], content_type: Option<&str>) -> Option<String> {
     let text = std::str::from_utf8(piece).ok()?;
-    if content_type.is_some_and(|name| name.contains("application/cmcd")) {
+    if content_type.is_some_and(|name| name.contains("cmcd")) {
         return report_to_json(text).ok().filter(|_| piece.len() <= MAX_CMCD_REPORT_BYTES);
     }
     let fine = depth(text).is_ok_and(|depth| depth <= MAX_EVENT_DEPTH) && serde_json::from_str::<Members>(text).is_ok();

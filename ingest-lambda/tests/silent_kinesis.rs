@@ -1,0 +1,57 @@
+//! A Kinesis that takes connections and never answers.
+
+// .cargo/clippy.toml allows it in the tests themselves only, not in what they call.
+#![allow(clippy::unwrap_used)]
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use aws_sdk_kinesis::config::{Credentials, Region};
+use ingest_lambda::config::{ClientIp, Config};
+use ingest_lambda::front_door::Request;
+use ingest_lambda::handler::Handler;
+use ingest_lambda::kinesis::KinesisStream;
+use ingest_lambda::origins::AllowedOrigins;
+use lambda_runtime::Context;
+use serde_json::{Value, json};
+use shared::line::EventFormat;
+use tokio::net::TcpListener;
+
+fn config() -> Config {
+    Config {
+        stream_name: "stream".into(),
+        event_format: EventFormat::Envelope,
+        client_ip: ClientIp::Off,
+        partition_key_fields: Vec::new(),
+        allowed_origins: AllowedOrigins::Any,
+        max_body_bytes: 1000,
+        max_record_bytes: 20_000,
+    }
+}
+
+#[tokio::test]
+async fn all_events_are_named_before_the_time_is_up_when_kinesis_never_answers() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        let mut connections = Vec::new();
+        loop {
+            connections.push(listener.accept().await.unwrap());
+        }
+    });
+    let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, None, "test");
+    let loader = lambda_setup::sdk::loader().region(Region::new("eu-central-1")).credentials_provider(credentials);
+    let sdk_config = loader.endpoint_url(endpoint).load().await;
+    let handler = Handler::new(config(), KinesisStream::new(&sdk_config, "stream".into()));
+    let (started, time) = (Instant::now(), Duration::from_secs(4));
+    let end = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + time;
+    let mut context = Context::default();
+    context.deadline = u64::try_from(end.as_millis()).unwrap();
+    let request = Request { method: "POST".into(), path: "/".into(), body: "[{},7,{}]".into(), ..Request::default() };
+    let response = handler.handle(request, context).await.unwrap();
+    assert!(started.elapsed() < time, "{:?}", started.elapsed());
+    assert_eq!(response.status_code, 503);
+    let body: Value = serde_json::from_str(&response.body).unwrap();
+    assert_eq!((&body["accepted"], &body["not_stored"]), (&json!(0), &json!([0, 1, 2])));
+    assert!(!server.is_finished());
+    server.abort();
+}
