@@ -69,7 +69,7 @@ impl<'a> Cutting<'a> {
 
     /// Cuts the list out of a frame, or takes an object as it is; what follows it.
     fn cut_object(&mut self, object: &'a [u8]) -> &'a [u8] {
-        let Some(list) = events_list(object) else {
+        let Some(list) = self.events_list(object) else {
             let (inside, behind) = split_behind_object(&object[1..]);
             self.pieces.push(Piece::Value(trimmed_end(&object[..=inside.len()])));
             return behind;
@@ -92,6 +92,17 @@ impl<'a> Cutting<'a> {
         self.pieces.extend(members.into_iter().map(Piece::Member));
         self.pieces.extend(kept(trimmed(tail)));
         behind
+    }
+
+    /// The list in an object's `events` member, from its bracket on. A string before it may not end; in one that does, no name
+    /// stands in quotes.
+    fn events_list(&mut self, object: &'a [u8]) -> Option<&'a [u8]> {
+        let list = find_events_list(object, true).or_else(|end| {
+            let region = if self.parse_budget > 0 { &object[..end] } else { &[] };
+            self.parse_budget = self.parse_budget.saturating_sub(end);
+            find_events_list(region, false)
+        });
+        list.ok().map(|at| &object[at..])
     }
 
     /// Takes what is neither a list nor an object, up to the end of its line; what follows it.
@@ -200,22 +211,27 @@ fn is_json(text: &[u8]) -> bool {
     std::str::from_utf8(text).is_ok_and(|text| serde_json::from_str::<&RawValue>(text).is_ok())
 }
 
-/// The list in an object's `events` member, from its bracket on.
-fn events_list(object: &[u8]) -> Option<&[u8]> {
+/// Where the list in an object's `events` member begins, or else where the object ends.
+fn find_events_list(object: &[u8], reads_strings: bool) -> Result<usize, usize> {
     let mut nesting = Nesting::default();
     for at in 1..object.len() {
         work::count(1);
+        let is_quote = object[at] == b'"';
         if nesting.is_outside() {
             if object[at] == b'}' {
-                return None;
+                return Err(at);
             }
-            if let Some(list) = list_named_events(object, at) {
-                return Some(list);
+            if (reads_strings || is_quote)
+                && let Some(list) = list_named_events(object, at)
+            {
+                return Ok(object.len() - list.len());
             }
         }
-        nesting.read(object[at]);
+        if reads_strings || !is_quote {
+            nesting.read(object[at]);
+        }
     }
-    None
+    Err(object.len())
 }
 
 /// The list whose name begins here, in quotes, in those of JavaScript or in none.
