@@ -46,27 +46,28 @@ def expanded():
     template = document("alarms.yaml")
     mappings = template["Mappings"]
 
+    def substituted(text, values):
+        for key, part in values.items():
+            text = text.replace("${%s}" % key, part)
+        return text
+
     def filled(node, item):
+        """As CloudFormation does: the loop's variable stands for its value in keys, references and Fn::Sub, and in no other text."""
         name, value = item
         if isinstance(node, list):
             return [filled(part, item) for part in node]
-        if isinstance(node, str):
-            return node.replace("${%s}" % name, value)
         if not isinstance(node, dict):
             return node
         if node == {"Ref": name}:
             return value
-        node = {filled(key, item): filled(part, item) for key, part in node.items()}
+        node = {substituted(key, {name: value}): filled(part, item) for key, part in node.items()}
         if "Fn::FindInMap" in node:
             table, row, column, *default = node["Fn::FindInMap"]
             return mappings[table][row].get(column, default[0]["DefaultValue"] if default else None)
-        if isinstance(text := node.get("Fn::Sub"), list):
-            text, values = text
-            for key, part in values.items():
-                text = text.replace("${%s}" % key, part)
-            return text
-        # A reference to what a loop names.
-        return {"Ref": node["Ref"].get("Fn::Sub", node["Ref"])} if isinstance(node.get("Ref"), dict) else node
+        if text := node.get("Fn::Sub"):
+            text, values = text if isinstance(text, list) else (text, {})
+            return substituted(text, {name: value} | values)
+        return node
 
     resources = {}
     for key, resource in template["Resources"].items():
