@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::implementation::{Folders, Implementation};
 use crate::libbz2::Libbz2;
 use crate::measure::{Cost, Invocations, measure};
-use crate::workload::Workload;
+use crate::workload::{Job, Workload};
 
 /// What a run measured: docs/measured.json.
 #[derive(Debug, Serialize, Deserialize)]
@@ -79,46 +79,65 @@ impl Plan {
 }
 
 /// Measures everything. Progress goes to the standard error.
+///
+/// In each round every workload has one process of every implementation, so that a busy moment of the machine meets them all.
 pub(crate) async fn measure_all(folders: &Folders, plan: &Plan) -> anyhow::Result<Results> {
-    let mut rows = Vec::new();
-    for workload in Workload::ALL {
-        rows.push(measure_row(folders, plan, workload).await.with_context(|| workload.title())?);
+    let mut samples: Vec<Samples> = Workload::ALL.into_iter().map(Samples::new).collect();
+    // The first round only brings the files into memory: else a start would be the disk's.
+    for round in 0..=plan.processes() {
+        for of_workload in &mut samples {
+            let title = of_workload.workload.title();
+            of_workload.measure_round(folders, plan, round).await.context(title)?;
+        }
     }
+    let rows: Vec<Row> = samples.into_iter().map(Samples::into_row).collect();
     Ok(Results { conditions: conditions(folders, plan, &rows), rows })
 }
 
-/// In each round every implementation has one process, so that a busy moment of the machine meets them all.
-async fn measure_row(folders: &Folders, plan: &Plan, workload: Workload) -> anyhow::Result<Row> {
-    let job = workload.job();
-    let (mut costs, mut floors) = (BTreeMap::<Implementation, Vec<Cost>>::new(), Vec::new());
-    // The first round only brings the files into memory: else a start would be the disk's.
-    for round in 0..=plan.processes() {
+/// What the processes of a workload cost.
+struct Samples {
+    workload: Workload,
+    job: Job,
+    costs: BTreeMap<Implementation, Vec<Cost>>,
+    floors: Vec<Libbz2>,
+}
+
+impl Samples {
+    fn new(workload: Workload) -> Self {
+        Self { workload, job: workload.job(), costs: BTreeMap::new(), floors: Vec::new() }
+    }
+
+    async fn measure_round(&mut self, folders: &Folders, plan: &Plan, round: u32) -> anyhow::Result<()> {
         for implementation in plan.implementations() {
             let name = implementation.name();
-            progress(&format!("{}: {name}, process {round} of {}", workload.title(), plan.processes()));
+            progress(&format!("round {round} of {}: {}, {name}", plan.processes(), self.workload.title()));
             let invocations = match round {
                 0 => Invocations { warm_up: 0, counted: 1 },
-                _ => plan.invocations(*implementation, workload),
+                _ => plan.invocations(*implementation, self.workload),
             };
-            let cost = measure(folders, *implementation, &job, invocations).await.context(name)?;
+            let cost = measure(folders, *implementation, &self.job, invocations).await.context(name)?;
             if round > 0 {
-                costs.entry(*implementation).or_default().push(cost);
+                self.costs.entry(*implementation).or_default().push(cost);
             }
         }
-        if let Some(lines) = job.lines().filter(|_| !plan.rust_only) {
-            floors.push(Libbz2::measure(&folders.reference, lines, plan.libbz2_rounds(workload)).await?);
+        if let Some(lines) = self.job.lines().filter(|_| round > 0 && !plan.rust_only) {
+            self.floors.push(Libbz2::measure(&folders.reference, lines, plan.libbz2_rounds(self.workload)).await?);
+        }
+        Ok(())
+    }
+
+    fn into_row(self) -> Row {
+        let spread_percent = self.costs.get(&Implementation::Rust).map_or(0.0, |costs| spread_percent(costs));
+        let medians = self.costs.into_iter().filter_map(|(by, costs)| Some((by, Cost::median(&costs)?)));
+        Row {
+            workload: self.workload,
+            events: self.job.events,
+            input_bytes: self.job.input_bytes,
+            costs: medians.collect(),
+            spread_percent,
+            libbz2: Libbz2::median(&self.floors),
         }
     }
-    let spread_percent = costs.get(&Implementation::Rust).map_or(0.0, |costs| spread_percent(costs));
-    let medians = costs.into_iter().filter_map(|(implementation, costs)| Some((implementation, Cost::median(&costs)?)));
-    Ok(Row {
-        workload,
-        events: job.events,
-        input_bytes: job.input_bytes,
-        costs: medians.collect(),
-        spread_percent,
-        libbz2: Libbz2::median(&floors),
-    })
 }
 
 fn spread_percent(costs: &[Cost]) -> f64 {
