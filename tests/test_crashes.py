@@ -120,12 +120,13 @@ def broken_template(directory, bucket_name, limit):
 
 @pytest.mark.parametrize("bucket_name", ["no-such-bucket", ""], ids=["no_bucket", "function_cannot_start"])
 def test_a_batch_that_never_lands_is_kept_whole_and_later_ones_go_on(fresh_stack, tmp_path, bucket_name):
-    """After the last retry the on-failure destination keeps the batch in S3, whole, in Lambda's form; the
-    shard goes on with what is behind it."""
+    """A batch that could not land for six days is kept whole, the next ones go on, and redriving it lands its records exactly once.
+
+    After the last retry the on-failure destination keeps it in S3, in Lambda's form."""
     stack = fresh_stack(template=broken_template(tmp_path, bucket_name, TWO_RETRIES))
     for event in (b"the-first", b"the-second"):
         assert stack.post(body=b'{"id":"%s","session_id":"one shard"}' % event).status == 200
-        kept = wait_for(lambda: holding(stack, event), 30, lambda: f"{event} kept\n{stack.tail()}")
+        kept = wait_for(lambda: holding(stack, event), what=lambda: f"{event} kept\n{stack.tail()}")
         (key, document), = kept.items()
         assert re.match(r"aws/lambda/[^/]+/shardId-\d{12}/\d{4}/\d\d/\d\d/", key)
         lines = [json.loads(line) for line in data_of(document).splitlines()]

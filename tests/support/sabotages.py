@@ -218,6 +218,10 @@ def without_the_first(lines):
     return lines[1:] or lines
 
 
+def with_the_last_twice(lines):
+    return [*lines, lines[-1]]
+
+
 def moving_a_line(taken_from, put_into):
     """A sabotage that takes the first line out of a write and puts it behind the lines of a later one of the same viewer."""
     moved = []
@@ -242,12 +246,24 @@ def moving_a_line(taken_from, put_into):
 SABOTAGES |= {
     "drop_a_line_undescribed": landing_other_lines(any_write, without_the_first, describe=False),
     "drop_a_line_of_redrive": landing_other_lines(is_of_redrive, without_the_first),
+    "double_a_line_of_redrive": landing_other_lines(is_of_redrive, with_the_last_twice),
     "reverse_lines": landing_other_lines(any_write, lambda lines: lines[::-1]),
     "move_a_line_to_a_later_file": moving_a_line(any_write, any_write),
     "drop_lines_of_child_shards": landing_other_lines(is_of_a_child_shard, without_the_first),
-    "double_lines_of_child_shards": landing_other_lines(is_of_a_child_shard, lambda lines: [*lines, lines[-1]]),
+    "double_lines_of_child_shards": landing_other_lines(is_of_a_child_shard, with_the_last_twice),
     "move_a_line_behind_a_split": moving_a_line(lambda request: not is_of_a_child_shard(request), is_of_a_child_shard),
 }
+
+
+@sabotage
+def remove_what_is_redriven(request, send):
+    """What was rejected is gone once its events have landed."""
+    reply = send(request)
+    if lines_of(request) is not None and "-redriven." in request.path and reply.status == 200:
+        at_work()
+        origin = request.path.partition("?")[0].replace("/events/", "/rejected/").replace("-redriven.", ".")
+        assert send(proxy.signed(replace(request, method="DELETE", path=origin), b"", {})).status == 204
+    return reply
 
 
 # ---- What functions look at ----
@@ -288,6 +304,16 @@ def hide_unreadable_objects(request, send):
         return hide_verdicts(request, send)
     reply = send(request)
     if reply.status != 200 or any(name.lower().startswith("x-amz-meta-") for name, _ in reply.headers):
+        return reply
+    at_work()
+    return proxy.Reply(404)
+
+
+@sabotage
+def hide_acceptances(request, send):
+    """Nobody has accepted an hour as it is."""
+    reply = send(request)
+    if request.method != "GET" or not bucket_and_key(request)[1].startswith("accepted/") or reply.status != 200:
         return reply
     at_work()
     return proxy.Reply(404)
