@@ -44,7 +44,8 @@ def path_of(door):
 @pytest.mark.parametrize("door", ["events", "aws"])
 @pytest.mark.parametrize("host", [
     "evil.example", "evil.example:{port}", "localhost.evil.example", "127.0.0.1.nip.io:{port}", "0.0.0.0:{port}",
-    "192.168.0.1", "[fe80::1]:{port}", "127.0.0.1@evil.example",
+    "192.168.0.1", "[fe80::1]:{port}", "127.0.0.1@evil.example", "[::ffff:7f00:1]:{port}", "[::ffff:127.0.0.1]:{port}",
+    "localhost.:{port}",
 ])
 def test_a_host_that_is_not_this_machine_is_refused_on_both_ports(stack, door, host):
     """After DNS rebinding a page's requests come from this machine, under the page's own host name."""
@@ -84,7 +85,7 @@ def test_a_page_of_another_site_may_not_embed_the_metrics(stack, site, status):
     assert ask(ports(stack)["aws"], request)[0] == status
 
 
-def test_a_page_on_this_machine_may_read_the_metrics(stack):
+def test_a_page_on_this_machine_is_let_in(stack):
     request = get("/metrics", "Host: 127.0.0.1", "Origin: http://localhost:3000")
     assert ask(ports(stack)["aws"], request)[0] == 200
 
@@ -114,17 +115,25 @@ HALF_SENT = {
 }
 
 
-def drip(port):
-    """Sends headers byte by byte until the server closes the connection; how many seconds that took."""
+# What a client begins with, and what it then sends again and again: a header's next byte; after a preface and its settings, a PING.
+DRIPS = {
+    "headers": (HALF_SENT["half the headers"], b"x"),
+    "HTTP/2 PINGs": (HALF_SENT["HTTP/2 without a frame"] + b"\0\0\0\x04\0\0\0\0\0", b"\0\0\x08\x06\0\0\0\0\0" + bytes(8)),
+}
+
+
+def drip(port, begin, more):
+    """Sends a little at a time until the server closes the connection; how many seconds that took."""
     began = time.monotonic()
     with socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.sendall(HALF_SENT["half the headers"])
+        connection.sendall(begin)
         connection.settimeout(0.5)
         while time.monotonic() - began < IDLE_SECONDS + PATIENCE:
             try:
-                connection.sendall(b"x")
-                if connection.recv(1) == b"":
+                connection.sendall(more)
+                if connection.recv(4096) == b"":
                     break
+                time.sleep(0.5)
             except TimeoutError:
                 continue
             except (BrokenPipeError, ConnectionResetError):
@@ -135,8 +144,8 @@ def drip(port):
 @pytest.fixture(scope="module")
 def dripping(stack):
     """Drips while the test before waits for other connections, too."""
-    with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(drip, stack.port)
+    with ThreadPoolExecutor(len(DRIPS)) as pool:
+        yield {name: pool.submit(drip, stack.port, *drips) for name, drips in DRIPS.items()}
 
 
 @pytest.mark.usefixtures("dripping")
@@ -155,9 +164,9 @@ def test_a_connection_that_never_sends_its_headers_is_closed(stack):
             connection.close()
 
 
-def test_a_request_that_comes_byte_by_byte_is_closed_too(dripping):
-    """Each byte is no progress: only a whole request is."""
-    assert dripping.result() < IDLE_SECONDS + PATIENCE
+@pytest.mark.parametrize("drips", DRIPS)
+def test_a_connection_that_sends_bytes_and_no_whole_request_is_closed_too(dripping, drips):
+    assert dripping[drips].result() < IDLE_SECONDS + PATIENCE
 
 
 @contextmanager

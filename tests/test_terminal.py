@@ -1,9 +1,12 @@
 """What a person reads on the terminal of the one-machine stack, and what is in the logs instead."""
 
+import http.client
 import json
 import re
+import socket
 import subprocess
 import urllib.error
+import urllib.parse
 import urllib.request
 
 import boto3
@@ -13,6 +16,7 @@ from botocore.exceptions import ClientError
 
 from support.stack import BINARY, LANDING_BUCKET, REPOSITORY, wait_for
 
+MIB = 1024 * 1024
 TIMED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z +(INFO|WARN|ERROR) ")
 
 
@@ -27,7 +31,7 @@ def client(stack, service, secret):
 
 
 def test_mistakes_of_clients_do_not_reach_the_terminal(fresh_stack):
-    """`curl` on the AWS port, a wrong secret, an operation that is not there, a misspelt bucket."""
+    """`curl` on the AWS port, a wrong secret, an operation that is not there, a misspelt bucket, a body that is too large or breaks off."""
     stack = fresh_stack()
     with pytest.raises(urllib.error.HTTPError):
         urllib.request.urlopen(stack.aws_address, timeout=20)
@@ -42,8 +46,22 @@ def test_mistakes_of_clients_do_not_reach_the_terminal(fresh_stack):
                  lambda: client(stack, "kinesis", "local").describe_stream(StreamName="no-stream")]:
         with pytest.raises(ClientError):
             call()
+    assert put(stack, 64 * MIB + 1, bytes(64 * MIB + 1)) == (413, "the body has more than 67108864 bytes\n")
+    assert put(stack, 9, b"x")[0] == 400
     assert stack.stop() == 0
     assert terminal(stack) == []
+
+
+def put(stack, announced, sent):
+    """What a PUT to S3 is answered whose body has another length than it announces."""
+    address = urllib.parse.urlsplit(stack.aws_address)
+    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
+        connection.sendall(f"PUT /{LANDING_BUCKET}/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: {announced}\r\n\r\n".encode())
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        return response.status, response.read().decode()
 
 
 def test_a_stop_without_faults_says_nothing_of_faults(fresh_stack):
@@ -91,6 +109,9 @@ def test_counters_are_there_at_zero_before_the_first_event(fresh_stack):
                  'playhead_rejected_invalid_json_sum{function_name="ingest-lambda"}',
                  'playhead_landed_events_sum{function_name="kinesis-to-s3-lambda"}',
                  'playhead_given_back_batches_sum{function_name="kinesis-to-s3-lambda"}',
+                 'playhead_landed_events_sum{function_name="redrive"}',
+                 'playhead_landed_rejected_sum{function_name="redrive"}',
+                 'playhead_landed_records_sum{function_name="redrive"}',
                  'aws_lambda_errors_sum{function_name="notify"}',
                  'aws_kinesis_incoming_records_sum{stream_name="event-stream"}'):
         assert f"{name} 0" in before, name

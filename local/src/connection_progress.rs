@@ -6,24 +6,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-/// Shared by a connection, its requests and its answers.
+/// Shared by a connection and its handler.
 #[derive(Debug, Clone)]
 pub(crate) struct Progress(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
-    /// Requests whose handlers run.
-    handlers: usize,
-    /// Answers whose bodies are being sent.
-    answers: usize,
+    /// Whether a handler runs: HTTP/1.1 answers one request after the other.
+    is_handling: bool,
     /// Whether the client has not taken what was last written to it.
-    blocked: bool,
+    is_blocked: bool,
     last: Instant,
 }
 
@@ -41,22 +37,22 @@ pub(crate) enum Activity {
 impl Progress {
     /// Of a connection that begins now.
     pub(crate) fn begin() -> Self {
-        Self(Arc::new(Mutex::new(State { handlers: 0, answers: 0, blocked: false, last: Instant::now() })))
+        Self(Arc::new(Mutex::new(State { is_handling: false, is_blocked: false, last: Instant::now() })))
     }
 
     pub(crate) fn activity(&self) -> Activity {
         let state = self.state();
         let since = state.last.elapsed();
         match &*state {
-            State { handlers: 1.., .. } => Activity::Handling,
-            State { answers: 1.., .. } | State { blocked: true, .. } => Activity::Answering(since),
+            State { is_handling: true, .. } => Activity::Handling,
+            State { is_blocked: true, .. } => Activity::Answering(since),
             State { .. } => Activity::Idle(since),
         }
     }
 
-    /// Counts a handler until the guard is dropped.
+    /// A handler runs until the guard is dropped.
     pub(crate) fn handling(&self) -> Handling {
-        self.note(|state| state.handlers += 1);
+        self.note(|state| state.is_handling = true);
         Handling(self.clone())
     }
 
@@ -75,51 +71,9 @@ impl Progress {
 /// A handler that runs.
 pub(crate) struct Handling(Progress);
 
-impl Handling {
-    /// The handler is done, and its answer's body counts until it has been sent.
-    pub(crate) fn answer(self, body: Body) -> AnswerBody {
-        self.0.note(|state| state.answers += 1);
-        AnswerBody { body, progress: self.0.clone() }
-    }
-}
-
 impl Drop for Handling {
     fn drop(&mut self) {
-        self.0.note(|state| state.handlers -= 1);
-    }
-}
-
-/// The body of an answer that is being sent.
-pub(crate) struct AnswerBody {
-    body: Body,
-    progress: Progress,
-}
-
-impl Drop for AnswerBody {
-    fn drop(&mut self) {
-        self.progress.note(|state| state.answers -= 1);
-    }
-}
-
-impl HttpBody for AnswerBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        // Whoever asks for a frame has room for it: the client has taken what came before.
-        self.progress.note(|_| {});
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.0.note(|state| state.is_handling = false);
     }
 }
 
@@ -128,17 +82,6 @@ impl HttpBody for AnswerBody {
 pub(crate) struct WatchedStream {
     pub(crate) stream: TcpStream,
     pub(crate) progress: Progress,
-}
-
-impl WatchedStream {
-    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        match &written {
-            Poll::Ready(_) => self.progress.note(|state| state.blocked = false),
-            // Since the last write.
-            Poll::Pending => self.progress.state().blocked = true,
-        }
-        written
-    }
 }
 
 impl AsyncRead for WatchedStream {
@@ -154,20 +97,12 @@ impl AsyncRead for WatchedStream {
 impl AsyncWrite for WatchedStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.wrote(written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, buffers);
-        self.wrote(written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        match &written {
+            Poll::Ready(_) => self.progress.note(|state| state.is_blocked = false),
+            // Since the last write.
+            Poll::Pending => self.progress.state().is_blocked = true,
+        }
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -182,25 +117,18 @@ impl AsyncWrite for WatchedStream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http_body_util::BodyExt;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_is_idle_until_a_handler_runs_and_once_its_answer_is_sent() {
+    async fn a_connection_is_idle_before_and_after_its_handler_runs() {
         let progress = Progress::begin();
         tokio::time::advance(SECOND).await;
         assert_eq!(progress.activity(), Activity::Idle(SECOND));
-        let (one, other) = (progress.handling(), progress.handling());
-        let mut answer = one.answer(Body::from("x"));
+        let handling = progress.handling();
         tokio::time::advance(SECOND).await;
         assert_eq!(progress.activity(), Activity::Handling);
-        drop(other);
-        tokio::time::advance(SECOND).await;
-        assert_eq!(progress.activity(), Activity::Answering(SECOND));
-        answer.frame().await.unwrap().unwrap();
-        assert_eq!(progress.activity(), Activity::Answering(Duration::ZERO));
-        drop(answer);
+        drop(handling);
         tokio::time::advance(SECOND).await;
         assert_eq!(progress.activity(), Activity::Idle(SECOND));
     }

@@ -31,6 +31,9 @@ const LANDING: [Metric; 9] = [
     Metric::Rejected(Reason::ForeignRecord),
 ];
 
+/// What `redrive` counts, which is no function of the template.
+const REDRIVE: [Metric; 3] = [Metric::LandedRecords, Metric::LandedEvents, Metric::LandedRejected];
+
 /// Declares the counters of the data path and of what AWS counts of it.
 pub(crate) fn declare(store: &MetricStore, template: &template::Stack) {
     if let Some(ingest) = &template.front_door {
@@ -42,6 +45,7 @@ pub(crate) fn declare(store: &MetricStore, template: &template::Stack) {
     for landing in template.functions.iter().filter(lands) {
         LANDING.into_iter().for_each(|metric| ours(store, metric, &landing.binary));
     }
+    REDRIVE.into_iter().for_each(|metric| ours(store, metric, "redrive"));
     for function in &template.functions {
         for name in ["Invocations", "Errors", "Throttles"] {
             count(store, "AWS/Lambda", name, ("FunctionName", &function.binary));

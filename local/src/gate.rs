@@ -38,11 +38,9 @@ pub(crate) enum Refusal {
     NoHost,
     #[error("the host {0:?} is not this machine; ask 127.0.0.1, [::1], localhost or a name that ends in .localhost")]
     Host(String),
-    #[error("pages of the origin {0:?} may not use this port; pages on localhost may, and events go to the other port")]
+    #[error("pages of the origin {0:?} may not use this port; events go to the other one")]
     Origin(String),
-    #[error(
-        "pages of other sites may not embed this port or link to it; type the address, or fetch it from a page on localhost"
-    )]
+    #[error("pages of other sites may not embed this port or link to it; type the address")]
     CrossSite,
 }
 
@@ -98,12 +96,13 @@ fn is_loopback_origin(origin: &[u8]) -> bool {
     text.split_once("://").is_some_and(|(_, authority)| is_loopback(authority.as_bytes()))
 }
 
-/// Whether a host, with or without a port, is this machine by its name alone.
+/// Whether a host, with or without a port, is this machine by a name whose pages browsers trust: they mark requests as coming from
+/// another site ([`SEC_FETCH_SITE`]) only to those. `[::ffff:127.0.0.1]` and `localhost.` reach the same port without a mark.
 fn is_loopback(host: &[u8]) -> bool {
     let text = std::str::from_utf8(host).unwrap_or_default();
     let (name, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, rest)) => {
-            let is_loopback = address.parse::<Ipv6Addr>().is_ok_and(|address| address.to_canonical().is_loopback());
+            let is_loopback = address.parse::<Ipv6Addr>().is_ok_and(|address| address.is_loopback());
             return is_loopback && (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port));
         }
         None => text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port))),
@@ -114,7 +113,7 @@ fn is_loopback(host: &[u8]) -> bool {
     if let Ok(address) = name.parse::<Ipv4Addr>() {
         return address.is_loopback();
     }
-    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    let name = name.to_ascii_lowercase();
     name == "localhost" || name.strip_suffix(".localhost").is_some_and(is_host_name)
 }
 
@@ -146,10 +145,8 @@ mod tests {
     #[case("127.8.9.10:1")]
     #[case("[::1]:8080")]
     #[case("[::1]")]
-    #[case("[::ffff:127.0.0.1]:80")]
     #[case("localhost")]
     #[case("LOCALHOST:65535")]
-    #[case("localhost.:80")]
     #[case("landing-bucket.localhost:4566")]
     fn names_of_this_machine_are_let_in(#[case] host: &str) {
         for door in [Door::Events, Door::Aws] {
@@ -172,6 +169,10 @@ mod tests {
     #[case("10.0.0.1")]
     #[case("192.168.1.7:8080")]
     #[case("[::]")]
+    #[case("[::ffff:127.0.0.1]:80")]
+    #[case("[::ffff:7f00:1]:80")]
+    #[case("[::127.0.0.1]")]
+    #[case("localhost.:80")]
     #[case("[fe80::1]:80")]
     #[case("[::1")]
     #[case("[::1]evil")]
@@ -218,7 +219,7 @@ mod tests {
     #[case("http://localhost:3000")]
     #[case("https://127.0.0.1")]
     #[case("http://[::1]:8081")]
-    fn pages_on_this_machine_may_use_the_aws_port(#[case] origin: &str) {
+    fn pages_on_this_machine_are_let_in(#[case] origin: &str) {
         assert_eq!(admit(Door::Aws, "/", &[("host", "localhost:1"), ("origin", origin)]), Ok(()));
     }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
+use axum::response::IntoResponse;
 use hyper::header::AUTHORIZATION;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use s3s::access::{S3Access, S3AccessContext};
@@ -106,13 +107,13 @@ impl S3 {
         let (parts, body) = request.into_parts();
         let body = match body::read(body, MAX_BODY_BYTES).await {
             Ok(body) => body,
-            Err(problem) => return failed(problem.status(), &problem),
+            Err(problem) => return (problem.status(), format!("{problem}\n")).into_response(),
         };
         let request = Request::from_parts(parts, s3s::Body::from(body));
         match tokio::spawn(self.answer(request)).await {
             Ok(Ok(response)) => response.map(Body::new),
-            Ok(Err(problem)) => failed(StatusCode::INTERNAL_SERVER_ERROR, &format!("{problem:?}")),
-            Err(panic) => failed(StatusCode::INTERNAL_SERVER_ERROR, &panic),
+            Ok(Err(problem)) => failed(&format!("{problem:?}")),
+            Err(panic) => failed(&panic),
         }
     }
 
@@ -137,9 +138,7 @@ fn access_key(headers: &HeaderMap) -> Option<String> {
     Some(signed.split_once("Credential=")?.1.split('/').next()?.to_owned())
 }
 
-fn failed(status: StatusCode, problem: &dyn std::fmt::Display) -> Response<Body> {
+fn failed(problem: &dyn std::fmt::Display) -> Response<Body> {
     warn!(%problem, "the embedded S3 could not answer a request");
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
-    response
+    StatusCode::INTERNAL_SERVER_ERROR.into_response()
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use axum::body::Body;
 use hyper::body::Incoming;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto::Builder;
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -18,7 +18,7 @@ use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use crate::body;
-use crate::connection_progress::{Activity, AnswerBody, Progress, WatchedStream};
+use crate::connection_progress::{Activity, Progress, WatchedStream};
 use crate::faults::NoAnswer;
 use crate::gate::Door;
 
@@ -161,8 +161,9 @@ impl Connection {
         }
         let stream = WatchedStream { stream, progress: self.progress.clone() };
         let service = service_fn(|request: Request<Incoming>| self.answer(request, &handler));
-        let builder = Builder::new(TokioExecutor::new());
-        let mut served = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+        // No HTTP/2: its clients can keep a connection busy without a request, and nobody here needs it.
+        let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        let mut served = std::pin::pin!(served);
         tokio::select! {
             ended = served.as_mut() => return report(peer, ended),
             () = self.stalls(|| self.places.must_make_room()) => return debug!(%peer, "an idle connection is closed"),
@@ -185,7 +186,7 @@ impl Connection {
         &self,
         request: Request<Incoming>,
         handler: &H,
-    ) -> impl Future<Output = Result<Response<AnswerBody>, NoAnswer>> + Send + use<H, F>
+    ) -> impl Future<Output = Result<Response<Body>, NoAnswer>> + Send + use<H, F>
     where
         H: Fn(SocketAddr, Request<Body>) -> F,
         F: Future<Output = Result<Response<Body>, NoAnswer>> + Send + 'static,
@@ -199,11 +200,11 @@ impl Connection {
             Err(refusal) => Err(refusal.response()),
         };
         async move {
-            let response = match answer {
-                Ok(answer) => answer.await?,
-                Err(refused) => refused,
-            };
-            Ok(response.map(|body| handling.answer(body)))
+            let _handling = handling;
+            match answer {
+                Ok(answer) => answer.await,
+                Err(refused) => Ok(refused),
+            }
         }
     }
 }

@@ -47,9 +47,10 @@ fn sealed(fields: &Map<String, Value>) -> Option<String> {
         return None;
     }
     let partition = fields.get("partition")?.as_str()?.strip_prefix("dt=")?;
-    let name = match partition.split_once("/hour=") {
-        Some((date, hour)) => format!("{date} {hour}:00"),
-        None => partition.to_owned(),
+    let (name, whole) = match partition.split_once("/hour=") {
+        Some((date, hour)) => (format!("{date} {hour}:00"), "complete"),
+        // An hour that was accepted as it is may be among them.
+        None => (partition.to_owned(), "all hours sealed"),
     };
     let count = |name: &str| fields.get(name).and_then(Value::as_u64).unwrap_or(0);
     let rejected = match count("rejected") {
@@ -57,16 +58,18 @@ fn sealed(fields: &Map<String, Value>) -> Option<String> {
         rejected => format!("{rejected} rejected, "),
     };
     let state = match count("unreadable") {
-        0 => "complete".to_owned(),
+        _ if fields.get("accepted") == Some(&Value::Bool(true)) => "accepted as it is".to_owned(),
+        0 => whole.to_owned(),
         unreadable => format!("{unreadable} unreadable"),
     };
     Some(format!("sealed {name}: {} events, {rejected}{} files, {state}", count("events"), count("objects")))
 }
 
-/// The message, then what it is about: `the landed object is broken: key=…, problem=…`
+/// The message, then what it is about, the longest last, where it can be cut: `the landed object is broken: key=…, problem=…`
 fn in_words(mut fields: Map<String, Value>) -> String {
     let message = fields.remove("message").map(|message| text(&message)).unwrap_or_default();
-    let rest: Vec<String> = fields.iter().map(|(name, value)| format!("{name}={}", text(value))).collect();
+    let mut rest: Vec<String> = fields.iter().map(|(name, value)| format!("{name}={}", text(value))).collect();
+    rest.sort_by_key(String::len);
     if rest.is_empty() { message } else { format!("{message}: {}", rest.join(", ")) }
 }
 
@@ -97,18 +100,20 @@ mod tests {
     }
 
     #[rstest]
-    #[case::hour("dt=2026-11-18/hour=13", 0, 0, "sealed 2026-11-18 13:00: 781 events, 46 files, complete")]
-    #[case::date("dt=2026-11-18", 0, 0, "sealed 2026-11-18: 781 events, 46 files, complete")]
-    #[case::rejected("dt=2026-11-18", 3, 0, "sealed 2026-11-18: 781 events, 3 rejected, 46 files, complete")]
-    #[case::unreadable("dt=2026-11-18", 0, 2, "sealed 2026-11-18: 781 events, 46 files, 2 unreadable")]
-    fn a_seal_is_one_short_line(
-        #[case] partition: &str,
-        #[case] rejected: u64,
-        #[case] unreadable: u64,
-        #[case] expected: &str,
-    ) {
-        let fields = json!({"message": "sealed", "partition": partition, "objects": 46, "events": 781,
-            "rejected": rejected, "bytes": 1, "unreadable": unreadable});
+    #[case::hour("dt=2026-11-18/hour=13", json!({}), "sealed 2026-11-18 13:00: 781 events, 46 files, complete")]
+    #[case::date("dt=2026-11-18", json!({}), "sealed 2026-11-18: 781 events, 46 files, all hours sealed")]
+    #[case::rejected(
+        "dt=2026-11-18/hour=13", json!({"rejected": 3}), "sealed 2026-11-18 13:00: 781 events, 3 rejected, 46 files, complete"
+    )]
+    #[case::unreadable("dt=2026-11-18", json!({"unreadable": 2}), "sealed 2026-11-18: 781 events, 46 files, 2 unreadable")]
+    #[case::accepted(
+        "dt=2026-11-18/hour=13", json!({"accepted": true, "unreadable": 2}),
+        "sealed 2026-11-18 13:00: 781 events, 46 files, accepted as it is"
+    )]
+    fn a_seal_is_one_short_line(#[case] partition: &str, #[case] more: Value, #[case] expected: &str) {
+        let mut fields = json!({"message": "sealed", "partition": partition, "objects": 46, "events": 781,
+            "rejected": 0, "bytes": 1, "unreadable": 0, "accepted": false});
+        fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         assert_eq!(line("INFO", fields).unwrap(), format!("2026-11-21T09:32:08.006Z  INFO [check] {expected}"));
     }
 
@@ -119,7 +124,7 @@ mod tests {
     #[case::warning("WARN", json!({"message": "slow"}), Some("2026-11-21T09:32:08.006Z  WARN [check] slow"))]
     #[case::members(
         "ERROR", json!({"message": "it is broken", "key": "a/b", "lost": 3}),
-        Some("2026-11-21T09:32:08.006Z ERROR [check] it is broken: key=a/b, lost=3")
+        Some("2026-11-21T09:32:08.006Z ERROR [check] it is broken: lost=3, key=a/b")
     )]
     fn what_a_person_must_know_is_shown_with_its_time(
         #[case] level: &str,
@@ -127,6 +132,15 @@ mod tests {
         #[case] expected: Option<&str>,
     ) {
         assert_eq!(line(level, fields).as_deref(), expected);
+    }
+
+    #[test]
+    fn a_cut_costs_only_the_longest_value() {
+        let missing = format!("2 failed batches: {}, {}", "aws/lambda/".repeat(20), "k".repeat(200));
+        let fields = json!({"message": "due, and not whole", "missing": missing, "partition": "dt=2026-11-18/hour=13"});
+        let shown = line("ERROR", fields).unwrap();
+        assert!(shown.contains("partition=dt=2026-11-18/hour=13, missing=2 failed batches: aws/lambda/"), "{shown}");
+        assert!(shown.ends_with('…'), "{shown}");
     }
 
     #[test]

@@ -261,26 +261,35 @@ pub struct Incomplete {
 }
 
 /// What keeps an hour from being whole. Of keys, the first [`MAX_KEYS`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum Missing {
     /// Landing has read the stream up to this time of arrival, which is before the hour's end.
+    #[error("landing has read the stream up to {read_up_to}")]
     UnreadRecords { read_up_to: String },
     /// Landing works at records that arrived before this time, which is before the hour's end.
+    #[error("records have landed up to {landed_up_to}")]
     UnlandedRecords { landed_up_to: String },
     /// Landing has just given batches back or failed: they are sent again, and may be of this hour.
+    #[error("batches are failing")]
     FailingBatches,
     /// Records arrive and landing is not invoked: they may be of this hour.
+    #[error("landing is not invoked")]
     IdleLanding,
     /// CloudWatch has no values of the stream: nothing shows whether landing has read the hour.
+    #[error("CloudWatch has no values of the stream")]
     UnknownProgress,
     /// Fewer records landed than arrived, and nothing else that is missing explains it.
+    #[error("{arrived} records arrived and {landed} landed")]
     MissingRecords { arrived: u64, landed: u64 },
     /// Batches with records of the hour lie in the failed-batches bucket.
+    #[error("{count} failed batches: {}", .keys.join(", "))]
     FailedBatches { count: u64, keys: Vec<String> },
     /// Objects of the hour have metadata that can't be read.
+    #[error("{count} unreadable objects: {}", .keys.join(", "))]
     UnreadableObjects { count: u64, keys: Vec<String> },
     /// check-object found that objects of the hour are broken.
+    #[error("broken objects: {}", .keys.join(", "))]
     BrokenObjects { keys: Vec<String> },
 }
 

@@ -268,6 +268,7 @@ fn log(outcome: &Outcome) {
         rejected = totals.rejected,
         bytes = totals.bytes,
         unreadable = totals.unreadable_objects,
+        accepted = success.accepted.is_some(),
         "sealed"
     );
     if *late_objects > 0 {

@@ -69,6 +69,10 @@ pub(super) enum Verdict {
     Hold(Vec<Missing>),
 }
 
+fn in_words(missing: &[Missing]) -> String {
+    missing.iter().map(Missing::to_string).collect::<Vec<_>>().join("; ")
+}
+
 /// What says that landing is late with something, which need not be of the hour: the count of its records decides.
 const fn is_suspicion(missing: &Missing) -> bool {
     matches!(missing, Missing::UnreadRecords { .. } | Missing::FailingBatches | Missing::IdleLanding)
@@ -231,12 +235,12 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
         let is_named = candidate.named.incomplete;
         self.remove_foreign_success(&partition, &candidate.published).await?;
         if !is_named && !self.is_last_run(hour) {
-            tracing::info!(partition, ?missing, "not whole yet");
+            tracing::info!(partition, missing = in_words(&missing), "not whole yet");
             return Ok(());
         }
         let found = if is_named { self.incomplete(hour).await? } else { None };
         if found.is_none() {
-            tracing::error!(partition, ?missing, "due, and not whole: _SUCCESS is held back");
+            tracing::error!(partition, missing = in_words(&missing), "due, and not whole: _SUCCESS is held back");
         }
         let since = found.as_ref().map_or_else(|| self.at.rfc3339(), |found| found.since.clone());
         let incomplete = Incomplete { v: VERSION, partition, since, missing };
