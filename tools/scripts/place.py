@@ -1,5 +1,6 @@
-"""Where the stack is that these scripts speak to: the one-machine stack (`make run`), or one in AWS."""
+"""The stack that these scripts talk to: the one-machine stack (`make run`), or one in AWS."""
 
+import argparse
 import os
 import re
 import sys
@@ -25,7 +26,7 @@ REGION, ACCOUNT = "us-east-1", "000000000000"
 
 @dataclass
 class Place:
-    # The stack's name in AWS; None on this machine.
+    # Its name in AWS; None on this machine.
     stack: str | None
     region: str
     account: str
@@ -68,7 +69,7 @@ def this_machine():
                "StreamName": "event-stream", "AlarmsTopicArn": f"arn:aws:sns:{REGION}:{ACCOUNT}:alarms-topic"}
     resources = {logical_id: binary for binary, logical_id in functions().items()} | {
         "EventStream": "event-stream", "FailedBatchesBucket": "failed-batches-bucket",
-        # They have metrics in AWS alone.
+        # These have metrics only in AWS.
         "LandingFunctionStream": "none", "NotifyFunctionReminders": "none"}
     return Place(None, REGION, ACCOUNT, outputs, resources, connection, Config(proxies={}, s3={"addressing_style": "path"}))
 
@@ -84,9 +85,16 @@ def deployed(stack):
     return Place(stack, region, account, outputs, resources, {}, Config())
 
 
+def hour(text):
+    """dt=2026-11-21/hour=09"""
+    if not re.fullmatch(r"dt=\d{4}-\d\d-\d\d/hour=([01]\d|2[0-3])", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an hour like dt=2026-11-21/hour=09")
+    return text
+
+
 def add_stack_option(parser):
     parser.add_argument("--stack", default=os.environ.get("STACK"),
-                        help="the name of a stack in AWS (default: the variable STACK); without it, the one-machine stack")
+                        help="a stack in AWS (default: the variable STACK); without it, the one-machine stack")
 
 
 def of(given):
