@@ -39,7 +39,7 @@ def total(traffic, deployment=Deployment(), bill=model.playhead):
 
 
 def monitoring_a_day(traffic):
-    return sum(usd for *_, usd in model.monitoring(traffic, Deployment()))
+    return model.monitoring(traffic, Deployment())
 
 
 # ---- The page ----
@@ -436,7 +436,7 @@ def test_larger_batches_and_longer_windows_never_make_more_puts():
             assert all(fewer <= more for more, fewer in pairwise(puts)), (traffic, member, puts)
 
 
-def test_monitoring_in_the_bill_is_what_its_own_table_says():
+def test_monitoring_in_the_bill_is_a_month_of_its_days():
     assert model.playhead(Traffic(), Deployment())["monitoring"] == pytest.approx(
         monitoring_a_day(Traffic()) * prices.DAYS_A_MONTH)
     assert total(Traffic()) > total(Traffic(), bill=model.playhead_without_monitoring)

@@ -36,7 +36,6 @@ def tables(traffic, deployment):
         "volumes": volumes_table(volumes, deployment),
         "changes": changes_table(traffic, deployment),
         "concurrency": concurrency_table(volumes),
-        "monitoring": monitoring_table(traffic, deployment),
     }
 
 
@@ -94,13 +93,6 @@ def concurrency_table(traffics):
         for name, count in (("requests a second", model.requests_a_second), ("concurrency", model.concurrency)):
             rows.append((f"{name}, {plural(events_a_post)} a POST", map(count, posts)))
     return table("events a day", [volume(traffic.events) for traffic in traffics], rows, "{:,.0f}".format)
-
-
-def monitoring_table(traffic, deployment):
-    rows = model.monitoring(traffic, deployment)
-    lines = ["| what | counted, a day | USD a day |", "| --- | --- | ---: |"]
-    lines += [f"| {what} | {counted} | {usd:.2f} |" for what, counted, usd in rows]
-    return "\n".join([*lines, f"| all monitoring | | {sum(usd for *_, usd in rows):.2f} |"])
 
 
 def total(traffic, deployment):

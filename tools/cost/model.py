@@ -262,7 +262,7 @@ def logs_and_monitoring(traffic, deployment):
     platform = log_gb(posts + 2 * objects, PLATFORM_LINES)
     metrics = log_gb(posts, (INGEST_LINE,)) + log_gb(objects, (LANDING_LINE,))
     usd_a_gb = charges.logs(platform + metrics) / (platform + metrics)
-    watched = sum(usd for *_, usd in monitoring(traffic, deployment, usd_a_gb))
+    watched = monitoring(traffic, deployment, usd_a_gb)
     return {"Lambda's own log lines": platform * usd_a_gb, "monitoring": watched * DAYS_A_MONTH}
 
 
@@ -306,22 +306,10 @@ def checks(objects, shards_open):
 
 
 def monitoring(traffic, deployment, usd_a_gb=LOG_GB):
-    """Rows of what, how much of it, and US dollars, a day."""
+    """US dollars a day: lines of metrics, checks, custom metrics, alarms and a dashboard."""
     records = packed(traffic, deployment)
-    posts, objects = traffic.posts, batches(records, traffic, deployment)
-    found = [
-        ("ingest's lines of metrics", f"{posts:,.0f} lines of {INGEST_LINE} bytes",
-         log_gb(posts, (INGEST_LINE,)) * usd_a_gb),
-        ("landing's lines of metrics", f"{objects:,.0f} lines of {LANDING_LINE} bytes",
-         log_gb(objects, (LANDING_LINE,)) * usd_a_gb),
-    ]
-    by_object, *others = checks(objects, open_shards(records, traffic, deployment))
-    for name, some in (("check-object", [by_object]), ("the other checks and notify", others)):
-        runs, reads, lists = (sum(getattr(check, part) for check in some) for part in ("runs", "reads", "lists"))
-        counted = f"{runs:,.0f} runs, {reads:,.0f} GET and HEAD, {lists:,.0f} LIST and PUT"
-        found.append((name, counted, sum(check.usd for check in some)))
-    return found + [
-        ("custom metrics", f"{STEADY_METRICS} with data in every hour", STEADY_METRICS * METRIC_MONTH / DAYS_A_MONTH),
-        ("alarms and a dashboard", f"{ALARMS} alarms on {ALARM_METRICS} metrics",
-         (ALARM_METRICS * ALARM_MONTH + DASHBOARD_MONTH) / DAYS_A_MONTH),
-    ]
+    objects = batches(records, traffic, deployment)
+    lines = log_gb(traffic.posts, (INGEST_LINE,)) + log_gb(objects, (LANDING_LINE,))
+    watching = sum(check.usd for check in checks(objects, open_shards(records, traffic, deployment)))
+    fixed = STEADY_METRICS * METRIC_MONTH + ALARM_METRICS * ALARM_MONTH + DASHBOARD_MONTH
+    return lines * usd_a_gb + watching + fixed / DAYS_A_MONTH
