@@ -7,9 +7,8 @@ use shared::timestamp::UtcHour;
 use shared::trust::Trust;
 
 use crate::kinesis_event::Record;
-use crate::kpl::deaggregate;
 use crate::lines::{Counts, Lines};
-use crate::payload::{Payload, Source, max_rejected_lines, read_payload, rejected_whole};
+use crate::payload::{Source, read_record};
 
 /// The lines of one kind and hour, in the order of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +61,9 @@ pub fn group(records: &[Record], format: EventFormat) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for record in records {
         let hour = record.arrival().hour();
-        for (index, (kind, lines)) in read_record(record, format).into_kinds().enumerate() {
+        let trust = Trust::in_record(format, &record.kinesis.partition_key);
+        let source = Source { arrival: record.arrival(), name: &record.event_id, trust };
+        for (index, (kind, lines)) in read_record(&record.kinesis.data, &source).into_kinds().enumerate() {
             let is_its =
                 |group: &Group| group.kind == kind && group.hour == hour && group.shard_id == record.shard_id();
             let at = groups.iter().position(is_its).unwrap_or_else(|| {
@@ -74,37 +75,6 @@ pub fn group(records: &[Record], format: EventFormat) -> Vec<Group> {
         }
     }
     groups
-}
-
-fn read_record(record: &Record, format: EventFormat) -> Payload {
-    let data = &record.kinesis.data;
-    let max_rejected = max_rejected_lines(data.len());
-    let trust = Trust::in_record(format, &record.kinesis.partition_key);
-    let source = Source { arrival: record.arrival(), name: &record.event_id, trust };
-    match deaggregate(data) {
-        None => read_payload(data, &source, max_rejected),
-        Some(user_records) => {
-            // Ingest aggregates nothing, so an aggregated record has no key of ours.
-            let source = Source { trust: Trust::in_record(format, ""), ..source };
-            read_user_records(&user_records, &source, max_rejected).unwrap_or_else(|| {
-                let detail = format!("more than {max_rejected} lines of the aggregated record are no JSON objects");
-                rejected_whole(data, &source, &detail)
-            })
-        }
-    }
-}
-
-/// `None` when too many lines are bad.
-fn read_user_records(user_records: &[Bytes], record: &Source<'_>, max_rejected: usize) -> Option<Payload> {
-    let mut whole = Payload::default();
-    for (number, data) in user_records.iter().enumerate() {
-        let name = format!("{}/{number}", record.name);
-        whole.append(&read_payload(data, &Source { name: &name, ..*record }, max_rejected));
-        if whole.rejected > max_rejected {
-            return None;
-        }
-    }
-    Some(whole)
 }
 
 fn empty_group(record: &Record, event_format: EventFormat, kind: Kind) -> Group {

@@ -3,30 +3,15 @@
 //! The format: four magic bytes, a protobuf message, the MD5 of the message.
 //! <https://github.com/awslabs/amazon-kinesis-producer/blob/master/aggregation-format.md>
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use md5::{Digest, Md5};
-use prost::Message;
+use prost::encoding::{self, DecodeContext};
+use prost::{DecodeError, Message};
 
 const MAGIC: [u8; 4] = [0xF3, 0x89, 0x9A, 0xC2];
 const MD5_BYTES: usize = 16;
-
-/// User records in one aggregated record at most. The library stops at 4,294,967,295 by count, but at 50 KiB by size; more
-/// than this is no player's traffic, and each costs memory however small it is.
-const MAX_USER_RECORDS: usize = 10_000;
-
-/// The message, without what is not needed here: partition keys, hash keys, tags.
-#[derive(Message)]
-struct AggregatedRecord {
-    #[prost(message, repeated, tag = "3")]
-    records: Vec<UserRecord>,
-}
-
-/// The same message, to count its user records: a list of `()` takes no memory, however long it is.
-#[derive(Message)]
-struct CountedRecord {
-    #[prost(message, repeated, tag = "3")]
-    records: Vec<()>,
-}
+/// The field of the user records. Partition keys, hash keys and tags are not needed here.
+const USER_RECORDS: u32 = 3;
 
 #[derive(Message)]
 struct UserRecord {
@@ -34,23 +19,38 @@ struct UserRecord {
     data: Bytes,
 }
 
-/// The user records of an aggregated record, without copying; `None` if it is none, or a damaged one.
+/// The user records of an aggregated record, without copying; `None` if it is none, or a damaged one. They are decoded one at
+/// a time: a record of 1 MiB can hold half a million empty ones.
 #[must_use]
-pub fn deaggregate(data: &Bytes) -> Option<Vec<Bytes>> {
+pub fn deaggregate(data: &Bytes) -> Option<impl Iterator<Item = Bytes> + use<>> {
     let message_end = data.len().checked_sub(MD5_BYTES)?;
     if !data.starts_with(&MAGIC) || message_end < MAGIC.len() {
         return None;
     }
-    let message = data.slice(MAGIC.len()..message_end);
+    let mut message = data.slice(MAGIC.len()..message_end);
     if Md5::digest(&message)[..] != data[message_end..] {
         return None;
     }
-    let count = CountedRecord::decode(message.clone()).ok()?.records.len();
-    if !(1..=MAX_USER_RECORDS).contains(&count) {
-        return None;
+    // Once through all of it first: a damaged message is rejected whole.
+    let (mut whole, mut is_empty) = (message.clone(), true);
+    while next_user_record(&mut whole).ok()?.is_some() {
+        is_empty = false;
     }
-    let records = AggregatedRecord::decode(message).ok()?.records;
-    Some(records.into_iter().map(|record| record.data).collect())
+    (!is_empty).then(|| std::iter::from_fn(move || next_user_record(&mut message).ok().flatten()))
+}
+
+/// Decodes the next user record of the message; `None` at its end.
+fn next_user_record(message: &mut Bytes) -> Result<Option<Bytes>, DecodeError> {
+    while message.has_remaining() {
+        let (field, wire_type) = encoding::decode_key(message)?;
+        if field == USER_RECORDS {
+            let mut record = Bytes::new();
+            encoding::bytes::merge(wire_type, &mut record, message, DecodeContext::default())?;
+            return Ok(Some(UserRecord::decode(record)?.data));
+        }
+        encoding::skip_field(wire_type, field, message, DecodeContext::default())?;
+    }
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -103,21 +103,23 @@ mod tests {
             message.extend(data);
         }
         let record = [&MAGIC[..], &message, &Md5::digest(&message)].concat();
-        assert_eq!(deaggregate(&record.into()).unwrap(), [Bytes::from("{}"), Bytes::from("[]")]);
+        assert_eq!(records_of(record).unwrap(), [Bytes::from("{}"), Bytes::from("[]")]);
+    }
+
+    fn records_of(record: Vec<u8>) -> Option<Vec<Bytes>> {
+        deaggregate(&record.into()).map(Iterator::collect)
     }
 
     #[test]
-    fn the_number_of_user_records_stands_on_the_bound_and_one_past_it() {
-        let aggregated = |count| Bytes::from(aggregate(&vec![Vec::new(); count]));
-        assert_eq!(deaggregate(&aggregated(MAX_USER_RECORDS)).unwrap().len(), MAX_USER_RECORDS);
-        assert!(deaggregate(&aggregated(MAX_USER_RECORDS + 1)).is_none());
-        assert!(deaggregate(&aggregated(0)).is_none());
+    fn any_number_of_user_records_comes_apart_and_none_is_no_aggregate() {
+        assert_eq!(records_of(aggregate(&vec![Vec::new(); 100_000])).unwrap().len(), 100_000);
+        assert!(records_of(aggregate(&[])).is_none());
     }
 
     proptest! {
         #[test]
         fn what_was_aggregated_comes_apart(user_records in prop::collection::vec(any::<Vec<u8>>(), 1..20)) {
-            prop_assert_eq!(deaggregate(&aggregate(&user_records).into()), Some(user_records.into_iter().map(Bytes::from).collect()));
+            prop_assert_eq!(records_of(aggregate(&user_records)), Some(user_records.into_iter().map(Bytes::from).collect()));
         }
 
         #[test]
@@ -125,13 +127,13 @@ mod tests {
             let mut record = aggregate(&user_records);
             let at = at.index(record.len());
             record[at] ^= 1 << bit;
-            prop_assert_eq!(deaggregate(&record.into()), None);
+            prop_assert_eq!(records_of(record), None);
         }
 
         #[test]
         fn any_message_ends_in_a_result(message: Vec<u8>) {
             let record = [&MAGIC[..], &message, &Md5::digest(&message)].concat();
-            let _records = deaggregate(&record.into());
+            let _records = records_of(record);
         }
     }
 }

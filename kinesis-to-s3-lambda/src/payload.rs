@@ -1,4 +1,4 @@
-//! The lines of one record's payload, whoever wrote it: ours, another producer's JSON, or anything else.
+//! The lines of one record, whoever wrote it: ours, another producer's JSON or aggregate, or anything else.
 
 use bytes::Bytes;
 use shared::json::as_line;
@@ -7,6 +7,7 @@ use shared::rejection::{Reason, Rejection};
 use shared::timestamp::UnixMillis;
 use shared::trust::Trust;
 
+use crate::kpl::deaggregate;
 use crate::lines::{Lines, Receipt};
 use crate::multiline::holds_a_value_over_lines;
 
@@ -17,11 +18,18 @@ pub struct Payload {
     pub rejected_lines: Lines,
     /// The kind of its first line.
     first: Option<Kind>,
-    /// How many rejected lines were made of it here.
-    pub rejected: usize,
+    /// How many rejected lines were made of it here, and how many may be.
+    rejected: usize,
+    max_rejected: usize,
+    /// Bad lines beyond those, with a line feed each. They share one rejected line in the end.
+    surplus: Vec<u8>,
 }
 
 impl Payload {
+    fn with_at_most(max_rejected: usize) -> Self {
+        Self { max_rejected, ..Self::default() }
+    }
+
     fn push(&mut self, line: &[u8], head: LineHead, receipt: Receipt) {
         self.first.get_or_insert(head.kind);
         self.lines_mut(head.kind).push(line, head, receipt);
@@ -35,11 +43,12 @@ impl Payload {
     }
 
     /// Adds what became of the next payload of the same record.
-    pub fn append(&mut self, next: &Self) {
+    fn append(&mut self, next: &Self) {
         self.first = self.first.or(next.first);
         self.events.append(&next.events);
         self.rejected_lines.append(&next.rejected_lines);
         self.rejected += next.rejected;
+        self.surplus.extend_from_slice(&next.surplus);
     }
 
     /// The kinds of lines that there are, that of the first line first.
@@ -52,15 +61,13 @@ impl Payload {
     }
 }
 
-/// Lines of one payload that may be rejected one by one at most. With more, it is no file of JSON lines and is rejected
-/// whole.
+/// Lines of one record that are rejected one by one at most; further ones share a rejected line.
 pub const MAX_REJECTED_LINES: usize = 100;
 
-/// How many lines of a payload of so many bytes may be rejected one by one: two, or one in 128 bytes. A bad line of two bytes costs
-/// some 600 in memory, and a batch can hold 10,000 payloads that are full of them.
-#[must_use]
-pub fn max_rejected_lines(payload_bytes: usize) -> usize {
-    (payload_bytes / 128).clamp(2, MAX_REJECTED_LINES)
+/// How many lines of a record of so many bytes are rejected one by one: two, or one in 128 bytes. A bad line of two bytes costs
+/// some 600 in memory, and a batch can hold 10,000 records that are full of them.
+fn max_rejected_lines(record_bytes: usize) -> usize {
+    (record_bytes / 128).clamp(2, MAX_REJECTED_LINES)
 }
 
 /// How far our own time of receipt can lie from the arrival on the stream: retries and clocks that differ. A time farther
@@ -79,33 +86,55 @@ pub struct Source<'a> {
     pub trust: Trust,
 }
 
-/// Takes a payload apart.
+/// Takes a record's data apart: one payload, or an aggregate of payloads, each judged by itself.
 ///
-/// - JSON objects, one a line, pass as they are. Beside at least one of them, up to `max_rejected` bad lines are rejected
-///   one by one.
+/// Of the payload,
+///
+/// - JSON objects, one a line, pass as they are. Beside at least one of them, bad lines are rejected one by one up to
+///   [`max_rejected_lines`]; what is bad beyond that shares one more rejected line, and costs no good line.
 /// - One JSON object over several lines passes, folded into one.
 /// - In both, surrogate escapes without a partner are replaced, as ingest does.
-/// - All else is rejected whole: a text without an object in it, too many bad lines, and a value over several lines that is
-///   damaged or has lines beside it, since a line of it would be a piece of something.
+/// - All else is rejected whole: a text without an object in it, and a value over several lines that is damaged or has lines
+///   beside it, since a line of it would be a piece of something.
 #[must_use]
-pub fn read_payload(payload: &Bytes, source: &Source<'_>, max_rejected: usize) -> Payload {
+pub fn read_record(data: &Bytes, source: &Source<'_>) -> Payload {
+    let max_rejected = max_rejected_lines(data.len());
+    let mut read = match deaggregate(data) {
+        None => read_payload(data, source, max_rejected),
+        Some(user_records) => {
+            // Ingest aggregates nothing, so no aggregate has a key of ours.
+            let source = Source { trust: source.trust.of_other_producers(), ..*source };
+            read_user_records(user_records, &source, max_rejected)
+        }
+    };
+    source.reject_surplus(&mut read);
+    read
+}
+
+fn read_user_records(user_records: impl Iterator<Item = Bytes>, record: &Source<'_>, max_rejected: usize) -> Payload {
+    let mut read = Payload::with_at_most(max_rejected);
+    for (number, data) in user_records.enumerate() {
+        let name = format!("{}/{number}", record.name);
+        let left = max_rejected - read.rejected;
+        read.append(&read_payload(&data, &Source { name: &name, ..*record }, left));
+    }
+    read
+}
+
+fn read_payload(payload: &Bytes, source: &Source<'_>, max_rejected: usize) -> Payload {
     let marked = payload.starts_with(BYTE_ORDER_MARK);
     let text = if marked { payload.slice(BYTE_ORDER_MARK.len()..) } else { payload.clone() };
     read_lines(&text, source, max_rejected).unwrap_or_else(|| {
-        source.whole(payload, "the record holds no JSON object, a damaged one, or too many lines that are none")
+        let mut whole = Payload::with_at_most(max_rejected);
+        source.reject(&mut whole, payload, "the record holds no JSON object, or a damaged one over several lines");
+        whole
     })
-}
-
-/// A payload kept whole as rejected, without a look into it.
-#[must_use]
-pub fn rejected_whole(payload: &[u8], source: &Source<'_>, detail: &str) -> Payload {
-    source.whole(payload, detail)
 }
 
 /// `None` when the payload is to be rejected whole.
 fn read_lines(payload: &[u8], source: &Source<'_>, max_rejected: usize) -> Option<Payload> {
-    let mut read = Payload::default();
-    let mut has_object = false;
+    let mut read = Payload::with_at_most(max_rejected);
+    let (mut has_object, mut has_bad_line) = (false, false);
     for line in payload.split(|byte| *byte == b'\n') {
         let text = without_mark(line);
         if text.is_empty() {
@@ -117,13 +146,14 @@ fn read_lines(payload: &[u8], source: &Source<'_>, max_rejected: usize) -> Optio
                 source.land(&mut read, head, text);
             }
             Err(problem) => {
-                if read.first.is_none()
-                    && let Some(object) = one_object(payload, source)
-                {
-                    return Some(object);
-                }
-                if read.rejected == max_rejected || read.rejected == 0 && holds_a_value_over_lines(texts(payload)) {
-                    return None;
+                if !has_bad_line {
+                    has_bad_line = true;
+                    if !has_object && let Some(object) = one_object(payload, source) {
+                        return Some(object);
+                    }
+                    if holds_a_value_over_lines(texts(payload)) {
+                        return None;
+                    }
                 }
                 source.reject(&mut read, line.trim_ascii(), &problem);
             }
@@ -168,8 +198,28 @@ impl Source<'_> {
         payload.lines_mut(head.kind).counts.replaced_surrogates += replaced_surrogates;
     }
 
+    /// Keeps a bad line in a rejected one of its own, while there may be more of those.
+    fn reject(&self, payload: &mut Payload, bad_line: &[u8], detail: &str) {
+        if payload.rejected < payload.max_rejected {
+            self.push_rejected(payload, bad_line, detail);
+        } else {
+            payload.surplus.extend_from_slice(bad_line);
+            payload.surplus.push(b'\n');
+        }
+    }
+
+    fn reject_surplus(&self, payload: &mut Payload) {
+        let mut surplus = std::mem::take(&mut payload.surplus);
+        // The last line feed separates nothing.
+        if surplus.pop().is_some() {
+            let detail =
+                format!("more than {} lines of the record are no JSON objects; these are the others", payload.rejected);
+            self.push_rejected(payload, &surplus, &detail);
+        }
+    }
+
     /// Adds a line that keeps `body`. Nothing in it differs when the same record is sent again.
-    fn reject(&self, payload: &mut Payload, body: &[u8], detail: &str) {
+    fn push_rejected(&self, payload: &mut Payload, body: &[u8], detail: &str) {
         let id = serde_json::Value::from(format!("{}/{}", self.name, payload.rejected)).to_string();
         let rejection = Rejection::new(Reason::ForeignRecord, detail);
         let rejected = Rejected { rejection: &rejection, content_type: None, content_encoding: None, part: None, body };
@@ -187,13 +237,6 @@ impl Source<'_> {
         let received_at = head.received_at.filter(near).unwrap_or(self.arrival);
         Receipt { received_at, arrived_in: self.arrival.hour() }
     }
-
-    /// A payload that is kept in one line.
-    fn whole(&self, payload: &[u8], detail: &str) -> Payload {
-        let mut whole = Payload::default();
-        self.reject(&mut whole, payload, detail);
-        whole
-    }
 }
 
 #[cfg(test)]
@@ -210,7 +253,9 @@ mod tests {
 
     fn read(payload: &[u8], trust: Trust) -> Payload {
         let source = Source { arrival: ARRIVAL, name: "shard:1", trust };
-        read_payload(&Bytes::copy_from_slice(payload), &source, MAX_REJECTED_LINES)
+        let mut read = read_payload(&Bytes::copy_from_slice(payload), &source, MAX_REJECTED_LINES);
+        source.reject_surplus(&mut read);
+        read
     }
 
     fn read_ours(payload: &[u8]) -> Payload {
@@ -291,12 +336,56 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_bad_lines_stands_on_the_bound_and_one_past_it() {
-        let payload = |bad: usize| format!("{{}}\n{}", "x\n".repeat(bad));
+    fn bad_lines_past_the_bound_share_a_line_and_cost_no_good_one() {
         assert_eq!([0, 256, 383, 12_799, 12_800, usize::MAX].map(max_rejected_lines), [2, 2, 2, 99, 100, 100]);
-        assert_eq!(lines_of(payload(MAX_REJECTED_LINES).as_bytes()).len(), MAX_REJECTED_LINES + 1);
-        let whole = lines_of(payload(MAX_REJECTED_LINES + 1).as_bytes());
-        assert_eq!(whole, [(Kind::Rejected, payload(MAX_REJECTED_LINES + 1))]);
+        for surplus in [0, 1, 3] {
+            let payload = format!("{{}}\n{}{{}}", "x\n".repeat(MAX_REJECTED_LINES + surplus));
+            let lines = lines_of(payload.as_bytes());
+            let shared = (surplus > 0).then(|| (Kind::Rejected, ["x"].repeat(surplus).join("\n")));
+            assert_eq!(lines[..2], [(Kind::Event, "{}".to_owned()), (Kind::Event, "{}".to_owned())]);
+            assert_eq!(lines.len(), 2 + MAX_REJECTED_LINES + shared.iter().count());
+            assert!(shared.is_none_or(|shared| lines.last() == Some(&shared)));
+        }
+    }
+
+    #[test]
+    fn without_a_good_line_a_record_is_one_rejected_line_however_many_are_bad() {
+        let payload = "x\n".repeat(MAX_REJECTED_LINES + 1);
+        assert_eq!(lines_of(payload.as_bytes()), [(Kind::Rejected, payload)]);
+    }
+
+    /// An aggregate of user records, each shorter than 128 bytes.
+    fn aggregate(user_records: &[&[u8]]) -> Bytes {
+        use md5::{Digest, Md5};
+        let delimited = |bytes: &[u8]| [&[0x1a, u8::try_from(bytes.len()).unwrap()], bytes].concat();
+        let message: Vec<u8> = user_records.iter().flat_map(|data| delimited(&delimited(data))).collect();
+        [&[0xF3, 0x89, 0x9A, 0xC2][..], &message, &Md5::digest(&message)].concat().into()
+    }
+
+    fn bodies(lines: &Lines) -> Vec<Vec<u8>> {
+        let kept = |line: &str| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            base64_simd::STANDARD.decode_to_vec(line["rejected"]["body_base64"].as_str().unwrap()).unwrap()
+        };
+        std::str::from_utf8(&lines.text).unwrap().lines().map(kept).collect()
+    }
+
+    #[rstest]
+    #[case::one_too_many(3, 4)]
+    #[case::many(10, 300)]
+    #[case::more_than_ten_thousand(12_000, 12_000)]
+    fn good_user_records_land_however_many_are_bad(#[case] good: usize, #[case] bad: usize) {
+        let bad_data: Vec<String> = (0..bad).map(|number| format!("x{number}")).collect();
+        let mut user_records: Vec<&[u8]> = bad_data.iter().map(String::as_bytes).collect();
+        user_records.extend(std::iter::repeat_n(&b"{\"n\":1}"[..], good));
+        let data = aggregate(&user_records);
+        let source = Source { arrival: ARRIVAL, name: "shard:1", trust: Trust::Members };
+        let read = read_record(&data, &source);
+        assert_eq!(read.events.counts.lines as usize, good);
+        let alone = max_rejected_lines(data.len()).min(bad);
+        let bodies = bodies(&read.rejected_lines);
+        assert_eq!(bodies.len(), alone + usize::from(bad > alone));
+        assert_eq!(bodies.join(&b'\n'), bad_data.join("\n").into_bytes());
     }
 
     #[test]
@@ -349,10 +438,10 @@ mod tests {
 
     #[test]
     fn of_lines_that_a_client_wrote_nothing_is_believed() {
-        let Payload { events, rejected_lines, rejected, .. } = read(FORGED, Trust::Nothing);
+        let Payload { events, rejected_lines, .. } = read(FORGED, Trust::Nothing);
         assert_eq!((&events.text[..], events.counts.received_at), (FORGED, Some((ARRIVAL, ARRIVAL))));
         assert_eq!(events.counts.received_in, ReceivedIn { elsewhere: 2, ..ReceivedIn::default() });
-        assert_eq!((events.counts.reasons.total(), rejected_lines, rejected), (0, Lines::default(), 0));
+        assert_eq!((events.counts.reasons.total(), rejected_lines), (0, Lines::default()));
     }
 
     #[test]
@@ -385,12 +474,12 @@ mod tests {
         ) {
             let payload = Bytes::from(lines.join("\n"));
             let trust = if raw { Trust::Nothing } else { Trust::Members };
-            let read = read_payload(&payload, &Source { arrival: ARRIVAL, name: "shard:1", trust }, 4);
+            let read = read_record(&payload, &Source { arrival: ARRIVAL, name: "shard:1", trust });
             for (kind, found) in [(Kind::Event, &read.events), (Kind::Rejected, &read.rejected_lines)] {
                 let mut expected = Lines::default();
                 for line in std::str::from_utf8(&found.text)?.lines() {
                     // What is rejected here is so whoever wrote the record.
-                    let ours = line.contains("\"reason\":\"foreign_record\",\"detail\":\"not ") || read.events == Lines::default();
+                    let ours = line.contains("\"reason\":\"foreign_record\",\"detail\":\"not ") || line.contains(",\"detail\":\"more than ") || read.events == Lines::default();
                     let trust = if ours && kind == Kind::Rejected { Trust::Members } else { trust };
                     let head = trust.read_head(line)?;
                     prop_assert_eq!(head.kind, kind);

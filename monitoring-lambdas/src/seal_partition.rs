@@ -30,7 +30,7 @@ mod date;
 mod failed_batches;
 mod hour;
 mod incomplete;
-mod landing;
+pub mod landing;
 mod manifest_text;
 pub(crate) mod plan;
 mod progress;

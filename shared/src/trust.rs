@@ -28,6 +28,15 @@ impl Trust {
         }
     }
 
+    /// For what is certainly not ingest's, wherever it stands.
+    #[must_use]
+    pub const fn of_other_producers(self) -> Self {
+        match self {
+            Self::Members => Self::Members,
+            Self::RejectedLines | Self::Nothing => Self::Nothing,
+        }
+    }
+
     /// For the lines of a landed object.
     #[must_use]
     pub const fn in_object(format: EventFormat, kind: Kind) -> Self {

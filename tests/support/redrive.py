@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from support import proxy
-from support.stack import FAILED_BATCHES_BUCKET, LANDING_BUCKET, STREAM, built
+from support.stack import FAILED_BATCHES_BUCKET, LANDING, LANDING_BUCKET, STREAM, built
 
 BINARY = Path(os.environ.get("REDRIVE_BIN") or built("redrive")).resolve()
 SECONDS = 120
@@ -40,8 +40,15 @@ def rejected(prefix, *arguments):
     return ["rejected", "--bucket", LANDING_BUCKET, "--prefix", prefix, *arguments]
 
 
-def replay(hour):
-    return ["replay", "--stream", STREAM, "--bucket", LANDING_BUCKET, "--failed-batches", FAILED_BATCHES_BUCKET, "--hour", hour]
+GONE = "--landing-is-gone"
+
+
+def replay(hour, *arguments):
+    landing = arguments if GONE in arguments else ("--landing-function", LANDING, *arguments)
+    return [
+        "replay", "--stream", STREAM, "--bucket", LANDING_BUCKET, "--failed-batches", FAILED_BATCHES_BUCKET, "--hour", hour,
+        *landing,
+    ]
 
 
 @contextmanager

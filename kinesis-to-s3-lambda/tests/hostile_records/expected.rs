@@ -25,22 +25,33 @@ fn most_rejected(bytes: usize) -> usize {
 
 /// The lines of a record. Whether it is an aggregated one is taken from the function: a property of its own is about that.
 pub(crate) fn lines_of(data: &Bytes, partition_key: &str, format: EventFormat) -> Vec<Line> {
-    let most = most_rejected(data.len());
-    let Some(user_records) = deaggregate(data) else {
-        let rejects = format == EventFormat::Envelope || partition_key.starts_with("r-");
-        return lines_of_payload(data, rejects, most);
+    let lines = match deaggregate(data) {
+        None => lines_of_payload(data, format == EventFormat::Envelope || partition_key.starts_with("r-")),
+        Some(user_records) => {
+            user_records.flat_map(|data| lines_of_payload(&data, format == EventFormat::Envelope)).collect()
+        }
     };
-    let rejects = format == EventFormat::Envelope;
-    let lines: Vec<Line> = user_records.iter().flat_map(|data| lines_of_payload(data, rejects, most)).collect();
-    if rejected(&lines) > most { vec![Line::Rejected(data.to_vec())] } else { lines }
+    with_surplus_in_one_line(lines, most_rejected(data.len()))
 }
 
 fn rejected(lines: &[Line]) -> usize {
     lines.iter().filter(|line| matches!(line, Line::Rejected(_))).count()
 }
 
+fn with_surplus_in_one_line(lines: Vec<Line>, most: usize) -> Vec<Line> {
+    let (mut kept, mut surplus) = (Vec::new(), Vec::new());
+    for line in lines {
+        match line {
+            Line::Rejected(body) if rejected(&kept) == most => surplus.push(body),
+            line => kept.push(line),
+        }
+    }
+    kept.extend((!surplus.is_empty()).then(|| Line::Rejected(surplus.join(&b'\n'))));
+    kept
+}
+
 /// `rejects`: whether lines may say that they are rejected ones.
-fn lines_of_payload(data: &[u8], rejects: bool, most: usize) -> Vec<Line> {
+fn lines_of_payload(data: &[u8], rejects: bool) -> Vec<Line> {
     let whole = || vec![Line::Rejected(data.to_vec())];
     if let Some(object) = landing(unmarked(data.trim_ascii_end()), rejects) {
         return vec![object];
@@ -58,7 +69,7 @@ fn lines_of_payload(data: &[u8], rejects: bool, most: usize) -> Vec<Line> {
         .map(|(at, line)| landing(unmarked(line), rejects).unwrap_or_else(|| kept(at, line)))
         .collect();
     let bad = rejected(&lines);
-    if bad == lines.len() || bad > most || bad > 0 && goes_over_lines(&texts) { whole() } else { lines }
+    if bad == lines.len() || bad > 0 && goes_over_lines(&texts) { whole() } else { lines }
 }
 
 fn unmarked(line: &[u8]) -> &[u8] {

@@ -18,7 +18,7 @@ use generators::damage::{damaged, hostile_text};
 use generators::sabotage::{asked_for, shrink_steps};
 use generators::strict_reader::read_line;
 use kinesis_to_s3_lambda::handler::Handler;
-use kinesis_to_s3_lambda::kinesis_event::{BatchAnswer, KinesisEvent};
+use kinesis_to_s3_lambda::kinesis_event::{BatchAnswer, KinesisEvent, Record};
 use kinesis_to_s3_lambda::kpl::deaggregate;
 use lambda_runtime::Context;
 use memory_store::{Keeps, Landed, MemoryStore};
@@ -54,7 +54,7 @@ fn check(payload: &[u8], format: EventFormat) -> Checked {
 
 fn check_where_the_bucket(keeps: Keeps, payload: &[u8], format: EventFormat) -> Checked {
     let parse = || serde_json::from_slice::<KinesisEvent>(payload);
-    let Ok(event) = parse() else { return Ok(()) };
+    let Some(event) = parse().ok().filter(|event| event.records.iter().all(fits_into_a_key)) else { return Ok(()) };
     let (answer, objects) = land(parse()?, format, keeps);
     prop_assert_eq!(answer, BatchAnswer::landed());
     prop_assert_eq!(&land(parse()?, format, keeps).1, &objects, "the batch lands otherwise when it is sent again");
@@ -67,6 +67,11 @@ fn check_where_the_bucket(keeps: Keeps, payload: &[u8], format: EventFormat) -> 
     let skipped: Vec<_> = expected.into_iter().filter(|(_, count)| *count > 0).collect();
     prop_assert!(skipped.is_empty(), "skipped: {:?}", skipped);
     Ok(())
+}
+
+/// S3 takes keys of 1,024 bytes. Kinesis' names are a tenth of that.
+fn fits_into_a_key(record: &Record) -> bool {
+    record.event_id.len() + record.kinesis.sequence_number.len() < 900
 }
 
 /// Takes each line of an object from those that are expected.
@@ -176,7 +181,7 @@ proptest! {
     #[test]
     fn an_aggregated_record_comes_apart(fields in vec(any::<Field>(), 1..20)) {
         let expected: Vec<_> = fields.iter().filter_map(Field::user_data).collect();
-        let found = deaggregate(&sealed(&message(&fields)).into());
+        let found = deaggregate(&sealed(&message(&fields)).into()).map(Iterator::collect::<Vec<_>>);
         prop_assert_eq!(found, (!expected.is_empty()).then(|| expected.into_iter().map(Into::into).collect()));
     }
 
@@ -187,7 +192,7 @@ proptest! {
         let message = record.get(4..record.len().saturating_sub(16)).unwrap_or_default().to_vec();
         if let Some(found) = deaggregate(&record.into()) {
             let seen = user_records(&message).map(|records| records.into_iter().map(Into::into).collect());
-            prop_assert_eq!(Some(found), seen);
+            prop_assert_eq!(Some(found.collect::<Vec<_>>()), seen);
         }
     }
 

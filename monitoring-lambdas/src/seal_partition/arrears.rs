@@ -16,7 +16,7 @@ pub(super) struct Arrears {
 impl Arrears {
     pub(super) fn of(&self, hour: UtcHour) -> Vec<Missing> {
         let failed = failed_batches::missing(&self.failed_batches, hour);
-        self.landing.owes(hour).into_iter().chain(failed).collect()
+        self.landing.owes(hour.end()).into_iter().chain(failed).collect()
     }
 
     /// Whether it is known how far the stream has been read.

@@ -16,7 +16,7 @@ use super::SealError;
 use super::arrears::Arrears;
 use super::context::{Candidate, Done, Run};
 use super::failed_batches;
-use super::landing::{self, Landing};
+use super::landing::{self, Landing, Watched};
 use super::progress::Progress;
 use crate::bucket::{Bucket, BucketError, Condition, Head, List, Streams, Uploads};
 use crate::cloudwatch::Metrics;
@@ -158,7 +158,12 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
     /// Reads what may be owed to this hour and to later ones, once in a run: nothing has been listed by then.
     async fn arrears(&self, hour: UtcHour) -> Result<&Arrears, SealError> {
         let look = || async move {
-            let landing = Landing::look(self.metrics, self.config, self.at).await?;
+            let watched = Watched {
+                stream_name: &self.config.stream_name,
+                landing_function_name: &self.config.landing_function_name,
+                landing_timeout_millis: self.config.landing_timeout_seconds * 1_000,
+            };
+            let landing = Landing::look(self.metrics, &watched, self.at).await?;
             let failed_batches = failed_batches::list(self.failed_batches, hour).await?;
             Ok::<_, SealError>(Arrears { landing, failed_batches })
         };

@@ -40,13 +40,22 @@ const FIVE_MINUTES: Duration = Duration::from_secs(300);
 /// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_concepts.html>
 const MINUTES_KEPT_MILLIS: i64 = 15 * 24 * 60 * MILLIS_PER_MINUTE;
 
+/// Whose progress it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Watched<'a> {
+    pub stream_name: &'a str,
+    pub landing_function_name: &'a str,
+    /// The longest that an invocation of it takes.
+    pub landing_timeout_millis: i64,
+}
+
 /// What is known of landing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Landing {
+pub struct Landing {
     /// What arrived before this has been read; `None` when CloudWatch has no values.
-    pub(super) read_up_to: Option<UnixMillis>,
+    pub read_up_to: Option<UnixMillis>,
     /// What arrived after this is what landing is working at; `None` when it was not invoked lately.
-    landed_up_to: Option<UnixMillis>,
+    pub landed_up_to: Option<UnixMillis>,
     /// Whether batches were given back, failed or were throttled lately.
     is_failing: bool,
     /// Whether records arrived lately and landing was not invoked.
@@ -55,8 +64,12 @@ pub(super) struct Landing {
 
 impl Landing {
     /// Looks at the minutes before a time.
-    pub(super) async fn look(metrics: &impl Metrics, config: &Config, at: UnixMillis) -> Result<Self, MetricsError> {
-        let (stream, landing) = (&config.stream_name, &config.landing_function_name);
+    ///
+    /// # Errors
+    ///
+    /// When CloudWatch does not answer, or only in part.
+    pub async fn look(metrics: &impl Metrics, watched: &Watched<'_>, at: UnixMillis) -> Result<Self, MetricsError> {
+        let (stream, landing) = (watched.stream_name, watched.landing_function_name);
         let minutes = |millis: i64| (UnixMillis(at.0 - millis), at);
         let age = Series { namespace: "AWS/Kinesis", name: "GetRecords.IteratorAgeMilliseconds", statistic: "Maximum" };
         let read = age.read(metrics, ("StreamName", stream), minutes(WINDOW_MILLIS)).await?;
@@ -66,7 +79,7 @@ impl Landing {
         let given_back = Metric::GivenBackBatches.as_str();
         for (namespace, name) in [(NAMESPACE, given_back), ("AWS/Lambda", "Errors"), ("AWS/Lambda", "Throttles")] {
             let failures = Series { namespace, name, statistic: "Sum" };
-            let window = config.landing_timeout_seconds * 1_000 + RETRY_MILLIS;
+            let window = watched.landing_timeout_millis + RETRY_MILLIS;
             let counts = failures.read(metrics, ("FunctionName", landing), minutes(window)).await?;
             is_failing |= counts.iter().any(|(_, count)| *count > 0.0);
         }
@@ -77,11 +90,12 @@ impl Landing {
         Ok(Self { read_up_to: up_to(&read), landed_up_to: up_to(&landed), is_failing, is_idle })
     }
 
-    /// What landing may still owe an hour, as far as it is known.
-    pub(super) fn owes(self, hour: UtcHour) -> Vec<Missing> {
-        let unread = self.read_up_to.filter(|read_up_to| *read_up_to < hour.end());
+    /// What landing may still owe of what arrived before a time, as far as it is known.
+    #[must_use]
+    pub fn owes(self, before: UnixMillis) -> Vec<Missing> {
+        let unread = self.read_up_to.filter(|read_up_to| *read_up_to < before);
         let unread = unread.map(|read_up_to| Missing::UnreadRecords { read_up_to: read_up_to.rfc3339() });
-        let unlanded = self.landed_up_to.filter(|landed_up_to| *landed_up_to < hour.end());
+        let unlanded = self.landed_up_to.filter(|landed_up_to| *landed_up_to < before);
         let unlanded = unlanded.map(|landed_up_to| Missing::UnlandedRecords { landed_up_to: landed_up_to.rfc3339() });
         let failing = self.is_failing.then_some(Missing::FailingBatches);
         let idle = self.is_idle.then_some(Missing::IdleLanding);
@@ -179,7 +193,7 @@ mod tests {
     fn an_hour_is_owed_until_its_end_is_read_and_while_batches_fail() {
         let hour = UtcHour::parse("dt=2026-11-21/hour=09").unwrap();
         let owes = |read_up_to, landed_up_to, is_failing| {
-            Landing { read_up_to, landed_up_to, is_failing, is_idle: false }.owes(hour).len()
+            Landing { read_up_to, landed_up_to, is_failing, is_idle: false }.owes(hour.end()).len()
         };
         let (end, before) = (Some(hour.end()), Some(UnixMillis(hour.end().0 - 1)));
         assert_eq!(owes(end, end, false), 0);

@@ -1,10 +1,10 @@
 //! Batches that were given up: from the on-failure destination to where they belong.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, anyhow};
+use futures_util::{StreamExt, stream};
 use kinesis_to_s3_lambda::group::{Group, group};
 use kinesis_to_s3_lambda::kinesis_event::Record;
 use shared::line::EventFormat;
@@ -18,55 +18,50 @@ use crate::failed_batch::{FailedBatch, by_shard};
 use crate::land::Lander;
 use crate::object_key::from_stream;
 use crate::sequence_number::compare;
-use crate::shards;
+use crate::stream::SHARDS_AT_ONCE;
 
-pub(crate) struct Redrive {
-    from: Bucket,
-    to: Bucket,
-    lander: Lander,
-    formats: Formats,
-    total: usize,
-    done: AtomicUsize,
-    left: AtomicUsize,
+pub(crate) struct Redrive<'a> {
+    /// The failed batches' bucket.
+    pub(crate) from: Bucket,
+    /// The landing bucket, whose formats are given.
+    pub(crate) to: Bucket,
+    pub(crate) lander: &'a Lander,
+    pub(crate) formats: Formats,
 }
 
-impl Redrive {
-    /// From the failed batches' bucket to the landing bucket, whose formats are given.
-    pub(crate) fn new(from: Bucket, to: Bucket, lander: Lander, formats: Formats) -> Self {
-        let (done, left) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { from, to, lander, formats, total: 0, done, left }
-    }
+/// How many batches there are, how many of them were tried, and how many could not be landed.
+#[derive(Default)]
+struct Tally {
+    total: usize,
+    tried: Cell<usize>,
+    left: Cell<usize>,
+}
 
+impl Redrive<'_> {
     /// Redrives all batches under a prefix; whether all of them are done.
-    pub(crate) async fn all(mut self, prefix: &str) -> anyhow::Result<bool> {
+    pub(crate) async fn all(&self, prefix: &str) -> anyhow::Result<bool> {
         let failed = by_shard(self.from.keys(prefix).await?)?;
-        let total = failed.values().map(Vec::len).sum();
-        self.total = total;
-        let redrive = Arc::new(self);
+        let tally = Tally { total: failed.values().map(Vec::len).sum(), ..Tally::default() };
         // The batches of a shard go one after the other, in the order of their failure.
-        let shard = |keys: Vec<String>| {
-            let redrive = redrive.clone();
-            async move { redrive.shard(&keys).await }
-        };
-        shards::for_each(failed.into_values(), shard).await?;
-        let left = redrive.left.load(Ordering::Relaxed);
+        let shards = stream::iter(failed.values()).map(|keys| self.shard(keys, &tally));
+        shards.buffer_unordered(SHARDS_AT_ONCE).collect::<()>().await;
+        let (total, left) = (tally.total, tally.left.get());
         println!("{} of {total} batches are landed and removed, {left} are left", total - left);
         Ok(left == 0)
     }
 
-    async fn shard(&self, keys: &[String]) {
+    async fn shard(&self, keys: &[String], tally: &Tally) {
         for key in keys {
-            let outcome = self.batch(key, keys).await;
-            let number = self.done.fetch_add(1, Ordering::Relaxed) + 1;
-            let total = self.total;
-            match outcome {
-                Ok(Some(outcome)) => println!("{number} of {total}: {key}: {outcome}"),
-                Ok(None) => println!("{number} of {total}: {key}: removed by someone else meanwhile"),
+            let outcome = match self.batch(key, keys).await {
+                Ok(Some(outcome)) => outcome,
+                Ok(None) => "removed by someone else meanwhile".to_owned(),
                 Err(problem) => {
-                    self.left.fetch_add(1, Ordering::Relaxed);
-                    println!("{number} of {total}: {key}: LEFT: {problem:#}");
+                    tally.left.update(|left| left + 1);
+                    format!("LEFT: {problem:#}")
                 }
-            }
+            };
+            tally.tried.update(|tried| tried + 1);
+            println!("{} of {}: {key}: {outcome}", tally.tried.get(), tally.total);
         }
     }
 
@@ -97,9 +92,10 @@ impl Redrive {
         let (mut landed, mut already_there) = (0, 0);
         for group in group(&records, format) {
             match self.decide(&group, keys_of_shard).await? {
-                Decision::Land => {
+                Decision::Land { is_there } => {
+                    // Also where its records are there: that fences off late writes of earlier attempts.
                     self.lander.land(&group, attempt).await?;
-                    landed += 1;
+                    *(if is_there { &mut already_there } else { &mut landed }) += 1;
                 }
                 Decision::Covered => already_there += 1,
                 Decision::Wait => {
@@ -111,11 +107,10 @@ impl Redrive {
                 }
             }
         }
-        Ok(match already_there {
-            0 => format!("landed, {landed} objects"),
-            _ => format!(
-                "landed, {landed} objects; the records of {already_there} more were already there, in other batches"
-            ),
+        Ok(match (landed, already_there) {
+            (0, 1..) => "all of its records were already there".to_owned(),
+            (landed, 0) => format!("landed, {landed} objects"),
+            (landed, there) => format!("landed, {landed} objects; the records of {there} more were already there"),
         })
     }
 

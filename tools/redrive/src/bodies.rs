@@ -1,13 +1,16 @@
 //! The bodies of a rejected object, and the object that takes their events.
 //!
-//! One body is decompressed at a time. The work is bounded by what can be compressed into an object: at most
+//! One body is put together and decompressed at a time. The work is bounded by what can be compressed into an object: at most
 //! 16 MiB for each body, of which a batch can hold some 200 that are as small as deflate makes them.
 
 use anyhow::anyhow;
-use shared::rejection::Reason;
+use bytes::Bytes;
+use shared::rejection::{Reason, Rejection};
 
 use crate::bucket::Stored;
 use crate::found::EventReader;
+use crate::parts::{Parts, Role};
+use crate::reading::Reading;
 use crate::redriven::{MAX_BYTES, MAX_LINES, Redriven};
 use crate::rejected_line::RejectedLine;
 use crate::report::Outcomes;
@@ -26,49 +29,77 @@ struct Size {
     lines: u64,
 }
 
-/// The bodies that hold events, in the order in which those are landed.
-pub(crate) struct Bodies<'a> {
-    bodies: Vec<Body>,
-    reader: EventReader<'a>,
+/// Where bodies come from, and how they are read. `open` reads an object that holds parts of them.
+pub(crate) struct BodyReader<'a, O> {
+    pub(crate) events: EventReader<'a>,
+    pub(crate) parts: &'a Parts,
+    pub(crate) open: O,
 }
 
-impl<'a> Bodies<'a> {
+impl<O: AsyncFn(&str) -> anyhow::Result<Bytes>> BodyReader<'_, O> {
+    /// As [`EventReader::for_each_event`].
+    async fn for_each_event(
+        &self,
+        line: &RejectedLine,
+        see: impl FnMut(&str),
+    ) -> anyhow::Result<Result<(), Rejection>> {
+        let body = self.parts.body(line, self.events.reading, &self.open).await?;
+        Ok(self.events.for_each_event(line, &body, see))
+    }
+}
+
+/// The bodies that hold events, in the order in which those are landed.
+pub(crate) struct Bodies<'a, O> {
+    bodies: Vec<Body>,
+    reader: BodyReader<'a, O>,
+}
+
+impl<'a, O: AsyncFn(&str) -> anyhow::Result<Bytes>> Bodies<'a, O> {
     /// Reads all bodies once, and leaves out those that hold no events or are too large.
     ///
     /// Where one object has no room for all, the smallest come first: no body is kept out by a larger one.
-    pub(crate) fn measure(bodies: Vec<Body>, reader: EventReader<'a>, outcomes: &mut Outcomes) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// When an object that holds a part can't be read any more.
+    pub(crate) async fn measure(
+        bodies: Vec<Body>,
+        reader: BodyReader<'a, O>,
+        outcomes: &mut Outcomes,
+    ) -> anyhow::Result<Self> {
         let mut measured = Vec::with_capacity(bodies.len());
         for body in bodies {
             let mut size = Size::default();
-            let found = reader.for_each_event(&body.line, |event| {
+            let see = |event: &str| {
                 size.bytes += event.len() as u64 + 1;
                 size.lines += 1;
-            });
-            match found {
+            };
+            match reader.for_each_event(&body.line, see).await? {
                 Ok(()) => measured.push((size, body)),
                 Err(rejection) if rejection.reason == Reason::BodyTooLarge => outcomes.too_large.push(body.number),
                 Err(_) => outcomes.still_rejected += 1,
             }
         }
-        Self { bodies: smallest_first_unless_all_fit(measured), reader }
+        Ok(Self { bodies: smallest_first_unless_all_fit(measured), reader })
     }
 
     /// The object with their events behind those of earlier runs.
     ///
     /// # Errors
     ///
-    /// When what earlier runs landed can't be read or has another format.
-    pub(crate) fn add_to(&self, earlier: Option<&Stored>, outcomes: &mut Outcomes) -> anyhow::Result<Redriven> {
-        let mut redriven = Redriven::behind(earlier, self.reader.event_format)?;
+    /// When what earlier runs landed can't be read or has another format, and as [`Bodies::measure`].
+    pub(crate) async fn add_to(&self, earlier: Option<&Stored>, outcomes: &mut Outcomes) -> anyhow::Result<Redriven> {
+        let mut redriven = Redriven::behind(earlier, self.reader.events.event_format)?;
         outcomes.without_room.clear();
         for Body { number, line } in &self.bodies {
             let left_out = redriven.left_out;
             let mut added = Ok(());
-            let found = self.reader.for_each_event(line, |event| {
+            let see = |event: &str| {
                 if added.is_ok() {
                     added = redriven.add(event);
                 }
-            });
+            };
+            let found = self.reader.for_each_event(line, see).await?;
             added?;
             found.map_err(|rejection| anyhow!("line {number}: {}", rejection.detail))?;
             redriven.include(line.received_at);
@@ -80,6 +111,40 @@ impl<'a> Bodies<'a> {
         outcomes.left_out = redriven.left_out;
         Ok(redriven)
     }
+}
+
+/// The bodies that the lines of an object stand for. Those in parts are read when their turn comes.
+///
+/// # Errors
+///
+/// When the object can't be read.
+pub(crate) fn whole_bodies(
+    compressed: &[u8],
+    reading: &Reading,
+    parts: &Parts,
+    outcomes: &mut Outcomes,
+) -> anyhow::Result<Vec<Body>> {
+    let mut bodies = Vec::new();
+    reading.for_each_rejected(compressed, |number, line| {
+        let mut line = match line {
+            Ok(line) => line,
+            Err(problem) => return outcomes.add_odd(number, &problem),
+        };
+        let role = parts.role(&line);
+        outcomes.bodies += usize::from(role != Role::Part);
+        match role {
+            Role::Body => {
+                if line.parts > 1 {
+                    line.body = Vec::new();
+                }
+                bodies.push(Body { number, line });
+            }
+            Role::Part => {}
+            Role::Incomplete => outcomes.incomplete.push(number),
+            Role::TooLarge => outcomes.too_large.push(number),
+        }
+    })?;
+    Ok(bodies)
 }
 
 fn smallest_first_unless_all_fit(mut measured: Vec<(Size, Body)>) -> Vec<Body> {
@@ -95,9 +160,8 @@ fn smallest_first_unless_all_fit(mut measured: Vec<(Size, Body)>) -> Vec<Body> {
 mod tests {
     use super::*;
     use crate::object_lines::for_each_line;
-    use crate::reading::Reading;
     use crate::redriven::tests::stored;
-    use crate::rejected_line::tests::{compressed, line};
+    use crate::rejected_line::tests::{compressed, line, line_of_part};
     use allocation_counter::measure;
     use flate2::Compression;
     use flate2::write::GzEncoder;
@@ -117,19 +181,30 @@ mod tests {
     }
 
     fn merge(rejected: &[u8], earlier: Option<&Object>, event_format: EventFormat) -> (Option<Object>, Outcomes) {
-        let (mut outcomes, mut bodies) = (Outcomes::default(), Vec::new());
+        merge_with_parts(&[rejected], earlier, event_format)
+    }
+
+    /// Redrives the first of the objects; the parts of its bodies are in all of them.
+    fn merge_with_parts(
+        objects: &[&[u8]],
+        earlier: Option<&Object>,
+        event_format: EventFormat,
+    ) -> (Option<Object>, Outcomes) {
+        let (mut outcomes, mut parts) = (Outcomes::default(), Parts::default());
         let reading = Reading::new(&["invalid_json".to_owned()], None).unwrap();
-        let see = |number, line: anyhow::Result<RejectedLine>| match line {
-            Ok(line) => bodies.push(Body { number, line }),
-            Err(problem) => outcomes.add_odd(number, &problem),
-        };
-        reading.for_each_rejected(rejected, see).unwrap();
-        outcomes.bodies = bodies.len();
-        let bodies = Bodies::measure(bodies, EventReader { content_type: None, event_format }, &mut outcomes);
+        for (number, object) in objects.iter().enumerate() {
+            parts.note(&number.to_string(), object, &reading).unwrap();
+        }
+        let bodies = whole_bodies(objects[0], &reading, &parts, &mut outcomes).unwrap();
+        let open = async |number: &str| Ok(Bytes::copy_from_slice(objects[number.parse::<usize>()?]));
+        let reader = BodyReader { events: EventReader { reading: &reading, event_format }, parts: &parts, open };
         let key = ObjectKey::parse("rejected/dt=2026-11-21/hour=09/shardId-000000000000-1.jsonl.bz2").unwrap();
         let attempt = Attempt { began: UnixMillis(0), deadline: UnixMillis(1), request_id: "r".into() };
-        let redriven = bodies.add_to(earlier.map(stored).as_ref(), &mut outcomes).unwrap();
-        (redriven.finish(&key, attempt).unwrap(), outcomes)
+        let redriven = futures_util::FutureExt::now_or_never(async {
+            let bodies = Bodies::measure(bodies, reader, &mut outcomes).await?;
+            bodies.add_to(earlier.map(stored).as_ref(), &mut outcomes).await
+        });
+        (redriven.unwrap().unwrap().finish(&key, attempt).unwrap(), outcomes)
     }
 
     fn lines(object: &Object) -> Vec<String> {
@@ -213,6 +288,26 @@ mod tests {
             Ends::TooLarge => [0, 0, 20],
         };
         assert_eq!(ended, expected);
+    }
+
+    /// Six bodies of 12 MiB, whose parts are in objects beside the one that is redriven: one of them is held at a time.
+    #[test]
+    fn many_bodies_in_parts_take_the_memory_of_one() {
+        const BODIES: usize = 6;
+        const MOST_BYTES: u64 = 64 * 1024 * 1024;
+        let mut objects = vec![String::new()];
+        for body in 0..BODIES {
+            let id = body.to_string();
+            objects[0] += &line_of_part(&id, 1, 4, b"{\"good\":1}");
+            objects.extend((2..=4).map(|part| line_of_part(&id, part, 4, &vec![b' '; 4 * 1024 * 1024])));
+        }
+        let objects: Vec<Vec<u8>> = objects.iter().map(|lines| compressed(lines.as_bytes())).collect();
+        let objects: Vec<&[u8]> = objects.iter().map(Vec::as_slice).collect();
+        let mut merged = (None, Outcomes::default());
+        let cost = measure(|| merged = merge_with_parts(&objects, None, Envelope));
+        let (object, outcomes) = merged;
+        assert_eq!((outcomes.bodies, outcomes.landed, lines(&object.unwrap()).len()), (BODIES, BODIES as u64, BODIES));
+        assert!(cost.bytes_max < MOST_BYTES, "{}", cost.bytes_max);
     }
 
     enum Ends {

@@ -9,8 +9,8 @@ use crate::sequence_number::compare;
 /// What to do with a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// Write its object, or replace it.
-    Land,
+    /// Write its object, or replace it. `is_there`: it ends with the same record, so all of the group is in it.
+    Land { is_there: bool },
     /// Its records have landed, cut into batches at another place.
     Covered,
     /// What comes after it on the shard has to land first; only then is it known which records the object should hold.
@@ -39,11 +39,13 @@ pub(crate) fn decide<'a>(
     match found_last {
         Some(_) if cut_elsewhere => Decision::Covered,
         None if cut_elsewhere => Decision::Wait,
-        Some(last) if compare(last, group.last).is_le() || begins_in(group.last, last) => Decision::Land,
+        Some(last) if compare(last, group.last).is_le() || begins_in(group.last, last) => {
+            Decision::Land { is_there: compare(last, group.last).is_eq() }
+        }
         // Batches come in order: had this one been the last word, the next would have begun before that object's end.
         Some(last) if begins_after(last) => Decision::Covered,
         Some(_) => Decision::Wait,
-        None => Decision::Land,
+        None => Decision::Land { is_there: false },
     }
 }
 
@@ -52,11 +54,13 @@ mod tests {
     use super::*;
     use rstest::rstest;
 
+    const LAND: Decision = Decision::Land { is_there: false };
+
     #[rstest]
-    #[case::the_usual_case(None, &["61", "101"], Decision::Land)]
-    #[case::an_attempt_stored_it_unheard(Some("60"), &["61"], Decision::Land)]
-    #[case::an_attempt_stored_less_unheard(Some("40"), &["61"], Decision::Land)]
-    #[case::an_attempt_stored_more_and_the_rest_landed_since(Some("100"), &["61", "101"], Decision::Land)]
+    #[case::the_usual_case(None, &["61", "101"], LAND)]
+    #[case::an_attempt_stored_it_unheard(Some("60"), &["61"], Decision::Land { is_there: true })]
+    #[case::an_attempt_stored_less_unheard(Some("40"), &["61"], LAND)]
+    #[case::an_attempt_stored_more_and_the_rest_landed_since(Some("100"), &["61", "101"], LAND)]
     #[case::an_attempt_stored_more_and_the_rest_is_yet_to_land(Some("100"), &["1"], Decision::Wait)]
     #[case::cut_longer_after_a_restart(Some("100"), &["1", "101"], Decision::Covered)]
     #[case::cut_shorter_after_a_restart(Some("40"), &["41", "101"], Decision::Covered)]

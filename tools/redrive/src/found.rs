@@ -5,33 +5,38 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use ingest_lambda::content::{BodyForm, body_form, decompress};
 use ingest_lambda::split::{Event, Item, KeyFields, split};
-use kinesis_to_s3_lambda::payload::{MAX_REJECTED_LINES, Source, read_payload};
+use kinesis_to_s3_lambda::payload::{Source, read_record};
 use shared::line::{Client, Envelope, EventFormat, IdLiteral};
 use shared::rejection::{Reason, Rejection};
 use shared::trust::Trust;
 
+use crate::reading::Reading;
 use crate::rejected_line::RejectedLine;
 
 /// Bytes of a body after decompression at most: four times what ingest takes unless configured.
 pub(crate) const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
 /// How bodies are read, and how their events are written.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(crate) struct EventReader<'a> {
-    /// What whole bodies are read as, whatever their senders called it.
-    pub(crate) content_type: Option<&'a str>,
+    pub(crate) reading: &'a Reading,
     pub(crate) event_format: EventFormat,
 }
 
 impl EventReader<'_> {
-    /// Hands on the line of each event in a body, without a line feed. Events beside something that is still rejected are
-    /// taken.
+    /// Hands on the line of each event in a body that a rejected line stands for, without a line feed. Events beside something
+    /// that is still rejected are taken.
     ///
     /// # Errors
     ///
     /// When no event is in it, and [`Reason::BodyTooLarge`] when it is larger than [`MAX_BODY_BYTES`].
-    pub(crate) fn for_each_event(&self, line: &RejectedLine, mut see: impl FnMut(&str)) -> Result<(), Rejection> {
-        let body = decompress(&line.body, line.content_encoding.as_deref(), MAX_BODY_BYTES)?;
+    pub(crate) fn for_each_event(
+        &self,
+        line: &RejectedLine,
+        body: &[u8],
+        mut see: impl FnMut(&str),
+    ) -> Result<(), Rejection> {
+        let body = decompress(body, line.content_encoding.as_deref(), MAX_BODY_BYTES)?;
         let mut found = false;
         let see = |event: &str| {
             found = true;
@@ -49,7 +54,7 @@ impl EventReader<'_> {
     fn for_each_foreign(&self, line: &RejectedLine, body: &[u8], mut see: impl FnMut(&str)) {
         let trust = Trust::in_record(self.event_format, "");
         let source = Source { arrival: line.received_at, name: &line.id, trust };
-        let read = read_payload(&Bytes::copy_from_slice(body), &source, MAX_REJECTED_LINES);
+        let read = read_record(&Bytes::copy_from_slice(body), &source);
         String::from_utf8_lossy(&read.events.text).split_terminator('\n').for_each(&mut see);
     }
 
@@ -68,7 +73,7 @@ impl EventReader<'_> {
     fn form(&self, line: &RejectedLine) -> Result<BodyForm, Rejection> {
         match (&line.content_type, line.reason) {
             (None, Reason::InvalidCmcd) => Ok(BodyForm::Cmcd),
-            (content_type, _) => body_form(self.content_type.or(content_type.as_deref())),
+            (content_type, _) => body_form(self.reading.content_type.as_deref().or(content_type.as_deref())),
         }
     }
 }

@@ -26,19 +26,18 @@ const BACKOFF_CAP: Duration = Duration::from_secs(2);
 /// The longest that Lambda lets an invocation run. An attempt with a deadline so late is certainly later than any of the
 /// landing function's that began well before it.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-timeout.html>
-const LONGEST_INVOCATION_MILLIS: i64 = 900_000;
+pub(crate) const LONGEST_INVOCATION_MILLIS: i64 = 900_000;
 
-#[derive(Clone)]
 pub(crate) struct Lander {
-    bucket: std::sync::Arc<Bucket>,
+    bucket: Bucket,
     request_id: String,
-    pub(crate) landed: std::sync::Arc<Landed>,
+    pub(crate) landed: Landed,
 }
 
 impl Lander {
     pub(crate) fn new(config: &SdkConfig, bucket: String) -> Self {
-        let bucket = Bucket::new(config, bucket).into();
-        Self { bucket, request_id: format!("redrive-{}", Uuid::new_v4()), landed: std::sync::Arc::default() }
+        let bucket = Bucket::new(config, bucket);
+        Self { bucket, request_id: format!("redrive-{}", Uuid::new_v4()), landed: Landed::default() }
     }
 
     /// An attempt that begins now. What is landed by it must have been read later than this.
@@ -49,7 +48,7 @@ impl Lander {
     }
 
     pub(crate) async fn land(&self, group: &Group, attempt: &Attempt) -> anyhow::Result<()> {
-        let landed = landing::land(&*self.bucket, group, attempt, Deadline::after(TIME), rand::random::<f64>).await;
+        let landed = landing::land(&self.bucket, group, attempt, Deadline::after(TIME), rand::random::<f64>).await;
         match landed {
             Ok(_) => {
                 self.landed.add_group(group);
@@ -67,36 +66,30 @@ impl Lander {
     ///
     /// Each write is conditional on the object that was read. `merge` must only ever add lines: then no two versions of
     /// the object are equal, and a write that is late changes nothing.
-    pub(crate) async fn add<R: Future<Output = anyhow::Result<Option<Stored>>>>(
+    pub(crate) async fn add(
         &self,
         key: &str,
-        read: impl Fn() -> R,
-        merge: impl FnMut(Option<&Stored>) -> anyhow::Result<Option<Object>>,
+        read: impl AsyncFn() -> anyhow::Result<Option<Stored>>,
+        mut merge: impl AsyncFnMut(Option<&Stored>) -> anyhow::Result<Option<Object>>,
     ) -> anyhow::Result<()> {
-        add(&*self.bucket, key, read, merge).await
-    }
-}
-
-async fn add<R: Future<Output = anyhow::Result<Option<Stored>>>>(
-    store: &impl ObjectStore,
-    key: &str,
-    read: impl Fn() -> R,
-    mut merge: impl FnMut(Option<&Stored>) -> anyhow::Result<Option<Object>>,
-) -> anyhow::Result<()> {
-    let deadline = Deadline::after(TIME);
-    let mut tries = 0;
-    loop {
-        let found = read().await?;
-        let Some(object) = merge(found.as_ref()).with_context(|| key.to_owned())? else { return Ok(()) };
-        let condition = found.map_or(Condition::Absent, |stored| Condition::Matches(stored.etag));
-        let failure = match deadline.bound(WRITE_TIMEOUT, store.put(key, &object, &condition)).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error @ PutError::Permanent(_))) => return Err(error).context(key.to_owned()),
-            Ok(Err(error)) => error.to_string(),
-            Err(TimeIsUp) => "S3 did not answer a write".to_owned(),
-        };
-        let wait = backoff_ceiling(tries, BACKOFF_BASE, BACKOFF_CAP).mul_f64(rand::random());
-        tries += 1;
-        deadline.sleep(wait).await.map_err(|TimeIsUp| anyhow!("{key}: no success in {TIME:?}; at last: {failure}"))?;
+        let deadline = Deadline::after(TIME);
+        let mut tries = 0;
+        loop {
+            let found = read().await?;
+            let Some(object) = merge(found.as_ref()).await.with_context(|| key.to_owned())? else { return Ok(()) };
+            let condition = found.map_or(Condition::Absent, |stored| Condition::Matches(stored.etag));
+            let failure = match deadline.bound(WRITE_TIMEOUT, self.bucket.put(key, &object, &condition)).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error @ PutError::Permanent(_))) => return Err(error).context(key.to_owned()),
+                Ok(Err(error)) => error.to_string(),
+                Err(TimeIsUp) => "S3 did not answer a write".to_owned(),
+            };
+            let wait = backoff_ceiling(tries, BACKOFF_BASE, BACKOFF_CAP).mul_f64(rand::random());
+            tries += 1;
+            deadline
+                .sleep(wait)
+                .await
+                .map_err(|TimeIsUp| anyhow!("{key}: no success in {TIME:?}; at last: {failure}"))?;
+        }
     }
 }

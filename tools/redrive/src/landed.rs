@@ -1,6 +1,6 @@
 //! What a run has landed, counted under the names that landing counts by.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::cell::Cell;
 
 use kinesis_to_s3_lambda::group::Group;
 use monitoring_lambdas::cloudwatch::{Datum, Metrics, MetricsError};
@@ -13,9 +13,9 @@ const NAME: &str = "redrive";
 /// What has landed so far.
 #[derive(Debug, Default)]
 pub(crate) struct Landed {
-    records: AtomicU64,
-    events: AtomicU64,
-    rejected: AtomicU64,
+    records: Cell<u64>,
+    events: Cell<u64>,
+    rejected: Cell<u64>,
 }
 
 impl Landed {
@@ -25,13 +25,13 @@ impl Landed {
             Kind::Event => &self.events,
             Kind::Rejected => &self.rejected,
         };
-        lines.fetch_add(group.lines(), Ordering::Relaxed);
-        self.records.fetch_add(group.record_count, Ordering::Relaxed);
+        lines.update(|lines| lines + group.lines());
+        self.records.update(|records| records + group.record_count);
     }
 
     /// Events that were found in rejected lines.
     pub(crate) fn add_events(&self, events: u64) {
-        self.events.fetch_add(events, Ordering::Relaxed);
+        self.events.update(|landed| landed + events);
     }
 
     /// Tells CloudWatch, if there is anything to tell.
@@ -42,7 +42,7 @@ impl Landed {
             (Metric::LandedEvents, &self.events),
             (Metric::LandedRejected, &self.rejected),
         ];
-        let counts = counts.map(|(metric, count)| (metric, count.load(Ordering::Relaxed)));
+        let counts = counts.map(|(metric, count)| (metric, count.get()));
         // Counts stay far below 2^53.
         #[allow(clippy::cast_precision_loss)]
         let datum = |&(metric, count): &(Metric, u64)| Datum {

@@ -25,7 +25,6 @@ mod rejected_line;
 mod replay;
 mod report;
 mod sequence_number;
-mod shards;
 mod stream;
 
 use std::process::ExitCode;
@@ -41,7 +40,7 @@ use bucket::Bucket;
 use event_format::Formats;
 use land::Lander;
 use reading::Reading;
-use replay::Replay;
+use replay::{LandingNow, Replay};
 use stream::Stream;
 
 /// Lands again what did not land as it should have. Credentials and region come from the AWS environment variables.
@@ -86,8 +85,8 @@ enum Command {
         #[command(flatten)]
         format: FormatArgument,
     },
-    /// Reads an hour from the stream again and lands the records that are in no object, each exactly once. The hour must
-    /// have its _SUCCESS, or an _INCOMPLETE for which landing is not to blame.
+    /// Reads an hour from the stream again and lands the records that are in no object, each exactly once, when landing is
+    /// done with the hour.
     Replay {
         /// The stream (the output StreamName).
         #[arg(long)]
@@ -101,15 +100,26 @@ enum Command {
         /// The hour in which the records arrived (UTC).
         #[arg(long, value_name = "dt=…/hour=…", value_parser = utc_hour)]
         hour: UtcHour,
-        /// The stack was deleted and its stream was not: replays hours without a seal too, which nothing else lands.
-        #[arg(long)]
+        /// The function that lands (ops physical LandingFunction): CloudWatch knows how far it is.
+        #[arg(long, value_name = "FUNCTION", required_unless_present = "landing_is_gone")]
+        landing_function: Option<String>,
+        /// The stack was deleted and its stream was not: nothing else lands its records any more.
+        #[arg(long, conflicts_with = "landing_function")]
         landing_is_gone: bool,
         #[command(flatten)]
         format: FormatArgument,
     },
 }
 
-#[derive(Args)]
+impl Command {
+    fn landing_bucket(&self) -> &str {
+        match self {
+            Self::Batches { to: bucket, .. } | Self::Rejected { bucket, .. } | Self::Replay { bucket, .. } => bucket,
+        }
+    }
+}
+
+#[derive(Args, Clone, Copy)]
 struct FormatArgument {
     /// What a landed line is, envelope or raw: only where what landed around it does not say so.
     #[arg(long, value_parser = event_format)]
@@ -139,34 +149,40 @@ async fn main() -> ExitCode {
 /// Whether everything was done.
 async fn run(command: Command) -> anyhow::Result<bool> {
     let config = lambda_setup::sdk::loader().load().await;
+    let cloudwatch = CloudWatch::new(&config);
     let bucket = |name: &str| Bucket::new(&config, name.to_owned());
-    let formats = |name: &str, format: FormatArgument| Formats::new(bucket(name), format.event_format);
-    let (lander, is_done) = match command {
+    let lander = Lander::new(&config, command.landing_bucket().to_owned());
+    let landing_bucket = bucket(command.landing_bucket());
+    let formats = |format: FormatArgument| Formats::new(landing_bucket.clone(), format.event_format);
+    let is_done = match command {
         Command::Batches { from, to, prefix, format } => {
-            let lander = Lander::new(&config, to.clone());
-            let redrive = batches::Redrive::new(bucket(&from), bucket(&to), lander.clone(), formats(&to, format));
-            (lander, redrive.all(&prefix).await)
+            let redrive =
+                batches::Redrive { from: bucket(&from), to: bucket(&to), lander: &lander, formats: formats(format) };
+            redrive.all(&prefix).await
         }
         Command::Rejected { bucket: name, prefix, reasons, content_type, format } => {
             let reading = Reading::new(&reasons, content_type)?;
-            let lander = Lander::new(&config, name.clone());
-            let redrive = rejected::Redrive::new(bucket(&name), lander.clone(), formats(&name, format), reading);
-            (lander, redrive.all(&prefix).await)
+            rejected::Redrive::new(bucket(&name), &lander, formats(format), reading).all(&prefix).await
         }
-        Command::Replay { stream, bucket: name, failed_batches, hour, landing_is_gone, format } => {
-            let lander = Lander::new(&config, name.clone());
+        Command::Replay { stream, bucket: name, failed_batches, hour, landing_function, format, .. } => {
+            let landing_now = landing_function.map(|function| LandingNow {
+                metrics: cloudwatch.clone(),
+                stream: stream.clone(),
+                function,
+                now: lambda_setup::now(),
+            });
             let replay = Replay {
                 stream: Stream::new(&config, stream),
                 landing: bucket(&name),
                 failed_batches: bucket(&failed_batches),
-                lander: lander.clone(),
-                formats: formats(&name, format),
-                landing_is_gone,
+                lander: &lander,
+                formats: formats(format),
+                landing_now,
             };
-            (lander, replay.hour(hour).await)
+            replay.hour(hour).await
         }
     };
     // Whatever went wrong, what has landed counts.
-    lander.landed.put(&CloudWatch::new(&config)).await.context("what is said above has landed, but is not counted")?;
+    lander.landed.put(&cloudwatch).await.context("what is said above has landed, but is not counted")?;
     is_done
 }

@@ -3,12 +3,13 @@
 //! The parts of a body have partition keys of their own, so they are in several objects, perhaps of two hours. What is
 //! remembered of a part is its place; its bytes are read again when its body's turn comes.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
+use bytes::Bytes;
 
-use crate::bucket::Bucket;
 use crate::found::MAX_BODY_BYTES;
 use crate::reading::Reading;
 use crate::rejected_line::RejectedLine;
@@ -80,38 +81,39 @@ impl Parts {
         }
     }
 
-    /// Puts the bodies together of which lines are the first parts, and reads each object that holds another part once.
+    /// The body that a line stands for. `open` reads an object; each that holds a part is read for this body alone, so that no
+    /// more than one body is held, however many there are.
     ///
     /// # Errors
     ///
-    /// When such an object can't be read any more.
-    pub(crate) async fn complete<'l>(
+    /// When an object is not what it was when its parts were noted.
+    pub(crate) async fn body<'l>(
         &self,
-        lines: impl Iterator<Item = &'l mut RejectedLine>,
-        bucket: &Bucket,
+        line: &'l RejectedLine,
         reading: &Reading,
-    ) -> anyhow::Result<()> {
-        let mut firsts: Vec<&mut RejectedLine> = lines.filter(|line| line.parts > 1).collect();
-        let places = firsts.iter().filter_map(|line| self.bodies.get(&line.id)).flat_map(BTreeMap::values);
-        let objects: BTreeSet<Arc<str>> = places.map(|place| place.object.clone()).collect();
-        let mut bytes: HashMap<String, BTreeMap<usize, Vec<u8>>> =
-            firsts.iter().map(|line| (line.id.clone(), BTreeMap::new())).collect();
+        open: &impl AsyncFn(&str) -> anyhow::Result<Bytes>,
+    ) -> anyhow::Result<Cow<'l, [u8]>> {
+        if line.parts == 1 {
+            return Ok(Cow::Borrowed(&line.body));
+        }
+        let gone = || format!("a part of the body {:?} is gone", line.id);
+        let places = self.bodies.get(&line.id).with_context(gone)?;
+        let objects: BTreeSet<&Arc<str>> = places.values().map(|place| &place.object).collect();
+        let mut parts: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
         for object in objects {
-            let compressed = bucket.get(&object).await?.with_context(|| format!("{object} is gone"))?;
-            reading.for_each_rejected(&compressed, |_, line| {
-                if let Ok(line) = line
-                    && let Some(parts) = bytes.get_mut(&line.id)
-                {
-                    parts.entry(line.part).or_insert(line.body);
+            let compressed = open(object).await?;
+            let is_noted = |part: &RejectedLine| {
+                let place = places.get(&part.part).filter(|_| part.id == line.id);
+                place.is_some_and(|place| place.object == *object && place.bytes == part.body.len())
+            };
+            reading.for_each_rejected(&compressed, |_, part| {
+                if let Some(part) = part.ok().filter(is_noted) {
+                    parts.entry(part.part).or_insert(part.body);
                 }
             })?;
         }
-        for line in &mut firsts {
-            let parts = bytes.get(&line.id).filter(|parts| parts.len() == line.parts);
-            let parts = parts.with_context(|| format!("a part of the body {:?} is gone", line.id))?;
-            line.body = parts.values().flatten().copied().collect();
-        }
-        Ok(())
+        ensure!(parts.len() == line.parts, gone());
+        Ok(Cow::Owned(parts.into_values().collect::<Vec<_>>().concat()))
     }
 }
 

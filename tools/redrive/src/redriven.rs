@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::{Context, ensure};
 use kinesis_to_s3_lambda::encode::{Compressed, LineWriter, Object};
+use shared::json::replace_lone_surrogates;
 use shared::line::{EventFormat, Kind};
 use shared::object::{Attempt, BlockSize, ObjectKey, ObjectMetadata, ReceivedIn};
 use shared::timestamp::UnixMillis;
@@ -67,8 +68,10 @@ impl Redriven {
             own.as_str()
         );
         for_each_line(&earlier.bytes, |_, line| {
-            *self.landed.entry(fingerprint(line)).or_default() += 1;
-            self.write(std::str::from_utf8(line)?)
+            // As it would be found today: earlier versions kept lone surrogates.
+            let (line, _) = replace_lone_surrogates(std::str::from_utf8(line)?);
+            *self.landed.entry(fingerprint(line.as_bytes())).or_default() += 1;
+            self.write(&line)
         })
     }
 
@@ -189,6 +192,19 @@ pub(crate) mod tests {
     ) {
         let earlier = with(None, earlier);
         assert_eq!(with(earlier.as_ref(), lines).as_ref().map(text).as_deref(), expected);
+    }
+
+    /// `{"a":"\ud83d"}` as earlier versions landed it, `{"a":"\ufffd"}` as it is found now.
+    #[test]
+    fn a_lone_surrogate_that_an_earlier_version_landed_is_not_landed_again() {
+        let text = b"{\"a\":\"\\ud83d\"}\n";
+        let (mut writer, mut object) = (LineWriter::new(BLOCK_SIZE), with(None, &["{}"]).unwrap());
+        writer.write(text).unwrap();
+        object.body = writer.finish().unwrap().body;
+        let found = "{\"a\":\"\\ufffd\"}";
+        assert!(with(Some(&object), &[found]).is_none());
+        let added = with(Some(&object), &[found, "{\"b\":1}"]).unwrap();
+        assert_eq!(self::text(&added), format!("{found}\n{{\"b\":1}}\n"));
     }
 
     #[test]

@@ -9,28 +9,28 @@
 use anyhow::{Context, ensure};
 use shared::object::ObjectKey;
 
-use crate::bodies::{Bodies, Body};
+use crate::bodies::{Bodies, BodyReader, whole_bodies};
 use crate::bucket::{Bucket, Stored};
 use crate::event_format::Formats;
 use crate::found::EventReader;
 use crate::land::Lander;
 use crate::object_key::redriven_key;
-use crate::parts::{Parts, Role};
+use crate::parts::Parts;
 use crate::reading::Reading;
 use crate::report::{Outcomes, Report};
 
 /// A run over rejected objects.
-pub(crate) struct Redrive {
+pub(crate) struct Redrive<'a> {
     bucket: Bucket,
-    lander: Lander,
+    lander: &'a Lander,
     formats: Formats,
     reading: Reading,
     parts: Parts,
     report: Report,
 }
 
-impl Redrive {
-    pub(crate) fn new(bucket: Bucket, lander: Lander, formats: Formats, reading: Reading) -> Self {
+impl<'a> Redrive<'a> {
+    pub(crate) fn new(bucket: Bucket, lander: &'a Lander, formats: Formats, reading: Reading) -> Self {
         Self { bucket, lander, formats, reading, parts: Parts::default(), report: Report::default() }
     }
 
@@ -93,35 +93,17 @@ impl Redrive {
         let rejected = ObjectKey::parse(key).context("its key is not a landed object's")?;
         let event_format = self.formats.of_object(rejected.hour, &stored.entries).await?;
         let mut outcomes = Outcomes::default();
-        let mut bodies = self.bodies(&stored, &mut outcomes)?;
-        self.parts.complete(bodies.iter_mut().map(|body| &mut body.line), &self.bucket, &self.reading).await?;
-        let reader = EventReader { content_type: self.reading.content_type.as_deref(), event_format };
-        let bodies = Bodies::measure(bodies, reader, &mut outcomes);
+        let bodies = whole_bodies(&stored.bytes, &self.reading, &self.parts, &mut outcomes)?;
+        let open = async |key: &str| self.bucket.get(key).await?.with_context(|| format!("{key} is gone"));
+        let events = EventReader { reading: &self.reading, event_format };
+        let reader = BodyReader { events, parts: &self.parts, open };
+        let bodies = Bodies::measure(bodies, reader, &mut outcomes).await?;
         let (target, attempt) = (redriven_key(&rejected), self.lander.attempt());
-        let merge =
-            |earlier: Option<&Stored>| bodies.add_to(earlier, &mut outcomes)?.finish(&rejected, attempt.clone());
-        self.lander.add(&target, || self.bucket.read(&target), merge).await?;
+        let merge = async |earlier: Option<&Stored>| {
+            bodies.add_to(earlier, &mut outcomes).await?.finish(&rejected, attempt.clone())
+        };
+        self.lander.add(&target, async || self.bucket.read(&target).await, merge).await?;
         self.lander.landed.add_events(outcomes.landed);
         Ok(outcomes)
-    }
-
-    /// The bodies that the lines of an object stand for.
-    fn bodies(&self, stored: &Stored, outcomes: &mut Outcomes) -> anyhow::Result<Vec<Body>> {
-        let mut bodies = Vec::new();
-        self.reading.for_each_rejected(&stored.bytes, |number, line| {
-            let line = match line {
-                Ok(line) => line,
-                Err(problem) => return outcomes.add_odd(number, &problem),
-            };
-            let role = self.parts.role(&line);
-            outcomes.bodies += usize::from(role != Role::Part);
-            match role {
-                Role::Body => bodies.push(Body { number, line }),
-                Role::Part => {}
-                Role::Incomplete => outcomes.incomplete.push(number),
-                Role::TooLarge => outcomes.too_large.push(number),
-            }
-        })?;
-        Ok(bodies)
     }
 }

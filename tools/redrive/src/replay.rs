@@ -1,7 +1,6 @@
 //! An hour read from the stream again: the records that are in no object land.
 //!
-//! No record may land twice. So an hour is replayed only when its seal says that landing is done with it; records in
-//! failed batches are left to be redriven; and what landed is told by the first and last records of its objects. The rest
+//! No record may land twice. So an hour is replayed only when landing is done with it; records in failed batches are left to be redriven; and what landed is told by the first and last records of its objects. The rest
 //! lands by landing's own rules: an object is named by its first record and is made of what landing makes of the records.
 //! It is written only where there is none, so that two replays at once write each object once or stop.
 
@@ -10,12 +9,13 @@ mod gaps;
 mod seal;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use futures_util::{StreamExt, stream};
 use kinesis_to_s3_lambda::encode::encode;
 use kinesis_to_s3_lambda::group::Group;
+use monitoring_lambdas::cloudwatch::CloudWatch;
 use monitoring_lambdas::manifest::Entry;
 use shared::line::Kind;
 use shared::object::{BlockSize, ObjectKey, ObjectMetadata, prefix};
@@ -26,25 +26,25 @@ use crate::event_format::Formats;
 use crate::failed_batch::{self, FailedBatch};
 use crate::land::Lander;
 use crate::object_key::from_stream;
-use crate::shards;
-use crate::stream::Stream;
+use crate::stream::{SHARDS_AT_ONCE, Stream};
 
 use coverage::{Coverage, Reach};
 use gaps::{Counts, Gaps, Wanted};
+pub(crate) use seal::LandingNow;
 use seal::SealedHour;
 
 /// How far records of a shard may be from the order of their arrival.
 const DISORDER: Duration = Duration::from_secs(60);
 
 /// The buckets and the stream of a stack.
-pub(crate) struct Replay {
+pub(crate) struct Replay<'a> {
     pub(crate) stream: Stream,
     pub(crate) landing: Bucket,
     pub(crate) failed_batches: Bucket,
-    pub(crate) lander: Lander,
+    pub(crate) lander: &'a Lander,
     pub(crate) formats: Formats,
-    /// Whether the stack was deleted, so that nothing lands by itself any more.
-    pub(crate) landing_is_gone: bool,
+    /// How far landing is; `None` when the stack was deleted, so that nothing lands by itself any more.
+    pub(crate) landing_now: Option<LandingNow<CloudWatch>>,
 }
 
 /// What is known of the hour before its shards are read.
@@ -63,26 +63,25 @@ struct Replayed {
     objects: u64,
 }
 
-impl Replay {
+impl Replay<'_> {
     /// Lands what is missing in an hour; whether all of it has landed.
     ///
     /// # Errors
     ///
     /// When it can't be told what is missing: nothing is landed then.
-    pub(crate) async fn hour(self, hour: UtcHour) -> anyhow::Result<bool> {
-        let sealed = if self.landing_is_gone {
-            SealedHour::without_landing(&self.landing, hour).await?
-        } else {
-            SealedHour::read(&self.landing, hour).await?
+    pub(crate) async fn hour(&self, hour: UtcHour) -> anyhow::Result<bool> {
+        let sealed = match &self.landing_now {
+            None => SealedHour::without_landing(&self.landing, hour).await?,
+            Some(landing) => SealedHour::read(&self.landing, hour, landing).await?,
         };
         let event_format = self.formats.of_hour(hour).await?;
         let is_kept = self.is_kept(hour).await?;
         let wanted = Wanted { hour, before: sealed.before, event_format };
         let failed = failed_batch::by_shard(self.failed_batches.keys(failed_batch::PREFIX).await?)?;
         let named = sealed.objects.into_iter().map(|entry| (entry.key.clone(), entry)).collect();
-        let (replay, hour) = (Arc::new(self), Arc::new(Hour { wanted, named, failed }));
-        let is_done = replay.clone().shards(hour.clone()).await?;
-        let is_whole = replay.report_lost(&hour).await?;
+        let hour = Hour { wanted, named, failed };
+        let is_done = self.shards(&hour).await?;
+        let is_whole = self.report_lost(&hour).await?;
         Ok(is_kept && is_done && is_whole)
     }
 
@@ -97,17 +96,14 @@ impl Replay {
     }
 
     /// Replays all shards; whether nothing of them is left.
-    async fn shards(self: Arc<Self>, hour: Arc<Hour>) -> anyhow::Result<bool> {
-        let shard = |shard: String| {
-            let (replay, hour) = (self.clone(), hour.clone());
-            async move {
-                let mut replayed = Replayed::default();
-                let outcome = replay.shard(&shard, &hour, &mut replayed).await;
-                report(&shard, &replayed, outcome)
-            }
+    async fn shards(&self, hour: &Hour) -> anyhow::Result<bool> {
+        let replay = async |shard: String| {
+            let mut replayed = Replayed::default();
+            let outcome = self.shard(&shard, hour, &mut replayed).await;
+            report(&shard, &replayed, outcome)
         };
-        let are_done = shards::for_each(self.stream.shards().await?, shard).await?;
-        Ok(are_done.iter().all(|is_done| *is_done))
+        let shards = stream::iter(self.stream.shards().await?).map(replay).buffer_unordered(SHARDS_AT_ONCE);
+        Ok(shards.fold(true, async |are_done, is_done| are_done && is_done).await)
     }
 
     async fn shard(&self, shard_id: &str, hour: &Hour, replayed: &mut Replayed) -> anyhow::Result<()> {
@@ -185,7 +181,7 @@ impl Replay {
         let key = group.key();
         let object = encode(group, BlockSize::fitting(group.bytes()), &self.lander.attempt())?;
         let mut has_written = false;
-        let merge = |found: Option<&Stored>| match found {
+        let merge = async |found: Option<&Stored>| match found {
             None => {
                 has_written = true;
                 Ok(Some(object.clone()))
@@ -200,7 +196,7 @@ impl Replay {
                 }
             }
         };
-        self.lander.add(&key, || self.landing.read(&key), merge).await?;
+        self.lander.add(&key, async || self.landing.read(&key).await, merge).await?;
         if has_written {
             self.lander.landed.add_group(group);
         }

@@ -20,7 +20,9 @@ const ATTEMPTS: u32 = 8;
 /// <https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html>
 const READ_INTERVAL: Duration = Duration::from_millis(400);
 
-#[derive(Clone)]
+/// Shards that are worked on at once.
+pub(crate) const SHARDS_AT_ONCE: usize = 16;
+
 pub(crate) struct Stream {
     client: Client,
     name: String,
@@ -57,7 +59,7 @@ impl Stream {
     }
 
     /// Reads a shard from the first record that arrived at a time, or after it.
-    pub(crate) async fn read(&self, shard_id: &str, from: UnixMillis) -> anyhow::Result<ShardReader> {
+    pub(crate) async fn read(&self, shard_id: &str, from: UnixMillis) -> anyhow::Result<ShardReader<'_>> {
         let iterator = self
             .client
             .get_shard_iterator()
@@ -69,7 +71,7 @@ impl Stream {
             .await
             .map_err(|error| self.failure("reading", &error))?
             .shard_iterator;
-        Ok(ShardReader { stream: self.clone(), shard_id: shard_id.to_owned(), iterator, next_read: Instant::now() })
+        Ok(ShardReader { stream: self, shard_id: shard_id.to_owned(), iterator, next_read: Instant::now() })
     }
 
     fn failure(&self, doing: &str, error: &dyn std::error::Error) -> anyhow::Error {
@@ -78,15 +80,15 @@ impl Stream {
 }
 
 /// Reads a shard page by page.
-pub(crate) struct ShardReader {
-    stream: Stream,
+pub(crate) struct ShardReader<'a> {
+    stream: &'a Stream,
     shard_id: String,
     /// `None` at the end.
     iterator: Option<String>,
     next_read: Instant,
 }
 
-impl ShardReader {
+impl ShardReader<'_> {
     /// The next records; none at times where some follow. `None` at the shard's end, and behind all that has arrived.
     pub(crate) async fn next(&mut self) -> anyhow::Result<Option<Vec<Record>>> {
         let Some(iterator) = self.iterator.take() else { return Ok(None) };
