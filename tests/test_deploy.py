@@ -89,6 +89,11 @@ def test_each_package_is_small_and_holds_its_function_alone():
         assert ".text" in found and not [name for name in found if name.startswith((".debug", ".symtab"))], found
 
 
+def test_redrive_is_beside_the_packages_and_runs():
+    """Whoever is on call need not build it."""
+    subprocess.run([PACKAGES / "redrive", "--version"], check=True)
+
+
 def test_recorded_sessions_land_as_they_were_sent(dev):
     """What real players sent to the deployed Function URL is in the deployed bucket, unchanged and in order."""
     for name in ("mux-embed-session.jsonl", "dashjs-cmcd-v2-session.jsonl"):

@@ -105,7 +105,7 @@ def test_commands_name_only_what_the_project_has():
         assert (REPOSITORY / path).exists(), path
     assert named(r"\bops ([a-z]+)", RUNBOOK) <= OPS.COMMANDS.keys()
     assert named(r"\binvoke (\S+?)(?:`|\s)", RUNBOOK) <= set(binaries().values())
-    for command, arguments in re.findall(r"--bin redrive -- (\w+)((?: (?:\\\n +)?\S+)*)", COMMANDS):
+    for command, arguments in re.findall(r"^redrive (\w+)((?: (?:\\\n +)?\S+)*)", COMMANDS, re.MULTILINE):
         help_text = subprocess.run([REDRIVE, command, "--help"], text=True, stdout=subprocess.PIPE, check=True).stdout
         assert re.findall(r"--[a-z-]+", arguments), arguments
         assert set(re.findall(r"--[a-z-]+", arguments)) <= set(re.findall(r"--[a-z-]+", help_text)), arguments
@@ -172,10 +172,8 @@ class Shell:
 
     def __init__(self, dev, hour, directory):
         self.directory, self.dev, self.hour = directory, dev, hour
-        # What cargo would build first.
-        cargo = directory / "cargo"
-        cargo.write_text(f'#!/bin/bash\nuntil [ "$1" = -- ]; do shift; done\nshift\nexec {REDRIVE} "$@"\n')
-        cargo.chmod(0o755)
+        # What `make build` leaves beside the packages.
+        (directory / "redrive").symlink_to(REDRIVE)
         self.pasted = ""
         _, names = blocks(section(TOP))
         self.pasted = self.paste(f"{names}\ndeclare -p HOUR LANDING_BUCKET FAILED_BATCHES_BUCKET STREAM", HOUR=hour)
