@@ -1,4 +1,4 @@
-//! The names of all metrics, with their units. docs/METRICS.md says what each means and what to do when it is off.
+//! The names of all metrics, with their units. docs/METRICS.md says what each means and what to do about it.
 
 use strum::IntoStaticStr;
 
