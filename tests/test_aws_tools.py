@@ -351,14 +351,20 @@ def test_the_script_prints_the_answer_and_exits_by_it(stack, tmp_path):
 
 def test_aws_lambda_invoke_writes_the_answer(stack, tmp_path):
     """`aws lambda invoke` works against the running stack, at the address that it prints."""
-    (tmp_path / "event.json").write_text('{"Records":[]}')
-    arn = "arn:aws:lambda:us-east-1:000000000000:function:kinesis-to-s3-lambda"
-    for name in ("kinesis-to-s3-lambda", "kinesis-to-s3-lambda:live", arn, f"{arn}:$LATEST"):
-        out, payload = tmp_path / "out.json", f"file://{tmp_path}/event.json"
-        printed = aws(stack, "lambda", "invoke", "--function-name", name, "--payload", payload, str(out))
-        assert json.loads(printed) == {"StatusCode": 200, "ExecutedVersion": "$LATEST"}
-        assert json.loads(out.read_text()) == {"batchItemFailures": []}
-        out.unlink()
+    out, event = tmp_path / "out.json", tmp_path / "event.json"
+    event.write_text('{"Records":[]}')
+    printed = aws(stack, "lambda", "invoke", "--function-name", "kinesis-to-s3-lambda", "--payload", f"file://{event}", str(out))
+    assert json.loads(printed) == {"StatusCode": 200, "ExecutedVersion": "$LATEST"}
+    assert json.loads(out.read_text()) == {"batchItemFailures": []}
+
+
+ARN = "arn:aws:lambda:us-east-1:000000000000:function:kinesis-to-s3-lambda"
+
+
+@pytest.mark.parametrize("name", ["kinesis-to-s3-lambda:live", ARN, f"{ARN}:$LATEST"])
+def test_a_function_is_invoked_by_each_form_of_its_name(stack, name):
+    answer = stack.functions().invoke(FunctionName=name, Payload=b'{"Records":[]}')
+    assert json.load(answer["Payload"]) == {"batchItemFailures": []}
 
 
 def test_an_event_that_nobody_waits_for_is_taken(stack):

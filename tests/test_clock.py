@@ -4,10 +4,10 @@ import json
 import os
 import re
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from support import landed
-from support.stack import INGEST, LANDING, wait_for
+from support.stack import INGEST, LANDING, REPOSITORY, wait_for
 
 PAGE = re.compile(r"`CLOCK`.*?`\"(\S+)Z x(\d+)\"`")
 # 30 hours of that clock, with a midnight among them. CLOCK_SECONDS=180 is three days.
@@ -17,8 +17,6 @@ POSTS_A_SECOND = 25
 
 def example():
     """The start and the factor that docs/LOCAL.md names."""
-    from support.stack import REPOSITORY
-
     start, factor = PAGE.search((REPOSITORY / "docs/LOCAL.md").read_text()).groups()
     return datetime.fromisoformat(start).replace(tzinfo=UTC), int(factor)
 
@@ -41,15 +39,6 @@ def post_steadily(stack, seconds):
     return number
 
 
-def values(stack, start, name, statistic="Maximum", **dimensions):
-    answer = stack.cloudwatch().get_metric_statistics(
-        Namespace="Playhead", MetricName=name, Period=3600, Statistics=[statistic],
-        Dimensions=[{"Name": key, "Value": value} for key, value in dimensions.items()],
-        StartTime=start - timedelta(days=1), EndTime=start + timedelta(days=14),
-    )
-    return [point[statistic] for point in answer["Datapoints"]]
-
-
 def errors(stack):
     return [line for line in stack.errors_path.read_text().splitlines() if "ERROR" in line]
 
@@ -59,12 +48,11 @@ def test_the_documented_fast_clock_reports_no_loss_and_no_error_under_steady_tra
     stack = fresh_stack(parameters="", CLOCK=f"{start:%Y-%m-%dT%H:%M:%S}Z x{factor}")
     accepted = post_steadily(stack, SECONDS)
     hours = SECONDS * factor // 3600
-    completeness = {"FunctionName": "check-completeness"}
     for name in ("LostEvents", "DoubledEvents", "LostRecords"):
-        found = values(stack, start, name, **completeness)
+        found = stack.metric(name, start, period=3600, FunctionName="check-completeness")
         assert len(found) >= hours - 5 and set(found) == {0}, (name, found, stack.tail())
-    assert sum(values(stack, start, "AcceptedEvents", "Sum", FunctionName=INGEST)) == accepted
-    landed_events = lambda: sum(values(stack, start, "LandedEvents", "Sum", FunctionName=LANDING))
+    assert sum(stack.metric("AcceptedEvents", start, "Sum", 3600, FunctionName=INGEST)) == accepted
+    landed_events = lambda: sum(stack.metric("LandedEvents", start, "Sum", 3600, FunctionName=LANDING))
     wait_for(lambda: landed_events() == accepted, what=lambda: f"{accepted} in LandedEvents, but {landed_events()}")
     assert errors(stack) == []
     sealed = [line for line in stack.errors_path.read_text().splitlines() if " sealed " in line]

@@ -2,24 +2,18 @@
 
 import json
 import os
-import time
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from support import landed, redrive
 from support.failed_batches import THREE_SECONDS, failed_batches, template_with
+from support.fast_clock import START, FastClock, partition
 from support.faults import Faults
 from support.players import Players
 from support.stack import LANDING_BUCKET, wait_for
 
 SPEED = 1440
-START = datetime(2026, 11, 16, tzinfo=UTC)
-CLOCK = f"{START:%Y-%m-%dT%H:%M:%SZ} x{SPEED}"
 QUICK = "BatchSize=5 BatchingWindowSeconds=0 LandingTimeoutSeconds=5 SealGraceMinutes=60 RecencyDueMinutes=120"
 SEALED_SECONDS = int(os.environ.get("SEALED_SECONDS", "60"))
-
-
-def partition(hour):
-    return f"dt={hour:%Y-%m-%d}/hour={hour:%H}"
 
 
 def read(stack, hour, name):
@@ -27,17 +21,20 @@ def read(stack, hour, name):
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def next_hour(began):
-    """The next full hour of the stack's clock, which it does not reach before now."""
-    now = START + timedelta(seconds=(time.monotonic() - began) * SPEED)
-    return now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+def full_hour(time):
+    return time.replace(minute=0, second=0, microsecond=0)
+
+
+def next_hour(clock):
+    """The next full hour, which a stack that started after the clock does not reach before now."""
+    return full_hour(clock.now()) + timedelta(hours=1)
 
 
 def hours_of(batch):
     """The hours that the records of a failed batch arrived in."""
     info = batch["KinesisBatchInfo"]
     first, last = (datetime.fromisoformat(info[f"approximateArrivalOf{which}Record"]) for which in ("First", "Last"))
-    hour = first.replace(minute=0, second=0, microsecond=0)
+    hour = full_hour(first)
     while hour <= last:
         yield hour
         hour += timedelta(hours=1)
@@ -45,7 +42,8 @@ def hours_of(batch):
 
 def test_hours_whose_batches_failed_are_sealed_by_themselves_once_they_are_redriven(fresh_stack, tmp_path):
     """`_SUCCESS` of an hour means that every record which arrived in it has landed and can be read, or that a person has accepted the hour as it is."""
-    stack = fresh_stack(template=template_with(tmp_path, THREE_SECONDS), parameters=QUICK, CLOCK=CLOCK)
+    template = template_with(tmp_path, THREE_SECONDS)
+    stack = fresh_stack(template=template, parameters=QUICK, CLOCK=FastClock(SPEED).setting)
     faults = Faults(stack)
     faults.set("seed=7 s3.error=1")
     with Players(stack, players=4, pause=0.2) as players:
@@ -83,21 +81,16 @@ def accept(stack, hour, *arguments):
 
 def test_an_hour_with_an_unreadable_object_waits_until_it_is_mended_or_accepted(fresh_stack):
     """`_SUCCESS` of an hour means that every record which arrived in it has landed and can be read, or that a person has accepted the hour as it is."""
-    began = time.monotonic()
-    stack = fresh_stack(parameters=QUICK, CLOCK=CLOCK)
-    mended, accepted = next_hour(began), next_hour(began) + timedelta(hours=1)
+    clock = FastClock(SPEED)
+    stack = fresh_stack(parameters=QUICK, CLOCK=clock.setting)
+    mended, accepted = next_hour(clock), next_hour(clock) + timedelta(hours=1)
     keys = {hour: put_plain(stack, hour) for hour in (mended, accepted)}
     for hour, key in keys.items():
         incomplete = wait_for(lambda hour=hour: read(stack, hour, "_INCOMPLETE"), SEALED_SECONDS, lambda: stack.tail())
         # check-object may have found it first: then it is known to be broken before the hour is listed.
         assert [missing["keys"] for missing in incomplete["missing"]] == [[key]] * len(incomplete["missing"]), incomplete
         assert read(stack, hour, "_SUCCESS") is None
-    level = stack.cloudwatch().get_metric_statistics(
-        Namespace="Playhead", MetricName="IncompletePartitions", Period=86400, Statistics=["Maximum"],
-        Dimensions=[{"Name": "FunctionName", "Value": "seal-partition"}],
-        StartTime=START, EndTime=START + timedelta(days=9),
-    )["Datapoints"]
-    assert level and max(point["Maximum"] for point in level) >= 1
+    assert max(stack.metric("IncompletePartitions", START, FunctionName="seal-partition")) >= 1
 
     for key in (keys[mended], f"broken/{keys[mended]}.json"):
         stack.s3().delete_object(Bucket=LANDING_BUCKET, Key=key)
@@ -120,10 +113,10 @@ def test_an_hour_with_an_unreadable_object_waits_until_it_is_mended_or_accepted(
 
 
 def test_hours_without_traffic_are_sealed_on_time(fresh_stack):
-    began = time.monotonic()
-    stack = fresh_stack(parameters=QUICK, CLOCK=CLOCK)
+    clock = FastClock(SPEED)
+    stack = fresh_stack(parameters=QUICK, CLOCK=clock.setting)
     stack.post(body=b'{"type":"play"}')
-    hours = [next_hour(began) + timedelta(hours=more) for more in range(1, 4)]
+    hours = [next_hour(clock) + timedelta(hours=more) for more in range(1, 4)]
     for hour in hours:
         success = wait_for(lambda hour=hour: read(stack, hour, "_SUCCESS"), SEALED_SECONDS, lambda: stack.tail())
         assert success["totals"]["objects"] == 0

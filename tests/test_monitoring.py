@@ -3,23 +3,21 @@
 The counts that the seals are compared with are taken from the landed files by Python alone.
 """
 
-import bz2
 import hashlib
 import json
 import time
 import urllib.request
-from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
+from functools import cache
 
 import pytest
 
 from support import landed
-from support.stack import LANDING_BUCKET, wait_for
+from support.fast_clock import START, FastClock, partition
+from support.stack import LANDING_BUCKET, Stack, wait_for
 
 SPEED = 1440
-START = datetime(2026, 11, 16, tzinfo=UTC)
 DAYS = 3
-HOUR_SECONDS = 3600 / SPEED
 # A grace of an hour is 2.5 s of this clock: time enough for what was posted in the last second of an hour to land.
 PARAMETERS = "BatchingWindowSeconds=0 SealGraceMinutes=60 RecencyDueMinutes=150 MinimumHourBytes=200 MinimumDateBytes=20000"
 HOURS = [START + timedelta(hours=hour) for hour in range(24 * DAYS)]
@@ -30,25 +28,17 @@ SEALED_SECONDS = 60
 CHECK_OBJECT, SEAL, SIZE, RECENCY = "check-object", "seal-partition", "check-size", "check-recency"
 
 
-def partition(hour):
-    return f"dt={hour:%Y-%m-%d}/hour={hour:%H}"
-
-
 class Days:
     """A stack that has been through some days."""
 
     def __init__(self, stack):
-        self.stack, self.began, self.posted = stack, time.monotonic(), Counter()
-
-    def now(self):
-        """The time of the stack's clock; a little behind it, because the stack was there first."""
-        return START + timedelta(seconds=(time.monotonic() - self.began) * SPEED)
+        self.stack, self.clock, self.posted = stack, FastClock(SPEED), []
 
     def live(self):
         """Posts in each hour, until the last is over."""
         with_connection = self.stack.connect()
         for hour in HOURS:
-            while self.now() < hour + timedelta(minutes=5):
+            while self.clock.now() < hour + timedelta(minutes=5):
                 time.sleep(0.01)
             is_last_day = hour >= START + timedelta(days=DAYS - 1)
             for post in range(POSTS // 2 if is_last_day else POSTS):
@@ -58,7 +48,7 @@ class Days:
                     connection=with_connection,
                 )
                 assert answer.json == {"accepted": EVENTS_A_POST, "rejected": []}, answer
-                self.posted[partition(hour)] += EVENTS_A_POST
+                self.posted += [event["id"] for event in events]
             answer = self.stack.post(body=b"no JSON", connection=with_connection)
             assert answer.status == 400
         with_connection.close()
@@ -66,6 +56,10 @@ class Days:
     def read(self, key):
         path = self.stack.data / "s3" / LANDING_BUCKET / key
         return path.read_text() if path.exists() else None
+
+    def metric(self, name, **of):
+        """The largest value that a metric has in each minute."""
+        return self.stack.metric(name, START, **of)
 
     def success(self, name):
         text = self.read(f"events/{name}/_SUCCESS")
@@ -80,9 +74,7 @@ def event(hour, post, number):
 
 @pytest.fixture(scope="module")
 def days(tmp_path_factory):
-    from support.stack import Stack
-
-    stack = Stack(tmp_path_factory.mktemp("days"), parameters=PARAMETERS, CLOCK=f"{START:%Y-%m-%dT%H:%M:%SZ} x{SPEED}")
+    stack = Stack(tmp_path_factory.mktemp("days"), parameters=PARAMETERS, CLOCK=FastClock(SPEED).setting)
     days = Days(stack)
     try:
         days.live()
@@ -94,21 +86,28 @@ def days(tmp_path_factory):
             assert stack.stop() == 0, stack.tail()
 
 
-def objects_in(days, hour):
+# Each file is read once: hours, dates and manifests are all compared with it.
+lines_of = cache(landed.read_lines)
+
+
+def uncompressed_bytes(path):
+    return sum(len(line.text.encode()) + 1 for line in lines_of(path))
+
+
+def objects_in(days, hour, prefixes=("events", "rejected")):
     """An hour's objects in the order of their keys, events first."""
     bucket = days.stack.data / "s3" / LANDING_BUCKET
-    return [path for prefix in ("events", "rejected") for path in sorted((bucket / prefix / partition(hour)).glob("*.jsonl.bz2"))]
+    return [path for prefix in prefixes for path in sorted((bucket / prefix / partition(hour)).glob("*.jsonl.bz2"))]
 
 
 def entry_of(days, path):
     """What a manifest should say of an object: counted in the file, but for what only the stream knows."""
     key = str(path.relative_to(days.stack.data / "s3" / LANDING_BUCKET))
-    lines = landed.read_lines(path)
-    received = [line.json["received_at"] for line in lines]
+    received = [line.json["received_at"] for line in lines_of(path)]
     metadata = days.stack.s3().head_object(Bucket=LANDING_BUCKET, Key=key)["Metadata"]
     return {
-        "key": key, "bytes": path.stat().st_size, "records": int(metadata["record-count"]), "lines": len(lines),
-        "uncompressed_bytes": len(bz2.decompress(path.read_bytes())),
+        "key": key, "bytes": path.stat().st_size, "records": int(metadata["record-count"]), "lines": len(received),
+        "uncompressed_bytes": uncompressed_bytes(path),
         "first_sequence_number": path.name.removesuffix(".jsonl.bz2").split("-", 2)[2],
         "last_sequence_number": metadata["last-sequence-number"],
         "earliest_received_at": min(received), "latest_received_at": max(received),
@@ -117,17 +116,14 @@ def entry_of(days, path):
 
 def independent_totals(days, hour):
     """An hour's sums, from the files on disk."""
-    totals = Counter()
-    for prefix in ("events", "rejected"):
-        folder = days.stack.data / "s3" / LANDING_BUCKET / prefix / partition(hour)
-        for path in sorted(folder.glob("*.jsonl.bz2")):
-            lines = landed.read_lines(path)
-            name = "objects" if prefix == "events" else "rejected_objects"
-            totals[name] += 1
-            totals["events" if prefix == "events" else "rejected"] += len(lines)
-            totals["bytes" if prefix == "events" else "rejected_bytes"] += path.stat().st_size
-            totals["uncompressed_bytes"] += len(bz2.decompress(path.read_bytes()))
-    return totals
+    events, rejected = objects_in(days, hour, ["events"]), objects_in(days, hour, ["rejected"])
+    size = lambda paths: sum(path.stat().st_size for path in paths)
+    lines = lambda paths: sum(len(lines_of(path)) for path in paths)
+    return {
+        "objects": len(events), "rejected_objects": len(rejected), "events": lines(events), "rejected": lines(rejected),
+        "bytes": size(events), "rejected_bytes": size(rejected),
+        "uncompressed_bytes": sum(map(uncompressed_bytes, events + rejected)),
+    }
 
 
 def test_every_hour_and_date_is_sealed_and_says_what_is_there_to_the_byte(days):
@@ -136,15 +132,10 @@ def test_every_hour_and_date_is_sealed_and_says_what_is_there_to_the_byte(days):
         success, manifest = days.success(partition(hour)), json.loads(days.read(f"events/{partition(hour)}/_MANIFEST.json"))
         counted = independent_totals(days, hour)
         assert success["totals"] == manifest["totals"]
-        assert {name: success["totals"][name] for name in counted} == dict(counted), partition(hour)
+        assert {name: success["totals"][name] for name in counted} == counted, partition(hour)
         assert success["totals"]["overlaps"] == success["totals"]["unreadable_objects"] == 0
         assert manifest["objects"] == [entry_of(days, path) for path in objects_in(days, hour)]
-    received = Counter()
-    for hour in HOURS:
-        for file in (days.stack.data / "s3" / LANDING_BUCKET / "events" / partition(hour)).glob("*.jsonl.bz2"):
-            received.update(line.json["id"] for line in landed.read_lines(file))
-    assert set(received.values()) == {1}
-    assert received.total() == days.posted.total()
+    landed.assert_once([line for hour in HOURS for path in objects_in(days, hour, ["events"]) for line in lines_of(path)], days.posted)
     for day in range(DAYS):
         date = START + timedelta(days=day)
         totals = days.success(f"dt={date:%Y-%m-%d}")["totals"]
@@ -153,25 +144,14 @@ def test_every_hour_and_date_is_sealed_and_says_what_is_there_to_the_byte(days):
             assert totals[name] == sum(hour[name] for hour in hours), (date, name)
 
 
-def metric(days, name, period=60, **dimensions):
-    """The largest value that a metric has in each period that it has any in, oldest first."""
-    result = days.stack.cloudwatch().get_metric_statistics(
-        Namespace="Playhead", MetricName=name, Period=period, Statistics=["Maximum"],
-        Dimensions=[{"Name": key, "Value": value} for key, value in dimensions.items()],
-        StartTime=START, EndTime=START + timedelta(days=DAYS + 2),
-    )
-    points = sorted(result["Datapoints"], key=lambda point: point["Timestamp"])
-    return [point["Maximum"] for point in points]
-
-
 def test_half_a_day_missing_shows_in_the_metric_that_the_size_alarm_watches(days):
     """The last day got half of the traffic: its size is below the day before, and a rule is broken."""
     dimensions = {"BucketName": LANDING_BUCKET, "Key": "events/dt=*/", "FunctionName": SIZE}
-    sizes = wait_for(lambda: (found := metric(days, "TotalFileSize", **dimensions)) and len(found) == DAYS and found)
+    sizes = wait_for(lambda: (found := days.metric("TotalFileSize", **dimensions)) and len(found) == DAYS and found)
     assert sizes == [days.success(f"dt={START + timedelta(days=day):%Y-%m-%d}")["totals"]["bytes"] for day in range(DAYS)]
-    differences = metric(days, "TotalFileSizeDifference", **dimensions)
+    differences = days.metric("TotalFileSizeDifference", **dimensions)
     assert differences == [sizes[1] - sizes[0], sizes[2] - sizes[1]] and differences[1] < -0.3 * sizes[1]
-    violations = metric(days, "SizeViolations", **dimensions)
+    violations = days.metric("SizeViolations", **dimensions)
     assert violations[1] == 0 and violations[2] >= 1, violations
     assert f"dt={START + timedelta(days=DAYS - 1):%Y-%m-%d}" in days.stack.function_log(SIZE)
 
@@ -179,13 +159,13 @@ def test_half_a_day_missing_shows_in_the_metric_that_the_size_alarm_watches(days
 def test_completeness_finds_neither_loss_nor_doubles_in_any_hour(days):
     """What ingest accepted, what the stream took and what landed are the same numbers, hour by hour."""
     for name in ("LostEvents", "DoubledEvents", "LostRecords"):
-        values = wait_for(lambda: metric(days, name, FunctionName="check-completeness"), what=name)
+        values = wait_for(lambda: days.metric(name, FunctionName="check-completeness"), what=name)
         assert len(values) > 24 and set(values) == {0}, (name, values)
 
 
 def test_freshness_is_there_each_minute_and_all_metrics_are_prometheus_text(days):
     """The age of the newest event is put also when nothing arrives; GET /metrics gives all metrics."""
-    ages = metric(days, "DataFreshness", period=3600, FunctionName=RECENCY)
+    ages = days.metric("DataFreshness", period=3600, FunctionName=RECENCY)
     assert len(ages) > 72 and ages[-1] > max(ages[1:72]), ages
     text = urllib.request.urlopen(f"{days.stack.aws_address}/metrics", timeout=20).read().decode()
     for name in ("playhead_accepted_events", "playhead_total_file_size", "playhead_data_freshness", "aws_kinesis_incoming_records"):
@@ -205,7 +185,7 @@ def test_an_hour_without_success_is_named_by_recency_and_sealed_again(days):
     # On the terminal too, with the check's name.
     wait_for(lambda: any(RECENCY in line and partition(hour) in line
                          for line in days.stack.errors_path.read_text().splitlines()))
-    wait_for(lambda: max(metric(days, "MissingPartitions", period=3600, FunctionName=RECENCY)) >= 1)
+    wait_for(lambda: max(days.metric("MissingPartitions", period=3600, FunctionName=RECENCY)) >= 1)
     wait_for(lambda: days.success(partition(hour)), SEALED_SECONDS)
 
 
@@ -248,7 +228,7 @@ def test_broken_objects_are_each_named_with_what_is_wrong_and_a_second_event_cha
     assert len(set(verdicts.values())) == 3
     for key in keys.values():
         wait_for(lambda key=key: said(days, CHECK_OBJECT, "ERROR", key), what=key)
-    assert max(metric(days, "BrokenObjects", FunctionName=CHECK_OBJECT)) == 1
+    assert max(days.metric("BrokenObjects", FunctionName=CHECK_OBJECT)) == 1
     put(days, keys["truncated"], body[:-7], metadata | {"last-sequence-number": str(number + 1)})
     count = days.stack.function_log(CHECK_OBJECT).count(keys["truncated"])
     wait_for(lambda: days.stack.function_log(CHECK_OBJECT).count(keys["truncated"]) > count)
@@ -257,12 +237,12 @@ def test_broken_objects_are_each_named_with_what_is_wrong_and_a_second_event_cha
     name = folder.removeprefix("events/")
     wait_for(lambda: days.success(name)["late_objects"] == 3, SEALED_SECONDS, lambda: str(days.success(name)))
     wait_for(lambda: said(days, SEAL, "ERROR", name), what=lambda: days.stack.tail())
-    wait_for(lambda: max(metric(days, "LateObjects", FunctionName=SEAL)) >= 1)
+    wait_for(lambda: max(days.metric("LateObjects", FunctionName=SEAL)) >= 1)
 
 
 def test_an_hour_with_a_third_rejected_is_reported_with_both_numbers(fresh_stack):
     """On one machine, where there are no alarms: check-size's ERROR line on the terminal, and the share by reason as metrics."""
-    stack = fresh_stack(parameters=PARAMETERS.replace("MinimumHourBytes=200", "MinimumHourBytes=0"), CLOCK=f"{START:%Y-%m-%dT%H:%M:%SZ} x{SPEED}")
+    stack = fresh_stack(parameters=PARAMETERS.replace("MinimumHourBytes=200", "MinimumHourBytes=0"), CLOCK=FastClock(SPEED).setting)
     body = json.dumps([{"type": "heartbeat", "n": number} for number in range(70)] + list(range(30))).encode()
     assert stack.post(body=body, headers={"content-type": "application/json"}).json["accepted"] == 70
     errors = lambda: [line for line in stack.errors_path.read_text().splitlines() if all(word in line for word in (SIZE, "RejectedShare", "hour=00"))]
@@ -271,6 +251,6 @@ def test_an_hour_with_a_third_rejected_is_reported_with_both_numbers(fresh_stack
     days = Days(stack)
     dimensions = {"BucketName": LANDING_BUCKET, "Key": "events/dt=*/hour=*/", "FunctionName": SIZE}
     for more in ({}, {"Reason": "not_an_object"}):
-        shares = wait_for(lambda more=more: metric(days, "RejectedShare", period=3600, **dimensions, **more), what=str(more))
+        shares = wait_for(lambda more=more: days.metric("RejectedShare", period=3600, **dimensions, **more), what=str(more))
         assert max(shares) == 30, (more, shares)
-    assert max(metric(days, "SizeViolations", period=3600, **dimensions)) == 1
+    assert max(days.metric("SizeViolations", period=3600, **dimensions)) == 1

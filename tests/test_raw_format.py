@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 from support import landed, redrive
 from support.failed_batches import THREE_SECONDS, failed_batches, template_with
+from support.fast_clock import START, FastClock
 from support.faults import Faults
 from support.stack import LANDING_BUCKET, STREAM, wait_for
 
 # An hour takes nine seconds: there is time to see what is said of it, and of the hours after it.
 SPEED = 400
-START = datetime(2026, 11, 16, tzinfo=UTC)
 HOURS = 5
 PARAMETERS = "EventFormat=raw BatchingWindowSeconds=0 ShardCount=2 SealGraceMinutes=25 RecencyDueMinutes=150"
 
@@ -81,12 +81,8 @@ def test_forged_rejected_lines_and_times_of_receipt_are_events_like_any_other(fr
 
 def checked(stack):
     """How often check-object was invoked."""
-    found = stack.cloudwatch().get_metric_statistics(
-        Namespace="AWS/Lambda", MetricName="Invocations", Period=86_400, Statistics=["Sum"],
-        Dimensions=[{"Name": "FunctionName", "Value": "check-object"}],
-        StartTime=datetime.now(UTC) - timedelta(days=1), EndTime=datetime.now(UTC) + timedelta(days=1),
-    )
-    return sum(point["Sum"] for point in found["Datapoints"])
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    return sum(stack.metric("Invocations", yesterday, "Sum", namespace="AWS/Lambda", FunctionName="check-object"))
 
 
 def test_rejected_lines_of_other_producers_are_events_unless_their_key_is_ours(fresh_stack):
@@ -102,32 +98,22 @@ def test_rejected_lines_of_other_producers_are_events_unless_their_key_is_ours(f
 
 def test_forgeries_are_neither_lost_nor_doubled_and_make_no_data_look_fresh(fresh_stack):
     """The balance of each hour is even, and a time of receipt in the future does not hold the age of the newest event down."""
-    stack = fresh_stack(parameters=PARAMETERS, CLOCK=f"{START:%Y-%m-%dT%H:%M:%SZ} x{SPEED}")
-    began, posted = time.monotonic(), []
-    now = lambda: START + timedelta(seconds=(time.monotonic() - began) * SPEED)
+    clock, posted = FastClock(SPEED), []
+    stack = fresh_stack(parameters=PARAMETERS, CLOCK=clock.setting)
     for hour in range(HOURS):
-        wait_for(lambda hour=hour: now() >= START + timedelta(hours=hour, minutes=15), what="the next hour")
-        events = forgeries(now())
+        wait_for(lambda hour=hour: clock.now() >= START + timedelta(hours=hour, minutes=15), what="the next hour")
+        events = forgeries(clock.now())
         post(stack, events)
         posted += events
-    silent = now()
+    silent = clock.now()
     assert_all_are_events(stack, posted)
-    balanced = wait_for(lambda: (found := metric(stack, "LostEvents", "check-completeness")) and len(found) >= 3 and found,
+    balanced = wait_for(lambda: (found := stack.metric("LostEvents", START, FunctionName="check-completeness")) and len(found) >= 3 and found,
                         60, lambda: stack.tail())
     assert set(balanced) == {0}, (balanced, stack.function_log("check-completeness"))
-    assert set(metric(stack, "DoubledEvents", "check-completeness")) == {0}
-    wait_for(lambda: now() > silent + timedelta(hours=1), what="an hour of silence")
+    assert set(stack.metric("DoubledEvents", START, FunctionName="check-completeness")) == {0}
+    wait_for(lambda: clock.now() > silent + timedelta(hours=1), what="an hour of silence")
     # What landed last says that it was received 54 minutes after that.
-    assert metric(stack, "DataFreshness", "check-recency")[-1] > 2400
-
-
-def metric(stack, name, function):
-    """The values of a metric by the minute, oldest first."""
-    result = stack.cloudwatch().get_metric_statistics(
-        Namespace="Playhead", MetricName=name, Period=60, Statistics=["Maximum"],
-        Dimensions=[{"Name": "FunctionName", "Value": function}], StartTime=START, EndTime=START + timedelta(days=3),
-    )
-    return [point["Maximum"] for point in sorted(result["Datapoints"], key=lambda point: point["Timestamp"])]
+    assert stack.metric("DataFreshness", START, FunctionName="check-recency")[-1] > 2400
 
 
 def test_failed_batches_of_forgeries_are_redriven_as_landing_would_have_landed_them(fresh_stack, tmp_path):

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import boto3
@@ -196,6 +197,15 @@ class Stack:
 
     def cloudwatch(self):
         return self._client("cloudwatch")
+
+    def metric(self, name, start, statistic="Maximum", period=60, namespace="Playhead", **dimensions):
+        """A metric's values in each period that has any in the two weeks from a time on, oldest first."""
+        points = self.cloudwatch().get_metric_statistics(
+            Namespace=namespace, MetricName=name, Period=period, Statistics=[statistic],
+            Dimensions=[{"Name": key, "Value": value} for key, value in dimensions.items()],
+            StartTime=start, EndTime=start + timedelta(days=14),
+        )["Datapoints"]
+        return [point[statistic] for point in sorted(points, key=lambda point: point["Timestamp"])]
 
     def functions(self):
         """Lambda, as far as it is there: `invoke`. An invocation is not repeated."""
