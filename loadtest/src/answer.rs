@@ -41,9 +41,9 @@ pub(crate) fn judge(pieces: Pieces, status: u16, body: &[u8], ledger: &mut Ledge
         all_stored(pieces, ledger);
         return Account { rejected: pieces.count, as_expected: true, ..Account::default() };
     }
-    let body = serde_json::from_slice::<Body>(body).ok().filter(|body| adds_up(body, pieces.count));
-    match body {
-        Some(body) => by_index(pieces, status, &body, ledger),
+    let body = serde_json::from_slice::<Body>(body).ok();
+    match body.and_then(|body| outcomes(&body, pieces.count)) {
+        Some(outcomes) => account(pieces, status, &outcomes, ledger),
         None => unknown(pieces),
     }
 }
@@ -65,37 +65,39 @@ fn all_stored(pieces: Pieces, ledger: &mut Ledger) {
     (pieces.first..pieces.first + pieces.count).for_each(|number| ledger.say(number, Said::Stored));
 }
 
-/// Whether each piece is in exactly one of the three.
-fn adds_up(body: &Body, count: u64) -> bool {
-    let mut named: Vec<u64> = body.not_stored.clone();
-    named.extend(body.rejected.iter().map(|rejected| rejected.index));
-    named.sort_unstable();
-    named.dedup();
-    let different = named.len() as u64;
-    let largest = named.last().copied().unwrap_or(0);
-    different == (body.rejected.len() + body.not_stored.len()) as u64
-        && largest < count
-        && body.accepted.checked_add(different) == Some(count)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Accepted,
+    Rejected,
+    NotStored,
 }
 
-fn by_index(pieces: Pieces, status: u16, body: &Body, ledger: &mut Ledger) -> Account {
-    let mut account = Account::default();
-    let mut places_are_right = true;
-    for place in 0..pieces.count {
-        let number = pieces.first + place;
-        if body.not_stored.contains(&place) {
-            account.not_stored += 1;
-            ledger.say(number, Said::NotStored);
-            continue;
-        }
-        let is_rejected = body.rejected.iter().any(|rejected| rejected.index == place);
-        account.rejected += u64::from(is_rejected);
-        account.accepted += u64::from(!is_rejected);
-        let is_bad = ledger.entries()[number as usize].sort == Sort::Bad;
-        places_are_right &= is_rejected == is_bad;
-        ledger.say(number, Said::Stored);
+/// Of each piece; `None` unless the body names each of them in exactly one of the three.
+fn outcomes(body: &Body, count: u64) -> Option<Vec<Outcome>> {
+    let mut outcomes = vec![Outcome::Accepted; count as usize];
+    let rejected = body.rejected.iter().map(|rejected| (rejected.index, Outcome::Rejected));
+    let not_stored = body.not_stored.iter().map(|index| (*index, Outcome::NotStored));
+    for (index, outcome) in rejected.chain(not_stored) {
+        let place = outcomes.get_mut(usize::try_from(index).ok()?);
+        *place.filter(|before| **before == Outcome::Accepted)? = outcome;
     }
-    account.as_expected = status == 200 && places_are_right && account.not_stored == 0;
+    let accepted = outcomes.iter().filter(|outcome| **outcome == Outcome::Accepted).count() as u64;
+    (accepted == body.accepted).then_some(outcomes)
+}
+
+fn account(pieces: Pieces, status: u16, outcomes: &[Outcome], ledger: &mut Ledger) -> Account {
+    let mut account = Account { as_expected: status == 200, ..Account::default() };
+    for (number, outcome) in (pieces.first..).zip(outcomes) {
+        let is_bad = ledger.entries()[number as usize].sort == Sort::Bad;
+        let (count, said, expected) = match outcome {
+            Outcome::Accepted => (&mut account.accepted, Said::Stored, !is_bad),
+            Outcome::Rejected => (&mut account.rejected, Said::Stored, is_bad),
+            Outcome::NotStored => (&mut account.not_stored, Said::NotStored, false),
+        };
+        *count += 1;
+        account.as_expected &= expected;
+        ledger.say(number, said);
+    }
     account
 }
 
@@ -121,7 +123,7 @@ mod tests {
         (account, said[2..].to_vec())
     }
 
-    fn account(counts: [u64; 4], as_expected: bool) -> Account {
+    fn counted(counts: [u64; 4], as_expected: bool) -> Account {
         let [accepted, rejected, not_stored, unknown] = counts;
         Account { accepted, rejected, not_stored, unknown, as_expected }
     }
@@ -156,6 +158,6 @@ mod tests {
         #[case] as_expected: bool,
         #[case] said: [Said; 3],
     ) {
-        assert_eq!(judged(bad, status, body), (account(counts, as_expected), said.to_vec()));
+        assert_eq!(judged(bad, status, body), (counted(counts, as_expected), said.to_vec()));
     }
 }

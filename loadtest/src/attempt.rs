@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use crate::cli::LoadArgs;
-use crate::landed::{self, BucketAccess, LandedError, Patience, RunIdentity};
+use crate::landed::{self, BucketAccess, LandedError, Search};
 use crate::ledger::{Ledger, id_prefix};
 use crate::progress::Display;
 use crate::rate::{Rate, RateError, Schedule};
 use crate::result::{MetricSeries, Plan, RunResult, Truth};
-use crate::run::{Ran, RunError, RunPlan, run, unix_ms};
+use crate::run::{Ran, Run, RunError, unix_ms};
 use crate::system_metrics;
-use crate::target::{Protocol, Target, TargetError, Trust};
-use crate::thresholds::{self, Threshold, ThresholdError};
+use crate::target::{Target, TargetError};
+use crate::thresholds::{self, ThresholdError};
 use crate::verdict;
-use crate::workload::{Players, PlayersPlan, Recording, RecordingError, Replay, Workload};
+use crate::workload::{Players, Recording, RecordingError, Replay, Workload};
 
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
@@ -40,12 +40,6 @@ pub(crate) struct Attempt {
     pub(crate) rate: Rate,
     pub(crate) duration: Duration,
     pub(crate) run_id: String,
-    pub(crate) thresholds: Vec<Threshold>,
-}
-
-/// Those given, and the defaults for what they do not name.
-pub(crate) fn thresholds(load: &LoadArgs) -> Result<Vec<Threshold>, AttemptError> {
-    Ok(thresholds::of_run(&load.threshold, load.thresholds.as_deref(), load.bucket.is_some())?)
 }
 
 /// The given one, or a random one.
@@ -56,25 +50,21 @@ pub(crate) fn run_id(load: &LoadArgs) -> String {
 
 /// Sends, waits for what landed, and judges.
 pub(crate) async fn attempt(load: &LoadArgs, what: &Attempt, display: &Display) -> Result<RunResult, AttemptError> {
-    let workload = workload(load, what)?;
-    let protocol = if load.http2 { Protocol::Http2 } else { Protocol::Http1 };
-    let target = Target::new(&load.url, protocol, &trust(load))?;
-    let run_plan = RunPlan {
-        asked: plan(load, what, protocol),
+    let given = load.threshold.iter().chain(&load.thresholds).flatten().cloned().collect();
+    let thresholds = thresholds::with_defaults(given, load.bucket.is_some())?;
+    let run = Run {
+        plan: plan(load, what),
+        target: Target::new(&load.target)?,
+        workload: workload(load, what)?,
         duration: what.duration,
         timeout: load.timeout,
         max_lag: load.max_lag,
     };
-    let mut follower = None;
-    let ran = run(target, workload, run_plan, |shared| follower = Some(display.follow(shared))).await;
-    if let Some(follower) = follower {
-        follower.abort();
-    }
-    let mut ran = ran?;
+    let mut ran = run.send(display).await?;
     ran.result.truth = truth(load, &ran, display).await;
     ran.result.system_metrics = system_metrics(load, &ran.result).await;
     display.clear();
-    ran.result.verdict = verdict::judge(&ran.result, &what.thresholds, load.max_lag);
+    ran.result.verdict = verdict::judge(&ran.result, &thresholds, load.max_lag);
     Ok(ran.result)
 }
 
@@ -82,51 +72,41 @@ pub(crate) async fn attempt(load: &LoadArgs, what: &Attempt, display: &Display) 
 /// landed just now, for they would count as this run's.
 pub(crate) async fn check_bucket(load: &LoadArgs, run_id: &str) -> Result<(), AttemptError> {
     let Some(access) = access(load).await else { return Ok(()) };
-    let now = unix_ms();
-    let run = RunIdentity { prefix: id_prefix(run_id), started_unix_ms: now, ended_unix_ms: now };
-    let patience = Patience { nothing_new: Duration::ZERO, settle: Duration::ZERO };
-    let truth = landed::find(&access, &run, &Ledger::default(), patience, |_, _| {}).await?;
+    let (now, ledger) = (unix_ms(), Ledger::default());
+    let search = Search {
+        prefix: id_prefix(run_id),
+        ledger: &ledger,
+        started_unix_ms: now,
+        ended_unix_ms: now,
+        patience: Duration::ZERO,
+        settle: Duration::ZERO,
+    };
+    let truth = landed::find(&access, &search, |_, _| {}).await?;
     // Nothing was sent yet, so whatever has the id is out of place.
     if truth.misplaced > 0 { Err(AttemptError::RunIdTaken(run_id.to_owned())) } else { Ok(()) }
 }
 
 async fn access(load: &LoadArgs) -> Option<BucketAccess> {
-    Some(landed::access(load.bucket.clone()?, load.endpoint_url.clone()).await)
+    Some(landed::access(load.bucket.clone()?, load.endpoint_url.as_deref()).await)
 }
 
 fn workload(load: &LoadArgs, what: &Attempt) -> Result<Workload, AttemptError> {
-    let schedule = Schedule::new(&what.rate.shape, what.duration)?;
+    let schedule = Schedule::new(&what.rate, what.duration)?;
     if let Some(path) = &load.replay {
         let recording = Recording::read(path)?;
-        return Ok(Workload::Replay(Replay::new(recording, schedule, load.speed, what.duration, &what.run_id)));
+        return Ok(Workload::Replay(Replay::new(recording, schedule, load.speed, &what.run_id)));
     }
-    Ok(Workload::Players(Players::new(PlayersPlan {
-        run_id: what.run_id.clone(),
-        seed: load.seed,
-        schedule,
-        viewers: load.viewers,
-        events_per_post: (load.events_per_post.fewest, load.events_per_post.most),
-        event_bytes: load.event_bytes as usize,
-        bad_of_a_million: load.bad,
-    })))
+    Ok(Workload::Players(Players::new(load.players.clone(), schedule, &what.run_id)))
 }
 
-fn trust(load: &LoadArgs) -> Trust {
-    match &load.cacert {
-        _ if load.insecure => Trust::Anyone,
-        Some(path) => Trust::File(path.clone()),
-        None => Trust::System,
-    }
-}
-
-fn plan(load: &LoadArgs, what: &Attempt, protocol: Protocol) -> Plan {
+fn plan(load: &LoadArgs, what: &Attempt) -> Plan {
     Plan {
         run_id: what.run_id.clone(),
-        seed: load.seed,
-        url: load.url.clone(),
+        seed: load.players.seed,
+        url: load.target.url.clone(),
         rate: what.rate.text.clone(),
         duration_seconds: what.duration.as_secs_f64(),
-        protocol: protocol.to_string(),
+        protocol: if load.target.http2 { "HTTP/2" } else { "HTTP/1.1" }.to_owned(),
         connections: load.connections,
         max_connections: load.max_connections.max(load.connections),
         workload: workload_in_words(load),
@@ -138,17 +118,18 @@ fn workload_in_words(load: &LoadArgs) -> String {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         return format!("replay of {name} at {} times its speed, sessions a second", load.speed);
     }
-    let events = load.events_per_post;
+    let players = &load.players;
+    let events = players.events_per_post;
     let mut words = match (events.fewest, events.most) {
         (1, 1) => "players, 1 event a POST".to_owned(),
         (fewest, most) if fewest == most => format!("players, {most} events a POST"),
         (fewest, most) => format!("players, {fewest} to {most} events a POST"),
     };
-    if load.event_bytes > 0 {
-        words += &format!(" of some {} bytes", load.event_bytes);
+    if players.event_bytes > 0 {
+        words += &format!(" of some {} bytes", players.event_bytes);
     }
-    if load.bad > 0 {
-        words += &format!(", {}% bad", f64::from(load.bad) / 10_000.0);
+    if players.bad > 0 {
+        words += &format!(", {}% bad", f64::from(players.bad) / 10_000.0);
     }
     words
 }
@@ -156,13 +137,15 @@ fn workload_in_words(load: &LoadArgs) -> String {
 /// `None` without a bucket, and when it can't be read: what is not known fails its thresholds.
 async fn truth(load: &LoadArgs, ran: &Ran, display: &Display) -> Option<Truth> {
     let access = access(load).await?;
-    let run = RunIdentity {
+    let search = Search {
         prefix: id_prefix(&ran.result.plan.run_id),
+        ledger: &ran.ledger,
         started_unix_ms: ran.result.started_unix_ms,
         ended_unix_ms: ran.ended_unix_ms,
+        patience: load.landing_timeout,
+        settle: load.settle,
     };
-    let patience = Patience { nothing_new: load.landing_timeout, settle: load.settle };
-    let found = landed::find(&access, &run, &ran.ledger, patience, display.landing()).await;
+    let found = landed::find(&access, &search, display.landing()).await;
     found.inspect_err(|error| eprintln!("loadtest: what landed is not known: {error}")).ok()
 }
 

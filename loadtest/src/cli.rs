@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, value_parser};
 
 use crate::ledger::{MAX_RUN_ID_BYTES, is_run_id};
-use crate::rate::{Rate, Shape};
-use crate::thresholds::share;
+use crate::rate::{Rate, RateError, positive};
+use crate::thresholds::{Thresholds, as_ratio, in_file, in_unit, parse, share};
 
 const OUTCOMES: &str = "\
 Exit codes:
@@ -118,46 +118,22 @@ pub(crate) struct FindMaxArgs {
 /// What `run` and `find-max` have in common.
 #[derive(Debug, Args)]
 pub(crate) struct LoadArgs {
-    /// Where to post events; https:// speaks TLS
-    #[arg(long, default_value = "http://127.0.0.1:8080/events", value_name = "URL")]
-    pub(crate) url: String,
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
     /// Connections to open before the start and keep alive
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = value_parser!(u32).range(1..=100_000))]
     pub(crate) connections: u32,
     /// Connections at most; beyond --connections they are opened when all are busy
     #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = value_parser!(u32).range(1..=100_000))]
     pub(crate) max_connections: u32,
-    /// HTTP/2: by prior knowledge on http://, by ALPN on https://
-    #[arg(long)]
-    pub(crate) http2: bool,
-    /// Trust the certificates in this PEM file instead of the system's
-    #[arg(long, value_name = "FILE")]
-    pub(crate) cacert: Option<PathBuf>,
-    /// Trust any certificate
-    #[arg(long, conflicts_with = "cacert")]
-    pub(crate) insecure: bool,
     /// How long to wait for an answer
     #[arg(long, default_value = "30s", value_name = "TIME", value_parser = time)]
     pub(crate) timeout: Duration,
-    /// The same seed and run id send the same bytes in the same order
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) players: PlayersArgs,
     /// Marks the events of this run, in letters and digits [default: random]
     #[arg(long, value_name = "ID", value_parser = run_id)]
     pub(crate) run_id: Option<String>,
-    /// Events in a POST: a number, or the fewest and the most, such as 1..50
-    #[arg(long, default_value = "20", value_name = "N")]
-    pub(crate) events_per_post: EventsPerPost,
-    /// Pad each event to about this many bytes [default: as players send them, some 300]
-    // Kinesis takes no record above 10 MiB, and Lambda no body above 6 MB.
-    #[arg(long, default_value_t = 0, value_name = "N", value_parser = value_parser!(u32).range(0..=5_000_000))]
-    pub(crate) event_bytes: u32,
-    /// Share of POSTs that are bad, in several ways, such as 1%; each has its expected answer
-    #[arg(long, default_value = "0%", value_name = "SHARE", value_parser = parts_per_million)]
-    pub(crate) bad: u32,
-    /// Viewers that post in turn, each with its sessions
-    #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = value_parser!(u32).range(1..=10_000_000))]
-    pub(crate) viewers: u32,
     /// Replay a recorded session instead, one copy for each session that --rate asks for
     #[arg(long, value_name = "FILE")]
     pub(crate) replay: Option<PathBuf>,
@@ -181,11 +157,11 @@ pub(crate) struct LoadArgs {
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = time)]
     pub(crate) settle: Duration,
     /// What must hold, such as 'p99<50ms'; repeat it, or separate with commas
-    #[arg(long, value_name = "THRESHOLD")]
-    pub(crate) threshold: Vec<String>,
+    #[arg(long, value_name = "THRESHOLD", value_parser = |text: &str| parse(text, in_unit))]
+    pub(crate) threshold: Vec<Thresholds>,
     /// A file of thresholds, one a line; # begins a comment
-    #[arg(long, value_name = "FILE")]
-    pub(crate) thresholds: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", value_parser = |path: &str| in_file(path, in_unit))]
+    pub(crate) thresholds: Option<Thresholds>,
     /// How late 99 of 100 POSTs may leave before the run is INVALID
     #[arg(long, default_value = "20ms", value_name = "TIME", value_parser = time)]
     pub(crate) max_lag: Duration,
@@ -197,6 +173,44 @@ pub(crate) struct LoadArgs {
     pub(crate) report: Option<PathBuf>,
 }
 
+/// Where POSTs go, and whose certificates are trusted there.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TargetArgs {
+    /// Where to post events; https:// speaks TLS
+    #[arg(long, default_value = "http://127.0.0.1:8080/events", value_name = "URL")]
+    pub(crate) url: String,
+    /// HTTP/2: by prior knowledge on http://, by ALPN on https://
+    #[arg(long)]
+    pub(crate) http2: bool,
+    /// Trust the certificates in this PEM file instead of the system's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cacert: Option<PathBuf>,
+    /// Trust any certificate
+    #[arg(long, conflicts_with = "cacert")]
+    pub(crate) insecure: bool,
+}
+
+/// What players send.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PlayersArgs {
+    /// The same seed and run id send the same bytes in the same order
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) seed: u64,
+    /// Events in a POST: a number, or the fewest and the most, such as 1..50
+    #[arg(long, default_value = "20", value_name = "N")]
+    pub(crate) events_per_post: EventsPerPost,
+    /// Pad each event to about this many bytes [default: as players send them, some 300]
+    // Kinesis takes no record above 10 MiB, and Lambda no body above 6 MB.
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = value_parser!(u32).range(0..=5_000_000))]
+    pub(crate) event_bytes: u32,
+    /// Share of POSTs that are bad, in several ways, such as 1%; each has its expected answer
+    #[arg(long, default_value = "0%", value_name = "SHARE", value_parser = parts_per_million)]
+    pub(crate) bad: u32,
+    /// Viewers that post in turn, each with its sessions
+    #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) viewers: u32,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
     /// A result that --result wrote
@@ -206,11 +220,11 @@ pub(crate) struct CompareArgs {
     #[arg(value_name = "B")]
     pub(crate) b: PathBuf,
     /// What must hold for B/A, such as 'p99<1.1'; repeat it, or separate with commas
-    #[arg(long, value_name = "THRESHOLD")]
-    pub(crate) threshold: Vec<String>,
+    #[arg(long, value_name = "THRESHOLD", value_parser = |text: &str| parse(text, as_ratio))]
+    pub(crate) threshold: Vec<Thresholds>,
     /// A file of thresholds, one a line; # begins a comment
-    #[arg(long, value_name = "FILE")]
-    pub(crate) thresholds: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", value_parser = |path: &str| in_file(path, as_ratio))]
+    pub(crate) thresholds: Option<Thresholds>,
     /// Write the comparison as HTML to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
@@ -227,11 +241,10 @@ pub(crate) struct ReportArgs {
 }
 
 fn constant_rate(text: &str) -> Result<f64, String> {
-    match text.parse().map(|rate: Rate| rate.shape) {
-        Ok(Shape::Constant(rate)) => Ok(rate),
-        Ok(_) => Err("one rate, such as 100".into()),
-        Err(error) => Err(error.to_string()),
-    }
+    positive(text).map_err(|error| match error {
+        RateError::NotANumber(_) => "one rate, such as 100".to_owned(),
+        error => error.to_string(),
+    })
 }
 
 /// More than nothing, and at most a day.

@@ -1,47 +1,40 @@
-//! One POST: out, and back with the answer.
+//! POSTs under way: each waits for a connection, leaves, and is recorded with its answer. All of it is on one thread.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use tokio::time::{Instant, timeout_at};
+use hyper::client::conn::TrySendError;
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::answer::{judge, unknown};
-use crate::connection::Connection;
 use crate::ledger::Ledger;
-use crate::recorder::{Outcome, Recorder, Times};
+use crate::recorder::{Recorder, Times};
 use crate::send_error::{MAX_ANSWER_BYTES, SendError};
-use crate::target::{Body, Target};
+use crate::target::{Body, Sender, Target};
 use crate::workload::Pieces;
 
 /// Connections that a request may find ended before any of it was sent.
 const MAX_STALE: u32 = 8;
 
-/// What all POSTs of a run share. All of it is on one thread.
+/// What all POSTs of a run share.
 pub(crate) struct Shared {
     pub(crate) target: Target,
     pub(crate) started: Instant,
-    /// From when a worker turns to a POST until the end of the answer.
+    /// From when a POST has a connection until the end of the answer.
     pub(crate) timeout: Duration,
+    /// What still waits for a connection then is not sent.
+    pub(crate) last_start: Instant,
+    pub(crate) pool: Pool,
     pub(crate) recorder: RefCell<Recorder>,
     pub(crate) ledger: RefCell<Ledger>,
-}
-
-impl Shared {
-    /// Since the start.
-    pub(crate) fn elapsed(&self) -> Duration {
-        self.started.elapsed()
-    }
-
-    /// A POST that is not sent at all.
-    pub(crate) fn never_sent(&self, job: &Job) {
-        let times = Times { planned: job.planned, left: None, ended: self.elapsed() };
-        let outcome = Outcome::Unanswered { why: SendError::NotSent.word(), account: unknown(job.pieces) };
-        self.recorder.borrow_mut().ended(times, outcome);
-    }
 }
 
 /// A POST to send.
@@ -51,62 +44,154 @@ pub(crate) struct Job {
     pub(crate) request: Request<Body>,
 }
 
-struct Answer {
-    status: u16,
-    body: Bytes,
-}
+type Answer = (u16, Bytes);
 
-/// Sends a POST on a connection, and records what became of it.
-pub(crate) async fn exchange(shared: &Shared, connection: &Connection, job: Job) {
-    let Job { planned, pieces, request } = job;
-    let mut left = None;
-    let deadline = Instant::now() + shared.timeout;
-    let answer = timeout_at(deadline, send(shared, connection, request, &mut left)).await;
-    let times = Times { planned, left, ended: shared.elapsed() };
-    let outcome = match answer.unwrap_or(Err(SendError::Timeout)) {
-        Ok(Answer { status, body }) => {
-            Outcome::Answered { status, account: judge(pieces, status, &body, &mut shared.ledger.borrow_mut()) }
-        }
-        Err(error) => {
-            connection.abandon();
-            Outcome::Unanswered { why: error.word(), account: unknown(pieces) }
-        }
-    };
-    shared.recorder.borrow_mut().ended(times, outcome);
-}
-
-async fn send(
-    shared: &Shared,
-    connection: &Connection,
-    mut request: Request<Body>,
-    left: &mut Option<Duration>,
-) -> Result<Answer, SendError> {
-    for _ in 0..MAX_STALE {
-        connection.open(&shared.target).await?;
-        if left.is_none() {
-            *left = Some(shared.elapsed());
-            shared.recorder.borrow_mut().left(shared.elapsed());
-        }
-        let mut error = match connection.send(request).await {
-            Some(Ok(response)) => return read(response).await,
-            Some(Err(error)) => error,
-            None => return Err(SendError::NotSent),
-        };
-        // The server had closed a connection that was kept alive, and nothing was sent: another is as good.
-        let Some(unsent) = error.take_message() else { return Err(error.into_error().into()) };
-        request = unsent;
-        connection.abandon();
+impl Shared {
+    /// Since the start.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
     }
-    Err(SendError::NotSent)
+
+    /// Sends a POST as soon as there is a connection for it, and records what became of it.
+    pub(crate) async fn post(self: Rc<Self>, job: Job) {
+        let Job { planned, pieces, request } = job;
+        let Some(_permit) = self.permit().await else {
+            return self.record(planned, None, pieces, Err(SendError::NotSent));
+        };
+        let (connection, mut left) = (self.pool.take(), None);
+        let answer = timeout(self.timeout, self.send(&connection, request, &mut left)).await;
+        let answer = answer.unwrap_or(Err(SendError::Timeout));
+        let is_answered = answer.is_ok();
+        self.record(planned, left, pieces, answer);
+        if is_answered {
+            connection.ready().await
+        } else {
+            connection.abandon().await
+        }
+        self.pool.idle.borrow_mut().push_back(connection);
+    }
+
+    /// To use a connection; `None` if there is none by the last start.
+    async fn permit(&self) -> Option<SemaphorePermit<'_>> {
+        if let Ok(permit) = self.pool.permits.try_acquire() {
+            return Some(permit);
+        }
+        self.recorder.borrow_mut().held_back += 1;
+        timeout_at(self.last_start, self.pool.permits.acquire()).await.ok()?.ok()
+    }
+
+    fn record(&self, planned: Duration, left: Option<Duration>, pieces: Pieces, answer: Result<Answer, SendError>) {
+        let times = Times { planned, left, ended: self.elapsed() };
+        let (answer, account) = match answer {
+            Ok((status, body)) => (Ok(status), judge(pieces, status, &body, &mut self.ledger.borrow_mut())),
+            Err(error) => (Err(error.word()), unknown(pieces)),
+        };
+        self.recorder.borrow_mut().ended(times, answer, account);
+    }
+
+    async fn send(
+        &self,
+        connection: &Connection,
+        mut request: Request<Body>,
+        left: &mut Option<Duration>,
+    ) -> Result<Answer, SendError> {
+        for _ in 0..MAX_STALE {
+            let response = connection.start(&self.target, request).await?;
+            if left.is_none() {
+                *left = Some(self.elapsed());
+                self.recorder.borrow_mut().left(self.elapsed());
+            }
+            let mut error = match response.await {
+                Ok(response) => return read(response).await,
+                Err(error) => error,
+            };
+            // The server had closed a connection that was kept alive, and nothing was sent: another is as good.
+            let Some(unsent) = error.take_message() else { return Err(SendError::failed(error.into_error())) };
+            request = unsent;
+            connection.abandon().await;
+        }
+        Err(SendError::NotSent)
+    }
 }
 
 async fn read(response: Response<Incoming>) -> Result<Answer, SendError> {
     let status = response.status().as_u16();
-    let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
-    let body = body.map_err(|error| match error.downcast::<hyper::Error>() {
-        Ok(error) => SendError::Http(*error),
-        Err(error) if error.is::<LengthLimitError>() => SendError::TooLarge,
-        Err(error) => SendError::Connect(error),
-    })?;
-    Ok(Answer { status, body: body.to_bytes() })
+    let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await.map_err(SendError::Failed)?;
+    Ok((status, body.to_bytes()))
+}
+
+/// The connections of a run. With HTTP/1.1 each takes one POST at a time, with HTTP/2 several.
+pub(crate) struct Pool {
+    /// As many as there may be POSTs at once.
+    permits: Semaphore,
+    /// POSTs that each connection takes at once.
+    streams: u32,
+    /// A connection as often as it takes another POST. The longest idle comes first, so that all are kept alive.
+    idle: RefCell<VecDeque<Rc<Connection>>>,
+}
+
+impl Pool {
+    pub(crate) fn new(connections: &[Rc<Connection>], max_connections: u32, streams: u32) -> Self {
+        let idle = (0..streams).flat_map(|_| connections.iter().cloned()).collect();
+        let permits = Semaphore::new((max_connections * streams) as usize);
+        Self { permits, streams, idle: RefCell::new(idle) }
+    }
+
+    /// For a POST that has a permit: one that is idle, or else a new one.
+    fn take(&self) -> Rc<Connection> {
+        let mut idle = self.idle.borrow_mut();
+        idle.pop_front().unwrap_or_else(|| {
+            let new = Rc::<Connection>::default();
+            idle.extend((1..self.streams).map(|_| new.clone()));
+            new
+        })
+    }
+}
+
+/// Fails with the request itself if none of it was sent.
+type Sent = Result<Response<Incoming>, TrySendError<Request<Body>>>;
+
+/// A connection that is opened anew when it has ended. With HTTP/2, other POSTs wait for the one that opens it.
+#[derive(Default)]
+pub(crate) struct Connection(Mutex<Option<Sender>>);
+
+impl Connection {
+    pub(crate) async fn open(&self, target: &Target) -> Result<(), SendError> {
+        *self.0.lock().await = Some(target.connect().await?);
+        Ok(())
+    }
+
+    /// Hands over a request, on a new connection if this one has ended.
+    async fn start(
+        &self,
+        target: &Target,
+        request: Request<Body>,
+    ) -> Result<Pin<Box<dyn Future<Output = Sent>>>, SendError> {
+        let mut sender = self.0.lock().await;
+        let open = match sender.take().filter(|sender| !sender.is_closed()) {
+            Some(open) => open,
+            None => target.connect().await?,
+        };
+        let response: Pin<Box<dyn Future<Output = Sent>>> = match sender.insert(open) {
+            Sender::Http1(sender) => Box::pin(sender.try_send_request(request)),
+            Sender::Http2(sender) => Box::pin(sender.try_send_request(request)),
+        };
+        Ok(response)
+    }
+
+    /// Until it takes another request, or has ended.
+    async fn ready(&self) {
+        let mut sender = self.0.lock().await;
+        if let Some(Sender::Http1(http1)) = &mut *sender
+            && http1.ready().await.is_err()
+        {
+            *sender = None;
+        }
+    }
+
+    /// After a POST failed on it. One of HTTP/2 goes on while it is open: its other POSTs need not fail.
+    async fn abandon(&self) {
+        let mut sender = self.0.lock().await;
+        sender.take_if(|sender| matches!(sender, Sender::Http1(_)));
+    }
 }

@@ -1,8 +1,10 @@
-//! The main figures of a run, in the order in which the report and the comparison show them.
+//! The main figures of runs as tables, with a column for each run: a report shows one, a comparison two.
 
-use crate::result::{Distribution, Events, Generator, Plan, Posts, RunResult, Truth};
+use indicatif::{DecimalBytes, HumanFloatCount};
 
-/// What a figure is of, and so how it is shown.
+use crate::result::{Distribution, RunResult, STATISTICS, Statistic, Truth};
+
+/// What a figure measures, and so how it is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Quantity {
     Count,
@@ -24,181 +26,181 @@ impl Quantity {
     /// With its unit: `1,234`, `12.34 ms`, `4.56 MB`.
     pub(crate) fn show(self, value: f64) -> String {
         match self {
-            Self::Count => thousands(value.round()),
-            Self::Rate => format!("{}/s", thousands((value * 10.0).round() / 10.0)),
-            Self::Time => scaled(value, &[(1e6, "s"), (1e3, "ms")], "µs"),
-            Self::Seconds => format!("{} s", significant(value)),
-            Self::Bytes => scaled(value, &[(1e9, "GB"), (1e6, "MB"), (1e3, "kB")], "B"),
-            Self::Share => format!("{} %", significant(value * 100.0)),
-            Self::Cores => format!("{} cores", significant(value)),
+            Self::Count => HumanFloatCount(value.round()).to_string(),
+            Self::Rate => format!("{:.1}/s", HumanFloatCount(value)),
+            Self::Time if value >= 1e6 => four_digits(value / 1e6, "s"),
+            Self::Time if value >= 1e3 => four_digits(value / 1e3, "ms"),
+            Self::Time => four_digits(value, "µs"),
+            Self::Seconds => four_digits(value, "s"),
+            Self::Bytes => DecimalBytes(value as u64).to_string(),
+            Self::Share => four_digits(value * 100.0, "%"),
+            Self::Cores => four_digits(value, "cores"),
             Self::Ratio => format!("{value:.2}"),
         }
     }
 }
 
-fn scaled(value: f64, scales: &[(f64, &str)], unit: &str) -> String {
-    let (scale, unit) = *scales.iter().find(|(scale, _)| value >= *scale).unwrap_or(&(1.0, unit));
-    format!("{} {unit}", significant(value / scale))
-}
-
-/// Four significant digits, without zeros at the end; digits before the point are all kept.
-fn significant(value: f64) -> String {
-    let digits = match value.abs() {
+/// Four significant digits; digits before the point are all kept.
+fn four_digits(value: f64, unit: &str) -> String {
+    let decimals = match value.abs() {
         1_000.0.. => 0,
         100.0.. => 1,
         10.0.. => 2,
         1.0.. => 3,
         _ => 4,
     };
-    let text = format!("{value:.digits$}");
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+    format!("{:.decimals$} {unit}", HumanFloatCount(value))
 }
 
-/// With commas between thousands.
-fn thousands(value: f64) -> String {
-    let text = value.to_string();
-    let (whole, fraction) = text.split_at(text.find('.').unwrap_or(text.len()));
-    let mut grouped = String::new();
-    for (place, digit) in whole.chars().enumerate() {
-        if place > 0 && (whole.len() - place).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped + fraction
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) title: &'static str,
+    pub(crate) rows: Vec<Row>,
 }
+
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) label: &'static str,
+    /// One for each run.
+    pub(crate) cells: Vec<String>,
+    /// Of two runs: the second over the first, or that they differ.
+    pub(crate) note: String,
+}
+
+impl Row {
+    /// `None` if no run knows the figure.
+    pub(crate) fn figure(label: &'static str, quantity: Quantity, values: &[Option<f64>]) -> Option<Self> {
+        values.iter().flatten().next()?;
+        let show = |value: &Option<f64>| value.map_or_else(|| "not known".to_owned(), |value| quantity.show(value));
+        let note = match values {
+            [Some(a), Some(b)] if *a != 0.0 => Quantity::Ratio.show(b / a),
+            _ => String::new(),
+        };
+        Some(Self { label, cells: values.iter().map(show).collect(), note })
+    }
+
+    fn asked(label: &'static str, cells: Vec<String>) -> Self {
+        let note = if cells.windows(2).all(|pair| pair[0] == pair[1]) { "" } else { DIFFERS };
+        Self { label, cells, note: note.to_owned() }
+    }
+
+    pub(crate) fn differs(&self) -> bool {
+        self.note == DIFFERS
+    }
+}
+
+const DIFFERS: &str = "differs";
+
+/// What was asked for.
+pub(crate) fn asked(runs: &[&RunResult]) -> Table {
+    let row = |label, cell: fn(&RunResult) -> String| Row::asked(label, runs.iter().map(|run| cell(run)).collect());
+    let rows = vec![
+        row("URL", |run| run.plan.url.clone()),
+        row("workload", |run| run.plan.workload.clone()),
+        row("rate", |run| format!("{} POSTs a second", run.plan.rate)),
+        row("duration", |run| Quantity::Seconds.show(run.plan.duration_seconds)),
+        row("protocol", |run| run.plan.protocol.clone()),
+        row("connections", |run| format!("{} to {}", run.plan.connections, run.plan.max_connections)),
+        row("seed", |run| run.plan.seed.to_string()),
+    ];
+    Table { title: "Asked", rows }
+}
+
+/// What was found, without tables of which no run knows anything.
+pub(crate) fn found(runs: &[&RunResult]) -> Vec<Table> {
+    let table = |title, figures: &[Figure]| Table {
+        title,
+        rows: figures.iter().filter_map(|(label, quantity, find)| row(runs, label, *quantity, find)).collect(),
+    };
+    let times = |title, find: FindTimes| {
+        let row = |(label, statistic): &(&'static str, Statistic)| {
+            row(runs, label, Quantity::Time, |run| find(run).map(statistic))
+        };
+        Table { title, rows: STATISTICS.iter().filter_map(row).collect() }
+    };
+    let mut tables = vec![
+        table("POSTs", &POSTS),
+        table("Events", &EVENTS),
+        times("Latency, from the planned time", |run| Some(&run.latency)),
+        times("Service time, from when it left", |run| Some(&run.service_time)),
+        table("Landed, by each id", &LANDED),
+        times("End to end, planned to landed", |run| run.truth.as_ref().map(|truth| &truth.end_to_end)),
+        table("Generator", &GENERATOR),
+    ];
+    tables.retain(|table| !table.rows.is_empty());
+    tables
+}
+
+fn row(
+    runs: &[&RunResult],
+    label: &'static str,
+    quantity: Quantity,
+    find: impl Fn(&RunResult) -> Option<f64>,
+) -> Option<Row> {
+    Row::figure(label, quantity, &runs.iter().map(|run| find(run)).collect::<Vec<_>>())
+}
+
+pub(crate) type Find = fn(&RunResult) -> Option<f64>;
+pub(crate) type FindTimes = fn(&RunResult) -> Option<&Distribution>;
+type Figure = (&'static str, Quantity, Find);
 
 /// Counts of a run are far below 2^53.
-pub(crate) fn float(count: u64) -> f64 {
-    count as f64
+fn known(count: u64) -> Option<f64> {
+    Some(count as f64)
 }
 
-/// Figures about one thing.
-#[derive(Debug)]
-pub(crate) struct Group {
-    pub(crate) title: &'static str,
-    pub(crate) figures: Vec<Figure>,
+pub(crate) fn error_share(run: &RunResult) -> f64 {
+    run.posts.errors() as f64 / run.posts.planned.max(1) as f64
 }
 
-#[derive(Debug, Clone)]
-pub(crate) struct Figure {
-    pub(crate) label: &'static str,
-    /// `None` when it is not known.
-    pub(crate) value: Option<f64>,
-    quantity: Quantity,
+fn a_second(run: &RunResult, count: u64) -> Option<f64> {
+    Some(count as f64 / run.plan.duration_seconds)
 }
 
-impl Figure {
-    pub(crate) fn new(label: &'static str, value: impl Into<Option<f64>>, quantity: Quantity) -> Self {
-        Self { label, value: value.into(), quantity }
-    }
-
-    pub(crate) fn show(&self) -> String {
-        self.value.map_or_else(|| "not known".to_owned(), |value| self.quantity.show(value))
-    }
+fn truth(run: &RunResult, count: fn(&Truth) -> u64) -> Option<f64> {
+    run.truth.as_ref().map(|truth| count(truth) as f64)
 }
 
-/// The same groups of every run.
-pub(crate) fn groups(result: &RunResult) -> [Group; 7] {
-    let (seconds, truth) = (result.plan.duration_seconds, result.truth.as_ref());
-    [
-        Group { title: "POSTs", figures: posts(&result.posts, seconds) },
-        Group { title: "Events", figures: events(&result.events, seconds) },
-        Group { title: "Latency, from the planned time", figures: percentiles(Some(&result.latency)) },
-        Group { title: "Service time, from when it left", figures: percentiles(Some(&result.service_time)) },
-        Group { title: "Landed, by each id", figures: landed(truth) },
-        Group { title: "End to end, planned to landed", figures: percentiles(truth.map(|truth| &truth.end_to_end)) },
-        Group { title: "Generator", figures: generator(&result.generator) },
-    ]
-}
+const POSTS: [Figure; 5] = [
+    ("planned", Quantity::Count, |run| known(run.posts.planned)),
+    ("answered as expected", Quantity::Count, |run| known(run.posts.as_expected)),
+    ("errors", Quantity::Count, |run| known(run.posts.errors())),
+    ("error share", Quantity::Share, |run| Some(error_share(run))),
+    ("as expected, a second", Quantity::Rate, |run| a_second(run, run.posts.as_expected)),
+];
 
-fn posts(posts: &Posts, seconds: f64) -> Vec<Figure> {
-    vec![
-        count("planned", posts.planned),
-        count("answered as expected", posts.as_expected),
-        count("errors", posts.errors()),
-        Figure::new("error share", float(posts.errors()) / float(posts.planned.max(1)), Quantity::Share),
-        Figure::new("as expected, a second", float(posts.as_expected) / seconds, Quantity::Rate),
-    ]
-}
+const EVENTS: [Figure; 7] = [
+    ("sent", Quantity::Count, |run| known(run.events.sent)),
+    ("accepted", Quantity::Count, |run| known(run.events.accepted)),
+    ("rejected, bad on purpose", Quantity::Count, |run| known(run.events.rejected)),
+    ("not stored", Quantity::Count, |run| known(run.events.not_stored)),
+    ("unknown", Quantity::Count, |run| known(run.events.unknown)),
+    ("accepted, a second", Quantity::Rate, |run| a_second(run, run.events.accepted)),
+    ("bytes of bodies", Quantity::Bytes, |run| known(run.events.body_bytes)),
+];
 
-fn events(events: &Events, seconds: f64) -> Vec<Figure> {
-    vec![
-        count("sent", events.sent),
-        count("accepted", events.accepted),
-        count("rejected, bad on purpose", events.rejected),
-        count("not stored", events.not_stored),
-        count("unknown", events.unknown),
-        Figure::new("accepted, a second", float(events.accepted) / seconds, Quantity::Rate),
-        bytes("bytes of bodies", events.body_bytes),
-    ]
-}
+const LANDED: [Figure; 10] = [
+    ("expected", Quantity::Count, |run| truth(run, |truth| truth.expected)),
+    ("landed", Quantity::Count, |run| truth(run, |truth| truth.landed)),
+    ("missing", Quantity::Count, |run| truth(run, |truth| truth.missing)),
+    ("doubled", Quantity::Count, |run| truth(run, |truth| truth.doubled)),
+    ("misplaced", Quantity::Count, |run| truth(run, |truth| truth.misplaced)),
+    ("landed unannounced", Quantity::Count, |run| truth(run, |truth| truth.landed_unknown)),
+    ("files", Quantity::Count, |run| truth(run, |truth| truth.files)),
+    ("compressed", Quantity::Bytes, |run| truth(run, |truth| truth.compressed_bytes)),
+    ("uncompressed", Quantity::Bytes, |run| truth(run, |truth| truth.uncompressed_bytes)),
+    ("waited", Quantity::Seconds, |run| run.truth.as_ref().map(|truth| truth.waited_seconds)),
+];
 
-fn percentiles(times: Option<&Distribution>) -> Vec<Figure> {
-    let time = |label, us: fn(&Distribution) -> u64| time(label, times.map(us));
-    vec![
-        time("p50", |times| times.p50_us),
-        time("p90", |times| times.p90_us),
-        time("p95", |times| times.p95_us),
-        time("p99", |times| times.p99_us),
-        time("p99.9", |times| times.p99_9_us),
-        time("p99.99", |times| times.p99_99_us),
-        time("max", |times| times.max_us),
-    ]
-}
-
-fn landed(truth: Option<&Truth>) -> Vec<Figure> {
-    let count = |label, figure: fn(&Truth) -> u64| count(label, truth.map(figure));
-    vec![
-        count("expected", |truth| truth.expected),
-        count("landed", |truth| truth.landed),
-        count("missing", |truth| truth.missing),
-        count("doubled", |truth| truth.doubled),
-        count("misplaced", |truth| truth.misplaced),
-        count("landed unannounced", |truth| truth.landed_unknown),
-        count("files", |truth| truth.files),
-        bytes("compressed", truth.map(|truth| truth.compressed_bytes)),
-        bytes("uncompressed", truth.map(|truth| truth.uncompressed_bytes)),
-        Figure::new("waited", truth.map(|truth| truth.waited_seconds), Quantity::Seconds),
-    ]
-}
-
-fn generator(generator: &Generator) -> Vec<Figure> {
-    vec![
-        time("lag p99", generator.lag.p99_us),
-        time("lag max", generator.lag.max_us),
-        Figure::new("CPU", generator.cores_used, Quantity::Cores),
-        Figure::new("waited for a CPU", generator.run_queue_seconds, Quantity::Seconds),
-        bytes("peak memory", generator.peak_rss_bytes),
-        count("connections opened", generator.connections_opened),
-        count("POSTs held back", generator.held_back),
-    ]
-}
-
-fn count(label: &'static str, count: impl Into<Option<u64>>) -> Figure {
-    Figure::new(label, count.into().map(float), Quantity::Count)
-}
-
-fn bytes(label: &'static str, bytes: impl Into<Option<u64>>) -> Figure {
-    Figure::new(label, bytes.into().map(float), Quantity::Bytes)
-}
-
-fn time(label: &'static str, us: impl Into<Option<u64>>) -> Figure {
-    Figure::new(label, us.into().map(float), Quantity::Time)
-}
-
-/// What was asked for, each with its name.
-pub(crate) fn asked(plan: &Plan) -> Vec<(&'static str, String)> {
-    vec![
-        ("URL", plan.url.clone()),
-        ("workload", plan.workload.clone()),
-        ("rate", format!("{} POSTs a second", plan.rate)),
-        ("duration", Quantity::Seconds.show(plan.duration_seconds)),
-        ("protocol", plan.protocol.clone()),
-        ("connections", format!("{} to {}", plan.connections, plan.max_connections)),
-        ("seed", plan.seed.to_string()),
-    ]
-}
+const GENERATOR: [Figure; 7] = [
+    ("lag p99", Quantity::Time, |run| known(run.generator.lag.p99_us)),
+    ("lag max", Quantity::Time, |run| known(run.generator.lag.max_us)),
+    ("CPU", Quantity::Cores, |run| Some(run.generator.cores_used)),
+    ("waited for a CPU", Quantity::Seconds, |run| Some(run.generator.run_queue_seconds)),
+    ("peak memory", Quantity::Bytes, |run| known(run.generator.peak_rss_bytes)),
+    ("connections opened", Quantity::Count, |run| known(run.generator.connections_opened)),
+    ("POSTs held back", Quantity::Count, |run| known(run.generator.held_back)),
+];
 
 #[cfg(test)]
 mod tests {

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::attempt::{Attempt, AttemptError, attempt, run_id, thresholds};
+use crate::attempt::{Attempt, AttemptError, attempt, run_id};
 use crate::cli::FindMaxArgs;
-use crate::figures::{Figure, Quantity, float};
+use crate::figures::Quantity;
 use crate::progress::Display;
 use crate::rate::Rate;
 use crate::result::{Outcome, RunResult, VERSION};
@@ -19,7 +19,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 const MAX_STEPS: usize = 64;
 
 /// What a search found; all of it is written as JSON.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct FindMaxResult {
     pub(crate) version: u32,
     pub(crate) from: f64,
@@ -41,7 +41,7 @@ pub(crate) struct Step {
 }
 
 /// What ended the way upward.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Limit {
     /// A threshold that did not hold.
@@ -49,39 +49,8 @@ pub(crate) enum Limit {
     /// A run that was INVALID: what the system carries is not known.
     Generator,
     /// Even the highest rate passed.
+    #[default]
     None,
-}
-
-/// Where the search is.
-#[derive(Debug)]
-struct Search {
-    from: f64,
-    to: f64,
-    low: Option<f64>,
-    high: Option<(f64, Limit)>,
-}
-
-impl Search {
-    fn new(from: f64, to: f64) -> Self {
-        Self { from, to: to.max(from), low: None, high: None }
-    }
-
-    fn next(&self) -> Option<f64> {
-        match (self.low, self.high) {
-            (None, None) => Some(self.from),
-            (None, Some(_)) => None,
-            (Some(low), None) => (low < self.to).then(|| (low * 2.0).min(self.to)),
-            (Some(low), Some((high, _))) => (high / low > PRECISION).then(|| round((low + high) / 2.0)),
-        }
-    }
-
-    fn learn(&mut self, rate: f64, outcome: Outcome) {
-        match outcome {
-            Outcome::Pass => self.low = Some(rate),
-            Outcome::Fail => self.high = Some((rate, Limit::System)),
-            Outcome::Invalid => self.high = Some((rate, Limit::Generator)),
-        }
-    }
 }
 
 /// To three digits, which is finer than the precision.
@@ -92,40 +61,30 @@ fn round(rate: f64) -> f64 {
 
 /// Tries one rate after the other, and prints a line for each.
 pub(crate) async fn find_max(args: &FindMaxArgs, display: &Display) -> Result<FindMaxResult, AttemptError> {
-    let (thresholds, run_id) = (thresholds(&args.load)?, run_id(&args.load));
-    let (mut search, mut steps) = (Search::new(args.from, args.to), Vec::new());
-    while let Some(rate) = search.next().filter(|_| steps.len() < MAX_STEPS) {
-        if !steps.is_empty() {
+    let (run_id, mut search) = (run_id(&args.load), FindMaxResult::new(args.from, args.to));
+    search.step_seconds = args.duration.as_secs_f64();
+    while let Some(rate) = search.next().filter(|_| search.steps.len() < MAX_STEPS) {
+        if !search.steps.is_empty() {
             tokio::time::sleep(SETTLE).await;
         }
         let what = Attempt {
             rate: Rate::constant(rate),
             duration: args.duration,
             // So that no step's events count for another.
-            run_id: format!("{run_id}s{}", steps.len()),
-            thresholds: thresholds.clone(),
+            run_id: format!("{run_id}s{}", search.steps.len()),
         };
         let step = Step { rate, result: attempt(&args.load, &what, display).await? };
         println!("{}", step.line());
         search.learn(rate, step.result.verdict.outcome);
-        steps.push(step);
+        search.steps.push(step);
     }
-    Ok(FindMaxResult {
-        version: VERSION,
-        from: args.from,
-        to: args.to,
-        step_seconds: args.duration.as_secs_f64(),
-        highest_passing: search.low,
-        lowest_not_passing: search.high.map(|(rate, _)| rate),
-        limit: search.high.map_or(Limit::None, |(_, limit)| limit),
-        steps,
-    })
+    Ok(search)
 }
 
 impl Step {
     fn line(&self) -> String {
         let outcome = self.result.verdict.outcome.to_string();
-        let p99 = Quantity::Time.show(float(self.result.latency.p99_us));
+        let p99 = Quantity::Time.show(self.result.latency.p99_us as f64);
         format!("{:>10} POSTs/s  {outcome:<8} p99 {p99} {}", self.rate, self.why()).trim_end().to_owned()
     }
 
@@ -139,6 +98,28 @@ impl Step {
 }
 
 impl FindMaxResult {
+    fn new(from: f64, to: f64) -> Self {
+        Self { version: VERSION, from, to: to.max(from), ..Self::default() }
+    }
+
+    /// The rate to try next.
+    fn next(&self) -> Option<f64> {
+        match (self.highest_passing, self.lowest_not_passing) {
+            (None, None) => Some(self.from),
+            (None, Some(_)) => None,
+            (Some(low), None) => (low < self.to).then(|| (low * 2.0).min(self.to)),
+            (Some(low), Some(high)) => (high / low > PRECISION).then(|| round((low + high) / 2.0)),
+        }
+    }
+
+    fn learn(&mut self, rate: f64, outcome: Outcome) {
+        match outcome {
+            Outcome::Pass => self.highest_passing = Some(rate),
+            Outcome::Fail => (self.lowest_not_passing, self.limit) = (Some(rate), Limit::System),
+            Outcome::Invalid => (self.lowest_not_passing, self.limit) = (Some(rate), Limit::Generator),
+        }
+    }
+
     /// In a sentence.
     pub(crate) fn conclusion(&self) -> String {
         let passed = match self.highest_passing {
@@ -161,13 +142,6 @@ impl FindMaxResult {
         self.steps.iter().find(is_best).map(|step| &step.result)
     }
 
-    pub(crate) fn figures(&self) -> [Figure; 2] {
-        [
-            Figure::new("highest rate that passed", self.highest_passing, Quantity::Rate),
-            Figure::new("lowest that did not", self.lowest_not_passing, Quantity::Rate),
-        ]
-    }
-
     pub(crate) fn outcome(&self) -> Outcome {
         match (self.highest_passing, self.limit) {
             (Some(_), _) => Outcome::Pass,
@@ -182,8 +156,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn search(from: f64, to: f64, outcome: impl Fn(f64) -> Outcome) -> (Search, Vec<f64>) {
-        let (mut search, mut tried) = (Search::new(from, to), Vec::new());
+    fn search(from: f64, to: f64, outcome: impl Fn(f64) -> Outcome) -> (FindMaxResult, Vec<f64>) {
+        let (mut search, mut tried) = (FindMaxResult::new(from, to), Vec::new());
         while let Some(rate) = search.next() {
             tried.push(rate);
             assert!(tried.len() <= MAX_STEPS);
@@ -200,31 +174,33 @@ mod tests {
     fn rates_are_doubled_and_then_bisected() {
         let (search, tried) = search(100.0, 10_000.0, carries(1_000.0));
         assert_eq!(tried[..5], [100.0, 200.0, 400.0, 800.0, 1_600.0]);
-        assert_eq!((search.low, search.high), (Some(1_000.0), Some((1_050.0, Limit::System))));
+        let found = (search.highest_passing, search.lowest_not_passing, search.limit);
+        assert_eq!(found, (Some(1_000.0), Some(1_050.0), Limit::System));
     }
 
     #[test]
     fn the_highest_rate_is_tried_and_not_exceeded() {
         let (found, tried) = search(100.0, 250.0, carries(1e9));
-        assert_eq!((tried, found.low, found.high), (vec![100.0, 200.0, 250.0], Some(250.0), None));
+        assert_eq!(tried, [100.0, 200.0, 250.0]);
+        assert_eq!((found.highest_passing, found.lowest_not_passing), (Some(250.0), None));
     }
 
     #[test]
     fn a_first_rate_that_fails_ends_the_search() {
         let (found, tried) = search(100.0, 250.0, carries(1.0));
-        assert_eq!((tried, found.low), (vec![100.0], None));
+        assert_eq!((tried, found.highest_passing), (vec![100.0], None));
     }
 
     #[test]
     fn an_invalid_step_is_the_limit_of_the_generator_until_a_lower_one_fails() {
         let generator = |rate: f64| if rate > 500.0 { Outcome::Invalid } else { Outcome::Pass };
-        assert_eq!(search(100.0, 9_999.0, generator).0.high.unwrap().1, Limit::Generator);
+        assert_eq!(search(100.0, 9_999.0, generator).0.limit, Limit::Generator);
         let both = |rate: f64| match rate {
             rate if rate > 700.0 => Outcome::Invalid,
             rate if rate > 450.0 => Outcome::Fail,
             _ => Outcome::Pass,
         };
-        assert_eq!(search(100.0, 9_999.0, both).0.high.unwrap().1, Limit::System);
+        assert_eq!(search(100.0, 9_999.0, both).0.limit, Limit::System);
     }
 
     proptest! {
@@ -232,7 +208,7 @@ mod tests {
         fn the_capacity_is_found_to_five_percent(from in 0.1f64..100.0, times in 1.0f64..100_000.0) {
             let capacity = from * times;
             let (found, _) = search(from, 1_000_000_000.0, carries(capacity));
-            let (low, (high, _)) = (found.low.unwrap(), found.high.unwrap());
+            let (low, high) = (found.highest_passing.unwrap(), found.lowest_not_passing.unwrap());
             prop_assert!(low <= capacity && capacity < high && high / low <= PRECISION);
         }
     }

@@ -18,24 +18,27 @@ use crate::run::unix_ms;
 
 pub(crate) use bucket::{BucketAccess, access};
 
-/// Whose lines are looked for, and when they were sent.
-#[derive(Debug, Clone)]
-pub(crate) struct RunIdentity {
+/// What is looked for, and for how long.
+#[derive(Debug)]
+pub(crate) struct Search<'l> {
     /// What stands before the number in each id: [`crate::ledger::id_prefix`].
     pub(crate) prefix: String,
+    pub(crate) ledger: &'l Ledger,
     /// When the first POST was planned, in milliseconds since 1970.
     pub(crate) started_unix_ms: u64,
     /// When the last answer came.
     pub(crate) ended_unix_ms: u64,
+    /// For how long nothing new may come while something is missing.
+    pub(crate) patience: Duration,
+    /// From the look that found everything to the last one, which shows what came twice.
+    pub(crate) settle: Duration,
 }
 
 /// Why what landed is not known. No file is skipped: one that can't be read might hold what is missing.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LandedError {
-    #[error("s3://{bucket}/{prefix} can't be listed: {problem}")]
-    List { bucket: String, prefix: String, problem: String },
     #[error("s3://{bucket}/{key} can't be read: {problem}")]
-    Read { bucket: String, key: String, problem: String },
+    Bucket { bucket: String, key: String, problem: String },
     #[error("the content of {key}: {problem}")]
     Content { key: String, problem: content::ContentError },
     #[error("{key} changed or went away each time that it was read")]
@@ -46,29 +49,14 @@ pub(crate) enum LandedError {
     Histogram(#[from] hdrhistogram::CreationError),
 }
 
-/// How long to wait.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience {
-    /// For how long nothing new may come while something is missing.
-    pub(crate) nothing_new: Duration,
-    /// From the look that found everything to the last one, which shows what came twice.
-    pub(crate) settle: Duration,
-}
-
-/// Waits until all that was said to be stored is in the bucket, or until `patience` is over, and says what is there. After each
+/// Waits until all that was said to be stored is in the bucket, or until patience is over, and says what is there. After each
 /// look `progress` gets how much of what is expected there is, and how much is expected.
-///
-/// # Errors
-///
-/// When the bucket can't be listed, or a file in it can't be read.
 pub(crate) async fn find(
     access: &BucketAccess,
-    run: &RunIdentity,
-    ledger: &Ledger,
-    patience: Patience,
+    search: &Search<'_>,
     progress: impl FnMut(u64, u64),
 ) -> Result<Truth, LandedError> {
-    let inventory = watch::watch(access, run, ledger, patience, progress).await?;
-    let waited_ms = unix_ms().saturating_sub(run.ended_unix_ms);
-    Ok(account::truth(&inventory, run, ledger, Duration::from_millis(waited_ms))?)
+    let inventory = watch::watch(access, search, progress).await?;
+    let waited_ms = unix_ms().saturating_sub(search.ended_unix_ms);
+    Ok(account::truth(&inventory, search, Duration::from_millis(waited_ms))?)
 }

@@ -2,9 +2,9 @@
 
 mod answer;
 mod attempt;
+mod aws;
 mod cli;
 mod compare;
-mod connection;
 mod exchange;
 mod figures;
 mod find_max;
@@ -63,12 +63,7 @@ fn on_one_thread(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow
 }
 
 async fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
-    let what = Attempt {
-        rate: args.rate.clone(),
-        duration: args.duration,
-        run_id: attempt::run_id(&args.load),
-        thresholds: attempt::thresholds(&args.load)?,
-    };
+    let what = Attempt { rate: args.rate.clone(), duration: args.duration, run_id: attempt::run_id(&args.load) };
     attempt::check_bucket(&args.load, &what.run_id).await?;
     let result = attempt(&args.load, &what, &Display::new()).await?;
     save(args.load.result.as_deref(), &result)?;
@@ -88,7 +83,7 @@ async fn find_max(args: &FindMaxArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn compare(args: &CompareArgs) -> anyhow::Result<ExitCode> {
-    let limits = thresholds::ratios(&args.threshold, args.thresholds.as_deref())?;
+    let limits: Vec<_> = args.threshold.iter().chain(&args.thresholds).flatten().cloned().collect();
     let (a, b) = (read(&args.a)?, read(&args.b)?);
     let comparison = compare::Comparison::new(&a, &b, &limits)?;
     write_page(args.report.as_deref(), || report::of_comparison(&comparison))?;

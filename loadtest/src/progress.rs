@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::rc::Rc;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval};
 
@@ -27,11 +27,7 @@ impl Display {
         if !std::io::stderr().is_terminal() {
             return Self { bar: None, period: ELSEWHERE };
         }
-        let bar = ProgressBar::new_spinner();
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
-            bar.set_style(style);
-        }
-        Self { bar: Some(bar), period: ON_TERMINAL }
+        Self { bar: Some(ProgressBar::new_spinner()), period: ON_TERMINAL }
     }
 
     fn show(&self, line: String) {

@@ -15,18 +15,22 @@ const MAX_TOTAL: f64 = 1_000_000_000.0;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Rate {
     pub(crate) text: String,
-    pub(crate) shape: Shape,
+    parts: Vec<Part>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Shape {
-    Constant(f64),
-    /// From the first to the second, evenly over the whole run.
-    Ramp(f64, f64),
-    /// Each for an equal part of the run.
-    Steps(Vec<f64>),
-    /// The first, but the second in the middle fifth of the run.
-    Spike(f64, f64),
+/// A part of the run, in which the rate changes evenly.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Part {
+    /// Of the time; those of all parts add up to 1.
+    share: f64,
+    from: f64,
+    to: f64,
+}
+
+impl Part {
+    fn even(share: f64, rate: f64) -> Self {
+        Self { share, from: rate, to: rate }
+    }
 }
 
 /// Why a rate can't be planned.
@@ -46,7 +50,7 @@ pub(crate) enum RateError {
 
 impl Rate {
     pub(crate) fn constant(rate: f64) -> Self {
-        Self { text: rate.to_string(), shape: Shape::Constant(rate) }
+        Self { text: rate.to_string(), parts: vec![Part::even(1.0, rate)] }
     }
 }
 
@@ -54,27 +58,27 @@ impl FromStr for Rate {
     type Err = RateError;
 
     fn from_str(text: &str) -> Result<Self, RateError> {
-        let shape = if let Some((from, to)) = text.split_once("..") {
-            ramp(number(from)?, number(to)?)?
+        let parts = if let Some((from, to)) = text.split_once("..") {
+            vec![ramp(number(from)?, number(to)?)?]
         } else if let Some((usual, spike)) = text.split_once('^') {
-            Shape::Spike(positive(usual)?, positive(spike)?)
-        } else if text.contains(',') {
-            Shape::Steps(text.split(',').map(positive).collect::<Result<_, _>>()?)
+            let (usual, spike) = (positive(usual)?, positive(spike)?);
+            vec![Part::even(0.4, usual), Part::even(0.2, spike), Part::even(0.4, usual)]
         } else {
-            Shape::Constant(positive(text)?)
+            let rates: Vec<f64> = text.split(',').map(positive).collect::<Result<_, _>>()?;
+            rates.iter().map(|rate| Part::even(1.0 / rates.len() as f64, *rate)).collect()
         };
-        Ok(Self { text: text.to_owned(), shape })
+        Ok(Self { text: text.to_owned(), parts })
     }
 }
 
-fn ramp(from: f64, to: f64) -> Result<Shape, RateError> {
+fn ramp(from: f64, to: f64) -> Result<Part, RateError> {
     if from == 0.0 && to == 0.0 {
         return Err(RateError::NothingToRamp);
     }
     for rate in [from, to].into_iter().filter(|rate| *rate != 0.0) {
         in_range(rate)?;
     }
-    Ok(Shape::Ramp(from, to))
+    Ok(Part { share: 1.0, from, to })
 }
 
 fn number(text: &str) -> Result<f64, RateError> {
@@ -82,7 +86,8 @@ fn number(text: &str) -> Result<f64, RateError> {
     number.ok_or_else(|| RateError::NotANumber(text.to_owned()))
 }
 
-fn positive(text: &str) -> Result<f64, RateError> {
+/// A rate that does not change.
+pub(crate) fn positive(text: &str) -> Result<f64, RateError> {
     in_range(number(text)?)
 }
 
@@ -90,7 +95,7 @@ fn in_range(rate: f64) -> Result<f64, RateError> {
     if rate > 0.0 && rate <= MAX_RATE { Ok(rate) } else { Err(RateError::OutOfRange(rate)) }
 }
 
-/// A part of the run in which the rate changes evenly.
+/// A part in a schedule.
 #[derive(Debug, Clone, Copy)]
 struct Segment {
     starts: f64,
@@ -106,10 +111,6 @@ impl Segment {
         (self.to - self.from) / self.seconds
     }
 
-    fn sum(&self) -> f64 {
-        (self.from + self.to) / 2.0 * self.seconds
-    }
-
     /// From its start until the integral from there on is this: the quadratic formula in the form that is exact for flat slopes.
     fn seconds_to(&self, sum: f64) -> f64 {
         let root = (self.from * self.from + 2.0 * self.slope() * sum).max(0.0).sqrt();
@@ -121,22 +122,27 @@ impl Segment {
 #[derive(Debug, Clone)]
 pub(crate) struct Schedule {
     segments: Vec<Segment>,
+    pub(crate) duration: Duration,
     total: u64,
 }
 
 impl Schedule {
-    /// # Errors
-    ///
-    /// When nothing would be due in the time, or more than one run can hold.
-    pub(crate) fn new(shape: &Shape, duration: Duration) -> Result<Self, RateError> {
-        let segments = segments(shape, duration.as_secs_f64());
-        let sum = segments.last().map_or(0.0, |last| last.before + last.sum());
+    pub(crate) fn new(rate: &Rate, duration: Duration) -> Result<Self, RateError> {
+        let (mut starts, mut sum) = (0.0, 0.0);
+        let segment = |Part { share, from, to }: &Part| {
+            let seconds = share * duration.as_secs_f64();
+            let segment = Segment { starts, seconds, from: *from, to: *to, before: sum };
+            starts += seconds;
+            sum += (from + to) / 2.0 * seconds;
+            segment
+        };
+        let segments = rate.parts.iter().map(segment).collect();
         if sum > MAX_TOTAL {
             return Err(RateError::TooMany);
         }
         match whole(sum) {
             0 => Err(RateError::TooFew),
-            total => Ok(Self { segments, total }),
+            total => Ok(Self { segments, duration, total }),
         }
     }
 
@@ -156,23 +162,6 @@ impl Schedule {
 /// The nearest whole number of a sum of half intervals.
 fn whole(sum: f64) -> u64 {
     (sum + 0.5).floor() as u64
-}
-
-fn segments(shape: &Shape, seconds: f64) -> Vec<Segment> {
-    let parts: Vec<(f64, f64, f64)> = match shape {
-        Shape::Constant(rate) => vec![(1.0, *rate, *rate)],
-        Shape::Ramp(from, to) => vec![(1.0, *from, *to)],
-        Shape::Steps(rates) => rates.iter().map(|rate| (1.0 / rates.len() as f64, *rate, *rate)).collect(),
-        Shape::Spike(usual, spike) => vec![(0.4, *usual, *usual), (0.2, *spike, *spike), (0.4, *usual, *usual)],
-    };
-    let (mut starts, mut before) = (0.0, 0.0);
-    let segment = |(share, from, to): (f64, f64, f64)| {
-        let segment = Segment { starts, seconds: share * seconds, from, to, before };
-        starts += segment.seconds;
-        before += segment.sum();
-        segment
-    };
-    parts.into_iter().map(segment).collect()
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! Counts and histograms of a run while it goes on.
 
 use std::collections::BTreeMap;
+use std::mem::take;
 use std::time::Duration;
 
 use hdrhistogram::{Counter, CreationError, Histogram};
 
 use crate::answer::Account;
-use crate::result::{Distribution, Events, Generator, Plan, Posts, RunResult, Second, VERSION, Verdict};
+use crate::result::{Distribution, Events, Generator, Plan, Posts, RunResult, Second, VERSION};
 use crate::send_error::SendError;
 
 /// Times are kept up to an hour, in microseconds, with three significant digits; what takes longer counts as an hour.
@@ -14,20 +15,6 @@ const LONGEST_US: u64 = 3_600 * 1_000_000;
 const SIGNIFICANT_DIGITS: u8 = 3;
 /// 30 hours at most are kept apart by the second. What comes later counts for the last.
 const MAX_SECONDS: usize = 30 * 3_600;
-
-/// What became of a POST.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Outcome {
-    Answered {
-        status: u16,
-        account: Account,
-    },
-    /// In a word.
-    Unanswered {
-        why: &'static str,
-        account: Account,
-    },
-}
 
 /// Times of one POST, each from the start of the run.
 #[derive(Debug, Clone, Copy)]
@@ -129,29 +116,24 @@ impl Recorder {
         self.second(place(at)).sent += 1;
     }
 
-    pub(crate) fn ended(&mut self, times: Times, outcome: Outcome) {
+    /// A POST was answered with a status, or was not, for a reason in a word.
+    pub(crate) fn ended(&mut self, times: Times, answer: Result<u16, &'static str>, account: Account) {
         self.ended += 1;
-        let (account, has_latency) = match outcome {
-            Outcome::Answered { status, account } => {
-                self.answered += 1;
-                self.second(place(times.ended)).answered += 1;
-                match account.as_expected {
-                    true => self.posts.as_expected += 1,
-                    false => *self.posts.unexpected.entry(status).or_default() += 1,
-                }
-                (account, true)
-            }
-            Outcome::Unanswered { why, account } => {
-                *self.posts.unanswered.entry(why.to_owned()).or_default() += 1;
-                (account, why == SendError::TIMEOUT)
-            }
-        };
+        match answer {
+            Ok(_) if account.as_expected => self.posts.as_expected += 1,
+            Ok(status) => *self.posts.unexpected.entry(status).or_default() += 1,
+            Err(why) => *self.posts.unanswered.entry(why.to_owned()).or_default() += 1,
+        }
+        if answer.is_ok() {
+            self.answered += 1;
+            self.second(place(times.ended)).answered += 1;
+        }
         self.count(account);
         let planned = place(times.planned);
         let second = self.second(planned);
         second.errors += u64::from(!account.as_expected);
         second.accepted_events += account.accepted;
-        if has_latency {
+        if answer.is_ok() || answer == Err(SendError::TIMEOUT) {
             self.record_latency(planned, times);
         }
         if let Some(open) = self.open.get_mut(&planned) {
@@ -187,21 +169,15 @@ impl Recorder {
 
     /// Histograms take a hundred kilobytes each: those of seconds that are over become percentiles.
     fn close_before(&mut self, end: usize) {
-        let done = self.open.range(..end).filter(|(_, open)| open.pending == 0);
-        for place in done.map(|(place, _)| *place).collect::<Vec<_>>() {
-            self.close(place);
+        for (place, OpenSecond { latency, lag, .. }) in self.open.extract_if(..end, |_, open| open.pending == 0) {
+            let second = &mut self.seconds[place];
+            second.p50_us = latency.value_at_quantile(0.5);
+            second.p90_us = latency.value_at_quantile(0.9);
+            second.p99_us = latency.value_at_quantile(0.99);
+            second.p99_9_us = latency.value_at_quantile(0.999);
+            second.max_us = latency.max();
+            second.lag_p99_us = lag.value_at_quantile(0.99);
         }
-    }
-
-    fn close(&mut self, place: usize) {
-        let Some(OpenSecond { latency, lag, .. }) = self.open.remove(&place) else { return };
-        let second = self.second(place);
-        second.p50_us = latency.value_at_quantile(0.5);
-        second.p90_us = latency.value_at_quantile(0.9);
-        second.p99_us = latency.value_at_quantile(0.99);
-        second.p99_9_us = latency.value_at_quantile(0.999);
-        second.max_us = latency.max();
-        second.lag_p99_us = lag.value_at_quantile(0.99);
     }
 
     /// POSTs that the generator turned to and that have no outcome yet.
@@ -216,17 +192,14 @@ impl Recorder {
         Live { planned, sent: self.sent, answered: self.answered, errors, p99_us }
     }
 
-    /// What was recorded, as a result without all else.
-    pub(crate) fn finish(mut self, plan: Plan) -> RunResult {
-        for place in self.open.keys().copied().collect::<Vec<_>>() {
-            self.close(place);
-        }
+    /// What was recorded, as a result without all else. Every POST has an outcome.
+    pub(crate) fn finish(&mut self, plan: Plan) -> RunResult {
+        self.close_before(MAX_SECONDS);
         RunResult {
             version: VERSION,
             plan,
-            started_unix_ms: 0,
-            posts: self.posts,
-            events: self.events,
+            posts: take(&mut self.posts),
+            events: take(&mut self.events),
             latency: Distribution::from(&self.latency),
             service_time: Distribution::from(&self.service_time),
             generator: Generator {
@@ -235,10 +208,8 @@ impl Recorder {
                 sent_after_end: self.sent_after_end,
                 ..Generator::default()
             },
-            seconds: self.seconds,
-            truth: None,
-            system_metrics: Vec::new(),
-            verdict: Verdict::default(),
+            seconds: take(&mut self.seconds),
+            ..RunResult::default()
         }
     }
 }

@@ -3,8 +3,8 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde::Serialize;
 
-use crate::compare::{Comparison, Row};
-use crate::figures::{Group, Quantity, asked, float, groups};
+use crate::compare::Comparison;
+use crate::figures::{Quantity, Table, asked, found};
 use crate::find_max::{FindMaxResult, Step};
 use crate::result::{MetricSeries, Posts, RunResult, ThresholdOutcome, Truth, Verdict};
 
@@ -21,9 +21,6 @@ struct Data<'r> {
     search: Option<&'r FindMaxResult>,
 }
 
-/// # Errors
-///
-/// When the result has no JSON form.
 pub(crate) fn of_run(result: &RunResult) -> serde_json::Result<String> {
     let body = html! {
         h1 { "Load test " (result.plan.run_id) }
@@ -34,9 +31,6 @@ pub(crate) fn of_run(result: &RunResult) -> serde_json::Result<String> {
     page(&format!("Load test {}", result.plan.run_id), &body, &Data { runs: &[result], search: None })
 }
 
-/// # Errors
-///
-/// When the result has no JSON form.
 pub(crate) fn of_search(result: &FindMaxResult) -> serde_json::Result<String> {
     let runs = Vec::from_iter(result.best());
     let started = result.steps.first().map(|step| step.result.started()).unwrap_or_default();
@@ -58,9 +52,6 @@ pub(crate) fn of_search(result: &FindMaxResult) -> serde_json::Result<String> {
     page("Search for the highest rate", &body, &Data { runs: &runs, search: Some(result) })
 }
 
-/// # Errors
-///
-/// When a result has no JSON form.
 pub(crate) fn of_comparison(comparison: &Comparison<'_>) -> serde_json::Result<String> {
     let [a, b] = comparison.runs.map(|run| run.plan.run_id.as_str());
     let body = html! {
@@ -73,10 +64,10 @@ pub(crate) fn of_comparison(comparison: &Comparison<'_>) -> serde_json::Result<S
         @for warning in &comparison.warnings { p { b { (warning) } } }
         @if !comparison.thresholds.is_empty() { h2 { "B/A" } (thresholds(&comparison.thresholds)) }
         h2 { "What was asked" }
-        (rows(&comparison.asked, ""))
+        (table(&comparison.asked, ""))
         (chart("percentiles", "Latency by percentile"))
         h2 { "What was found" }
-        div.groups { @for (title, found) in &comparison.found { div { h3 { (title) } (rows(found, "B/A")) } } }
+        (groups(&comparison.found))
     };
     page(&format!("{a} and {b}"), &body, &Data { runs: &comparison.runs, search: None })
 }
@@ -140,9 +131,9 @@ fn thresholds(thresholds: &[ThresholdOutcome]) -> Markup {
 fn run(result: &RunResult) -> Markup {
     html! {
         h2 { "What was asked" }
-        table { @for (name, what) in asked(&result.plan) { tr { td { (name) } td { code { (what) } } } } }
+        (table(&asked(&[result]), ""))
         h2 { "What was found" }
-        div.groups { @for group in groups(result) { (figures(&group)) } }
+        (groups(&found(&[result])))
         (errors(&result.posts))
         @if let Some(truth) = &result.truth { (landed(truth)) }
         (chart("rate", "Rate"))
@@ -157,14 +148,21 @@ fn run(result: &RunResult) -> Markup {
     }
 }
 
-fn figures(group: &Group) -> Markup {
-    if group.figures.iter().all(|figure| figure.value.is_none()) {
-        return html! {};
-    }
+fn groups(tables: &[Table]) -> Markup {
+    html! { div.groups { @for group in tables { div { h3 { (group.title) } (table(group, "B/A")) } } } }
+}
+
+fn table(table: &Table, note: &str) -> Markup {
+    let is_of_two = table.rows.first().is_some_and(|row| row.cells.len() > 1);
     html! {
-        div {
-            h3 { (group.title) }
-            table { @for figure in &group.figures { tr { td { (figure.label) } td.number { (figure.show()) } } } }
+        table {
+            @if is_of_two { tr { th {} th.number { "A" } th.number { "B" } th.number { (note) } } }
+            @for row in &table.rows {
+                tr.differs[row.differs()] {
+                    td { (row.label) }
+                    @for cell in row.cells.iter().chain([&row.note]) { td.number { (cell) } }
+                }
+            }
         }
     }
 }
@@ -173,7 +171,7 @@ fn errors(posts: &Posts) -> Markup {
     if posts.errors() == 0 {
         return html! {};
     }
-    let count = |count: &u64| Quantity::Count.show(float(*count));
+    let count = |count: &u64| Quantity::Count.show(*count as f64);
     html! {
         h2 { "Errors" }
         table {
@@ -222,21 +220,8 @@ fn step_row(step: &Step) -> Markup {
         tr {
             td.number { (step.rate) }
             td { (step.result.verdict.outcome) }
-            @for us in [times.p50_us, times.p99_us, times.p99_9_us] { td.number { (Quantity::Time.show(float(us))) } }
+            @for us in [times.p50_us, times.p99_us, times.p99_9_us] { td.number { (Quantity::Time.show(us as f64)) } }
             td { (step.why()) }
-        }
-    }
-}
-
-fn rows(rows: &[Row], note: &str) -> Markup {
-    html! {
-        table {
-            tr { th {} th.number { "A" } th.number { "B" } th.number { (note) } }
-            @for row in rows {
-                tr.differs[note.is_empty() && row.differs()] {
-                    td { (row.label) } td.number { (row.a) } td.number { (row.b) } td.number { (row.note) }
-                }
-            }
         }
     }
 }

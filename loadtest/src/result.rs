@@ -11,7 +11,7 @@ use shared::timestamp::UnixMillis;
 pub(crate) const VERSION: u32 = 1;
 
 /// Everything about one run.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct RunResult {
     pub(crate) version: u32,
     pub(crate) plan: Plan,
@@ -42,7 +42,7 @@ impl RunResult {
 }
 
 /// What was asked for.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Plan {
     pub(crate) run_id: String,
     pub(crate) seed: u64,
@@ -127,6 +127,20 @@ impl<C: Counter> From<&Histogram<C>> for Distribution {
         }
     }
 }
+
+pub(crate) type Statistic = fn(&Distribution) -> f64;
+
+/// By the names that thresholds and tables have for them; all are microseconds.
+pub(crate) const STATISTICS: [(&str, Statistic); 8] = [
+    ("p50", |times| times.p50_us as f64),
+    ("p90", |times| times.p90_us as f64),
+    ("p95", |times| times.p95_us as f64),
+    ("p99", |times| times.p99_us as f64),
+    ("p99.9", |times| times.p99_9_us as f64),
+    ("p99.99", |times| times.p99_99_us as f64),
+    ("max", |times| times.max_us as f64),
+    ("mean", |times| times.mean_us),
+];
 
 /// The generator itself: whether its numbers can be trusted.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -11,9 +11,14 @@ pub(crate) enum Saved {
 }
 
 impl Saved {
-    /// # Errors
-    ///
-    /// When it is the JSON of neither.
+    /// Of a search, the run at the highest rate that passed.
+    pub(crate) fn run(&self) -> Option<&RunResult> {
+        match self {
+            Self::Run(result) => Some(result),
+            Self::FindMax(result) => result.best(),
+        }
+    }
+
     pub(crate) fn parse(json: &[u8]) -> serde_json::Result<Self> {
         let value: serde_json::Value = serde_json::from_slice(json)?;
         if value.get("steps").is_some() {

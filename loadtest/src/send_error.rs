@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 
+use http_body_util::LengthLimitError;
 use tokio_rustls::rustls;
 
 /// Of an answer: enough to name a few thousand events.
@@ -15,50 +16,54 @@ pub(crate) enum SendError {
     Timeout,
     #[error("it was not sent")]
     NotSent,
-    #[error("{0}")]
-    Connect(Box<dyn Error + Send + Sync>),
     #[error("the server does not speak HTTP/2 over TLS: it chose another protocol")]
     NoHttp2,
-    #[error("HTTP: {0}")]
-    Http(#[from] hyper::Error),
-    #[error("the answer has more than {MAX_ANSWER_BYTES} bytes")]
-    TooLarge,
+    /// The connection could not be opened, broke, or carried something other than a short answer.
+    #[error("{0}")]
+    Failed(Box<dyn Error + Send + Sync>),
 }
 
 impl SendError {
     /// The word for a POST whose time ran out.
     pub(crate) const TIMEOUT: &str = "timeout";
 
+    pub(crate) fn failed(error: hyper::Error) -> Self {
+        Self::Failed(error.into())
+    }
+
     /// In a word, of which there are few.
     pub(crate) fn word(&self) -> &'static str {
         match self {
             Self::Timeout => Self::TIMEOUT,
             Self::NotSent => "not_sent",
-            Self::Connect(error) => cause(&**error).unwrap_or("connect"),
             Self::NoHttp2 => "tls",
-            Self::Http(error) => cause(error).unwrap_or_else(|| {
-                let is_closed = error.is_incomplete_message() || error.is_closed() || error.is_canceled();
-                if is_closed { "closed" } else { "protocol" }
-            }),
-            Self::TooLarge => "too_large",
+            Self::Failed(error) => {
+                // The innermost error knows best: what the operating system or TLS said.
+                let chain = std::iter::successors(Some(&**error as &(dyn Error + 'static)), |error| inner(*error));
+                chain.filter_map(word).last().unwrap_or("connect")
+            }
         }
     }
 }
 
-/// What the operating system or TLS said.
-fn cause<'e>(error: &'e (dyn Error + 'static)) -> Option<&'static str> {
-    std::iter::successors(Some(error), |error| inner(*error)).find_map(|error| {
-        if error.is::<rustls::Error>() {
-            return Some("tls");
-        }
-        match error.downcast_ref::<io::Error>()?.kind() {
-            io::ErrorKind::ConnectionRefused => Some("refused"),
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Some("reset"),
-            io::ErrorKind::UnexpectedEof => Some("closed"),
-            io::ErrorKind::TimedOut => Some(SendError::TIMEOUT),
-            _ => None,
-        }
-    })
+fn word(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    if error.is::<rustls::Error>() {
+        return Some("tls");
+    }
+    if error.is::<LengthLimitError>() {
+        return Some("too_large");
+    }
+    if let Some(error) = error.downcast_ref::<hyper::Error>() {
+        let is_closed = error.is_incomplete_message() || error.is_closed() || error.is_canceled();
+        return Some(if is_closed { "closed" } else { "protocol" });
+    }
+    match error.downcast_ref::<io::Error>()?.kind() {
+        io::ErrorKind::ConnectionRefused => Some("refused"),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Some("reset"),
+        io::ErrorKind::UnexpectedEof => Some("closed"),
+        io::ErrorKind::TimedOut => Some(SendError::TIMEOUT),
+        _ => None,
+    }
 }
 
 /// The source of an `io::Error` is that of the error it wraps: the wrapped one would be left out.

@@ -3,16 +3,14 @@
 //! CloudWatch keeps them by the minute and is a minute or two late; the one-machine stack is not.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use aws_sdk_cloudwatch::Client;
-use aws_sdk_cloudwatch::config::retry::RetryConfig;
-use aws_sdk_cloudwatch::config::timeout::TimeoutConfig;
 use aws_sdk_cloudwatch::error::DisplayErrorContext;
 use aws_sdk_cloudwatch::primitives::DateTime;
 use aws_sdk_cloudwatch::types::{Metric as SdkMetric, MetricDataQuery, MetricStat, ScanBy};
 use shared::metric::{Metric, NAMESPACE, Unit};
 
+use crate::aws;
 use crate::result::MetricSeries;
 use crate::run::unix_ms;
 
@@ -74,9 +72,6 @@ const WANTED: [Wanted; 18] = [
     ours(Metric::GivenBackBatches, SUM),
 ];
 
-/// Attempts at a call, and how long each may take.
-const ATTEMPTS: u32 = 4;
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The finest that CloudWatch keeps of them, in seconds.
 const PERIOD_SECONDS: i32 = 60;
 const MINUTE_MS: u64 = 60_000;
@@ -85,37 +80,36 @@ const MINUTE_MS: u64 = 60_000;
 const MAX_SERIES: usize = 500;
 
 /// The wanted metrics of functions and streams whose names begin with `prefix`, by the minute, from the minute of the start
-/// until now: what was sent lands after the end. Credentials and region come from the AWS environment variables or the profile.
-///
-/// # Errors
-///
-/// When CloudWatch can't be asked.
+/// until now: what was sent lands after the end.
 pub(crate) async fn read(
     endpoint_url: Option<&str>,
     started_unix_ms: u64,
     prefix: &str,
 ) -> Result<Vec<MetricSeries>, MetricsError> {
-    let client = client(endpoint_url).await;
+    let client = Client::new(&aws::config(endpoint_url).await);
     let found = find(&client, prefix).await?;
     if found.is_empty() {
         return Ok(Vec::new());
     }
-    let points = points(&client, &found, started_unix_ms / MINUTE_MS).await?;
-    let series = found.iter().zip(points).filter(|(_, points)| !points.is_empty());
-    Ok(series.map(|(found, points)| found.series(points)).collect())
-}
-
-async fn client(endpoint_url: Option<&str>) -> Client {
-    let loader = lambda_setup::sdk::loader();
-    let loader = match endpoint_url {
-        Some(url) => loader.endpoint_url(url),
-        None => loader,
-    };
-    let config = loader.load().await;
-    let builder = aws_sdk_cloudwatch::config::Builder::from(&config)
-        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
-        .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build());
-    Client::from_conf(builder.build())
+    let mut series: Vec<MetricSeries> = found.iter().map(Found::series).collect();
+    let get = client
+        .get_metric_data()
+        .start_time(minute(started_unix_ms / MINUTE_MS))
+        .end_time(minute(unix_ms() / MINUTE_MS + 1))
+        .scan_by(ScanBy::TimestampAscending)
+        .set_metric_data_queries(Some((0..).zip(&found).map(|(place, found)| found.query(place)).collect()));
+    let mut pages = get.into_paginator().send();
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|error| failed("GetMetricData", error))?;
+        for result in page.metric_data_results() {
+            let place = result.id().and_then(|id| id.strip_prefix('m')?.parse::<usize>().ok());
+            let Some(series) = place.and_then(|place| series.get_mut(place)) else { continue };
+            let seconds = result.timestamps().iter().map(|time| u64::try_from(time.secs()).unwrap_or_default());
+            series.points.extend(seconds.zip(result.values().iter().copied()));
+        }
+    }
+    series.retain(|series| !series.points.is_empty());
+    Ok(series)
 }
 
 /// A wanted metric of one function or stream.
@@ -128,18 +122,19 @@ struct Found {
 }
 
 impl Found {
-    fn series(&self, points: Vec<(u64, f64)>) -> MetricSeries {
+    /// Without its points.
+    fn series(&self) -> MetricSeries {
         MetricSeries {
             name: format!("{} {} ({})", self.wanted.namespace, self.wanted.name, self.of),
             statistic: self.wanted.statistic.to_owned(),
             unit: self.wanted.unit.as_str().to_owned(),
-            points,
+            points: Vec::new(),
         }
     }
 
-    fn query(&self, id: String) -> MetricDataQuery {
+    fn query(&self, place: usize) -> MetricDataQuery {
         let stat = MetricStat::builder().metric(self.metric.clone()).stat(self.wanted.statistic).period(PERIOD_SECONDS);
-        MetricDataQuery::builder().id(id).metric_stat(stat.build()).build()
+        MetricDataQuery::builder().id(format!("m{place}")).metric_stat(stat.build()).build()
     }
 }
 
@@ -171,29 +166,6 @@ fn name_of(metric: &SdkMetric, dimension: &str, prefix: &str) -> Option<String> 
     let [only] = metric.dimensions() else { return None };
     let of = only.value().filter(|of| of.starts_with(prefix))?;
     (only.name() == Some(dimension)).then(|| of.to_owned())
-}
-
-/// The points of each series from a minute on, oldest first.
-async fn points(client: &Client, found: &[Found], from_minute: u64) -> Result<Vec<Vec<(u64, f64)>>, MetricsError> {
-    let queries = found.iter().enumerate().map(|(place, found)| found.query(format!("m{place}"))).collect();
-    let get = client
-        .get_metric_data()
-        .start_time(minute(from_minute))
-        .end_time(minute(unix_ms() / MINUTE_MS + 1))
-        .scan_by(ScanBy::TimestampAscending)
-        .set_metric_data_queries(Some(queries));
-    let mut pages = get.into_paginator().send();
-    let mut points = vec![Vec::new(); found.len()];
-    while let Some(page) = pages.next().await {
-        let page = page.map_err(|error| failed("GetMetricData", error))?;
-        for result in page.metric_data_results() {
-            let place = result.id().and_then(|id| id.strip_prefix('m')?.parse::<usize>().ok());
-            let Some(series) = place.and_then(|place| points.get_mut(place)) else { continue };
-            let seconds = result.timestamps().iter().map(|time| u64::try_from(time.secs()).unwrap_or_default());
-            series.extend(seconds.zip(result.values().iter().copied()));
-        }
-    }
-    Ok(points)
 }
 
 /// Minutes since 1970.

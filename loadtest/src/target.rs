@@ -16,34 +16,19 @@ use hyper::client::conn::{http1, http2};
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector};
 use hyper_util::client::legacy::connect::{Connection, HttpConnector};
 use hyper_util::rt::TokioExecutor;
+use tokio::task::spawn_local;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 use tower::ServiceExt;
 
+use crate::cli::TargetArgs;
 use crate::send_error::SendError;
 use crate::workload::Post;
+use insecure::AnyCertificate;
 
 mod insecure;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
-pub(crate) enum Protocol {
-    #[strum(serialize = "HTTP/1.1")]
-    Http1,
-    /// By prior knowledge without TLS, by ALPN with it.
-    #[strum(serialize = "HTTP/2")]
-    Http2,
-}
-
-/// Whose certificates to trust.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Trust {
-    System,
-    /// Those in a PEM file, and no others.
-    File(PathBuf),
-    Anyone,
-}
 
 /// Why nothing can be sent there at all.
 #[derive(Debug, thiserror::Error)]
@@ -68,10 +53,17 @@ pub(crate) enum Sender {
     Http2(http2::SendRequest<Body>),
 }
 
+impl Sender {
+    pub(crate) fn is_closed(&self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.is_closed(),
+            Self::Http2(sender) => sender.is_closed(),
+        }
+    }
+}
+
 pub(crate) struct Target {
-    pub(crate) protocol: Protocol,
-    /// As on the command line.
-    pub(crate) text: String,
+    pub(crate) http2: bool,
     url: Uri,
     host: HeaderValue,
     /// Of a POST to the URL itself, as most are.
@@ -82,13 +74,13 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    pub(crate) fn new(text: &str, protocol: Protocol, trust: &Trust) -> Result<Self, TargetError> {
-        let not_a_url = || TargetError::NotAUrl(text.to_owned());
-        let url: Uri = text.parse().map_err(|_| not_a_url())?;
+    pub(crate) fn new(args: &TargetArgs) -> Result<Self, TargetError> {
+        let not_a_url = || TargetError::NotAUrl(args.url.clone());
+        let url: Uri = args.url.parse().map_err(|_| not_a_url())?;
         let tls = match url.scheme_str() {
-            Some("https") => tls(protocol, trust)?,
+            Some("https") => tls(args)?,
             // It is never asked.
-            Some("http") => tls(protocol, &Trust::Anyone)?,
+            Some("http") => tls(&TargetArgs { insecure: true, ..args.clone() })?,
             _ => return Err(not_a_url()),
         };
         let mut tcp = HttpConnector::new();
@@ -97,10 +89,9 @@ impl Target {
         tcp.set_nodelay(true);
         let host = url.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
         Ok(Self {
-            protocol,
-            text: text.to_owned(),
+            http2: args.http2,
             host: host.ok_or_else(not_a_url)?,
-            uri: uri(&url, protocol, "").map_err(|_| not_a_url())?,
+            uri: uri(&url, args.http2, "").map_err(|_| not_a_url())?,
             url,
             connector: HttpsConnector::from((tcp, tls)),
             opened: Cell::new(0),
@@ -111,30 +102,30 @@ impl Target {
         let mut request = Request::new(Full::new(post.body.clone()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() =
-            if post.path.is_empty() { self.uri.clone() } else { uri(&self.url, self.protocol, &post.path)? };
+            if post.path.is_empty() { self.uri.clone() } else { uri(&self.url, self.http2, &post.path)? };
         *request.headers_mut() = (*post.headers).clone();
-        if self.protocol == Protocol::Http1 {
+        if !self.http2 {
             request.headers_mut().insert(HOST, self.host.clone());
         }
         Ok(request)
     }
 
     pub(crate) async fn connect(&self) -> Result<Sender, SendError> {
-        let stream = self.connector.clone().oneshot(self.url.clone()).await.map_err(SendError::Connect)?;
+        let stream = self.connector.clone().oneshot(self.url.clone()).await.map_err(SendError::Failed)?;
         let is_tls = self.url.scheme() == Some(&Scheme::HTTPS);
+        if self.http2 && is_tls && !stream.connected().is_negotiated_h2() {
+            return Err(SendError::NoHttp2);
+        }
         // Its requests report how a connection ended.
-        let sender = match self.protocol {
-            Protocol::Http1 => {
-                let (sender, connection) = http1::handshake(stream).await?;
-                tokio::task::spawn_local(async move { connection.await.ok() });
-                Sender::Http1(sender)
-            }
-            Protocol::Http2 if is_tls && !stream.connected().is_negotiated_h2() => return Err(SendError::NoHttp2),
-            Protocol::Http2 => {
-                let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
-                tokio::task::spawn_local(async move { connection.await.ok() });
-                Sender::Http2(sender)
-            }
+        let sender = if self.http2 {
+            let (sender, connection) =
+                http2::handshake(TokioExecutor::new(), stream).await.map_err(SendError::failed)?;
+            spawn_local(async move { connection.await.ok() });
+            Sender::Http2(sender)
+        } else {
+            let (sender, connection) = http1::handshake(stream).await.map_err(SendError::failed)?;
+            spawn_local(async move { connection.await.ok() });
+            Sender::Http1(sender)
         };
         self.opened.set(self.opened.get() + 1);
         Ok(sender)
@@ -142,33 +133,28 @@ impl Target {
 }
 
 /// Of a POST to the URL's path with more after it. HTTP/1.1 takes the path alone, HTTP/2 all of it.
-fn uri(url: &Uri, protocol: Protocol, after_path: &str) -> Result<Uri, http::Error> {
+fn uri(url: &Uri, http2: bool, after_path: &str) -> Result<Uri, http::Error> {
     let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
     let path = format!("{}{after_path}", url.path().trim_end_matches('/'));
     let path = if path.is_empty() { "/" } else { &path };
     let mut parts = url.clone().into_parts();
     parts.path_and_query = Some(format!("{path}{query}").parse()?);
-    if protocol == Protocol::Http1 {
+    if !http2 {
         (parts.scheme, parts.authority) = (None, None);
     }
     Ok(Uri::from_parts(parts)?)
 }
 
-fn tls(protocol: Protocol, trust: &Trust) -> Result<ClientConfig, TargetError> {
+fn tls(args: &TargetArgs) -> Result<ClientConfig, TargetError> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
-    let builder = match trust {
-        Trust::System => builder.with_native_roots().map_err(TargetError::SystemCertificates)?,
-        Trust::File(path) => builder.with_root_certificates(roots(path)?),
-        Trust::Anyone => {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(insecure::AnyCertificate(provider)))
-        }
+    let builder = match &args.cacert {
+        _ if args.insecure => builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))),
+        Some(path) => builder.with_root_certificates(roots(path)?),
+        None => builder.with_native_roots().map_err(TargetError::SystemCertificates)?,
     };
     let mut config = builder.with_no_client_auth();
-    config.alpn_protocols = vec![match protocol {
-        Protocol::Http1 => b"http/1.1".to_vec(),
-        Protocol::Http2 => b"h2".to_vec(),
-    }];
+    config.alpn_protocols = vec![if args.http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
     Ok(config)
 }
 
@@ -186,8 +172,8 @@ mod tests {
     use super::*;
     use rstest::rstest;
 
-    fn target(url: &str, protocol: Protocol) -> Result<Target, TargetError> {
-        Target::new(url, protocol, &Trust::Anyone)
+    fn target(url: &str, http2: bool) -> Result<Target, TargetError> {
+        Target::new(&TargetArgs { url: url.to_owned(), http2, cacert: None, insecure: true })
     }
 
     #[rstest]
@@ -196,12 +182,12 @@ mod tests {
     #[case("http://127.0.0.1:1/events/", "/cmcd", "/events/cmcd")]
     #[case("http://[::1]:1/stage/events?k=v", "/cmcd", "/stage/events/cmcd?k=v")]
     fn the_path_goes_on_where_that_of_the_url_ends(#[case] url: &str, #[case] after: &str, #[case] expected: &str) {
-        assert_eq!(uri(&url.parse().unwrap(), Protocol::Http1, after).unwrap().to_string(), expected);
+        assert_eq!(uri(&url.parse().unwrap(), false, after).unwrap().to_string(), expected);
     }
 
     #[test]
     fn http_2_names_the_whole_url() {
-        let target = target("https://127.0.0.1:1/events", Protocol::Http2).unwrap();
+        let target = target("https://127.0.0.1:1/events", true).unwrap();
         assert_eq!(target.uri.to_string(), "https://127.0.0.1:1/events");
     }
 
@@ -211,14 +197,15 @@ mod tests {
     #[case("events")]
     #[case("")]
     fn anything_but_an_http_url_is_an_error(#[case] url: &str) {
-        let error = target(url, Protocol::Http1).err().unwrap();
+        let error = target(url, false).err().unwrap();
         assert!(matches!(error, TargetError::NotAUrl(_)), "{error}");
     }
 
     #[test]
     fn a_file_without_certificates_is_an_error() {
-        let file = Trust::File(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
-        let error = Target::new("https://127.0.0.1:1/", Protocol::Http1, &file).err().unwrap();
+        let cacert = Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
+        let args = TargetArgs { url: "https://127.0.0.1:1/".into(), http2: false, cacert, insecure: false };
+        let error = Target::new(&args).err().unwrap();
         assert!(matches!(error, TargetError::NoCertificate(_)), "{error}");
     }
 }

@@ -1,25 +1,21 @@
-//! What a run has to keep to: `p99<50ms`, `errors<0.1%`, `missing=0`; and what the ratio of two runs has to: `p99<1.1`.
+//! What must hold of a run: `p99<50ms`, `errors<0.1%`, `missing=0`; and of the ratio of two runs: `p99<1.1`.
 
-use std::path::{Path, PathBuf};
+use std::io;
 
-use crate::figures::{Quantity, float};
-use crate::result::{Distribution, RunResult, Second, ThresholdOutcome, Truth};
-
-type Find = fn(&RunResult) -> Option<f64>;
-type FindTimes = fn(&RunResult) -> Option<&Distribution>;
-type Statistic = fn(&Distribution) -> f64;
+use crate::figures::{Find, FindTimes, Quantity, error_share};
+use crate::result::{RunResult, STATISTICS, Second, Statistic, ThresholdOutcome, Truth};
 
 /// Where nothing was stored, that nothing is missing says nothing.
 fn truth(result: &RunResult, count: fn(&Truth) -> u64) -> Option<f64> {
-    result.truth.as_ref().filter(|truth| truth.expected > 0).map(|truth| float(count(truth)))
+    result.truth.as_ref().filter(|truth| truth.expected > 0).map(|truth| count(truth) as f64)
 }
 
 const FIGURES: [(&str, Quantity, Find); 7] = [
-    ("errors", Quantity::Share, |result| Some(float(result.posts.errors()) / float(result.posts.planned.max(1)))),
+    ("errors", Quantity::Share, |result| Some(error_share(result))),
     ("missing", Quantity::Count, |result| truth(result, |truth| truth.missing)),
     ("doubled", Quantity::Count, |result| truth(result, |truth| truth.doubled)),
     ("misplaced", Quantity::Count, |result| truth(result, |truth| truth.misplaced)),
-    ("unknown", Quantity::Count, |result| Some(float(result.events.unknown))),
+    ("unknown", Quantity::Count, |result| Some(result.events.unknown as f64)),
     ("rate", Quantity::Rate, |result| Some(in_time(result, result.posts.as_expected))),
     ("events_rate", Quantity::Rate, |result| Some(in_time(result, result.events.accepted))),
 ];
@@ -31,17 +27,6 @@ const TIMES: [(&str, FindTimes); 3] = [
     ("", |result| Some(&result.latency)),
 ];
 
-const STATISTICS: [(&str, Statistic); 8] = [
-    ("p50", |times| float(times.p50_us)),
-    ("p90", |times| float(times.p90_us)),
-    ("p95", |times| float(times.p95_us)),
-    ("p99", |times| float(times.p99_us)),
-    ("p99.9", |times| float(times.p99_9_us)),
-    ("p99.99", |times| float(times.p99_99_us)),
-    ("max", |times| float(times.max_us)),
-    ("mean", |times| times.mean_us),
-];
-
 /// The longer ones first: `<` begins `<=`.
 const COMPARISONS: [(&str, Comparison); 5] =
     [("<=", f64::le), (">=", f64::ge), ("<", f64::lt), (">", f64::gt), ("=", f64::eq)];
@@ -50,10 +35,10 @@ type Comparison = fn(&f64, &f64) -> bool;
 
 /// Only what was answered within the run's time counts: a system that needs longer does not carry the rate.
 fn in_time(result: &RunResult, count: u64) -> f64 {
-    let answered = |seconds: &[Second]| float(seconds.iter().map(|second| second.answered).sum());
-    let (all, duration) = (answered(&result.seconds), result.plan.duration_seconds);
-    let seconds = result.seconds.iter().zip(1_u32..).take_while(|(_, end)| f64::from(*end) < duration + 1.0).count();
-    float(count) * answered(&result.seconds[..seconds]) / all.max(1.0) / duration
+    let answered = |seconds: &[Second]| seconds.iter().map(|second| second.answered).sum::<u64>() as f64;
+    let duration = result.plan.duration_seconds;
+    let seconds = result.seconds.len().min(duration.ceil() as usize);
+    count as f64 * answered(&result.seconds[..seconds]) / answered(&result.seconds).max(1.0) / duration
 }
 
 /// A figure that a threshold can be about.
@@ -111,12 +96,12 @@ pub(crate) enum ThresholdError {
     NoSuchName(String),
     #[error("{text:?}: {expected}")]
     Value { text: String, expected: &'static str },
-    #[error("cannot read the thresholds in {path}")]
-    File { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    File(#[from] io::Error),
 }
 
 /// How a value is read: in the quantity's unit, or as a ratio.
-type ReadValue = fn(&str, Quantity) -> Result<f64, &'static str>;
+pub(crate) type ReadValue = fn(&str, Quantity) -> Result<f64, &'static str>;
 
 impl Threshold {
     fn parse(text: &str, value: ReadValue) -> Result<Self, ThresholdError> {
@@ -131,13 +116,9 @@ impl Threshold {
         Ok(Self { text: text.to_owned(), name: name.to_owned(), figure, comparison: *comparison, limit })
     }
 
-    /// Of the latencies, what the statistic is of another distribution, in microseconds.
-    pub(crate) fn statistic_of(&self, times: &Distribution) -> Option<f64> {
-        let is_latency = STATISTICS.iter().any(|(name, _)| *name == self.name);
-        match self.figure {
-            Figure::Times(_, statistic) if is_latency && times.count > 0 => Some(statistic(times)),
-            _ => None,
-        }
+    /// Of a threshold of the latency itself.
+    pub(crate) fn latency_statistic(&self) -> Option<Statistic> {
+        STATISTICS.iter().find(|(name, _)| *name == self.name).map(|(_, statistic)| *statistic)
     }
 
     pub(crate) fn judge(&self, result: &RunResult) -> ThresholdOutcome {
@@ -163,7 +144,7 @@ impl Threshold {
     }
 }
 
-fn in_unit(text: &str, quantity: Quantity) -> Result<f64, &'static str> {
+pub(crate) fn in_unit(text: &str, quantity: Quantity) -> Result<f64, &'static str> {
     match quantity {
         Quantity::Time => {
             let time = humantime::parse_duration(text).map_err(|_| "a time has a unit, such as 50ms, 1s or 800us")?;
@@ -177,7 +158,7 @@ fn in_unit(text: &str, quantity: Quantity) -> Result<f64, &'static str> {
     }
 }
 
-fn as_ratio(text: &str, _: Quantity) -> Result<f64, &'static str> {
+pub(crate) fn as_ratio(text: &str, _: Quantity) -> Result<f64, &'static str> {
     factor(text).ok_or("what B/A is held to is a factor or a percentage, such as 1.1 or 110%")
 }
 
@@ -197,44 +178,23 @@ fn number(text: &str) -> Option<f64> {
     text.trim().parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0)
 }
 
-/// What a run keeps to: what is given, and the defaults for names that are not.
-///
-/// # Errors
-///
-/// When something given is not a threshold, or the file can't be read.
-pub(crate) fn of_run(
-    given: &[String],
-    file: Option<&Path>,
-    reads_bucket: bool,
-) -> Result<Vec<Threshold>, ThresholdError> {
-    let mut thresholds = read(given, file, in_unit)?;
+/// Those given, and the defaults for names that are not among them.
+pub(crate) fn with_defaults(mut given: Thresholds, reads_bucket: bool) -> Result<Thresholds, ThresholdError> {
     let defaults = if reads_bucket { "errors<0.1%,missing=0,doubled=0,misplaced=0" } else { "errors<0.1%" };
     let mut defaults = parse(defaults, in_unit)?;
-    defaults.retain(|default| !thresholds.iter().any(|threshold| threshold.name == default.name));
-    thresholds.extend(defaults);
-    Ok(thresholds)
+    defaults.retain(|default| !given.iter().any(|threshold| threshold.name == default.name));
+    given.extend(defaults);
+    Ok(given)
 }
 
-/// What the ratio of two results keeps to.
-///
-/// # Errors
-///
-/// When something given is not a threshold, or the file can't be read.
-pub(crate) fn ratios(given: &[String], file: Option<&Path>) -> Result<Vec<Threshold>, ThresholdError> {
-    read(given, file, as_ratio)
-}
+pub(crate) type Thresholds = Vec<Threshold>;
 
-fn read(given: &[String], file: Option<&Path>, value: ReadValue) -> Result<Vec<Threshold>, ThresholdError> {
-    let mut text = given.join("\n");
-    if let Some(path) = file {
-        let file = std::fs::read_to_string(path);
-        text += &("\n".to_owned() + &file.map_err(|source| ThresholdError::File { path: path.to_owned(), source })?);
-    }
-    parse(&text, value)
+pub(crate) fn in_file(path: &str, value: ReadValue) -> Result<Thresholds, ThresholdError> {
+    parse(&std::fs::read_to_string(path)?, value)
 }
 
 /// With commas or line breaks between them; `#` begins a comment.
-fn parse(text: &str, value: ReadValue) -> Result<Vec<Threshold>, ThresholdError> {
+pub(crate) fn parse(text: &str, value: ReadValue) -> Result<Thresholds, ThresholdError> {
     let without_comments = text.lines().map(|line| line.split('#').next().unwrap_or_default());
     let parts = without_comments.flat_map(|line| line.split(',')).map(str::trim).filter(|part| !part.is_empty());
     parts.map(|part| Threshold::parse(part, value)).collect()

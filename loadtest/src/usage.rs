@@ -6,20 +6,19 @@ use std::time::Duration;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 
+use crate::result::Generator;
+
 /// Up to one moment.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Usage {
     /// Of all threads, in the kernel too.
-    pub(crate) cpu: Duration,
+    cpu: Duration,
     /// How long threads were ready to run while others had the CPU; zero where the kernel does not say.
-    pub(crate) run_queue: Duration,
-    pub(crate) peak_rss_bytes: u64,
+    run_queue: Duration,
+    peak_rss_bytes: u64,
 }
 
 impl Usage {
-    /// # Errors
-    ///
-    /// None on Linux.
     pub(crate) fn until_now() -> Result<Self, nix::Error> {
         let usage = getrusage(UsageWho::RUSAGE_SELF)?;
         let cpu = duration(usage.user_time()) + duration(usage.system_time());
@@ -28,12 +27,12 @@ impl Usage {
         Ok(Self { cpu, run_queue: run_queue(), peak_rss_bytes })
     }
 
-    pub(crate) fn since(&self, before: &Self) -> Self {
-        Self {
-            cpu: self.cpu.saturating_sub(before.cpu),
-            run_queue: self.run_queue.saturating_sub(before.run_queue),
-            peak_rss_bytes: self.peak_rss_bytes,
-        }
+    /// Adds what was used from `before` until now, in that many seconds, to a result.
+    pub(crate) fn report(&self, before: &Self, seconds: f64, generator: &mut Generator) {
+        generator.cpu_seconds = self.cpu.saturating_sub(before.cpu).as_secs_f64();
+        generator.cores_used = generator.cpu_seconds / seconds;
+        generator.run_queue_seconds = self.run_queue.saturating_sub(before.run_queue).as_secs_f64();
+        generator.peak_rss_bytes = self.peak_rss_bytes;
     }
 }
 
@@ -58,11 +57,11 @@ mod tests {
 
     #[test]
     fn usage_grows_with_what_is_done() {
-        let before = Usage::until_now().unwrap();
-        let mut sum = 0_u64;
-        while Usage::until_now().unwrap().since(&before).cpu < Duration::from_millis(5) {
+        let (before, mut used, mut sum) = (Usage::until_now().unwrap(), Generator::default(), 0_u64);
+        while used.cpu_seconds < 0.005 {
             sum = std::hint::black_box((0..100_000_u64).fold(sum, u64::wrapping_add));
+            Usage::until_now().unwrap().report(&before, 0.1, &mut used);
         }
-        assert!(before.peak_rss_bytes > 100_000);
+        assert!(used.peak_rss_bytes > 100_000 && used.cores_used >= 0.05);
     }
 }

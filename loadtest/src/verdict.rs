@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::figures::{Quantity, float};
+use crate::figures::Quantity;
 use crate::result::{Outcome, RunResult, Verdict};
 use crate::thresholds::Threshold;
 
@@ -27,20 +27,18 @@ pub(crate) fn judge(result: &RunResult, thresholds: &[Threshold], max_lag: Durat
 
 /// A latency that may be too high because the generator was late, in fewer POSTs than its p99 shows.
 fn generators_fault(threshold: &Threshold, result: &RunResult, max_lag: Duration) -> Option<String> {
-    let lag_us = threshold.statistic_of(&result.generator.lag)?;
+    let lag_us = threshold.latency_statistic()?(&result.generator.lag);
     let outcome = threshold.judge(result);
     let is_late = lag_us > max_lag.as_micros() as f64 && !outcome.holds;
-    is_late.then(|| {
-        let lag = Quantity::Time.show(lag_us);
-        format!("{} does not hold, and there the generator itself was {lag} late", outcome.threshold)
-    })
+    let lag = Quantity::Time.show(lag_us);
+    is_late.then(|| format!("{} does not hold, and there the generator itself was {lag} late", outcome.threshold))
 }
 
 fn invalid_because(result: &RunResult, max_lag: Duration) -> Vec<String> {
     let mut reasons = Vec::new();
     let (generator, planned) = (&result.generator, result.posts.planned);
     if u128::from(generator.lag.p99_us) > max_lag.as_micros() {
-        let (p99, allowed) = (Quantity::Time.show(float(generator.lag.p99_us)), max_lag.as_millis());
+        let (p99, allowed) = (Quantity::Time.show(generator.lag.p99_us as f64), max_lag.as_millis());
         reasons.push(format!("it was {p99} behind its plan in one of 100 POSTs; {allowed} ms are allowed (--max-lag)"));
     }
     if generator.sent_after_end > 0 {

@@ -18,7 +18,7 @@ use http::HeaderMap;
 
 use crate::ledger::Ledger;
 
-pub(crate) use players::{Players, PlayersPlan};
+pub(crate) use players::Players;
 pub(crate) use recording::{Recording, RecordingError};
 pub(crate) use replay::Replay;
 

@@ -21,8 +21,9 @@ fn what_is_not_said_is_as_documented() {
     let run = run(&[]).unwrap();
     assert_eq!((run.rate.text.as_str(), run.duration), ("100", Duration::from_secs(60)));
     let load = &run.load;
-    assert_eq!((load.connections, load.max_connections, load.seed), (64, 1_000, 1));
-    assert_eq!((load.events_per_post.fewest, load.events_per_post.most, load.bad), (20, 20, 0));
+    assert_eq!((load.connections, load.max_connections, load.players.seed), (64, 1_000, 1));
+    let players = &load.players;
+    assert_eq!((players.events_per_post.fewest, players.events_per_post.most, players.bad), (20, 20, 0));
     assert_eq!((load.timeout, load.max_lag), (Duration::from_secs(30), Duration::from_millis(20)));
 }
 
@@ -59,6 +60,6 @@ fn bounds(#[case] arguments: &[&str], #[case] is_right: bool) {
 
 #[test]
 fn shares_are_kept_to_a_millionth() {
-    assert_eq!(run(&["--bad", "0.1%"]).unwrap().load.bad, 1_000);
-    assert_eq!(run(&["--bad", "0.000001"]).unwrap().load.bad, 1);
+    assert_eq!(run(&["--bad", "0.1%"]).unwrap().load.players.bad, 1_000);
+    assert_eq!(run(&["--bad", "0.000001"]).unwrap().load.players.bad, 1);
 }

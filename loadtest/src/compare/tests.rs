@@ -2,12 +2,12 @@ use rstest::rstest;
 
 use super::*;
 use crate::result::tests::sample;
-use crate::thresholds::ratios;
+use crate::thresholds::{as_ratio, parse};
 
 fn compared(a: &RunResult, b: &RunResult, limits: &[&str]) -> (String, ExitCode) {
-    let limits: Vec<String> = limits.iter().map(ToString::to_string).collect();
+    let limits = parse(&limits.join("\n"), as_ratio).unwrap();
     let (a, b) = (Saved::Run(Box::new(a.clone())), Saved::Run(Box::new(b.clone())));
-    let comparison = Comparison::new(&a, &b, &ratios(&limits, None).unwrap()).unwrap();
+    let comparison = Comparison::new(&a, &b, &limits).unwrap();
     (comparison.text(), comparison.exit_code())
 }
 

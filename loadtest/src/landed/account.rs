@@ -6,9 +6,9 @@ use std::time::Duration;
 use hdrhistogram::{CreationError, Histogram};
 use shared::line::Kind;
 
-use super::RunIdentity;
+use super::Search;
 use super::inventory::{Inventory, LandedObject};
-use crate::ledger::{Entry, Ledger, Said, Sort, id};
+use crate::ledger::{Entry, Said, Sort, id};
 use crate::result::{Distribution, Truth};
 
 /// Ids that are given as examples of what is wrong.
@@ -27,69 +27,69 @@ struct Sighting {
 }
 
 /// Where each event of a ledger was seen.
-#[derive(Debug)]
-pub(super) struct Sightings {
-    started_unix_ms: u64,
+pub(super) struct Sightings<'l> {
+    search: &'l Search<'l>,
     by_number: Vec<Sighting>,
     /// In a place that is not theirs, or never sent.
     misplaced: BTreeSet<u64>,
 }
 
-impl Sightings {
-    pub(super) fn of(inventory: &Inventory, run: &RunIdentity, ledger: &Ledger) -> Self {
-        let by_number = vec![Sighting { count: 0, first_ms: u32::MAX }; ledger.entries().len()];
-        let mut seen = Self { started_unix_ms: run.started_unix_ms, by_number, misplaced: BTreeSet::new() };
+impl<'l> Sightings<'l> {
+    pub(super) fn of(inventory: &Inventory, search: &'l Search<'l>) -> Self {
+        let by_number = vec![Sighting { count: 0, first_ms: u32::MAX }; search.ledger.entries().len()];
+        let mut seen = Self { search, by_number, misplaced: BTreeSet::new() };
         for object in inventory.objects.values() {
             seen.misplaced.extend(&object.holdings.mixed);
             for number in &object.holdings.numbers {
-                seen.add(ledger, *number, object.kind, object.modified_ms);
+                seen.add(*number, object);
             }
         }
         seen
     }
 
-    fn add(&mut self, ledger: &Ledger, number: u64, kind: Kind, landed_ms: u64) {
+    fn add(&mut self, number: u64, object: &LandedObject) {
         let place = usize::try_from(number).unwrap_or(usize::MAX);
-        let home = ledger.entries().get(place).map(|entry| match entry.sort {
+        let home = self.search.ledger.entries().get(place).map(|entry| match entry.sort {
             Sort::Event => Kind::Event,
             Sort::Bad => Kind::Rejected,
         });
-        if home != Some(kind) {
+        if home != Some(object.kind) {
             self.misplaced.insert(number);
         }
         let Some(sighting) = self.by_number.get_mut(place) else { return };
-        let since_start_ms = landed_ms.saturating_sub(self.started_unix_ms);
+        let since_start_ms = object.modified_ms.saturating_sub(self.search.started_unix_ms);
         sighting.count = sighting.count.saturating_add(1);
         sighting.first_ms = sighting.first_ms.min(u32::try_from(since_start_ms).unwrap_or(u32::MAX));
     }
 
     /// Entries with their numbers and where they were seen.
-    fn entries<'s>(&'s self, ledger: &'s Ledger) -> impl Iterator<Item = (u64, &'s Entry, Sighting)> {
-        (0..).zip(ledger.entries()).zip(&self.by_number).map(|((number, entry), sighting)| (number, entry, *sighting))
+    fn entries(&self) -> impl Iterator<Item = (u64, &Entry, &Sighting)> {
+        let both = self.search.ledger.entries().iter().zip(&self.by_number);
+        (0..).zip(both).map(|(number, (entry, sighting))| (number, entry, sighting))
+    }
+
+    /// Those that were seen at all.
+    fn present(&self) -> impl Iterator<Item = (&Entry, &Sighting)> {
+        self.entries().map(|(_, entry, sighting)| (entry, sighting)).filter(|(_, sighting)| sighting.count > 0)
     }
 
     /// Different events that were seen.
     pub(super) fn landed(&self) -> u64 {
-        self.by_number.iter().filter(|sighting| sighting.count > 0).count() as u64
+        self.present().count() as u64
     }
 
     /// Those that were said to be stored and seen.
-    pub(super) fn found(&self, ledger: &Ledger) -> u64 {
-        self.entries(ledger).filter(|(_, entry, seen)| entry.said == Said::Stored && seen.count > 0).count() as u64
+    pub(super) fn found(&self) -> u64 {
+        self.present().filter(|(entry, _)| entry.said == Said::Stored).count() as u64
     }
 }
 
 /// Everything about what landed.
-pub(super) fn truth(
-    inventory: &Inventory,
-    run: &RunIdentity,
-    ledger: &Ledger,
-    waited: Duration,
-) -> Result<Truth, CreationError> {
-    let seen = Sightings::of(inventory, run, ledger);
+pub(super) fn truth(inventory: &Inventory, search: &Search<'_>, waited: Duration) -> Result<Truth, CreationError> {
+    let seen = Sightings::of(inventory, search);
     let files: Vec<&LandedObject> =
         inventory.objects.values().filter(|object| !object.holdings.numbers.is_empty()).collect();
-    let (landed, expected, found) = (seen.landed(), ledger.stored(), seen.found(ledger));
+    let (landed, expected, found) = (seen.landed(), search.ledger.stored(), seen.found());
     let has_fractions = files.iter().any(|object| object.modified_ms % 1_000 != 0);
     Ok(Truth {
         expected,
@@ -98,54 +98,50 @@ pub(super) fn truth(
         doubled: seen.by_number.iter().filter(|sighting| sighting.count > 1).count() as u64,
         landed_unknown: landed - found,
         misplaced: seen.misplaced.len() as u64,
-        examples: examples(&seen, run, ledger),
+        examples: examples(&seen),
         files: files.len() as u64,
         compressed_bytes: files.iter().map(|object| object.compressed_bytes).sum(),
         uncompressed_bytes: files.iter().map(|object| object.holdings.uncompressed_bytes).sum(),
-        end_to_end: end_to_end(&seen, ledger)?,
+        end_to_end: end_to_end(&seen)?,
         resolution_ms: if has_fractions { 1 } else { 1_000 },
-        landed_by_second: landed_by_second(&seen, run, ledger),
+        landed_by_second: landed_by_second(&seen),
         waited_seconds: waited.as_secs_f64(),
     })
 }
 
 /// The first ids of what is wrong, of each kind in turn, so that many of one kind do not hide another.
-fn examples(seen: &Sightings, run: &RunIdentity, ledger: &Ledger) -> Vec<String> {
-    let name = |word: &str, number: u64| format!("{word} {}", id(&run.prefix, number));
-    let mut missing = seen.entries(ledger).filter(|(_, entry, seen)| entry.said == Said::Stored && seen.count == 0);
-    let mut doubled = seen.entries(ledger).filter(|(_, _, seen)| seen.count > 1);
-    let mut misplaced = seen.misplaced.iter();
+fn examples(seen: &Sightings<'_>) -> Vec<String> {
+    let name = |number: u64| id(&seen.search.prefix, number);
+    let missing = seen.entries().filter(|(_, entry, seen)| entry.said == Said::Stored && seen.count == 0);
+    let mut missing = missing.map(|(number, ..)| format!("missing {}", name(number)));
+    let doubled = seen.entries().filter(|(_, _, seen)| seen.count > 1);
+    let mut doubled = doubled.map(|(number, _, seen)| format!("doubled {} ({} times)", name(number), seen.count));
+    let mut misplaced = seen.misplaced.iter().map(|number| {
+        let was_sent = *number < seen.by_number.len() as u64;
+        format!("{} {}", if was_sent { "misplaced" } else { "never sent" }, name(*number))
+    });
     let in_turn = std::iter::from_fn(|| {
-        let missing = missing.next().map(|(number, ..)| name("missing", number));
-        let doubled = doubled.next().map(|(number, _, seen)| (name("doubled", number), seen.count));
-        let misplaced = misplaced.next().map(|number| {
-            let was_sent = *number < ledger.entries().len() as u64;
-            name(if was_sent { "misplaced" } else { "never sent" }, *number)
-        });
-        let doubled = doubled.map(|(name, count)| format!("{name} ({count} times)"));
-        let round: Vec<String> = [missing, doubled, misplaced].into_iter().flatten().collect();
+        let round: Vec<String> = [missing.next(), doubled.next(), misplaced.next()].into_iter().flatten().collect();
         (!round.is_empty()).then_some(round)
     });
     in_turn.flatten().take(MAX_EXAMPLES).collect()
 }
 
 /// From the planned time until the file was stored by S3's clock, in microseconds; 0 where that clock is behind ours.
-fn end_to_end(seen: &Sightings, ledger: &Ledger) -> Result<Distribution, CreationError> {
+fn end_to_end(seen: &Sightings<'_>) -> Result<Distribution, CreationError> {
     let mut histogram = Histogram::<u64>::new_with_max(LONGEST_US, SIGNIFICANT_DIGITS)?;
-    for (_, entry, sighting) in seen.entries(ledger).filter(|(_, _, sighting)| sighting.count > 0) {
-        let took_ms = sighting.first_ms.saturating_sub(entry.planned_ms);
-        histogram.saturating_record(u64::from(took_ms) * 1_000);
+    for (entry, sighting) in seen.present() {
+        histogram.saturating_record(u64::from(sighting.first_ms.saturating_sub(entry.planned_ms)) * 1_000);
     }
     Ok(Distribution::from(&histogram))
 }
 
 /// Events, without what was bad on purpose, that had landed by the end of each second; at least as many seconds as the run
 /// had, and until the last one landed.
-fn landed_by_second(seen: &Sightings, run: &RunIdentity, ledger: &Ledger) -> Vec<u64> {
-    let run_seconds = run.ended_unix_ms.saturating_sub(run.started_unix_ms).div_ceil(1_000);
+fn landed_by_second(seen: &Sightings<'_>) -> Vec<u64> {
+    let run_seconds = seen.search.ended_unix_ms.saturating_sub(seen.search.started_unix_ms).div_ceil(1_000);
     let mut landed = vec![0; usize::try_from(run_seconds).unwrap_or(0)];
-    for (_, _, sighting) in seen.entries(ledger).filter(|(_, entry, seen)| entry.sort == Sort::Event && seen.count > 0)
-    {
+    for (_, sighting) in seen.present().filter(|(entry, _)| entry.sort == Sort::Event) {
         let second = sighting.first_ms as usize / 1_000;
         landed.resize(landed.len().max(second + 1), 0);
         landed[second] += 1;

@@ -1,18 +1,11 @@
 //! The landing bucket: the only file here that knows the S3 SDK.
 
-use std::time::Duration;
-
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::retry::RetryConfig;
-use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::error::DisplayErrorContext;
 use bytes::Bytes;
 
 use super::LandedError;
-
-/// Attempts at a call, and how long each may take. Listing and reading may be repeated.
-const ATTEMPTS: u32 = 4;
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(60);
+use crate::aws;
 
 /// A bucket and who may read it.
 #[derive(Debug, Clone)]
@@ -21,19 +14,18 @@ pub(crate) struct BucketAccess {
     bucket: String,
 }
 
-/// Credentials and region come from the AWS environment variables or the profile, as for the AWS CLI. With a custom endpoint
-/// the bucket is part of the path: stand-ins have no host name for each bucket.
-pub(crate) async fn access(bucket: String, endpoint_url: Option<String>) -> BucketAccess {
-    let mut loader = lambda_setup::sdk::loader();
-    if let Some(url) = endpoint_url {
-        loader = loader.endpoint_url(url);
-    }
-    let config = loader.load().await;
-    let builder = aws_sdk_s3::config::Builder::from(&config)
-        .force_path_style(config.endpoint_url().is_some())
-        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
-        .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build());
+/// With a custom endpoint the bucket is part of the path: stand-ins have no host name for each bucket.
+pub(crate) async fn access(bucket: String, endpoint_url: Option<&str>) -> BucketAccess {
+    let config = aws::config(endpoint_url).await;
+    let path_style = config.endpoint_url().is_some();
+    let builder = aws_sdk_s3::config::Builder::from(&config).force_path_style(path_style);
     BucketAccess { client: Client::from_conf(builder.build()), bucket }
+}
+
+impl BucketAccess {
+    fn failed(&self, key: &str, problem: String) -> LandedError {
+        LandedError::Bucket { bucket: self.bucket.clone(), key: key.to_owned(), problem }
+    }
 }
 
 /// An object in a listing.
@@ -63,7 +55,7 @@ pub(super) trait Objects: Clone + Send + Sync + 'static {
 
 impl Objects for BucketAccess {
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>, LandedError> {
-        let failed = |problem| LandedError::List { bucket: self.bucket.clone(), prefix: prefix.to_owned(), problem };
+        let failed = |problem| self.failed(prefix, problem);
         let mut pages = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).into_paginator().send();
         let mut objects = Vec::new();
         while let Some(page) = pages.next().await {
@@ -76,7 +68,7 @@ impl Objects for BucketAccess {
     }
 
     async fn get(&self, key: &str) -> Result<Option<Stored>, LandedError> {
-        let failed = |problem| LandedError::Read { bucket: self.bucket.clone(), key: key.to_owned(), problem };
+        let failed = |problem| self.failed(key, problem);
         let object = match self.client.get_object().bucket(&self.bucket).key(key).send().await {
             Ok(object) => object,
             Err(error) if error.as_service_error().is_some_and(|error| error.is_no_such_key()) => return Ok(None),

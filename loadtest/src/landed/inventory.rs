@@ -1,6 +1,7 @@
 //! The landed files of a run's time, each read once, and again after it was replaced.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::mem::take;
 use std::sync::Arc;
 
 use shared::line::Kind;
@@ -12,7 +13,8 @@ use tokio::task::JoinSet;
 use super::bucket::{Listed, Objects};
 use super::content::{self, Holdings};
 use super::scan::Scanner;
-use super::{LandedError, RunIdentity};
+use super::{LandedError, Search};
+use crate::run::unix_ms;
 
 /// How the names of landed files end. Manifests and whatever else lies beside them have others.
 const SUFFIX: &str = ".jsonl.bz2";
@@ -26,18 +28,11 @@ const MAX_DOWNLOADS: u32 = 16;
 #[derive(Debug)]
 pub(super) struct LandedObject {
     pub(super) kind: Kind,
-    etag: String,
+    pub(super) etag: String,
     /// When S3 says that it was stored, in milliseconds since 1970.
     pub(super) modified_ms: u64,
     pub(super) compressed_bytes: u64,
     pub(super) holdings: Holdings,
-}
-
-#[cfg(test)]
-impl LandedObject {
-    pub(super) fn new(kind: Kind, modified_ms: u64, compressed_bytes: u64, holdings: Holdings) -> Self {
-        Self { kind, etag: String::new(), modified_ms, compressed_bytes, holdings }
-    }
 }
 
 /// All files as of the last look, by key.
@@ -47,48 +42,28 @@ pub(super) struct Inventory {
     pub(super) objects: BTreeMap<String, LandedObject>,
 }
 
-/// What a look found.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Look {
-    /// Whether anything is other than at the look before.
-    pub(super) changed: bool,
-    /// A file that changed while it was read, so that one more look is needed.
-    pub(super) unsettled: Option<String>,
-}
-
 impl Inventory {
-    pub(super) fn new(run: &RunIdentity) -> Self {
-        Self { scanner: Scanner::new(&run.prefix), objects: BTreeMap::new() }
+    pub(super) fn new(prefix: &str) -> Self {
+        Self { scanner: Scanner::new(prefix), objects: BTreeMap::new() }
     }
 
-    /// Lists the hours from one before the run to `now_ms`, forgets files that are gone and reads those that are new.
+    /// Lists the hours from one before the run until now, forgets files that are gone and reads those that are new or replaced.
+    /// Returns the key of a file that changed while it was read, if any: then one more look is needed.
     pub(super) async fn look<O: Objects>(
         &mut self,
         objects: &O,
-        run: &RunIdentity,
-        now_ms: u64,
-    ) -> Result<Look, LandedError> {
-        let listed = list(objects, run, now_ms).await?;
-        let keys: BTreeSet<&str> = listed.iter().map(|(_, object)| object.key.as_str()).collect();
-        let before = self.objects.len();
-        self.objects.retain(|key, _| keys.contains(key.as_str()));
-        let mut changed = self.objects.len() != before;
-        let unread = self.unread(listed);
-        changed |= !unread.is_empty();
-        let unsettled = self.read(objects, unread).await?;
-        Ok(Look { changed, unsettled })
-    }
-
-    /// Those that were not read yet or are others now. Of the rest the time is taken from the listing.
-    fn unread(&mut self, listed: Vec<(Kind, Listed)>) -> Vec<(Kind, Listed)> {
-        let is_unread = |(_, listed): &(Kind, Listed)| match self.objects.get_mut(&listed.key) {
-            Some(known) if known.etag == listed.etag => {
-                known.modified_ms = listed.modified_ms;
-                false
+        search: &Search<'_>,
+    ) -> Result<Option<String>, LandedError> {
+        let (mut known, mut unread) = (take(&mut self.objects), Vec::new());
+        for (kind, listed) in list(objects, search).await? {
+            match known.remove(&listed.key).filter(|object| object.etag == listed.etag) {
+                Some(object) => {
+                    self.objects.insert(listed.key, LandedObject { modified_ms: listed.modified_ms, ..object });
+                }
+                None => unread.push((kind, listed)),
             }
-            _ => true,
-        };
-        listed.into_iter().filter(is_unread).collect()
+        }
+        self.read(objects, unread).await
     }
 
     /// Reads several at once; returns the key of one that was not as listed, if any.
@@ -142,11 +117,11 @@ async fn read_one<O: Objects>(
 }
 
 /// The landed files of the run's hours that were stored since it began.
-async fn list<O: Objects>(objects: &O, run: &RunIdentity, now_ms: u64) -> Result<Vec<(Kind, Listed)>, LandedError> {
-    let earliest_ms = run.started_unix_ms.saturating_sub(CLOCK_DIFFERENCE_MS);
+async fn list<O: Objects>(objects: &O, search: &Search<'_>) -> Result<Vec<(Kind, Listed)>, LandedError> {
+    let earliest_ms = search.started_unix_ms.saturating_sub(CLOCK_DIFFERENCE_MS);
     let is_of_the_run = |listed: &Listed| listed.key.ends_with(SUFFIX) && listed.modified_ms >= earliest_ms;
     let mut found = Vec::new();
-    for (kind, prefix) in prefixes(run.started_unix_ms, now_ms) {
+    for (kind, prefix) in prefixes(search.started_unix_ms, unix_ms()) {
         let listed = objects.list(&prefix).await?;
         found.extend(listed.into_iter().filter(is_of_the_run).map(|listed| (kind, listed)));
     }

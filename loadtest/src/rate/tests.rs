@@ -4,7 +4,7 @@ use rstest::rstest;
 use super::*;
 
 fn schedule(rate: &str, seconds: u64) -> Schedule {
-    Schedule::new(&rate.parse::<Rate>().unwrap().shape, Duration::from_secs(seconds)).unwrap()
+    Schedule::new(&rate.parse().unwrap(), Duration::from_secs(seconds)).unwrap()
 }
 
 /// How many are due by a time from the start.
@@ -22,16 +22,18 @@ fn sum_after(segment: &Segment, seconds: f64) -> f64 {
 }
 
 #[rstest]
-#[case("1000", Shape::Constant(1_000.0))]
-#[case("0.5", Shape::Constant(0.5))]
-#[case("1000000", Shape::Constant(1_000_000.0))]
-#[case("100..2000", Shape::Ramp(100.0, 2_000.0))]
-#[case("0..10", Shape::Ramp(0.0, 10.0))]
-#[case("10..0", Shape::Ramp(10.0, 0.0))]
-#[case("100,500, 1000", Shape::Steps(vec![100.0, 500.0, 1_000.0]))]
-#[case("100^2000", Shape::Spike(100.0, 2_000.0))]
-fn rates_are_read(#[case] text: &str, #[case] expected: Shape) {
-    assert_eq!(text.parse(), Ok(Rate { text: text.into(), shape: expected }));
+#[case("1000", &[(1.0, 1_000.0, 1_000.0)])]
+#[case("0.5", &[(1.0, 0.5, 0.5)])]
+#[case("1000000", &[(1.0, 1_000_000.0, 1_000_000.0)])]
+#[case("100..2000", &[(1.0, 100.0, 2_000.0)])]
+#[case("0..10", &[(1.0, 0.0, 10.0)])]
+#[case("10..0", &[(1.0, 10.0, 0.0)])]
+#[case("100,500, 1000,50", &[(0.25, 100.0, 100.0), (0.25, 500.0, 500.0), (0.25, 1_000.0, 1_000.0), (0.25, 50.0, 50.0)])]
+#[case("100^2000", &[(0.4, 100.0, 100.0), (0.2, 2_000.0, 2_000.0), (0.4, 100.0, 100.0)])]
+fn rates_are_read(#[case] text: &str, #[case] expected: &[(f64, f64, f64)]) {
+    let rate: Rate = text.parse().unwrap();
+    let parts: Vec<_> = rate.parts.iter().map(|part| (part.share, part.from, part.to)).collect();
+    assert_eq!((rate.text.as_str(), &parts[..]), (text, expected));
 }
 
 #[rstest]
@@ -76,29 +78,29 @@ fn shapes_sum_up(#[case] rate: &str, #[case] seconds: u64, #[case] due: &[(u64, 
 
 #[test]
 fn a_plan_holds_at_least_one_and_no_more_than_fit() {
-    let plan =
-        |rate: &str, seconds: u64| Schedule::new(&rate.parse::<Rate>().unwrap().shape, Duration::from_secs(seconds));
+    let plan = |rate: &str, seconds: u64| Schedule::new(&rate.parse().unwrap(), Duration::from_secs(seconds));
     assert_eq!(plan("0.5", 1).unwrap().total, 1);
     assert_eq!(plan("0.49", 1).unwrap_err(), RateError::TooFew);
     assert_eq!(plan("1000000", 1_000).unwrap().total, 1_000_000_000);
     assert_eq!(plan("1000000", 1_001).unwrap_err(), RateError::TooMany);
 }
 
-fn shapes() -> impl Strategy<Value = Shape> {
+fn rates() -> impl Strategy<Value = Rate> {
     let rate = 0.5f64..5_000.0;
-    prop_oneof![
-        rate.clone().prop_map(Shape::Constant),
-        (prop_oneof![Just(0.0), rate.clone()], rate.clone()).prop_map(|(from, to)| Shape::Ramp(from, to)),
-        (rate.clone(), prop_oneof![Just(0.0), rate.clone()]).prop_map(|(from, to)| Shape::Ramp(from, to)),
-        prop::collection::vec(rate.clone(), 1..6).prop_map(Shape::Steps),
-        (rate.clone(), rate).prop_map(|(usual, spike)| Shape::Spike(usual, spike)),
-    ]
+    let text = prop_oneof![
+        rate.clone().prop_map(|rate| rate.to_string()),
+        (prop_oneof![Just(0.0), rate.clone()], rate.clone()).prop_map(|(from, to)| format!("{from}..{to}")),
+        (rate.clone(), prop_oneof![Just(0.0), rate.clone()]).prop_map(|(from, to)| format!("{from}..{to}")),
+        prop::collection::vec(rate.clone().prop_map(|rate| rate.to_string()), 1..6).prop_map(|rates| rates.join(",")),
+        (rate.clone(), rate).prop_map(|(usual, spike)| format!("{usual}^{spike}")),
+    ];
+    text.prop_map(|text| text.parse().unwrap())
 }
 
 proptest! {
     #[test]
-    fn times_are_in_order_and_within_the_run(shape in shapes(), seconds in 5u64..100) {
-        let schedule = Schedule::new(&shape, Duration::from_secs(seconds)).unwrap();
+    fn times_are_in_order_and_within_the_run(rate in rates(), seconds in 5u64..100) {
+        let schedule = Schedule::new(&rate, Duration::from_secs(seconds)).unwrap();
         let step = (schedule.total / 500).max(1);
         let numbers = (0..schedule.total).step_by(usize::try_from(step).unwrap());
         let times: Vec<Duration> = numbers.map(|number| schedule.time_of(number).unwrap()).collect();
@@ -108,8 +110,8 @@ proptest! {
     }
 
     #[test]
-    fn a_request_is_due_at_its_time_and_not_before(shape in shapes(), seconds in 5u64..100, share in 0.0f64..1.0) {
-        let schedule = Schedule::new(&shape, Duration::from_secs(seconds)).unwrap();
+    fn a_request_is_due_at_its_time_and_not_before(rate in rates(), seconds in 5u64..100, share in 0.0f64..1.0) {
+        let schedule = Schedule::new(&rate, Duration::from_secs(seconds)).unwrap();
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
         let number = (share * (schedule.total - 1) as f64) as u64;
         let time = schedule.time_of(number).unwrap();

@@ -3,20 +3,21 @@ use crate::result::tests::sample;
 
 const MS: Duration = Duration::from_millis(1);
 
+type Outcome = (Result<u16, &'static str>, Account);
+
 fn accepted(events: u64) -> Outcome {
-    let account = Account { accepted: events, as_expected: true, ..Account::default() };
-    Outcome::Answered { status: 200, account }
+    (Ok(200), Account { accepted: events, as_expected: true, ..Account::default() })
 }
 
 fn unanswered(why: &'static str) -> Outcome {
-    Outcome::Unanswered { why, account: Account { unknown: 1, ..Account::default() } }
+    (Err(why), Account { unknown: 1, ..Account::default() })
 }
 
-fn post(recorder: &mut Recorder, [planned, left, ended]: [u32; 3], outcome: Outcome) {
+fn post(recorder: &mut Recorder, [planned, left, ended]: [u32; 3], (answer, account): Outcome) {
     recorder.turned_to(MS * planned, Duration::ZERO, 1, 10).unwrap();
     recorder.left(MS * left);
     let times = Times { planned: MS * planned, left: Some(MS * left), ended: MS * ended };
-    recorder.ended(times, outcome);
+    recorder.ended(times, answer, account);
 }
 
 #[test]
@@ -33,7 +34,7 @@ fn every_post_and_event_is_counted_once() {
     let mut recorder = Recorder::new(MS * 3_000).unwrap();
     post(&mut recorder, [0, 0, 5], accepted(20));
     let partly = Account { accepted: 1, not_stored: 2, ..Account::default() };
-    post(&mut recorder, [1, 1, 6], Outcome::Answered { status: 503, account: partly });
+    post(&mut recorder, [1, 1, 6], (Ok(503), partly));
     post(&mut recorder, [2, 2, 3], unanswered("reset"));
     post(&mut recorder, [3, 3, 2_003], unanswered(SendError::TIMEOUT));
     assert_eq!(recorder.pending(), 0);

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use rstest::rstest;
 
 use super::*;
+use crate::result::Distribution;
 use crate::result::tests::sample;
 
 pub(crate) fn parsed(text: &str) -> Vec<Threshold> {
@@ -107,8 +108,7 @@ fn lists_have_commas_or_lines_and_comments() {
 #[case(&[], true, &["errors<0.1%", "missing=0", "doubled=0", "misplaced=0"])]
 #[case(&["errors<5%", "p99<1s,missing<9"], true, &["errors<5%", "p99<1s", "missing<9", "doubled=0", "misplaced=0"])]
 fn defaults_hold_for_what_is_not_given(#[case] given: &[&str], #[case] reads_bucket: bool, #[case] expected: &[&str]) {
-    let given: Vec<String> = given.iter().map(ToString::to_string).collect();
-    let found = of_run(&given, None, reads_bucket).unwrap();
+    let found = with_defaults(parsed(&given.join("\n")), reads_bucket).unwrap();
     assert_eq!(found.iter().map(|threshold| threshold.text.as_str()).collect::<Vec<_>>(), expected);
 }
 
@@ -121,7 +121,7 @@ fn defaults_hold_for_what_is_not_given(#[case] given: &[&str], #[case] reads_buc
 #[case("p99<-1", false)]
 #[case("nothing<1", false)]
 fn limits_of_ratios_are_factors(#[case] text: &str, #[case] is_one: bool) {
-    assert_eq!(ratios(&[text.to_owned()], None).is_ok(), is_one);
+    assert_eq!(parse(text, as_ratio).is_ok(), is_one);
 }
 
 proptest! {

@@ -3,35 +3,31 @@
 use std::sync::LazyLock;
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::Value;
 
 /// Each device and each title is as frequent as the next.
 #[derive(Debug, Deserialize)]
-pub(super) struct Catalog<'c> {
-    #[serde(borrow)]
-    pub(super) devices: Vec<Device<'c>>,
-    #[serde(borrow)]
-    pub(super) titles: Vec<Title<'c>>,
+pub(super) struct Catalog {
+    pub(super) devices: Vec<Device>,
+    pub(super) titles: Vec<Title>,
     /// From the lowest to the highest.
     pub(super) qualities: Vec<Quality>,
 }
 
 /// A device with its player.
 #[derive(Debug, Deserialize)]
-pub(super) struct Device<'c> {
-    pub(super) user_agent: &'c str,
-    pub(super) os: &'c str,
-    pub(super) player: &'c str,
-    pub(super) player_version: &'c str,
+pub(super) struct Device {
+    pub(super) user_agent: String,
+    pub(super) os: String,
+    pub(super) player: String,
+    pub(super) player_version: String,
     pub(super) form: Form,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Title<'c> {
-    pub(super) id: &'c str,
-    /// As JSON.
-    #[serde(borrow)]
-    pub(super) name: &'c RawValue,
+pub(super) struct Title {
+    pub(super) id: String,
+    pub(super) name: Value,
     pub(super) duration_ms: u32,
 }
 
@@ -44,7 +40,7 @@ pub(super) struct Quality {
 }
 
 #[allow(clippy::expect_used)]
-pub(super) static CATALOG: LazyLock<Catalog<'static>> =
+pub(super) static CATALOG: LazyLock<Catalog> =
     LazyLock::new(|| serde_json::from_str(include_str!("catalog.json")).expect("the catalog is ours"));
 
 /// How a player packs its events.

@@ -9,6 +9,7 @@ use super::catalog::CATALOG;
 use super::random::Random;
 use super::viewer::Viewer;
 use super::{Bad, Pieces, Post, whole_ms};
+use crate::cli::{EventsPerPost, PlayersArgs};
 use crate::ledger::{self, Ledger, Sort};
 use crate::rate::Schedule;
 
@@ -20,25 +21,11 @@ const SENDS_ARRAYS: usize = 0;
 const PAD_MEMBER: &str = ",\"pad\":\"";
 const PAD_END: &str = "\"}";
 
-/// What the players are to do.
-#[derive(Debug, Clone)]
-pub(crate) struct PlayersPlan {
-    pub(crate) run_id: String,
-    pub(crate) seed: u64,
-    /// Of POSTs.
-    pub(crate) schedule: Schedule,
-    /// At least 1.
-    pub(crate) viewers: u32,
-    /// Fewest and most; good ones, at least 1.
-    pub(crate) events_per_post: (u32, u32),
-    /// Of each event, about; 0 is as it comes.
-    pub(crate) event_bytes: usize,
-    pub(crate) bad_of_a_million: u32,
-}
-
 #[derive(Debug)]
 pub(crate) struct Players {
-    plan: PlayersPlan,
+    args: PlayersArgs,
+    /// Of POSTs.
+    schedule: Schedule,
     prefix: String,
     random: Random,
     viewers: Vec<Seat>,
@@ -60,28 +47,29 @@ struct Seat {
 }
 
 impl Players {
-    pub(crate) fn new(plan: PlayersPlan) -> Self {
-        let mut random = Random::new(plan.seed);
-        let viewers = (0..plan.viewers).map(|_| Seat { viewer: Viewer::new(&mut random), last_ms: 0 }).collect();
+    pub(crate) fn new(args: PlayersArgs, schedule: Schedule, run_id: &str) -> Self {
+        let mut random = Random::new(args.seed);
+        let viewers = (0..args.viewers).map(|_| Seat { viewer: Viewer::new(&mut random), last_ms: 0 }).collect();
         let devices = &CATALOG.devices;
         Self {
-            prefix: ledger::id_prefix(&plan.run_id),
-            order: random.order(plan.viewers),
+            prefix: ledger::id_prefix(run_id),
+            order: random.order(args.viewers),
             random,
             viewers,
             posted: 0,
-            headers: devices.iter().map(|device| headers(device.user_agent, device.form.content_type())).collect(),
-            wrong_headers: headers(devices[0].user_agent, "application/xml"),
+            headers: devices.iter().map(|device| headers(&device.user_agent, device.form.content_type())).collect(),
+            wrong_headers: headers(&devices[0].user_agent, "application/xml"),
             path: Rc::from(""),
-            plan,
+            args,
+            schedule,
         }
     }
 
     pub(super) fn next(&mut self, ledger: &mut Ledger) -> Option<Post> {
-        let planned = self.plan.schedule.time_of(self.posted)?;
+        let planned = self.schedule.time_of(self.posted)?;
         let viewer = self.order[(self.posted % self.order.len() as u64) as usize] as usize;
         self.posted += 1;
-        if !self.random.is_one_of_a_million(self.plan.bad_of_a_million) {
+        if !self.random.is_one_of_a_million(self.args.bad) {
             return Some(self.events(planned, viewer, false, ledger));
         }
         // Bad on purpose, in one of four ways in which players in the field are.
@@ -93,7 +81,7 @@ impl Players {
 
     /// Events of one viewer and session, with something among them that is not an object if one is to be bad.
     fn events(&mut self, planned: Duration, viewer: usize, one_is_bad: bool, ledger: &mut Ledger) -> Post {
-        let (fewest, most) = self.plan.events_per_post;
+        let EventsPerPost { fewest, most } = self.args.events_per_post;
         let count = self.random.between(fewest, most);
         let bad_at = one_is_bad.then(|| self.random.between(0, count));
         let (now, first) = (whole_ms(planned), ledger.entries().len() as u64);
@@ -138,7 +126,7 @@ impl Players {
     fn event(&mut self, viewer: usize, id: &str, run_ms: u64, may_end: bool) -> String {
         let members = self.viewers[viewer].viewer.next(may_end, &mut self.random);
         let event = format!("{{\"id\":\"{id}\",\"run_ms\":{run_ms},{members}");
-        match self.plan.event_bytes.saturating_sub(event.len() + PAD_MEMBER.len() + PAD_END.len()) {
+        match (self.args.event_bytes as usize).saturating_sub(event.len() + PAD_MEMBER.len() + PAD_END.len()) {
             0 => event + "}",
             letters => event + PAD_MEMBER + &self.random.letters(letters) + PAD_END,
         }

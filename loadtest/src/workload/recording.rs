@@ -71,9 +71,6 @@ struct Line<'l> {
 }
 
 impl Recording {
-    /// # Errors
-    ///
-    /// When there is no such file, or a line of it is no request that can be replayed.
     pub(crate) fn read(path: &Path) -> Result<Self, RecordingError> {
         let read = |source| RecordingError::Read { path: path.to_owned(), source };
         if std::fs::metadata(path).map_err(read)?.len() > MAX_FILE_BYTES {

@@ -16,8 +16,6 @@ pub(crate) struct Replay {
     schedule: Schedule,
     /// More than 0; 1 is as recorded.
     speed: f64,
-    /// What would be sent later is not.
-    ends: Duration,
     run_id: String,
     begun: u64,
     /// The next request of each session that is on: its time, the session's number and its place in the recording.
@@ -25,14 +23,15 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    pub(crate) fn new(recording: Recording, schedule: Schedule, speed: f64, ends: Duration, run_id: &str) -> Self {
-        Self { recording, schedule, speed, ends, run_id: run_id.to_owned(), begun: 0, next: BinaryHeap::new() }
+    pub(crate) fn new(recording: Recording, schedule: Schedule, speed: f64, run_id: &str) -> Self {
+        Self { recording, schedule, speed, run_id: run_id.to_owned(), begun: 0, next: BinaryHeap::new() }
     }
 
     pub(super) fn next(&mut self, ledger: &mut Ledger) -> Option<Post> {
         self.begin_sessions();
         let Reverse((planned, session, place)) = self.next.pop()?;
-        if planned >= self.ends {
+        // What would be sent after the end is not.
+        if planned >= self.schedule.duration {
             return None;
         }
         if let Some(following) = self.recording.requests.get(place + 1) {

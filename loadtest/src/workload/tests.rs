@@ -7,25 +7,22 @@ use proptest::prelude::*;
 use rstest::rstest;
 
 use super::*;
+use crate::cli::{EventsPerPost, PlayersArgs};
 use crate::ledger::Sort;
 use crate::rate::{Rate, Schedule};
 
 const SECONDS: u64 = 4;
 
 fn schedule(rate: f64) -> Schedule {
-    Schedule::new(&Rate::constant(rate).shape, Duration::from_secs(SECONDS)).unwrap()
+    Schedule::new(&Rate::constant(rate), Duration::from_secs(SECONDS)).unwrap()
 }
 
-fn plan(seed: u64) -> PlayersPlan {
-    PlayersPlan {
-        run_id: "test".into(),
-        seed,
-        schedule: schedule(100.0),
-        viewers: 30,
-        events_per_post: (1, 20),
-        event_bytes: 0,
-        bad_of_a_million: 200_000,
-    }
+fn plan(seed: u64) -> PlayersArgs {
+    PlayersArgs { seed, events_per_post: events(1, 20), event_bytes: 0, bad: 200_000, viewers: 30 }
+}
+
+fn events(fewest: u32, most: u32) -> EventsPerPost {
+    EventsPerPost { fewest, most }
 }
 
 fn all(mut workload: Workload) -> (Vec<Post>, Ledger) {
@@ -34,8 +31,8 @@ fn all(mut workload: Workload) -> (Vec<Post>, Ledger) {
     (posts, ledger)
 }
 
-fn players(plan: PlayersPlan) -> (Vec<Post>, Ledger) {
-    all(Workload::Players(Players::new(plan)))
+fn players(plan: PlayersArgs) -> (Vec<Post>, Ledger) {
+    all(Workload::Players(Players::new(plan, schedule(100.0), "test")))
 }
 
 fn form(post: &Post) -> Option<BodyForm> {
@@ -86,9 +83,9 @@ proptest! {
 
     #[test]
     fn the_splitter_takes_what_is_good_and_rejects_what_is_bad(
-        seed: u64, most in 1u32..30, event_bytes in prop_oneof![Just(0usize), 200usize..2_000], viewers in 1u32..50,
+        seed: u64, most in 1u32..30, event_bytes in prop_oneof![Just(0u32), 200u32..2_000], viewers in 1u32..50,
     ) {
-        let (posts, ledger) = players(PlayersPlan { events_per_post: (1, most), event_bytes, viewers, ..plan(seed) });
+        let (posts, ledger) = players(PlayersArgs { events_per_post: events(1, most), event_bytes, viewers, ..plan(seed) });
         prop_assert_eq!(posts.len(), 400);
         posts.iter().for_each(|post| check(post, "lt-test-"));
         let pieces: u64 = posts.iter().map(|post| post.pieces.count).sum();
@@ -124,7 +121,7 @@ fn each_piece_carries_its_own_id_whatever_is_wrong_with_it() {
 
 #[test]
 fn counts_and_sizes_are_as_asked() {
-    let fixed = PlayersPlan { events_per_post: (20, 20), event_bytes: 700, bad_of_a_million: 0, ..plan(1) };
+    let fixed = PlayersArgs { events_per_post: events(20, 20), event_bytes: 700, bad: 0, ..plan(1) };
     let (posts, _) = players(fixed);
     for post in &posts {
         assert_eq!((post.pieces.count, post.pieces.bad), (20, Bad::Nothing));
@@ -134,7 +131,7 @@ fn counts_and_sizes_are_as_asked() {
 
 #[test]
 fn viewers_post_in_turn() {
-    let (posts, _) = players(PlayersPlan { bad_of_a_million: 0, ..plan(5) });
+    let (posts, _) = players(PlayersArgs { bad: 0, ..plan(5) });
     let viewer = |post: &Post| {
         let text = String::from_utf8(post.body.to_vec()).unwrap();
         text.split("\"viewer_id\":\"").nth(1).unwrap()[..36].to_owned()
@@ -148,7 +145,7 @@ fn viewers_post_in_turn() {
 fn replay(file: &str, rate: f64, speed: f64) -> (Vec<Post>, Ledger) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(file);
     let recording = Recording::read(&path).unwrap();
-    all(Workload::Replay(Replay::new(recording, schedule(rate), speed, Duration::from_secs(SECONDS), "test")))
+    all(Workload::Replay(Replay::new(recording, schedule(rate), speed, "test")))
 }
 
 #[rstest]

@@ -19,42 +19,24 @@ const LEAVES: u32 = 15_000;
 const PRE_ROLLS: u32 = 600_000;
 const LANGUAGES: [&str; 5] = ["en-US", "de-DE", "ja-JP", "pt-BR", "fr-FR"];
 const AD_SYSTEMS: [&str; 3] = ["house", "exchange-a", "exchange-b"];
-
-/// What is to come of a session, one event each; an event's `type` is its name.
-#[derive(Debug, Clone, Copy, strum::IntoStaticStr)]
-#[strum(serialize_all = "snake_case")]
-enum Step {
-    PlayerSetup,
-    LoadStart,
-    AdBreakStart(u32),
-    AdImpression(u32),
-    AdComplete(u32),
-    AdBreakEnd,
-    Playing,
-    Heartbeat,
-    Seeking(u32),
-    Seeked,
-    RebufferStart,
-    RebufferEnd,
-    QualityChange(usize),
-    Pause,
-    Resume,
-    Ended(&'static str),
-}
+const CDNS: [&str; 4] = ["cdn-a", "cdn-a", "cdn-a", "cdn-b"];
+/// The type of a session's last event.
+const ENDED: &str = "ended";
 
 #[derive(Debug)]
 pub(super) struct Viewer {
-    pub(super) id: String,
-    pub(super) session_id: String,
+    id: String,
+    session_id: String,
     pub(super) device: usize,
     /// Of the session, of its next event.
     sequence: u32,
-    title: &'static Title<'static>,
+    title: &'static Title,
     position_ms: u32,
     watched_ms: u32,
     rebuffers: u32,
     quality: usize,
-    steps: VecDeque<Step>,
+    /// The next events of the session: the type and the members of each, or the reason of the end.
+    next: VecDeque<(&'static str, String)>,
 }
 
 impl Viewer {
@@ -70,7 +52,7 @@ impl Viewer {
             watched_ms: 0,
             rebuffers: 0,
             quality: 0,
-            steps: VecDeque::new(),
+            next: VecDeque::new(),
         };
         for _ in 0..random.below(60) {
             viewer.next(true, random);
@@ -78,28 +60,34 @@ impl Viewer {
         viewer
     }
 
-    pub(super) fn device(&self) -> &'static Device<'static> {
-        &CATALOG.devices[self.device]
-    }
-
     /// The members of the next event, as JSON without the braces. A session ends only with an event that `may_end` it, so that
     /// a POST is full and of one session.
     pub(super) fn next(&mut self, may_end: bool, random: &mut Random) -> String {
-        if self.steps.is_empty() {
+        if self.next.is_empty() {
             self.begin_session(random);
         }
-        let step = match self.steps.front() {
-            Some(Step::Ended(_)) if !may_end => Step::Heartbeat,
-            _ => self.steps.pop_front().unwrap_or(Step::Heartbeat),
-        };
-        let (sequence, kind) = (self.sequence, <&str>::from(step));
-        let details = self.take(step, random);
-        if self.steps.is_empty() && !matches!(step, Step::Ended(_)) {
-            self.plan(random);
+        if !may_end && self.next.front().is_some_and(|(kind, _)| *kind == ENDED) {
+            // The end comes after another heartbeat.
+            self.heartbeat(random);
+            self.next.rotate_left(1);
         }
+        let (kind, mut members) = self.next.pop_front().unwrap_or_default();
+        if kind == ENDED {
+            let (position, watched, rebuffers) = (self.position_ms, self.watched_ms, self.rebuffers);
+            members = format!(
+                r#""position_ms":{position},"watched_ms":{watched},"rebuffers":{rebuffers},"reason":"{members}""#
+            );
+        } else if self.next.is_empty() {
+            self.go_on(random);
+        }
+        let (session_id, id, sequence) = (&self.session_id, &self.id, self.sequence);
         self.sequence += 1;
-        let (session_id, id) = (&self.session_id, &self.id);
-        format!(r#""session_id":"{session_id}","viewer_id":"{id}","sequence":{sequence},"type":"{kind}",{details}"#)
+        format!(r#""session_id":"{session_id}","viewer_id":"{id}","sequence":{sequence},"type":"{kind}",{members}"#)
+    }
+
+    /// Appends an event; `members` begin with a comma. Times are milliseconds, and positions those in the title.
+    fn push(&mut self, kind: &'static str, members: &str) {
+        self.next.push_back((kind, format!(r#""position_ms":{}{members}"#, self.position_ms)));
     }
 
     fn begin_session(&mut self, random: &mut Random) {
@@ -107,28 +95,32 @@ impl Viewer {
         self.title = random.pick(&CATALOG.titles);
         (self.sequence, self.position_ms, self.watched_ms, self.rebuffers) = (0, 0, 0, 0);
         self.quality = random.between(0, 3) as usize;
-        self.steps.extend([Step::PlayerSetup, Step::LoadStart]);
+        self.push("player_setup", &self.setup(random));
+        let (video, cdn, startup) = (&self.title.id, random.pick::<&str>(&CDNS), random.between(20, 900));
+        self.push("load_start", &format!(r#","video_id":"{video}","cdn":"{cdn}","startup_ms":{startup}"#));
         if random.is_one_of_a_million(PRE_ROLLS) {
-            self.plan_ads(random);
+            self.ads(random);
         }
-        self.steps.push_back(Step::Playing);
+        self.push("playing", &format!(r#","time_to_first_frame_ms":{}"#, random.between(150, 4_000)));
     }
 
-    fn plan_ads(&mut self, random: &mut Random) {
+    fn ads(&mut self, random: &mut Random) {
         let ads = random.between(1, 3);
-        self.steps.push_back(Step::AdBreakStart(ads));
+        self.push("ad_break_start", &format!(r#","ads":{ads}"#));
         for _ in 0..ads {
-            let ad = random.between(10_000, 99_999);
-            self.steps.extend([Step::AdImpression(ad), Step::AdComplete(ad)]);
+            let (ad, system) = (random.between(10_000, 99_999), random.pick::<&str>(&AD_SYSTEMS));
+            let duration = random.between(1, 6) * 5_000;
+            self.push("ad_impression", &format!(r#","ad_id":{ad},"ad_system":"{system}","ad_duration_ms":{duration}"#));
+            self.push("ad_complete", &format!(r#","ad_id":{ad},"skipped":{}"#, random.below(5) == 0));
         }
-        self.steps.push_back(Step::AdBreakEnd);
+        self.push("ad_break_end", "");
     }
 
-    fn plan(&mut self, random: &mut Random) {
+    fn go_on(&mut self, random: &mut Random) {
         if self.position_ms + HEARTBEAT_MS > self.title.duration_ms {
-            return self.steps.push_back(Step::Ended("completed"));
+            return self.next.push_back((ENDED, "completed".to_owned()));
         }
-        self.steps.push_back(Step::Heartbeat);
+        self.heartbeat(random);
         let mut chance = random.below(1_000_000);
         let mut is_one_of = |chances: u32| {
             let hit = chance < chances;
@@ -136,67 +128,36 @@ impl Viewer {
             hit
         };
         if is_one_of(SEEKS) {
-            self.steps.extend([Step::Seeking(random.below(self.title.duration_ms)), Step::Seeked]);
+            let to = random.below(self.title.duration_ms);
+            self.push("seeking", &format!(r#","to_ms":{to}"#));
+            self.position_ms = to;
+            self.push("seeked", &format!(r#","seek_ms":{}"#, random.between(20, 1_500)));
         } else if is_one_of(REBUFFERS) {
-            self.steps.extend([Step::RebufferStart, Step::RebufferEnd]);
+            self.push("rebuffer_start", &format!(r#","buffer_ms":{}"#, random.below(200)));
+            self.rebuffers += 1;
+            let (took, rebuffers) = (random.between(100, 8_000), self.rebuffers);
+            self.push("rebuffer_end", &format!(r#","rebuffer_ms":{took},"rebuffers":{rebuffers}"#));
         } else if is_one_of(QUALITY_CHANGES) {
-            self.steps.push_back(Step::QualityChange(random.between(0, 4) as usize));
+            self.change_quality(random.between(0, 4) as usize);
         } else if is_one_of(PAUSES) {
-            self.steps.extend([Step::Pause, Step::Resume]);
+            self.push("pause", "");
+            self.push("resume", &format!(r#","paused_ms":{}"#, random.between(500, 120_000)));
         } else if is_one_of(MID_ROLLS) {
-            self.plan_ads(random);
+            self.ads(random);
         } else if is_one_of(LEAVES) {
-            self.steps.push_back(Step::Ended("left"));
-        }
-    }
-
-    /// The members that are the step's own. Times are milliseconds, and positions those in the title.
-    fn take(&mut self, step: Step, random: &mut Random) -> String {
-        let at = format!(r#""position_ms":{}"#, self.position_ms);
-        match step {
-            Step::PlayerSetup => self.setup(random),
-            Step::LoadStart => {
-                let cdn = if random.below(4) == 0 { "cdn-b" } else { "cdn-a" };
-                let startup = random.between(20, 900);
-                format!(r#""video_id":"{}","cdn":"{cdn}","startup_ms":{startup}"#, self.title.id)
-            }
-            Step::AdBreakStart(ads) => format!(r#"{at},"ads":{ads}"#),
-            Step::AdImpression(ad) => {
-                let (system, duration) = (random.pick::<&str>(&AD_SYSTEMS), random.between(1, 6) * 5_000);
-                format!(r#"{at},"ad_id":{ad},"ad_system":"{system}","ad_duration_ms":{duration}"#)
-            }
-            Step::AdComplete(ad) => format!(r#"{at},"ad_id":{ad},"skipped":{}"#, random.below(5) == 0),
-            Step::AdBreakEnd | Step::Pause => at,
-            Step::Playing => format!(r#"{at},"time_to_first_frame_ms":{}"#, random.between(150, 4_000)),
-            Step::Heartbeat => self.heartbeat(random),
-            Step::Seeking(to) => {
-                self.position_ms = to;
-                format!(r#"{at},"to_ms":{to}"#)
-            }
-            Step::Seeked => format!(r#"{at},"seek_ms":{}"#, random.between(20, 1_500)),
-            Step::RebufferStart => format!(r#"{at},"buffer_ms":{}"#, random.below(200)),
-            Step::RebufferEnd => {
-                self.rebuffers += 1;
-                format!(r#"{at},"rebuffer_ms":{},"rebuffers":{}"#, random.between(100, 8_000), self.rebuffers)
-            }
-            Step::QualityChange(to) => format!("{at},{}", self.change_quality(to)),
-            Step::Resume => format!(r#"{at},"paused_ms":{}"#, random.between(500, 120_000)),
-            Step::Ended(reason) => {
-                let (watched, rebuffers) = (self.watched_ms, self.rebuffers);
-                format!(r#"{at},"watched_ms":{watched},"rebuffers":{rebuffers},"reason":"{reason}""#)
-            }
+            self.next.push_back((ENDED, "left".to_owned()));
         }
     }
 
     fn setup(&self, random: &mut Random) -> String {
-        let Device { user_agent, os, player, player_version, .. } = self.device();
+        let Device { user_agent, os, player, player_version, .. } = &CATALOG.devices[self.device];
         let Title { id, name, duration_ms } = self.title;
         let screen = random.pick(&CATALOG.qualities);
         let (autoplay, muted) = (random.below(2) == 0, random.below(4) == 0);
         let language = random.pick::<&str>(&LANGUAGES);
         let connection = if random.below(3) == 0 { "cellular" } else { "wifi" };
         [
-            format!(r#""user_agent":"{user_agent}","os":"{os}","player":"{player}","player_version":"{player_version}""#),
+            format!(r#","user_agent":"{user_agent}","os":"{os}","player":"{player}","player_version":"{player_version}""#),
             format!(r#""video_id":"{id}","video_title":{name},"video_duration_ms":{duration_ms}"#),
             format!(r#""page_url":"https://videos.example/watch","autoplay":{autoplay},"muted":{muted},"preload":"metadata""#),
             format!(r#""viewport_width":{},"viewport_height":{}"#, screen.width, screen.height),
@@ -205,27 +166,27 @@ impl Viewer {
         .join(",")
     }
 
-    fn heartbeat(&mut self, random: &mut Random) -> String {
+    fn heartbeat(&mut self, random: &mut Random) {
         self.position_ms = (self.position_ms + HEARTBEAT_MS).min(self.title.duration_ms);
         self.watched_ms += HEARTBEAT_MS;
-        let (position, watched) = (self.position_ms, self.watched_ms);
-        let bitrate = CATALOG.qualities[self.quality].bitrate_kbps;
+        let (watched, bitrate) = (self.watched_ms, CATALOG.qualities[self.quality].bitrate_kbps);
         let (bandwidth, buffer) = (bitrate + random.below(40_000), random.between(400, 30_000));
         let (dropped, volume, fullscreen) = (random.below(12), random.below(101), random.below(3) > 0);
-        format!(
-            r#""position_ms":{position},"watched_ms":{watched},"bitrate_kbps":{bitrate},"bandwidth_kbps":{bandwidth},"#
-        ) + &format!(
+        let network = format!(r#","watched_ms":{watched},"bitrate_kbps":{bitrate},"bandwidth_kbps":{bandwidth},"#);
+        let player = format!(
             r#""buffer_ms":{buffer},"dropped_frames":{dropped},"volume_percent":{volume},"fullscreen":{fullscreen}"#
-        )
+        );
+        self.push("heartbeat", &(network + &player));
     }
 
-    fn change_quality(&mut self, to: usize) -> String {
+    fn change_quality(&mut self, to: usize) {
         let (before, after) = (&CATALOG.qualities[self.quality], &CATALOG.qualities[to]);
         let reason = if to < self.quality { "bandwidth_down" } else { "bandwidth_up" };
         self.quality = to;
         let (from_kbps, to_kbps) = (before.bitrate_kbps, after.bitrate_kbps);
         let (width, height) = (after.width, after.height);
-        format!(r#""from_kbps":{from_kbps},"to_kbps":{to_kbps},"width":{width},"height":{height},"reason":"{reason}""#)
+        let kbps = format!(r#","from_kbps":{from_kbps},"to_kbps":{to_kbps}"#);
+        self.push("quality_change", &(kbps + &format!(r#","width":{width},"height":{height},"reason":"{reason}""#)));
     }
 }
 

@@ -5,12 +5,15 @@ use rstest::rstest;
 use super::*;
 use crate::landed::content::Holdings;
 use crate::landed::scan::Scanner;
+use crate::ledger::Ledger;
 
 const PREFIX: &str = "lt-r-";
 const STARTED: u64 = 1_795_219_200_000;
 
-fn run() -> RunIdentity {
-    RunIdentity { prefix: PREFIX.into(), started_unix_ms: STARTED, ended_unix_ms: STARTED + 2_001 }
+fn search(ledger: &Ledger) -> Search<'_> {
+    let (started_unix_ms, ended_unix_ms) = (STARTED, STARTED + 2_001);
+    let (patience, settle) = (Duration::ZERO, Duration::ZERO);
+    Search { prefix: PREFIX.into(), ledger, started_unix_ms, ended_unix_ms, patience, settle }
 }
 
 fn ledger(entries: &[(u32, Sort, Said)]) -> Ledger {
@@ -24,14 +27,15 @@ fn ledger(entries: &[(u32, Sort, Said)]) -> Ledger {
 
 fn object(kind: Kind, after_ms: i64, numbers: &[u64]) -> LandedObject {
     let holdings = Holdings { numbers: numbers.to_vec(), uncompressed_bytes: 100, ..Holdings::default() };
-    LandedObject::new(kind, STARTED.checked_add_signed(after_ms).unwrap(), 10, holdings)
+    let modified_ms = STARTED.checked_add_signed(after_ms).unwrap();
+    LandedObject { kind, etag: String::new(), modified_ms, compressed_bytes: 10, holdings }
 }
 
 fn account(objects: Vec<LandedObject>, ledger: &Ledger) -> Truth {
     let objects: BTreeMap<_, _> =
         objects.into_iter().enumerate().map(|(place, one)| (place.to_string(), one)).collect();
     let inventory = Inventory { scanner: Scanner::new(PREFIX), objects };
-    truth(&inventory, &run(), ledger, Duration::from_secs(7)).unwrap()
+    truth(&inventory, &search(ledger), Duration::from_secs(7)).unwrap()
 }
 
 #[test]

@@ -10,7 +10,8 @@ use shared::timestamp::UnixMillis;
 
 use super::*;
 use crate::landed::bucket::{Listed, Stored};
-use crate::ledger::{Said, Sort, id};
+use crate::ledger::{Ledger, Said, Sort, id};
+use crate::run::unix_ms;
 
 const PREFIX: &str = "lt-r-";
 
@@ -76,8 +77,10 @@ impl Objects for MemoryBucket {
     }
 }
 
-fn run() -> RunIdentity {
-    RunIdentity { prefix: PREFIX.into(), started_unix_ms: unix_ms(), ended_unix_ms: unix_ms() }
+fn search(ledger: &Ledger) -> Search<'_> {
+    let (started_unix_ms, ended_unix_ms) = (unix_ms(), unix_ms());
+    let (patience, settle) = (Duration::from_secs(30), Duration::from_secs(2));
+    Search { prefix: PREFIX.into(), ledger, started_unix_ms, ended_unix_ms, patience, settle }
 }
 
 /// Events that were all said to be stored.
@@ -90,25 +93,23 @@ fn stored(count: u64) -> Ledger {
     ledger
 }
 
-const PATIENCE: Patience = Patience { nothing_new: Duration::from_secs(30), settle: Duration::from_secs(2) };
-
 struct Watched {
     looks: Vec<(u64, u64)>,
     seconds: f64,
-    seen: Sightings,
+    landed: u64,
     counts: Vec<u32>,
 }
 
 async fn watched(bucket: &MemoryBucket, ledger: &Ledger) -> Result<Watched, LandedError> {
-    let (run, mut looks, began) = (run(), Vec::new(), Instant::now());
+    let (search, mut looks, began) = (search(ledger), Vec::new(), Instant::now());
     let progress = |found, expected| looks.push((found, expected));
-    let inventory = watch(bucket, &run, ledger, PATIENCE, progress).await?;
-    let seen = Sightings::of(&inventory, &run, ledger);
+    let inventory = watch(bucket, &search, progress).await?;
+    let landed = Sightings::of(&inventory, &search).landed();
     let count = |number| {
         inventory.objects.values().flat_map(|object| &object.holdings.numbers).filter(|n| **n == number).count()
     };
     let counts = (0..ledger.entries().len() as u64).map(|number| count(number) as u32).collect();
-    Ok(Watched { looks, seconds: began.elapsed().as_secs_f64(), seen, counts })
+    Ok(Watched { looks, seconds: began.elapsed().as_secs_f64(), landed, counts })
 }
 
 #[tokio::test(start_paused = true)]
@@ -155,7 +156,7 @@ async fn a_file_that_was_replaced_counts_as_it_is_now() {
     bucket.put_events("a.jsonl.bz2", &[0, 1, 2]);
     bucket.after(1.5, |bucket| bucket.put_events("a.jsonl.bz2", &[0, 1]));
     let watched = watched(&bucket, &stored(3)).await.unwrap();
-    assert_eq!((watched.counts, watched.seen.landed()), (vec![1, 1, 0], 2));
+    assert_eq!((watched.counts, watched.landed), (vec![1, 1, 0], 2));
 }
 
 #[tokio::test(start_paused = true)]
