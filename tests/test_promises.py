@@ -119,7 +119,7 @@ END_TO_END = [
            "test_incomplete_hours.py::test_hours_whose_batches_failed_are_sealed_by_themselves_once_they_are_redriven",
            "hide_failed_batches", '"_INCOMPLETE"|assert failed', (SEALED_SOON,)),
     Broken("`_SUCCESS` of an hour means", UNREADABLE, "hide_unreadable_objects", '"_INCOMPLETE"', (SEALED_SOON,)),
-    Broken("`_SUCCESS` of an hour means", UNREADABLE, "hide_acceptances", 'accepted, "_SUCCESS"', (SEALED_SOON,)),
+    Broken("`_SUCCESS` of an hour means", UNREADABLE, "hide_acceptances", 'accepted, "_SUCCESS"', (("SEALED_SECONDS", "20"),)),
 ]
 EXACTLY_ONCE = ("A record that is on the stream lands in exactly one object",
                 "kinesis-to-s3-lambda/tests/exactly_once/main.rs::each_record_is_in_exactly_one_object_whatever_happens")
