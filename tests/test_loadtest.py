@@ -90,7 +90,7 @@ def test_a_run_passes_and_its_result_adds_up(stack, tmp_path):
     assert report.read_text().startswith("<!DOCTYPE html>")
 
 
-def test_events_are_told_by_their_ids_and_others_in_the_bucket_are_not_counted(stack, tmp_path):
+def test_events_are_recognised_by_their_ids_and_others_in_the_bucket_are_not_counted(stack, tmp_path):
     """Two runs into one bucket: each finds its own."""
     for run in ("first", "second"):
         ran = loadtest("run", stack.port, tmp_path, "--rate", 50, "--duration", "1s", "--run-id", run, *LENIENT,
@@ -119,13 +119,13 @@ def test_a_recorded_session_is_replayed_in_copies_that_land(stack, tmp_path, nam
     assert events * 7 <= ran.result["truth"]["landed"] == ran.result["events"]["sent"] <= events * 10
 
 
-def test_a_threshold_that_can_t_hold_is_a_failure(stack, tmp_path):
+def test_a_broken_threshold_is_a_failure(stack, tmp_path):
     ran = loadtest("run", stack.port, tmp_path, "--rate", 20, "--duration", "1s", *LENIENT, "--threshold", "p50<1us")
     assert (ran.code, ran.result["verdict"]["outcome"]) == (FAIL, "FAIL"), ran
     assert re.search(r"p50<1us .* does not hold", ran.stdout)
 
 
-def test_what_can_t_be_known_is_a_failure(stack, tmp_path):
+def test_a_threshold_without_a_value_is_a_failure(stack, tmp_path):
     file = tmp_path / "thresholds"
     file.write_text("# Without a bucket nobody knows.\nmissing=0\n")
     ran = loadtest("run", stack.port, tmp_path, "--rate", 20, "--duration", "1s", *LENIENT, "--thresholds", file)
@@ -186,7 +186,7 @@ def test_a_generator_that_stood_still_does_not_judge_the_system(tmp_path, stop, 
         assert "behind its plan" in ran.stdout and re.search(r"it used \d\.\d\d cores", ran.stdout)
 
 
-def test_connections_that_do_not_suffice_are_said(tmp_path):
+def test_too_few_connections_are_reported(tmp_path):
     """Two connections at a server that needs a tenth of a second carry 20 POSTs a second, not 60."""
     with servers.http1(lambda _: time.sleep(0.1)) as server:
         ran = loadtest("run", server.port, tmp_path, "--rate", 60, "--duration", "2s", "--connections", 1,
@@ -260,7 +260,7 @@ def test_http_2_by_prior_knowledge_carries_many_posts_on_few_connections(tmp_pat
 
 
 @pytest.mark.parametrize("http2", [False, True])
-def test_tls_is_trusted_as_far_as_it_is_told_to(tmp_path, http2):
+def test_certificates_are_trusted_only_as_configured(tmp_path, http2):
     tls, file = servers.certificate(tmp_path, ["h2"] if http2 else ["http/1.1"])
     few = ["--rate", 50, "--duration", "1s", "--connections", 2, *ONE_EVENT, *(["--http2"] if http2 else [])]
     with servers.http2(tls) if http2 else servers.http1(tls=tls) as server:
@@ -294,18 +294,18 @@ def test_a_connection_that_the_server_closes_after_each_answer_is_no_error(tmp_p
     (["--run-id", "a b"], "letters and digits"),
     (["--rate", "0.001", "--duration", "1s"], "make --duration or --rate larger"),
 ])
-def test_wrong_usage_is_told_what_to_write(tmp_path, arguments, expected):
+def test_wrong_usage_is_answered_with_what_to_write(tmp_path, arguments, expected):
     ran = loadtest("run", 9, tmp_path, *arguments)
     assert ran.code == COULD_NOT_RUN and expected in ran.stderr and "panicked" not in ran.stderr, ran
 
 
-def test_a_bucket_that_can_t_be_read_is_told_before_anything_is_sent(stack, tmp_path):
+def test_an_unreadable_bucket_is_reported_before_anything_is_sent(stack, tmp_path):
     with servers.http1() as server:
         ran = loadtest("run", server.port, tmp_path, "--bucket", "no-such-bucket", "--endpoint-url", stack.aws_address)
     assert ran.code == COULD_NOT_RUN and "no-such-bucket" in ran.stderr and not server.received, ran
 
 
-def test_no_server_is_no_verdict(tmp_path):
+def test_without_a_server_there_is_no_verdict(tmp_path):
     with servers.http1() as server:
         port = server.port
     ran = loadtest("run", port, tmp_path)
@@ -313,7 +313,7 @@ def test_no_server_is_no_verdict(tmp_path):
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["find-max"], ["compare"], ["report"]])
-def test_help_teaches(command):
+def test_help_has_examples(command):
     ran = subprocess.run([BINARY, *command, "--help"], capture_output=True, text=True, check=True)
     assert "Usage" in ran.stdout
     if command in (["run"], ["find-max"]):

@@ -96,7 +96,7 @@ def whole(tmp_path_factory):
     assert run.stack.stop() == 0, run.stack.tail()
 
 
-def test_what_was_said_to_be_stored_is_found_by_each_id(whole):
+def test_each_event_that_was_answered_as_stored_is_found_by_its_id(whole):
     assert whole.code == PASS, whole.output
     events, rejected = landed_ids(whole.stack, whole.run_id)
     assert (whole.truth["missing"], whole.truth["doubled"], whole.truth["misplaced"]) == (0, 0, 0)

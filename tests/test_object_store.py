@@ -111,7 +111,7 @@ def test_a_key_is_any_text(stack, form):
     assert s3.list_objects_v2(Bucket=LANDING_BUCKET, Prefix=name)["Contents"][0]["Key"] == name
 
 
-def test_nothing_but_objects_is_in_sight_in_a_bucket_s_folder(stack):
+def test_the_folder_of_a_bucket_shows_nothing_but_objects(stack):
     s3, name = stack.s3(), key()
     s3.put_object(Bucket=LANDING_BUCKET, Key=name, Body=b"x", Metadata={"n": "v"}, ContentType="text/plain")
     assert s3.head_object(Bucket=LANDING_BUCKET, Key=name)["Metadata"] == {"n": "v"}
@@ -129,7 +129,7 @@ def test_a_body_that_was_damaged_on_its_way_is_refused(stack):
     assert status_of(s3.head_object, Key=name) == 404
 
 
-def test_a_range_and_a_condition_are_kept_to(stack):
+def test_ranges_and_conditions_are_honoured(stack):
     s3, name = stack.s3(), key()
     tag = s3.put_object(Bucket=LANDING_BUCKET, Key=name, Body=b"0123456789")["ETag"]
     for asked, found in [("bytes=2-4", b"234"), ("bytes=7-", b"789"), ("bytes=-3", b"789"), ("bytes=-99", b"0123456789")]:

@@ -219,7 +219,7 @@ def put_rejected(stack, number, *lines):
     return key
 
 
-def test_every_body_has_an_outcome_though_objects_can_not_be_read_and_parts_are_missing(fresh_stack):
+def test_every_body_has_an_outcome_beside_unreadable_objects_and_missing_parts(fresh_stack):
     """What S3 refuses is counted and stops nothing, and so is a body without its first part. When S3 answers, the rest lands."""
     stack = fresh_stack()
     put_rejected(stack, 1, ("small", 1, 1, b'{"id":"small"}'), ("large", 1, 2, b'{"id":'))
@@ -279,7 +279,7 @@ def test_two_who_redrive_rejected_input_at_once_lose_none_of_it(fresh_stack):
     assert [line.json["event"] for line in redriven(stack)] == [{"sid": "a report"}, {"id": "by type"}]
 
 
-def test_what_is_no_good_is_named_and_nothing_is_removed(fresh_stack):
+def test_bad_reasons_prefixes_and_documents_are_named_and_nothing_is_removed(fresh_stack):
     """Reasons that are none, prefixes that hold something else, and documents that are no batches are said plainly,
     and are left where they are."""
     stack = fresh_stack()

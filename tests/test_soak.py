@@ -33,7 +33,7 @@ def soaked(minutes=10, account=GOOD, fired=FIRED, memory=MEMORY):
     return Soaked(minutes, 1, account, fired, memory, [])
 
 
-def test_a_good_soak_is_good():
+def test_a_soak_on_every_bound_is_good():
     """The verdicts stand on their bounds."""
     assert soaked().is_good
     assert soaked(1, replace(GOOD, sent=1, accepted=1), {"s3.late": 1}).is_good

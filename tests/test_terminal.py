@@ -30,7 +30,7 @@ def client(stack, service, secret):
                         aws_secret_access_key=secret, config=config)
 
 
-def test_mistakes_of_clients_do_not_reach_the_terminal(fresh_stack):
+def test_client_errors_do_not_reach_the_terminal(fresh_stack):
     """`curl` on the AWS port, a wrong secret, an operation that is not there, a misspelt bucket, a body that is too large or breaks off."""
     stack = fresh_stack()
     with pytest.raises(urllib.error.HTTPError):
@@ -64,7 +64,7 @@ def sending(stack, announced, sent):
     return connection
 
 
-def test_a_stop_without_faults_says_nothing_of_faults(fresh_stack):
+def test_a_stop_without_faults_prints_nothing_about_faults(fresh_stack):
     stack = fresh_stack()
     assert stack.post(body=b"{}").status == 200
     assert stack.stop() == 0
