@@ -272,6 +272,22 @@ def test_ingest_stays_off_while_the_stack_is_being_deleted(destroy, account):
     assert account.concurrency == 0 and account.streams == {"stream"}
 
 
+def test_what_a_failed_first_deployment_left_is_removed(destroy, account, monkeypatch):
+    """Its functions and its stream are gone, and a bucket in which something was written kept the rollback from ending."""
+    found, removed = account.describe_stack_resource, []
+    account.status = "ROLLBACK_FAILED"
+    left = {"LandingBucket": "DELETE_FAILED"}
+    monkeypatch.setattr(account, "describe_stack_resource", lambda StackName, LogicalResourceId: {"StackResourceDetail": {
+        **found(StackName, LogicalResourceId)["StackResourceDetail"],
+        "ResourceStatus": left.get(LogicalResourceId, "DELETE_COMPLETE")}})
+    monkeypatch.setattr(account, "list_buckets", lambda: {"Buckets": [{"Name": "files"}]})
+    monkeypatch.setattr(destroy, "remove_bucket", removed.append)
+    monkeypatch.setenv("DATA", "delete")
+    destroy.main("dev")
+    assert account.status == "DELETE_COMPLETE" and removed == ["files"]
+    assert account.clock == STOPPED, "nothing is waited for"
+
+
 # ---- What is not there, and what cannot be seen ----
 
 
