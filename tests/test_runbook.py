@@ -121,15 +121,25 @@ def test_texts_name_only_what_there_is():
     assert words <= known, words - known
 
 
-def test_links_lead_somewhere():
-    """Each link into this page or another leads to a heading that is there."""
-    for path, anchor in re.findall(r"\]\(([\w./-]*)#([\w-]+)\)", RUNBOOK):
-        text = (REPOSITORY / "docs" / path).read_text() if path else RUNBOOK
-        headings = re.findall(r"^#+ (.*)$", without_code(text), re.MULTILINE)
-        anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-        assert anchor in anchors, f"{path}#{anchor}"
-    for path in re.findall(r"\]\(([\w./-]+)[#)]", RUNBOOK):
-        assert (REPOSITORY / "docs" / path).exists(), path
+PAGES = [REPOSITORY / path for path in subprocess.run(
+    ["git", "ls-files", "*.md"], cwd=REPOSITORY, check=True, text=True, stdout=subprocess.PIPE).stdout.split() if path != "CHANGELOG.md"]
+
+
+def anchors(page):
+    headings = re.findall(r"^#+ (.*)$", without_code(page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_links_lead_somewhere(page):
+    """Each link into this page or to another leads to a file, and to a heading of it; each file that a command reads is there."""
+    text = page.read_text()
+    for path, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)#?([^)\s]*)\)", text):
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), path
+        assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
+    for path in re.findall(r"fileb://(\S+)", text):
+        assert (REPOSITORY / path).exists(), path
 
 
 def test_the_first_deployment_names_only_what_there_is():
@@ -150,9 +160,6 @@ def test_the_first_deployment_names_only_what_there_is():
     assert {(namespace, name) for namespace, name in re.findall(r"ops metric (\S+) ([\w.]+)", text)} <= metrics()
     for pairs in re.findall(r'PARAMETERS="([^"]*)"', text):
         assert {pair.split("=")[0] for pair in pairs.split()} <= template["Parameters"].keys()
-    for path, anchor in re.findall(r"\]\(([\w.]+)#([\w-]+)\)", page):
-        headings = re.findall(r"^#+ (.*)$", without_code((REPOSITORY / "docs" / path).read_text()), re.MULTILINE)
-        assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}, anchor
 
 
 def without_code(text):
