@@ -172,6 +172,7 @@ def test_a_canary_of_landing_that_hangs_is_seen_within_its_five_minutes_or_refus
     assert rule["RuleCondition"] == {"Fn::Equals": [{"Ref": "Rollout"}, "Canary"]}
     allowed, parameter = rule["Assertions"][0]["Assert"]["Fn::Contains"]
     assert parameter == {"Ref": "LandingTimeoutSeconds"}
+    assert str(document()["Parameters"]["LandingTimeoutSeconds"]["Default"]) in allowed
     if str(timeout) not in allowed:
         return
     alarm = canary_alarms()[f"LandingCanary{name}Alarm"]
