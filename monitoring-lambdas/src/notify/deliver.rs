@@ -1,4 +1,4 @@
-//! Sends a message on a group's ways, and says what became of it on each.
+//! Sends messages on a group's ways, and says what became of them on each.
 
 use lambda_setup::deadline::Deadline;
 
@@ -23,24 +23,40 @@ impl Deliveries {
     }
 }
 
-/// Sends a message where it is unsent.
+/// Sends messages where they are unsent, one after the other on each way. The ways don't wait for one another: one that
+/// does not answer must not take the other's time.
 pub async fn deliver(
-    message: &Message,
+    messages: &[&Message],
     to: &Recipient,
     webhooks: &impl Webhooks,
     topic: &impl Topic,
     deadline: Deadline,
-) -> Deliveries {
-    let mut deliveries = Deliveries::default();
-    if let Some(webhook) = to.webhook.as_ref().filter(|_| message.webhook == Delivery::Unsent) {
-        deliveries.webhook = Some(webhooks.post(webhook, &message.text, deadline).await);
-    }
-    if message.email == Delivery::Unsent {
-        deliveries.email = Some(topic.publish(&to.group, &message.subject, &message.text, deadline).await);
-    }
-    report("webhook", deliveries.webhook.as_ref(), &to.group);
-    report("e-mail", deliveries.email.as_ref(), &to.group);
-    deliveries
+) -> Vec<Deliveries> {
+    let posts = async {
+        let mut outcomes = Vec::with_capacity(messages.len());
+        for message in messages {
+            let webhook = to.webhook.as_ref().filter(|_| message.webhook == Delivery::Unsent);
+            outcomes.push(match webhook {
+                Some(webhook) => Some(webhooks.post(webhook, &message.text, deadline).await),
+                None => None,
+            });
+        }
+        outcomes
+    };
+    let emails = async {
+        let mut outcomes = Vec::with_capacity(messages.len());
+        for message in messages {
+            outcomes.push(match message.email {
+                Delivery::Unsent => Some(topic.publish(&to.group, &message.subject, &message.text, deadline).await),
+                _ => None,
+            });
+        }
+        outcomes
+    };
+    let (posts, emails) = tokio::join!(posts, emails);
+    posts.iter().for_each(|outcome| report("webhook", outcome.as_ref(), &to.group));
+    emails.iter().for_each(|outcome| report("e-mail", outcome.as_ref(), &to.group));
+    posts.into_iter().zip(emails).map(|(webhook, email)| Deliveries { webhook, email }).collect()
 }
 
 fn report(way: &str, outcome: Option<&Outcome>, group: &str) {

@@ -1,5 +1,6 @@
 //! One invocation: what the notices say goes into the ledgers, and what is due goes out.
 
+use futures_util::future::join_all;
 use lambda_runtime::{Context, Diagnostic};
 use lambda_setup::deadline::Deadline;
 use shared::timestamp::UnixMillis;
@@ -80,9 +81,8 @@ impl<B: Bucket + Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T>
             }
             Invocation::Tick(event) => {
                 let now = event.at()?;
-                for recipient in &self.recipients {
-                    result = result.and(self.tick(recipient, now, deadline).await);
-                }
+                let ticks = self.recipients.iter().map(|recipient| self.tick(recipient, now, deadline));
+                result = join_all(ticks).await.into_iter().fold(result, Result::and);
             }
         }
         result
@@ -101,11 +101,9 @@ impl<B: Bucket + Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T>
             let watched = change.about.watched.as_ref();
             change.about.details = details::read(&self.bucket, watched, change.at, deadline).await;
         }
-        let mut result = Ok(());
-        for recipient in owners {
-            result = result.and(self.notify_of(recipient, &change, chart.as_ref(), deadline).await);
-        }
-        result
+        // At once: a group's webhook that does not answer must not take the others' time.
+        let notices = owners.into_iter().map(|recipient| self.notify_of(recipient, &change, chart.as_ref(), deadline));
+        join_all(notices).await.into_iter().collect()
     }
 
     async fn notify_of(
@@ -127,9 +125,8 @@ impl<B: Bucket + Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T>
                 // The message goes out although the incident is not stored: that S3 is away may be what the alarm is about.
                 let mut ledger = Ledger::default();
                 let added = record(&mut ledger);
-                if let Some(message) = added.and_then(|id| ledger.message(id)) {
-                    deliver(message, to, &self.webhooks, &self.topic, deadline).await;
-                }
+                let messages: Vec<_> = added.and_then(|id| ledger.message(id)).into_iter().collect();
+                deliver(&messages, to, &self.webhooks, &self.topic, deadline).await;
                 Err(NotifyError::Store { group: to.group.clone(), source: error })
             }
         }
@@ -169,17 +166,16 @@ impl<B: Bucket + Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T>
         ids: Vec<MessageId>,
         deadline: Deadline,
     ) -> Result<(), NotifyError> {
-        let mut results = Vec::with_capacity(ids.len());
-        for id in ids {
-            if let Some(message) = ledger.message(id) {
-                results.push((id, deliver(message, to, &self.webhooks, &self.topic, deadline).await));
-            }
-        }
+        let (ids, messages): (Vec<_>, Vec<_>) =
+            ids.into_iter().filter_map(|id| Some((id, ledger.message(id)?))).unzip();
+        let deliveries = deliver(&messages, to, &self.webhooks, &self.topic, deadline).await;
         let failed = |source| NotifyError::Store { group: to.group.clone(), source };
-        let note = |ledger: &mut Ledger| results.iter().for_each(|(id, deliveries)| ledger.note(*id, deliveries));
+        let note = |ledger: &mut Ledger| {
+            ids.iter().zip(&deliveries).for_each(|(id, deliveries)| ledger.note(*id, deliveries));
+        };
         let (ledger, ()) = store::update(&self.bucket, &to.group, note).await.map_err(failed)?;
         self.archive(to, &ledger).await.map_err(failed)?;
-        match results.iter().filter(|(_, deliveries)| !deliveries.are_sent()).count() {
+        match deliveries.iter().filter(|deliveries| !deliveries.are_sent()).count() {
             0 => Ok(()),
             unsent => Err(NotifyError::Unsent(unsent)),
         }

@@ -31,16 +31,21 @@ impl Metrics for &OneValue {
 struct Post {
     sent: RefCell<Vec<String>>,
     outcome: RefCell<Outcome>,
+    /// How long it takes to know.
+    takes: Cell<Duration>,
 }
 
 impl Default for Post {
     fn default() -> Self {
-        Self { sent: RefCell::default(), outcome: RefCell::new(Outcome::Sent) }
+        Self { sent: RefCell::default(), outcome: RefCell::new(Outcome::Sent), takes: Cell::default() }
     }
 }
 
 impl Post {
-    fn take(&self, text: &str) -> Outcome {
+    async fn take(&self, text: &str, deadline: Deadline) -> Outcome {
+        if let Err(time_is_up) = deadline.bound(Duration::MAX, tokio::time::sleep(self.takes.get())).await {
+            return Outcome::Failed(time_is_up.to_string());
+        }
         let outcome = self.outcome.borrow().clone();
         if outcome == Outcome::Sent {
             self.sent.borrow_mut().push(text.to_owned());
@@ -56,14 +61,14 @@ impl Post {
 }
 
 impl Webhooks for &Post {
-    async fn post(&self, _: &Webhook, text: &str, _: Deadline) -> Outcome {
-        self.take(text)
+    async fn post(&self, _: &Webhook, text: &str, deadline: Deadline) -> Outcome {
+        self.take(text, deadline).await
     }
 }
 
 impl Topic for &Post {
-    async fn publish(&self, group: &str, subject: &str, _: &str, _: Deadline) -> Outcome {
-        self.take(&format!("{subject} @{group}"))
+    async fn publish(&self, group: &str, subject: &str, _: &str, deadline: Deadline) -> Outcome {
+        self.take(&format!("{subject} @{group}"), deadline).await
     }
 }
 
@@ -212,6 +217,29 @@ async fn each_group_gets_its_own_alarms_on_its_own_ways() {
     assert_eq!(*world.topic.sent.borrow(), ["ALARM: prod-broken @platform", "ALARM: ads-broken @ads"]);
     world.run(r#"[{"group":"ads","alarms":["ads-*"],"email":true}]"#, notice("other", "ALARM", 2)).await.unwrap();
     assert_eq!(world.topic.sent.borrow().len(), 2);
+}
+
+/// Each try takes half of the time that an invocation has.
+#[tokio::test(start_paused = true)]
+async fn webhooks_that_never_answer_keep_no_e_mail_back() {
+    let group =
+        |name: &str| json!({"group": name, "alarms": ["*"], "webhook": "https://hooks.example.com/x", "email": true});
+    let groups = json!(["a", "b", "c", "d", "e"].map(group)).to_string();
+    let world = World::default();
+    world.webhooks.takes.set(Duration::from_secs(16));
+    world.topic.takes.set(Duration::from_millis(100));
+    world.webhooks.outcome.replace(Outcome::Failed("no answer within 5 s".into()));
+    world.run(&groups, notice("prod-broken", "ALARM", 0)).await.unwrap_err();
+    assert_eq!(world.topic.sent.borrow().len(), 5);
+
+    // Three messages that could not be sent are due to each group.
+    world.topic.outcome.replace(Outcome::Failed("away".into()));
+    world.run(&groups, notice("prod-broken", "OK", 1)).await.unwrap_err();
+    world.run(&groups, notice("prod-broken", "ALARM", 2)).await.unwrap_err();
+    world.run(&groups, notice("prod-broken", "OK", 3)).await.unwrap_err();
+    world.topic.outcome.replace(Outcome::Sent);
+    world.run(&groups, json!({"time": format!("{}Z", time(10))})).await.unwrap_err();
+    assert_eq!(world.topic.sent.borrow().len(), 20);
 }
 
 #[tokio::test]
