@@ -24,7 +24,7 @@ fn time(text: &str) -> UnixMillis {
 }
 
 fn now() -> UnixMillis {
-    time("2026-11-21T12:45:00.000Z")
+    time("2026-11-21T12:55:00.000Z")
 }
 
 fn event(at: UnixMillis) -> ScheduledEvent {
@@ -62,7 +62,7 @@ fn object(bucket: &MemoryBucket, shard: u32, sequence_number: u64, arrived_at: U
 /// Sealed without a gap in the last hours, with an event that is a minute old.
 fn sound(hours: i64) -> MemoryBucket {
     let bucket = MemoryBucket::default();
-    // The last hour that is due at 12:45 is 11.
+    // The last hour that is expected at 12:55 is 11.
     let last = UtcHour::parse("dt=2026-11-21/hour=11").unwrap();
     for hour in (0..hours).map(|back| last.plus(-back)) {
         seal(&bucket, Partition::Hour(hour), UnixMillis(hour.end().0 + 20 * MINUTE), Totals::default());
@@ -109,7 +109,7 @@ async fn a_success_that_is_taken_away_is_missed_from_the_next_full_hour_on() {
     let handler = Handler::new(&bucket, &metrics, 40);
     assert_eq!(check(&handler, now()).await, [""; 0]);
     bucket.objects.borrow_mut().remove("events/dt=2026-11-21/hour=09/_SUCCESS");
-    assert_eq!(check(&handler, UnixMillis(now().0 + 14 * MINUTE)).await, [""; 0]);
+    assert_eq!(check(&handler, UnixMillis(now().0 + 4 * MINUTE)).await, [""; 0]);
     let said = check(&handler, now().hour().end()).await;
     assert_eq!(said, ["NOT_RUN: 1 partitions are not sealed: dt=2026-11-21/hour=09"]);
 }
@@ -133,7 +133,7 @@ async fn a_missing_hour_and_date_are_named_until_they_are_there() {
     let said = check(&handler, now()).await;
     assert!(
         said[0]
-            .starts_with("LATE: 2 partitions were sealed too late: dt=2026-11-20/hour=07 (sealed at 2026-11-21T10:46")
+            .starts_with("LATE: 2 partitions were sealed too late: dt=2026-11-20/hour=07 (sealed at 2026-11-21T10:56")
     );
     assert_eq!(put(&metrics), [Some(0.0), Some(2.0), Some(60.0)]);
     assert_eq!(check(&handler, UnixMillis(now().0 + MINUTE)).await, [""; 0]);
@@ -184,7 +184,7 @@ async fn in_an_empty_bucket_nothing_is_missing_yet_and_nothing_is_fresh() {
     let (bucket, metrics) = (MemoryBucket::default(), MemoryMetrics::default());
     let said = check(&Handler::new(&bucket, &metrics, 40), now()).await;
     assert_eq!(said, [""; 0]);
-    assert_eq!(put(&metrics), [Some(0.0), Some(0.0), Some((48 * 60 + 45) as f64 * 60.0)]);
+    assert_eq!(put(&metrics), [Some(0.0), Some(0.0), Some((48 * 60 + 55) as f64 * 60.0)]);
 }
 
 #[rstest]
@@ -268,7 +268,7 @@ async fn metadata_that_says_nothing_leaves_the_start_of_the_hour() {
     let key = bucket.keys().into_iter().find(|key| key.contains("shardId")).unwrap();
     bucket.insert(&key, "x", HashMap::new());
     check(&Handler::new(&bucket, &metrics, 40), now()).await;
-    assert_eq!(metrics.last(Metric::DataFreshness), Some(45.0 * 60.0));
+    assert_eq!(metrics.last(Metric::DataFreshness), Some(55.0 * 60.0));
 }
 
 /// A bucket of which one kind of call fails, or never ends.

@@ -49,10 +49,21 @@ pub const fn sealing_minutes(grace_minutes: i64) -> i64 {
     (grace_minutes + SEAL_INTERVAL_MINUTES - 1) / SEAL_INTERVAL_MINUTES * SEAL_INTERVAL_MINUTES
 }
 
-/// Whether no further run of seal-partition comes before a partition is due.
+/// Whether no later run of seal-partition begins by the time that a partition is due.
 #[must_use]
 pub const fn is_last_run(partition: Partition, at: UnixMillis, due_minutes: i64) -> bool {
     at.0 + SEAL_INTERVAL_MINUTES * MILLIS_PER_MINUTE > due(partition, due_minutes).0
+}
+
+/// When a partition must have `_SUCCESS` or `_INCOMPLETE`.
+#[must_use]
+pub const fn verdict_at(partition: Partition, due_minutes: i64) -> UnixMillis {
+    due(partition, verdict_minutes(due_minutes))
+}
+
+/// Minutes from the end of an hour to when it must have a verdict: the last run in time may take until the next one begins.
+const fn verdict_minutes(due_minutes: i64) -> i64 {
+    (due_minutes / SEAL_INTERVAL_MINUTES + 1) * SEAL_INTERVAL_MINUTES
 }
 
 /// The state of a partition that is past its time.
@@ -71,13 +82,13 @@ pub const fn is_reported(first_sealed_at: UnixMillis, now: UnixMillis) -> bool {
     now.0 < first_sealed_at.0 + LATE_REPORT_MILLIS
 }
 
-/// The partitions that are past their time, of the last [`LOOKBACK_HOURS`] and not from before the first hour that there
+/// The partitions of which the last run in time is over, of the last [`LOOKBACK_HOURS`] and not from before the first hour that there
 /// is; a date that began before it is never sealed. Of a stack that is so new that there is none, nothing is expected yet: the
 /// age of its newest event and a sealer that does not run have alarms of their own.
 #[must_use]
 pub fn expected(now: UnixMillis, first: Option<UtcHour>, due_minutes: i64) -> Vec<Partition> {
-    // What is due this very millisecond may still be in time.
-    let past = UnixMillis(now.0 - due_minutes * MILLIS_PER_MINUTE - 1);
+    // A run that ends this very millisecond is still in time.
+    let past = UnixMillis(now.0 - verdict_minutes(due_minutes) * MILLIS_PER_MINUTE - 1);
     let last_hour = past.hour().plus(-1);
     let Some(first) = first else { return Vec::new() };
     let hours = (0..LOOKBACK_HOURS).map(|back| last_hour.plus(-back)).filter(|hour| *hour >= first);
@@ -112,19 +123,22 @@ mod tests {
     }
 
     #[rstest]
-    #[case("2026-11-21T10:40:00.000Z", "dt=2026-11-21/hour=08")]
-    #[case("2026-11-21T10:40:00.001Z", "dt=2026-11-21/hour=09")]
-    #[case("2026-11-22T00:40:01.000Z", "dt=2026-11-21/hour=23")]
-    fn an_hour_is_expected_once_it_is_past_its_time(#[case] now: &str, #[case] last: &str) {
-        let all = expected(time(now), Some(hour("dt=2026-01-01/hour=00")), 40);
+    #[case::the_last_run_begins(40, "2026-11-21T10:40:00.001Z", "dt=2026-11-21/hour=08")]
+    #[case::it_may_take_until_the_next_one(40, "2026-11-21T10:50:00.000Z", "dt=2026-11-21/hour=08")]
+    #[case::it_is_over(40, "2026-11-21T10:50:00.001Z", "dt=2026-11-21/hour=09")]
+    #[case::due_between_two_runs(49, "2026-11-21T10:50:00.000Z", "dt=2026-11-21/hour=08")]
+    #[case::due_between_two_runs(49, "2026-11-21T10:50:00.001Z", "dt=2026-11-21/hour=09")]
+    #[case::over_midnight(40, "2026-11-22T00:50:01.000Z", "dt=2026-11-21/hour=23")]
+    fn an_hour_is_expected_once_the_last_run_in_time_is_over(#[case] due: i64, #[case] now: &str, #[case] last: &str) {
+        let all = expected(time(now), Some(hour("dt=2026-01-01/hour=00")), due);
         let hours: Vec<_> = all.iter().filter(|one| matches!(one, Partition::Hour(_))).collect();
         assert_eq!((hours.len(), hours[0].text()), (48, last.to_owned()));
-        assert_eq!(expected(time(now), None, 40), []);
+        assert_eq!(expected(time(now), None, due), []);
     }
 
     #[rstest]
-    #[case("2026-11-22T00:50:00.000Z", "dt=2026-11-20")]
-    #[case("2026-11-22T00:50:00.001Z", "dt=2026-11-21")]
+    #[case("2026-11-22T01:00:00.000Z", "dt=2026-11-20")]
+    #[case("2026-11-22T01:00:00.001Z", "dt=2026-11-21")]
     fn a_date_ten_minutes_later(#[case] now: &str, #[case] last: &str) {
         let all = expected(time(now), Some(hour("dt=2026-01-01/hour=00")), 40);
         let dates: Vec<_> = all.iter().filter(|one| matches!(one, Partition::Date(_))).collect();
@@ -135,7 +149,7 @@ mod tests {
     #[case("dt=2026-11-21/hour=22", &["dt=2026-11-21/hour=23", "dt=2026-11-21/hour=22"])]
     #[case("dt=2026-11-22/hour=00", &[])]
     fn nothing_is_expected_from_before_the_first_hour(#[case] first: &str, #[case] texts: &[&str]) {
-        let all = expected(time("2026-11-22T01:00:00.000Z"), Some(hour(first)), 40);
+        let all = expected(time("2026-11-22T01:10:00.000Z"), Some(hour(first)), 40);
         assert_eq!(all.iter().map(|one| one.text()).collect::<Vec<_>>(), texts);
     }
 
@@ -143,7 +157,7 @@ mod tests {
     #[case("dt=2026-11-21/hour=00", true)]
     #[case("dt=2026-11-21/hour=01", false)]
     fn the_first_date_is_only_expected_if_it_is_whole(#[case] first: &str, #[case] is_expected: bool) {
-        let all = expected(time("2026-11-22T01:00:00.000Z"), Some(hour(first)), 40);
+        let all = expected(time("2026-11-22T01:10:00.000Z"), Some(hour(first)), 40);
         let date = UtcDate::parse("dt=2026-11-21").map(Partition::Date).unwrap();
         assert_eq!(all.contains(&date), is_expected);
     }
@@ -183,7 +197,7 @@ mod tests {
             prop_assert_eq!(all.len(), 50);
             for partition in all {
                 let late_by = now - due(partition, due_minutes).0;
-                prop_assert!(late_by > 0 && late_by <= LOOKBACK_HOURS * 3_600_000, "{late_by}");
+                prop_assert!(late_by > 0 && late_by <= LOOKBACK_HOURS * 3_600_000 + 600_000, "{late_by}");
             }
         }
     }

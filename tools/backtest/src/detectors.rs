@@ -85,12 +85,12 @@ impl Detector {
     }
 }
 
-/// check-recency sees what is past its time a minute later at most.
+/// check-recency sees what has no verdict in time a minute later at most.
 fn missed(seen: &Observation, due_minutes: i64) -> Option<UnixMillis> {
-    let due = recency::due(seen.partition, due_minutes);
+    let verdict_at = recency::verdict_at(seen.partition, due_minutes);
     match recency::judge(seen.partition, seen.sealed_at, due_minutes) {
         State::Ok => None,
-        State::Late { .. } | State::NotRun => Some(UnixMillis(due.0 + 60_000)),
+        State::Late { .. } | State::NotRun => Some(UnixMillis(verdict_at.0 + 60_000)),
     }
 }
 
