@@ -46,3 +46,13 @@ def test_what_is_deleted_after_the_seal_is_reported_until_it_is_restored(fresh_s
     run(stack, "check-deletions", 1.8)
     assert keys(stack, "deleted/dt=") == []
     assert stack.metric("DeletedObjects", NOW, FunctionName="check-deletions") == [0, 1, 0]
+
+    # Between two seals.
+    stack.s3().delete_object(Bucket=LANDING_BUCKET, Key=key)
+    stack.s3().put_object(Bucket=LANDING_BUCKET, Key=f"late/{hour}", Body=b"")
+    run(stack, "seal-partition", 1.83)
+    assert len(keys(stack, f"replaced/{hour}/")) == 1
+    run(stack, "check-deletions", 1.87)
+    report = json.loads(stack.s3().get_object(Bucket=LANDING_BUCKET, Key=f"deleted/{hour}.json")["Body"].read())
+    assert report["missing"] == [{"key": key, "what": "deleted"}]
+    assert keys(stack, "replaced/") == []

@@ -345,6 +345,7 @@ ALLOWED = {
         "${FailedBatchesBucket.Arn}/aws/lambda/*": ["s3:GetObject"],
         f"{LANDING}/sealing/*": ["s3:DeleteObject", "s3:GetObject", "s3:PutObject"],
         f"{LANDING}/late/*": ["s3:DeleteObject", "s3:GetObject"],
+        f"{LANDING}/replaced/*": ["s3:PutObject"],
     },
     "CheckSize": LIST | PUT_METRICS | {f"{LANDING}/events/*/_SUCCESS": ["s3:GetObject"]},
     "CheckRecency": LIST | PUT_METRICS | {f"{LANDING}/events/*": ["s3:GetObject"]},
@@ -354,6 +355,7 @@ ALLOWED = {
         f"{LANDING}/events/*": ["s3:GetObject"],
         f"{LANDING}/rejected/*": ["s3:GetObject"],
         f"{LANDING}/deleted/*": ["s3:DeleteObject", "s3:GetObject", "s3:PutObject"],
+        f"{LANDING}/replaced/*": ["s3:DeleteObject", "s3:GetObject"],
         f"{LANDING}/late/*": ["s3:PutObject"],
     },
     "Notify": LIST | READ_METRICS | {

@@ -132,6 +132,9 @@ pub trait Uploads {
     ) -> impl Future<Output = Result<String>>;
     /// Succeeds whether it was there or not.
     fn abort_upload(&self, key: &str, upload: &str) -> impl Future<Output = Result<()>>;
+    /// Copies an object of at most 5 GB within the bucket, if it has this `ETag`. Keys are as they stand in URLs.
+    /// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html>
+    fn copy(&self, key: &str, etag: &str, to: &str) -> impl Future<Output = Result<()>>;
 }
 
 /// Content that is read piece by piece.
@@ -302,6 +305,18 @@ impl Uploads for S3Bucket {
             Ok(_) => Ok(()),
             Err(error) if status(&error) == Some(404) => Ok(()),
             Err(error) => Err(failed("ending the upload", key, error)),
+        }
+    }
+
+    async fn copy(&self, key: &str, etag: &str, to: &str) -> Result<()> {
+        let source = format!("{}/{key}", self.name);
+        let copy = self.client.copy_object().bucket(&self.name).key(to).copy_source(source).copy_source_if_match(etag);
+        match copy.send().await {
+            Ok(_) => Ok(()),
+            Err(error) if matches!(status(&error), Some(404 | 412)) => {
+                Err(BucketError::ConditionFailed { key: key.to_owned() })
+            }
+            Err(error) => Err(failed("copying", key, error)),
         }
     }
 }

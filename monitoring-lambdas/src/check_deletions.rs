@@ -6,8 +6,11 @@
 //!
 //! - An object that something other than landing overwrote counts as gone; so does a manifest that seal-partition did not
 //!   write.
-//! - A new seal leaves out what is gone. So a key stays in the report until it is back, and the largest number of objects
-//!   that an hour's manifest ever had is remembered: where fewer are left, the report has their number without their keys.
+//! - An hour counts from its first `_SUCCESS` on: while it is held back, people may delete what keeps it from being whole.
+//! - A new seal leaves out what is gone. So a key stays in the report until it is back, and seal-partition keeps each manifest
+//!   that it replaces under `replaced/`: these are compared too, and deleted.
+//! - Where the manifest went with the objects, the largest number of objects that it ever had is remembered: where fewer are
+//!   left, the report has their number without their keys.
 //! - The report of an hour that is older than seven days stays until its keys are back or a person deletes it: once the
 //!   versions are gone too, the loss is final, not mended.
 //! - An object that the manifest lacks, or has with another size, landed after the hour was sealed, and S3's event was lost.
@@ -17,7 +20,7 @@
 //! A run stops when its time is up, and the next one continues there. It drops no report: the metric counts all that is under
 //! `deleted/`. A repeated event finds the same.
 //!
-//! Requests a run: 168 GETs, and for each hour and kind a LIST for every thousand objects. Memory: a line of a manifest, a
+//! Requests a run: 168 GETs, and for each hour, manifest and kind a LIST for every thousand objects. Memory: a line of a manifest, a
 //! page of a listing and a report of [`report::MAX_KEYS`] keys.
 
 mod comparison;
@@ -28,6 +31,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lambda_runtime::{Context, Diagnostic};
@@ -39,7 +43,7 @@ use shared::timestamp::{UnixMillis, UtcHour};
 use crate::bucket::{Bucket, BucketError, List, Streams};
 use crate::cloudwatch::{Datum, Metrics, MetricsError};
 use crate::event::{EventError, ScheduledEvent};
-use crate::manifest::DELETED_PREFIX;
+use crate::manifest::{DELETED_PREFIX, REPLACED_PREFIX};
 pub(crate) use report::Report;
 use report::State;
 use run::Run;
@@ -109,7 +113,8 @@ impl<B: Bucket + Streams, M: Metrics> Handler<B, M> {
 
     async fn run(&self, at: UnixMillis, deadline: Deadline, function_name: &str) -> Result<(), CheckDeletionsError> {
         let mut state = State::read(&self.bucket).await?;
-        let run = Run { bucket: &self.bucket, at, deadline, reported: reported(&self.bucket).await? };
+        let (reported, replaced) = (reported(&self.bucket).await?, replaced(&self.bucket).await?);
+        let run = Run { bucket: &self.bucket, at, deadline, reported, replaced };
         let problem = run.compare_hours(&mut state).await;
         let problem = problem.or(run.look_at_old_reports().await.err());
         state.put(&self.bucket).await?;
@@ -136,16 +141,31 @@ impl<B: Bucket + Streams, M: Metrics> Handler<B, M> {
 
 /// The hours that have a report, oldest first.
 async fn reported(bucket: &impl Bucket) -> Result<Vec<UtcHour>, BucketError> {
-    let hour = |key: &str| UtcHour::parse(key.strip_prefix(DELETED_PREFIX)?.strip_suffix(".json")?);
-    let mut hours = Vec::new();
-    let mut start_after: Option<String> = None;
+    let hour = |key: String| UtcHour::parse(key.strip_prefix(DELETED_PREFIX)?.strip_suffix(".json")?);
+    Ok(keys(bucket, DELETED_PREFIX).await?.into_iter().filter_map(hour).collect())
+}
+
+/// The manifests of each hour that others replaced since they were compared.
+async fn replaced(bucket: &impl Bucket) -> Result<BTreeMap<UtcHour, Vec<String>>, BucketError> {
+    let mut replaced: BTreeMap<UtcHour, Vec<String>> = BTreeMap::new();
+    for key in keys(bucket, REPLACED_PREFIX).await? {
+        let name = key.strip_prefix(REPLACED_PREFIX).and_then(|name| name.rsplit_once('/'));
+        if let Some(hour) = name.and_then(|(partition, _)| UtcHour::parse(partition)) {
+            replaced.entry(hour).or_default().push(key);
+        }
+    }
+    Ok(replaced)
+}
+
+async fn keys(bucket: &impl Bucket, prefix: &str) -> Result<Vec<String>, BucketError> {
+    let mut keys: Vec<String> = Vec::new();
     loop {
-        let list = List { prefix: DELETED_PREFIX, start_after: start_after.as_deref(), ..List::default() };
+        let list = List { prefix, start_after: keys.last().map(String::as_str), ..List::default() };
         let page = bucket.list(list).await?;
-        hours.extend(page.objects.iter().filter_map(|listed| hour(&listed.key)));
-        start_after = page.objects.into_iter().next_back().map(|last| last.key);
-        if !page.is_truncated || start_after.is_none() {
-            return Ok(hours);
+        let is_last = !page.is_truncated || page.objects.is_empty();
+        keys.extend(page.objects.into_iter().map(|listed| listed.key));
+        if is_last {
+            return Ok(keys);
         }
     }
 }

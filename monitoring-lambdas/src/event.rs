@@ -100,10 +100,15 @@ impl ScheduledEvent {
     }
 }
 
-/// With milliseconds, as S3 writes it, or without, as EventBridge does.
-fn time(text: &str) -> Result<UnixMillis, EventError> {
-    let with_millis = || UnixMillis::parse(&format!("{}.000Z", text.strip_suffix('Z')?));
-    UnixMillis::parse(text).or_else(with_millis).ok_or_else(|| EventError::Time(text.to_owned()))
+/// A time of AWS's with any number of digits of a second's fraction: S3 writes three, EventBridge none, Lambda as many as
+/// it takes. What is less than a millisecond is cut off.
+pub(crate) fn time(text: &str) -> Result<UnixMillis, EventError> {
+    let with_millis = || {
+        let (seconds, fraction) = text.strip_suffix('Z')?.split_once('.').unwrap_or((text.strip_suffix('Z')?, "0"));
+        let is_number = !fraction.is_empty() && fraction.bytes().all(|digit| digit.is_ascii_digit());
+        is_number.then(|| UnixMillis::parse(&format!("{seconds}.{fraction:0<3.3}Z"))).flatten()
+    };
+    with_millis().ok_or_else(|| EventError::Time(text.to_owned()))
 }
 
 #[cfg(test)]

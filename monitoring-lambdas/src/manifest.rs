@@ -394,9 +394,16 @@ pub fn deleted_key(partition: &str) -> String {
     format!("{DELETED_PREFIX}{partition}.json")
 }
 
+/// Where a sealed hour's manifest is kept when another replaces it, until check-deletions has compared it.
+#[must_use]
+pub fn replaced_key(partition: &str, etag: &str) -> String {
+    format!("{REPLACED_PREFIX}{partition}/{}.json", etag.trim_matches('"'))
+}
+
 pub const BROKEN_PREFIX: &str = "broken/";
 pub const DELETED_PREFIX: &str = "deleted/";
 pub const LATE_PREFIX: &str = "late/";
+pub const REPLACED_PREFIX: &str = "replaced/";
 pub const SEALING_PREFIX: &str = "sealing/";
 pub const PROGRESS_SUFFIX: &str = ".json";
 pub const HELD_SUFFIX: &str = ".incomplete";

@@ -204,6 +204,14 @@ impl Uploads for &MemoryBucket {
         self.objects.borrow_mut().abort_upload(key, upload).ok();
         Ok(())
     }
+
+    async fn copy(&self, key: &str, etag: &str, to: &str) -> Result<()> {
+        self.call("copying", key).await?;
+        let mut objects = self.objects.borrow_mut();
+        let source = objects.get(key).filter(|object| object.etag == etag).map(|object| object.content.clone());
+        let source = source.ok_or_else(|| BucketError::ConditionFailed { key: key.to_owned() })?;
+        objects.put(0, to, source, testbed::Condition::None).map(drop).map_err(|error| failed("copying", key, error))
+    }
 }
 
 /// 0 for what can't be one, which S3 refuses.

@@ -19,7 +19,7 @@
 //! HEADs, two LISTs and two PUTs, and a value of CloudWatch; beyond some 11,000 objects one more PUT for each 5 MiB of
 //! manifest, and two. A run takes 6 LISTs, 50 GETs and 50 HEADs besides, and while an hour is to be sealed six values of
 //! CloudWatch, a LIST of the failed batches and a GET for each that was given up since that hour. An hour that is sealed
-//! anew takes all that again, three PUTs and a GET.
+//! anew takes all that again, three PUTs, a copy and a GET.
 //!
 //! Memory: at most two parts of a manifest, a page of the listing and [`CONCURRENCY`] requests; 13 MB for any number of
 //! objects. A run that crashed leaves its uploads behind: the bucket needs a lifecycle rule that aborts them.
@@ -40,7 +40,7 @@ mod run;
 pub(crate) mod tests;
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lambda_runtime::{Context, Diagnostic};
@@ -181,39 +181,56 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics> Handler<B, F, M> {
     /// When S3 or CloudWatch refuses something or does not answer.
     pub async fn handle(&self, event: Invocation, context: Context) -> Result<(), SealError> {
         let deadline = Deadline::reserving(context.deadline, STOP_TIME);
-        let time_is_up = || deadline.remaining().is_zero();
-        for at in self.times(event).await? {
-            self.run(at, &time_is_up, &context.env_config.function_name).await?;
+        self.invoke(event, &|| deadline.remaining().is_zero(), &context.env_config.function_name).await
+    }
+
+    async fn invoke(
+        &self,
+        event: Invocation,
+        time_is_up: &impl Fn() -> bool,
+        function_name: &str,
+    ) -> Result<(), SealError> {
+        for (at, resumes_at) in self.starts(event).await? {
+            self.run(at, resumes_at, time_is_up, function_name).await?;
         }
         Ok(())
     }
 
-    /// A schedule says the time itself; a marker under `sealing/` says the time of the run that it goes on with. A marker
-    /// that is gone is finished.
-    async fn times(&self, event: Invocation) -> Result<BTreeSet<UnixMillis>, SealError> {
+    /// The times to seal at, and the partition to go on with. A schedule says the time itself; a marker under `sealing/` says
+    /// the time of the run that it goes on with. A marker that is gone is finished.
+    async fn starts(&self, event: Invocation) -> Result<BTreeMap<UnixMillis, Option<String>>, SealError> {
         let created = match event {
-            Invocation::Schedule(event) => return Ok(BTreeSet::from([event.at()?])),
+            Invocation::Schedule(event) => return Ok(BTreeMap::from([(event.at()?, None)])),
             Invocation::S3(event) => event.created()?,
         };
-        let mut times = BTreeSet::new();
+        let mut starts = BTreeMap::new();
         for created in created {
-            let is_marker = created.key.starts_with(SEALING_PREFIX) && created.key.ends_with(PROGRESS_SUFFIX);
-            if let Some(content) = if is_marker { self.bucket.get(&created.key).await? } else { None } {
-                let at = Marker::decode(&content.body).and_then(|marker| marker.at());
-                times.insert(at.unwrap_or(created.at));
-            }
+            let partition =
+                created.key.strip_prefix(SEALING_PREFIX).and_then(|name| name.strip_suffix(PROGRESS_SUFFIX));
+            let Some(partition) = partition else { continue };
+            let Some(content) = self.bucket.get(&created.key).await? else { continue };
+            let at = Marker::decode(&content.body).and_then(|marker| marker.at()).unwrap_or(created.at);
+            starts.entry(at).or_insert_with(|| Some(partition.to_owned()));
         }
-        Ok(times)
+        Ok(starts)
     }
 
-    async fn run(&self, at: UnixMillis, time_is_up: &impl Fn() -> bool, function_name: &str) -> Result<(), SealError> {
+    async fn run(
+        &self,
+        at: UnixMillis,
+        resumes_at: Option<String>,
+        time_is_up: &impl Fn() -> bool,
+        function_name: &str,
+    ) -> Result<(), SealError> {
         let run = Run {
             bucket: &self.bucket,
             failed_batches: &self.failed_batches,
             metrics: &self.metrics,
             config: &self.config,
+            oldest: Cell::default(),
             arrears: OnceCell::new(),
             at,
+            resumes_at,
             id: format!("{:032x}", rand::random::<u128>()),
             part_bytes: self.part_bytes,
             time_is_up,

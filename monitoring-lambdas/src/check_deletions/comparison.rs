@@ -49,6 +49,22 @@ pub(super) async fn compare<B: Bucket, S: Stream>(
     Ok(found)
 }
 
+/// What is gone of a manifest that another has replaced. One that can't be read names nothing.
+pub(super) async fn compare_replaced<B: Bucket, S: Stream>(
+    bucket: &B,
+    hour: UtcHour,
+    entries: Entries<S>,
+) -> Result<Compared, BucketError> {
+    match compare_entries(bucket, &mut Listing::new(bucket, hour), entries).await {
+        Ok(found) => Ok(found),
+        Err(EntriesError::Bucket(error)) => Err(error),
+        Err(EntriesError::Manifest(problem)) => {
+            tracing::warn!(partition = hour.partition(), %problem, "a manifest that was replaced can't be read");
+            Ok(Compared::default())
+        }
+    }
+}
+
 async fn compare_entries<B: Bucket, S: Stream>(
     bucket: &B,
     listing: &mut Listing<'_, B>,

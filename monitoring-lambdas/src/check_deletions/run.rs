@@ -1,11 +1,13 @@
 //! One run: the hours of the last seven days, oldest first, for as long as there is time.
 
+use std::collections::BTreeMap;
+
 use lambda_setup::deadline::Deadline;
-use shared::object::{ObjectKey, ObjectMetadata, manifest_key};
+use shared::object::{ObjectKey, ObjectMetadata, manifest_key, success_key};
 use shared::timestamp::{UnixMillis, UtcHour};
 
 use super::CheckDeletionsError;
-use super::comparison::{Compared, compare};
+use super::comparison::{Compared, compare, compare_replaced};
 use super::manifest_lines::Entries;
 use super::report::{Missing, Report, State};
 use crate::bucket::{Bucket, BucketError, Condition, Streams};
@@ -23,6 +25,8 @@ pub(super) struct Run<'a, B> {
     pub(super) deadline: Deadline,
     /// The hours that had a report before.
     pub(super) reported: Vec<UtcHour>,
+    /// The manifests of each hour that others replaced since they were compared.
+    pub(super) replaced: BTreeMap<UtcHour, Vec<String>>,
 }
 
 impl<B: Bucket + Streams> Run<'_, B> {
@@ -66,10 +70,14 @@ impl<B: Bucket + Streams> Run<'_, B> {
     /// Compares an hour, if it was ever sealed, and writes its report or removes it.
     async fn compare_hour(&self, hour: UtcHour, state: &mut State) -> Result<(), CheckDeletionsError> {
         let partition = hour.partition();
-        let entries = self.bucket.open(&manifest_key(&partition)).await?.map(|(_, stream)| Entries::new(stream));
         let is_reported = self.reported.contains(&hour);
-        let earlier = if is_reported { Report::read(self.bucket, &partition).await? } else { None };
-        if entries.is_none() && earlier.is_none() && state.objects(&partition) == 0 {
+        let mut earlier = if is_reported { Report::read(self.bucket, &partition).await? } else { None };
+        for key in self.replaced.get(&hour).into_iter().flatten() {
+            earlier = self.compare_replaced(hour, key, earlier).await?;
+        }
+        let entries = self.bucket.open(&manifest_key(&partition)).await?.map(|(_, stream)| Entries::new(stream));
+        let was_sealed = state.objects(&partition) > 0 || earlier.is_some() || self.replaced.contains_key(&hour);
+        if !was_sealed && (entries.is_none() || self.bucket.head(&success_key(&partition)).await?.is_none()) {
             return Ok(());
         }
         let compared = compare(self.bucket, hour, entries).await?;
@@ -80,7 +88,24 @@ impl<B: Bucket + Streams> Run<'_, B> {
         let fewer = sealed.saturating_sub(compared.listed);
         let mut report = self.report(&partition, compared, earlier.as_ref()).await?;
         report.missing_objects = report.missing_objects.max(fewer);
-        self.store(report, earlier).await
+        self.store(report, earlier).await?;
+        Ok(())
+    }
+
+    /// Adds what is gone of a manifest that another has replaced to the report, and deletes the manifest: a run that has no
+    /// time for all of them is nearer to the end. Returns the report.
+    async fn compare_replaced(
+        &self,
+        hour: UtcHour,
+        key: &str,
+        earlier: Option<Report>,
+    ) -> Result<Option<Report>, CheckDeletionsError> {
+        let Some((_, stream)) = self.bucket.open(key).await? else { return Ok(earlier) };
+        let compared = compare_replaced(self.bucket, hour, Entries::new(stream)).await?;
+        let report = self.report(&hour.partition(), compared, earlier.as_ref()).await?;
+        let report = self.store(report, earlier).await?;
+        self.bucket.delete(key).await?;
+        Ok(report)
     }
 
     /// Puts the marker that check-object puts when an object lands late.
@@ -117,25 +142,30 @@ impl<B: Bucket + Streams> Run<'_, B> {
         Ok(ObjectKey::parse(&missing.key).is_none() || ObjectMetadata::from_entries(&head.metadata).is_ok())
     }
 
-    async fn store(&self, report: Report, earlier: Option<Report>) -> Result<(), CheckDeletionsError> {
+    /// Writes a report, or removes it when nothing is missing any more. Returns what is there then.
+    async fn store(&self, report: Report, earlier: Option<Report>) -> Result<Option<Report>, CheckDeletionsError> {
         let key = deleted_key(&report.partition);
         if report.missing_objects == 0 {
             if earlier.is_some() {
                 tracing::info!(partition = report.partition, "everything that was missing is back");
                 self.bucket.delete(&key).await?;
             }
-            return Ok(());
+            return Ok(None);
         }
         report.log();
         if earlier.as_ref() != Some(&report) {
             self.bucket.put(&key, serde_json::to_vec(&report)?.into(), Condition::Always).await?;
         }
-        Ok(())
+        Ok(Some(report))
     }
 
-    /// Checks whether objects of hours that are no longer compared are back.
+    /// Checks whether objects of hours that are no longer compared are back. Their lifecycle may have begun: what an earlier
+    /// manifest has says nothing any more.
     pub(super) async fn look_at_old_reports(&self) -> Result<(), CheckDeletionsError> {
         let oldest = self.oldest();
+        for key in self.replaced.range(..oldest).flat_map(|(_, keys)| keys) {
+            self.bucket.delete(key).await?;
+        }
         for hour in self.reported.iter().filter(|hour| **hour < oldest) {
             if self.deadline.remaining().is_zero() {
                 break;
@@ -159,7 +189,8 @@ impl<B: Bucket + Streams> Run<'_, B> {
         }
         let back = earlier.missing.len() - report.missing.len();
         report.missing_objects = report.missing_objects.saturating_sub(back as u64);
-        self.store(report, Some(earlier)).await
+        self.store(report, Some(earlier)).await?;
+        Ok(())
     }
 }
 

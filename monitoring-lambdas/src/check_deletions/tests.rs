@@ -72,8 +72,8 @@ async fn where_all_is_there_nothing_is_reported() {
     assert_eq!(check(&bucket, NOON).await, 0.0);
     assert_eq!(
         bucket.calls.get() - before,
-        168 + 2 * 12 + 4,
-        "a GET an hour, two LISTs a sealed one, reports and state"
+        168 + 3 * 12 + 5,
+        "a GET an hour, a HEAD and two LISTs a sealed one, reports, replaced manifests and state"
     );
     let deleted: Vec<_> = bucket.keys().into_iter().filter(|key| key.starts_with("deleted/")).collect();
     assert_eq!(deleted, ["deleted/_state.json"]);
@@ -215,6 +215,112 @@ async fn a_key_stays_reported_when_its_hour_is_sealed_again_without_it() {
     assert_eq!(check(&bucket, NOON).await, 1.0);
     restore(&bucket, key, stored);
     assert_eq!(check(&bucket, NOON).await, 0.0);
+}
+
+fn missing_keys(bucket: &MemoryBucket) -> Vec<String> {
+    report(bucket, HOUR_3)
+        .map_or_else(Vec::new, |report| report.missing.into_iter().map(|missing| missing.key).collect())
+}
+
+fn replaced(bucket: &MemoryBucket) -> usize {
+    bucket.keys().iter().filter(|key| key.starts_with("replaced/")).count()
+}
+
+#[rstest]
+#[case::of_an_hour_that_was_never_compared(false, 1)]
+#[case::of_one_that_was(true, 1)]
+#[case::sealed_three_times_more(false, 3)]
+#[tokio::test]
+async fn what_is_deleted_between_two_seals_is_reported_by_its_key(#[case] is_compared: bool, #[case] reseals: u64) {
+    let bucket = sealed().await;
+    if is_compared {
+        check(&bucket, NOON).await;
+    }
+    let key = data(&bucket, hour(3))[0].clone();
+    let stored = delete(&bucket, &key);
+    for number in 0..reseals {
+        land(&bucket, Kind::Event, hour(3), 5, (300 + 10 * number, 301 + 10 * number));
+        reseal(&bucket, hour(3)).await;
+    }
+    assert_eq!(check(&bucket, NOON).await, 1.0);
+    assert_eq!(missing_keys(&bucket), [key.clone()]);
+    assert_eq!(replaced(&bucket), 0, "each replaced manifest is compared once");
+    assert!(marked(&bucket).is_empty());
+    restore(&bucket, &key, stored);
+    assert_eq!(check(&bucket, NOON).await, 0.0);
+}
+
+#[tokio::test]
+async fn an_object_that_only_a_manifest_in_between_had_is_reported_and_one_that_landing_replaced_is_not() {
+    let bucket = sealed().await;
+    let between = land(&bucket, Kind::Rejected, hour(3), 5, (300, 301));
+    reseal(&bucket, hour(3)).await;
+    delete(&bucket, &between);
+    let metadata = bucket.metadata(&data(&bucket, hour(3))[0]);
+    bucket.insert(&data(&bucket, hour(3))[0], "bytes of another block size", metadata);
+    reseal(&bucket, hour(3)).await;
+    assert_eq!(check(&bucket, NOON).await, 1.0);
+    assert_eq!(missing_keys(&bucket), [between]);
+}
+
+#[tokio::test]
+async fn what_was_overwritten_between_two_seals_is_reported() {
+    let bucket = sealed().await;
+    let key = &data(&bucket, hour(3))[0];
+    bucket.insert(key, "something else", HashMap::new());
+    reseal(&bucket, hour(3)).await;
+    assert_eq!(check(&bucket, NOON).await, 1.0);
+    assert_eq!(report(&bucket, HOUR_3).unwrap().missing, [Missing { key: key.clone(), what: What::Overwritten }]);
+}
+
+/// Whatever call of the second seal it is that the run is killed at.
+#[tokio::test]
+async fn what_is_deleted_before_a_seal_that_is_killed_is_reported() {
+    for call in 1.. {
+        let bucket = sealed().await;
+        let key = data(&bucket, hour(3))[0].clone();
+        delete(&bucket, &key);
+        land(&bucket, Kind::Event, hour(3), 5, (300, 301));
+        put_late(&bucket, hour(3));
+        bucket.fails_from.set(Some(bucket.calls.get() + call));
+        let killed = seal(&bucket, &MemoryMetrics::default(), "2026-11-21T12:30:00.000Z").await;
+        bucket.fails_from.set(None);
+        seal_again(&bucket).await;
+        assert_eq!(check(&bucket, NOON).await, 1.0, "killed at call {call}");
+        assert_eq!(missing_keys(&bucket), [key], "killed at call {call}");
+        assert_eq!(replaced(&bucket), 0, "killed at call {call}");
+        if killed.is_ok() {
+            return;
+        }
+    }
+}
+
+/// As a redriven batch has it sealed.
+#[tokio::test]
+async fn replaced_manifests_of_hours_that_are_no_longer_compared_are_deleted() {
+    let bucket = sealed().await;
+    delete(&bucket, &data(&bucket, hour(3))[0]);
+    reseal(&bucket, hour(3)).await;
+    assert_eq!(replaced(&bucket), 1);
+    assert_eq!(check(&bucket, "2026-12-01T12:40:00.000Z").await, 0.0);
+    assert_eq!(replaced(&bucket), 0);
+}
+
+/// By the runbook: the note that keeps the hour from being whole is deleted, and the hour is sealed without it.
+#[tokio::test]
+async fn an_hour_counts_from_its_first_success_on() {
+    let bucket = sealed_until(3).await;
+    land(&bucket, Kind::Event, hour(3), 0, (100, 101));
+    let note = "events/dt=2026-11-21/hour=03/notes.txt";
+    bucket.insert(note, "x", HashMap::new());
+    seal(&bucket, &MemoryMetrics::default(), "2026-11-21T04:40:00.000Z").await.unwrap();
+    assert_eq!(sealed_keys(&bucket, hour(3)).len(), 2, "held back, with a manifest");
+    assert_eq!(check(&bucket, NOON).await, 0.0);
+    delete(&bucket, note);
+    seal_again(&bucket).await;
+    assert_eq!(sealed_keys(&bucket, hour(3)).len(), 1);
+    assert_eq!(check(&bucket, NOON).await, 0.0);
+    assert_eq!(report(&bucket, HOUR_3), None);
 }
 
 /// `aws s3 rm --recursive` of an hour; it is sealed again as an empty one before anybody looks.
@@ -374,7 +480,7 @@ async fn an_hour_that_s3_refuses_fails_the_run_and_keeps_no_other_hour_from_bein
 
 #[tokio::test]
 async fn whatever_call_fails_the_run_does_and_the_next_one_finds_the_same() {
-    for call in 1..220 {
+    for call in 1..240 {
         let bucket = sealed().await;
         delete(&bucket, &data(&bucket, hour(3))[0]);
         bucket.fails_from.set(Some(bucket.calls.get() + call));

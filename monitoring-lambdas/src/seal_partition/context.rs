@@ -20,10 +20,14 @@ pub(super) struct Run<'a, B, F, M, T> {
     pub(super) failed_batches: &'a F,
     pub(super) metrics: &'a M,
     pub(super) config: &'a Config,
+    /// The oldest hour of which a seal has to find out what is missing.
+    pub(super) oldest: Cell<Option<UtcHour>>,
     /// Read when the first hour needs it.
     pub(super) arrears: OnceCell<Arrears>,
     /// The time of the event that it began with.
     pub(super) at: UnixMillis,
+    /// The partition whose marker called it: the invocations before have done what comes before that. `None` for a schedule's.
+    pub(super) resumes_at: Option<String>,
     /// No other run has it, not even one of the same event.
     pub(super) id: String,
     /// Bytes of a manifest that are uploaded at once.
@@ -46,6 +50,11 @@ impl Published {
     /// after another one had replaced the manifest.
     pub(super) fn sealed(&self) -> Option<&Success> {
         self.success.as_ref().filter(|success| success.manifest.is_none() || success.manifest == self.etags.manifest)
+    }
+
+    /// Whether a seal has to find out what is missing: not of an hour that was whole once.
+    pub(super) fn names_missing(&self) -> bool {
+        self.success.as_ref().is_none_or(|success| success.accepted.is_some())
     }
 
     pub(super) fn is_torn(&self) -> bool {

@@ -7,6 +7,7 @@ use shared::timestamp::{UnixMillis, UtcHour};
 
 use super::CONCURRENCY;
 use crate::bucket::{Bucket, BucketError, List, Stream, Streams};
+use crate::event;
 use crate::manifest::{MAX_KEYS, Missing};
 
 /// Where the mapping puts them.
@@ -22,9 +23,19 @@ const HEAD_BYTES: usize = 16 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FailedBatch {
     key: String,
-    /// When its first and its last record arrived; `None` if that was not read: then it counts for any hour.
-    arrived: Option<(UnixMillis, UnixMillis)>,
+    /// When its first and its last record arrived.
+    arrived: (UnixMillis, UnixMillis),
 }
+
+impl FailedBatch {
+    /// A batch whose document was not read, or says nothing: its records arrived before it was given up.
+    fn unread(key: String) -> Self {
+        let arrived = (ANY_TIME.0, given_up_at(&key).unwrap_or(ANY_TIME.1));
+        Self { key, arrived }
+    }
+}
+
+const ANY_TIME: (UnixMillis, UnixMillis) = (UnixMillis(i64::MIN), UnixMillis(i64::MAX));
 
 /// The batches that were given up since an hour began.
 pub(super) async fn list(bucket: &(impl Bucket + Streams), since: UtcHour) -> Result<Vec<FailedBatch>, BucketError> {
@@ -34,15 +45,14 @@ pub(super) async fn list(bucket: &(impl Bucket + Streams), since: UtcHour) -> Re
         let read = try_join_all(keys.iter().map(|key| read(bucket, key))).await?;
         batches.extend(read.into_iter().flatten());
     }
-    let unread = keys.into_iter().skip(MAX_READ);
-    batches.extend(unread.chain(unlisted_after).map(|key| FailedBatch { key, arrived: None }));
+    batches.extend(keys.into_iter().skip(MAX_READ).map(FailedBatch::unread));
+    batches.extend(unlisted_after.map(|key| FailedBatch { key, arrived: ANY_TIME }));
     Ok(batches)
 }
 
 /// What of an hour lies there.
 pub(super) fn missing(batches: &[FailedBatch], hour: UtcHour) -> Option<Missing> {
-    let concerns =
-        |batch: &&FailedBatch| batch.arrived.is_none_or(|(first, last)| first < hour.end() && last >= hour.start());
+    let concerns = |batch: &&FailedBatch| batch.arrived.0 < hour.end() && batch.arrived.1 >= hour.start();
     let keys: Vec<&String> = batches.iter().filter(concerns).map(|batch| &batch.key).collect();
     let (count, named) = (keys.len() as u64, keys.into_iter().take(MAX_KEYS).cloned().collect());
     (count > 0).then_some(Missing::FailedBatches { count, keys: named })
@@ -81,7 +91,8 @@ async fn read(bucket: &impl Streams, key: &str) -> Result<Option<FailedBatch>, B
         let Some(piece) = stream.next().await? else { break };
         head.extend_from_slice(&piece[..piece.len().min(HEAD_BYTES - head.len())]);
     }
-    Ok(Some(FailedBatch { key: key.to_owned(), arrived: arrived(&head) }))
+    let unread = FailedBatch::unread(key.to_owned());
+    Ok(Some(FailedBatch { arrived: arrived(&head).unwrap_or(unread.arrived), ..unread }))
 }
 
 #[derive(Deserialize)]
@@ -97,8 +108,8 @@ fn arrived(head: &[u8]) -> Option<(UnixMillis, UnixMillis)> {
     let at = head.windows(NAME.len()).position(|window| window == NAME)?;
     let mut values = serde_json::Deserializer::from_slice(&head[at + NAME.len()..]).into_iter::<BatchInfo>();
     let info = values.next()?.ok()?;
-    let first = UnixMillis::parse(&info.approximate_arrival_of_first_record)?;
-    Some((first, UnixMillis::parse(&info.approximate_arrival_of_last_record)?))
+    let first = event::time(&info.approximate_arrival_of_first_record).ok()?;
+    Some((first, event::time(&info.approximate_arrival_of_last_record).ok()?))
 }
 
 #[cfg(test)]
@@ -154,6 +165,28 @@ mod tests {
         assert!(is_missing(KEY, format!("{}{}", " ".repeat(HEAD_BYTES), document("", ""))).await);
         assert!(is_missing("aws/lambda/other", String::new()).await);
         assert!(!is_missing(&KEY.replace("T10.", "T08."), "{}".to_owned()).await);
+    }
+
+    #[tokio::test]
+    async fn a_batch_whose_times_are_not_read_holds_no_hour_that_began_after_it_was_given_up() {
+        let bucket = MemoryBucket::default();
+        bucket.insert(KEY, "{}", HashMap::new());
+        let batches = list(&&bucket, hour()).await.unwrap();
+        let holds = [0, 1, 2].map(|later| missing(&batches, hour().plus(later)).is_some());
+        assert_eq!(holds, [true, true, false], "given up at 10:32");
+    }
+
+    #[tokio::test]
+    async fn times_may_have_any_number_of_fraction_digits() {
+        let cases = [
+            ("2026-11-21T08:10:00Z", "2026-11-21T08:11:00Z", false),
+            ("2026-11-21T08:10:00Z", "2026-11-21T09:00:00Z", true),
+            ("2026-11-21T08:10:00.5Z", "2026-11-21T08:11:00.25Z", false),
+            ("2026-11-21T08:10:00.123456Z", "2026-11-21T08:59:59.999999999Z", false),
+        ];
+        for (first, last, expected) in cases {
+            assert_eq!(is_missing(KEY, document(first, last)).await, expected, "{first} to {last}");
+        }
     }
 
     #[rstest]

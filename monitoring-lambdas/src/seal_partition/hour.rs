@@ -13,7 +13,7 @@ use super::reaches::first_sequence_number;
 use super::{CONCURRENCY, MAX_ATTEMPTS, SealError};
 use crate::bucket::{Bucket, BucketError, Condition, Content, List, Listed, Streams, Uploads};
 use crate::cloudwatch::Metrics;
-use crate::manifest::{Entry, EntryContent, MAX_KEYS, Overlap, Success, Totals, progress_key};
+use crate::manifest::{Entry, EntryContent, MAX_KEYS, Overlap, Success, Totals, progress_key, replaced_key};
 
 impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<'_, B, F, M, T> {
     /// Seals an hour if it is whole, or accepted as it is. `covers` are the reseals that a listing satisfies which begins now.
@@ -55,7 +55,7 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
         before: Option<&Success>,
         progress: &mut Progress,
     ) -> Result<Sealing, Halt> {
-        let etag = self.write_manifest(hour, progress).await?;
+        let etag = self.write_manifest(hour, before.is_some(), progress).await?;
         // The upload is over.
         progress.upload = None;
         let accepted = match self.verdict(hour, terms, progress).await? {
@@ -143,14 +143,18 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
         }
     }
 
-    /// Writes `_MANIFEST.json`; its `ETag`.
-    async fn write_manifest(&self, hour: UtcHour, progress: &mut Progress) -> Result<String, Halt> {
+    /// Writes `_MANIFEST.json`; its `ETag`. The one that it replaces is kept if the hour was sealed: what it has and the new
+    /// one lacks was deleted.
+    async fn write_manifest(&self, hour: UtcHour, is_reseal: bool, progress: &mut Progress) -> Result<String, Halt> {
         let key = manifest_key(&hour.partition());
         for kind in [Kind::Event, Kind::Rejected] {
             self.collect(hour, kind, &key, progress).await?;
         }
         manifest_text::end(&mut progress.buffer, &progress.overlaps, &progress.totals)?;
         let replaced = progress.replaced.manifest.clone();
+        if let Some(etag) = replaced.as_deref().filter(|_| is_reseal) {
+            self.bucket.copy(&key, etag, &replaced_key(&hour.partition(), etag)).await?;
+        }
         let condition = Condition::unchanged(replaced.as_deref());
         let Some(upload) = progress.upload.clone() else {
             let whole = std::mem::take(&mut progress.buffer);

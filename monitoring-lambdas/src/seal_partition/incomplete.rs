@@ -78,6 +78,11 @@ const fn is_suspicion(missing: &Missing) -> bool {
     matches!(missing, Missing::UnreadRecords { .. } | Missing::FailingBatches | Missing::IdleLanding)
 }
 
+/// Whether what is missing may be why fewer records landed than arrived. Those of a broken object are counted by its metadata.
+fn explains(missing: &[Missing]) -> bool {
+    missing.iter().any(|missing| !matches!(missing, Missing::BrokenObjects { .. }))
+}
+
 /// Whether the records that arrived in an hour have landed.
 enum Count {
     All,
@@ -92,7 +97,7 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
     /// On what terms an hour may be sealed. Nothing of it is listed before this.
     pub(super) async fn terms(&self, candidate: &Candidate) -> Result<Terms, SealError> {
         let Candidate { hour, named, published, .. } = candidate;
-        if published.success.as_ref().is_some_and(|success| success.accepted.is_none()) {
+        if !published.names_missing() {
             return Ok(Terms::default());
         }
         let mut missing = self.arrears(*hour).await?.of(*hour);
@@ -143,8 +148,8 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
         };
         match count {
             Count::All => missing.retain(|missing| !is_suspicion(missing)),
-            Count::Fewer(fewer) if missing.is_empty() => missing.push(fewer),
-            Count::Unsure(fewer) if missing.is_empty() && !is_read => missing.push(fewer),
+            Count::Fewer(fewer) if !explains(&missing) => missing.push(fewer),
+            Count::Unsure(fewer) if !explains(&missing) && !is_read => missing.push(fewer),
             // What is missing already explains it.
             Count::Fewer(_) | Count::Unsure(_) | Count::Unknown => {}
         }
@@ -155,7 +160,7 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
         Ok(terms.verdict(missing))
     }
 
-    /// Reads what may be owed to this hour and to later ones, once in a run: nothing has been listed by then.
+    /// Reads what may be owed to the hours of this run, once: nothing has been listed by then.
     async fn arrears(&self, hour: UtcHour) -> Result<&Arrears, SealError> {
         let look = || async move {
             let watched = Watched {
@@ -164,7 +169,8 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
                 landing_timeout_millis: self.config.landing_timeout_seconds * 1_000,
             };
             let landing = Landing::look(self.metrics, &watched, self.at).await?;
-            let failed_batches = failed_batches::list(self.failed_batches, hour).await?;
+            let since = self.oldest.get().unwrap_or(hour);
+            let failed_batches = failed_batches::list(self.failed_batches, since).await?;
             Ok::<_, SealError>(Arrears { landing, failed_batches })
         };
         self.arrears.get_or_try_init(look).await

@@ -28,10 +28,13 @@ struct Work {
 impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<'_, B, F, M, T> {
     /// Seals everything. What is left is to report it, and then to forget why it was sealed.
     pub(super) async fn run(&self) -> Result<Done, Halt> {
-        let work = self.work().await?;
+        let mut work = self.work().await?;
         let mut known = self.published_of(work.hours.keys().copied().collect()).await?;
-        let mut done = Done::default();
-        for (hour, named) in work.hours {
+        let mut done = Done { incomplete: self.leave_out_seen(&mut work.hours, &known), ..Done::default() };
+        self.oldest.set(known.iter().find(|(_, published)| published.names_missing()).map(|(hour, _)| *hour));
+        // Held hours may take all the time there is, run after run: what is whole comes first.
+        let (held, others): (Vec<_>, Vec<_>) = work.hours.into_iter().partition(|(_, named)| named.incomplete);
+        for (hour, named) in others.into_iter().chain(held) {
             self.stop_if_due(&hour.partition()).await?;
             let published = known.entry(hour).or_default();
             self.hour(hour, named, published, &mut done).await?;
@@ -44,6 +47,21 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
             self.bucket.delete(&progress_key(&date.partition())).await?;
         }
         Ok(done)
+    }
+
+    /// Leaves out the held hours that the invocations before this one have looked at, so that invocations which call one
+    /// another come to an end; how many.
+    fn leave_out_seen(&self, hours: &mut BTreeMap<UtcHour, Named>, known: &BTreeMap<UtcHour, Published>) -> u64 {
+        let Some(partition) = &self.resumes_at else { return 0 };
+        let first = UtcHour::parse(partition);
+        if first.is_some_and(|first| hours.get(&first).is_none_or(|named| !named.incomplete)) {
+            // All held hours come after it.
+            return 0;
+        }
+        let before = hours.len();
+        let is_sealed = |hour: &UtcHour| known.get(hour).is_some_and(|published| published.sealed().is_some());
+        hours.retain(|hour, named| !named.incomplete || first.is_some_and(|first| *hour >= first) || is_sealed(hour));
+        (before - hours.len()) as u64
     }
 
     async fn published_of(&self, hours: Vec<UtcHour>) -> Result<BTreeMap<UtcHour, Published>, SealError> {

@@ -5,7 +5,7 @@ mod faults;
 mod incomplete;
 mod large;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use serde_json::Value;
 use shared::line::{EventFormat, Kind};
@@ -101,7 +101,7 @@ pub(crate) fn catch_up(metrics: &MemoryMetrics, at: UnixMillis) {
 
 pub(crate) async fn run(bucket: &MemoryBucket, metrics: &MemoryMetrics, time: &str) -> Result<(), SealError> {
     catch_up(metrics, at(time));
-    handler(bucket, &MemoryBucket::default(), metrics).run(at(time), &|| false, "seal-partition").await
+    handler(bucket, &MemoryBucket::default(), metrics).run(at(time), None, &|| false, "seal-partition").await
 }
 
 pub(crate) fn json(bucket: &MemoryBucket, key: &str) -> Value {
@@ -112,8 +112,14 @@ pub(crate) fn success(bucket: &MemoryBucket, partition: &str) -> Value {
     json(bucket, &format!("events/{partition}/_SUCCESS"))
 }
 
+/// All but the manifests that were replaced: of a run that was killed there may be more.
 pub(crate) fn files(bucket: &MemoryBucket) -> BTreeMap<String, String> {
-    bucket.keys().into_iter().map(|key| (key.clone(), bucket.text(&key).unwrap())).collect()
+    bucket
+        .keys()
+        .into_iter()
+        .filter(|key| !key.starts_with("replaced/"))
+        .map(|key| (key.clone(), bucket.text(&key).unwrap()))
+        .collect()
 }
 
 /// A bucket in which the first hours of 21 November are sealed, each with an object.

@@ -59,12 +59,12 @@ async fn invoke(
     let failed_batches = MemoryBucket::default();
     let handler = handler(bucket, &failed_batches, metrics);
     catch_up(metrics, at(NIGHT));
-    let times = handler.times(event).await;
-    let mut result = times.as_ref().map(|_| ()).map_err(|error| {
+    let starts = handler.starts(event).await;
+    let mut result = starts.as_ref().map(|_| ()).map_err(|error| {
         SealError::Bucket(BucketError::Failed { operation: "test", key: String::new(), problem: error.to_string() })
     });
-    for at in times.unwrap_or_default() {
-        result = result.and(handler.run(at, &time_is_up, "seal-partition").await);
+    for (at, resumes_at) in starts.unwrap_or_default() {
+        result = result.and(handler.run(at, resumes_at, &time_is_up, "seal-partition").await);
     }
     bucket.fails_from.set(None);
     result

@@ -1,5 +1,7 @@
 //! Hours that are not whole: no `_SUCCESS`, once they are due `_INCOMPLETE`, and `_SUCCESS` by itself when they are.
 
+use std::rc::Rc;
+
 use rstest::rstest;
 
 use super::*;
@@ -112,7 +114,10 @@ impl World {
         self.set(Some(Lack::UnreadableObject) == lack, &self.bucket, PLAIN, "x");
         let broken = broken_key("events/dt=2026-11-21/hour=09/shardId-000000000000-100.jsonl.bz2");
         self.set(Some(Lack::BrokenObject) == lack, &self.bucket, &broken, "{}");
-        handler(&self.bucket, &self.failed_batches, &self.metrics).run(now, &|| false, "seal-partition").await.unwrap();
+        handler(&self.bucket, &self.failed_batches, &self.metrics)
+            .run(now, None, &|| false, "seal-partition")
+            .await
+            .unwrap();
     }
 
     fn set(&self, is_there: bool, bucket: &MemoryBucket, key: &str, body: &'static str) {
@@ -199,7 +204,10 @@ async fn an_hour_without_traffic_is_sealed_on_time() {
 async fn without_any_value_of_the_stream_the_due_time_decides() {
     let world = World::new();
     let run = async |time: &str| {
-        handler(&world.bucket, &world.failed_batches, &world.metrics).run(at(time), &|| false, "f").await.unwrap();
+        handler(&world.bucket, &world.failed_batches, &world.metrics)
+            .run(at(time), None, &|| false, "f")
+            .await
+            .unwrap();
     };
     run("2026-11-21T10:20:00.000Z").await;
     assert!(!world.is_sealed());
@@ -212,7 +220,7 @@ async fn without_the_age_as_many_records_as_arrived_are_enough() {
     let world = World::new();
     world.put_value("AWS/Kinesis", "IncomingRecords", hour(9).start(), 2.0);
     handler(&world.bucket, &world.failed_batches, &world.metrics)
-        .run(at("2026-11-21T10:20:00.000Z"), &|| false, "f")
+        .run(at("2026-11-21T10:20:00.000Z"), None, &|| false, "f")
         .await
         .unwrap();
     assert!(world.is_sealed());
@@ -240,7 +248,7 @@ async fn fewer_records_than_arrived_in_an_hour_that_nothing_shows_to_be_read_may
     let world = World::new();
     world.put_arrived(30, 3.0);
     handler(&world.bucket, &world.failed_batches, &world.metrics)
-        .run(at("2026-11-21T10:40:00.000Z"), &|| false, "f")
+        .run(at("2026-11-21T10:40:00.000Z"), None, &|| false, "f")
         .await
         .unwrap();
     let missing = world.incomplete().unwrap()["missing"].clone();
@@ -374,7 +382,68 @@ async fn a_batch_of_another_hour_holds_nothing_back() {
 
 async fn run_with(world: &World, time: &str) {
     catch_up(&world.metrics, at(time));
-    handler(&world.bucket, &world.failed_batches, &world.metrics).run(at(time), &|| false, "f").await.unwrap();
+    handler(&world.bucket, &world.failed_batches, &world.metrics).run(at(time), None, &|| false, "f").await.unwrap();
+}
+
+/// Each run lists the held hours again, and has time for two of them.
+#[tokio::test]
+async fn held_hours_that_take_all_the_time_keep_no_whole_one_from_being_sealed_and_the_runs_end() {
+    let world = World::new();
+    for of_day in 4..9 {
+        land(&world.bucket, Kind::Event, hour(of_day), 0, (100, 101));
+        let middle = UnixMillis(hour(of_day).start().0 + 30 * MILLIS_PER_MINUTE);
+        world.put_value("AWS/Kinesis", "IncomingRecords", middle, 3.0);
+    }
+    world.put_arrived(30, 2.0);
+    run_with(&world, "2026-11-21T09:50:00.000Z").await;
+    assert_eq!(world.level(), Some(5.0));
+
+    catch_up(&world.metrics, at("2026-11-21T10:20:00.000Z"));
+    let listed = Rc::new(Cell::new(0));
+    let counted = listed.clone();
+    world.bucket.meanwhile.replace(Some(Box::new(move |_, operation, key| {
+        let is_hour = operation == "listing" && key.starts_with("events/dt=2026-11-21/hour=0");
+        counted.set(counted.get() + usize::from(is_hour));
+    })));
+    let mut event = serde_json::json!({"time": "2026-11-21T10:20:00Z"});
+    let mut looked_at = 0;
+    for invocation in 1.. {
+        assert!(invocation < 10, "there is no end");
+        listed.set(0);
+        let handler = handler(&world.bucket, &world.failed_batches, &world.metrics);
+        let invocation_event = serde_json::from_value(std::mem::take(&mut event)).unwrap();
+        handler.invoke(invocation_event, &|| listed.get() >= 2, "f").await.unwrap();
+        looked_at += listed.get();
+        assert!(world.is_sealed() || invocation == 1, "whole hours come first");
+        let Some(marker) = marker_event(&world) else { break };
+        event = marker;
+    }
+    assert!(looked_at >= 6, "{looked_at}: the held ones are looked at, too");
+    assert_eq!(world.level(), Some(5.0));
+}
+
+/// As S3 sends it when a marker is put.
+fn marker_event(world: &World) -> Option<Value> {
+    let key = world.bucket.keys().into_iter().find(|key| key.starts_with("sealing/") && key.ends_with(".json"))?;
+    let record = serde_json::json!({"eventTime": NIGHT, "s3": {"bucket": {"name": "b"}, "object": {"key": key}}});
+    Some(serde_json::json!({"Records": [record]}))
+}
+
+/// A broken object has all of its records: others that are missing are not its own.
+#[tokio::test]
+async fn records_that_are_missing_beside_a_broken_object_are_not_accepted_with_it() {
+    let world = World::new();
+    world.put_arrived(30, 2.0);
+    world.run_with_values("2026-11-21T10:40:00.000Z", Some(Lack::BrokenObject)).await;
+    world.accept("a copy");
+    world.put_arrived(30, 7.0);
+    world.run_with_values("2026-11-21T10:50:00.000Z", Some(Lack::BrokenObject)).await;
+    assert!(!world.is_sealed());
+    let missing = world.incomplete().unwrap()["missing"].clone();
+    assert_eq!(missing[1], serde_json::json!({"what": "missing_records", "arrived": 9, "landed": 2}));
+    world.accept("those too");
+    world.run_with_values("2026-11-21T11:00:00.000Z", Some(Lack::BrokenObject)).await;
+    assert!(world.is_sealed());
 }
 
 #[tokio::test]
@@ -477,7 +546,8 @@ async fn after_a_crash_the_date_of_an_hour_that_was_held_back_is_sealed() {
         let time = "2026-11-29T00:40:00.000Z";
         catch_up(&world.metrics, at(time));
         world.bucket.fails_from.set(Some(call));
-        let killed = handler(&world.bucket, &world.failed_batches, &world.metrics).run(at(time), &|| false, "f").await;
+        let killed =
+            handler(&world.bucket, &world.failed_batches, &world.metrics).run(at(time), None, &|| false, "f").await;
         world.bucket.fails_from.set(None);
         world.run("2026-11-29T00:50:00.000Z", None).await;
         assert!(world.has("events/dt=2026-11-21/_SUCCESS"), "killed at call {call}");
@@ -509,7 +579,7 @@ async fn a_run_that_is_killed_leaves_no_incomplete_beside_success() {
             let calls = world.bucket.calls.get();
             world.bucket.fails_from.set(Some(calls + call));
             let handler = handler(&world.bucket, &world.failed_batches, &world.metrics);
-            let ended = handler.run(at(time), &|| false, "f").await;
+            let ended = handler.run(at(time), None, &|| false, "f").await;
             world.bucket.fails_from.set(None);
             ended.is_err()
         };

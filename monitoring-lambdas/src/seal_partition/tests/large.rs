@@ -17,7 +17,7 @@ async fn three_thousand_objects_in_parts_cost_a_look_each_and_little_more() {
     catch_up(&metrics, at("2026-11-21T10:20:00.000Z"));
     let failed_batches = MemoryBucket::default();
     let handler = Handler { part_bytes: 100_000, ..Handler::new(&bucket, &failed_batches, &metrics, config()) };
-    handler.run(at("2026-11-21T10:20:00.000Z"), &|| false, "seal-partition").await.unwrap();
+    handler.run(at("2026-11-21T10:20:00.000Z"), None, &|| false, "seal-partition").await.unwrap();
     let manifest = json(&bucket, "events/dt=2026-11-21/hour=09/_MANIFEST.json");
     let objects = manifest["objects"].as_array().unwrap();
     assert_eq!((objects.len(), &manifest["totals"]["events"]), (3_000, &29_000.into()));
@@ -117,6 +117,10 @@ impl Uploads for &Endless {
     async fn abort_upload(&self, _: &str, _: &str) -> Result<()> {
         Ok(())
     }
+
+    async fn copy(&self, _: &str, _: &str, _: &str) -> Result<()> {
+        Ok(())
+    }
 }
 
 #[test]
@@ -132,7 +136,7 @@ fn memory_does_not_grow_with_the_objects() {
         let cost = measure(|| {
             catch_up(&metrics, at("2026-11-21T10:20:00.000Z"));
             let handler = Handler::new(&bucket, &seed, &metrics, config());
-            runtime.block_on(handler.run(at("2026-11-21T10:20:00.000Z"), &|| false, "f")).unwrap();
+            runtime.block_on(handler.run(at("2026-11-21T10:20:00.000Z"), None, &|| false, "f")).unwrap();
         });
         (cost.bytes_max, bucket.uploaded.get())
     };
