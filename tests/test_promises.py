@@ -54,10 +54,8 @@ def rows(test, *names):
 REJECTED = rows("test_each_row_is_answered_with_its_reason_and_kept_whole", "not_json", "only_bad_members", "invalid_utf8",
                 "gzip_corrupt", "unknown_encoding", "binary_content_type", "invalid_cmcd", "event_larger_than_a_record",
                 "10001_events", "put", "unknown_path")
-BESIDE_REJECTED = " ".join([
-    "test_rejected_input.py::test_good_members_beside_bad_ones_land_and_the_bad_ones_are_named",
-    rows("test_a_bad_token_costs_the_member_that_it_stands_in_alone", "number-array", "not_utf8-frame", "raw_line_feed-cut_off"),
-])
+BESIDE_REJECTED = rows("test_good_pieces_land_and_bad_ones_beside_them_are_named_and_kept", "array", "number-array", "not_utf8-frame",
+                       "raw_line_feed-cut_off")
 RESHARD = "test_reshard.py::test_split_and_merge_under_traffic_lose_double_and_reorder_nothing"
 
 REDRIVE_REJECTED = "test_redrive.py::test_rejected_bodies_are_landed_after_a_fix_and_stay_where_they_are"

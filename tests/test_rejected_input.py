@@ -157,21 +157,7 @@ def test_each_row_is_answered_with_its_reason_and_kept_whole(stack, row):
     assert all(one.line["v"] == 1 and landed.TIME.fullmatch(one.line["received_at"]) for one in kept)
 
 
-def test_good_members_beside_bad_ones_land_and_the_bad_ones_are_named(stack):
-    """Rejected input is kept whole, with its reason, and never stops the good input beside it.
-
-    Of an array with 3 good and 2 bad members 3 land, and 2 are named with index and reason."""
-    ids = [str(uuid.uuid4()) for _ in range(3)]
-    good = [json.dumps({"id": value}).encode() for value in ids]
-    row = Row("mixed", 200, "not_an_object", b"[%s, 7, %s, [{}], %s]" % tuple(good), kept=[b"7", b"[{}]"])
-    user_agent, answer = post_between_good_ones(stack, row)
-    named = [{"index": 1, "reason": "not_an_object"}, {"index": 3, "reason": "not_an_object"}]
-    assert (answer.status, answer.json) == (200, {"accepted": 3, "rejected": named})
-    lines = stack.wait_for_lines(lambda line: line.json.get("id") in ids, 3)
-    landed.assert_once(lines, ids)
-    assert [one.body for one in kept_of(stack, user_agent, 2)] == row.kept
-
-
+# Pieces that cost nobody but themselves, wherever in a list they stand.
 BAD_MEMBERS = {
     "number": (b'{"n":NaN}', "invalid_json"),
     "undefined": (b"undefined", "invalid_json"),
@@ -184,83 +170,43 @@ BAD_MEMBERS = {
     "not_utf8": (b'{"t":"caf\xe9"}', "invalid_utf8"),
 }
 LISTS = {"array": b"[%s]", "frame": b'{"metadata":{"a":[]},"events":[%s],"version":2}', "cut_off": b"[%s"}
+LARGE = event_of(2 * MEBIBYTE)
+# Bodies in which each %s is a good event, and what is bad in them, by its index.
+MIXED = {
+    "array": (JSON, b"[%s, 7, %s, [{}], %s]", {1: (b"7", "not_an_object"), 3: (b"[{}]", "not_an_object")}),
+    "event_larger_than_a_record": (JSON, b"[%s," + LARGE + b",%s]", {1: (LARGE, "event_too_large")}),
+    # Nobody can tell what it was.
+    "damage_around_the_list": (JSON, b'{"v":NaN,"events":[%s],"z":1}',
+                               {0: (b'{"v":NaN,"events":', "invalid_json"), 2: (b',"z":1}', "invalid_json")}),
+    # Who sends lines as text can't say so; a first line that is no JSON doesn't hide that there are more.
+    "lines_as_text": ({"content-type": "text/plain"}, b'{"n":NaN}\n%s\n{"n":',
+                      {0: (b'{"n":NaN}', "invalid_json"), 2: (b'{"n":', "invalid_json")}),
+    "lines": ({"content-type": "application/x-ndjson"}, b'%s\n{"a":\nnull\n{"t":"\xff"}\n%s',
+              {1: (b'{"a":', "invalid_json"), 2: (b"null", "not_an_object"), 3: (b'{"t":"\xff"}', "invalid_utf8")}),
+} | {
+    # There is nothing between two commas that could be rejected.
+    f"no_member-{form}": (JSON, frame % b",%s, ,%s,", {}) for form, frame in LISTS.items()
+} | {
+    f"{bad}-{form}": (JSON, frame % b" ,\n".join([b"%s", member, b"%s"]), {1: (member, reason)})
+    for form, frame in LISTS.items() for bad, (member, reason) in BAD_MEMBERS.items()
+}
 
 
-@pytest.mark.parametrize("form", LISTS)
-@pytest.mark.parametrize("bad", BAD_MEMBERS)
-def test_a_bad_token_costs_the_member_that_it_stands_in_alone(stack, bad, form):
-    """A list that is not JSON is cut at its members: what is good lands, what is bad is named and kept to the byte."""
-    ids = [str(uuid.uuid4()) for _ in range(2)]
-    first, last = (json.dumps({"id": value}).encode() for value in ids)
-    member, reason = BAD_MEMBERS[bad]
-    row = Row(bad, 200, reason, LISTS[form] % b" ,\n".join([first, member, last]), kept=[member])
-    user_agent, answer = post_between_good_ones(stack, row)
-    assert (answer.status, answer.json) == (200, {"accepted": 2, "rejected": [{"index": 1, "reason": reason}]})
-    lines = stack.wait_for_lines(lambda line: line.json.get("id") in ids, 2)
+@pytest.mark.parametrize("headers, body, bad", MIXED.values(), ids=MIXED)
+def test_good_pieces_land_and_bad_ones_beside_them_are_named_and_kept(stack, headers, body, bad):
+    """Rejected input is kept whole, with its reason, and never stops the good input beside it."""
+    ids = [str(uuid.uuid4()) for _ in range(body.count(b"%s"))]
+    body %= tuple(json.dumps({"id": value}).encode() for value in ids)
+    user_agent, answer = post_between_good_ones(stack, Row("mixed", 200, "", body, headers))
+    named = [{"index": index, "reason": reason} for index, (_, reason) in bad.items()]
+    assert (answer.status, answer.json) == (200, {"accepted": len(ids), "rejected": named})
+    lines = stack.wait_for_lines(lambda line: line.json.get("id") in ids, len(ids))
     landed.assert_once(lines, ids)
-    kept, = kept_of(stack, user_agent, 1)
-    assert (kept.body, kept.reason, kept.line["client"]["origin"]) == (member, reason, ORIGIN)
     assert all("origin" not in line.json["client"] for line in lines)
-
-
-@pytest.mark.parametrize("form", LISTS)
-def test_a_comma_too_many_is_no_member(stack, form):
-    """There is nothing between it and the next that could be rejected."""
-    ids = [str(uuid.uuid4()) for _ in range(2)]
-    first, last = (json.dumps({"id": value}).encode() for value in ids)
-    answer = stack.post(body=LISTS[form] % b",".join([b"", first, b" ", last, b""]), headers={"content-type": "application/json"})
-    assert (answer.status, answer.json) == (200, {"accepted": 2, "rejected": []})
-    landed.assert_once(stack.wait_for_lines(lambda line: line.json.get("id") in ids, 2), ids)
-
-
-def test_what_is_damaged_around_the_list_of_a_frame_is_kept(stack):
-    """Nobody can tell what it was."""
-    event = str(uuid.uuid4())
-    row = Row("frame", 200, "invalid_json", b'{"v":NaN,"events":[{"id":"%s"}],"z":1}' % event.encode(),
-              kept=[b'{"v":NaN,"events":', b',"z":1}'])
-    user_agent, answer = post_between_good_ones(stack, row)
-    named = [{"index": index, "reason": "invalid_json"} for index in (0, 2)]
-    assert (answer.status, answer.json) == (200, {"accepted": 1, "rejected": named})
-    assert [one.body for one in kept_of(stack, user_agent, 2)] == row.kept
-
-
-def test_a_bad_first_line_costs_no_other(stack):
-    """Who sends lines as text can't say so; a first line that is no JSON doesn't hide that there are more."""
-    event = str(uuid.uuid4())
-    body = b'{"n":NaN}\n{"id":"%s"}\n{"n":' % event.encode()
-    row = Row("lines", 200, "invalid_json", body, {"content-type": "text/plain"}, kept=[b'{"n":NaN}', b'{"n":'])
-    user_agent, answer = post_between_good_ones(stack, row)
-    named = [{"index": index, "reason": "invalid_json"} for index in (0, 2)]
-    assert (answer.status, answer.json) == (200, {"accepted": 1, "rejected": named})
-    stack.wait_for_lines(lambda line: line.json.get("id") == event, 1)
-    assert [one.body for one in kept_of(stack, user_agent, 2)] == row.kept
-
-
-def test_an_event_that_is_too_large_costs_its_neighbours_nothing(stack):
-    """Of an event larger than a record and two that fit, the two land, and the large one is kept in parts."""
-    ids = [str(uuid.uuid4()) for _ in range(2)]
-    first, last = (json.dumps({"id": value}).encode() for value in ids)
-    large = event_of(2 * MEBIBYTE)
-    row = Row("large", 200, "event_too_large", b"[%s,%s,%s]" % (first, large, last), kept=[large])
-    user_agent, answer = post_between_good_ones(stack, row)
-    assert answer.json == {"accepted": 2, "rejected": [{"index": 1, "reason": "event_too_large"}]}
-    stack.wait_for_lines(lambda line: line.json.get("id") in ids, 2)
-    kept, = kept_of(stack, user_agent, 1)
-    assert kept.body == large and kept.line["rejected"]["parts"] > 1
-
-
-def test_bad_lines_among_json_lines_are_rejected_alone(stack):
-    """NDJSON is taken line by line: truncated JSON, null and invalid UTF-8 harm no line beside them."""
-    ids = [str(uuid.uuid4()) for _ in range(2)]
-    first, last = (json.dumps({"id": value}).encode() for value in ids)
-    bad = [b'{"a":', b"null", b'{"t":"\xff"}']
-    row = Row("lines", 200, "", b"\n".join([first, *bad, last]), {"content-type": "application/x-ndjson"})
-    user_agent, answer = post_between_good_ones(stack, row)
-    reasons = ["invalid_json", "not_an_object", "invalid_utf8"]
-    named = [{"index": index, "reason": reason} for index, reason in enumerate(reasons, 1)]
-    assert (answer.status, answer.json) == (200, {"accepted": 2, "rejected": named})
-    kept = kept_of(stack, user_agent, 3)
-    assert [(one.reason, one.body) for one in kept] == list(zip(reasons, bad))
+    kept = kept_of(stack, user_agent, len(bad))
+    assert [(summary(one.body), one.reason) for one in kept] == [(summary(piece), reason) for piece, reason in bad.values()]
+    assert all(one.line["client"]["origin"] == ORIGIN for one in kept)
+    assert all(("parts" in one.line["rejected"]) == (len(one.body) > MEBIBYTE) for one in kept)
 
 
 def test_a_get_is_refused_and_leaves_nothing(stack):

@@ -103,6 +103,7 @@ class Stack:
         self.errors_path = directory / "stderr.txt"
         self.output = []
         self.files_read = {}
+        self.clients = {}
         self.ready = threading.Event()
         self.killed = False
         self._start(environment(directory, **settings))
@@ -190,13 +191,13 @@ class Stack:
     # ---- Looking around ----
 
     def s3(self):
-        return self._client("s3", s3={"addressing_style": "path"})
+        return self._client("s3", 2, s3={"addressing_style": "path"})
 
     def kinesis(self):
-        return self._client("kinesis")
+        return self._client("kinesis", 2)
 
     def cloudwatch(self):
-        return self._client("cloudwatch")
+        return self._client("cloudwatch", 2)
 
     def metric(self, name, start, statistic="Maximum", period=60, namespace="Playhead", **dimensions):
         """A metric's values in each period that has any in the two weeks from a time on, oldest first."""
@@ -209,13 +210,17 @@ class Stack:
 
     def functions(self):
         """Lambda, as far as it is there: `invoke`. An invocation is not repeated."""
-        return self._client("lambda", retries={"total_max_attempts": 1})
+        return self._client("lambda", 1)
 
-    def _client(self, service, **options):
-        return boto3.client(
-            service, endpoint_url=self.aws_address, region_name="us-east-1",
-            aws_access_key_id="local", aws_secret_access_key="local", config=Config(proxies={}, **options),
-        )
+    def _client(self, service, attempts, **options):
+        """One a service: making it takes longer than most calls."""
+        if service not in self.clients:
+            config = Config(proxies={}, retries={"total_max_attempts": attempts}, **options)
+            self.clients[service] = boto3.client(
+                service, endpoint_url=self.aws_address, region_name="us-east-1",
+                aws_access_key_id="local", aws_secret_access_key="local", config=config,
+            )
+        return self.clients[service]
 
     def function_log(self, function):
         return (self.data / "logs" / f"{function}.log").read_text(errors="replace")
