@@ -3,24 +3,21 @@
 //! <https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html>
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::body::Bytes;
 use shared::timestamp::UnixMillis;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{error, warn};
 
 use crate::clock::Clock;
-use crate::function::{Function, new_request_id};
+use crate::function::Function;
 
 /// How long Lambda waits before the second and the third try, and the longest that this stack does: nobody here has minutes.
 const PAUSES: [(Duration, Duration); 2] =
     [(Duration::from_secs(60), Duration::from_millis(500)), (Duration::from_secs(120), Duration::from_secs(1))];
 
-/// Where an event comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// A schedule's name, and when it was due.
@@ -55,63 +52,40 @@ impl Source {
 
 /// Counts the events in flight, so that a stopping stack can wait for them.
 #[derive(Debug, Clone, Default)]
-pub struct InFlight(Arc<Counter>);
-
-#[derive(Debug, Default)]
-struct Counter {
-    events: AtomicU64,
-    changed: Notify,
-}
+pub struct InFlight(watch::Sender<u64>);
 
 /// An event that is counted until this is dropped.
 #[derive(Debug)]
 pub struct InFlightEvent(InFlight);
 
 impl InFlight {
-    /// Counts one more.
-    #[must_use]
     pub fn one(&self) -> InFlightEvent {
-        self.0.events.fetch_add(1, Ordering::SeqCst);
+        self.0.send_modify(|events| *events += 1);
         InFlightEvent(self.clone())
     }
 
-    /// How many there are.
-    #[must_use]
     pub fn count(&self) -> u64 {
-        self.0.events.load(Ordering::SeqCst)
+        *self.0.borrow()
     }
 
     /// Resolves when there are fewer than `limit`.
     pub async fn fewer_than(&self, limit: u64) {
-        loop {
-            let changed = self.0.changed.notified();
-            tokio::pin!(changed);
-            // From here on no change goes unnoticed.
-            changed.as_mut().enable();
-            if self.count() < limit {
-                return;
-            }
-            changed.await;
+        if self.0.subscribe().wait_for(|events| *events < limit).await.is_err() {
+            unreachable!("the sender is here");
         }
     }
 }
 
 impl Drop for InFlightEvent {
     fn drop(&mut self) {
-        self.0.0.events.fetch_sub(1, Ordering::SeqCst);
-        self.0.0.changed.notify_waiters();
+        self.0.0.send_modify(|events| *events -= 1);
     }
 }
 
 /// Hands an event to a function, and retries while it fails and may be retried, under one request id. When the last try fails,
 /// an ERROR says so: a person is needed.
-pub async fn invoke(function: &Function, event: &Bytes, source: &Source, clock: Clock) {
-    invoke_as(new_request_id(), function, event, source, clock).await;
-}
-
-/// [`invoke`] under a request id that the sender knows already.
-pub async fn invoke_as(request_id: String, function: &Function, event: &Bytes, source: &Source, clock: Clock) {
-    let retries = usize::try_from(function.event_retries()).unwrap_or(PAUSES.len());
+pub async fn invoke(request_id: String, function: &Function, event: &Bytes, source: &Source, clock: Clock) {
+    let retries = usize::try_from(function.spec.event_retries).unwrap_or(PAUSES.len());
     let pauses = PAUSES.map(|(lambda, longest)| Some(clock.really(lambda).min(longest)));
     for pause in pauses.into_iter().take(retries).chain([None]) {
         let Err(problem) = function.invoke(request_id.clone(), event.clone()).await else { return };

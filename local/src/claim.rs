@@ -11,11 +11,6 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// Claims a folder.
-    ///
-    /// # Errors
-    ///
-    /// When another stack has the folder, or it can't be written to.
     pub(crate) fn of(data_dir: &Path) -> anyhow::Result<Self> {
         let path = data_dir.join("claim");
         let place = || format!("DATA_DIR: {}", path.display());

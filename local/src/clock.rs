@@ -22,7 +22,6 @@ pub struct Pace {
     factor: f64,
 }
 
-/// A running clock.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Clock {
     /// The real time at which it shows its origin.
@@ -30,7 +29,6 @@ pub struct Clock {
     pace: Pace,
 }
 
-/// A `CLOCK` that can't be read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PaceError {
     #[error("is {0:?}; it takes a start and a factor: 2026-11-18T00:00:00Z x1440")]
@@ -65,19 +63,15 @@ impl fmt::Display for Pace {
 
 impl Clock {
     /// A clock that starts at this real time; without a pace it shows the real time.
-    #[must_use]
     pub fn new(pace: Option<Pace>, started: UnixMillis) -> Self {
         Self { started, pace: pace.unwrap_or(Pace { origin: started, factor: 1.0 }) }
     }
 
-    /// What it shows now.
-    #[must_use]
     pub fn now(&self) -> UnixMillis {
         self.at(lambda_setup::now())
     }
 
     /// What it shows at a real time, also at one before it started.
-    #[must_use]
     pub fn at(&self, real: UnixMillis) -> UnixMillis {
         // Exact for whole factors as far as f64 counts milliseconds: some 285,000 years.
         #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
@@ -86,25 +80,20 @@ impl Clock {
     }
 
     /// The real time from one of its times to a later one; zero if that is past.
-    #[must_use]
     pub fn real_time(&self, from: UnixMillis, to: UnixMillis) -> Duration {
         self.really(between(from, to))
     }
 
     /// The real length of a time on this clock.
-    #[must_use]
     pub fn really(&self, shown: Duration) -> Duration {
         shown.div_f64(self.pace.factor)
     }
 
     /// How long ago, on this clock, something really happened.
-    #[must_use]
     pub fn age(&self, real: UnixMillis) -> Duration {
         between(self.at(real), self.now())
     }
 
-    /// Whether its time passes faster than the real one.
-    #[must_use]
     pub fn is_fast(&self) -> bool {
         self.pace.factor > 1.0
     }

@@ -10,51 +10,37 @@ mod protocol;
 mod put;
 mod request;
 
-use axum::body::Body;
-use axum::http::{HeaderMap, Request, Response, header};
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, Response, header};
 use serde_json::{Value, json};
 
-use crate::body;
 use crate::metric_store::MetricStore;
-use protocol::Form;
 use request::{CloudWatchError, Result, read};
 
 /// CloudWatch's limit for a request, as it travels.
 /// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricData.html>
 const MAX_REQUEST_BYTES: usize = 1024 * 1024;
 
-/// The service.
 #[derive(Clone)]
 pub struct CloudWatch {
     store: MetricStore,
 }
 
 impl CloudWatch {
-    #[must_use]
     pub fn new(store: MetricStore) -> Self {
         Self { store }
     }
 
-    /// Whether a request is for CloudWatch.
-    #[must_use]
-    pub fn handles(&self, path: &str, headers: &HeaderMap) -> bool {
-        protocol::operation(path, headers).is_some()
-    }
-
-    /// Answers a request that is for CloudWatch.
-    pub async fn answer(&self, request: Request<Body>) -> Response<Body> {
-        let (parts, body) = request.into_parts();
-        let Some((operation, form)) = protocol::operation(parts.uri.path(), &parts.headers) else {
-            let other = CloudWatchError::Operation(parts.uri.path().to_owned());
-            return protocol::answer(Form::Json, Err(other));
-        };
-        let output = match body::read(body, MAX_REQUEST_BYTES).await {
+    /// Answers a request, if it is for CloudWatch.
+    pub fn answer(&self, path: &str, headers: &HeaderMap, body: &Bytes) -> Option<Response<Body>> {
+        let (operation, form) = protocol::operation(path, headers)?;
+        let output = match body.len() {
             // Any page that is open in a browser on this machine could send such requests.
-            _ if !parts.headers.contains_key(header::AUTHORIZATION) => Err(CloudWatchError::Unsigned),
-            Ok(body) => protocol::decode(form, &parts.headers, &body).and_then(|input| self.call(operation, input)),
-            Err(problem) => Err(problem.into()),
+            _ if !headers.contains_key(header::AUTHORIZATION) => Err(CloudWatchError::Unsigned),
+            ..=MAX_REQUEST_BYTES => protocol::decode(form, headers, body).and_then(|input| self.call(operation, input)),
+            _ => Err(CloudWatchError::Malformed(format!("it has more than {MAX_REQUEST_BYTES} bytes"))),
         };
-        protocol::answer(form, output)
+        Some(protocol::answer(form, output))
     }
 
     fn call(&self, operation: &str, input: Value) -> Result<Value> {

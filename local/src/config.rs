@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use lambda_setup::environment::{self, EnvironmentError};
 
-use crate::clock::{Pace, PaceError};
+use crate::clock::Pace;
 use crate::faults::plan::Plan;
 
 #[derive(Debug, Clone)]
@@ -14,15 +15,10 @@ pub struct Config {
     pub port: u16,
     /// `AWS_PORT`; 0 is any that is free.
     pub aws_port: u16,
-    /// `DATA_DIR`
     pub data_dir: PathBuf,
-    /// `TEMPLATE`
     pub template: PathBuf,
-    /// `PARAMETERS`
     pub parameters: BTreeMap<String, String>,
-    /// `FUNCTIONS_DIR`
     pub functions_dir: PathBuf,
-    /// `FAULTS`
     pub faults: Plan,
     /// `CLOCK`; `None` is the real time.
     pub clock: Option<Pace>,
@@ -47,8 +43,8 @@ impl Config {
             template: path("TEMPLATE", "template.yaml")?,
             parameters: parameters(&environment::optional("PARAMETERS")?.unwrap_or_default())?,
             functions_dir,
-            faults: faults(&environment::optional("FAULTS")?.unwrap_or_default())?,
-            clock: environment::optional("CLOCK")?.as_deref().map(clock).transpose()?,
+            faults: parsed("FAULTS", &environment::optional("FAULTS")?.unwrap_or_default())?,
+            clock: environment::optional("CLOCK")?.map(|text| parsed("CLOCK", &text)).transpose()?,
         })
     }
 }
@@ -62,12 +58,8 @@ fn parameters(text: &str) -> Result<BTreeMap<String, String>, EnvironmentError> 
     text.split_whitespace().map(pair).collect()
 }
 
-fn faults(text: &str) -> Result<Plan, EnvironmentError> {
-    text.parse().map_err(|problem: crate::faults::plan::PlanError| EnvironmentError::new("FAULTS", problem.to_string()))
-}
-
-fn clock(text: &str) -> Result<Pace, EnvironmentError> {
-    text.parse().map_err(|problem: PaceError| EnvironmentError::new("CLOCK", problem.to_string()))
+fn parsed<T: FromStr<Err: ToString>>(name: &'static str, text: &str) -> Result<T, EnvironmentError> {
+    text.parse().map_err(|problem: T::Err| EnvironmentError::new(name, problem.to_string()))
 }
 
 #[cfg(test)]
@@ -83,7 +75,8 @@ mod tests {
 
     #[test]
     fn a_bad_clock_is_named() {
-        assert!(clock("2026-11-18T00:00:00Z x1440").is_ok());
-        assert!(clock("noon").unwrap_err().to_string().contains("CLOCK"));
+        let clock = parsed::<Pace>;
+        assert!(clock("CLOCK", "2026-11-18T00:00:00Z x1440").is_ok());
+        assert!(clock("CLOCK", "noon").unwrap_err().to_string().contains("CLOCK"));
     }
 }

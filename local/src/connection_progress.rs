@@ -2,13 +2,15 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+
+use crate::mutex::Mutex;
 
 /// Shared by a connection and its handler.
 #[derive(Debug, Clone)]
@@ -23,7 +25,6 @@ struct State {
     last: Instant,
 }
 
-/// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Activity {
     /// A handler runs. Handlers have bounds of their own.
@@ -35,13 +36,12 @@ pub(crate) enum Activity {
 }
 
 impl Progress {
-    /// Of a connection that begins now.
     pub(crate) fn begin() -> Self {
         Self(Arc::new(Mutex::new(State { is_handling: false, is_blocked: false, last: Instant::now() })))
     }
 
     pub(crate) fn activity(&self) -> Activity {
-        let state = self.state();
+        let state = self.0.lock();
         let since = state.last.elapsed();
         match &*state {
             State { is_handling: true, .. } => Activity::Handling,
@@ -57,18 +57,12 @@ impl Progress {
     }
 
     fn note(&self, change: impl FnOnce(&mut State)) {
-        let mut state = self.state();
+        let mut state = self.0.lock();
         change(&mut state);
         state.last = Instant::now();
     }
-
-    /// A poisoned lock only means that another task panicked; what it guards is still whole.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// A handler that runs.
 pub(crate) struct Handling(Progress);
 
 impl Drop for Handling {
@@ -100,7 +94,7 @@ impl AsyncWrite for WatchedStream {
         match &written {
             Poll::Ready(_) => self.progress.note(|state| state.is_blocked = false),
             // Since the last write.
-            Poll::Pending => self.progress.state().is_blocked = true,
+            Poll::Pending => self.progress.0.lock().is_blocked = true,
         }
         written
     }

@@ -18,7 +18,6 @@ const INGEST: [Metric; 8] = [
     Metric::RequestBytes,
     Metric::StoredBytes,
 ];
-/// What landing counts.
 const LANDING: [Metric; 9] = [
     Metric::LandedRecords,
     Metric::LandedEvents,

@@ -17,7 +17,6 @@ const MAX_VALUES: usize = 100;
 /// any latency.
 const BETWEEN_CLOCKS: [&str; 2] = [Metric::LandingLatency.as_str(), Metric::BatchAge.as_str()];
 
-/// A line that breaks the format.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedError {
     #[error("it breaks the format: {0}")]
@@ -60,7 +59,6 @@ struct Definition {
     unit: Option<String>,
 }
 
-/// A metric, its unit and its values.
 type Recorded = (MetricId, Option<String>, Sample);
 
 /// The metrics of one line: each directive's metrics under each of its sets of dimensions.
@@ -117,16 +115,10 @@ pub struct EmbeddedMetrics {
 }
 
 impl EmbeddedMetrics {
-    #[must_use]
     pub fn new(store: MetricStore, times: LineTime) -> Self {
         Self { store, times }
     }
 
-    /// Keeps the metrics of one line.
-    ///
-    /// # Errors
-    ///
-    /// When the line breaks the format, or a metric is not kept; those before it are.
     pub fn keep(&self, line: &[u8]) -> Result<(), EmbeddedError> {
         let (given, metrics) = read(line)?;
         let at = match self.times {

@@ -5,7 +5,7 @@
 //! has one. Lambda lets internal extensions subscribe to INVOKE and not to SHUTDOWN: the process of a function with an
 //! extension gets SIGTERM instead, and half a second. Errors are those of AWS's Runtime Interface Emulator.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -18,13 +18,14 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
+use crate::mutex::Mutex;
+
 /// Lambda's own limit for one environment.
 const MAX_EXTENSIONS: usize = 10;
 const NAME: &str = "lambda-extension-name";
 const IDENTIFIER: &str = "lambda-extension-identifier";
 const EVENT_IDENTIFIER: &str = "lambda-extension-event-identifier";
 
-/// The extensions of one environment.
 pub(crate) struct Extensions {
     function_name: String,
     registry: Mutex<Registry>,
@@ -48,7 +49,6 @@ struct Extension {
     events: Arc<tokio::sync::Mutex<mpsc::Receiver<Value>>>,
 }
 
-/// A request of an extension that is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error("Empty extension name")]
@@ -136,7 +136,6 @@ impl Extensions {
         Arc::new(Self { function_name, registry: Mutex::default(), changed: Notify::new() })
     }
 
-    /// Registers an extension, and returns its identifier.
     fn register(&self, name: &str, events: &[String]) -> Result<String, Refusal> {
         if name.is_empty() {
             return Err(Refusal::NoName);
@@ -144,7 +143,7 @@ impl Extensions {
         if let Some(other) = events.iter().find(|event| *event != "INVOKE") {
             return Err(Refusal::EventType(other.clone()));
         }
-        let mut registry = self.registry();
+        let mut registry = self.registry.lock();
         if registry.is_closed {
             return Err(Refusal::Closed);
         }
@@ -166,14 +165,12 @@ impl Extensions {
         Ok(id)
     }
 
-    /// From now on no extension can be registered.
     pub(crate) fn close(&self) {
-        self.registry().is_closed = true;
+        self.registry.lock().is_closed = true;
     }
 
-    #[must_use]
     pub(crate) fn are_registered(&self) -> bool {
-        !self.registry().extensions.is_empty()
+        !self.registry.lock().extensions.is_empty()
     }
 
     /// Resolves when every extension has asked for its first event, which ends the start of an environment.
@@ -182,7 +179,7 @@ impl Extensions {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if self.registry().extensions.iter().all(|extension| extension.is_ready) {
+            if self.registry.lock().extensions.iter().all(|extension| extension.is_ready) {
                 return;
             }
             changed.await;
@@ -193,7 +190,7 @@ impl Extensions {
     /// extensions ask for the next.
     pub(crate) async fn invoked(&self, event: &Value) {
         let subscribed: Vec<_> =
-            self.registry().extensions.iter().filter_map(|extension| extension.invocations.clone()).collect();
+            self.registry.lock().extensions.iter().filter_map(|extension| extension.invocations.clone()).collect();
         for extension in subscribed {
             if extension.send(event.clone()).await.is_err() {
                 tracing::debug!("an extension is gone before it learnt of an invocation");
@@ -204,7 +201,7 @@ impl Extensions {
     /// The next event of an extension. One without a subscription waits until it is ended.
     async fn next(&self, id: &str) -> Result<Value, Refusal> {
         let events = {
-            let mut registry = self.registry();
+            let mut registry = self.registry.lock();
             let extension = registry.extensions.iter_mut().find(|extension| extension.id == id);
             let extension = extension.ok_or_else(|| Refusal::UnknownIdentifier(id.to_owned()))?;
             extension.is_ready = true;
@@ -216,11 +213,6 @@ impl Extensions {
             Some(event) => Ok(event),
             None => std::future::pending().await,
         }
-    }
-
-    /// A poisoned lock only means that another task panicked; what it guards is still whole.
-    fn registry(&self) -> MutexGuard<'_, Registry> {
-        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

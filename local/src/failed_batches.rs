@@ -2,17 +2,17 @@
 //! <https://docs.aws.amazon.com/lambda/latest/dg/kinesis-on-failure-destination.html>
 
 use axum::body::Bytes;
+use s3s::S3Result;
 use serde_json::json;
 use shared::timestamp::UnixMillis;
+use testbed::Record;
 use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::function::new_request_id;
-use crate::kinesis::Record;
-use crate::s3::{PutError, S3};
+use crate::s3::S3;
 use crate::template::stream_arn;
 
-/// A bucket for failed batches.
 #[derive(Clone)]
 pub(crate) struct FailedBatches {
     s3: S3,
@@ -21,7 +21,6 @@ pub(crate) struct FailedBatches {
     clock: Clock,
 }
 
-/// A batch that is given up.
 #[derive(Debug)]
 pub(crate) struct Failure<'a> {
     pub(crate) condition: &'static str,
@@ -35,17 +34,11 @@ pub(crate) struct Failure<'a> {
 }
 
 impl FailedBatches {
-    #[must_use]
     pub(crate) fn new(s3: S3, bucket: String, clock: Clock) -> Self {
         Self { s3, bucket, mapping_id: Uuid::new_v4(), clock }
     }
 
-    /// Keeps a batch; its key.
-    ///
-    /// # Errors
-    ///
-    /// When it can't be stored; nothing is there under the key then.
-    pub(crate) async fn put(&self, failure: &Failure<'_>) -> Result<String, PutError> {
+    pub(crate) async fn put(&self, failure: &Failure<'_>) -> S3Result<String> {
         let now = self.clock.now();
         let key = self.key(failure.shard_id, now);
         self.s3.put(&self.bucket, &key, document(failure, now, self.clock).into()).await?;
@@ -63,7 +56,7 @@ impl FailedBatches {
 fn document(failure: &Failure<'_>, now: UnixMillis, clock: Clock) -> String {
     let first = failure.batch.first();
     let last = failure.batch.last();
-    let arrival = |record: Option<&Record>| record.map(|record| clock.at(record.arrival).rfc3339());
+    let arrival = |record: Option<&Record>| record.map(|record| clock.at(UnixMillis(record.arrived_at)).rfc3339());
     json!({
         "requestContext": {
             "requestId": new_request_id(),
@@ -80,8 +73,8 @@ fn document(failure: &Failure<'_>, now: UnixMillis, clock: Clock) -> String {
         "timestamp": now.rfc3339(),
         "KinesisBatchInfo": {
             "shardId": failure.shard_id,
-            "startSequenceNumber": first.map(|record| &record.sequence_number),
-            "endSequenceNumber": last.map(|record| &record.sequence_number),
+            "startSequenceNumber": first.map(|record| record.sequence_number.to_string()),
+            "endSequenceNumber": last.map(|record| record.sequence_number.to_string()),
             "approximateArrivalOfFirstRecord": arrival(first),
             "approximateArrivalOfLastRecord": arrival(last),
             "batchSize": failure.batch.len(),

@@ -5,19 +5,20 @@
 //! Only requests of functions are hit, which are known by their access keys; people who look around are left alone.
 
 pub mod environments;
-mod journal;
 pub mod objects;
 pub mod plan;
 pub mod put_records;
 pub mod resharding;
 
 use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use rand::rngs::StdRng;
@@ -25,18 +26,15 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use strum::IntoEnumIterator;
 
-use crate::body::{self, BodyError};
+use crate::gate::access_key;
+use crate::mutex::Mutex;
 use environments::Environments;
-use journal::Journal;
 use plan::{Fault, Plan};
 
 /// Where the running stack's faults are read (GET), changed (PUT with a plan as `FAULTS` takes it) and ended (DELETE).
 /// No bucket can have this name.
 pub const CONTROL_PATH: &str = "/_faults";
-/// A plan is a line of text.
-const MAX_PLAN_BYTES: usize = 4096;
 
-/// The faults of one stack.
 pub struct Faults {
     /// So that a stack without faults takes no lock.
     active: AtomicBool,
@@ -52,6 +50,26 @@ struct Drawing {
     fired: BTreeMap<Fault, u64>,
 }
 
+/// A record of what was done to the functions: one JSON object a line.
+struct Journal(Mutex<File>);
+
+impl Journal {
+    /// Appends to `<folder>/faults.jsonl`.
+    fn open(folder: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let file = OpenOptions::new().create(true).append(true).open(folder.join("faults.jsonl"))?;
+        Ok(Self(Mutex::new(file)))
+    }
+
+    fn write(&self, mut entry: Value) {
+        entry["at"] = json!(lambda_setup::now().rfc3339());
+        let mut file = self.0.lock();
+        if let Err(problem) = file.write_all(format!("{entry}\n").as_bytes()) {
+            tracing::error!(%problem, %entry, "the journal of faults lacks an entry");
+        }
+    }
+}
+
 /// No answer: the connection breaks.
 #[derive(Debug, thiserror::Error)]
 #[error("an injected fault breaks the connection")]
@@ -59,11 +77,7 @@ pub struct NoAnswer;
 
 impl Faults {
     /// Faults by this plan, with a journal at `<folder>/faults.jsonl`.
-    ///
-    /// # Errors
-    ///
-    /// When the journal can't be opened.
-    pub fn new(plan: Plan, folder: &Path) -> std::io::Result<Arc<Self>> {
+    pub fn new(plan: Plan, folder: &Path) -> io::Result<Arc<Self>> {
         let random = StdRng::seed_from_u64(plan.seed);
         Ok(Arc::new(Self {
             active: AtomicBool::new(plan.is_active()),
@@ -74,20 +88,16 @@ impl Faults {
         }))
     }
 
-    #[must_use]
     pub fn is_active(&self) -> bool {
         self.active.load(Ordering::Relaxed)
     }
 
     /// The environment that sent a request, when faults are to hit it.
-    #[must_use]
     pub fn sender(&self, headers: &HeaderMap) -> Option<String> {
         if !self.is_active() {
             return None;
         }
-        let signed = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-        let access_key = signed.split_once("Credential=")?.1.split('/').next()?;
-        self.environments.contains(access_key).then(|| access_key.to_owned())
+        access_key(headers).filter(|name| self.environments.contains(name)).map(str::to_owned)
     }
 
     /// Draws one of several faults, and notes it with what it hits.
@@ -96,7 +106,7 @@ impl Faults {
             return None;
         }
         let fault = {
-            let mut drawing = self.drawing();
+            let mut drawing = self.drawing.lock();
             let Drawing { plan, random, fired } = &mut *drawing;
             let fault = among.iter().copied().find(|fault| random.random_bool(plan.rate(*fault)))?;
             *fired.entry(fault).or_default() += 1;
@@ -106,23 +116,20 @@ impl Faults {
         Some(fault)
     }
 
-    /// A random time of at most this.
     pub fn up_to(&self, longest: Duration) -> Duration {
-        longest.mul_f64(self.drawing().random.random_range(0.0..=1.0))
+        longest.mul_f64(self.drawing.lock().random.random_range(0.0..=1.0))
     }
 
-    /// A random count from 1 to this.
     pub fn count_up_to(&self, most: usize) -> usize {
-        self.drawing().random.random_range(1..=most.max(1))
+        self.drawing.lock().random.random_range(1..=most.max(1))
     }
 
-    /// Ends all faults, for a stopping stack.
     pub fn end(&self) {
         self.change(Plan::default());
     }
 
     fn change(&self, plan: Plan) {
-        let mut drawing = self.drawing();
+        let mut drawing = self.drawing.lock();
         if drawing.plan == plan {
             return;
         }
@@ -133,29 +140,22 @@ impl Faults {
         drawing.plan = plan;
     }
 
-    /// Answers [`CONTROL_PATH`].
-    pub async fn control(&self, request: Request<Body>) -> Response<Body> {
-        let (parts, body) = request.into_parts();
-        match parts.method {
-            Method::GET => answer(StatusCode::OK, &self.state()),
-            Method::DELETE => {
-                self.end();
-                answer(StatusCode::OK, &self.state())
-            }
-            Method::PUT => match read_plan(body).await {
-                Ok(plan) => {
-                    self.change(plan);
-                    answer(StatusCode::OK, &self.state())
-                }
-                Err(problem) => answer(problem.status(), &json!({"error": problem.to_string()})),
+    pub fn control(&self, request: &Request<Bytes>) -> Response<Body> {
+        match *request.method() {
+            Method::GET => {}
+            Method::DELETE => self.end(),
+            Method::PUT => match String::from_utf8_lossy(request.body()).parse() {
+                Ok(plan) => self.change(plan),
+                Err(problem) => return refused(StatusCode::BAD_REQUEST, &problem),
             },
-            _ => answer(StatusCode::METHOD_NOT_ALLOWED, &json!({"error": "GET, PUT or DELETE"})),
+            _ => return refused(StatusCode::METHOD_NOT_ALLOWED, &"GET, PUT or DELETE"),
         }
+        answer(StatusCode::OK, &self.state())
     }
 
     /// The plan, how often each fault has fired since the start, and the number of writes still held back.
     fn state(&self) -> Value {
-        let drawing = self.drawing();
+        let drawing = self.drawing.lock();
         let fired = |fault: Fault| (fault.name(), drawing.fired.get(&fault).copied().unwrap_or(0));
         json!({
             "plan": drawing.plan.to_string(),
@@ -163,35 +163,10 @@ impl Faults {
             "held_writes": self.held_writes.load(Ordering::SeqCst),
         })
     }
-
-    fn drawing(&self) -> std::sync::MutexGuard<'_, Drawing> {
-        self.drawing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// A plan that is refused.
-#[derive(Debug, thiserror::Error)]
-enum RefusedPlan {
-    #[error(transparent)]
-    Body(#[from] BodyError),
-    #[error("the plan is not UTF-8: {0}")]
-    Text(#[from] std::str::Utf8Error),
-    #[error(transparent)]
-    Plan(#[from] plan::PlanError),
-}
-
-impl RefusedPlan {
-    fn status(&self) -> StatusCode {
-        match self {
-            Self::Body(problem) => problem.status(),
-            Self::Text(_) | Self::Plan(_) => StatusCode::BAD_REQUEST,
-        }
-    }
-}
-
-async fn read_plan(body: Body) -> Result<Plan, RefusedPlan> {
-    let text = body::read(body, MAX_PLAN_BYTES).await?;
-    Ok(std::str::from_utf8(&text)?.parse()?)
+fn refused(status: StatusCode, problem: &dyn std::fmt::Display) -> Response<Body> {
+    answer(status, &json!({"error": problem.to_string()}))
 }
 
 fn answer(status: StatusCode, body: &Value) -> Response<Body> {

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
@@ -19,6 +19,7 @@ use uuid::Uuid;
 use crate::faults::environments::{Environments, Registered};
 use crate::log::{FunctionLog, Tail};
 use crate::metric_store::{MetricId, MetricStore};
+use crate::mutex::Mutex;
 use crate::runtime_api::{FunctionError, Invocation, RuntimeApi};
 use crate::template::{self, REGION, function_arn};
 
@@ -32,9 +33,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html>
 const SHUTDOWN_TIME: Duration = Duration::from_millis(500);
 
-/// A function that can be invoked.
 pub struct Function {
-    spec: template::Function,
+    pub(crate) spec: template::Function,
     binary: PathBuf,
     aws_endpoint: String,
     log: FunctionLog,
@@ -45,7 +45,6 @@ pub struct Function {
     metrics: MetricStore,
 }
 
-/// An invocation without a result.
 #[derive(Debug, thiserror::Error)]
 pub enum InvokeError {
     #[error("the function reported {0}")]
@@ -79,24 +78,10 @@ impl Function {
         Ok(Arc::new(Self { spec, binary, aws_endpoint, log, places, idle, started, environments, metrics }))
     }
 
-    #[must_use]
-    pub fn id(&self) -> &str {
-        &self.spec.id
-    }
-
-    /// How often a failed event is retried.
-    #[must_use]
-    pub fn event_retries(&self) -> u64 {
-        self.spec.event_retries
-    }
-
-    /// Its local name.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.spec.binary
     }
 
-    #[must_use]
     pub fn arn(&self) -> String {
         function_arn(&self.spec.binary)
     }
@@ -107,10 +92,6 @@ impl Function {
     }
 
     /// Invokes the function in an idle environment, or in a new one; waits while all of them are busy.
-    ///
-    /// # Errors
-    ///
-    /// When the function reports an error, runs too long, dies or does not start.
     pub async fn invoke(&self, request_id: String, payload: Bytes) -> Result<Bytes, InvokeError> {
         self.invoke_logged(request_id, payload).await.0
     }
@@ -188,19 +169,18 @@ impl Function {
             // Dropping the environment kills its process.
             () = tokio::time::sleep(timeout) => return Err(InvokeError::TimedOut(timeout)),
         };
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(environment);
+        self.idle.lock().push(environment);
         result
     }
 
-    /// Shuts down the environments that are idle.
     pub async fn shut_down(&self) {
-        let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
+        let idle = std::mem::take(&mut *self.idle.lock());
         idle.into_iter().map(Environment::shut_down).collect::<JoinSet<()>>().join_all().await;
     }
 
     /// The environment that was used last, if its process still lives.
     fn take_idle(&self, tail: &mut Option<Tail>) -> Option<Environment> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock();
         while let Some(mut environment) = idle.pop() {
             if matches!(environment.process.try_wait(), Ok(None)) {
                 drop(environment.tail.take());
@@ -302,8 +282,6 @@ impl Environment {
     }
 }
 
-/// A new request id, in Lambda's form.
-#[must_use]
 pub fn new_request_id() -> String {
     Uuid::new_v4().to_string()
 }

@@ -22,7 +22,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use crate::body::{self, BodyError};
 use crate::clock::Clock;
 use crate::function::{Function, MAX_ENVIRONMENTS, new_request_id};
 use crate::server::Port;
@@ -35,7 +34,6 @@ const MIN_QUEUE_BYTES: usize = 64 * 1024;
 /// The longest wait for an environment: a player that waits longer has given up.
 const QUEUE_TIME: Duration = Duration::from_secs(5);
 
-/// The HTTP front of a function.
 pub(crate) struct FrontDoor {
     function: Arc<Function>,
     clock: Clock,
@@ -59,17 +57,8 @@ impl FrontDoor {
         port.serve(invoke, stopping).await;
     }
 
-    async fn invoke(self: Arc<Self>, peer: SocketAddr, request: Request<Body>) -> Response<Body> {
-        let (parts, body) = request.into_parts();
-        let body = match body::read(body, LAMBDA_PAYLOAD_MAX_BYTES).await {
-            Ok(body) => body,
-            Err(BodyError::TooLarge(_)) => return too_large(),
-            Err(problem) => {
-                debug!(%problem, "a request was not read whole");
-                return plain(problem.status(), &problem.to_string());
-            }
-        };
-        let (request, request_id) = (Request::from_parts(parts, body), new_request_id());
+    async fn invoke(self: Arc<Self>, peer: SocketAddr, request: Request<Bytes>) -> Response<Body> {
+        let request_id = new_request_id();
         let payload = payload(&request, peer, &request_id, self.clock.now()).to_string();
         if payload.len() > LAMBDA_PAYLOAD_MAX_BYTES {
             return too_large();
@@ -210,18 +199,9 @@ fn common_log_time(at: UnixMillis) -> String {
 
 /// Lower-case names; the values of a repeated header are joined with commas.
 fn joined_headers(headers: &HeaderMap) -> BTreeMap<&str, String> {
-    let mut joined: BTreeMap<&str, String> = BTreeMap::new();
-    for (name, value) in headers {
-        let value = String::from_utf8_lossy(value.as_bytes());
-        joined
-            .entry(name.as_str())
-            .and_modify(|values| {
-                values.push(',');
-                values.push_str(&value);
-            })
-            .or_insert_with(|| value.into_owned());
-    }
-    joined
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let joined = |name: &HeaderName| headers.get_all(name).iter().map(text).collect::<Vec<_>>().join(",");
+    headers.keys().map(|name| (name.as_str(), joined(name))).collect()
 }
 
 /// The body as text, if Lambda treats it as text; everything else travels as base64. It is not documented what Lambda does
@@ -229,10 +209,8 @@ fn joined_headers(headers: &HeaderMap) -> BTreeMap<&str, String> {
 fn text_body<'b>(headers: &HeaderMap, body: &'b Bytes) -> Option<&'b str> {
     let header = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let content_type = header(header::CONTENT_TYPE).to_ascii_lowercase();
-    let is_text = content_type.starts_with("text/")
-        || ["application/json", "application/javascript", "application/xml"]
-            .iter()
-            .any(|text_type| content_type.starts_with(text_type));
+    let text_types = ["text/", "application/json", "application/javascript", "application/xml"];
+    let is_text = text_types.iter().any(|text_type| content_type.starts_with(text_type));
     let encoded = !header(header::CONTENT_ENCODING).is_empty();
     (body.is_empty() || is_text && !encoded).then(|| std::str::from_utf8(body).ok()).flatten()
 }

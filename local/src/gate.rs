@@ -13,14 +13,13 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use axum::body::Body;
 use axum::response::IntoResponse;
-use hyper::header::{HOST, HeaderValue, ORIGIN};
+use hyper::header::{AUTHORIZATION, HOST, HeaderValue, ORIGIN};
 use hyper::{HeaderMap, Response, StatusCode, Uri};
 
 /// How a page that sends a request relates to its target, by the browser's own word.
 /// <https://developer.mozilla.org/en-US/docs/Web/HTTP/Reference/Headers/Sec-Fetch-Site>
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
-/// What a port is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Door {
     /// Events of pages of any origin; `AllowedOrigins` says which may read the answers.
@@ -31,7 +30,6 @@ pub(crate) enum Door {
     Runtime,
 }
 
-/// A request that is not let in.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error("the request names no host; say Host: 127.0.0.1, [::1] or localhost")]
@@ -45,11 +43,6 @@ pub(crate) enum Refusal {
 }
 
 impl Door {
-    /// Lets a request in, or says why not.
-    ///
-    /// # Errors
-    ///
-    /// When a host that it names is not this machine, or it comes from a page that may not use the port.
     pub(crate) fn admit(self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
         // HTTP/2 has the authority in the URI, and so may HTTP/1.1; each one must be good.
         let authority = uri.authority().map(|authority| authority.as_str().as_bytes());
@@ -84,10 +77,15 @@ fn admit_page(headers: &HeaderMap) -> Result<(), Refusal> {
 
 impl Refusal {
     /// 403, with the reason as text.
-    #[must_use]
     pub(crate) fn response(&self) -> Response<Body> {
         (StatusCode::FORBIDDEN, format!("{self}\n")).into_response()
     }
+}
+
+/// Who signed a request: environments sign with their names.
+pub(crate) fn access_key(headers: &HeaderMap) -> Option<&str> {
+    let signed = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    signed.split_once("Credential=")?.1.split('/').next()
 }
 
 /// `http://localhost:3000`; `null` is the origin of pages that hide theirs.

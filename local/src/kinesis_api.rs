@@ -1,26 +1,20 @@
 //! Kinesis' API as the AWS CLI and the SDKs speak it: JSON, or CBOR as some of them prefer.
 //! <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_Operations.html>
 //!
-//! It has what reads and writes records, shows streams and changes their shards. Consumers of enhanced fan-out, tags, encryption
-//! and on-demand mode are absent.
+//! It has what reads and writes records, shows streams and changes their shards: streams come from the template. Consumers of enhanced
+//! fan-out, tags, encryption and on-demand mode are absent.
 
-use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use base64_simd::STANDARD as BASE64;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use testbed::{Entry, KinesisError as Refusal, Limits, Placed, Position, SequenceNumber, ShardIterator};
+use testbed::{Entry, KinesisError as Refusal, Placed, Position, SequenceNumber, ShardIterator};
 
-use crate::body;
+use crate::cbor::{self, TimeUnit};
 use crate::kinesis::Kinesis;
-use crate::kinesis_cbor::{from_cbor, to_cbor};
 use crate::template::stream_arn;
 
-/// Bytes of a request at most: five MiB of records as base64, and their frame.
-pub(crate) const MAX_REQUEST_BYTES: usize = 8 * 1024 * 1024;
 const JSON: &str = "application/x-amz-json-1.1";
 const CBOR: &str = "application/x-amz-cbor-1.1";
 /// Shards on a page at most, unless asked for fewer.
@@ -29,7 +23,6 @@ const HOUR_MS: i64 = 3_600_000;
 
 type Answer = Result<Value, ApiError>;
 
-/// Why a call is refused.
 #[derive(Debug, thiserror::Error)]
 enum ApiError {
     #[error(transparent)]
@@ -38,8 +31,6 @@ enum ApiError {
     Malformed(String),
     #[error("{0} is no operation of the embedded Kinesis")]
     Unknown(String),
-    #[error("{0} is there already")]
-    InUse(String),
     #[error("the stack is stopping")]
     Stopping,
 }
@@ -50,7 +41,6 @@ impl ApiError {
             Self::Refused(refusal) => (StatusCode::BAD_REQUEST, refusal.code()),
             Self::Malformed(_) => (StatusCode::BAD_REQUEST, "SerializationException"),
             Self::Unknown(_) => (StatusCode::BAD_REQUEST, "UnknownOperationException"),
-            Self::InUse(_) => (StatusCode::BAD_REQUEST, "ResourceInUseException"),
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
         }
     }
@@ -76,10 +66,7 @@ struct Call {
     records: Vec<PutEntry>,
     #[serde(flatten)]
     record: PutEntry,
-    shard_count: Option<usize>,
     target_shard_count: Option<usize>,
-    retention_period_hours: Option<i64>,
-    max_record_size_in_ki_b: Option<usize>,
     shard_to_split: Option<String>,
     new_starting_hash_key: Option<String>,
     shard_to_merge: Option<String>,
@@ -95,26 +82,20 @@ struct PutEntry {
     data: String,
 }
 
-/// Serves the API.
-pub(crate) fn router(kinesis: Kinesis) -> Router {
-    Router::new().fallback(answer).with_state(kinesis)
+pub(crate) fn error(status: StatusCode, code: &str, message: &str) -> Response<Bytes> {
+    response(status, JSON, json!({"__type": code, "message": message}).to_string().into())
 }
 
-/// An error as Kinesis gives it.
-pub(crate) fn error(status: StatusCode, code: &str, message: &str) -> Response {
-    let body = json!({"__type": code, "message": message}).to_string();
-    (status, [(header::CONTENT_TYPE, JSON)], body).into_response()
+fn response(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Bytes> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
 }
 
-async fn answer(State(kinesis): State<Kinesis>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    let body = match body::read(body, MAX_REQUEST_BYTES).await {
-        Ok(body) => body,
-        Err(problem) => return error(problem.status(), "SerializationException", &problem.to_string()),
-    };
-    let is_cbor =
-        parts.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(CBOR.as_bytes()));
-    let answer = read(&body, is_cbor).and_then(|call| call.answer(&operation(&parts.headers), &kinesis));
+pub(crate) fn answer(kinesis: &Kinesis, headers: &HeaderMap, body: &[u8]) -> Response<Bytes> {
+    let is_cbor = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(CBOR.as_bytes()));
+    let answer = read(body, is_cbor).and_then(|call| call.answer(&operation(headers), kinesis));
     let (status, answer) = match answer {
         Ok(answer) => (StatusCode::OK, answer),
         Err(problem) => {
@@ -124,10 +105,10 @@ async fn answer(State(kinesis): State<Kinesis>, request: Request) -> Response {
     };
     let body = match &answer {
         Value::Null => Vec::new(),
-        answer if is_cbor => to_cbor(answer),
+        answer if is_cbor => cbor::written(answer, TimeUnit::Milliseconds),
         answer => answer.to_string().into_bytes(),
     };
-    (status, [(header::CONTENT_TYPE, if is_cbor { CBOR } else { JSON })], body).into_response()
+    response(status, if is_cbor { CBOR } else { JSON }, body.into())
 }
 
 /// What follows the dot of `Kinesis_20131202.PutRecords`.
@@ -136,9 +117,12 @@ fn operation(headers: &HeaderMap) -> String {
     target.rsplit('.').next().unwrap_or_default().to_owned()
 }
 
-fn read(body: &Bytes, is_cbor: bool) -> Result<Call, ApiError> {
-    let value =
-        if is_cbor { from_cbor(body) } else { serde_json::from_slice(body).map_err(|problem| problem.to_string()) };
+fn read(body: &[u8], is_cbor: bool) -> Result<Call, ApiError> {
+    let value = if is_cbor {
+        cbor::read(body, TimeUnit::Milliseconds)
+    } else {
+        serde_json::from_slice(body).map_err(|problem| problem.to_string())
+    };
     let call = value.and_then(|value: Value| serde_json::from_value(value).map_err(|problem| problem.to_string()));
     call.map_err(ApiError::Malformed)
 }
@@ -154,13 +138,9 @@ impl Call {
             "ListStreams" => self.list_streams(kinesis),
             "DescribeStream" => self.describe_stream(kinesis),
             "DescribeStreamSummary" => self.describe_stream_summary(kinesis),
-            "CreateStream" => self.create_stream(kinesis),
-            "DeleteStream" => self.delete_stream(kinesis),
             "SplitShard" => self.split_shard(kinesis),
             "MergeShards" => self.merge_shards(kinesis),
             "UpdateShardCount" => self.update_shard_count(kinesis),
-            "IncreaseStreamRetentionPeriod" | "DecreaseStreamRetentionPeriod" => self.change_limits(kinesis),
-            "UpdateMaxRecordSize" => self.change_limits(kinesis),
             _ => Err(ApiError::Unknown(operation.to_owned())),
         }
     }
@@ -305,25 +285,6 @@ impl Call {
         Ok(json!({"StreamDescriptionSummary": description}))
     }
 
-    fn create_stream(self, kinesis: &Kinesis) -> Answer {
-        let name = self.stream()?;
-        let mut streams = kinesis.streams();
-        if streams.by_name.contains_key(&name) {
-            return Err(ApiError::InUse(name));
-        }
-        let shards = self.shard_count.unwrap_or(1);
-        streams.by_name.insert(name, testbed::Stream::new(lambda_setup::now().0, shards, Limits::default()));
-        Ok(Value::Null)
-    }
-
-    fn delete_stream(self, kinesis: &Kinesis) -> Answer {
-        let name = self.stream()?;
-        let mut streams = kinesis.streams();
-        streams.stream(&name)?;
-        streams.by_name.remove(&name);
-        Ok(Value::Null)
-    }
-
     fn split_shard(self, kinesis: &Kinesis) -> Answer {
         let shard = self.shard_to_split.as_deref().ok_or_else(|| missing("ShardToSplit"))?;
         let at = self.new_starting_hash_key.as_deref().and_then(|key| key.parse().ok());
@@ -354,17 +315,6 @@ impl Call {
         stream.update_shard_count(lambda_setup::now().0, target)?;
         Ok(json!({"StreamName": name, "CurrentShardCount": current, "TargetShardCount": target}))
     }
-
-    fn change_limits(self, kinesis: &Kinesis) -> Answer {
-        let mut streams = kinesis.streams();
-        let limits = &mut streams.stream_mut(&self.stream()?)?.limits;
-        match (self.retention_period_hours, self.max_record_size_in_ki_b) {
-            (Some(hours @ 24..=8_760), _) => limits.retention_ms = hours * HOUR_MS,
-            (None, Some(kib @ 1_024..=10_240)) => limits.record_bytes = kib * 1_024,
-            _ => return Err(invalid("RetentionPeriodHours is 24 to 8760, MaxRecordSizeInKiB 1024 to 10240")),
-        }
-        Ok(Value::Null)
-    }
 }
 
 impl PutEntry {
@@ -376,7 +326,6 @@ impl PutEntry {
     }
 }
 
-/// A part of a stream's shards.
 struct ShardPage<'s> {
     shards: &'s [testbed::Shard],
     has_more: bool,
@@ -439,9 +388,9 @@ fn shown_place(placed: &Placed) -> Value {
     json!({"ShardId": placed.shard_id, "SequenceNumber": placed.sequence_number.to_string()})
 }
 
-/// As Kinesis gives times: seconds with a fraction.
+/// As Kinesis and Lambda give times: seconds with a fraction.
 #[allow(clippy::cast_precision_loss)]
-fn seconds(millis: i64) -> f64 {
+pub(crate) fn seconds(millis: i64) -> f64 {
     millis as f64 / 1_000.0
 }
 
@@ -484,7 +433,7 @@ mod tests {
         if request["ShardIterator"].is_null() {
             request["StreamARN"] = json!(stream_arn(STREAM));
         }
-        read(&request.to_string().into(), false)?.answer(operation, kinesis)
+        read(request.to_string().as_bytes(), false)?.answer(operation, kinesis)
     }
 
     #[tokio::test]
@@ -550,7 +499,6 @@ mod tests {
             ("PutRecord", json!({"Data": "QQ=="}), "ValidationException"),
             ("PutRecords", json!({"Records": []}), "ValidationException"),
             ("DescribeStream", json!({"StreamName": "no-stream"}), "ResourceNotFoundException"),
-            ("CreateStream", json!({}), "ResourceInUseException"),
             ("UpdateShardCount", json!({"TargetShardCount": 5}), "InvalidArgumentException"),
             ("GetRecords", json!({"ShardIterator": "AAAA"}), "InvalidArgumentException"),
         ] {

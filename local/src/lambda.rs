@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::{Path, Request, State};
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -21,7 +21,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
 use crate::asynchronous::{self, InFlight, Source};
-use crate::body::{self, BodyError};
 use crate::clock::Clock;
 use crate::function::{Function, InvokeError, new_request_id};
 use crate::log::Tail;
@@ -31,9 +30,6 @@ use crate::template::{ACCOUNT_ID, function_arn};
 /// The most bytes of an asynchronous event: 1 MB.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>
 const EVENT_MAX_BYTES: usize = 1024 * 1024;
-/// Bytes of a request that are read at most. More than a payload may have: a client that is still sending would not read
-/// why it is refused.
-const MAX_REQUEST_BYTES: usize = 2 * LAMBDA_PAYLOAD_MAX_BYTES;
 /// The most invocations by hand in flight, retries included: each may hold a payload.
 const MAX_UNDER_WAY: usize = 16;
 /// How long an invocation's last log lines are waited for.
@@ -43,8 +39,6 @@ const LOG_TIME: Duration = Duration::from_millis(100);
 const FUNCTIONS_PATH: &str = "/2015-03-31/functions/";
 const INVOCATIONS: &str = "/invocations";
 
-/// Whether a path is one of Lambda's.
-#[must_use]
 pub fn handles(path: &str) -> bool {
     path.strip_prefix(FUNCTIONS_PATH).is_some_and(|rest| rest.ends_with(INVOCATIONS))
 }
@@ -53,7 +47,9 @@ pub fn handles(path: &str) -> bool {
 pub fn router(functions: Vec<Arc<Function>>, in_flight: InFlight, clock: Clock) -> Router {
     let under_way = Arc::new(Semaphore::new(MAX_UNDER_WAY));
     let lambda = Lambda { functions: functions.into(), in_flight, clock, under_way };
-    Router::new().route(&format!("{FUNCTIONS_PATH}{{name}}{INVOCATIONS}"), post(invoke)).with_state(lambda)
+    let path = format!("{FUNCTIONS_PATH}{{name}}{INVOCATIONS}");
+    // The server has its own limit.
+    Router::new().route(&path, post(invoke)).layer(DefaultBodyLimit::disable()).with_state(lambda)
 }
 
 #[derive(Clone)]
@@ -64,8 +60,7 @@ struct Lambda {
     under_way: Arc<Semaphore>,
 }
 
-/// What the caller waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::EnumString)]
 enum InvocationType {
     /// The function's answer.
     RequestResponse,
@@ -75,7 +70,6 @@ enum InvocationType {
     DryRun,
 }
 
-/// A request that is refused.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
     #[error("Missing Authentication Token")]
@@ -88,13 +82,9 @@ enum Refusal {
     NotJson(#[from] serde_json::Error),
     #[error("{bytes} byte payload is too large for the {invocation:?} invocation type (limit {limit} bytes)")]
     TooLarge { bytes: usize, invocation: InvocationType, limit: usize },
-    #[error(transparent)]
-    Body(#[from] BodyError),
     #[error("the invocation panicked: {0}")]
     Panicked(#[from] tokio::task::JoinError),
 }
-
-const TOO_LARGE: &str = "RequestEntityTooLargeException";
 
 impl Refusal {
     /// Lambda's status and code for it. For payloads that are too large its own answers have another code than its
@@ -105,12 +95,7 @@ impl Refusal {
             Self::NoFunction(_) => (StatusCode::NOT_FOUND, "ResourceNotFoundException"),
             Self::InvocationType(_) => (StatusCode::BAD_REQUEST, "InvalidParameterValueException"),
             Self::NotJson(_) => (StatusCode::BAD_REQUEST, "InvalidRequestContentException"),
-            Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE),
-            Self::Body(problem) => match problem {
-                BodyError::TooLarge(_) => (problem.status(), TOO_LARGE),
-                BodyError::TooSlow(_) => (problem.status(), "RequestTimeoutException"),
-                BodyError::Broken(_) => (problem.status(), "InvalidRequestContentException"),
-            },
+            Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeException"),
             Self::Panicked(_) => (StatusCode::INTERNAL_SERVER_ERROR, "ServiceException"),
         }
     }
@@ -127,12 +112,9 @@ impl IntoResponse for Refusal {
 
 impl InvocationType {
     fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
-        match headers.get("x-amz-invocation-type").map(|value| value.as_bytes()) {
-            None | Some(b"RequestResponse") => Ok(Self::RequestResponse),
-            Some(b"Event") => Ok(Self::Event),
-            Some(b"DryRun") => Ok(Self::DryRun),
-            Some(other) => Err(Refusal::InvocationType(String::from_utf8_lossy(other).into_owned())),
-        }
+        let Some(value) = headers.get("x-amz-invocation-type") else { return Ok(Self::RequestResponse) };
+        let text = String::from_utf8_lossy(value.as_bytes());
+        text.parse().map_err(|_| Refusal::InvocationType(text.into_owned()))
     }
 
     fn payload_limit(self) -> usize {
@@ -143,17 +125,21 @@ impl InvocationType {
     }
 }
 
-async fn invoke(State(lambda): State<Lambda>, Path(name): Path<String>, request: Request) -> Result<Response, Refusal> {
-    let (parts, body) = request.into_parts();
-    if !parts.headers.contains_key(header::AUTHORIZATION) {
+async fn invoke(
+    State(lambda): State<Lambda>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Refusal> {
+    if !headers.contains_key(header::AUTHORIZATION) {
         // Any page that is open in a browser on this machine could send such requests.
         return Err(Refusal::Unsigned);
     }
-    let invocation = InvocationType::of(&parts.headers)?;
+    let invocation = InvocationType::of(&headers)?;
     let function = lambda.function(&name)?;
-    // Before the payload is read, so that few are held. The semaphore is never closed.
+    let payload = checked(body, invocation)?;
+    // The semaphore is never closed.
     let place = lambda.under_way.clone().acquire_owned().await.ok();
-    let payload = read(body, invocation).await?;
     let request_id = new_request_id();
     match invocation {
         InvocationType::DryRun => Ok(executed(StatusCode::NO_CONTENT, &request_id, Bytes::new())),
@@ -162,7 +148,7 @@ async fn invoke(State(lambda): State<Lambda>, Path(name): Path<String>, request:
             Ok(executed(StatusCode::ACCEPTED, &request_id, Bytes::new()))
         }
         InvocationType::RequestResponse => {
-            let wants_log = parts.headers.get("x-amz-log-type").is_some_and(|kind| kind == "Tail");
+            let wants_log = headers.get("x-amz-log-type").is_some_and(|kind| kind == "Tail");
             let (answer, tail) = answer(function, request_id, payload, place).await?;
             Ok(if wants_log { with_log(answer, tail).await } else { answer })
         }
@@ -190,7 +176,7 @@ impl Lambda {
     ) {
         let (counted, clock) = (self.in_flight.one(), self.clock);
         tokio::spawn(async move {
-            asynchronous::invoke_as(request_id, &function, &payload, &Source::ByHand, clock).await;
+            asynchronous::invoke(request_id, &function, &payload, &Source::ByHand, clock).await;
             drop((counted, place));
         });
     }
@@ -204,8 +190,7 @@ fn is_name_of(function: &str, name: &str) -> bool {
         .any(|rest| rest.is_empty() || rest.strip_prefix(':').is_some_and(|qualifier| !qualifier.is_empty()))
 }
 
-async fn read(body: Body, invocation: InvocationType) -> Result<Bytes, Refusal> {
-    let payload = body::read(body, MAX_REQUEST_BYTES).await?;
+fn checked(payload: Bytes, invocation: InvocationType) -> Result<Bytes, Refusal> {
     let (bytes, limit) = (payload.len(), invocation.payload_limit());
     if bytes > limit {
         return Err(Refusal::TooLarge { bytes, invocation, limit });
@@ -243,7 +228,6 @@ async fn answer(
     Ok((response, tail))
 }
 
-/// Adds the end of the invocation's log to the answer.
 async fn with_log(answer: Response, tail: Option<Tail>) -> Response {
     // The function has written its lines before it answered; they come by another way.
     sleep(LOG_TIME).await;
@@ -306,24 +290,20 @@ mod tests {
         assert_eq!(handles(path), expected);
     }
 
-    #[tokio::test]
-    async fn payloads_are_json_of_a_limited_size() {
-        let read = |payload: Vec<u8>, invocation| read(Body::from(payload), invocation);
+    #[test]
+    fn payloads_are_json_of_a_limited_size() {
+        let read = |payload: Vec<u8>, invocation| checked(payload.into(), invocation);
         let text = |bytes: usize| [b"\"".to_vec(), vec![b'x'; bytes - 2], b"\"".to_vec()].concat();
         for (invocation, limit) in
             [(InvocationType::RequestResponse, LAMBDA_PAYLOAD_MAX_BYTES), (InvocationType::Event, EVENT_MAX_BYTES)]
         {
-            assert_eq!(read(text(limit), invocation).await.unwrap().len(), limit);
-            let refusal = read(text(limit + 1), invocation).await.unwrap_err();
+            assert_eq!(read(text(limit), invocation).unwrap().len(), limit);
+            let refusal = read(text(limit + 1), invocation).unwrap_err();
             assert!(matches!(refusal, Refusal::TooLarge { .. }), "{refusal}");
             assert_eq!(refusal.code().0, StatusCode::PAYLOAD_TOO_LARGE);
-            assert!(matches!(
-                read(text(MAX_REQUEST_BYTES + 1), invocation).await,
-                Err(Refusal::Body(BodyError::TooLarge(_)))
-            ));
-            assert!(matches!(read(b"{\"a\":".to_vec(), invocation).await, Err(Refusal::NotJson(_))));
+            assert!(matches!(read(b"{\"a\":".to_vec(), invocation), Err(Refusal::NotJson(_))));
             // Lambda's own: no payload is an empty object.
-            assert_eq!(read(Vec::new(), invocation).await.unwrap(), "{}");
+            assert_eq!(read(Vec::new(), invocation).unwrap(), "{}");
         }
     }
 }

@@ -4,12 +4,13 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
 use crate::embedded_metrics::{EmbeddedError, EmbeddedMetrics};
+use crate::mutex::Mutex;
 use crate::terminal;
 
 /// The bytes of an invocation's log that `Invoke` returns.
@@ -31,17 +32,12 @@ pub struct Tail(Arc<Mutex<Vec<u8>>>);
 
 impl FunctionLog {
     /// Appends to `<folder>/<name>.log`.
-    ///
-    /// # Errors
-    ///
-    /// When the file can't be opened.
     pub fn open(folder: &Path, name: &str, metrics: EmbeddedMetrics) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let file = OpenOptions::new().create(true).append(true).open(folder.join(format!("{name}.log")))?;
         Ok(Self { name: name.into(), file: Arc::new(Mutex::new(file)), file_fails: Arc::default(), metrics })
     }
 
-    /// Takes the lines of a process until it ends.
     pub async fn follow(self, output: Option<impl AsyncRead + Unpin>, tail: Tail) {
         let Some(output) = output else { return };
         let mut lines = BufReader::new(output).split(b'\n');
@@ -60,7 +56,7 @@ impl FunctionLog {
         {
             tracing::debug!(%problem, "nobody reads standard error");
         }
-        let written = lock(&self.file).write_all(&[line, b"\n"].concat());
+        let written = self.file.lock().write_all(&[line, b"\n"].concat());
         let fails = written.is_err();
         // A full disk is said once, not with each line.
         if self.file_fails.swap(fails, Ordering::Relaxed) != fails
@@ -83,32 +79,22 @@ impl FunctionLog {
 
 impl Tail {
     fn push(&self, line: &[u8]) {
-        let mut tail = lock(&self.0);
+        let mut tail = self.0.lock();
         tail.extend_from_slice(&line[line.len().saturating_sub(TAIL_BYTES)..]);
         tail.push(b'\n');
         let excess = tail.len().saturating_sub(TAIL_BYTES);
         tail.drain(..excess);
     }
 
-    /// Empties it, and returns what it held.
-    #[must_use]
     pub fn take(&self) -> Vec<u8> {
-        std::mem::take(&mut *lock(&self.0))
+        std::mem::take(&mut *self.0.lock())
     }
-}
-
-/// A poisoned lock only means that another task panicked; what it guards is still whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One line of metrics for each invocation would flood the terminal.
 fn is_metrics(line: &[u8]) -> bool {
-    contains(line, b"\"CloudWatchMetrics\":")
-}
-
-fn contains(line: &[u8], text: &[u8]) -> bool {
-    line.windows(text.len()).any(|window| window == text)
+    const MEMBER: &[u8] = b"\"CloudWatchMetrics\":";
+    line.windows(MEMBER.len()).any(|window| window == MEMBER)
 }
 
 #[cfg(test)]

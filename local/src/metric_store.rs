@@ -3,12 +3,14 @@
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_concepts.html>
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use shared::timestamp::UnixMillis;
+use strum::{EnumIter, IntoStaticStr};
 use tracing::{debug, warn};
 
 use crate::clock::Clock;
+use crate::mutex::Mutex;
 
 /// CloudWatch keeps points of a minute for 15 days.
 pub const RETENTION_MINUTES: i64 = 15 * 24 * 60;
@@ -22,7 +24,6 @@ const MAX_SERIES: usize = 2_000;
 const MAX_POINTS: usize = 4_000_000;
 const MINUTE_MS: i64 = 60_000;
 
-/// Which metric.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MetricId {
     pub namespace: String,
@@ -32,15 +33,12 @@ pub struct MetricId {
 }
 
 impl MetricId {
-    /// A metric with these dimensions.
-    #[must_use]
     pub fn new(namespace: &str, name: &str, dimensions: &[(&str, &str)]) -> Self {
         let dimensions = dimensions.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         Self { namespace: namespace.to_owned(), name: name.to_owned(), dimensions }
     }
 }
 
-/// Values of a metric, summed up.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sample {
     pub sum: f64,
@@ -49,21 +47,22 @@ pub struct Sample {
     pub max: f64,
 }
 
+impl Default for Sample {
+    fn default() -> Self {
+        Self { sum: 0.0, count: 0.0, min: f64::INFINITY, max: f64::NEG_INFINITY }
+    }
+}
+
 impl Sample {
-    /// One value.
-    #[must_use]
     pub fn of(value: f64) -> Self {
         Self::repeated(value, 1.0)
     }
 
     /// One value so many times.
-    #[must_use]
     pub fn repeated(value: f64, count: f64) -> Self {
         Self { sum: value * count, count, min: value, max: value }
     }
 
-    /// These values and others.
-    #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {
             sum: self.sum + other.sum,
@@ -74,8 +73,8 @@ impl Sample {
     }
 }
 
-/// Why values were not kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error, EnumIter, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum NotKept {
     #[error("the time is more than two weeks past")]
     TooOld,
@@ -85,20 +84,7 @@ pub enum NotKept {
     TooManyMetrics,
 }
 
-impl NotKept {
-    /// A word for a label.
-    #[must_use]
-    pub const fn code(self) -> &'static str {
-        match self {
-            Self::TooOld => "too_old",
-            Self::TooNew => "too_new",
-            Self::TooManyMetrics => "too_many_metrics",
-        }
-    }
-}
-
-/// One metric.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Series {
     /// CloudWatch's name of the unit, as last given.
     pub unit: Option<String>,
@@ -125,43 +111,31 @@ pub struct MetricStore {
 struct Kept {
     series: BTreeMap<MetricId, Series>,
     points: usize,
-    /// The first minute that is kept.
     floor: i64,
     dropped: BTreeMap<NotKept, u64>,
 }
 
 impl MetricStore {
-    #[must_use]
     pub fn new(clock: Clock) -> Self {
         Self { clock, kept: Arc::default() }
     }
 
     /// The time that values have when they come without one.
-    #[must_use]
     pub fn now(&self) -> UnixMillis {
         self.clock.now()
     }
 
-    #[must_use]
     pub(crate) fn clock(&self) -> Clock {
         self.clock
     }
 
-    /// Adds values to a metric's minute.
-    ///
-    /// # Errors
-    ///
-    /// When they are not kept. The store counts that, and warns at the first of a kind.
     pub fn record(&self, id: &MetricId, unit: Option<&str>, at: UnixMillis, sample: Sample) -> Result<(), NotKept> {
-        let recorded = self.lock().record(id, unit, at, sample, self.clock.now());
+        let mut kept = self.kept.lock();
+        let recorded = kept.record(id, unit, at, sample, self.clock.now());
         if let Err(problem) = recorded {
-            let first = {
-                let mut kept = self.lock();
-                let count = kept.dropped.entry(problem).or_default();
-                *count += 1;
-                *count == 1
-            };
-            if first {
+            let count = kept.dropped.entry(problem).or_default();
+            *count += 1;
+            if *count == 1 {
                 warn!(namespace = id.namespace, name = id.name, at = at.rfc3339(), %problem, "values of a metric are not kept");
             }
         }
@@ -178,49 +152,35 @@ impl MetricStore {
     /// Has a metric there from the start on, with no values: a counter that appears with its first value has no rate of it.
     /// CloudWatch's own operations don't see it before that.
     pub fn declare(&self, id: MetricId, unit: &str) {
-        self.lock().series.entry(id).or_insert_with(|| Series::declared(unit));
+        let declared = || Series { unit: Some(unit.to_owned()), is_declared: true, ..Series::default() };
+        self.kept.lock().series.entry(id).or_insert_with(declared);
     }
 
     /// The minutes of a metric from one minute since 1970 to before another, oldest first; and its unit. `None` when there
     /// is no such metric.
-    #[must_use]
     pub fn minutes(&self, id: &MetricId, from: i64, to: i64) -> Option<Minutes> {
-        let kept = self.lock();
+        let kept = self.kept.lock();
         let series = kept.series.get(id).filter(|series| series.last.is_some())?;
-        let minutes = if from < to {
-            series.minutes.range(from..to).map(|(minute, sample)| (*minute, *sample)).collect()
-        } else {
-            Vec::new()
-        };
-        Some((series.unit.clone(), minutes))
+        let minutes = series.minutes.range(from..to.max(from)).map(|(minute, sample)| (*minute, *sample));
+        Some((series.unit.clone(), minutes.collect()))
     }
 
     /// The metrics that are `wanted`, in order.
-    #[must_use]
     pub fn list(&self, wanted: impl Fn(&MetricId) -> bool) -> Vec<MetricId> {
-        let kept = self.lock();
+        let kept = self.kept.lock();
         let with_values = kept.series.iter().filter(|(_, series)| series.last.is_some());
         with_values.map(|(id, _)| id).filter(|id| wanted(id)).cloned().collect()
     }
 
-    /// Shows each metric, in order.
     pub fn visit(&self, mut show: impl FnMut(&MetricId, &Series)) {
-        self.lock().series.iter().for_each(|(id, series)| show(id, series));
+        self.kept.lock().series.iter().for_each(|(id, series)| show(id, series));
     }
 
-    /// How often values were not kept, by the reason.
-    #[must_use]
     pub fn dropped(&self) -> BTreeMap<NotKept, u64> {
-        self.lock().dropped.clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().dropped.clone()
     }
 }
 
-/// The minute since 1970 that a time lies in.
-#[must_use]
 pub const fn minute_of(time: UnixMillis) -> i64 {
     time.0.div_euclid(MINUTE_MS)
 }
@@ -247,16 +207,9 @@ impl Kept {
                 return Err(NotKept::TooManyMetrics);
             }
         }
-        match self.series.get_mut(id) {
-            Some(series) => {
-                self.points = self.points + series.add(minute, at, sample) - series.trim(current - RETENTION_MINUTES)
-            }
-            None => {
-                self.series.insert(id.clone(), Series::new(minute, at, sample));
-                self.points += 1;
-            }
-        }
-        if let (Some(series), Some(unit)) = (self.series.get_mut(id), unit) {
+        let series = self.series.entry(id.clone()).or_default();
+        self.points = self.points + series.add(minute, at, sample) - series.trim(current - RETENTION_MINUTES);
+        if let Some(unit) = unit {
             series.unit = Some(unit.to_owned());
         }
         while self.points > MAX_POINTS {
@@ -281,16 +234,6 @@ impl Kept {
 }
 
 impl Series {
-    fn declared(unit: &str) -> Self {
-        let nothing = Sample { sum: 0.0, count: 0.0, min: f64::INFINITY, max: f64::NEG_INFINITY };
-        Self { unit: Some(unit.to_owned()), total: nothing, last: None, minutes: BTreeMap::new(), is_declared: true }
-    }
-
-    fn new(minute: i64, at: UnixMillis, sample: Sample) -> Self {
-        let minutes = BTreeMap::from([(minute, sample)]);
-        Self { unit: None, total: sample, last: Some((at, mean(sample))), minutes, is_declared: false }
-    }
-
     /// How many minutes that adds.
     fn add(&mut self, minute: i64, at: UnixMillis, sample: Sample) -> usize {
         self.total = self.total.and(sample);
@@ -298,7 +241,8 @@ impl Series {
             self.last = Some((at, mean(sample)));
         }
         let before = self.minutes.len();
-        self.minutes.entry(minute).and_modify(|kept| *kept = kept.and(sample)).or_insert(sample);
+        let kept = self.minutes.entry(minute).or_default();
+        *kept = kept.and(sample);
         self.minutes.len() - before
     }
 
@@ -413,7 +357,7 @@ mod tests {
     #[test]
     fn what_is_declared_stays_when_its_values_have_gone() {
         let mut kept = Kept::default();
-        kept.series.insert(metric("A"), Series::declared("Count"));
+        kept.series.insert(metric("A"), Series { is_declared: true, ..Series::default() });
         put(&mut kept, "A", NOW.0, 2.0).unwrap();
         kept.forget_before(minute_of(NOW) + 1);
         assert_eq!(kept.series[&metric("A")].total.sum, 2.0);

@@ -8,10 +8,6 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 const WANTED: u64 = 8_192;
 
 /// Raises the limit of open files as far as the system allows and is useful, and returns how many this process may open.
-///
-/// # Errors
-///
-/// When the system does not tell the limit or refuses the new one.
 pub(crate) fn raise_limit() -> io::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let raised = WANTED.min(hard);

@@ -7,12 +7,13 @@
 
 use std::collections::BTreeMap;
 
+use heck::ToSnakeCase;
+use strum::IntoEnumIterator;
+
 use crate::metric_store::{MetricId, MetricStore, NotKept, Series};
 
-/// The format's content type.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The lines of one metric name.
 #[derive(Default)]
 struct Family {
     unit: Option<String>,
@@ -20,8 +21,6 @@ struct Family {
     last: String,
 }
 
-/// The page of all metrics.
-#[must_use]
 pub(crate) fn page(store: &MetricStore) -> String {
     let mut families: BTreeMap<String, Family> = BTreeMap::new();
     store.visit(|id, series| {
@@ -64,49 +63,17 @@ fn dropped(counts: &BTreeMap<NotKept, u64>) -> String {
     let mut out =
         String::from("# HELP playhead_local_dropped_values_total Values that the local CloudWatch did not keep.\n");
     out.push_str("# TYPE playhead_local_dropped_values_total counter\n");
-    for reason in [NotKept::TooOld, NotKept::TooNew, NotKept::TooManyMetrics] {
-        let count = counts.get(&reason).copied().unwrap_or(0);
-        out.push_str(&format!("playhead_local_dropped_values_total{{reason=\"{}\"}} {count}\n", reason.code()));
+    for reason in NotKept::iter() {
+        let (count, code): (_, &str) = (counts.get(&reason).copied().unwrap_or(0), reason.into());
+        out.push_str(&format!("playhead_local_dropped_values_total{{reason=\"{code}\"}} {count}\n"));
     }
     out
 }
 
 /// `AWS/Kinesis` and `IncomingRecords` is `aws_kinesis_incoming_records`.
 fn metric_name(id: &MetricId) -> String {
-    let mut name = snake_case(&id.namespace);
-    name.push('_');
-    name.push_str(&snake_case(&id.name));
-    if name.starts_with(|first: char| first.is_ascii_digit()) {
-        name.insert(0, '_');
-    }
-    name
-}
-
-/// Lower case, with `_` where a word begins and for whatever a name can't hold; `S3` and `AWS` are words.
-fn snake_case(text: &str) -> String {
-    let mut out = String::new();
-    let characters: Vec<char> = text.chars().collect();
-    for (index, character) in characters.iter().enumerate() {
-        if !character.is_ascii_alphanumeric() {
-            if !out.ends_with('_') {
-                out.push('_');
-            }
-            continue;
-        }
-        let before = index.checked_sub(1).and_then(|before| characters.get(before));
-        let after = characters.get(index + 1);
-        let begins = character.is_ascii_uppercase()
-            && before.is_some_and(|before| {
-                before.is_ascii_lowercase()
-                    || before.is_ascii_digit()
-                    || before.is_ascii_uppercase() && after.is_some_and(char::is_ascii_lowercase)
-            });
-        if begins {
-            out.push('_');
-        }
-        out.push(character.to_ascii_lowercase());
-    }
-    out
+    let name = format!("{}_{}", id.namespace.to_snake_case(), id.name.to_snake_case());
+    if name.starts_with(|first: char| first.is_ascii_digit()) { format!("_{name}") } else { name }
 }
 
 /// `{function_name="ingest-lambda"}`; nothing when there are no dimensions.
@@ -118,9 +85,9 @@ fn labels(dimensions: &BTreeMap<String, String>) -> String {
     format!("{{{}}}", dimensions.iter().map(label).collect::<Vec<_>>().join(","))
 }
 
-/// A label name must not begin with a digit, and those with two underscores are Prometheus's own.
+/// A label name must not begin with a digit.
 fn label_name(name: &str) -> String {
-    let name = snake_case(name);
+    let name = name.to_snake_case();
     if name.starts_with(|first: char| first.is_ascii_lowercase()) { name } else { format!("dimension_{name}") }
 }
 
@@ -164,7 +131,7 @@ playhead_accepted_events_last{function_name=\"b\\\"\\\\\\n\"} 3
     #[case("AWS/Lambda", "Errors", "aws_lambda_errors")]
     #[case("Playhead", "RejectedInvalidBase64", "playhead_rejected_invalid_base64")]
     #[case("Playhead", "TotalFileSizeDifference", "playhead_total_file_size_difference")]
-    #[case("My-App", "p99.Latency (ms)", "my_app_p99_latency_ms_")]
+    #[case("My-App", "p99.Latency (ms)", "my_app_p99_latency_ms")]
     #[case("9", "HTTPErrors", "_9_http_errors")]
     fn names_are_snake_case(#[case] namespace: &str, #[case] name: &str, #[case] expected: &str) {
         assert_eq!(metric_name(&MetricId::new(namespace, name, &[])), expected);
@@ -172,7 +139,7 @@ playhead_accepted_events_last{function_name=\"b\\\"\\\\\\n\"} 3
 
     #[test]
     fn label_names_are_what_prometheus_takes() {
-        for (name, expected) in [("FunctionName", "function_name"), ("_x", "dimension__x"), ("1", "dimension_1")] {
+        for (name, expected) in [("FunctionName", "function_name"), ("_x", "x"), ("1", "dimension_1")] {
             assert_eq!(label_name(name), expected);
         }
     }

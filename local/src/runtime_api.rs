@@ -6,13 +6,13 @@
 //! took an invocation and died with it.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
@@ -25,13 +25,13 @@ use tower::ServiceExt;
 
 use crate::extensions::{self, Extensions};
 use crate::gate::Door;
+use crate::mutex::Mutex;
 use crate::server::Port;
 use crate::template::function_arn;
 
 /// Of one environment: its runtime and its extensions have one or two each.
 const MAX_CONNECTIONS: usize = 32;
 
-/// An invocation on its way to a function.
 #[derive(Debug)]
 pub struct Invocation {
     pub request_id: String,
@@ -41,7 +41,6 @@ pub struct Invocation {
     pub reply: oneshot::Sender<Reply>,
 }
 
-/// What a function made of an invocation.
 pub type Reply = Result<Bytes, FunctionError>;
 
 /// An error that a function itself reported.
@@ -64,7 +63,6 @@ pub struct RuntimeApi {
 struct ApiState {
     function_arn: String,
     waiting: tokio::sync::Mutex<mpsc::Receiver<Invocation>>,
-    /// What the function is at work on.
     current: Mutex<Option<(String, oneshot::Sender<Reply>)>>,
     asked_for_work: Notify,
     failed_to_start: Mutex<Option<FunctionError>>,
@@ -78,11 +76,6 @@ impl Drop for RuntimeApi {
 }
 
 impl RuntimeApi {
-    /// Listens on a free port of the loopback interface.
-    ///
-    /// # Errors
-    ///
-    /// When there is none.
     pub async fn start(function_name: &str) -> std::io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
@@ -110,23 +103,18 @@ impl RuntimeApi {
     }
 
     /// Resolves when the function and its extensions first ask for work: the environment has started.
-    ///
-    /// # Errors
-    ///
-    /// When one of them says that it can't start.
     pub async fn started(&self) -> Result<(), FunctionError> {
         self.state.asked_for_work.notified().await;
-        if lock(&self.state.failed_to_start).is_none() {
+        if self.state.failed_to_start.lock().is_none() {
             self.state.extensions.ready().await;
         }
-        match lock(&self.state.failed_to_start).take() {
+        match self.state.failed_to_start.lock().take() {
             Some(error) => Err(error),
             None => Ok(()),
         }
     }
 
     /// Whether the function has an extension: its process then gets a SIGTERM before its end.
-    #[must_use]
     pub(crate) fn has_extensions(&self) -> bool {
         self.state.extensions.are_registered()
     }
@@ -148,20 +136,14 @@ impl RuntimeApi {
     }
 }
 
-/// Serves until it is aborted.
 async fn serve(listener: TcpListener, router: Router) {
     let (_never, stopping) = watch::channel(false);
     let port = Port { listener, door: Door::Runtime, max_connections: MAX_CONNECTIONS };
-    let answer = move |_, request| {
+    let answer = move |_, request: Request<Bytes>| {
         let router = router.clone();
-        async move { Ok(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
+        async move { Ok(router.oneshot(request.map(Body::from)).await.unwrap_or_else(|never| match never {})) }
     };
     port.serve(answer, stopping).await;
-}
-
-/// A poisoned lock only means that another task panicked; what it guards is still whole.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// When an invocation that begins now must have ended, in milliseconds since 1970.
@@ -181,7 +163,7 @@ async fn next(State(state): State<Arc<ApiState>>) -> Response {
         ("lambda-runtime-invoked-function-arn", state.function_arn.clone()),
         ("content-type", "application/json".into()),
     ];
-    *lock(&state.current) = Some((invocation.request_id, invocation.reply));
+    *state.current.lock() = Some((invocation.request_id, invocation.reply));
     (headers, invocation.payload).into_response()
 }
 
@@ -199,7 +181,7 @@ async fn invocation_error(
 }
 
 async fn init_error(State(state): State<Arc<ApiState>>, headers: HeaderMap, body: Bytes) -> StatusCode {
-    *lock(&state.failed_to_start) = Some(function_error(&headers, &body));
+    *state.failed_to_start.lock() = Some(function_error(&headers, &body));
     state.asked_for_work.notify_one();
     StatusCode::ACCEPTED
 }
@@ -213,7 +195,7 @@ fn function_error(headers: &HeaderMap, body: &[u8]) -> FunctionError {
 }
 
 fn conclude(state: &ApiState, request_id: &str, reply: Reply) -> Response {
-    let mut current = lock(&state.current);
+    let mut current = state.current.lock();
     match current.take_if(|(id, _)| id == request_id) {
         Some((_, waiting)) => match waiting.send(reply) {
             Ok(()) => StatusCode::ACCEPTED.into_response(),

@@ -4,8 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::ops::Range;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -43,7 +42,6 @@ pub(crate) struct Body {
     pub(crate) attributes: Arc<Attributes>,
 }
 
-/// Where a body is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum Place {
     /// In the file that the key names.
@@ -108,10 +106,6 @@ impl Body {
 
 impl Folder {
     /// Opens a folder; what was unfinished when it was last used goes.
-    ///
-    /// # Errors
-    ///
-    /// When it can't be written to.
     pub(crate) fn open(root: &Path) -> io::Result<Self> {
         let folder = Self { root: root.to_owned() };
         match fs::remove_dir_all(folder.unfinished()) {
@@ -121,7 +115,6 @@ impl Folder {
         Ok(folder)
     }
 
-    /// The names of the buckets.
     pub(crate) fn buckets(&self) -> io::Result<Vec<String>> {
         let entries = fs::read_dir(&self.root)?.collect::<io::Result<Vec<_>>>()?;
         let folders = entries.into_iter().filter(|entry| entry.path().is_dir());
@@ -132,11 +125,6 @@ impl Folder {
     pub(crate) fn create_bucket(&self, bucket: &str) -> io::Result<()> {
         fs::create_dir_all(self.root.join(bucket))?;
         fs::create_dir_all(self.descriptions(bucket))
-    }
-
-    pub(crate) fn delete_bucket(&self, bucket: &str) -> io::Result<()> {
-        fs::remove_dir_all(self.descriptions(bucket))?;
-        fs::remove_dir_all(self.root.join(bucket))
     }
 
     pub(crate) fn bucket_created(&self, bucket: &str) -> io::Result<SystemTime> {
@@ -209,24 +197,23 @@ impl Folder {
         Ok(hasher.body(vec![path]))
     }
 
-    /// Writes a body that is a range of an object's.
-    pub(crate) fn copy(&self, bucket: &str, key: &str, body: &Body, range: Range<u64>) -> io::Result<Body> {
-        let path = self.new_file();
-        let mut hasher = Hasher { md5: Md5::new(), size: 0, out: File::create_new(&path)? };
-        let mut source = File::open(self.path(bucket, key, &body.place))?;
-        source.seek(SeekFrom::Start(range.start))?;
-        io::copy(&mut source.take(range.end - range.start), &mut hasher)?;
-        Ok(hasher.body(vec![path]))
+    /// Writes a body that is the same as an object's.
+    pub(crate) fn copy(&self, bucket: &str, key: &str, body: &Body) -> io::Result<Body> {
+        self.write_all(&[self.path(bucket, key, &body.place)])
     }
 
     /// Writes a body that is those of an upload's parts, one after the other.
     pub(crate) fn join(&self, parts: &Body) -> io::Result<Body> {
+        Ok(self.write_all(parts.unfinished_files())?.with_attributes(parts.attributes.clone()))
+    }
+
+    fn write_all(&self, sources: &[PathBuf]) -> io::Result<Body> {
         let path = self.new_file();
         let mut hasher = Hasher { md5: Md5::new(), size: 0, out: File::create_new(&path)? };
-        for part in parts.unfinished_files() {
-            io::copy(&mut File::open(part)?, &mut hasher)?;
+        for source in sources {
+            io::copy(&mut File::open(source)?, &mut hasher)?;
         }
-        Ok(hasher.body(vec![path]).with_attributes(parts.attributes.clone()))
+        Ok(hasher.body(vec![path]))
     }
 
     /// Makes a body that was written an object's, in place of the one that is there. From then on it is there after a restart.
@@ -321,7 +308,6 @@ impl Folder {
     }
 }
 
-/// Counts and hashes what is written on.
 struct Hasher<W> {
     md5: Md5,
     size: u64,
@@ -376,6 +362,7 @@ fn modified_ms(metadata: &Metadata) -> io::Result<i64> {
 mod tests {
     use super::*;
     use rstest::rstest;
+    use std::io::Read;
     use testbed::Condition;
 
     /// A folder with one bucket, and the objects in it.

@@ -17,7 +17,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use crate::asynchronous::{self, InFlight, InFlightEvent, Source};
 use crate::clock::Clock;
-use crate::function::Function;
+use crate::function::{Function, new_request_id};
 use crate::template::{Notification, REGION};
 
 /// Events that may wait before writers do.
@@ -25,7 +25,6 @@ const MAX_WAITING: u64 = 10_000;
 /// Events that one function works on at once. The functions on the way of the data need the machine too.
 const AT_ONCE: usize = 4;
 
-/// An object that was created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Created {
     pub bucket: String,
@@ -45,7 +44,6 @@ struct Event {
 
 type Queue = (mpsc::UnboundedSender<Event>, Arc<Mutex<mpsc::UnboundedReceiver<Event>>>);
 
-/// The notifications of all buckets.
 pub struct Notifications {
     rules: Vec<Notification>,
     /// By the function's logical id.
@@ -60,7 +58,6 @@ pub struct Notifications {
 impl Notifications {
     /// Notifications by these rules. `handlers` are the local names of the functions in them. Nothing is delivered before
     /// [`Notifications::deliver_to`].
-    #[must_use]
     pub fn new(rules: Vec<Notification>, handlers: Vec<String>, in_flight: InFlight, clock: Clock) -> Arc<Self> {
         let queue = |rule: &Notification| {
             let (sender, receiver) = mpsc::unbounded_channel();
@@ -72,16 +69,16 @@ impl Notifications {
         Arc::new(Self { rules, queues, handlers, in_flight, clock, sequencer: AtomicU64::new(started) })
     }
 
-    /// Starts the delivery to a function.
     pub fn deliver_to(&self, function: &Arc<Function>) {
-        let Some((_, receiver)) = self.queues.get(function.id()) else { return };
+        let Some((_, receiver)) = self.queues.get(&function.spec.id) else { return };
         for _ in 0..AT_ONCE {
             let (function, receiver, clock) = (function.clone(), receiver.clone(), self.clock);
             tokio::spawn(async move {
                 loop {
                     let event = receiver.lock().await.recv().await;
                     let Some(event) = event else { return };
-                    asynchronous::invoke(&function, &event.payload, &Source::Object(event.key), clock).await;
+                    let source = Source::Object(event.key);
+                    asynchronous::invoke(new_request_id(), &function, &event.payload, &source, clock).await;
                 }
             });
         }
@@ -158,7 +155,6 @@ fn event(created: &Created, configuration: &str, at: UnixMillis, sequencer: u64)
 }
 
 /// As S3 encodes keys in events and, if asked, in listings: a space is a plus, and slashes stay.
-#[must_use]
 pub(crate) fn url_encoded(key: &str) -> String {
     let mut out = String::new();
     for byte in key.bytes() {

@@ -1,6 +1,5 @@
 //! S3's operations, from s3s's requests to the store and back.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use s3s::dto::*;
@@ -12,7 +11,6 @@ use crate::s3_folder::{Attributes, Body};
 use crate::s3_notifications::url_encoded;
 use crate::s3_store::{Condition, Name, New, Object, Store, bucket, bucket_mut, etag_of, refused};
 
-/// A name from a request's input.
 macro_rules! name {
     ($input:ident) => {
         Name { bucket: &$input.bucket, key: &$input.key }
@@ -69,36 +67,6 @@ macro_rules! described {
     };
 }
 
-/// A page of a listing, with keys encoded if that is asked.
-struct ShownPage {
-    objects: Vec<s3s::dto::Object>,
-    prefixes: Vec<CommonPrefix>,
-    truncated_at: Option<String>,
-    token: Option<String>,
-}
-
-impl Store {
-    async fn page(&self, name: &str, list: testbed::List<'_>, encoding: Option<&EncodingType>) -> S3Result<ShownPage> {
-        let buckets = self.read().await;
-        let page = bucket(&buckets, name)?.list(&list).map_err(refused)?;
-        let object = |(key, object): &(&str, &Object)| s3s::dto::Object {
-            key: Some(shown_key(key, encoding)),
-            size: i64::try_from(object.content.size()).ok(),
-            last_modified: Some(self.shown(object.last_modified)),
-            e_tag: Some(etag_of(object)),
-            storage_class: Some(ObjectStorageClass::from_static(ObjectStorageClass::STANDARD)),
-            ..s3s::dto::Object::default()
-        };
-        let prefix = |prefix: &String| CommonPrefix { prefix: Some(shown_key(prefix, encoding)) };
-        Ok(ShownPage {
-            objects: page.objects.iter().map(object).collect(),
-            prefixes: page.common_prefixes.iter().map(prefix).collect(),
-            token: page.next_continuation_token(),
-            truncated_at: page.truncated_at,
-        })
-    }
-}
-
 fn shown_key(key: &str, encoding: Option<&EncodingType>) -> String {
     let is_encoded = encoding.is_some_and(|encoding| encoding.as_str() == EncodingType::URL);
     if is_encoded { url_encoded(key) } else { key.to_owned() }
@@ -140,18 +108,6 @@ fn source(source: &CopySource) -> S3Result<Name<'_>> {
     }
 }
 
-/// `bytes=first-last`, both inside the object, as `UploadPartCopy` takes it.
-fn copied_range(range: Option<&str>, size: u64) -> S3Result<Option<Range<u64>>> {
-    let Some(range) = range else { return Ok(None) };
-    let ends = range.strip_prefix("bytes=").and_then(|ends| ends.split_once('-'));
-    let ends = ends.and_then(|(first, last)| Some((first.parse::<u64>().ok()?, last.parse::<u64>().ok()?)));
-    match ends {
-        Some((first, last)) if first <= last && last < size => Ok(Some(first..last + 1)),
-        Some(_) => Err(s3_error!(InvalidRange)),
-        None => Err(s3_error!(InvalidArgument, "x-amz-copy-source-range is bytes=first-last")),
-    }
-}
-
 fn part_number(number: PartNumber) -> u16 {
     // None that S3 takes: the model refuses it.
     u16::try_from(number).unwrap_or(0)
@@ -168,7 +124,7 @@ fn parts(upload: Option<CompletedMultipartUpload>) -> Vec<Part> {
 
 impl Store {
     async fn keep_part(&self, name: Name<'_>, upload: &str, number: PartNumber, body: Body) -> S3Result<ETag> {
-        let mut buckets = self.write().await;
+        let mut buckets = self.buckets.write().await;
         let objects = bucket_mut(&mut buckets, name.bucket)?;
         let number = part_number(number);
         let replaced = objects.parts(name.key, upload).ok().and_then(|mut parts| parts.find(|part| part.0 == number));
@@ -194,45 +150,22 @@ impl Store {
 
 #[async_trait::async_trait]
 impl S3 for Store {
-    async fn create_bucket(&self, request: S3Request<CreateBucketInput>) -> S3Result<S3Response<CreateBucketOutput>> {
-        let name = request.input.bucket;
-        let mut buckets = self.write().await;
-        if buckets.contains_key(&name) {
-            return Err(s3_error!(BucketAlreadyOwnedByYou));
-        }
-        let created = name.clone();
-        self.files(move |folder| folder.create_bucket(&created)).await?;
-        buckets.insert(name, testbed::Bucket::default());
-        Ok(S3Response::new(CreateBucketOutput::default()))
-    }
-
-    async fn delete_bucket(&self, request: S3Request<DeleteBucketInput>) -> S3Result<S3Response<DeleteBucketOutput>> {
-        let name = request.input.bucket;
-        let mut buckets = self.write().await;
-        if bucket(&buckets, &name)?.objects().next().is_some() {
-            return Err(s3_error!(BucketNotEmpty));
-        }
-        buckets.remove(&name);
-        self.files(move |folder| folder.delete_bucket(&name)).await?;
-        Ok(S3Response::new(DeleteBucketOutput::default()))
-    }
-
     async fn get_bucket_location(
         &self,
         request: S3Request<GetBucketLocationInput>,
     ) -> S3Result<S3Response<GetBucketLocationOutput>> {
-        bucket(&*self.read().await, &request.input.bucket)?;
+        bucket(&*self.buckets.read().await, &request.input.bucket)?;
         Ok(S3Response::new(GetBucketLocationOutput::default()))
     }
 
     async fn head_bucket(&self, request: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
-        bucket(&*self.read().await, &request.input.bucket)?;
+        bucket(&*self.buckets.read().await, &request.input.bucket)?;
         Ok(S3Response::new(HeadBucketOutput::default()))
     }
 
     async fn list_buckets(&self, _: S3Request<ListBucketsInput>) -> S3Result<S3Response<ListBucketsOutput>> {
         let mut shown = Vec::new();
-        for name in self.read().await.keys().cloned() {
+        for name in self.buckets.read().await.keys().cloned() {
             let looked_at = name.clone();
             let created = self.files(move |folder| folder.bucket_created(&looked_at)).await?;
             let creation_date = Some(self.shown_system_time(created));
@@ -254,7 +187,7 @@ impl S3 for Store {
 
     async fn copy_object(&self, request: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
         let mut input = request.input;
-        let (object, body) = self.copy(source(&input.copy_source)?, None).await?;
+        let (object, body) = self.copy(source(&input.copy_source)?).await?;
         let (matches, none_match) = (input.copy_source_if_match.as_ref(), input.copy_source_if_none_match.as_ref());
         if check_read(&object, matches, none_match).is_err() {
             self.forget(name!(input), body).await?;
@@ -301,7 +234,7 @@ impl S3 for Store {
     async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
         let input = request.input;
         let condition = condition(input.if_match.as_ref(), None)?;
-        let mut buckets = self.write().await;
+        let mut buckets = self.buckets.write().await;
         self.delete(bucket_mut(&mut buckets, &input.bucket)?, name!(input), condition).await?;
         Ok(S3Response::new(DeleteObjectOutput::default()))
     }
@@ -311,7 +244,7 @@ impl S3 for Store {
         request: S3Request<DeleteObjectsInput>,
     ) -> S3Result<S3Response<DeleteObjectsOutput>> {
         let input = request.input;
-        let mut buckets = self.write().await;
+        let mut buckets = self.buckets.write().await;
         let objects = bucket_mut(&mut buckets, &input.bucket)?;
         let (mut deleted, mut errors) = (Vec::new(), Vec::new());
         for ObjectIdentifier { key, e_tag, .. } in input.delete.objects {
@@ -331,32 +264,6 @@ impl S3 for Store {
         Ok(S3Response::new(DeleteObjectsOutput { deleted, errors, ..DeleteObjectsOutput::default() }))
     }
 
-    async fn list_objects(&self, request: S3Request<ListObjectsInput>) -> S3Result<S3Response<ListObjectsOutput>> {
-        let input = request.input;
-        let (max_keys, encoding) = (limit(input.max_keys)?, input.encoding_type.as_ref());
-        let list = testbed::List {
-            prefix: input.prefix.as_deref().unwrap_or_default(),
-            delimiter: input.delimiter.as_deref(),
-            start_after: input.marker.as_deref(),
-            max_keys,
-            ..testbed::List::default()
-        };
-        let page = self.page(&input.bucket, list, encoding).await?;
-        Ok(S3Response::new(ListObjectsOutput {
-            is_truncated: Some(page.truncated_at.is_some()),
-            next_marker: page.truncated_at.map(|last| shown_key(&last, encoding)),
-            contents: Some(page.objects),
-            common_prefixes: Some(page.prefixes),
-            prefix: Some(shown_key(list.prefix, encoding)),
-            delimiter: list.delimiter.map(|delimiter| shown_key(delimiter, encoding)),
-            marker: Some(shown_key(list.start_after.unwrap_or_default(), encoding)),
-            max_keys: i32::try_from(max_keys).ok(),
-            encoding_type: encoding.cloned(),
-            name: Some(input.bucket),
-            ..ListObjectsOutput::default()
-        }))
-    }
-
     async fn list_objects_v2(
         &self,
         request: S3Request<ListObjectsV2Input>,
@@ -370,20 +277,31 @@ impl S3 for Store {
             continuation_token: input.continuation_token.as_deref(),
             max_keys,
         };
-        let page = self.page(&input.bucket, list, encoding).await?;
+        let buckets = self.buckets.read().await;
+        let page = bucket(&buckets, &input.bucket)?.list(&list).map_err(refused)?;
+        let shown_key = |key: &str| shown_key(key, encoding);
+        let object = |(key, object): &(&str, &Object)| s3s::dto::Object {
+            key: Some(shown_key(key)),
+            size: i64::try_from(object.content.size()).ok(),
+            last_modified: Some(self.shown(object.last_modified)),
+            e_tag: Some(etag_of(object)),
+            storage_class: Some(ObjectStorageClass::from_static(ObjectStorageClass::STANDARD)),
+            ..s3s::dto::Object::default()
+        };
+        let prefix = |prefix: &String| CommonPrefix { prefix: Some(shown_key(prefix)) };
         Ok(S3Response::new(ListObjectsV2Output {
-            key_count: i32::try_from(page.objects.len() + page.prefixes.len()).ok(),
+            key_count: i32::try_from(page.objects.len() + page.common_prefixes.len()).ok(),
             max_keys: i32::try_from(max_keys).ok(),
             is_truncated: Some(page.truncated_at.is_some()),
-            next_continuation_token: page.token,
-            contents: Some(page.objects),
-            common_prefixes: Some(page.prefixes),
-            prefix: Some(shown_key(list.prefix, encoding)),
-            delimiter: list.delimiter.map(|delimiter| shown_key(delimiter, encoding)),
-            start_after: list.start_after.map(|after| shown_key(after, encoding)),
+            next_continuation_token: page.next_continuation_token(),
+            contents: Some(page.objects.iter().map(object).collect()),
+            common_prefixes: Some(page.common_prefixes.iter().map(prefix).collect()),
+            prefix: Some(shown_key(list.prefix)),
+            delimiter: list.delimiter.map(shown_key),
+            start_after: list.start_after.map(shown_key),
             encoding_type: encoding.cloned(),
-            continuation_token: input.continuation_token,
-            name: Some(input.bucket),
+            continuation_token: input.continuation_token.clone(),
+            name: Some(input.bucket.clone()),
             ..ListObjectsV2Output::default()
         }))
     }
@@ -394,7 +312,7 @@ impl S3 for Store {
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
         let mut input = request.input;
         let head = Body::empty(attributes!(input));
-        let mut buckets = self.write().await;
+        let mut buckets = self.buckets.write().await;
         let upload_id = bucket_mut(&mut buckets, &input.bucket)?.create_upload(&input.key, head).map_err(refused)?;
         Ok(S3Response::new(CreateMultipartUploadOutput {
             bucket: Some(input.bucket),
@@ -413,43 +331,6 @@ impl S3 for Store {
         Ok(S3Response::new(UploadPartOutput { e_tag: Some(etag), ..UploadPartOutput::default() }))
     }
 
-    async fn upload_part_copy(
-        &self,
-        request: S3Request<UploadPartCopyInput>,
-    ) -> S3Result<S3Response<UploadPartCopyOutput>> {
-        let input = request.input;
-        let from = source(&input.copy_source)?;
-        let size = self.object(from).await?.content.size();
-        let (_, body) = self.copy(from, copied_range(input.copy_source_range.as_deref(), size)?).await?;
-        let etag = self.keep_part(name!(input), &input.upload_id, input.part_number, body).await?;
-        let copied = CopyPartResult {
-            e_tag: Some(etag),
-            last_modified: Some(self.shown(lambda_setup::now().0)),
-            ..CopyPartResult::default()
-        };
-        Ok(S3Response::new(UploadPartCopyOutput { copy_part_result: Some(copied), ..UploadPartCopyOutput::default() }))
-    }
-
-    async fn list_parts(&self, request: S3Request<ListPartsInput>) -> S3Result<S3Response<ListPartsOutput>> {
-        let input = request.input;
-        let buckets = self.read().await;
-        let parts = bucket(&buckets, &input.bucket)?.parts(&input.key, &input.upload_id).map_err(refused)?;
-        let part = |(number, body): (u16, &Body)| s3s::dto::Part {
-            part_number: Some(PartNumber::from(number)),
-            e_tag: Some(ETag::Strong(testbed::etag_of(body).trim_matches('"').to_owned())),
-            size: i64::try_from(body.size()).ok(),
-            ..s3s::dto::Part::default()
-        };
-        Ok(S3Response::new(ListPartsOutput {
-            parts: Some(parts.map(part).collect()),
-            is_truncated: Some(false),
-            bucket: Some(input.bucket),
-            key: Some(input.key),
-            upload_id: Some(input.upload_id),
-            ..ListPartsOutput::default()
-        }))
-    }
-
     async fn complete_multipart_upload(
         &self,
         request: S3Request<CompleteMultipartUploadInput>,
@@ -457,7 +338,7 @@ impl S3 for Store {
         let mut input = request.input;
         let (name, upload) = (name!(input), input.upload_id.as_str());
         let condition = condition(input.if_match.as_ref(), input.if_none_match.as_ref())?;
-        let mut buckets = self.write().await;
+        let mut buckets = self.buckets.write().await;
         let objects = bucket_mut(&mut buckets, name.bucket)?;
         let parts = parts(input.multipart_upload.take());
         let Object { content, etag, .. } = objects.assembled(0, name.key, upload, &parts).map_err(refused)?;
@@ -478,7 +359,7 @@ impl S3 for Store {
         request: S3Request<AbortMultipartUploadInput>,
     ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
         let input = request.input;
-        let mut buckets = self.write().await;
+        let mut buckets = self.buckets.write().await;
         self.end_upload(bucket_mut(&mut buckets, &input.bucket)?, name!(input), &input.upload_id).await?;
         Ok(S3Response::new(AbortMultipartUploadOutput::default()))
     }
@@ -487,19 +368,6 @@ impl S3 for Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rstest::rstest;
-
-    #[rstest]
-    #[case(None, Some(None))]
-    #[case(Some("bytes=0-9"), Some(Some(0..10)))]
-    #[case(Some("bytes=3-3"), Some(Some(3..4)))]
-    #[case(Some("bytes=0-10"), None)]
-    #[case(Some("bytes=4-3"), None)]
-    #[case(Some("bytes=3-"), None)]
-    #[case(Some("3-4"), None)]
-    fn a_copied_range_is_inside_the_object(#[case] range: Option<&str>, #[case] expected: Option<Option<Range<u64>>>) {
-        assert_eq!(copied_range(range, 10).ok(), expected);
-    }
 
     #[test]
     fn pages_have_at_most_a_thousand_keys() {

@@ -14,7 +14,7 @@ use shared::timestamp::UnixMillis;
 use testbed::Bucket;
 use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::RwLock;
 use tokio_util::io::ReaderStream;
 
 use crate::clock::Clock;
@@ -25,17 +25,15 @@ pub(crate) type Condition<'a> = testbed::Condition<'a>;
 pub(crate) type Object = testbed::Object<Body>;
 type Buckets = BTreeMap<String, Bucket<Body>>;
 
-/// The objects of all buckets.
 #[derive(Clone)]
 pub(crate) struct Store {
     folder: Folder,
     /// Whoever writes has all of them alone, with their files.
-    buckets: Arc<RwLock<Buckets>>,
+    pub(crate) buckets: Arc<RwLock<Buckets>>,
     notifications: Arc<Notifications>,
     clock: Clock,
 }
 
-/// An object's name.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Name<'a> {
     pub(crate) bucket: &'a str,
@@ -67,14 +65,6 @@ impl Store {
         Ok(Self { folder, buckets: Arc::new(RwLock::new(buckets)), notifications, clock })
     }
 
-    pub(crate) async fn read(&self) -> RwLockReadGuard<'_, Buckets> {
-        self.buckets.read().await
-    }
-
-    pub(crate) async fn write(&self) -> RwLockWriteGuard<'_, Buckets> {
-        self.buckets.write().await
-    }
-
     /// Does something to the folder, off the threads of others.
     pub(crate) async fn files<T: Send + 'static>(
         &self,
@@ -94,7 +84,7 @@ impl Store {
 
     /// Makes a body that was written an object, if the condition holds.
     pub(crate) async fn create(&self, name: Name<'_>, new: New, condition: Condition<'_>) -> S3Result<Object> {
-        let mut buckets = self.write().await;
+        let mut buckets = self.buckets.write().await;
         let objects = bucket_mut(&mut buckets, name.bucket)?;
         if let Err(error) = objects.admit(name.key, &new.body, condition) {
             self.forget(name, new.body).await?;
@@ -128,7 +118,6 @@ impl Store {
         Ok(object)
     }
 
-    /// Deletes an object, if there is one.
     pub(crate) async fn delete(
         &self,
         objects: &mut Bucket<Body>,
@@ -141,16 +130,13 @@ impl Store {
         }
     }
 
-    /// Removes the files of a body.
     pub(crate) async fn forget(&self, name: Name<'_>, body: Body) -> S3Result<()> {
         let (bucket, key) = (name.bucket.to_owned(), name.key.to_owned());
         self.files(move |folder| folder.remove(&bucket, &key, &body)).await
     }
 
-    /// An object as it is now.
     pub(crate) async fn object(&self, name: Name<'_>) -> S3Result<Object> {
-        let buckets = self.read().await;
-        bucket(&buckets, name.bucket)?.get(name.key).cloned().ok_or_else(|| s3_error!(NoSuchKey))
+        found(&*self.buckets.read().await, name)
     }
 
     /// An object and a range of its body, which stays the same whatever happens to the object meanwhile.
@@ -159,14 +145,14 @@ impl Store {
         name: Name<'_>,
         range: impl FnOnce(&Object) -> S3Result<Range<u64>>,
     ) -> S3Result<(Object, Range<u64>, StreamingBlob)> {
-        let buckets = self.read().await;
-        let object = bucket(&buckets, name.bucket)?.get(name.key).cloned().ok_or_else(|| s3_error!(NoSuchKey))?;
+        let buckets = self.buckets.read().await;
+        let object = found(&buckets, name)?;
         let range = range(&object)?;
         let (bucket, key, body) = (name.bucket.to_owned(), name.key.to_owned(), object.content.clone());
         let file = self.files(move |folder| folder.read(&bucket, &key, &body)).await?;
         drop(buckets);
         let Some(file) = file else {
-            let mut buckets = self.write().await;
+            let mut buckets = self.buckets.write().await;
             bucket_mut(&mut buckets, name.bucket)?.remove(name.key);
             return Err(s3_error!(NoSuchKey));
         };
@@ -176,13 +162,12 @@ impl Store {
         Ok((object, range, StreamingBlob::wrap(stream)))
     }
 
-    /// A part of an object's body as one that can be put elsewhere; all of it without a range.
-    pub(crate) async fn copy(&self, name: Name<'_>, range: Option<Range<u64>>) -> S3Result<(Object, Body)> {
-        let buckets = self.read().await;
-        let object = bucket(&buckets, name.bucket)?.get(name.key).cloned().ok_or_else(|| s3_error!(NoSuchKey))?;
-        let range = range.unwrap_or(0..testbed::Content::size(&object.content));
+    /// An object, and its body as one that can be put elsewhere.
+    pub(crate) async fn copy(&self, name: Name<'_>) -> S3Result<(Object, Body)> {
+        let buckets = self.buckets.read().await;
+        let object = found(&buckets, name)?;
         let (bucket, key, body) = (name.bucket.to_owned(), name.key.to_owned(), object.content.clone());
-        let copy = self.files(move |folder| folder.copy(&bucket, &key, &body, range)).await?;
+        let copy = self.files(move |folder| folder.copy(&bucket, &key, &body)).await?;
         Ok((object, copy))
     }
 
@@ -197,6 +182,10 @@ impl Store {
         let nanos = OffsetDateTime::from(real).unix_timestamp_nanos();
         self.shown(i64::try_from(nanos.div_euclid(1_000_000)).unwrap_or_default())
     }
+}
+
+fn found(buckets: &Buckets, name: Name<'_>) -> S3Result<Object> {
+    bucket(buckets, name.bucket)?.get(name.key).cloned().ok_or_else(|| s3_error!(NoSuchKey))
 }
 
 pub(crate) fn bucket<'b>(buckets: &'b Buckets, name: &str) -> S3Result<&'b Bucket<Body>> {

@@ -17,8 +17,8 @@ use uuid::Uuid;
 use crate::asynchronous::{self, InFlight, Source};
 use crate::clock::Clock;
 use crate::event_source_mapping::Phase;
-use crate::function::Function;
-use crate::landed_until::LandedUntil;
+use crate::function::{Function, new_request_id};
+use crate::read_progress::ReadProgress;
 use crate::template::{ACCOUNT_ID, REGION, Schedule, Scheduler};
 
 /// The longest single sleep, so that a machine that was suspended is soon on time again.
@@ -34,7 +34,7 @@ const LANDING_TIMEOUT: Duration = Duration::from_secs(3);
 pub(crate) struct Schedules {
     pub clock: Clock,
     pub in_flight: InFlight,
-    pub landed_until: LandedUntil,
+    pub progress: ReadProgress,
     pub phase: watch::Receiver<Phase>,
 }
 
@@ -69,13 +69,14 @@ impl Schedules {
             self.landed(due).await;
         }
         let event = Bytes::from(event(schedule, due).to_string());
-        asynchronous::invoke(function, &event, &Source::Schedule(schedule.name.clone(), due), self.clock).await;
+        let source = Source::Schedule(schedule.name.clone(), due);
+        asynchronous::invoke(new_request_id(), function, &event, &source, self.clock).await;
     }
 
     /// Waits until what had arrived by then has landed. On a fast clock a moment of machine time is many minutes, and a check
     /// would report as missing what is about to land. Its event still has the time that it was due.
     async fn landed(&self, due: UnixMillis) {
-        let has_landed = || self.landed_until.earliest().is_none_or(|until| self.clock.at(until) >= due);
+        let has_landed = || self.progress.landed_until().is_none_or(|until| self.clock.at(until) >= due);
         let landed = async {
             while !has_landed() {
                 tokio::time::sleep(SHORTEST_SLEEP).await;

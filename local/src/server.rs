@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use shared::limits::LAMBDA_PAYLOAD_MAX_BYTES;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{debug, warn};
@@ -21,21 +22,22 @@ use crate::body;
 use crate::connection_progress::{Activity, Progress, WatchedStream};
 use crate::faults::NoAnswer;
 use crate::gate::Door;
+use crate::s3;
 
 /// How long a connection may go without its next request's headers, or its client without taking a byte of an answer.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a connection may be idle while another waits for its place, or the stack stops.
 const CROWDED_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
-/// The longest that a body may take to arrive on the AWS port: a part of a large object.
-const AWS_BODY_TIMEOUT: Duration = Duration::from_secs(60);
-/// The same for events: a page that takes longer is gone.
-const EVENTS_BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Door {
-    const fn body_timeout(self) -> Duration {
+    /// The bytes that a body may have at most, and how long it may take to arrive.
+    const fn body_limits(self) -> (usize, Duration) {
         match self {
-            Self::Events => EVENTS_BODY_TIMEOUT,
-            Self::Aws | Self::Runtime => AWS_BODY_TIMEOUT,
+            // A page that takes longer is gone.
+            Self::Events => (LAMBDA_PAYLOAD_MAX_BYTES, Duration::from_secs(10)),
+            Self::Runtime => (LAMBDA_PAYLOAD_MAX_BYTES, Duration::from_secs(60)),
+            // A part of a large object.
+            Self::Aws => (s3::MAX_BODY_BYTES, Duration::from_secs(60)),
         }
     }
 
@@ -49,7 +51,6 @@ impl Door {
     }
 }
 
-/// A port to serve.
 pub(crate) struct Port {
     pub(crate) listener: TcpListener,
     pub(crate) door: Door,
@@ -61,14 +62,16 @@ impl Port {
     /// Serves the port until the stack stops, then finishes the requests that are under way.
     pub(crate) async fn serve<H, F>(self, handler: H, mut stopping: watch::Receiver<bool>)
     where
-        H: Fn(SocketAddr, Request<Body>) -> F + Clone + Send + Sync + 'static,
+        H: Fn(SocketAddr, Request<Bytes>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Result<Response<Body>, NoAnswer>> + Send + 'static,
     {
         let Self { listener, door, max_connections } = self;
-        let places = Arc::new(Places { free: Semaphore::new(max_connections), one_waits: AtomicBool::new(false) });
+        let free = Arc::new(Semaphore::new(max_connections));
+        let places = Arc::new(Places { free, one_waits: AtomicBool::new(false) });
         let mut connections = JoinSet::new();
-        while let Some((stream, peer)) = next_connection(&listener, &places, &mut stopping).await {
-            let connection = Connection { door, peer, progress: Progress::begin(), places: places.clone() };
+        while let Some((stream, peer, place)) = next_connection(&listener, &places, &mut stopping).await {
+            let (progress, places) = (Progress::begin(), places.clone());
+            let connection = Connection { door, peer, progress, places, _place: place };
             let (handler, stopping) = (handler.clone(), stopping.clone());
             connections.spawn(connection.serve(stream, handler, stopping));
             while connections.try_join_next().is_some() {}
@@ -78,19 +81,16 @@ impl Port {
     }
 }
 
-/// The next connection once there is a place for it, which it gives back at its end; `None` when the stack stops.
+/// The next connection once there is a place for it; `None` when the stack stops.
 async fn next_connection(
     listener: &TcpListener,
     places: &Places,
     stopping: &mut watch::Receiver<bool>,
-) -> Option<(TcpStream, SocketAddr)> {
+) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let accepted = async {
         loop {
             match listener.accept().await {
-                Ok(accepted) => {
-                    places.take().await;
-                    return accepted;
-                }
+                Ok((stream, peer)) => return Some((stream, peer, places.take().await?)),
                 Err(problem) => {
                     // Out of file descriptors, mostly: it passes.
                     warn!(%problem, "a connection can't be accepted yet");
@@ -100,33 +100,25 @@ async fn next_connection(
         }
     };
     tokio::select! {
-        accepted = accepted => Some(accepted),
+        accepted = accepted => accepted,
         // A stack that is gone stops too.
         _ = stopping.wait_for(|stopping| *stopping) => None,
     }
 }
 
-/// The places of a port's connections.
 struct Places {
-    free: Semaphore,
+    free: Arc<Semaphore>,
     /// Whether an accepted connection waits for one, and none has made room for it yet.
     one_waits: AtomicBool,
 }
 
 impl Places {
-    async fn take(&self) {
-        let place = match self.free.try_acquire() {
-            Ok(place) => Ok(place),
-            Err(_) => {
-                self.one_waits.store(true, Ordering::SeqCst);
-                self.free.acquire().await
-            }
-        };
+    /// A place; the semaphore is never closed.
+    async fn take(&self) -> Option<OwnedSemaphorePermit> {
+        self.one_waits.store(self.free.available_permits() == 0, Ordering::SeqCst);
+        let place = self.free.clone().acquire_owned().await.ok();
         self.one_waits.store(false, Ordering::SeqCst);
-        // The semaphore is never closed.
-        if let Ok(place) = place {
-            place.forget();
-        }
+        place
     }
 
     /// Whether the caller must end to make room: true for one caller for each connection that waits.
@@ -135,25 +127,19 @@ impl Places {
     }
 }
 
-/// A connection that has a place.
 struct Connection {
     door: Door,
     peer: SocketAddr,
     progress: Progress,
     places: Arc<Places>,
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.places.free.add_permits(1);
-    }
+    _place: OwnedSemaphorePermit,
 }
 
 impl Connection {
     async fn serve<H, F>(self, stream: TcpStream, handler: H, mut stopping: watch::Receiver<bool>)
     where
-        H: Fn(SocketAddr, Request<Body>) -> F + 'static,
-        F: Future<Output = Result<Response<Body>, NoAnswer>> + Send + 'static,
+        H: Fn(SocketAddr, Request<Bytes>) -> F,
+        F: Future<Output = Result<Response<Body>, NoAnswer>>,
     {
         let peer = self.peer;
         if let Err(problem) = stream.set_nodelay(true) {
@@ -182,28 +168,22 @@ impl Connection {
         }
     }
 
-    fn answer<H, F>(
-        &self,
-        request: Request<Incoming>,
-        handler: &H,
-    ) -> impl Future<Output = Result<Response<Body>, NoAnswer>> + Send + use<H, F>
+    async fn answer<H, F>(&self, request: Request<Incoming>, handler: &H) -> Result<Response<Body>, NoAnswer>
     where
-        H: Fn(SocketAddr, Request<Body>) -> F,
-        F: Future<Output = Result<Response<Body>, NoAnswer>> + Send + 'static,
+        H: Fn(SocketAddr, Request<Bytes>) -> F,
+        F: Future<Output = Result<Response<Body>, NoAnswer>>,
     {
-        let handling = self.progress.handling();
-        let answer = match self.door.admit(request.uri(), request.headers()) {
-            Ok(()) => {
-                let request = request.map(|body| body::with_deadline(body, self.door.body_timeout()));
-                Ok(handler(self.peer, request))
-            }
-            Err(refusal) => Err(refusal.response()),
-        };
-        async move {
-            let _handling = handling;
-            match answer {
-                Ok(answer) => answer.await,
-                Err(refused) => Ok(refused),
+        let _handling = self.progress.handling();
+        if let Err(refusal) = self.door.admit(request.uri(), request.headers()) {
+            return Ok(refusal.response());
+        }
+        let (parts, body) = request.into_parts();
+        let (limit, time) = self.door.body_limits();
+        match body::read(body, limit, time).await {
+            Ok(body) => handler(self.peer, Request::from_parts(parts, body)).await,
+            Err(problem) => {
+                debug!(peer = %self.peer, %problem, "a request was not read whole");
+                Ok(problem.response())
             }
         }
     }

@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use testbed::KinesisError;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -17,14 +17,13 @@ use crate::clock::Clock;
 use crate::cloudwatch::CloudWatch;
 use crate::config::Config;
 use crate::embedded_metrics::{EmbeddedMetrics, LineTime};
-use crate::event_source_mapping::{EventSourceMapping, Phase, Surroundings};
+use crate::event_source_mapping::{EventSourceMapping, Phase};
 use crate::failed_batches::FailedBatches;
 use crate::faults::{Faults, resharding};
 use crate::function::Function;
 use crate::function_url::FrontDoor;
 use crate::gate::Door;
-use crate::kinesis::{Kinesis, KinesisError};
-use crate::landed_until::LandedUntil;
+use crate::kinesis::Kinesis;
 use crate::log::FunctionLog;
 use crate::metric_store::MetricStore;
 use crate::open_files::{self, ConnectionLimits};
@@ -32,7 +31,7 @@ use crate::s3::S3;
 use crate::s3_notifications::Notifications;
 use crate::schedules::Schedules;
 use crate::server::Port;
-use crate::{counters, kinesis_api, lambda, template};
+use crate::{counters, lambda, template};
 
 /// The event source mappings, each of which ends only with an error.
 type Mappings = JoinSet<Result<(), KinesisError>>;
@@ -44,7 +43,6 @@ const LANDING_DRAIN: Duration = Duration::from_secs(120);
 /// How long the events of objects and schedules may take after that.
 const EVENT_DRAIN: Duration = Duration::from_secs(20);
 
-/// A running stack.
 pub struct Stack {
     pub front_door: SocketAddr,
     pub aws: SocketAddr,
@@ -55,17 +53,12 @@ pub struct Stack {
     faults: Arc<Faults>,
     phase: watch::Sender<Phase>,
     mappings: Mappings,
-    unlanded: Vec<Arc<AtomicU64>>,
     in_flight: InFlight,
     _claim: Claim,
 }
 
 impl Stack {
     /// Starts all parts, the front door last.
-    ///
-    /// # Errors
-    ///
-    /// When a part can't start; the message names the file or variable to look at.
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
         let template = read_template(config)?;
         let claim = Claim::of(&config.data_dir)?;
@@ -75,15 +68,8 @@ impl Stack {
         let functions = builder.functions(ports.functions.local_addr()?)?;
         let (kinesis, s3) = builder.services(&functions, ports.aws, ports.functions)?;
         let (phase, phases) = watch::channel(Phase::Running);
-        let surroundings = Surroundings {
-            kinesis: kinesis.clone(),
-            faults: builder.faults.clone(),
-            clock: builder.clock,
-            landed_until: LandedUntil::default(),
-            phase: phases,
-        };
-        builder.schedules(&functions, &surroundings)?;
-        let (mappings, unlanded) = builder.mappings(&functions, &surroundings, &s3)?;
+        builder.schedules(&functions, &kinesis, &phases)?;
+        let mappings = builder.mappings(&functions, &(kinesis.clone(), s3), &phases)?;
         let (stop_front_door, stopping) = watch::channel(false);
         let port = Port { listener: ports.front_door, door: Door::Events, max_connections: builder.connections.events };
         let front_door_server = tokio::spawn(builder.front_door(&functions)?.serve(port, stopping));
@@ -98,17 +84,12 @@ impl Stack {
             faults,
             phase,
             mappings,
-            unlanded,
             in_flight,
             _claim: claim,
         })
     }
 
     /// Resolves when a part of the stack has ended that never should.
-    ///
-    /// # Errors
-    ///
-    /// Always: with what ended.
     pub async fn fails(&mut self) -> anyhow::Result<()> {
         tokio::select! {
             ended = &mut self.front_door_server => Err(anyhow!("the front door ended: {ended:?}")),
@@ -118,10 +99,6 @@ impl Stack {
 
     /// Takes no more events, finishes the requests in flight, lands everything on the streams, and delivers the events of
     /// what landed if there is time: landed objects are safe without them.
-    ///
-    /// # Errors
-    ///
-    /// When something did not land in time.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.stop_front_door.send_replace(true);
         if tokio::time::timeout(FRONT_DOOR_DRAIN, self.front_door_server).await.is_err() {
@@ -141,10 +118,9 @@ impl Stack {
         match tokio::time::timeout(LANDING_DRAIN, drained).await {
             Ok(drained) => drained?,
             Err(_) => {
-                let unlanded: u64 = self.unlanded.iter().map(|count| count.load(Ordering::Relaxed)).sum();
                 return Err(anyhow!(
-                    "not everything landed in {} s: batches of {unlanded} records failed again and again, and what is \
-                     behind them did not land either; see the log of the landing function",
+                    "not everything landed in {} s: batches failed again and again, and what is behind them did not \
+                     land either; see the log of the landing function",
                     LANDING_DRAIN.as_secs()
                 ));
             }
@@ -187,7 +163,6 @@ async fn listen(variable: &str, port: u16) -> anyhow::Result<TcpListener> {
     listener.with_context(|| format!("{variable}: port {port} can't be had; {variable}=0 picks a free one"))
 }
 
-/// Builds a stack's parts out of its template.
 struct Builder<'a> {
     config: &'a Config,
     template: &'a template::Stack,
@@ -198,13 +173,12 @@ struct Builder<'a> {
     in_flight: InFlight,
 }
 
-/// The functions of a stack.
 #[derive(Clone)]
 struct Functions(Vec<Arc<Function>>);
 
 impl Functions {
     fn by_id(&self, id: &str) -> anyhow::Result<Arc<Function>> {
-        let found = self.0.iter().find(|function| function.id() == id);
+        let found = self.0.iter().find(|function| function.spec.id == id);
         found.cloned().ok_or_else(|| anyhow!("the template has no function {id}"))
     }
 
@@ -247,7 +221,6 @@ impl<'a> Builder<'a> {
         log.with_context(|| format!("DATA_DIR: {}", logs.display()))
     }
 
-    /// Starts the AWS services on both of their ports.
     fn services(
         &self,
         functions: &Functions,
@@ -256,14 +229,15 @@ impl<'a> Builder<'a> {
     ) -> anyhow::Result<(Kinesis, S3)> {
         let notifications = self.notifications();
         let folder = self.config.data_dir.join("s3");
-        let s3 = S3::start(&folder, &self.template.buckets, notifications.clone(), self.clock)?;
+        let s3 = S3::start(&folder, &self.template.buckets, notifications.clone(), self.clock);
+        let s3 = s3.with_context(|| format!("DATA_DIR: {} can't hold buckets", folder.display()))?;
         let kinesis = Kinesis::start(self.metrics.clone(), self.clock);
         for stream in &self.template.streams {
             kinesis.create(stream);
             tokio::spawn(resharding::run(self.faults.clone(), kinesis.clone(), stream.name.clone()));
         }
         let endpoint = AwsEndpoint {
-            kinesis: kinesis_api::router(kinesis.clone()),
+            kinesis: kinesis.clone(),
             s3: s3.clone(),
             cloudwatch: CloudWatch::new(self.metrics.clone()),
             lambda: lambda::router(functions.0.clone(), self.in_flight.clone(), self.clock),
@@ -284,13 +258,14 @@ impl<'a> Builder<'a> {
         Notifications::new(rules, handlers, self.in_flight.clone(), self.clock)
     }
 
-    fn schedules(&self, functions: &Functions, surroundings: &Surroundings) -> anyhow::Result<()> {
-        let schedules = Schedules {
-            clock: self.clock,
-            in_flight: self.in_flight.clone(),
-            landed_until: surroundings.landed_until.clone(),
-            phase: surroundings.phase.clone(),
-        };
+    fn schedules(
+        &self,
+        functions: &Functions,
+        kinesis: &Kinesis,
+        phase: &watch::Receiver<Phase>,
+    ) -> anyhow::Result<()> {
+        let (in_flight, progress, phase) = (self.in_flight.clone(), kinesis.progress.clone(), phase.clone());
+        let schedules = Schedules { clock: self.clock, in_flight, progress, phase };
         for schedule in &self.template.schedules {
             let function = functions.by_id(&schedule.function)?;
             tokio::spawn(schedules.clone().run(schedule.clone(), function));
@@ -298,23 +273,28 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// Starts the event source mappings, and returns how many records each has in flight.
     fn mappings(
         &self,
         functions: &Functions,
-        surroundings: &Surroundings,
-        s3: &S3,
-    ) -> anyhow::Result<(Mappings, Vec<Arc<AtomicU64>>)> {
-        let (mut mappings, mut unlanded) = (JoinSet::new(), Vec::new());
+        (kinesis, s3): &(Kinesis, S3),
+        phase: &watch::Receiver<Phase>,
+    ) -> anyhow::Result<Mappings> {
+        let mut mappings = JoinSet::new();
         for spec in &self.template.mappings {
             let failed_batches = spec.on_failure_bucket.clone();
             let failed_batches = failed_batches.map(|bucket| FailedBatches::new(s3.clone(), bucket, self.clock));
-            let function = functions.by_id(&spec.function)?;
-            let mapping = EventSourceMapping::new(spec.clone(), function, failed_batches, surroundings.clone());
-            unlanded.push(mapping.unlanded());
+            let mapping = EventSourceMapping {
+                spec: spec.clone(),
+                kinesis: kinesis.clone(),
+                function: functions.by_id(&spec.function)?,
+                failed_batches,
+                faults: self.faults.clone(),
+                clock: self.clock,
+                phase: phase.clone(),
+            };
             mappings.spawn(mapping.run());
         }
-        Ok((mappings, unlanded))
+        Ok(mappings)
     }
 
     fn front_door(&self, functions: &Functions) -> anyhow::Result<FrontDoor> {

@@ -24,10 +24,6 @@ use resources::{Result, error, local_name};
 
 impl Stack {
     /// Reads a template. `overrides` are parameter values by name.
-    ///
-    /// # Errors
-    ///
-    /// When the text is no template, or a property that is read uses something that is not played.
     pub fn parse(text: &str, overrides: &BTreeMap<String, String>) -> Result<Self> {
         let documents = Yaml::load_from_str(text)
             .map_err(|problem| TemplateError { place: "template".into(), problem: problem.to_string() })?;

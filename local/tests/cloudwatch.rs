@@ -11,8 +11,8 @@ use aws_sdk_cloudwatch::types::{
     Dimension, Metric, MetricDataQuery, MetricDatum, MetricStat, StandardUnit, Statistic, StatusCode,
 };
 use axum::Router;
-use axum::body::Body;
-use axum::extract::Request;
+use axum::body::Bytes;
+use axum::http::{HeaderMap, Uri};
 use local::clock::Clock;
 use local::cloudwatch::CloudWatch;
 use local::metric_store::MetricStore;
@@ -25,10 +25,9 @@ async fn client() -> Client {
     let cloudwatch = CloudWatch::new(MetricStore::new(Clock::new(None, lambda_setup::now())));
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let router = Router::new().fallback(move |request: Request<Body>| {
-        let cloudwatch = cloudwatch.clone();
-        async move { cloudwatch.answer(request).await }
-    });
+    let answer =
+        async move |uri: Uri, headers: HeaderMap, body: Bytes| cloudwatch.answer(uri.path(), &headers, &body).unwrap();
+    let router = Router::new().fallback(answer);
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     let config = Config::builder()
         .behavior_version(BehaviorVersion::latest())

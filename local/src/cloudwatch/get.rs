@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use shared::timestamp::UnixMillis;
 
-use super::request::{CloudWatchError, Dimension, Result, by_name, position, time};
+use super::request::{CloudWatchError, Dimension, Result, position};
 use crate::metric_store::{MetricId, MetricStore, Sample, minute_of};
 
 /// CloudWatch's own limits.
@@ -56,10 +57,8 @@ struct Metric {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct StatisticsInput {
-    namespace: String,
-    metric_name: String,
-    #[serde(default)]
-    dimensions: Vec<Dimension>,
+    #[serde(flatten)]
+    metric: Metric,
     start_time: f64,
     end_time: f64,
     period: i64,
@@ -70,7 +69,7 @@ pub(super) struct StatisticsInput {
     unit: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::EnumString)]
 enum Statistic {
     Sum,
     SampleCount,
@@ -81,16 +80,8 @@ enum Statistic {
 
 impl Statistic {
     fn named(name: &str) -> Result<Self> {
-        match name {
-            "Sum" => Ok(Self::Sum),
-            "SampleCount" => Ok(Self::SampleCount),
-            "Average" => Ok(Self::Average),
-            "Minimum" => Ok(Self::Minimum),
-            "Maximum" => Ok(Self::Maximum),
-            other => Err(CloudWatchError::Value(format!(
-                "the statistic {other} is not kept locally; Sum, SampleCount, Average, Minimum and Maximum are"
-            ))),
-        }
+        let kept = "Sum, SampleCount, Average, Minimum and Maximum are";
+        name.parse().map_err(|_| CloudWatchError::Value(format!("the statistic {name} is not kept locally; {kept}")))
     }
 
     fn of(self, sample: Sample) -> f64 {
@@ -121,9 +112,10 @@ impl Periods {
         if start >= end {
             return Err(CloudWatchError::Value("StartTime must be before EndTime".into()));
         }
-        let (from, minutes) = (minute_of(time(start)), period / 60);
+        let (from, minutes) = (minute_of(UnixMillis::from_seconds(start)), period / 60);
         // The minute that the end lies in belongs to the range when it began before the end.
-        let to = minute_of(time(end)) + i64::from(time(end).0.rem_euclid(60_000) != 0);
+        let end = UnixMillis::from_seconds(end);
+        let to = minute_of(end) + i64::from(end.0.rem_euclid(60_000) != 0);
         Ok(Self { from, to, minutes })
     }
 
@@ -142,7 +134,6 @@ impl Periods {
     }
 }
 
-/// A page of data of several metrics.
 pub(super) fn get_metric_data(store: &MetricStore, input: DataInput) -> Result<Value> {
     if input.metric_data_queries.is_empty() {
         return Err(CloudWatchError::Missing("MetricDataQueries"));
@@ -216,8 +207,7 @@ pub(super) fn get_metric_statistics(store: &MetricStore, input: StatisticsInput)
     if statistics.is_empty() {
         return Err(CloudWatchError::Missing("Statistics"));
     }
-    let id =
-        MetricId { namespace: input.namespace, name: input.metric_name.clone(), dimensions: by_name(input.dimensions) };
+    let id = input.metric.id();
     let periods = Periods::new(input.start_time, input.end_time, input.period)?;
     let found = periods.of(store, &id, input.unit.as_deref());
     if found.len() > MAX_STATISTICS_DATAPOINTS {
@@ -233,7 +223,7 @@ pub(super) fn get_metric_statistics(store: &MetricStore, input: StatisticsInput)
         Value::Object(datapoint)
     };
     let datapoints: Vec<Value> = found.into_iter().map(datapoint).collect();
-    Ok(json!({"Label": input.metric_name, "Datapoints": datapoints}))
+    Ok(json!({"Label": id.name, "Datapoints": datapoints}))
 }
 
 #[cfg(test)]

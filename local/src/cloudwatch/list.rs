@@ -36,7 +36,6 @@ impl Input {
     }
 }
 
-/// A page of the metrics that there are.
 pub(super) fn list_metrics(store: &MetricStore, input: Input) -> Result<Value> {
     let from = position(input.next_token.as_deref())?;
     let found = store.list(|id| input.wants(id));

@@ -2,8 +2,9 @@
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricData.html>
 
 use serde::Deserialize;
+use shared::timestamp::UnixMillis;
 
-use super::request::{CloudWatchError, Dimension, Result, by_name, time};
+use super::request::{CloudWatchError, Dimension, Result};
 use crate::metric_store::{MetricId, MetricStore, Sample};
 
 /// CloudWatch's own limits.
@@ -15,16 +16,6 @@ const MAX_DIMENSIONS: usize = 30;
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Input {
     namespace: Option<String>,
-    #[serde(default)]
-    metric_data: Vec<Datum>,
-    #[serde(default)]
-    entity_metric_data: Vec<EntityData>,
-}
-
-/// Data with the entity that they belong to, which is not kept.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct EntityData {
     #[serde(default)]
     metric_data: Vec<Datum>,
 }
@@ -58,8 +49,7 @@ pub(super) fn put_metric_data(store: &MetricStore, input: Input) -> Result<()> {
     if namespace.starts_with("AWS/") {
         return Err(CloudWatchError::Value("a Namespace that starts with AWS/ is reserved".into()));
     }
-    let of_entities = input.entity_metric_data.into_iter().flat_map(|entity| entity.metric_data);
-    let data: Vec<Datum> = input.metric_data.into_iter().chain(of_entities).collect();
+    let data = input.metric_data;
     if data.is_empty() {
         return Err(CloudWatchError::Missing("MetricData"));
     }
@@ -68,7 +58,7 @@ pub(super) fn put_metric_data(store: &MetricStore, input: Input) -> Result<()> {
     }
     let read = |datum: Datum| {
         let sample = datum.sample()?;
-        let at = datum.timestamp.map_or_else(|| store.now(), time);
+        let at = datum.timestamp.map_or_else(|| store.now(), UnixMillis::from_seconds);
         let unit = datum.unit.clone();
         Ok((datum.id(&namespace)?, unit, at, sample))
     };
@@ -88,7 +78,8 @@ impl Datum {
         if let Some(dimension) = self.dimensions.iter().find(|one| one.name.is_empty() || one.value.is_empty()) {
             return Err(CloudWatchError::Value(format!("{name}: the dimension {:?} is empty", dimension.name)));
         }
-        Ok(MetricId { namespace: namespace.to_owned(), name, dimensions: by_name(self.dimensions) })
+        let dimensions = self.dimensions.into_iter().map(|one| (one.name, one.value)).collect();
+        Ok(MetricId { namespace: namespace.to_owned(), name, dimensions })
     }
 
     fn sample(&self) -> Result<Sample> {

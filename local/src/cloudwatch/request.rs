@@ -1,24 +1,19 @@
 //! What the operations' requests have in common, and how they are refused.
 
-use std::collections::BTreeMap;
-
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
+#[cfg(test)]
 use shared::timestamp::UnixMillis;
 
-use crate::body::BodyError;
 #[cfg(test)]
 use crate::metric_store::MetricStore;
 use crate::metric_store::NotKept;
 
-/// A request that is refused.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CloudWatchError {
     #[error("the request can't be read: {0}")]
     Malformed(String),
-    #[error(transparent)]
-    Body(#[from] BodyError),
     #[error("{0}")]
     Value(String),
     #[error("the parameter {0} is missing")]
@@ -37,7 +32,7 @@ impl CloudWatchError {
     /// CloudWatch's code for it.
     pub(super) fn code(&self) -> &'static str {
         match self {
-            Self::Malformed(_) | Self::Body(_) => "SerializationException",
+            Self::Malformed(_) => "SerializationException",
             Self::Value(_) | Self::NotKept(NotKept::TooOld | NotKept::TooNew) => "InvalidParameterValue",
             Self::NotKept(NotKept::TooManyMetrics) => "LimitExceeded",
             Self::Missing(_) => "MissingParameter",
@@ -50,7 +45,6 @@ impl CloudWatchError {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Unsigned => StatusCode::FORBIDDEN,
-            Self::Body(problem) => problem.status(),
             _ => StatusCode::BAD_REQUEST,
         }
     }
@@ -64,15 +58,6 @@ pub(super) type Result<T> = std::result::Result<T, CloudWatchError>;
 pub(super) struct Dimension {
     pub(super) name: String,
     pub(super) value: String,
-}
-
-pub(super) fn by_name(dimensions: Vec<Dimension>) -> BTreeMap<String, String> {
-    dimensions.into_iter().map(|dimension| (dimension.name, dimension.value)).collect()
-}
-
-/// Seconds since 1970, as both protocols have them.
-pub(super) fn time(seconds: f64) -> UnixMillis {
-    UnixMillis::from_seconds(seconds)
 }
 
 /// A position in a list as a token, and back.

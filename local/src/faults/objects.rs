@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, Request, Response, StatusCode};
 use axum::response::IntoResponse;
 
 use super::plan::Fault;
 use super::{Faults, NoAnswer};
-use crate::s3::{MAX_BODY_BYTES, S3};
+use crate::s3::S3;
 
 const OF_A_WRITE: [Fault; 9] = [
     Fault::S3SlowDown,
@@ -32,14 +32,10 @@ const SLOWEST: Duration = Duration::from_secs(6);
 const LATEST: Duration = Duration::from_secs(15);
 
 /// Answers a function's request, unless a fault does.
-///
-/// # Errors
-///
-/// When the fault is that there is no answer.
 pub async fn answer(
     faults: &Arc<Faults>,
     environment: &str,
-    request: Request<Body>,
+    request: Request<Bytes>,
     s3: S3,
 ) -> Result<Response<Body>, NoAnswer> {
     let among = match *request.method() {
@@ -49,15 +45,11 @@ pub async fn answer(
     };
     let hits = format!("{environment} {} {}", request.method(), request.uri().path());
     let Some(fault) = faults.draw(among, &hits) else { return Ok(s3.call(request).await) };
-    // Whole, so that what is held back does not depend on a sender that may be killed.
-    let (parts, body) = request.into_parts();
-    let body = to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| NoAnswer)?;
-    let request = Request::from_parts(parts, body);
     match fault {
         Fault::S3SlowDown => return Ok(error(StatusCode::SERVICE_UNAVAILABLE, "SlowDown")),
         Fault::S3Conflict => return Ok(error(StatusCode::CONFLICT, "ConditionalRequestConflict")),
         Fault::S3Slow => return answer_after(faults.up_to(SLOWEST), request, s3).await,
-        Fault::S3Unanswered => drop(s3.call(request.map(Body::from)).await),
+        Fault::S3Unanswered => drop(s3.call(request).await),
         Fault::S3Late => hold(faults, request, s3),
         Fault::S3KillBefore => faults.environments.kill(environment),
         Fault::S3KillDuring => {
@@ -65,7 +57,7 @@ pub async fn answer(
             hold(faults, request, s3);
         }
         Fault::S3KillAfter => {
-            drop(s3.call(request.map(Body::from)).await);
+            drop(s3.call(request).await);
             faults.environments.kill(environment);
         }
         _ => return Ok(error(StatusCode::INTERNAL_SERVER_ERROR, "InternalError")),
@@ -77,7 +69,7 @@ pub async fn answer(
 async fn answer_after(delay: Duration, request: Request<Bytes>, s3: S3) -> Result<Response<Body>, NoAnswer> {
     let answer = tokio::spawn(async move {
         tokio::time::sleep(delay).await;
-        s3.call(request.map(Body::from)).await
+        s3.call(request).await
     });
     answer.await.map_err(|_| NoAnswer)
 }
@@ -89,7 +81,7 @@ fn hold(faults: &Arc<Faults>, request: Request<Bytes>, s3: S3) {
     tokio::spawn(async move {
         tokio::time::sleep(late).await;
         let key = request.uri().path().to_owned();
-        let answer = s3.call(request.map(Body::from)).await;
+        let answer = s3.call(request).await;
         let status = answer.status().as_u16();
         faults.journal.write(serde_json::json!({"held_write": key, "answered": status}));
         faults.held_writes.fetch_sub(1, Ordering::SeqCst);

@@ -71,7 +71,6 @@ pub enum Fault {
 
 impl Fault {
     /// The name in `FAULTS`, in counts and in the journal.
-    #[must_use]
     pub fn name(self) -> &'static str {
         self.into()
     }
@@ -85,14 +84,10 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// From 0 to 1.
-    #[must_use]
     pub fn rate(&self, fault: Fault) -> f64 {
         self.rates.get(&fault).copied().unwrap_or(0.0)
     }
 
-    /// Whether any fault can fire.
-    #[must_use]
     pub fn is_active(&self) -> bool {
         !self.rates.is_empty()
     }
@@ -113,7 +108,6 @@ impl fmt::Display for Plan {
     }
 }
 
-/// A plan that can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     #[error("{0:?} is not NAME=PROBABILITY")]

@@ -8,7 +8,6 @@ use super::resolve::{Properties, text_of};
 use super::resources::{Mapping, Notification, Result, Schedule, Scheduler, error};
 use super::schedule::Expression;
 
-/// The events of one function.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Events {
     pub(super) mappings: Vec<Mapping>,
@@ -16,7 +15,6 @@ pub(super) struct Events {
     pub(super) schedules: Vec<Schedule>,
 }
 
-/// Reads the events of a function.
 pub(super) fn events(function: &Properties<'_>) -> Result<Events> {
     let mut events = Events::default();
     for (name, event) in function.members("Events")?.into_iter().flatten() {
@@ -39,7 +37,6 @@ pub(super) fn events(function: &Properties<'_>) -> Result<Events> {
     Ok(events)
 }
 
-/// Objects that are created in a bucket.
 fn notification(function: &str, properties: &Properties<'_>) -> Result<Notification> {
     let kinds = match properties.get("Events")? {
         Value::Array(kinds) => kinds,
@@ -87,7 +84,6 @@ fn schedule(function: &str, name: &str, scheduler: Scheduler, properties: &Prope
     Ok(Some(Schedule { function: function.to_owned(), name: format!("{function}{name}"), scheduler, expression }))
 }
 
-/// A Kinesis event source mapping.
 fn mapping(function: &str, properties: &Properties<'_>) -> Result<Mapping> {
     if properties.number("ParallelizationFactor")?.unwrap_or(1) != 1 {
         return error(

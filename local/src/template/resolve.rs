@@ -10,7 +10,6 @@ use super::resources::{ACCOUNT_ID, REGION, Result, error, function_arn, local_na
 /// The stack's name, for resources that are named after it.
 const STACK_NAME: &str = "playhead";
 
-/// A template with its parameters' values.
 pub(super) struct Template {
     parameters: BTreeMap<String, Value>,
     conditions: Map<String, Value>,
@@ -71,7 +70,6 @@ impl Template {
         }
     }
 
-    /// Whether a condition holds.
     pub(super) fn holds(&self, place: &str, condition: &str) -> Result<bool> {
         match self.conditions.get(condition) {
             Some(node) => self.is_true(&format!("Conditions.{condition}"), node),
@@ -153,7 +151,6 @@ impl Template {
     }
 }
 
-/// The properties of one resource.
 pub(super) struct Properties<'t> {
     pub(super) template: &'t Template,
     pub(super) id: &'t str,
@@ -201,7 +198,6 @@ impl Properties<'_> {
         }
     }
 
-    /// A text that must be there.
     pub(super) fn text(&self, name: &str) -> Result<String> {
         match text_of(&self.get(name)?) {
             text if text.is_empty() => error(self.place(name), "is missing"),

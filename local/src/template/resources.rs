@@ -43,7 +43,6 @@ pub struct Stream {
     pub retention_hours: u64,
 }
 
-/// A Kinesis event source mapping.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mapping {
     /// The logical id of the function.
@@ -67,14 +66,11 @@ pub struct Notification {
     pub bucket: String,
     /// `s3:ObjectCreated:*`, `s3:ObjectCreated:Put` and the like; any of them.
     pub kinds: Vec<String>,
-    /// What a key must begin with.
     pub prefix: String,
-    /// What a key must end with.
     pub suffix: String,
 }
 
-/// Times at which a function is invoked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
     /// The logical id of the function.
     pub function: String,
@@ -82,13 +78,6 @@ pub struct Schedule {
     pub name: String,
     pub scheduler: Scheduler,
     pub expression: Expression,
-}
-
-impl PartialEq for Schedule {
-    fn eq(&self, other: &Self) -> bool {
-        let key = |schedule: &Self| (schedule.name.clone(), schedule.scheduler, schedule.expression.to_string());
-        key(self) == key(other)
-    }
 }
 
 /// The service that keeps a schedule: their events differ a little.
@@ -114,14 +103,10 @@ pub(super) fn error<T>(place: impl Into<String>, problem: impl Into<String>) -> 
     Err(TemplateError { place: place.into(), problem: problem.into() })
 }
 
-/// The ARN of a stream here.
-#[must_use]
 pub fn stream_arn(name: &str) -> String {
     format!("arn:aws:kinesis:{REGION}:{ACCOUNT_ID}:stream/{name}")
 }
 
-/// The ARN of a function here.
-#[must_use]
 pub fn function_arn(binary: &str) -> String {
     format!("arn:aws:lambda:{REGION}:{ACCOUNT_ID}:function:{binary}")
 }

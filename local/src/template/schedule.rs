@@ -11,21 +11,25 @@ use shared::timestamp::UnixMillis;
 
 const MINUTE_MS: i64 = 60_000;
 
-/// When something is due.
 #[derive(Debug, Clone)]
-pub enum Expression {
-    Rate {
-        every_ms: i64,
-        text: String,
-    },
-    /// Boxed, as it is ten times the size of the other.
-    Cron {
-        cron: Box<Cron>,
-        text: String,
-    },
+pub struct Expression {
+    text: String,
+    times: Times,
 }
 
-/// An expression that can't be read.
+#[derive(Debug, Clone)]
+enum Times {
+    EveryMs(i64),
+    /// Boxed, as it is ten times the size of the other.
+    Cron(Box<Cron>),
+}
+
+impl PartialEq for Expression {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum ExpressionError {
     #[error("is {0:?}; it takes rate(5 minutes) or cron(20 * * * ? *)")]
@@ -44,11 +48,12 @@ impl FromStr for Expression {
     fn from_str(text: &str) -> Result<Self, ExpressionError> {
         let form = || ExpressionError::Form(text.to_owned());
         let (kind, fields) = text.trim().strip_suffix(')').and_then(|text| text.split_once('(')).ok_or_else(form)?;
-        match kind {
-            "rate" => rate(fields).map(|every_ms| Self::Rate { every_ms, text: text.to_owned() }).ok_or_else(form),
-            "cron" => Ok(Self::Cron { cron: Box::new(cron(fields)?), text: text.to_owned() }),
-            _ => Err(form()),
-        }
+        let times = match kind {
+            "rate" => Times::EveryMs(rate(fields).ok_or_else(form)?),
+            "cron" => Times::Cron(Box::new(cron(fields)?)),
+            _ => return Err(form()),
+        };
+        Ok(Self { text: text.to_owned(), times })
     }
 }
 
@@ -93,26 +98,24 @@ fn to_the_end(field: &str, last: u32) -> String {
 
 impl Expression {
     /// The first time after `after` at which it is due, if any. Rates count from `start`.
-    #[must_use]
     pub fn next(&self, start: UnixMillis, after: UnixMillis) -> Option<UnixMillis> {
-        match self {
-            Self::Rate { every_ms, .. } => {
+        match &self.times {
+            Times::EveryMs(every_ms) => {
                 let done = (after.0 - start.0).div_euclid(*every_ms);
                 Some(UnixMillis(start.0 + (done + 1).max(1) * every_ms))
             }
-            Self::Cron { cron, .. } => millis(cron.find_next_occurrence(&date_time(after)?, false).ok()?),
+            Times::Cron(cron) => millis(cron.find_next_occurrence(&date_time(after)?, false).ok()?),
         }
     }
 
     /// The last time at which it is due, up to and including `until`, if any.
-    #[must_use]
     pub fn newest(&self, start: UnixMillis, until: UnixMillis) -> Option<UnixMillis> {
-        match self {
-            Self::Rate { every_ms, .. } => {
+        match &self.times {
+            Times::EveryMs(every_ms) => {
                 let due = (until.0 - start.0).div_euclid(*every_ms);
                 (due > 0).then_some(UnixMillis(start.0 + due * every_ms))
             }
-            Self::Cron { cron, .. } => {
+            Times::Cron(cron) => {
                 // croner's "previous" excludes the time itself, which has no fraction of a second.
                 let past = date_time(UnixMillis(until.0.div_euclid(1000) * 1000 + 1000))?;
                 millis(cron.find_previous_occurrence(&past, false).ok()?)
@@ -132,9 +135,7 @@ fn millis(time: DateTime<Utc>) -> Option<UnixMillis> {
 
 impl fmt::Display for Expression {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Rate { text, .. } | Self::Cron { text, .. } => formatter.write_str(text),
-        }
+        formatter.write_str(&self.text)
     }
 }
 
