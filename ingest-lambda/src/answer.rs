@@ -5,6 +5,7 @@ use shared::limits::MAX_HEADER_BYTES;
 use shared::rejection::{Reason, Rejection};
 
 use crate::front_door::{Request, Response};
+use crate::metrics::Answered;
 use crate::origins::AllowedOrigins;
 
 /// Named by its index in the body, from 0.
@@ -27,15 +28,54 @@ pub enum Answer {
     Healthy,
     /// A CORS preflight.
     Preflight,
-    /// The request as a whole was rejected; what it brought is on the stream as rejected.
-    Refused(Rejection),
-    /// The body was taken apart and all of it is on the stream.
-    Stored { accepted: usize, rejected: Vec<RejectedItem>, first: Option<Rejection> },
+    /// Nothing was accepted; what the request brought is on the stream as one rejected body.
+    Refused(Refusal),
+    /// At least one event was accepted, and all of the body is on the stream.
+    Stored { accepted: usize, rejected: Vec<RejectedItem> },
     /// Some or all of it is not on the stream.
     NotStored { accepted: usize, not_stored: Vec<usize>, rejected: Vec<RejectedItem> },
 }
 
-#[derive(Serialize)]
+/// Why nothing of a request was accepted.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Of the request as a whole, or of the first item.
+    pub rejection: Rejection,
+    /// All items of a body that was taken apart.
+    pub items: Vec<RejectedItem>,
+}
+
+impl From<Rejection> for Refusal {
+    fn from(rejection: Rejection) -> Self {
+        Self { rejection, items: Vec::new() }
+    }
+}
+
+impl Refusal {
+    /// The reason, unless the items have several.
+    fn reason(&self) -> Option<Reason> {
+        let reason = self.rejection.reason;
+        self.items.iter().all(|item| item.reason == reason).then_some(reason)
+    }
+
+    fn body(&self) -> Body<'_> {
+        let detail = &self.rejection.detail;
+        let (code, message) = match self.reason() {
+            Some(reason) => (reason.as_str(), detail.clone()),
+            None => {
+                let count = self.items.len();
+                ("nothing_accepted", format!("none of the {count} items is an event; the first: {detail}"))
+            }
+        };
+        let error = Some(ErrorBody { code, message });
+        match &self.items[..] {
+            [] => Body { error, ..Body::default() },
+            items => Body { accepted: Some(0), rejected: Some(items), error, ..Body::default() },
+        }
+    }
+}
+
+#[derive(Serialize, Default)]
 struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     accepted: Option<usize>,
@@ -53,8 +93,7 @@ impl Answer {
         match self {
             Self::Healthy => 200,
             Self::Preflight => 204,
-            Self::Refused(rejection) => rejection.reason.status(),
-            Self::Stored { accepted: 0, rejected, .. } => shared_reason(rejected).map_or(400, Reason::status),
+            Self::Refused(refusal) => refusal.reason().map_or(400, Reason::status),
             Self::Stored { .. } => 200,
             Self::NotStored { .. } => 503,
         }
@@ -64,15 +103,10 @@ impl Answer {
         let body = match self {
             Self::Healthy => return String::from("{\"status\":\"ok\"}"),
             Self::Preflight => return String::new(),
-            Self::Refused(rejection) => {
-                Body { accepted: None, not_stored: None, rejected: None, error: Some(error_of(rejection)) }
+            Self::Refused(refusal) => refusal.body(),
+            Self::Stored { accepted, rejected } => {
+                Body { accepted: Some(*accepted), rejected: Some(rejected), ..Body::default() }
             }
-            Self::Stored { accepted, rejected, first } => Body {
-                accepted: Some(*accepted),
-                not_stored: None,
-                rejected: Some(rejected),
-                error: first.as_ref().filter(|_| *accepted == 0).map(|first| nothing_accepted(rejected, first)),
-            },
             Self::NotStored { accepted, not_stored, rejected } => Body {
                 accepted: Some(*accepted),
                 not_stored: Some(not_stored),
@@ -88,6 +122,19 @@ impl Answer {
         serde_json::to_string(&body).expect("strings, numbers and lists have a JSON form")
     }
 
+    /// What it says about the events; `None` for health checks and preflights.
+    #[must_use]
+    pub fn answered(&self) -> Option<Answered> {
+        match self {
+            Self::Healthy | Self::Preflight => None,
+            Self::Refused(_) => Some(Answered { accepted: 0, not_stored: 0 }),
+            Self::Stored { accepted, .. } => Some(Answered { accepted: *accepted, not_stored: 0 }),
+            Self::NotStored { accepted, not_stored, .. } => {
+                Some(Answered { accepted: *accepted, not_stored: not_stored.len() })
+            }
+        }
+    }
+
     /// The HTTP response, with CORS headers for the request's origin.
     #[must_use]
     pub fn into_response(self, request: &Request, allowed_origins: &AllowedOrigins) -> Response {
@@ -96,7 +143,7 @@ impl Answer {
         headers.extend(cors_headers(request, allowed_origins));
         match &self {
             Self::Preflight => headers.extend(preflight_headers(request)),
-            Self::Refused(rejection) if rejection.reason == Reason::MethodNotAllowed => {
+            Self::Refused(refusal) if refusal.rejection.reason == Reason::MethodNotAllowed => {
                 let health = request.path.trim_start_matches('/').starts_with("health");
                 headers.push(("allow", if health { "GET, HEAD" } else { ALLOWED_METHODS }.into()));
             }
@@ -111,31 +158,11 @@ impl Answer {
 }
 
 const ALLOWED_METHODS: &str = "POST, OPTIONS";
-/// Whoever asks from where else gets another answer, so that no cache may give it the same.
+/// The answer depends on these headers, so a cache must not reuse it for other values.
 const PREFLIGHT_VARIES_BY: &str = "origin, access-control-request-headers";
 const RETRY_AFTER_SECONDS: &str = "5";
 /// A day; browsers cap it (Chromium at two hours).
 const PREFLIGHT_MAX_AGE_SECONDS: &str = "86400";
-
-/// The reason that all rejected items share.
-fn shared_reason(rejected: &[RejectedItem]) -> Option<Reason> {
-    let (first, rest) = rejected.split_first()?;
-    rest.iter().all(|item| item.reason == first.reason).then_some(first.reason)
-}
-
-fn nothing_accepted(rejected: &[RejectedItem], first: &Rejection) -> ErrorBody {
-    match shared_reason(rejected) {
-        Some(_) => error_of(first),
-        None => ErrorBody {
-            code: "nothing_accepted",
-            message: format!("none of the {} items is an event; the first: {}", rejected.len(), first.detail),
-        },
-    }
-}
-
-fn error_of(rejection: &Rejection) -> ErrorBody {
-    ErrorBody { code: rejection.reason.as_str(), message: rejection.detail.clone() }
-}
 
 /// The origin is echoed, with credentials allowed, even when any is: `navigator.sendBeacon` always sends credentials, and
 /// for such a request browsers take no `*`. There is nothing here that a cookie would protect. Without the name of
@@ -150,7 +177,7 @@ fn cors_headers(request: &Request, allowed_origins: &AllowedOrigins) -> Vec<(&'s
     ]
 }
 
-/// What no browser sends could make the front door refuse the whole answer, after the events are stored.
+/// A value that no browser sends could make the front door refuse the whole answer after the events were stored.
 fn may_be_echoed(header: &str) -> bool {
     header.len() <= MAX_HEADER_BYTES && header.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
@@ -182,26 +209,24 @@ mod tests {
 
     #[test]
     fn accepted_in_part() {
-        let answer = Answer::Stored {
-            accepted: 19,
-            rejected: rejected(&[(3, Reason::NotAnObject)]),
-            first: Some(Rejection::new(Reason::NotAnObject, "d")),
-        };
+        let answer = Answer::Stored { accepted: 19, rejected: rejected(&[(3, Reason::NotAnObject)]) };
         let expected = json!({"accepted": 19, "rejected": [{"index": 3, "reason": "not_an_object"}]});
         assert_eq!(respond(answer), (200, expected));
     }
 
     #[test]
     fn nothing_accepted_says_why() {
-        let first = || Some(Rejection::new(Reason::NotAnObject, "an event is an object"));
-        let (status, body) =
-            respond(Answer::Stored { accepted: 0, rejected: rejected(&[(0, Reason::NotAnObject)]), first: first() });
-        assert_eq!((status, &body["error"]["code"]), (400, &json!("not_an_object")));
-        let mixed = rejected(&[(0, Reason::NotAnObject), (1, Reason::EventTooLarge)]);
-        let (status, body) = respond(Answer::Stored { accepted: 0, rejected: mixed, first: first() });
+        let refused = |items: &[(usize, Reason)]| {
+            let rejection = Rejection::new(items[0].1, "the first's detail");
+            respond(Answer::Refused(Refusal { rejection, items: rejected(items) }))
+        };
+        let (status, body) = refused(&[(0, Reason::NotAnObject)]);
+        assert_eq!((status, &body["error"]["code"], &body["accepted"]), (400, &json!("not_an_object"), &json!(0)));
+        let (status, body) = refused(&[(0, Reason::EventTooLarge), (1, Reason::NotAnObject)]);
         assert_eq!((status, &body["error"]["code"]), (400, &json!("nothing_accepted")));
-        let large = rejected(&[(0, Reason::EventTooLarge), (1, Reason::EventTooLarge)]);
-        assert_eq!(respond(Answer::Stored { accepted: 0, rejected: large, first: first() }).0, 413);
+        assert_eq!(refused(&[(0, Reason::EventTooLarge), (1, Reason::EventTooLarge)]).0, 413);
+        let (status, body) = respond(Answer::Refused(Rejection::new(Reason::BodyTooLarge, "d").into()));
+        assert_eq!((status, body), (413, json!({"error": {"code": "body_too_large", "message": "d"}})));
     }
 
     #[test]

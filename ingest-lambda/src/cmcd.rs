@@ -3,8 +3,8 @@
 //! A report becomes a JSON object with its members in the order sent. Integers, decimals and dates become numbers,
 //! booleans booleans, strings, tokens and display strings strings, byte sequences base64 strings, inner lists arrays.
 //!
-//! RFC 9651 knows strings in ASCII alone, and display strings for all else; the serializers of dash.js, hls.js and Shaka
-//! Player write UTF-8 into strings as it is. Between quotes it is taken.
+//! RFC 9651 allows only ASCII in strings and has display strings for the rest; the serializers of dash.js, hls.js and Shaka
+//! Player write UTF-8 into strings as it is, so it is accepted between quotes.
 //!
 //! A value with parameters, such as the `0;v` of `bl=(0;v 0;a)`, becomes `{"value":0,"params":{"v":true}}`.
 
@@ -29,7 +29,7 @@ pub fn report_to_json(line: &str) -> Result<String, sfv::Error> {
     Ok(json)
 }
 
-/// The line with each string that has other characters than ASCII as the display string of the same text.
+/// The line with each string that is not ASCII rewritten as the display string of the same text.
 fn with_display_strings(line: &str) -> Cow<'_, str> {
     if line.is_ascii() {
         return Cow::Borrowed(line);
@@ -63,7 +63,7 @@ fn string_length(text: &str, is_display: bool) -> usize {
     end.map_or(text.len(), |end| end + 2)
 }
 
-/// Writes a string with its quotes as a display string. An escape that strings don't have stays what no display string has.
+/// Writes a string, quotes included, as a display string. An escape that is invalid in strings stays invalid.
 fn write_display_string(out: &mut String, string: &str, is_display: bool) {
     if !is_display {
         out.push('%');

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use shared::rejection::{Reason, Rejection};
 
-use crate::cut::trimmed;
 use crate::front_door::Request;
 use crate::inflate::{Container, GZIP_MAGIC, InflateError, inflate};
+use crate::lines::trimmed;
 
 /// How the text of a body is to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +19,8 @@ pub enum BodyForm {
     Cmcd,
 }
 
-/// The form that a `Content-Type` names. None at all is read as JSON: some players send none. Where a player and a library
-/// of its page both set it, it comes twice, with a comma between: that is one if both name the same form.
+/// The form that a `Content-Type` names; JSON if there is none, since some players send none. Where a player and a library on
+/// its page both set it, it arrives twice, separated by a comma, which is fine if both name the same form.
 ///
 /// # Errors
 ///
@@ -90,7 +90,7 @@ pub fn decompress<'a>(
         Ok(None) => Cow::Borrowed(body),
         Ok(Some(Encoding::Gzip)) => ungzipped(body, max_bytes)?,
         Ok(Some(Encoding::Deflate)) => undeflated(body, max_bytes)?,
-        // What other encodings make of a body may begin like JSON, but it is no text.
+        // What other encodings produce may begin like JSON, but it is not UTF-8.
         Err(_) if begins_as_json(body) && std::str::from_utf8(body).is_ok() => Cow::Borrowed(body),
         Err(unsupported) => return Err(unsupported),
     };
@@ -107,7 +107,7 @@ enum Encoding {
 }
 
 /// The encoding that a `Content-Encoding` names. It is a list, in the order in which encodings were applied; `identity` and
-/// empty members of it are none.
+/// empty members don't count.
 fn encoding_of(header: &str) -> Result<Option<Encoding>, Rejection> {
     let names = header.split(',').map(|name| name.trim().to_ascii_lowercase());
     let names: Vec<String> = names.filter(|name| !matches!(name.as_str(), "" | "identity")).collect();
@@ -141,8 +141,8 @@ fn ungzipped(body: &[u8], max_bytes: usize) -> Result<Cow<'_, [u8]>, Rejection> 
     Err(Rejection::new(Reason::InvalidCompression, detail))
 }
 
-/// The standard says zlib; some clients send bare deflate, and servers have always taken both. Bare deflate begins as it
-/// likes, so that a body is plain only if it can't be inflated. What is inflated up to a limit is compressed.
+/// The standard says zlib, but some clients send bare deflate, and servers have always accepted both. Bare deflate can begin
+/// with any byte, so a body is plain only if it can't be inflated; one that reaches a limit is compressed.
 fn undeflated(body: &[u8], max_bytes: usize) -> Result<Cow<'_, [u8]>, Rejection> {
     let container = if is_zlib(body) { Container::Zlib } else { Container::Bare };
     match inflate(body, container, max_bytes) {

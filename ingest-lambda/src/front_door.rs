@@ -12,7 +12,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 use shared::timestamp::UnixMillis;
@@ -73,7 +73,7 @@ impl<'de> Deserialize<'de> for Headers {
                 let mut headers = Headers::default();
                 while let Some(HeaderName(name)) = map.next_key()? {
                     match headers.wanted(&name) {
-                        Some(slot) => *slot = map.next_value::<LastValue>()?.0,
+                        Some(slot) => *slot = map.next_value::<HeaderValue>()?.last(),
                         None => {
                             map.next_value::<IgnoredAny>()?;
                         }
@@ -90,38 +90,20 @@ impl<'de> Deserialize<'de> for Headers {
 #[derive(Deserialize)]
 struct HeaderName<'a>(#[serde(borrow)] std::borrow::Cow<'a, str>);
 
-/// A header's value, or the last of a list of values.
-struct LastValue(Option<String>);
+/// A header's value or list of values.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum HeaderValue {
+    One(Option<String>),
+    Many(Vec<String>),
+}
 
-impl<'de> Deserialize<'de> for LastValue {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct LastValueVisitor;
-
-        impl<'de> Visitor<'de> for LastValueVisitor {
-            type Value = LastValue;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a header's value or list of values")
-            }
-
-            fn visit_unit<E>(self) -> Result<LastValue, E> {
-                Ok(LastValue(None))
-            }
-
-            fn visit_str<E>(self, value: &str) -> Result<LastValue, E> {
-                Ok(LastValue(Some(value.to_owned())))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<LastValue, A::Error> {
-                let mut last = None;
-                while let Some(value) = values.next_element()? {
-                    last = Some(value);
-                }
-                Ok(LastValue(last))
-            }
+impl HeaderValue {
+    fn last(self) -> Option<String> {
+        match self {
+            Self::One(value) => value,
+            Self::Many(mut values) => values.pop(),
         }
-
-        deserializer.deserialize_any(LastValueVisitor)
     }
 }
 
@@ -159,8 +141,8 @@ enum Time {
 }
 
 impl Time {
-    /// The time, if it lies between the year 1970 and the year 9999. It is not held against the clock here, which a stack
-    /// on one machine may not go by.
+    /// The time, if it lies between the year 1970 and the year 9999. It is not compared with the clock: a stack on one
+    /// machine may run on a clock of its own.
     fn plausible(self) -> Option<UnixMillis> {
         match self {
             Self::Millis(millis) => {

@@ -1,7 +1,6 @@
 //! One request, from what the front door hands over to the answer.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -10,21 +9,21 @@ use lambda_setup::deadline::Deadline;
 use lambda_setup::vital_signs::VitalSigns;
 use shared::emf;
 use shared::limits::{MAX_HEADER_BYTES, MAX_ORIGIN_BYTES, MAX_PATH_BYTES, MAX_USER_AGENT_BYTES};
-use shared::line::{Client, Envelope};
+use shared::line::{Client, Envelope, Rejected};
 use shared::metric::Metric;
 use shared::rejection::{Reason, Rejection};
 use shared::timestamp::UnixMillis;
 use uuid::Uuid;
 
-use crate::answer::{Answer, RejectedItem};
+use crate::answer::{Answer, Refusal, RejectedItem};
 use crate::config::{ClientIp, Config};
 use crate::content::{body_as_sent, body_form, decompress};
-use crate::front_door::{Headers, Request, Response};
+use crate::event::KeyFields;
+use crate::front_door::{Request, Response};
 use crate::metrics::{self, Answered};
-use crate::pack::{Packer, Record, RejectedBody};
-use crate::put::{RecordStream, put_all};
-use crate::split::{Item, KeyFields, split};
-use crate::storing::Storing;
+use crate::pack::{Packer, Record};
+use crate::put::{PutReport, RecordStream, put_all};
+use crate::split::{Item, split};
 
 /// What it takes to answer after the last attempt to store.
 const ANSWER_TIME: Duration = Duration::from_millis(500);
@@ -37,8 +36,9 @@ pub struct Handler<S> {
     vital_signs: VitalSigns,
 }
 
-/// The moment and name of a request, which are all that makes its lines differ from those of an equal one, and its time.
+/// A request with its time and id, which alone distinguish its lines from those of an equal one, and its deadline.
 struct Arrival<'a> {
+    request: &'a Request,
     at: UnixMillis,
     request_id: &'a str,
     deadline: Deadline,
@@ -55,129 +55,115 @@ impl<S: RecordStream> Handler<S> {
     /// Never: whatever a request holds, there is an answer to it.
     pub async fn handle(&self, request: Request, context: Context) -> Result<Response, std::convert::Infallible> {
         let arrival = Arrival {
+            request: &request,
             at: request.received_at.unwrap_or_else(lambda_setup::now),
             request_id: &context.request_id,
             deadline: Deadline::before(context.deadline, ANSWER_TIME),
         };
-        let (answer, storing) = self.answer(&request, &arrival).await;
-        if let Some(answered) = answered(&answer) {
-            self.log(answered, &storing, &request, &context, &arrival);
+        let (answer, report) = self.answer(&arrival).await;
+        if let Some(answered) = answer.answered() {
+            self.log(answered, &report, &arrival, &context);
         }
         Ok(answer.into_response(&request, &self.config.allowed_origins))
     }
 
     /// One line a request with its numbers, and one more when something was not stored. No content, no address.
-    fn log(&self, answered: Answered, storing: &Storing, request: &Request, context: &Context, arrival: &Arrival<'_>) {
+    fn log(&self, answered: Answered, report: &PutReport, arrival: &Arrival<'_>, context: &Context) {
         let Answered { not_stored, .. } = answered;
         let request_id = arrival.request_id;
+        let lambda_runtime::Config { function_name, version, .. } = &*context.env_config;
         if not_stored > 0 {
-            let reason = storing.report.last_error.as_deref().unwrap_or("unknown");
+            let reason = report.last_error.as_deref().unwrap_or("unknown");
             tracing::error!(request_id, not_stored, reason, "events not stored; the answer names them");
-            let lambda_runtime::Config { function_name, version, .. } = &*context.env_config;
             let value = (Metric::NotStoredEvents, not_stored as u64);
             if let Some(line) = emf::line_of_version(arrival.at, function_name, version, value) {
                 println!("{line}");
             }
         }
         let vital_signs = self.vital_signs.values(context.deadline, lambda_setup::now());
-        let values = metrics::values(request, storing, answered, vital_signs);
+        let values = metrics::values(arrival.request, report, answered, vital_signs);
         if !values.is_empty() {
             let properties = Some(("request_id", request_id)).filter(|_| metrics::has_trouble(&values));
-            println!("{}", emf::line(arrival.at, &context.env_config.function_name, &values, properties.as_slice()));
+            println!("{}", emf::line(arrival.at, function_name, &values, properties.as_slice()));
         }
     }
 
-    async fn answer(&self, request: &Request, arrival: &Arrival<'_>) -> (Answer, Storing) {
+    async fn answer(&self, arrival: &Arrival<'_>) -> (Answer, PutReport) {
+        let request = arrival.request;
         let (body, base64) = match body_as_sent(request) {
             Ok(body) => (body, Ok(())),
             Err(rejection) => (Cow::Borrowed(request.body.as_bytes()), Err(rejection)),
         };
-        match route(request) {
-            Route::Health => (Answer::Healthy, Storing::default()),
-            Route::Preflight => (Answer::Preflight, Storing::default()),
-            Route::Nowhere(rejection) => self.refuse(request, arrival, &body, rejection).await,
-            Route::Events => match base64 {
-                Ok(()) => self.take_events(request, arrival, &body).await,
-                Err(rejection) => self.refuse(request, arrival, &body, rejection).await,
-            },
-        }
-    }
-
-    async fn take_events(&self, request: &Request, arrival: &Arrival<'_>, body: &[u8]) -> (Answer, Storing) {
-        let headers = &request.headers;
-        let decoded = decompress(body, headers.content_encoding.as_deref(), self.config.max_body_bytes)
-            .and_then(|decoded| Ok((body_form(headers.content_type.as_deref())?, decoded)));
-        let (form, decoded) = match decoded {
-            Ok(decoded) => decoded,
-            Err(rejection) => return self.refuse(request, arrival, body, rejection).await,
+        let taken = match (route(request), base64) {
+            (Route::Health, _) => return (Answer::Healthy, PutReport::default()),
+            (Route::Preflight, _) => return (Answer::Preflight, PutReport::default()),
+            (Route::Events, Ok(())) => self.take_events(arrival, &body).await,
+            (Route::Nowhere(rejection), _) | (Route::Events, Err(rejection)) => Err(rejection.into()),
         };
-        match split(&decoded, form, &self.key_fields) {
-            Ok(items) => self.store_items(request, arrival, body, items).await,
-            Err(rejection) => self.refuse(request, arrival, body, rejection).await,
+        match taken {
+            Ok(stored) => stored,
+            Err(refusal) => self.refuse(arrival, &body, refusal).await,
         }
     }
 
-    /// Stores the items of a body that was taken apart: the events and, beside them, what is bad. Without a single event
-    /// the body is kept as it came, in one piece.
-    async fn store_items(
-        &self,
-        request: &Request,
-        arrival: &Arrival<'_>,
-        body: &[u8],
-        items: Vec<Item<'_>>,
-    ) -> (Answer, Storing) {
-        let envelope = self.envelope(request, arrival);
+    /// Stores the events of a body and, beside them, what is bad. Without a single event, the body is refused.
+    async fn take_events(&self, arrival: &Arrival<'_>, body: &[u8]) -> Result<(Answer, PutReport), Refusal> {
+        let headers = &arrival.request.headers;
+        let decoded = decompress(body, headers.content_encoding.as_deref(), self.config.max_body_bytes)?;
+        let form = body_form(headers.content_type.as_deref())?;
+        let items = split(&decoded, form, &self.key_fields)?;
+        let envelope = self.envelope(arrival);
         let mut packer = self.packer(&envelope, arrival);
-        let count = items.len();
-        let mut bad: Vec<(usize, Rejection, &[u8])> = Vec::new();
-        for (index, item) in items.into_iter().enumerate() {
-            match item {
-                Item::Rejected { rejection, body } => bad.push((index, rejection, body)),
-                Item::Event(event) => {
-                    if let Err(rejection) = packer.event(index, &event) {
-                        bad.push((index, rejection, event.source));
-                    }
-                }
+        let (count, mut bad) = (items.len(), Vec::new());
+        for (index, Item { source, event }) in items.into_iter().enumerate() {
+            if let Err(rejection) = event.and_then(|event| packer.event(index, &event)) {
+                bad.push((index, rejection, source));
             }
         }
-        if bad.len() == count {
-            let rejected = whole_body(request, &bad[0].1, body);
-            packer.rejected(0, rejected);
-        } else {
-            for (index, rejection, body) in &bad {
-                let rejected = RejectedBody { rejection, content_type: None, content_encoding: None, body };
-                packer.rejected(*index, rejected);
-            }
+        let rejected = bad.iter().map(|(index, rejection, _)| RejectedItem { index: *index, reason: rejection.reason });
+        let rejected: Vec<RejectedItem> = rejected.collect();
+        if rejected.len() == count {
+            let (_, rejection, _) = bad.swap_remove(0);
+            return Err(Refusal { rejection, items: rejected });
         }
-        let storing = self.store(packer.into_records(), arrival).await;
-        (conclude(count, bad, &storing), storing)
+        for (index, rejection, body) in &bad {
+            packer.rejected(
+                *index,
+                &Rejected { rejection, content_type: None, content_encoding: None, part: None, body },
+            );
+        }
+        let report = self.store(packer.into_records(), arrival).await;
+        Ok((conclude(count, rejected, &report), report))
     }
 
     /// Puts what the request brought on the stream as one rejected body. With nothing brought there is nothing to keep,
     /// unless the body should have been there.
-    async fn refuse(
-        &self,
-        request: &Request,
-        arrival: &Arrival<'_>,
-        body: &[u8],
-        rejection: Rejection,
-    ) -> (Answer, Storing) {
-        let expects_body = !matches!(rejection.reason, Reason::MethodNotAllowed | Reason::UnknownPath);
+    async fn refuse(&self, arrival: &Arrival<'_>, body: &[u8], refusal: Refusal) -> (Answer, PutReport) {
+        let expects_body = !matches!(refusal.rejection.reason, Reason::MethodNotAllowed | Reason::UnknownPath);
         if body.is_empty() && !expects_body {
-            return (Answer::Refused(rejection), Storing::default());
+            return (Answer::Refused(refusal), PutReport::default());
         }
-        let envelope = self.envelope(request, arrival);
+        let envelope = self.envelope(arrival);
         let mut packer = self.packer(&envelope, arrival);
-        packer.rejected(0, whole_body(request, &rejection, body));
-        let storing = self.store(packer.into_records(), arrival).await;
-        if storing.not_stored().is_empty() {
-            (Answer::Refused(rejection), storing)
-        } else {
-            (Answer::NotStored { accepted: 0, not_stored: vec![0], rejected: Vec::new() }, storing)
+        let headers = &arrival.request.headers;
+        let rejected = Rejected {
+            rejection: &refusal.rejection,
+            content_type: headers.content_type.as_deref().map(|header| cut(header, MAX_HEADER_BYTES)),
+            content_encoding: headers.content_encoding.as_deref().map(|header| cut(header, MAX_HEADER_BYTES)),
+            part: None,
+            body,
+        };
+        packer.rejected(0, &rejected);
+        let report = self.store(packer.into_records(), arrival).await;
+        if report.is_stored() {
+            return (Answer::Refused(refusal), report);
         }
+        let not_stored = (0..refusal.items.len().max(1)).collect();
+        (Answer::NotStored { accepted: 0, not_stored, rejected: Vec::new() }, report)
     }
 
-    fn envelope(&self, request: &Request, arrival: &Arrival<'_>) -> Envelope {
+    fn envelope(&self, arrival: &Arrival<'_>) -> Envelope {
+        let request = arrival.request;
         let origin = request.headers.origin.as_deref().map(|origin| cut(origin, MAX_ORIGIN_BYTES));
         Envelope::new(arrival.at, arrival.request_id, &client(request, self.config.client_ip))
             .with_request(cut(&request.path, MAX_PATH_BYTES), origin)
@@ -187,35 +173,18 @@ impl<S: RecordStream> Handler<S> {
         Packer::new(self.config.max_record_bytes, self.config.event_format, envelope, arrival.request_id, Uuid::now_v7)
     }
 
-    async fn store(&self, records: Vec<Record>, arrival: &Arrival<'_>) -> Storing {
-        let report = put_all(&self.stream, &records, arrival.deadline, rand::random::<f64>).await;
-        Storing { records, report }
+    async fn store(&self, records: Vec<Record>, arrival: &Arrival<'_>) -> PutReport {
+        put_all(&self.stream, records, arrival.deadline, rand::random::<f64>).await
     }
 }
 
-fn whole_body<'a>(request: &'a Request, rejection: &'a Rejection, body: &'a [u8]) -> RejectedBody<'a> {
-    RejectedBody {
-        rejection,
-        content_type: request.headers.content_type.as_deref().map(|header| cut(header, MAX_HEADER_BYTES)),
-        content_encoding: request.headers.content_encoding.as_deref().map(|header| cut(header, MAX_HEADER_BYTES)),
-        body,
-    }
-}
-
-fn conclude(count: usize, bad: Vec<(usize, Rejection, &[u8])>, storing: &Storing) -> Answer {
-    let mut not_stored = storing.not_stored();
-    if bad.len() == count && !not_stored.is_empty() {
-        // They were to be kept in one piece.
-        not_stored = (0..count).collect();
-    }
-    let is_stored = |index: &usize| not_stored.binary_search(index).is_err();
-    let bad_indexes: HashSet<usize> = bad.iter().map(|(index, ..)| *index).collect();
-    let accepted = (0..count).filter(|index| is_stored(index) && !bad_indexes.contains(index)).count();
-    let stored_bad = bad.iter().filter(|(index, ..)| is_stored(index));
-    let rejected =
-        stored_bad.map(|(index, rejection, _)| RejectedItem { index: *index, reason: rejection.reason }).collect();
+/// The answer to a request with `count` items, of which at least one is an event.
+fn conclude(count: usize, mut rejected: Vec<RejectedItem>, report: &PutReport) -> Answer {
+    let not_stored = report.not_stored();
+    rejected.retain(|item| not_stored.binary_search(&item.index).is_err());
+    let accepted = count - not_stored.len() - rejected.len();
     if not_stored.is_empty() {
-        Answer::Stored { accepted, rejected, first: bad.into_iter().next().map(|(_, rejection, _)| rejection) }
+        Answer::Stored { accepted, rejected }
     } else {
         Answer::NotStored { accepted, not_stored, rejected }
     }
@@ -228,7 +197,7 @@ enum Route {
     Nowhere(Rejection),
 }
 
-/// Players add what they like to the path, and some post to the root; a base address that ends in a slash makes two of one.
+/// Players append what they like to the path, and some post to the root; a base address that ends in a slash doubles it.
 fn route(request: &Request) -> Route {
     let mut segments = request.path.split('/').filter(|segment| !segment.is_empty());
     let (first, is_health) = (segments.next(), segments.next().is_none());
@@ -252,13 +221,12 @@ fn route(request: &Request) -> Route {
 }
 
 fn client(request: &Request, client_ip: ClientIp) -> Client {
-    let Headers { user_agent, .. } = &request.headers;
     let ip = match client_ip {
         ClientIp::Off => None,
         ClientIp::Truncated => request.source_ip.map(truncated),
         ClientIp::Full => request.source_ip,
     };
-    let user_agent = user_agent.as_deref().map(|agent| cut(agent, MAX_USER_AGENT_BYTES).to_owned());
+    let user_agent = request.headers.user_agent.as_deref().map(|agent| cut(agent, MAX_USER_AGENT_BYTES).to_owned());
     Client { user_agent, ip: ip.map(|ip| ip.to_string()) }
 }
 
@@ -274,21 +242,10 @@ fn cut(text: &str, max_bytes: usize) -> &str {
     &text[..text.floor_char_boundary(max_bytes)]
 }
 
-/// What the answer says of the events; `None` when the request was for something else.
-fn answered(answer: &Answer) -> Option<Answered> {
-    match answer {
-        Answer::Healthy | Answer::Preflight => None,
-        Answer::Refused(_) => Some(Answered { accepted: 0, not_stored: 0 }),
-        Answer::Stored { accepted, .. } => Some(Answered { accepted: *accepted, not_stored: 0 }),
-        Answer::NotStored { accepted, not_stored, .. } => {
-            Some(Answered { accepted: *accepted, not_stored: not_stored.len() })
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::front_door::Headers;
     use crate::origins::AllowedOrigins;
     use crate::put::{EntryOutcome, PutError};
     use rstest::rstest;
@@ -483,11 +440,11 @@ mod tests {
         let handler = Handler::new(config(), &stream);
         let context = context(700);
         let deadline = Deadline::before(context.deadline, ANSWER_TIME);
-        let arrival = Arrival { at: UnixMillis(1), request_id: "req-1", deadline };
         let two = r#"{"id":"\ud83d","a\udc00":"\ud83d\ude00"}"#;
         let request = post(&format!(r#"[{two},{{"sid":"full","a":"\ud83d"}},["\ud83d"]]"#));
-        let (_, storing) = handler.answer(&request, &arrival).await;
-        assert_eq!(storing.replaced_surrogates(), 2);
+        let arrival = Arrival { request: &request, at: UnixMillis(1), request_id: "req-1", deadline };
+        let (_, report) = handler.answer(&arrival).await;
+        assert_eq!(report.replaced_surrogates(), 2);
         let line = &stream.lines()[0];
         assert_eq!((&line["id"], &line["event"]), (&json!("\u{fffd}"), &json!({"id": "\u{fffd}", "a\u{fffd}": "😀"})));
     }
@@ -535,18 +492,18 @@ mod tests {
         let handler = Handler::new(config(), &stream);
         let context = context(700);
         let deadline = Deadline::before(context.deadline, ANSWER_TIME);
-        let arrival = Arrival { at: UnixMillis(1), request_id: "req-1", deadline };
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(100), "]".repeat(100));
         let request = post(&format!("[{{}},7,{deep},8]"));
-        let (_, storing) = handler.answer(&request, &arrival).await;
-        assert!(storing.rejected_lines().iter().eq([(Reason::NotAnObject, 2), (Reason::TooDeep, 1)]));
+        let arrival = |request| Arrival { request, at: UnixMillis(1), request_id: "req-1", deadline };
+        let (_, report) = handler.answer(&arrival(&request)).await;
+        assert!(report.rejected_lines().iter().eq([(Reason::NotAnObject, 2), (Reason::TooDeep, 1)]));
 
         // In several parts, for the reason of the first.
         let request = post(&format!("[7,{deep},\"{}\"]", "x".repeat(600)));
         let small = Handler::new(Config { max_record_bytes: 600, ..config() }, &stream);
-        let (_, storing) = small.answer(&request, &arrival).await;
-        let parts = storing.records.len() as u64;
-        assert!(parts > 1 && storing.rejected_lines().iter().eq([(Reason::NotAnObject, parts)]));
+        let (_, report) = small.answer(&arrival(&request)).await;
+        let parts = report.records.len() as u64;
+        assert!(parts > 1 && report.rejected_lines().iter().eq([(Reason::NotAnObject, parts)]));
     }
 
     #[rstest]

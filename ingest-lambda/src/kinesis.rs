@@ -93,7 +93,7 @@ fn put_error(error: &SdkError<PutRecordsError>) -> PutError {
     }
 }
 
-/// Errors that say that it is too much: for a shard, for calls of this kind, or for the stream's key.
+/// Throttling: of a shard, of calls of this kind, or of the stream's key.
 /// <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html>
 fn is_throttling(code: &str) -> bool {
     const THROTTLING: [&str; 5] = [

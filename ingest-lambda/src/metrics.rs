@@ -3,9 +3,9 @@
 use shared::metric::Metric;
 
 use crate::front_door::Request;
-use crate::storing::Storing;
+use crate::put::PutReport;
 
-/// How many there are, but for rejections by reason, of which a request has seldom more than one.
+/// The usual number of values: a request seldom has more than one reason for rejection.
 const USUAL_COUNT: usize = 12;
 
 /// What the answer says.
@@ -21,22 +21,22 @@ pub struct Answered {
 #[must_use]
 pub fn values(
     request: &Request,
-    storing: &Storing,
+    report: &PutReport,
     answered: Answered,
     vital_signs: impl Iterator<Item = (Metric, u64)>,
 ) -> Vec<(Metric, u64)> {
-    let rejected = storing.rejected_lines();
+    let rejected = report.rejected_lines();
     let mut values = Vec::with_capacity(USUAL_COUNT);
     values.extend([
         (Metric::AcceptedEvents, answered.accepted as u64),
         (Metric::RejectedLines, rejected.total()),
         (Metric::NotStoredEvents, answered.not_stored as u64),
-        (Metric::ReplacedSurrogates, storing.replaced_surrogates()),
-        (Metric::PutRecords, storing.records.len() as u64),
-        (Metric::RetriedEntries, storing.report.retried_entries),
-        (Metric::ThrottledEntries, storing.report.throttled_entries),
+        (Metric::ReplacedSurrogates, report.replaced_surrogates()),
+        (Metric::PutRecords, report.records.len() as u64),
+        (Metric::RetriedEntries, report.retried_entries),
+        (Metric::ThrottledEntries, report.throttled_entries),
         (Metric::RequestBytes, body_bytes(request) as u64),
-        (Metric::StoredBytes, storing.stored_bytes()),
+        (Metric::StoredBytes, report.stored_bytes()),
     ]);
     // A metric takes a seventh of the line, and the line is most of what monitoring costs: what did not happen is left out.
     values.retain(|(_, value)| *value > 0);
@@ -65,7 +65,6 @@ fn body_bytes(request: &Request) -> usize {
 mod tests {
     use super::*;
     use crate::pack::Record;
-    use crate::put::PutReport;
     use proptest::prelude::*;
     use proptest::sample::select;
     use rstest::rstest;
@@ -83,16 +82,16 @@ mod tests {
         }
     }
 
-    fn values_of(storing: &Storing) -> Vec<(Metric, u64)> {
+    fn values_of(report: &PutReport) -> Vec<(Metric, u64)> {
         let request = Request { body: "e30=".into(), body_is_base64: true, ..Request::default() };
         let vital_signs = [(Metric::RemainingTime, 9_000), (Metric::ColdStarts, 1)];
-        values(&request, storing, Answered { accepted: 3, not_stored: 2 }, vital_signs.into_iter())
+        values(&request, report, Answered { accepted: 3, not_stored: 2 }, vital_signs.into_iter())
     }
 
     #[test]
     fn what_did_not_happen_is_left_out() {
         assert_eq!(
-            values_of(&Storing::default()),
+            values_of(&PutReport::default()),
             [
                 (Metric::AcceptedEvents, 3),
                 (Metric::NotStoredEvents, 2),
@@ -105,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_request_is_named_when_something_went_wrong() {
-        assert!(has_trouble(&values_of(&Storing::default())), "not stored");
+        assert!(has_trouble(&values_of(&PutReport::default())), "not stored");
         assert!(!has_trouble(&[(Metric::AcceptedEvents, 1), (Metric::RemainingTime, 5), (Metric::ColdStarts, 1)]));
     }
 
@@ -116,8 +115,8 @@ mod tests {
             record(&[Reason::TooDeep, Reason::NotAnObject, Reason::TooDeep], b"seven77"),
             record(&[Reason::TooDeep, Reason::InvalidJson], b"lost"),
         ];
-        let report = PutReport { stored: vec![true, true, false], throttled_entries: 5, ..PutReport::default() };
-        let values = values_of(&Storing { records, report });
+        let stored = vec![true, true, false];
+        let values = values_of(&PutReport { records, stored, throttled_entries: 5, ..PutReport::default() });
         for expected in [
             (Metric::RejectedLines, 3),
             (Metric::Rejected(Reason::TooDeep), 2),
@@ -148,7 +147,7 @@ mod tests {
         ) {
             let stored = records.iter().map(|(_, stored)| *stored).collect();
             let records = records.iter().map(|(reasons, _)| record(reasons, b"")).collect();
-            let values = values_of(&Storing { records, report: PutReport { stored, ..PutReport::default() } });
+            let values = values_of(&PutReport { records, stored, ..PutReport::default() });
             let by_reason = values.iter().filter(|(metric, _)| matches!(metric, Metric::Rejected(_)));
             prop_assert!(by_reason.clone().all(|(_, lines)| *lines > 0));
             let total = values.iter().find(|(metric, _)| *metric == Metric::RejectedLines).map_or(0, |(_, lines)| *lines);

@@ -1,11 +1,9 @@
 //! The origins whose pages may read answers.
 //!
 //! A browser sends its page's origin in one form only (<https://html.spec.whatwg.org/multipage/browsers.html#ascii-serialisation-of-an-origin>):
-//! a value in any other form could never match, and whoever configured it would look for the fault elsewhere. Hosts are written
-//! as <https://url.spec.whatwg.org/#host-serializing> says.
+//! a value in any other form could never match, and whoever configured it would look for the fault elsewhere.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-use std::num::NonZeroU16;
+use url::{Host, Url};
 
 /// The origins whose pages may read answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +26,7 @@ pub enum Origin {
 #[error("{value:?} matches no origin: {problem}; write it like https://player.example.com, https://*.example.com or *")]
 pub struct OriginError {
     value: String,
-    problem: &'static str,
+    problem: String,
 }
 
 impl AllowedOrigins {
@@ -57,18 +55,14 @@ impl Origin {
         if value == "null" {
             return Ok(Self::One(value.to_owned()));
         }
-        let (scheme, authority) = value.split_once("://").ok_or_else(|| error("it has no scheme such as https://"))?;
-        check_scheme(scheme).map_err(error)?;
-        let (host, port) = host_and_port(authority).map_err(error)?;
-        check_port(scheme, port).map_err(error)?;
-        let Some(domain) = host.strip_prefix("*.") else {
-            let check = if is_web(scheme) { check_host } else { check_opaque_host };
-            check(host).map_err(error)?;
+        let Some((scheme, domain)) = value.split_once("://*.") else {
+            origin_as_sent(value).map_err(error)?;
             return Ok(Self::One(value.to_owned()));
         };
-        check_domain(domain).map_err(error)?;
-        let (scheme, suffix) = value.split_at(scheme.len() + "://".len());
-        Ok(Self::Below { scheme: scheme.to_owned(), suffix: suffix["*".len()..].to_owned() })
+        match origin_as_sent(&format!("{scheme}://{domain}")).map_err(error)? {
+            Host::Domain(_) => Ok(Self::Below { scheme: format!("{scheme}://"), suffix: format!(".{domain}") }),
+            Host::Ipv4(_) | Host::Ipv6(_) => Err(error("no host is below an address".into())),
+        }
     }
 
     fn matches(&self, origin: &str) -> bool {
@@ -82,102 +76,27 @@ impl Origin {
     }
 }
 
-fn check_scheme(scheme: &str) -> Result<(), &'static str> {
-    let is_scheme_byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
-    match scheme.bytes().find(|byte| !is_scheme_byte(*byte)) {
-        Some(byte) if byte.is_ascii_uppercase() => Err(CAPITALS),
-        None if scheme.starts_with(|first: char| first.is_ascii_lowercase()) => check_that_pages_have(scheme),
-        _ => Err("its scheme has characters that no scheme has"),
-    }
-}
-
-/// Apart from the web, browsers give an origin to the schemes of extensions and of frameworks for apps, which nobody can list.
-fn check_that_pages_have(scheme: &str) -> Result<(), &'static str> {
-    match scheme {
+/// The host of an origin, if a browser would send that origin in the form that it has here.
+fn origin_as_sent(origin: &str) -> Result<Host<String>, String> {
+    let url = Url::parse(origin).map_err(|error| format!("it is no address of a page ({error})"))?;
+    let Some(host) = url.host() else { return Err("it has no host".into()) };
+    let sent = match url.scheme() {
+        "https" | "http" => url.origin().ascii_serialization(),
         "file" | "data" | "blob" | "filesystem" | "about" | "javascript" => {
-            Err("pages with this scheme send null as their origin")
+            return Err("pages with this scheme send null as their origin".into());
         }
-        "ws" | "wss" | "ftp" => {
-            Err("no page has this scheme; the origin of a page on the web begins with https:// or http://")
-        }
-        _ => Ok(()),
+        "ws" | "wss" | "ftp" => return Err("no page has this scheme".into()),
+        // Of extensions and of frameworks for apps, which nobody can list. Browsers leave their hosts as they are.
+        scheme => format!("{scheme}://{host}{}", url.port().map(|port| format!(":{port}")).unwrap_or_default()),
+    };
+    if sent != origin {
+        return Err(format!("browsers send {sent:?}"));
     }
-}
-
-fn is_web(scheme: &str) -> bool {
-    matches!(scheme, "https" | "http")
-}
-
-const CAPITALS: &str = "origins have no capital letters";
-
-/// Takes apart what is behind the scheme; an IPv6 address keeps its brackets.
-fn host_and_port(authority: &str) -> Result<(&str, Option<&str>), &'static str> {
-    if authority.contains(['/', '?', '#', '\\']) {
-        return Err("an origin ends with its host or port, without a slash, a path or a query");
-    }
-    if authority.contains('@') {
-        return Err("an origin holds no user name or password");
-    }
-    let port_at = authority.rfind(':').filter(|colon| !authority[*colon..].contains(']'));
-    Ok(port_at.map_or((authority, None), |colon| (&authority[..colon], Some(&authority[colon + 1..]))))
-}
-
-fn check_port(scheme: &str, port: Option<&str>) -> Result<(), &'static str> {
-    match (scheme, port) {
-        (_, None) => Ok(()),
-        ("https", Some("443")) | ("http", Some("80")) => Err("browsers leave out the scheme's own port"),
-        (_, Some(port)) if port.parse::<NonZeroU16>().is_ok_and(|number| number.to_string() == port) => Ok(()),
-        (_, Some(_)) => Err("its port is no number from 1 to 65535"),
-    }
-}
-
-fn check_host(host: &str) -> Result<(), &'static str> {
-    if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        let is_as_sent = address.parse::<Ipv6Addr>().is_ok_and(|parsed| serialized(parsed) == address);
-        return if is_as_sent {
-            Ok(())
-        } else {
-            Err(
-                "its IPv6 address is not in the form that browsers send: the shortest one, in hexadecimal, such as [2001:db8::1]",
-            )
-        };
-    }
-    if host.parse::<Ipv4Addr>().is_ok() { Ok(()) } else { check_domain(host) }
-}
-
-/// Rust writes an IPv4 address in IPv6 form with dots, and browsers write no dots in IPv6.
-fn serialized(address: Ipv6Addr) -> String {
-    match (address.to_ipv4_mapped(), address.segments()) {
-        (Some(_), [.., high, low]) => format!("::ffff:{high:x}:{low:x}"),
-        (None, _) => address.to_string(),
-    }
-}
-
-/// Where a scheme is not the web's, a host is no domain, and browsers leave it as it is: Safari's extensions have capitals.
-fn check_opaque_host(host: &str) -> Result<(), &'static str> {
-    if host.split('.').all(|label| is_label(&label.to_ascii_lowercase())) {
-        Ok(())
-    } else {
-        Err("its host is no host name")
-    }
-}
-
-fn check_domain(domain: &str) -> Result<(), &'static str> {
-    let last = domain.rsplit('.').next().unwrap_or_default();
-    if domain.contains('*') {
-        Err("a * stands alone, or for the first labels of a host: https://*.example.com")
-    } else if !domain.is_ascii() {
-        Err("browsers send the host in its ASCII form: xn--…")
-    } else if domain.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        Err(CAPITALS)
-    } else if !domain.split('.').all(is_label) {
-        Err("its host is no host name")
-    } else if domain.len() > MAX_DOMAIN_BYTES {
-        Err("its host is longer than a host name can be")
-    } else if is_number(last) {
-        Err("its host is neither a name nor an IPv4 address of four decimal numbers")
-    } else {
-        Ok(())
+    let is_host_name = |name: &str| name.len() <= MAX_DOMAIN_BYTES && name.split('.').all(is_label);
+    match host {
+        Host::Domain(name) if !is_host_name(name) => Err("its host is no host name".into()),
+        _ if url.port() == Some(0) => Err("its port is 0".into()),
+        host => Ok(host.to_owned()),
     }
 }
 
@@ -186,16 +105,9 @@ fn check_domain(domain: &str) -> Result<(), &'static str> {
 const MAX_DOMAIN_BYTES: usize = 253;
 const MAX_LABEL_BYTES: usize = 63;
 
-/// Whether a last label makes browsers take the host for an IPv4 address, which they send as four decimal numbers.
-/// <https://url.spec.whatwg.org/#ends-in-a-number-checker>
-fn is_number(label: &str) -> bool {
-    let is_hexadecimal = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    label.bytes().all(|byte| byte.is_ascii_digit()) || label.strip_prefix("0x").is_some_and(is_hexadecimal)
-}
-
-/// Whether it is one of the parts between the dots of a host name, as browsers send it.
+/// Whether it is one of the parts between the dots of a host name.
 fn is_label(label: &str) -> bool {
-    let is_label_byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
+    let is_label_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     (1..=MAX_LABEL_BYTES).contains(&label.len()) && label.bytes().all(is_label_byte)
 }
 

@@ -6,7 +6,7 @@ use shared::line::{Envelope, EventFormat, IdLiteral, Kind, Part, Rejected};
 use shared::rejection::{Reason, Rejection};
 use uuid::Uuid;
 
-use crate::split::Event;
+use crate::event::Event;
 
 /// A Kinesis record: lines of one kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,21 +30,12 @@ impl Record {
     }
 }
 
-/// What was rejected with its context, of which lines are made.
-#[derive(Debug, Clone, Copy)]
-pub struct RejectedBody<'a> {
-    pub rejection: &'a Rejection,
-    pub content_type: Option<&'a str>,
-    pub content_encoding: Option<&'a str>,
-    pub body: &'a [u8],
-}
-
 /// Packs the events of one request that share a partition key into the same records, in their order.
 pub struct Packer<'a, NewId> {
     max_record_bytes: usize,
     format: EventFormat,
     envelope: &'a Envelope,
-    /// The partition key of what has none of its own.
+    /// The partition key of events that have none of their own.
     request_id: &'a str,
     new_id: NewId,
     records: Vec<Record>,
@@ -119,24 +110,17 @@ impl<'a, NewId: FnMut() -> Uuid> Packer<'a, NewId> {
     }
 
     /// Adds a rejected body, whole: in numbered parts where one record is too small for it.
-    pub fn rejected(&mut self, index: usize, rejected: RejectedBody<'_>) {
+    pub fn rejected(&mut self, index: usize, whole: &Rejected<'_>) {
         let id = quoted((self.new_id)());
         let id = IdLiteral::new(&id);
-        let whole = Rejected {
-            rejection: rejected.rejection,
-            content_type: rejected.content_type,
-            content_encoding: rejected.content_encoding,
-            part: None,
-            body: rejected.body,
-        };
-        let max_line_bytes = self.max_record_bytes - KEY_PREFIX_BYTES - self.request_id.len() - PART_KEY_SUFFIX_BYTES;
-        let capacity = self.envelope.rejected_body_capacity(id, &whole, max_line_bytes);
-        if rejected.body.len() <= capacity {
-            return self.rejected_line(index, id, &whole);
+        let max_line_bytes = self.max_record_bytes - KEY_PREFIX_BYTES - self.request_id.len() - KEY_SUFFIX_BYTES;
+        let capacity = self.envelope.rejected_body_capacity(id, whole, max_line_bytes);
+        if whole.body.len() <= capacity {
+            return self.rejected_line(index, id, whole);
         }
-        let count = u32::try_from(rejected.body.len().div_ceil(capacity)).unwrap_or(u32::MAX);
-        for (number, body) in (1..).zip(rejected.body.chunks(capacity)) {
-            self.rejected_part(index, id, &Rejected { part: Some(Part { number, of: count }), body, ..whole.clone() });
+        let of = u32::try_from(whole.body.len().div_ceil(capacity)).unwrap_or(u32::MAX);
+        for (number, body) in (1..).zip(whole.body.chunks(capacity)) {
+            self.rejected_line(index, id, &Rejected { part: Some(Part { number, of }), body, ..whole.clone() });
         }
     }
 
@@ -151,7 +135,8 @@ impl<'a, NewId: FnMut() -> Uuid> Packer<'a, NewId> {
         self.envelope.write_rejected(&mut line, id, rejected);
         let record = match self.open_rejected {
             Some(open) if self.records[open].size() + line.len() <= self.max_record_bytes => open,
-            // Under a key of its own, as parts are: rejected lines have no order to keep, and are of any number.
+            // Under a key of its own: rejected lines have no order to keep, and those of one request can fill many records,
+            // which would keep one shard busy for seconds.
             _ => self.start_record(Kind::Rejected, &format!("{}/{}", self.request_id, self.records.len()), 0),
         };
         self.open_rejected = Some(record);
@@ -163,16 +148,6 @@ impl<'a, NewId: FnMut() -> Uuid> Packer<'a, NewId> {
         } else {
             record.data.extend_from_slice(&line);
         }
-    }
-
-    /// A record of its own, under a key of its own: the parts of one body would keep one shard busy for seconds.
-    fn rejected_part(&mut self, index: usize, id: IdLiteral<'_>, rejected: &Rejected<'_>) {
-        let key = format!("{}/{}", self.request_id, rejected.part.map_or(0, |part| part.number));
-        let record = self.start_record(Kind::Rejected, &key, 0);
-        let record = &mut self.records[record];
-        self.envelope.write_rejected(&mut record.data, id, rejected);
-        record.items.push(index);
-        record.reasons.push(rejected.rejection.reason);
     }
 
     fn start_record(&mut self, kind: Kind, key: &str, capacity: usize) -> usize {
@@ -187,8 +162,8 @@ impl<'a, NewId: FnMut() -> Uuid> Packer<'a, NewId> {
 /// Before each key: `e-` or `r-`.
 const KEY_PREFIX_BYTES: usize = Kind::Event.key_prefix().len();
 
-/// A slash and the number of a part.
-const PART_KEY_SUFFIX_BYTES: usize = 11;
+/// A slash and the number of a record.
+const KEY_SUFFIX_BYTES: usize = 11;
 
 fn quoted(id: Uuid) -> String {
     format!("\"{id}\"")
@@ -210,12 +185,15 @@ mod tests {
 
     fn event(json: String, key: Option<&str>) -> Event<'static> {
         Event {
-            source: b"",
             json: Cow::Owned(json),
             id: Some("\"i\"".into()),
             partition_key: key.map(str::to_owned),
             replaced_surrogates: 0,
         }
+    }
+
+    fn rejected<'a>(rejection: &'a Rejection, body: &'a [u8]) -> Rejected<'a> {
+        Rejected { rejection, content_type: None, content_encoding: None, part: None, body }
     }
 
     fn envelope() -> Envelope {
@@ -263,14 +241,8 @@ mod tests {
         let rejection = Rejection::new(Reason::NotAnObject, "d");
         let mut packer = packer(&envelope, 1 << 20);
         packer.event(0, &event("{}".into(), None)).unwrap();
-        packer.rejected(
-            1,
-            RejectedBody { rejection: &rejection, content_type: None, content_encoding: None, body: b"7" },
-        );
-        packer.rejected(
-            2,
-            RejectedBody { rejection: &rejection, content_type: None, content_encoding: None, body: b"8" },
-        );
+        packer.rejected(1, &rejected(&rejection, b"7"));
+        packer.rejected(2, &rejected(&rejection, b"8"));
         let records = packer.into_records();
         let found: Vec<_> = records.iter().map(|record| (&record.items[..], &record.reasons[..])).collect();
         let expected: [(&[usize], &[Reason]); 2] = [(&[0], &[]), (&[1, 2], &[Reason::NotAnObject; 2])];
@@ -294,10 +266,9 @@ mod tests {
     fn keys_of_rejected_lines_have_a_prefix_of_their_own(#[case] format: EventFormat) {
         let envelope = envelope();
         let rejection = Rejection::new(Reason::NotAnObject, "d");
-        let rejected = |body| RejectedBody { rejection: &rejection, content_type: None, content_encoding: None, body };
         let mut packer = Packer::new(1_000, format, &envelope, "request", Uuid::max);
-        packer.rejected(0, rejected(b"7"));
-        packer.rejected(1, rejected(&[7; 2_000]));
+        packer.rejected(0, &rejected(&rejection, b"7"));
+        packer.rejected(1, &rejected(&rejection, &[7; 2_000]));
         let keys: Vec<_> = packer.into_records().into_iter().map(|record| record.partition_key).collect();
         assert!(keys.len() > 2 && keys.iter().all(|key| key.starts_with("r-request/")), "{keys:?}");
     }
@@ -340,7 +311,7 @@ mod tests {
             let envelope = envelope();
             let rejection = Rejection::new(Reason::InvalidJson, "why");
             let mut packer = packer(&envelope, 1000);
-            packer.rejected(0, RejectedBody { rejection: &rejection, content_type: Some("text/plain"), content_encoding: None, body: &body });
+            packer.rejected(0, &Rejected { content_type: Some("text/plain"), ..rejected(&rejection, &body) });
             let mut kept = Vec::new();
             for record in packer.into_records() {
                 prop_assert!(record.size() <= 1000);

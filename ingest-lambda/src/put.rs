@@ -4,8 +4,9 @@
 use std::future::Future;
 use std::time::Duration;
 
-use lambda_setup::deadline::{Deadline, backoff_ceiling};
+use lambda_setup::deadline::{Deadline, TimeIsUp, backoff_ceiling};
 use shared::limits::{PUT_RECORDS_MAX_BYTES, PUT_RECORDS_MAX_RECORDS};
+use shared::rejection::ReasonCounts;
 
 use crate::pack::Record;
 
@@ -40,19 +41,6 @@ pub enum PutError {
     Permanent(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// What became of all records.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct PutReport {
-    /// One a record, in order.
-    pub stored: Vec<bool>,
-    /// Entries that failed and were tried again.
-    pub retried_entries: u64,
-    /// Entries that were throttled, by themselves or with their call, each time anew.
-    pub throttled_entries: u64,
-    /// The last error of those that are not stored.
-    pub last_error: Option<String>,
-}
-
 /// The longest that one call may take. Kinesis answers in some 10 ms; a call that hangs must leave time for another.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 /// A call is not begun with less time than this: encoding and signing 5 MiB can't be interrupted.
@@ -63,71 +51,138 @@ const BACKOFF_CAP: Duration = Duration::from_secs(1);
 /// Puts all records, with retries until the deadline. `jitter` gives numbers from 0 to 1.
 pub async fn put_all(
     stream: &impl RecordStream,
-    records: &[Record],
+    records: Vec<Record>,
     deadline: Deadline,
     mut jitter: impl FnMut() -> f64,
 ) -> PutReport {
-    let mut report = PutReport { stored: vec![false; records.len()], ..PutReport::default() };
-    let mut pending: Vec<usize> = (0..records.len()).collect();
+    let mut report = PutReport::new(records);
     for retry in 0.. {
-        let permanent = put_once(stream, records, &pending, deadline, &mut report).await;
-        pending.retain(|&index| !report.stored[index]);
-        if pending.is_empty() || permanent {
-            break;
-        }
+        report.try_pending(stream, deadline).await;
         let wait = backoff_ceiling(retry, BACKOFF_BASE, BACKOFF_CAP).mul_f64(jitter());
-        if deadline.remaining() < wait + LEAST_CALL_TIME {
+        if report.is_final() || deadline.remaining() < wait + LEAST_CALL_TIME {
             break;
         }
+        let pending = report.pending().len();
         if retry == 0 {
             // At once: with Kinesis away, the last failure is seconds later. Those between say nothing new.
             let failure = report.last_error.as_deref().unwrap_or_default();
-            tracing::warn!(records = pending.len(), failure, "records are not stored at the first try; trying again");
+            tracing::warn!(records = pending, failure, "records are not stored at the first try; trying again");
         }
         tokio::time::sleep(wait).await;
-        report.retried_entries += pending.len() as u64;
+        report.retried_entries += pending as u64;
     }
     report
 }
 
-/// Tries each pending record once; whether an error says that more tries are in vain.
-async fn put_once(
-    stream: &impl RecordStream,
-    records: &[Record],
-    pending: &[usize],
-    deadline: Deadline,
-    report: &mut PutReport,
-) -> bool {
-    for call in calls(records, pending) {
-        if deadline.remaining() < LEAST_CALL_TIME {
-            break;
-        }
-        let entries: Vec<&Record> = call.iter().map(|&index| &records[index]).collect();
-        match deadline.bound(CALL_TIMEOUT, stream.put(&entries)).await {
-            Ok(Ok(outcomes)) => {
-                for (&index, outcome) in call.iter().zip(outcomes) {
-                    match outcome {
-                        EntryOutcome::Stored => report.stored[index] = true,
-                        EntryOutcome::Throttled(code) => {
-                            report.throttled_entries += 1;
-                            report.last_error = Some(code);
-                        }
-                        EntryOutcome::Failed(code) => report.last_error = Some(code),
-                    }
-                }
+/// The records of a request and what became of them.
+#[derive(Debug, Default)]
+pub struct PutReport {
+    pub(crate) records: Vec<Record>,
+    /// For each record whether it is stored.
+    pub(crate) stored: Vec<bool>,
+    /// Whether Kinesis refused a call for good.
+    pub(crate) is_refused: bool,
+    /// Entries that failed and were tried again.
+    pub retried_entries: u64,
+    /// Entries that were throttled, by themselves or with their call, each time anew.
+    pub throttled_entries: u64,
+    /// The last error of those that are not stored.
+    pub last_error: Option<String>,
+}
+
+impl PutReport {
+    fn new(records: Vec<Record>) -> Self {
+        Self { stored: vec![false; records.len()], records, ..Self::default() }
+    }
+
+    /// Tries each record once that is not stored, unless time or Kinesis' permission ends.
+    async fn try_pending(&mut self, stream: &impl RecordStream, deadline: Deadline) {
+        let pending = self.pending();
+        for call in calls(&self.records, &pending) {
+            if self.is_refused || deadline.remaining() < LEAST_CALL_TIME {
+                break;
             }
-            Ok(Err(error)) => {
-                report.last_error = Some(error.to_string());
-                match error {
-                    PutError::Throttled(_) => report.throttled_entries += call.len() as u64,
-                    PutError::Transient(_) => {}
-                    PutError::Permanent(_) => return true,
-                }
-            }
-            Err(no_answer) => report.last_error = Some(format!("Kinesis did not answer: {no_answer}")),
+            let entries: Vec<&Record> = call.iter().map(|&index| &self.records[index]).collect();
+            let answer = deadline.bound(CALL_TIMEOUT, stream.put(&entries)).await;
+            self.note(call, answer);
         }
     }
-    false
+
+    fn note(&mut self, call: &[usize], answer: Result<Result<Vec<EntryOutcome>, PutError>, TimeIsUp>) {
+        match answer {
+            Ok(Ok(outcomes)) => call.iter().zip(outcomes).for_each(|(&index, outcome)| self.note_entry(index, outcome)),
+            Ok(Err(error)) => {
+                self.last_error = Some(error.to_string());
+                match error {
+                    PutError::Throttled(_) => self.throttled_entries += call.len() as u64,
+                    PutError::Transient(_) => {}
+                    PutError::Permanent(_) => self.is_refused = true,
+                }
+            }
+            Err(no_answer) => self.last_error = Some(format!("Kinesis did not answer: {no_answer}")),
+        }
+    }
+
+    fn note_entry(&mut self, index: usize, outcome: EntryOutcome) {
+        match outcome {
+            EntryOutcome::Stored => self.stored[index] = true,
+            EntryOutcome::Throttled(code) => {
+                self.throttled_entries += 1;
+                self.last_error = Some(code);
+            }
+            EntryOutcome::Failed(code) => self.last_error = Some(code),
+        }
+    }
+
+    /// Whether no further try can store more.
+    fn is_final(&self) -> bool {
+        self.is_refused || self.is_stored()
+    }
+
+    /// Whether all records are stored.
+    #[must_use]
+    pub fn is_stored(&self) -> bool {
+        self.stored.iter().all(|stored| *stored)
+    }
+
+    /// The indexes of the records that are not stored.
+    fn pending(&self) -> Vec<usize> {
+        (0..self.records.len()).filter(|&index| !self.stored[index]).collect()
+    }
+
+    /// The indexes of items of which a line is missing on the stream, in order, each once.
+    #[must_use]
+    pub fn not_stored(&self) -> Vec<usize> {
+        let pending = self.pending();
+        let mut items: Vec<usize> = pending.iter().flat_map(|&index| &self.records[index].items).copied().collect();
+        items.sort_unstable();
+        items.dedup();
+        items
+    }
+
+    /// The rejected lines that are on the stream, each part of a large body for itself.
+    #[must_use]
+    pub fn rejected_lines(&self) -> ReasonCounts {
+        let mut lines = ReasonCounts::default();
+        self.stored_records().flat_map(|record| &record.reasons).for_each(|reason| lines.add(*reason, 1));
+        lines
+    }
+
+    /// Bytes of data that are on the stream, without partition keys.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        self.stored_records().map(|record| record.data.len() as u64).sum()
+    }
+
+    /// Lone surrogates that were replaced in events that are on the stream.
+    #[must_use]
+    pub fn replaced_surrogates(&self) -> u64 {
+        self.stored_records().map(|record| record.replaced_surrogates).sum()
+    }
+
+    fn stored_records(&self) -> impl Iterator<Item = &Record> {
+        self.records.iter().zip(&self.stored).filter(|(_, stored)| **stored).map(|(record, _)| record)
+    }
 }
 
 /// Cuts the pending records into calls within Kinesis's limits, in order.
@@ -268,7 +323,7 @@ mod tests {
     async fn the_first_try_that_is_repeated_is_logged(#[case] script: &[Fault], #[case] warnings: usize) {
         let lines = CountedLines::default();
         let guard = tracing::subscriber::set_default(lines.clone());
-        put_all(&scripted(script.to_vec()), &records(3), Deadline::after(TEN_SECONDS), || 0.5).await;
+        put_all(&scripted(script.to_vec()), records(3), Deadline::after(TEN_SECONDS), || 0.5).await;
         drop(guard);
         assert_eq!(*lines.0.lock().unwrap(), vec![Level::WARN; warnings]);
     }
@@ -278,7 +333,7 @@ mod tests {
         for milliseconds in [0, 100, 120] {
             let (lines, deadline) = (CountedLines::default(), Deadline::after(Duration::from_millis(milliseconds)));
             let guard = tracing::subscriber::set_default(lines.clone());
-            let report = put_all(&scripted([Fault::Transient]), &records(1), deadline, || 1.0).await;
+            let report = put_all(&scripted([Fault::Transient]), records(1), deadline, || 1.0).await;
             drop(guard);
             assert_eq!((report.stored, report.retried_entries), (vec![false], 0));
             assert!(lines.0.lock().unwrap().is_empty());
@@ -288,7 +343,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn failed_entries_alone_are_tried_again() {
         let stream = scripted([Fault::Entries(3), Fault::Entries(2)]);
-        let report = put_all(&stream, &records(7), Deadline::after(TEN_SECONDS), || 0.5).await;
+        let report = put_all(&stream, records(7), Deadline::after(TEN_SECONDS), || 0.5).await;
         assert_eq!(report.stored, [true; 7]);
         assert_eq!(*stream.call_sizes.borrow(), [7, 3, 2]);
         assert_eq!((report.retried_entries, report.throttled_entries), (5, 5));
@@ -298,7 +353,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn six_hundred_records_are_two_calls() {
         let stream = ScriptedStream::default();
-        let report = put_all(&stream, &records(600), Deadline::after(TEN_SECONDS), || 0.5).await;
+        let report = put_all(&stream, records(600), Deadline::after(TEN_SECONDS), || 0.5).await;
         assert_eq!(report.stored, [true; 600]);
         assert_eq!(*stream.call_sizes.borrow(), [500, 100]);
     }
@@ -307,7 +362,7 @@ mod tests {
     async fn throttled_to_the_end_it_stops_before_the_deadline_and_says_what_is_missing() {
         let stream = scripted(std::iter::repeat_n(Fault::Entries(2), 10_000));
         let deadline = Deadline::after(TEN_SECONDS);
-        let report = put_all(&stream, &records(2), deadline, || 0.5).await;
+        let report = put_all(&stream, records(2), deadline, || 0.5).await;
         assert_eq!(report.stored, [false, true]);
         assert_eq!(report.last_error.as_deref(), Some("ProvisionedThroughputExceededException"));
         assert!(!deadline.remaining().is_zero());
@@ -316,7 +371,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_call_that_hangs_leaves_time_for_another() {
         let stream = scripted([Fault::Hangs, Fault::Transient]);
-        let report = put_all(&stream, &records(1), Deadline::after(TEN_SECONDS), || 0.5).await;
+        let report = put_all(&stream, records(1), Deadline::after(TEN_SECONDS), || 0.5).await;
         assert_eq!(report.stored, [true]);
         assert_eq!(stream.call_sizes.borrow().len(), 3);
     }
@@ -324,7 +379,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_was_throttled_is_counted_each_time_and_other_failures_are_not() {
         let stream = scripted([Fault::Throttled, Fault::Internal, Fault::Entries(2), Fault::Transient]);
-        let report = put_all(&stream, &records(5), Deadline::after(TEN_SECONDS), || 0.5).await;
+        let report = put_all(&stream, records(5), Deadline::after(TEN_SECONDS), || 0.5).await;
         assert_eq!(report.stored, [true; 5]);
         assert_eq!(*stream.call_sizes.borrow(), [5, 5, 5, 3, 3]);
         assert_eq!((report.retried_entries, report.throttled_entries), (5 + 5 + 3 + 3, 5 + 3));
@@ -333,7 +388,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_permanent_error_is_not_tried_again() {
         let stream = scripted([Fault::Permanent]);
-        let report = put_all(&stream, &records(3), Deadline::after(TEN_SECONDS), || 0.5).await;
+        let report = put_all(&stream, records(3), Deadline::after(TEN_SECONDS), || 0.5).await;
         assert_eq!(report.stored, [false; 3]);
         assert_eq!(stream.call_sizes.borrow().len(), 1);
         assert!(report.last_error.unwrap().contains("no such stream"));
@@ -342,7 +397,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn without_time_nothing_hangs() {
         let stream = scripted([Fault::Hangs]);
-        let report = put_all(&stream, &records(1), Deadline::after(Duration::ZERO), || 0.0).await;
+        let report = put_all(&stream, records(1), Deadline::after(Duration::ZERO), || 0.0).await;
         assert_eq!(report.stored, [false]);
         assert!(stream.call_sizes.borrow().is_empty());
     }

@@ -1,53 +1,25 @@
 //! From a body's bytes to its events: slices of the body wherever possible, and never a tree of values.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
-use shared::json::{as_line, for_each_member, is_deeper_than, replace_lone_surrogates};
-use shared::limits::{
-    MAX_CMCD_REPORT_BYTES, MAX_EVENT_DEPTH, MAX_EVENT_ID_BYTES, MAX_EVENTS_PER_REQUEST, PARTITION_KEY_MAX_BYTES,
-};
-use shared::line::Kind;
+use shared::json::for_each_member;
+use shared::limits::MAX_EVENTS_PER_REQUEST;
 use shared::rejection::{Reason, Rejection};
 
-use crate::cmcd::report_to_json;
 use crate::content::BodyForm;
-use crate::cut::{Piece, holds_lines, lines, pieces, trimmed};
+use crate::cut::{Piece, pieces};
+use crate::event::{self, Event, Fields, KeyFields, not_one_object, utf8};
+use crate::lines::{holds_lines, lines, trimmed};
 use crate::work;
 
 /// One piece of a body; its place in the body's order is its index in answers.
 #[derive(Debug, PartialEq)]
-pub enum Item<'a> {
-    Event(Event<'a>),
-    Rejected { rejection: Rejection, body: &'a [u8] },
-}
-
-/// An event, ready to be put into a line.
-#[derive(Debug, PartialEq)]
-pub struct Event<'a> {
+pub struct Item<'a> {
     /// What the client sent.
     pub source: &'a [u8],
-    /// A JSON object without line breaks and without lone surrogates.
-    pub json: Cow<'a, str>,
-    /// The client's `id` as a JSON string literal.
-    pub id: Option<String>,
-    /// The value of the first of the configured fields that the event has, cut to what Kinesis takes.
-    pub partition_key: Option<String>,
-    /// Lone surrogates that were replaced in `json`.
-    pub replaced_surrogates: u64,
-}
-
-/// The members whose value may be an event's partition key, best first, as JSON string literals.
-#[derive(Debug, Clone)]
-pub struct KeyFields(Vec<String>);
-
-impl KeyFields {
-    #[must_use]
-    pub fn new(names: &[String]) -> Self {
-        Self(names.iter().map(|name| serde_json::Value::from(name.as_str()).to_string()).collect())
-    }
+    pub event: Result<Event<'a>, Rejection>,
 }
 
 /// Takes a body apart. There is at least one item in the result.
@@ -90,38 +62,36 @@ impl<'a> Splitter<'a, '_> {
 
     /// Each line is one value, whatever the lines around it are.
     fn json_lines(&mut self, text: &'a [u8]) -> Result<(), Rejection> {
-        for line in lines(text) {
-            match self.value(line).or_else(|rejection| self.salvage(line, rejection)) {
-                Err(rejection) if rejection.reason == Reason::TooManyEvents => return Err(rejection),
-                Err(rejection) => self.add([Item::Rejected { rejection, body: line }])?,
-                Ok(()) => {}
-            }
-        }
-        Ok(())
+        lines(text).try_for_each(|line| {
+            let added = self.value(line).or_else(|rejection| self.salvage(line, rejection));
+            self.or_rejected(line, added)
+        })
     }
 
     fn reports(&mut self, text: &'a [u8]) -> Result<(), Rejection> {
-        lines(text).try_for_each(|line| self.add([event_from_cmcd(line, self.key_fields)]))
+        lines(text).try_for_each(|line| self.add(line, event::from_cmcd(line, self.key_fields)))
     }
 
     /// Adds the events of one valid JSON value, or nothing.
     fn value(&mut self, json: &'a [u8]) -> Result<(), Rejection> {
         work::count(json.len());
-        let text = std::str::from_utf8(json).map_err(invalid_utf8)?;
+        let text = utf8(json)?;
         if text.starts_with('[') {
             return self.array(text);
         }
         let mut fields = Fields::new(self.key_fields);
         match events_member(text, |key, value| fields.see(key, value))? {
             Some(events) => self.array(events),
-            None => self.add([fields.into_item(json, Cow::Borrowed(text))]),
+            None => self.add(json, fields.into_event(text)),
         }
     }
 
     fn array(&mut self, array: &'a str) -> Result<(), Rejection> {
-        let key_fields = self.key_fields;
-        let members = array_members(array)?;
-        self.add(members.into_iter().map(|member| event_from_json(member.get().as_bytes(), key_fields)))
+        array_members(array)?.into_iter().try_for_each(|member| self.member(member.get().as_bytes()))
+    }
+
+    fn member(&mut self, member: &'a [u8]) -> Result<(), Rejection> {
+        self.add(member, event::from_json(member, self.key_fields))
     }
 
     /// Adds the pieces of a text that is malformed, each judged on its own, if there is an event among them.
@@ -130,30 +100,34 @@ impl<'a> Splitter<'a, '_> {
         let before = self.items.len();
         for piece in found {
             match piece {
-                Piece::Member(member) => self.add([event_from_json(member, self.key_fields)])?,
-                Piece::Value(value) => self.value_or_rejected(value)?,
+                Piece::Member(member) => self.member(member)?,
+                Piece::Value(value) => {
+                    let added = self.value(value);
+                    self.or_rejected(value, added)?;
+                }
             }
         }
-        let has_event = self.items[before..].iter().any(|item| matches!(item, Item::Event(_)));
-        if !has_event {
-            self.items.truncate(before);
-            return Err(rejection);
+        if self.items[before..].iter().any(|item| item.event.is_ok()) {
+            return Ok(());
         }
+        self.items.truncate(before);
+        Err(rejection)
+    }
+
+    /// Adds a piece as rejected if nothing of it was added.
+    fn or_rejected(&mut self, piece: &'a [u8], added: Result<(), Rejection>) -> Result<(), Rejection> {
+        match added {
+            Err(rejection) if rejection.reason != Reason::TooManyEvents => self.add(piece, Err(rejection)),
+            added => added,
+        }
+    }
+
+    fn add(&mut self, source: &'a [u8], event: Result<Event<'a>, Rejection>) -> Result<(), Rejection> {
+        if self.items.len() == MAX_EVENTS_PER_REQUEST {
+            return Err(too_many_events());
+        }
+        self.items.push(Item { source, event });
         Ok(())
-    }
-
-    fn value_or_rejected(&mut self, value: &'a [u8]) -> Result<(), Rejection> {
-        match self.value(value) {
-            Err(rejection) if rejection.reason == Reason::TooManyEvents => Err(rejection),
-            Err(rejection) => self.add([Item::Rejected { rejection, body: value }]),
-            Ok(()) => Ok(()),
-        }
-    }
-
-    fn add(&mut self, items: impl IntoIterator<Item = Item<'a>>) -> Result<(), Rejection> {
-        let room = MAX_EVENTS_PER_REQUEST + 1 - self.items.len();
-        self.items.extend(items.into_iter().take(room));
-        if self.items.len() > MAX_EVENTS_PER_REQUEST { Err(too_many_events()) } else { Ok(()) }
     }
 }
 
@@ -218,120 +192,6 @@ fn array_members(array: &str) -> Result<Vec<&RawValue>, Rejection> {
     members.map_err(|error| Rejection::new(Reason::InvalidJson, error.to_string()))?.ok_or_else(too_many_events)
 }
 
-fn event_from_json<'a>(json: &'a [u8], key_fields: &KeyFields) -> Item<'a> {
-    work::count(json.len());
-    let text = match std::str::from_utf8(json) {
-        Ok(text) => text,
-        Err(error) => return Item::Rejected { rejection: invalid_utf8(error), body: json },
-    };
-    let mut fields = Fields::new(key_fields);
-    match for_each_member(text, |key, value| fields.see(key, value)) {
-        Ok(()) => fields.into_item(json, Cow::Borrowed(text)),
-        Err(error) => Item::Rejected { rejection: not_one_object(text, &error), body: json },
-    }
-}
-
-fn event_from_cmcd<'a>(line: &'a [u8], key_fields: &KeyFields) -> Item<'a> {
-    if line.len() > MAX_CMCD_REPORT_BYTES {
-        let detail = format!("a CMCD report is one line of at most {MAX_CMCD_REPORT_BYTES} bytes");
-        return Item::Rejected { rejection: Rejection::new(Reason::EventTooLarge, detail), body: line };
-    }
-    let report = std::str::from_utf8(line)
-        .map_err(invalid_utf8)
-        .and_then(|text| report_to_json(text).map_err(|error| Rejection::new(Reason::InvalidCmcd, error.to_string())));
-    let json = match report {
-        Ok(json) => json,
-        Err(rejection) => return Item::Rejected { rejection, body: line },
-    };
-    let mut fields = Fields::new(key_fields);
-    match for_each_member(&json, |key, value| fields.see(key, value)) {
-        Ok(()) => fields.into_item(line, Cow::Owned(json)),
-        Err(error) => Item::Rejected { rejection: Rejection::new(Reason::InvalidCmcd, error.to_string()), body: line },
-    }
-}
-
-/// What is picked from an event's members on the way through them.
-struct Fields<'f> {
-    key_fields: &'f KeyFields,
-    key: Option<(usize, String)>,
-    id: Option<String>,
-}
-
-impl<'f> Fields<'f> {
-    fn new(key_fields: &'f KeyFields) -> Self {
-        Self { key_fields, key: None, id: None }
-    }
-
-    fn see(&mut self, name: &str, value: &str) {
-        if name == "\"id\"" {
-            self.id = id_literal(value);
-        }
-        if let Some(rank) = self.key_fields.0.iter().position(|field| field == name)
-            && self.key.as_ref().is_none_or(|(best, _)| rank <= *best)
-            && let Some(key) = partition_key(value)
-        {
-            self.key = Some((rank, key));
-        }
-    }
-
-    /// `body` is what the client sent and `json` the same as JSON.
-    fn into_item<'a>(self, body: &'a [u8], json: Cow<'a, str>) -> Item<'a> {
-        if is_deeper_than(&json, MAX_EVENT_DEPTH) {
-            let detail = format!("the event is nested deeper than {MAX_EVENT_DEPTH} levels; flatten it");
-            return Item::Rejected { rejection: Rejection::new(Reason::TooDeep, detail), body };
-        }
-        let (json, replaced_surrogates) = match json {
-            Cow::Borrowed(json) => as_line(json),
-            // Made from a report: a line already, of Unicode text.
-            Cow::Owned(json) => (Cow::Owned(json), 0),
-        };
-        let id = self.id.map(|id| match replace_lone_surrogates(&id) {
-            (Cow::Owned(replaced), _) => replaced,
-            (Cow::Borrowed(_), _) => id,
-        });
-        let partition_key = self.key.map(|(_, key)| key);
-        Item::Event(Event { source: body, json, id, partition_key, replaced_surrogates })
-    }
-}
-
-/// Strings as they stand, numbers in quotes; nothing else, nothing empty, nothing long.
-fn id_literal(value: &str) -> Option<String> {
-    match value.as_bytes() {
-        [b'"', b'"'] => None,
-        _ if value.len() > MAX_EVENT_ID_BYTES => None,
-        [b'"', ..] => Some(value.to_owned()),
-        [b'-' | b'0'..=b'9', ..] => Some(format!("\"{value}\"")),
-        _ => None,
-    }
-}
-
-/// As much of a client's text as Kinesis takes behind the prefix of a partition key.
-const MAX_KEY_BYTES: usize = PARTITION_KEY_MAX_BYTES - Kind::Event.key_prefix().len();
-
-/// A string's text or a number's digits, cut to what fits: equal values still have equal keys.
-fn partition_key(value: &str) -> Option<String> {
-    let mut key = match value.as_bytes() {
-        // A string with lone surrogates has no Rust form; its literal is as good a key.
-        [b'"', ..] => serde_json::from_str(value).unwrap_or_else(|_| value.to_owned()),
-        [b'-' | b'0'..=b'9', ..] => value.to_owned(),
-        _ => return None,
-    };
-    key.truncate(key.floor_char_boundary(MAX_KEY_BYTES));
-    Some(key).filter(|key| !key.is_empty())
-}
-
-fn not_one_object(text: &str, error: &serde_json::Error) -> Rejection {
-    work::count(text.len());
-    match serde_json::from_str::<&RawValue>(text) {
-        Ok(_) => Rejection::new(Reason::NotAnObject, "an event is a JSON object, such as {\"type\":\"play\"}"),
-        Err(_) => Rejection::new(Reason::InvalidJson, error.to_string()),
-    }
-}
-
-fn invalid_utf8(error: std::str::Utf8Error) -> Rejection {
-    Rejection::new(Reason::InvalidUtf8, format!("not UTF-8: {error}"))
-}
-
 fn too_many_events() -> Rejection {
     let detail = format!("the body holds more than {MAX_EVENTS_PER_REQUEST} events; send fewer at a time");
     Rejection::new(Reason::TooManyEvents, detail)
@@ -343,7 +203,8 @@ mod tests {
     use generators::json::json_object;
     use proptest::prelude::*;
     use rstest::rstest;
-    use shared::json::fold_line_breaks;
+    use shared::json::{fold_line_breaks, replace_lone_surrogates};
+    use shared::limits::{MAX_CMCD_REPORT_BYTES, MAX_EVENT_DEPTH, MAX_EVENT_ID_BYTES};
 
     fn key_fields() -> KeyFields {
         KeyFields::new(&["session_id".into(), "xid".into(), "sid".into()])
@@ -358,10 +219,7 @@ mod tests {
         let items = split_as(body, form).map_err(|rejection| rejection.reason)?;
         Ok(items
             .into_iter()
-            .map(|item| match item {
-                Item::Event(event) => Ok(event.json.into_owned()),
-                Item::Rejected { rejection, .. } => Err(rejection.reason),
-            })
+            .map(|item| item.event.map(|event| event.json.into_owned()).map_err(|rejection| rejection.reason))
             .collect())
     }
 
@@ -447,11 +305,13 @@ mod tests {
     #[case::events_member(b"\xef\xbb\xbf{\"m\":1,\"events\":[{\"a\":\"\xc3\xa9\"},{\"b\":\"\xff\xfe\"},{\"c\":3}]}")]
     fn a_member_that_is_not_utf8_is_rejected_alone_and_as_it_was_sent(#[case] body: &[u8]) {
         let items = split_as(body, BodyForm::Json).unwrap();
-        let [Item::Event(first), Item::Rejected { rejection, body }, Item::Event(last)] = &items[..] else {
+        let [Item { event: Ok(first), .. }, Item { event: Err(rejection), source }, Item { event: Ok(last), .. }] =
+            &items[..]
+        else {
             panic!("{items:?}");
         };
         assert_eq!((&*first.json, &*last.json), ("{\"a\":\"é\"}", "{\"c\":3}"));
-        assert_eq!((rejection.reason, *body), (Reason::InvalidUtf8, &b"{\"b\":\"\xff\xfe\"}"[..]));
+        assert_eq!((rejection.reason, *source), (Reason::InvalidUtf8, &b"{\"b\":\"\xff\xfe\"}"[..]));
     }
 
     const BAD: Result<&str, Reason> = Err(Reason::InvalidJson);
@@ -522,8 +382,8 @@ mod tests {
     fn a_bad_member_is_kept_as_it_was_sent() {
         let body = b"[{\"n\":1}, {\"n\":\tNaN, \"t\":\"\xff\"} ,{\"n\":3}]";
         let items = split_as(body, BodyForm::Json).unwrap();
-        let Item::Rejected { body, .. } = &items[1] else { panic!("{items:?}") };
-        assert_eq!(*body, b"{\"n\":\tNaN, \"t\":\"\xff\"}");
+        assert!(items[1].event.is_err(), "{items:?}");
+        assert_eq!(items[1].source, b"{\"n\":\tNaN, \"t\":\"\xff\"}");
     }
 
     #[rstest]
@@ -543,7 +403,6 @@ mod tests {
     ) {
         let event = only_event(body);
         assert_eq!((&*event.json, event.id.as_deref(), event.replaced_surrogates), (json, Some(id), count));
-        assert_eq!(event.source, body.as_bytes());
     }
 
     #[test]
@@ -582,10 +441,9 @@ mod tests {
     }
 
     fn only_event(body: &str) -> Event<'_> {
-        match split_as(body.as_bytes(), BodyForm::Json).unwrap().pop() {
-            Some(Item::Event(event)) => event,
-            other => panic!("not an event: {other:?}"),
-        }
+        let item = split_as(body.as_bytes(), BodyForm::Json).unwrap().remove(0);
+        assert_eq!(item.source, body.as_bytes());
+        item.event.unwrap()
     }
 
     #[rstest]

@@ -2,7 +2,8 @@ use std::path::Path;
 
 use http::header::CONTENT_TYPE;
 use ingest_lambda::content::{BodyForm, body_form};
-use ingest_lambda::split::{Item, KeyFields, split};
+use ingest_lambda::event::KeyFields;
+use ingest_lambda::split::split;
 use proptest::prelude::*;
 use rstest::rstest;
 
@@ -52,7 +53,7 @@ fn check(post: &Post, prefix: &str) {
     let items = match (split(&post.body, form, &key_fields()), post.pieces.bad) {
         // Broken off in its only event.
         (Ok(items), Bad::Whole(400)) => {
-            return assert!(items.iter().all(|item| matches!(item, Item::Rejected { .. })), "{items:?}");
+            return assert!(items.iter().all(|item| item.event.is_err()), "{items:?}");
         }
         (Ok(_), Bad::Whole(status)) => panic!("taken apart instead of refused with {status}"),
         (Ok(items), _) => items,
@@ -62,14 +63,14 @@ fn check(post: &Post, prefix: &str) {
     let mut keys = std::collections::BTreeSet::new();
     for (place, item) in (0..).zip(items) {
         let id = ledger::id(prefix, post.pieces.first + place);
-        match item {
-            Item::Event(event) => {
+        match item.event {
+            Ok(event) => {
                 assert!(post.pieces.bad != Bad::Piece(place) && event.json.contains(&id), "{}", event.json);
                 keys.insert(event.partition_key.unwrap());
             }
-            Item::Rejected { body, .. } => {
+            Err(_) => {
                 assert_eq!(post.pieces.bad, Bad::Piece(place));
-                assert_eq!(body, format!("\"{id}\"").as_bytes());
+                assert_eq!(item.source, format!("\"{id}\"").as_bytes());
             }
         }
     }
@@ -164,8 +165,7 @@ fn a_replayed_session_is_whole_and_its_copies_are_told_apart(
     let mut sessions = std::collections::BTreeMap::new();
     for post in &posts {
         for item in split(&post.body, form(post).unwrap(), &key_fields()).unwrap() {
-            let Item::Event(event) = item else { panic!("{item:?}") };
-            *sessions.entry(event.partition_key.unwrap()).or_insert(0) += 1;
+            *sessions.entry(item.event.unwrap().partition_key.unwrap()).or_insert(0) += 1;
         }
     }
     assert!(sessions.values().all(|count| *count == events) && sessions.len() == 2, "{sessions:?}");

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use ingest_lambda::content::{BodyForm, body_form, decompress};
-use ingest_lambda::split::{Event, Item, KeyFields, split};
+use ingest_lambda::event::{Event, KeyFields};
+use ingest_lambda::split::split;
 use kinesis_to_s3_lambda::payload::{Source, read_record};
 use shared::line::{Client, Envelope, EventFormat, IdLiteral};
 use shared::rejection::{Reason, Rejection};
@@ -62,7 +63,7 @@ impl EventReader<'_> {
         let client = Client { user_agent: line.user_agent.clone(), ip: line.ip.clone() };
         let envelope = Envelope::new(line.received_at, &line.request_id, &client);
         for (index, item) in split(body, self.form(line)?, &KeyFields::new(&[]))?.into_iter().enumerate() {
-            if let Item::Event(event) = item {
+            if let Ok(event) = item.event {
                 see(&event_line(&envelope, &event, &format!("{}/{index}", line.id), self.event_format));
             }
         }

@@ -1,0 +1,144 @@
+//! From one piece of a body to an event: its JSON as a line holds it, its id and its partition key.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+use shared::json::{as_line, for_each_member, is_deeper_than, replace_lone_surrogates};
+use shared::limits::{MAX_CMCD_REPORT_BYTES, MAX_EVENT_DEPTH, MAX_EVENT_ID_BYTES, PARTITION_KEY_MAX_BYTES};
+use shared::line::Kind;
+use shared::rejection::{Reason, Rejection};
+
+use crate::cmcd::report_to_json;
+use crate::work;
+
+/// An event, ready to be put into a line.
+#[derive(Debug, PartialEq)]
+pub struct Event<'a> {
+    /// A JSON object without line breaks and without lone surrogates.
+    pub json: Cow<'a, str>,
+    /// The client's `id` as a JSON string literal.
+    pub id: Option<String>,
+    /// The value of the first of the configured fields that the event has, cut to what Kinesis takes.
+    pub partition_key: Option<String>,
+    /// Lone surrogates that were replaced in `json`.
+    pub replaced_surrogates: u64,
+}
+
+/// The members whose value may be an event's partition key, best first, as JSON string literals.
+#[derive(Debug, Clone)]
+pub struct KeyFields(Vec<String>);
+
+impl KeyFields {
+    #[must_use]
+    pub fn new(names: &[String]) -> Self {
+        Self(names.iter().map(|name| serde_json::Value::from(name.as_str()).to_string()).collect())
+    }
+}
+
+/// Reads an event from JSON.
+///
+/// # Errors
+///
+/// When it is no JSON object that readers can read.
+pub(crate) fn from_json<'a>(json: &'a [u8], key_fields: &KeyFields) -> Result<Event<'a>, Rejection> {
+    work::count(json.len());
+    let text = utf8(json)?;
+    let mut fields = Fields::new(key_fields);
+    for_each_member(text, |key, value| fields.see(key, value)).map_err(|error| not_one_object(text, &error))?;
+    fields.into_event(text)
+}
+
+/// Reads an event from a CMCD report.
+///
+/// # Errors
+///
+/// When it is no report, or one that is too large or too deep.
+pub(crate) fn from_cmcd(line: &[u8], key_fields: &KeyFields) -> Result<Event<'static>, Rejection> {
+    if line.len() > MAX_CMCD_REPORT_BYTES {
+        let detail = format!("a CMCD report is one line of at most {MAX_CMCD_REPORT_BYTES} bytes");
+        return Err(Rejection::new(Reason::EventTooLarge, detail));
+    }
+    let invalid = |error: &dyn std::fmt::Display| Rejection::new(Reason::InvalidCmcd, error.to_string());
+    let json = report_to_json(utf8(line)?).map_err(|error| invalid(&error))?;
+    let mut fields = Fields::new(key_fields);
+    for_each_member(&json, |key, value| fields.see(key, value)).map_err(|error| invalid(&error))?;
+    let Event { id, partition_key, replaced_surrogates, .. } = fields.into_event(&json)?;
+    Ok(Event { json: Cow::Owned(json), id, partition_key, replaced_surrogates })
+}
+
+/// What is picked from an event's members on the way through them.
+pub(crate) struct Fields<'f> {
+    key_fields: &'f KeyFields,
+    key: Option<(usize, String)>,
+    id: Option<String>,
+}
+
+impl<'f> Fields<'f> {
+    pub(crate) fn new(key_fields: &'f KeyFields) -> Self {
+        Self { key_fields, key: None, id: None }
+    }
+
+    pub(crate) fn see(&mut self, name: &str, value: &str) {
+        if name == "\"id\"" {
+            self.id = id_literal(value);
+        }
+        if let Some(rank) = self.key_fields.0.iter().position(|field| field == name)
+            && self.key.as_ref().is_none_or(|(best, _)| rank <= *best)
+            && let Some(key) = partition_key(value)
+        {
+            self.key = Some((rank, key));
+        }
+    }
+
+    /// `json` is the object whose members were seen.
+    pub(crate) fn into_event(self, json: &str) -> Result<Event<'_>, Rejection> {
+        if is_deeper_than(json, MAX_EVENT_DEPTH) {
+            let detail = format!("the event is nested deeper than {MAX_EVENT_DEPTH} levels; flatten it");
+            return Err(Rejection::new(Reason::TooDeep, detail));
+        }
+        let (json, replaced_surrogates) = as_line(json);
+        let id = self.id.map(|id| replace_lone_surrogates(&id).0.into_owned());
+        Ok(Event { json, id, partition_key: self.key.map(|(_, key)| key), replaced_surrogates })
+    }
+}
+
+/// Strings as they stand, numbers in quotes; nothing else, nothing empty, nothing long.
+fn id_literal(value: &str) -> Option<String> {
+    match value.as_bytes() {
+        [b'"', b'"'] => None,
+        _ if value.len() > MAX_EVENT_ID_BYTES => None,
+        [b'"', ..] => Some(value.to_owned()),
+        [b'-' | b'0'..=b'9', ..] => Some(format!("\"{value}\"")),
+        _ => None,
+    }
+}
+
+/// As much of a client's text as Kinesis takes behind the prefix of a partition key.
+const MAX_KEY_BYTES: usize = PARTITION_KEY_MAX_BYTES - Kind::Event.key_prefix().len();
+
+/// A string's text or a number's digits, cut to what fits: equal values still have equal keys.
+fn partition_key(value: &str) -> Option<String> {
+    let mut key = match value.as_bytes() {
+        // A string with lone surrogates has no Rust form; its literal is as good a key.
+        [b'"', ..] => serde_json::from_str(value).unwrap_or_else(|_| value.to_owned()),
+        [b'-' | b'0'..=b'9', ..] => value.to_owned(),
+        _ => return None,
+    };
+    key.truncate(key.floor_char_boundary(MAX_KEY_BYTES));
+    Some(key).filter(|key| !key.is_empty())
+}
+
+/// # Errors
+///
+/// When it is not UTF-8.
+pub(crate) fn utf8(text: &[u8]) -> Result<&str, Rejection> {
+    std::str::from_utf8(text).map_err(|error| Rejection::new(Reason::InvalidUtf8, format!("not UTF-8: {error}")))
+}
+
+pub(crate) fn not_one_object(text: &str, error: &serde_json::Error) -> Rejection {
+    work::count(text.len());
+    match serde_json::from_str::<&RawValue>(text) {
+        Ok(_) => Rejection::new(Reason::NotAnObject, "an event is a JSON object, such as {\"type\":\"play\"}"),
+        Err(_) => Rejection::new(Reason::InvalidJson, error.to_string()),
+    }
+}
