@@ -112,7 +112,7 @@ def test_recorded_sessions_land_as_they_were_sent(dev):
             landed.verify_content(found["Metadata"], found["Body"].read())
 
 
-def test_what_is_bad_is_kept_in_the_deployed_bucket(dev):
+def test_rejected_input_lands_in_the_deployed_bucket(dev):
     """Bad input posted to the deployed URL is answered with what to change, and lands under rejected/."""
     answer = dev.post(body=b"not json", headers=JSON)
     assert answer.status == 400 and answer.json["error"]["code"] == "invalid_json", answer.body
@@ -133,7 +133,7 @@ def sealed(dev):
     return hour.strftime("events/dt=%Y-%m-%d/hour=%H/"), call
 
 
-def test_the_checks_say_what_landed(dev, sealed):
+def test_the_deployed_checks_count_what_landed(dev, sealed):
     """The hour that is over by the schedule's time is sealed, compared and balanced by the deployed checks, each with no
     more than its role allows."""
     hour, call = sealed
@@ -345,7 +345,7 @@ def test_a_removed_environment_can_take_its_data_with_it(cloud, other):
     assert other.bucket not in [bucket["Name"] for bucket in cloud.client("s3").list_buckets()["Buckets"]]
 
 
-def test_prod_is_removed_by_somebody_who_types_its_name(cloud):
+def test_prod_is_removed_once_its_name_is_typed(cloud):
     """For prod neither YES=1 nor a yes is enough, and its data is never removed."""
     prod = Deployment(cloud, "prod", "playhead-prod", QUICK)
     cloudformation = cloud.client("cloudformation")

@@ -44,7 +44,7 @@ def test_it_shows_files_metrics_logs_and_the_stream(landed_stack):
     assert re.fullmatch(r"event-stream ACTIVE .*2 open shards.*", ops(landed_stack, "stream")[0])
 
 
-def test_it_names_what_there_is_instead_of_what_there_is_not(landed_stack):
+def test_an_unknown_name_is_refused_with_the_known_ones(landed_stack):
     for arguments in (["output", "NoSuchOutput"], ["physical", "NoSuchFunction"], ["look", "no-such-alarm"]):
         done = landed_stack.run_script("ops", *arguments)
         assert done.returncode == 1 and arguments[1] in done.stderr and "Traceback" not in done.stderr, done.stderr
@@ -168,7 +168,7 @@ def test_what_is_rejected_is_shown_beside_what_cannot_be_read(capsys):
 
 
 @pytest.mark.parametrize("command", ["restore", "check"])
-def test_a_file_that_fails_keeps_no_other_back(capsys, command):
+def test_one_failing_file_does_not_stop_the_others(capsys, command):
     """The others are restored and checked, and the end has the commands that try again."""
     names = ["broken-1", "fine-1", "broken-2", "refused", "fine-2"]
     keys = [f"events/{HOUR}/{name}.jsonl.bz2" for name in (names if command == "restore" else names[:3])]

@@ -111,7 +111,7 @@ def test_commands_name_only_what_the_project_has():
         assert set(re.findall(r"--[a-z-]+", arguments)) <= set(re.findall(r"--[a-z-]+", help_text)), arguments
 
 
-def test_texts_name_only_what_there_is():
+def test_texts_name_only_what_exists():
     """Names in CamelCase are parameters, resources, outputs, metrics, or members that the templates have."""
     text = "".join((REPOSITORY / name).read_text() for name in ("template.yaml", "alarms.yaml", "shared/src/metric.rs"))
     known = set(re.findall(r"\w+", text)) | {name for _, name in metrics()} | OTHERS
@@ -142,7 +142,7 @@ def test_links_lead_somewhere(page):
         assert (REPOSITORY / path).exists(), path
 
 
-def test_the_first_deployment_names_only_what_there_is():
+def test_the_first_deployment_names_only_what_exists():
     """docs/FIRST_DEPLOYMENT.md: its commands parse, and what they name is in the templates and the project."""
     page = (REPOSITORY / "docs/FIRST_DEPLOYMENT.md").read_text().replace("\\|", "|")
     template, resources = document(), translated(Rollout="Canary")
@@ -240,7 +240,7 @@ def shell(tmp_path_factory):
         cloud.stop()
 
 
-def test_what_every_entry_looks_at_can_be_had(shell, monkeypatch, capsys):
+def test_every_look_works_in_aws(shell, monkeypatch, capsys):
     """Each look runs to its end, and complains about nothing."""
     for name, value in shell.environment().items():
         monkeypatch.setenv(name, value)
@@ -261,7 +261,7 @@ def test_what_every_entry_looks_at_can_be_had(shell, monkeypatch, capsys):
     assert "broken/" not in said["broken-objects"].replace("$ show broken/", "").replace("$ files broken/", "")
 
 
-def test_the_tools_find_what_is_there(shell):
+def test_the_tools_work_beside_a_deployment(shell):
     """Names, logs, metrics and files of the deployment, by the commands that all else uses."""
     dev = shell.dev
     function = dev.resources["CheckRecencyFunction"]
@@ -369,7 +369,7 @@ def test_batches_that_were_dropped_are_landed_from_the_stream(shell):
     assert landed(dev, shell.hour) == before
 
 
-def test_the_hour_is_looked_at_again(shell):
+def test_an_hour_is_sealed_and_checked_again(shell):
     """The marker has the hour sealed again, with the same totals; check-object and check-size look at what is named."""
     dev, success = shell.dev, f"events/{shell.hour}/_SUCCESS"
     first = dev.object(success)["LastModified"], dev.object(success)["Body"].read()
@@ -382,7 +382,7 @@ def test_the_hour_is_looked_at_again(shell):
     assert dev.keys("broken/") == []
 
 
-def test_what_was_disabled_is_enabled(shell):
+def test_a_disabled_mapping_and_schedules_are_enabled(shell):
     """A mapping and rules that somebody disabled run again."""
     dev = shell.dev
     uuid = dev.resources["LandingFunctionStream"]

@@ -148,7 +148,7 @@ def attempts(alarm, timeout, pause, count):
 @pytest.mark.parametrize("pause", [0, 1, 10, 29])
 @pytest.mark.parametrize("timeout", TIMEOUTS)
 @pytest.mark.parametrize("name", ["GivenBackAlarm", "LandingBehindAlarm", "LandingErrorsAlarm", "LandingSlowAlarm"])
-def test_a_batch_that_never_lands_is_an_alarm_that_stays_on_whatever_the_timeout(name, timeout, pause):
+def test_a_batch_that_never_lands_raises_each_alarm_for_good_at_every_timeout(name, timeout, pause):
     """Each of them is on from the third attempt that is too old on, or five minutes later, and until the end."""
     alarm, interval = landing_alarm(name, timeout), timeout + pause
     too_old = alarm["Threshold"] / 1_000 if name == "LandingBehindAlarm" else 0
@@ -160,14 +160,14 @@ def test_a_batch_that_never_lands_is_an_alarm_that_stays_on_whatever_the_timeout
 
 @pytest.mark.parametrize("timeout", TIMEOUTS)
 @pytest.mark.parametrize("name", ["GivenBackAlarm", "LandingErrorsAlarm", "LandingSlowAlarm"])
-def test_one_attempt_that_fails_is_no_alarm(name, timeout):
+def test_a_single_failed_attempt_raises_no_alarm(name, timeout):
     alarm = landing_alarm(name, timeout)
     assert set(metric_math.states(alarm, attempts(alarm, timeout, 0, 1), range(120))) == {"OK"}
 
 
 @pytest.mark.parametrize("timeout", TIMEOUTS)
 @pytest.mark.parametrize("name", ["Errors", "GivenBack", "Slow"])
-def test_a_canary_of_landing_that_hangs_is_seen_within_its_five_minutes_or_refused(name, timeout):
+def test_a_hanging_canary_of_landing_is_noticed_within_five_minutes_or_refused(name, timeout):
     rule = document()["Rules"]["WatchedCanary"]
     assert rule["RuleCondition"] == {"Fn::Equals": [{"Ref": "Rollout"}, "Canary"]}
     allowed, parameter = rule["Assertions"][0]["Assert"]["Fn::Contains"]
@@ -198,7 +198,7 @@ def tries(seconds, outcomes):
 @pytest.mark.parametrize(("outcomes", "on"), [((1, 0), False), ((1, 1, 0), True), ((1, 1, 1), True)])
 @pytest.mark.parametrize("is_cut_off", [False, True])
 @pytest.mark.parametrize("function", ["SealPartition", "CheckSize", "CheckCompleteness", "CheckDeletions"])
-def test_a_run_that_fails_is_an_alarm_once_its_retry_fails_too(function, is_cut_off, outcomes, on):
+def test_a_failed_run_raises_an_alarm_once_its_retry_fails_too(function, is_cut_off, outcomes, on):
     """At no minute is one failure an alarm, not even while its retry runs; two are."""
     alarm, timeout = alarms()[f"{function}ErrorsAlarm"], functions()[function]["Timeout"]
     values = tries(timeout if is_cut_off else 1, outcomes)
@@ -208,14 +208,14 @@ def test_a_run_that_fails_is_an_alarm_once_its_retry_fails_too(function, is_cut_
 
 
 @pytest.mark.parametrize("function", ["SealPartition", "CheckSize", "CheckCompleteness", "CheckDeletions"])
-def test_a_single_run_that_takes_all_of_its_time_is_a_warning(function):
+def test_a_single_run_that_uses_up_its_timeout_raises_a_warning(function):
     """Also where it takes longer than CloudWatch's usual minutes."""
     timeout = functions()[function]["Timeout"]
     value = metric_math.run(0, timeout, 1_000 * timeout)
     assert "ALARM" in metric_math.states(alarms()[f"{function}SlowAlarm"], [value], range(180))
 
 
-def test_no_data_is_wrong_only_where_a_check_did_not_run():
+def test_missing_data_breaches_only_where_a_check_did_not_run():
     """An alarm breaches for want of data exactly where that is what it watches for: each scheduled function, and
     check-size, which runs each hour whatever comes."""
     breaching = {key for key, alarm in alarms().items() if alarm["TreatMissingData"] == "breaching"}
@@ -226,7 +226,7 @@ def test_no_data_is_wrong_only_where_a_check_did_not_run():
     assert others == {"notBreaching", "missing", "ignore"}
 
 
-def test_each_function_has_its_alarms_and_its_time_is_what_they_think():
+def test_each_function_has_its_alarms_and_they_know_its_timeout():
     """Errors, throttles, and 95 % of the timeout, of each function."""
     found = alarms()
     assert found["NotifyErrorsAlarm"]["Dimensions"][0]["Value"] == {"Ref": "NotifyFunction"}
@@ -265,7 +265,7 @@ NIGHT = {"accepted": None, "rejected": None}
     pytest.param([{"accepted": None, "rejected": 9}] * 5, "OK", id="a scanner"),
     pytest.param([NIGHT] * 5, "OK", id="nothing"),
 ])
-def test_too_much_rejected_for_minutes_is_an_alarm_and_one_bad_post_is_none(minutes, state):
+def test_minutes_of_rejects_raise_an_alarm_and_one_bad_post_none(minutes, state):
     alarm = alarms()["RejectedShareAlarm"]
     queries = {query["Id"]: query["MetricStat"] for query in alarm["Metrics"] if "MetricStat" in query}
     assert queries.keys() == NIGHT.keys() and {(one["Period"], one["Stat"]) for one in queries.values()} == {(60, "Sum")}
@@ -296,7 +296,7 @@ def test_throttles_are_a_share_of_the_requests_to_invoke(name, minutes, state):
     pytest.param([{"answers": 20, "requests": 2_000}] * 5, "OK", id="1 %"),
     pytest.param([{"answers": None, "requests": None}] * 5, "OK", id="nothing"),
 ])
-def test_a_few_5xx_are_no_alarm(minutes, state):
+def test_a_few_5xx_raise_no_alarm(minutes, state):
     alarm = alarms()["FrontDoor5xxAlarm"]
     assert metric_math.state(alarm, alarm["Threshold"], minutes) == state
 
@@ -557,7 +557,7 @@ LATENCY_SECONDS = 120
 
 
 @pytest.mark.parametrize("function", ["Ingest", "Landing"])
-def test_a_canary_goes_back_on_what_its_own_version_does(function):
+def test_a_canary_rolls_back_on_its_own_version_alone(function):
     """With Rollout=Canary a tenth of the traffic goes to a new version for five minutes, and back if one of its alarms goes
     off: they watch that version alone, and each can be on within that time."""
     resources, found = translated(Rollout="Canary"), canary_alarms()
@@ -595,7 +595,7 @@ def test_a_canary_goes_back_on_what_its_own_version_does(function):
     pytest.param({"lost": 10, "requests": 1_000}, "OK", id="1 % of requests, whatever was in them"),
     pytest.param({"lost": None, "requests": 1_000}, "OK", id="none"),
 ])
-def test_a_canary_of_ingest_goes_back_by_the_share_of_requests_that_are_not_stored(minute, state):
+def test_a_canary_of_ingest_rolls_back_by_the_share_of_requests_not_stored(minute, state):
     """Not of events: ingest writes a value a request."""
     alarm = canary_alarms()["IngestCanaryNotStoredEventsAlarm"]
     assert {query["Id"]: query["MetricStat"]["Stat"] for query in alarm["Metrics"] if "MetricStat" in query} == {
@@ -603,7 +603,7 @@ def test_a_canary_of_ingest_goes_back_by_the_share_of_requests_that_are_not_stor
     assert metric_math.state(alarm, alarm["Threshold"], [minute] * 3) == state
 
 
-def test_there_is_a_canary_in_prod_alone():
+def test_only_prod_has_a_canary():
     """No other environment has CodeDeploy, and nothing of it is made there."""
     resources = translated()
     assert not of_kind(resources, "AWS::CodeDeploy")
@@ -705,7 +705,7 @@ def test_an_http_api_throttles_a_flood_and_leaves_what_is_above_its_limit_to_ing
 
 
 @pytest.mark.parametrize("given", ["foo", "BatchSize=200 foo", "'BatchSize=200"])
-def test_parameters_that_are_no_pairs_are_refused_with_what_is_wrong(given, monkeypatch):
+def test_malformed_parameters_are_refused_by_name(given, monkeypatch):
     deploy = script("deploy")
     monkeypatch.setattr(deploy, "BUILT", REPOSITORY / "template.yaml")
     monkeypatch.setenv("PARAMETERS", given)
@@ -744,7 +744,7 @@ def test_both_front_doors_lead_to_the_same_alias():
             assert resource["Condition"] == ("HasHttpApi" if key.startswith("HttpApi") else "HasFunctionUrl")
 
 
-def test_an_http_api_is_throttled_and_logs_no_person():
+def test_an_http_api_is_throttled_and_logs_no_personal_data():
     """The stage has a rate and a burst, its access log is kept for as long as the others, and says nothing of who sent it."""
     stage = document()["Resources"]["HttpApiStage"]["Properties"]
     rate = {"Ref": "HttpApiRequestsPerSecond"}
@@ -785,7 +785,7 @@ def test_environments_set_only_parameters_that_exist():
     assert [config[environment]["deploy"]["parameters"].get("on_failure") for environment in environments] == ["DELETE", None, None]
 
 
-def test_profiles_name_packages_that_there_are():
+def test_profiles_name_existing_packages():
     """Cargo only warns of a profile for a package that is not there."""
     packages = {one["name"] for one in tomllib.loads((REPOSITORY / "Cargo.lock").read_text())["package"]}
     named = tomllib.loads((REPOSITORY / "Cargo.toml").read_text())["profile"]["release"]["package"].keys() - {"*"}
