@@ -58,7 +58,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let plan = Plan::new(options.rust_only, options.quick);
     let results = runtime.block_on(results::measure_all(&folders, &plan))?;
-    println!("{}", report::markdown(&results));
+    println!("{}\n{}", report::costs(&results), report::met_targets(&results));
     if let Some(folder) = options.docs {
         write_docs(&folder, &results)?;
     }
@@ -69,7 +69,7 @@ fn main() -> anyhow::Result<ExitCode> {
 fn write_docs(folder: &std::path::Path, results: &Results) -> anyhow::Result<()> {
     let page = folder.join("PERFORMANCE.md");
     let text = std::fs::read_to_string(&page).with_context(|| page.display().to_string())?;
-    let text = report::replace(&text, &report::markdown(results)).with_context(|| page.display().to_string())?;
+    let text = report::replace(&text, &report::costs(results)).with_context(|| page.display().to_string())?;
     std::fs::write(&page, text).with_context(|| page.display().to_string())?;
     let json = folder.join("measured.json");
     let mut text = serde_json::to_string_pretty(results)?;

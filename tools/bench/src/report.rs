@@ -17,11 +17,15 @@ pub(crate) fn replace(page: &str, content: &str) -> anyhow::Result<String> {
     Ok(format!("{before}{BEGIN}\n{content}\n{END}{after}"))
 }
 
-pub(crate) fn markdown(results: &Results) -> String {
-    let costs = results.rows.iter().flat_map(cost_rows);
-    let costs = table(&["", "CPU", "CPU an event", "start-up", "first answer", "peak memory", "stored bytes"], costs);
-    let targets = table(&["", "target", "measured", ""], targets(&results.rows).iter().map(target_row));
-    format!("{}\n\n{costs}\n{targets}", results.conditions)
+pub(crate) fn costs(results: &Results) -> String {
+    let rows = results.rows.iter().flat_map(cost_rows);
+    let costs = table(&["", "CPU", "CPU an event", "start-up", "first answer", "peak memory", "stored bytes"], rows);
+    format!("{}\n\n{costs}", results.conditions)
+}
+
+/// For those who change the functions; the page has costs alone.
+pub(crate) fn met_targets(results: &Results) -> String {
+    table(&["", "target", "measured", ""], targets(&results.rows).iter().map(target_row))
 }
 
 fn cost_rows(row: &Row) -> Vec<Vec<String>> {
@@ -89,7 +93,7 @@ mod tests {
     fn the_page_shows_what_measured_json_holds() {
         let results: Results = serde_json::from_str(include_str!("../../../docs/measured.json")).unwrap();
         let page = include_str!("../../../docs/PERFORMANCE.md");
-        let is_fresh = replace(page, &markdown(&results)).unwrap() == page;
+        let is_fresh = replace(page, &costs(&results)).unwrap() == page;
         assert!(is_fresh, "docs/PERFORMANCE.md does not show docs/measured.json: run `make bench`");
     }
 
