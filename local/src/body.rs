@@ -11,6 +11,9 @@ use hyper::{Response, StatusCode};
 use serde_json::json;
 use tokio::time::timeout;
 
+/// The largest body on any port: larger objects come in parts.
+pub(crate) const MAX_BYTES: usize = 64 * 1024 * 1024;
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
     #[error("the body has more than {0} bytes")]

@@ -5,22 +5,16 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
-/// Held as long as the stack runs.
-pub(crate) struct Claim {
-    _locked: File,
-}
-
-impl Claim {
-    pub(crate) fn of(data_dir: &Path) -> anyhow::Result<Self> {
-        let path = data_dir.join("claim");
-        let place = || format!("DATA_DIR: {}", path.display());
-        std::fs::create_dir_all(data_dir).with_context(place)?;
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).with_context(place)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _locked: file }),
-            Err(TryLockError::WouldBlock) => bail!("DATA_DIR: {} is in use by another stack", data_dir.display()),
-            Err(TryLockError::Error(problem)) => Err(problem).with_context(place),
-        }
+/// Claims a folder until the file is dropped.
+pub(crate) fn claim(data_dir: &Path) -> anyhow::Result<File> {
+    let path = data_dir.join("claim");
+    let place = || format!("DATA_DIR: {}", path.display());
+    std::fs::create_dir_all(data_dir).with_context(place)?;
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).with_context(place)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!("DATA_DIR: {} is in use by another stack", data_dir.display()),
+        Err(TryLockError::Error(problem)) => Err(problem).with_context(place),
     }
 }
 
@@ -31,10 +25,10 @@ mod tests {
     #[test]
     fn a_folder_is_claimed_by_one_at_a_time() {
         let folder = std::env::temp_dir().join(format!("claim-{}", std::process::id()));
-        let claim = Claim::of(&folder).unwrap();
-        assert!(Claim::of(&folder).is_err());
-        drop(claim);
-        Claim::of(&folder).unwrap();
+        let held = claim(&folder).unwrap();
+        assert!(claim(&folder).is_err());
+        drop(held);
+        claim(&folder).unwrap();
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -27,9 +27,6 @@ pub struct S3 {
     notifications: Arc<Notifications>,
 }
 
-/// The largest body of one request; larger objects come in parts.
-pub(crate) const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
-
 /// Takes any access key whose secret is the same text (`local`/`local`, `test`/`test`): nothing here needs protection,
 /// but clients sign, and a signature needs a secret.
 struct SecretIsKey;

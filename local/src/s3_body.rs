@@ -7,7 +7,7 @@ use s3s::checksum::ChecksumHasher;
 use s3s::dto::{Checksum, StreamingBlob};
 use s3s::{Body, S3Error, S3ErrorCode, S3Result, TrailingHeaders, s3_error};
 
-use crate::s3::MAX_BODY_BYTES;
+use crate::body::MAX_BYTES;
 
 /// What a sender says of a body, in its headers and behind it.
 pub(crate) struct Digests {
@@ -20,7 +20,7 @@ impl Digests {
     /// The body, if it is what its sender says.
     pub(crate) async fn checked(self, body: Option<StreamingBlob>) -> S3Result<Bytes> {
         let body = match body {
-            Some(body) => Body::from(body).store_all_limited(MAX_BODY_BYTES).await,
+            Some(body) => Body::from(body).store_all_limited(MAX_BYTES).await,
             None => Ok(Bytes::new()),
         };
         let body = body.map_err(|source| S3Error::with_source(S3ErrorCode::IncompleteBody, source))?;

@@ -123,6 +123,17 @@ fn parts(upload: Option<CompletedMultipartUpload>) -> Vec<Part> {
 }
 
 impl Store {
+    fn listed(&self, key: String, object: &Object) -> s3s::dto::Object {
+        s3s::dto::Object {
+            key: Some(key),
+            size: i64::try_from(object.content.size()).ok(),
+            last_modified: Some(self.shown(object.last_modified)),
+            e_tag: Some(etag_of(object)),
+            storage_class: Some(ObjectStorageClass::from_static(ObjectStorageClass::STANDARD)),
+            ..s3s::dto::Object::default()
+        }
+    }
+
     async fn keep_part(&self, name: Name<'_>, upload: &str, number: PartNumber, body: Body) -> S3Result<ETag> {
         let mut buckets = self.buckets.write().await;
         let objects = bucket_mut(&mut buckets, name.bucket)?;
@@ -280,14 +291,7 @@ impl S3 for Store {
         let buckets = self.buckets.read().await;
         let page = bucket(&buckets, &input.bucket)?.list(&list).map_err(refused)?;
         let shown_key = |key: &str| shown_key(key, encoding);
-        let object = |(key, object): &(&str, &Object)| s3s::dto::Object {
-            key: Some(shown_key(key)),
-            size: i64::try_from(object.content.size()).ok(),
-            last_modified: Some(self.shown(object.last_modified)),
-            e_tag: Some(etag_of(object)),
-            storage_class: Some(ObjectStorageClass::from_static(ObjectStorageClass::STANDARD)),
-            ..s3s::dto::Object::default()
-        };
+        let object = |(key, object): &(&str, &Object)| self.listed(shown_key(key), object);
         let prefix = |prefix: &String| CommonPrefix { prefix: Some(shown_key(prefix)) };
         Ok(S3Response::new(ListObjectsV2Output {
             key_count: i32::try_from(page.objects.len() + page.common_prefixes.len()).ok(),

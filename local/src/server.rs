@@ -22,7 +22,6 @@ use crate::body;
 use crate::connection_progress::{Activity, Progress, WatchedStream};
 use crate::faults::NoAnswer;
 use crate::gate::Door;
-use crate::s3;
 
 /// How long a connection may go without its next request's headers, or its client without taking a byte of an answer.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -37,7 +36,7 @@ impl Door {
             Self::Events => (LAMBDA_PAYLOAD_MAX_BYTES, Duration::from_secs(10)),
             Self::Runtime => (LAMBDA_PAYLOAD_MAX_BYTES, Duration::from_secs(60)),
             // A part of a large object.
-            Self::Aws => (s3::MAX_BODY_BYTES, Duration::from_secs(60)),
+            Self::Aws => (body::MAX_BYTES, Duration::from_secs(60)),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Everything together: started in order, and stopped so that nothing that was answered is left behind.
 
+use std::fs::File;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::asynchronous::InFlight;
 use crate::aws_endpoint::AwsEndpoint;
-use crate::claim::Claim;
+use crate::claim::claim;
 use crate::clock::Clock;
 use crate::cloudwatch::CloudWatch;
 use crate::config::Config;
@@ -54,14 +55,14 @@ pub struct Stack {
     phase: watch::Sender<Phase>,
     mappings: Mappings,
     in_flight: InFlight,
-    _claim: Claim,
+    _claim: File,
 }
 
 impl Stack {
     /// Starts all parts, the front door last.
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
         let template = read_template(config)?;
-        let claim = Claim::of(&config.data_dir)?;
+        let claim = claim(&config.data_dir)?;
         let ports = Ports::open(config).await?;
         let (front_door, aws) = (ports.front_door.local_addr()?, ports.aws.local_addr()?);
         let builder = Builder::new(config, &template)?;
