@@ -17,6 +17,8 @@ macro_rules! name {
     };
 }
 
+type Answer<O> = S3Result<S3Response<O>>;
+
 /// What a request's input says of an object beside its body.
 macro_rules! attributes {
     ($input:ident) => {
@@ -161,20 +163,17 @@ impl Store {
 
 #[async_trait::async_trait]
 impl S3 for Store {
-    async fn get_bucket_location(
-        &self,
-        request: S3Request<GetBucketLocationInput>,
-    ) -> S3Result<S3Response<GetBucketLocationOutput>> {
+    async fn get_bucket_location(&self, request: S3Request<GetBucketLocationInput>) -> Answer<GetBucketLocationOutput> {
         bucket(&*self.buckets.read().await, &request.input.bucket)?;
         Ok(S3Response::new(GetBucketLocationOutput::default()))
     }
 
-    async fn head_bucket(&self, request: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
+    async fn head_bucket(&self, request: S3Request<HeadBucketInput>) -> Answer<HeadBucketOutput> {
         bucket(&*self.buckets.read().await, &request.input.bucket)?;
         Ok(S3Response::new(HeadBucketOutput::default()))
     }
 
-    async fn list_buckets(&self, _: S3Request<ListBucketsInput>) -> S3Result<S3Response<ListBucketsOutput>> {
+    async fn list_buckets(&self, _: S3Request<ListBucketsInput>) -> Answer<ListBucketsOutput> {
         let mut shown = Vec::new();
         for name in self.buckets.read().await.keys().cloned() {
             let looked_at = name.clone();
@@ -185,7 +184,7 @@ impl S3 for Store {
         Ok(S3Response::new(ListBucketsOutput { buckets: Some(shown), ..ListBucketsOutput::default() }))
     }
 
-    async fn put_object(&self, mut request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
+    async fn put_object(&self, mut request: S3Request<PutObjectInput>) -> Answer<PutObjectOutput> {
         let by = if request.method == hyper::Method::POST { "Post" } else { "Put" };
         let digests = digests!(request);
         let mut input = request.input;
@@ -196,7 +195,7 @@ impl S3 for Store {
         Ok(S3Response::new(PutObjectOutput { e_tag: Some(etag_of(&object)), ..PutObjectOutput::default() }))
     }
 
-    async fn copy_object(&self, request: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
+    async fn copy_object(&self, request: S3Request<CopyObjectInput>) -> Answer<CopyObjectOutput> {
         let mut input = request.input;
         let (object, body) = self.copy(source(&input.copy_source)?).await?;
         let (matches, none_match) = (input.copy_source_if_match.as_ref(), input.copy_source_if_none_match.as_ref());
@@ -217,7 +216,7 @@ impl S3 for Store {
         Ok(S3Response::new(CopyObjectOutput { copy_object_result: Some(copied), ..CopyObjectOutput::default() }))
     }
 
-    async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
+    async fn get_object(&self, request: S3Request<GetObjectInput>) -> Answer<GetObjectOutput> {
         let input = request.input;
         let range = |object: &Object| {
             check_read(object, input.if_match.as_ref(), input.if_none_match.as_ref())?;
@@ -233,7 +232,7 @@ impl S3 for Store {
         Ok(S3Response::new(output))
     }
 
-    async fn head_object(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
+    async fn head_object(&self, request: S3Request<HeadObjectInput>) -> Answer<HeadObjectOutput> {
         let input = request.input;
         let object = self.object(name!(input)).await?;
         check_read(&object, input.if_match.as_ref(), input.if_none_match.as_ref())?;
@@ -242,7 +241,7 @@ impl S3 for Store {
         Ok(S3Response::new(output))
     }
 
-    async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
+    async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> Answer<DeleteObjectOutput> {
         let input = request.input;
         let condition = condition(input.if_match.as_ref(), None)?;
         let mut buckets = self.buckets.write().await;
@@ -250,10 +249,7 @@ impl S3 for Store {
         Ok(S3Response::new(DeleteObjectOutput::default()))
     }
 
-    async fn delete_objects(
-        &self,
-        request: S3Request<DeleteObjectsInput>,
-    ) -> S3Result<S3Response<DeleteObjectsOutput>> {
+    async fn delete_objects(&self, request: S3Request<DeleteObjectsInput>) -> Answer<DeleteObjectsOutput> {
         let input = request.input;
         let mut buckets = self.buckets.write().await;
         let objects = bucket_mut(&mut buckets, &input.bucket)?;
@@ -275,10 +271,7 @@ impl S3 for Store {
         Ok(S3Response::new(DeleteObjectsOutput { deleted, errors, ..DeleteObjectsOutput::default() }))
     }
 
-    async fn list_objects_v2(
-        &self,
-        request: S3Request<ListObjectsV2Input>,
-    ) -> S3Result<S3Response<ListObjectsV2Output>> {
+    async fn list_objects_v2(&self, request: S3Request<ListObjectsV2Input>) -> Answer<ListObjectsV2Output> {
         let input = request.input;
         let (max_keys, encoding) = (limit(input.max_keys)?, input.encoding_type.as_ref());
         let list = testbed::List {
@@ -313,7 +306,7 @@ impl S3 for Store {
     async fn create_multipart_upload(
         &self,
         request: S3Request<CreateMultipartUploadInput>,
-    ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
+    ) -> Answer<CreateMultipartUploadOutput> {
         let mut input = request.input;
         let head = Body::empty(attributes!(input));
         let mut buckets = self.buckets.write().await;
@@ -326,7 +319,7 @@ impl S3 for Store {
         }))
     }
 
-    async fn upload_part(&self, mut request: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
+    async fn upload_part(&self, mut request: S3Request<UploadPartInput>) -> Answer<UploadPartOutput> {
         let digests = digests!(request);
         let mut input = request.input;
         let bytes = digests.checked(input.body.take()).await?;
@@ -338,7 +331,7 @@ impl S3 for Store {
     async fn complete_multipart_upload(
         &self,
         request: S3Request<CompleteMultipartUploadInput>,
-    ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
+    ) -> Answer<CompleteMultipartUploadOutput> {
         let mut input = request.input;
         let (name, upload) = (name!(input), input.upload_id.as_str());
         let condition = condition(input.if_match.as_ref(), input.if_none_match.as_ref())?;
@@ -361,7 +354,7 @@ impl S3 for Store {
     async fn abort_multipart_upload(
         &self,
         request: S3Request<AbortMultipartUploadInput>,
-    ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
+    ) -> Answer<AbortMultipartUploadOutput> {
         let input = request.input;
         let mut buckets = self.buckets.write().await;
         self.end_upload(bucket_mut(&mut buckets, &input.bucket)?, name!(input), &input.upload_id).await?;
