@@ -14,40 +14,12 @@ from pathlib import Path
 import pytest
 
 from support import loadtest_servers as servers
-from support.stack import LANDING_BUCKET, built, wait_for
+from support.loadtest import BINARY, COULD_NOT_RUN, FAIL, INVALID, PASS, finish, in_the_bucket, start
+from support.stack import wait_for
 
-BINARY = Path(os.environ.get("LOADTEST_BIN") or built("loadtest")).resolve()
 FIXTURES = Path(__file__).parent / "fixtures"
-PASS, FAIL, COULD_NOT_RUN, INVALID = range(4)
 LENIENT = ["--max-lag", "10s"]
 ONE_EVENT = ["--events-per-post", "1", *LENIENT]
-
-
-class Finished:
-    def __init__(self, code, stdout, stderr, result=None):
-        self.code, self.stdout, self.stderr = code, stdout, stderr
-        self.result = json.loads(result.read_text()) if result and result.exists() else None
-
-    def __repr__(self):
-        return f"exit {self.code}\n{self.stdout}\n{self.stderr}"
-
-
-def environment():
-    aws = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local", "AWS_REGION": "us-east-1"}
-    return {name: value for name, value in os.environ.items() if not name.startswith("AWS_")} | aws
-
-
-def start(command, port, *arguments, scheme="http"):
-    url = ["--url", f"{scheme}://127.0.0.1:{port}/events"]
-    return subprocess.Popen(
-        [BINARY, command, *url, *map(str, arguments)],
-        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )
-
-
-def finish(process, result=None):
-    stdout, stderr = process.communicate(timeout=180)
-    return Finished(process.returncode, stdout, stderr, result)
 
 
 def loadtest(command, port, tmp_path, *arguments, scheme="http"):
@@ -55,11 +27,6 @@ def loadtest(command, port, tmp_path, *arguments, scheme="http"):
     result = tmp_path / "result.json"
     result.unlink(missing_ok=True)
     return finish(start(command, port, "--result", result, *arguments, scheme=scheme), result)
-
-
-def in_the_bucket(stack):
-    return ["--bucket", LANDING_BUCKET, "--endpoint-url", stack.aws_address, "--landing-timeout", "60s",
-            "--settle", "2s"]
 
 
 # ---- Against the whole pipeline ----

@@ -3,49 +3,30 @@ files."""
 
 import base64
 import json
-import os
 import re
 import subprocess
 from collections import Counter
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 
 from support import landed
-from support.stack import LANDING_BUCKET, Stack, built, wait_for
-
-BINARY = Path(os.environ.get("LOADTEST_BIN") or built("loadtest")).resolve()
+from support.loadtest import BINARY, FAIL, PASS, finish, start
+from support.stack import LANDING_BUCKET, Stack, wait_for
 
 RATE, SECONDS, EVENTS_PER_POST = 50, 5, 3
-PASS, FAIL = 0, 1
 # The machine may be as slow as it likes: what is tried here is not the generator.
 PATIENT = ("--max-lag", "60s", "--settle", "2s", "--landing-timeout", "30s")
 
 
-def start(stack, directory, run_id, *more):
+def start_run(stack, directory, run_id, *more):
     """Starts a load test of the stack, which writes its result and its report into the directory."""
-    command = [
-        BINARY, "run", "--url", f"http://127.0.0.1:{stack.port}/events", "--rate", RATE, "--duration", f"{SECONDS}s",
-        "--events-per-post", EVENTS_PER_POST, "--seed", 7, "--run-id", run_id, "--bucket", LANDING_BUCKET,
-        "--endpoint-url", stack.aws_address, "--result", directory / f"{run_id}.json",
-        "--report", directory / f"{run_id}.html", "--threshold", "missing=0", "--threshold", "doubled=0",
-        "--threshold", "misplaced=0", *more,
-    ]
-    return subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=aws_environment(),
+    return start(
+        "run", stack.port, "--rate", RATE, "--duration", f"{SECONDS}s", "--events-per-post", EVENTS_PER_POST, "--seed", 7,
+        "--run-id", run_id, "--bucket", LANDING_BUCKET, "--endpoint-url", stack.aws_address,
+        "--result", directory / f"{run_id}.json", "--report", directory / f"{run_id}.html",
+        "--threshold", "missing=0,doubled=0,misplaced=0", *more,
     )
-
-
-def aws_environment():
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    return inherited | {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local", "AWS_REGION": "us-east-1"}
-
-
-def finish(process):
-    """Its exit code and what it printed."""
-    output, _ = process.communicate(timeout=120)
-    return process.returncode, output
 
 
 def result_of(directory, run_id):
@@ -83,7 +64,7 @@ class Whole:
     def __init__(self, directory, run_id):
         self.directory, self.run_id = directory, run_id
         self.stack = Stack(directory / "stack")
-        self.code, self.output = finish(start(self.stack, directory, run_id, "--bad", "20%", *PATIENT))
+        self.ran = finish(start_run(self.stack, directory, run_id, "--bad", "20%", *PATIENT))
         self.result = result_of(directory, run_id)
         self.truth = self.result["truth"]
         self.page = (directory / f"{run_id}.html").read_text()
@@ -97,7 +78,7 @@ def whole(tmp_path_factory):
 
 
 def test_each_event_that_was_answered_as_stored_is_found_by_its_id(whole):
-    assert whole.code == PASS, whole.output
+    assert whole.ran.code == PASS, whole.ran
     events, rejected = landed_ids(whole.stack, whole.run_id)
     assert (whole.truth["missing"], whole.truth["doubled"], whole.truth["misplaced"]) == (0, 0, 0)
     assert set(events.values()) == set(rejected.values()) == {1}
@@ -189,12 +170,12 @@ def test_two_results_are_compared(whole):
 
 def test_events_of_a_file_that_is_deleted_are_missing(fresh_stack, tmp_path):
     stack = fresh_stack()
-    process = start(stack, tmp_path, "deleted", *PATIENT[:4], "--landing-timeout", "4s")
+    process = start_run(stack, tmp_path, "deleted", *PATIENT[:4], "--landing-timeout", "4s")
     file, ids = first_landed_file(stack, "deleted")
     stack.s3().delete_object(Bucket=LANDING_BUCKET, Key=file.key)
-    code, output = finish(process)
+    ran = finish(process)
     truth = result_of(tmp_path, "deleted")["truth"]
-    assert code == FAIL, output
+    assert ran.code == FAIL, ran
     assert (truth["missing"], truth["doubled"], truth["misplaced"]) == (len(ids), 0, 0)
     assert truth["examples"] == [f"missing {one}" for one in sorted(ids)[:20]]
     assert truth["landed"] == truth["expected"] - len(ids)
@@ -203,26 +184,26 @@ def test_events_of_a_file_that_is_deleted_are_missing(fresh_stack, tmp_path):
 
 def test_events_of_a_file_that_is_there_twice_are_doubled(fresh_stack, tmp_path):
     stack = fresh_stack()
-    process = start(stack, tmp_path, "copied", *PATIENT)
+    process = start_run(stack, tmp_path, "copied", *PATIENT)
     file, ids = first_landed_file(stack, "copied")
     copy = file.key.replace(".jsonl.bz2", "-redriven.jsonl.bz2")
     stack.s3().copy_object(Bucket=LANDING_BUCKET, Key=copy, CopySource={"Bucket": LANDING_BUCKET, "Key": file.key})
-    code, output = finish(process)
+    ran = finish(process)
     truth = result_of(tmp_path, "copied")["truth"]
-    assert code == FAIL, output
+    assert ran.code == FAIL, ran
     assert (truth["missing"], truth["doubled"], truth["misplaced"]) == (0, len(ids), 0)
     assert truth["examples"] == [f"doubled {one} (2 times)" for one in sorted(ids)[:20]]
 
 
 def test_with_a_file_that_cannot_be_read_nothing_is_known(fresh_stack, tmp_path):
     stack = fresh_stack()
-    process = start(stack, tmp_path, "broken", *PATIENT)
+    process = start_run(stack, tmp_path, "broken", *PATIENT)
     file, _ = first_landed_file(stack, "broken")
     key = file.key.replace(".jsonl.bz2", "-broken.jsonl.bz2")
     stack.s3().put_object(Bucket=LANDING_BUCKET, Key=key, Body=file.path.read_bytes()[:-7])
-    code, output = finish(process)
-    assert code == FAIL, output
-    assert f"what landed is not known: the content of {key}" in output
+    ran = finish(process)
+    assert ran.code == FAIL, ran
+    assert f"what landed is not known: the content of {key}" in ran.stdout + ran.stderr
     result = result_of(tmp_path, "broken")
     assert result["truth"] is None
     found = {one["threshold"]: one["found"] for one in result["verdict"]["thresholds"]}

@@ -16,7 +16,7 @@ import pytest
 from support.cloud import REGION, MiniStack
 from support.deployment import Deployment, binaries, script
 from support.redrive import BINARY as REDRIVE
-from support.stack import REPOSITORY, wait_for
+from support.stack import REPOSITORY, wait_for, without_aws
 from support.template import document, metrics, translated
 from support.traffic import JSON
 
@@ -186,9 +186,8 @@ class Shell:
         self.pasted = self.paste(f"{names}\ndeclare -p HOUR LANDING_BUCKET FAILED_BATCHES_BUCKET STREAM", HOUR=hour)
 
     def environment(self):
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         cloud = self.dev.cloud
-        return inherited | {
+        return without_aws() | {
             "AWS_ENDPOINT_URL": cloud.address, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_DEFAULT_REGION": REGION, "AWS_REGION": REGION, "AWS_CA_BUNDLE": str(cloud.certificate),
             "SSL_CERT_FILE": str(cloud.certificate), "TMPDIR": str(self.directory), "STACK": self.dev.stack,

@@ -4,7 +4,6 @@ import bz2
 import http.client
 import importlib.util
 import json
-import os
 import platform
 import re
 import socket
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 
 from support.cloud import REGION
 from support.landed import KEY, Line
-from support.stack import REPOSITORY, request, wait_for
+from support.stack import REPOSITORY, request, wait_for, without_aws
 
 # The packages that this machine can run.
 ARCHITECTURE = {"aarch64": "arm64", "arm64": "arm64"}.get(platform.machine(), "x86_64")
@@ -62,10 +61,9 @@ class Deployment:
 
     def run_by_hand(self, script, *arguments, variables=None, answer=""):
         """Runs a script as somebody with access to the account would, and answers what it asks."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         own = {"AWS_ENDPOINT_URL": self.cloud.address, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
                "AWS_DEFAULT_REGION": REGION, "AWS_CA_BUNDLE": str(self.cloud.certificate), "SAM_CLI_POLL_DELAY": "1"}
-        return subprocess.run([sys.executable, script, *arguments], cwd=REPOSITORY, env=inherited | own | (variables or {}),
+        return subprocess.run([sys.executable, script, *arguments], cwd=REPOSITORY, env=without_aws() | own | (variables or {}),
                               input=answer, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               timeout=DEPLOY_SECONDS, check=False)
 

@@ -9,20 +9,19 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from support import proxy
-from support.stack import FAILED_BATCHES_BUCKET, LANDING, LANDING_BUCKET, STREAM, built
+from support.stack import FAILED_BATCHES_BUCKET, LANDING, LANDING_BUCKET, STREAM, built, without_aws
 
 BINARY = Path(os.environ.get("REDRIVE_BIN") or built("redrive")).resolve()
 SECONDS = 120
 
 
 def start(stack, *arguments, address=None):
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     aws = {
         "AWS_ENDPOINT_URL": address or stack.aws_address, "AWS_REGION": "us-east-1",
         "AWS_ACCESS_KEY_ID": "operator", "AWS_SECRET_ACCESS_KEY": "operator",
     }
     return subprocess.Popen(
-        [BINARY, *arguments], env=inherited | aws, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [BINARY, *arguments], env=without_aws() | aws, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )
 
 

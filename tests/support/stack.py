@@ -76,13 +76,17 @@ def wait_for(predicate, timeout=LANDING_SECONDS, what="what the test waits for")
     return found
 
 
+def without_aws():
+    """The caller's environment with nothing of its AWS set-up."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+
+
 def environment(directory, template="template.yaml", parameters=FAST, **variables):
     """The stack's environment: nothing of the caller's AWS set-up, and free ports, so that tests run side
     by side."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     own = {"DATA_DIR": directory / "data", "TEMPLATE": template, "PARAMETERS": parameters}
     free_ports = {"PORT": 0, "AWS_PORT": 0}
-    return inherited | {name: str(value) for name, value in (own | free_ports | variables).items()}
+    return without_aws() | {name: str(value) for name, value in (own | free_ports | variables).items()}
 
 
 def run_to_the_end(directory, **variables):
@@ -231,10 +235,9 @@ class Stack:
 
     def run_script(self, name, *arguments):
         """Runs one of tools/scripts/ as somebody does beside this stack."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         return subprocess.run(
             [sys.executable, REPOSITORY / "tools/scripts" / name, *arguments], cwd=REPOSITORY, capture_output=True, text=True,
-            env=inherited | {"AWS_ENDPOINT_URL": self.aws_address, "DATA_DIR": str(self.data)}, timeout=60,
+            env=without_aws() | {"AWS_ENDPOINT_URL": self.aws_address, "DATA_DIR": str(self.data)}, timeout=60,
         )
 
     # ---- Stopping ----
