@@ -1,8 +1,9 @@
 //! What an answer says of each piece of a POST, and whether it is the expected answer.
 
 use serde::Deserialize;
+use shared::line::Kind;
 
-use crate::ledger::{Ledger, Said, Sort};
+use crate::ledger::{Ledger, Said};
 use crate::workload::{Bad, Pieces};
 
 /// Pieces of one POST by what was said of them, and whether that was right.
@@ -88,7 +89,7 @@ fn outcomes(body: &Body, count: u64) -> Option<Vec<Outcome>> {
 fn account(pieces: Pieces, status: u16, outcomes: &[Outcome], ledger: &mut Ledger) -> Account {
     let mut account = Account { as_expected: status == 200, ..Account::default() };
     for (number, outcome) in (pieces.first..).zip(outcomes) {
-        let is_bad = ledger.entries()[number as usize].sort == Sort::Bad;
+        let is_bad = ledger.entries()[number as usize].kind == Kind::Rejected;
         let (count, said, expected) = match outcome {
             Outcome::Accepted => (&mut account.accepted, Said::Stored, !is_bad),
             Outcome::Rejected => (&mut account.rejected, Said::Stored, is_bad),
@@ -115,7 +116,7 @@ mod tests {
                 Bad::Piece(bad) => place == bad + 2,
                 Bad::Whole(_) => true,
             };
-            ledger.add(0, if is_bad { Sort::Bad } else { Sort::Event });
+            ledger.add(0, if is_bad { Kind::Rejected } else { Kind::Event });
         }
         let account = judge(Pieces { first: 2, count: 3, bad }, status, body.as_bytes(), &mut ledger);
         let said: Vec<Said> = ledger.entries().iter().map(|entry| entry.said).collect();

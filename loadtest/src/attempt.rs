@@ -68,8 +68,8 @@ pub(crate) async fn attempt(load: &LoadArgs, what: &Attempt, display: &Display) 
     Ok(ran.result)
 }
 
-/// Reads the bucket, if there is one, rather than learn after a long run that nobody may; and refuses an id under which events
-/// landed just now, for they would count as this run's.
+/// Fails before a long run, not after it, if the bucket can't be read; and refuses a run id whose events landed in the last
+/// minutes, because they would count as this run's.
 pub(crate) async fn check_bucket(load: &LoadArgs, run_id: &str) -> Result<(), AttemptError> {
     let Some(access) = access(load).await else { return Ok(()) };
     let (now, ledger) = (unix_ms(), Ledger::default());
@@ -82,7 +82,7 @@ pub(crate) async fn check_bucket(load: &LoadArgs, run_id: &str) -> Result<(), At
         settle: Duration::ZERO,
     };
     let truth = landed::find(&access, &search, |_, _| {}).await?;
-    // Nothing was sent yet, so whatever has the id is out of place.
+    // Nothing has been sent yet, so anything with the id is misplaced.
     if truth.misplaced > 0 { Err(AttemptError::RunIdTaken(run_id.to_owned())) } else { Ok(()) }
 }
 
@@ -134,7 +134,7 @@ fn workload_in_words(load: &LoadArgs) -> String {
     words
 }
 
-/// `None` without a bucket, and when it can't be read: what is not known fails its thresholds.
+/// `None` without a bucket or when it can't be read: thresholds on unknown figures fail.
 async fn truth(load: &LoadArgs, ran: &Ran, display: &Display) -> Option<Truth> {
     let access = access(load).await?;
     let search = Search {

@@ -19,7 +19,7 @@ use crate::ledger::Ledger;
 use crate::recorder::{Recorder, Times};
 use crate::send_error::{MAX_ANSWER_BYTES, SendError};
 use crate::target::{Body, Sender, Target};
-use crate::workload::Pieces;
+use crate::workload::Post;
 
 /// Connections that a request may find ended before any of it was sent.
 const MAX_STALE: u32 = 8;
@@ -37,13 +37,6 @@ pub(crate) struct Shared {
     pub(crate) ledger: RefCell<Ledger>,
 }
 
-/// A POST to send.
-pub(crate) struct Job {
-    pub(crate) planned: Duration,
-    pub(crate) pieces: Pieces,
-    pub(crate) request: Request<Body>,
-}
-
 type Answer = (u16, Bytes);
 
 impl Shared {
@@ -53,16 +46,16 @@ impl Shared {
     }
 
     /// Sends a POST as soon as there is a connection for it, and records what became of it.
-    pub(crate) async fn post(self: Rc<Self>, job: Job) {
-        let Job { planned, pieces, request } = job;
+    pub(crate) async fn post(self: Rc<Self>, post: Post) {
         let Some(_permit) = self.permit().await else {
-            return self.record(planned, None, pieces, Err(SendError::NotSent));
+            return self.record(&post, None, Err(SendError::NotSent));
         };
         let (connection, mut left) = (self.pool.take(), None);
-        let answer = timeout(self.timeout, self.send(&connection, request, &mut left)).await;
+        // Boxed, so that the tasks of POSTs that wait for a connection are small.
+        let answer = timeout(self.timeout, Box::pin(self.send(&connection, &post, &mut left))).await;
         let answer = answer.unwrap_or(Err(SendError::Timeout));
         let is_answered = answer.is_ok();
-        self.record(planned, left, pieces, answer);
+        self.record(&post, left, answer);
         if is_answered {
             connection.ready().await
         } else {
@@ -76,12 +69,12 @@ impl Shared {
         if let Ok(permit) = self.pool.permits.try_acquire() {
             return Some(permit);
         }
-        self.recorder.borrow_mut().held_back += 1;
+        self.recorder.borrow_mut().result.generator.held_back += 1;
         timeout_at(self.last_start, self.pool.permits.acquire()).await.ok()?.ok()
     }
 
-    fn record(&self, planned: Duration, left: Option<Duration>, pieces: Pieces, answer: Result<Answer, SendError>) {
-        let times = Times { planned, left, ended: self.elapsed() };
+    fn record(&self, post: &Post, left: Option<Duration>, answer: Result<Answer, SendError>) {
+        let (times, pieces) = (Times { planned: post.planned, left, ended: self.elapsed() }, post.pieces);
         let (answer, account) = match answer {
             Ok((status, body)) => (Ok(status), judge(pieces, status, &body, &mut self.ledger.borrow_mut())),
             Err(error) => (Err(error.word()), unknown(pieces)),
@@ -92,9 +85,10 @@ impl Shared {
     async fn send(
         &self,
         connection: &Connection,
-        mut request: Request<Body>,
+        post: &Post,
         left: &mut Option<Duration>,
     ) -> Result<Answer, SendError> {
+        let mut request = self.target.request(post).map_err(|error| SendError::Failed(error.into()))?;
         for _ in 0..MAX_STALE {
             let response = connection.start(&self.target, request).await?;
             if left.is_none() {

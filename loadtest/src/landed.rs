@@ -1,7 +1,7 @@
 //! What landed, from the files themselves: each event of a run by the number in its id.
 //!
-//! Nothing that the system says of itself counts here but S3's listing. What is in the bucket at the end counts: what was there
-//! before and is gone is missing.
+//! Nothing that the system says of itself counts here except S3's listing. Only what is in the bucket at the end counts: a file
+//! that was deleted meanwhile is missing.
 
 mod account;
 mod bucket;
@@ -49,8 +49,8 @@ pub(crate) enum LandedError {
     Histogram(#[from] hdrhistogram::CreationError),
 }
 
-/// Waits until all that was said to be stored is in the bucket, or until patience is over, and says what is there. After each
-/// look `progress` gets how much of what is expected there is, and how much is expected.
+/// Waits until everything that the answers called stored is in the bucket, or patience runs out, and reports what is there.
+/// After each look `progress` gets how many of the expected events have landed, and how many are expected.
 pub(crate) async fn find(
     access: &BucketAccess,
     search: &Search<'_>,

@@ -3,13 +3,7 @@
 //! An event carries its number in its id, `lt-<run id>-<number>`; bad input carries the same text somewhere in its bytes.
 //! That is all it takes to know whose each landed line is.
 
-/// What was sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sort {
-    Event,
-    /// Bad on purpose: it belongs under `rejected/`.
-    Bad,
-}
+use shared::line::Kind;
 
 /// What the answer said of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +19,8 @@ pub(crate) enum Said {
 pub(crate) struct Entry {
     /// Milliseconds from the start of the run.
     pub(crate) planned_ms: u32,
-    pub(crate) sort: Sort,
+    /// Where it belongs: what is bad on purpose, under `rejected/`.
+    pub(crate) kind: Kind,
     pub(crate) said: Said,
 }
 
@@ -37,8 +32,8 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     /// Appends an entry, and returns its number.
-    pub(crate) fn add(&mut self, planned_ms: u32, sort: Sort) -> u64 {
-        self.entries.push(Entry { planned_ms, sort, said: Said::Nothing });
+    pub(crate) fn add(&mut self, planned_ms: u32, kind: Kind) -> u64 {
+        self.entries.push(Entry { planned_ms, kind, said: Said::Nothing });
         self.entries.len() as u64 - 1
     }
 

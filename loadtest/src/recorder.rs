@@ -7,7 +7,7 @@ use std::time::Duration;
 use hdrhistogram::{Counter, CreationError, Histogram};
 
 use crate::answer::Account;
-use crate::result::{Distribution, Events, Generator, Plan, Posts, RunResult, Second, VERSION};
+use crate::result::{Distribution, Plan, RunResult, Second, VERSION};
 use crate::send_error::SendError;
 
 /// Times are kept up to an hour, in microseconds, with three significant digits; what takes longer counts as an hour.
@@ -37,19 +37,15 @@ pub(crate) struct Live {
 
 #[derive(Debug)]
 pub(crate) struct Recorder {
-    posts: Posts,
-    events: Events,
-    pub(crate) held_back: u64,
-    /// POSTs that left, and those of them that did when the run should have been over.
+    /// All that is counted.
+    pub(crate) result: RunResult,
     sent: u64,
-    sent_after_end: u64,
     answered: u64,
     ended: u64,
     latency: Histogram<u64>,
     service_time: Histogram<u64>,
     lag: Histogram<u64>,
     since_last_look: Histogram<u32>,
-    seconds: Vec<Second>,
     /// Seconds that are not over, or have POSTs without an outcome.
     open: BTreeMap<usize, OpenSecond>,
     /// When the last POST must have left.
@@ -67,18 +63,14 @@ impl Recorder {
     /// `ends` is when the last POST must have left, from the start.
     pub(crate) fn new(ends: Duration) -> Result<Self, CreationError> {
         Ok(Self {
-            posts: Posts::default(),
-            events: Events::default(),
-            held_back: 0,
+            result: RunResult { version: VERSION, ..RunResult::default() },
             sent: 0,
-            sent_after_end: 0,
             answered: 0,
             ended: 0,
             latency: histogram()?,
             service_time: histogram()?,
             lag: histogram()?,
             since_last_look: histogram()?,
-            seconds: Vec::new(),
             open: BTreeMap::new(),
             ends,
         })
@@ -92,9 +84,9 @@ impl Recorder {
         pieces: u64,
         body_bytes: u64,
     ) -> Result<(), CreationError> {
-        self.posts.planned += 1;
-        self.events.sent += pieces;
-        self.events.body_bytes += body_bytes;
+        self.result.posts.planned += 1;
+        self.result.events.sent += pieces;
+        self.result.events.body_bytes += body_bytes;
         self.lag.saturating_record(micros(lag));
         let place = place(planned);
         self.second(place).planned += 1;
@@ -112,23 +104,28 @@ impl Recorder {
     /// A POST was given to an open connection.
     pub(crate) fn left(&mut self, at: Duration) {
         self.sent += 1;
-        self.sent_after_end += u64::from(at > self.ends);
+        self.result.generator.sent_after_end += u64::from(at > self.ends);
         self.second(place(at)).sent += 1;
     }
 
-    /// A POST was answered with a status, or was not, for a reason in a word.
+    /// A POST was answered with a status, or failed for a reason in a word.
     pub(crate) fn ended(&mut self, times: Times, answer: Result<u16, &'static str>, account: Account) {
         self.ended += 1;
+        let posts = &mut self.result.posts;
         match answer {
-            Ok(_) if account.as_expected => self.posts.as_expected += 1,
-            Ok(status) => *self.posts.unexpected.entry(status).or_default() += 1,
-            Err(why) => *self.posts.unanswered.entry(why.to_owned()).or_default() += 1,
+            Ok(_) if account.as_expected => posts.as_expected += 1,
+            Ok(status) => *posts.unexpected.entry(status).or_default() += 1,
+            Err(why) => *posts.unanswered.entry(why.to_owned()).or_default() += 1,
         }
         if answer.is_ok() {
             self.answered += 1;
             self.second(place(times.ended)).answered += 1;
         }
-        self.count(account);
+        let events = &mut self.result.events;
+        events.accepted += account.accepted;
+        events.rejected += account.rejected;
+        events.not_stored += account.not_stored;
+        events.unknown += account.unknown;
         let planned = place(times.planned);
         let second = self.second(planned);
         second.errors += u64::from(!account.as_expected);
@@ -139,13 +136,6 @@ impl Recorder {
         if let Some(open) = self.open.get_mut(&planned) {
             open.pending -= 1;
         }
-    }
-
-    fn count(&mut self, account: Account) {
-        self.events.accepted += account.accepted;
-        self.events.rejected += account.rejected;
-        self.events.not_stored += account.not_stored;
-        self.events.unknown += account.unknown;
     }
 
     fn record_latency(&mut self, planned: usize, times: Times) {
@@ -161,16 +151,17 @@ impl Recorder {
     }
 
     fn second(&mut self, place: usize) -> &mut Second {
-        if self.seconds.len() <= place {
-            self.seconds.resize_with(place + 1, Second::default);
+        let seconds = &mut self.result.seconds;
+        if seconds.len() <= place {
+            seconds.resize_with(place + 1, Second::default);
         }
-        &mut self.seconds[place]
+        &mut seconds[place]
     }
 
     /// Histograms take a hundred kilobytes each: those of seconds that are over become percentiles.
     fn close_before(&mut self, end: usize) {
         for (place, OpenSecond { latency, lag, .. }) in self.open.extract_if(..end, |_, open| open.pending == 0) {
-            let second = &mut self.seconds[place];
+            let second = &mut self.result.seconds[place];
             second.p50_us = latency.value_at_quantile(0.5);
             second.p90_us = latency.value_at_quantile(0.9);
             second.p99_us = latency.value_at_quantile(0.99);
@@ -182,35 +173,25 @@ impl Recorder {
 
     /// POSTs that the generator turned to and that have no outcome yet.
     pub(crate) fn pending(&self) -> u64 {
-        self.posts.planned - self.ended
+        self.result.posts.planned - self.ended
     }
 
     pub(crate) fn look(&mut self) -> Live {
         let p99_us = self.since_last_look.value_at_quantile(0.99);
         self.since_last_look.reset();
-        let (planned, errors) = (self.posts.planned, self.posts.errors());
+        let (planned, errors) = (self.result.posts.planned, self.result.posts.errors());
         Live { planned, sent: self.sent, answered: self.answered, errors, p99_us }
     }
 
-    /// What was recorded, as a result without all else. Every POST has an outcome.
+    /// The result so far. Every POST must have its outcome.
     pub(crate) fn finish(&mut self, plan: Plan) -> RunResult {
         self.close_before(MAX_SECONDS);
-        RunResult {
-            version: VERSION,
-            plan,
-            posts: take(&mut self.posts),
-            events: take(&mut self.events),
-            latency: Distribution::from(&self.latency),
-            service_time: Distribution::from(&self.service_time),
-            generator: Generator {
-                lag: Distribution::from(&self.lag),
-                held_back: self.held_back,
-                sent_after_end: self.sent_after_end,
-                ..Generator::default()
-            },
-            seconds: take(&mut self.seconds),
-            ..RunResult::default()
-        }
+        let mut result = take(&mut self.result);
+        result.plan = plan;
+        result.latency = Distribution::from(&self.latency);
+        result.service_time = Distribution::from(&self.service_time);
+        result.generator.lag = Distribution::from(&self.lag);
+        result
     }
 }
 

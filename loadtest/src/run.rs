@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::exchange::{Connection, Job, Pool, Shared};
+use crate::exchange::{Connection, Pool, Shared};
 use crate::ledger::Ledger;
 use crate::progress::Display;
 use crate::recorder::Recorder;
@@ -43,8 +43,6 @@ pub(crate) struct Run {
 pub(crate) enum RunError {
     #[error("{url}: {source}")]
     Connect { url: String, source: SendError },
-    #[error("a request can't be made: {0}")]
-    Request(#[from] http::Error),
     #[error("times can't be counted: {0}")]
     Histogram(#[from] hdrhistogram::CreationError),
     #[error("the generator's own usage can't be read: {0}")]
@@ -110,10 +108,9 @@ async fn send_all(shared: &Rc<Shared>, mut workload: Workload) -> Result<(), Run
             without_a_pause = 0;
         }
         without_a_pause += 1;
-        let request = shared.target.request(&post)?;
         let lag = shared.elapsed().saturating_sub(post.planned);
         shared.recorder.borrow_mut().turned_to(post.planned, lag, post.pieces.count, post.body.len() as u64)?;
-        spawn_local(shared.clone().post(Job { planned: post.planned, pieces: post.pieces, request }));
+        spawn_local(shared.clone().post(post));
     }
     Ok(())
 }

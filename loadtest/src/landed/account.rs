@@ -8,10 +8,10 @@ use shared::line::Kind;
 
 use super::Search;
 use super::inventory::{Inventory, LandedObject};
-use crate::ledger::{Entry, Said, Sort, id};
+use crate::ledger::{Entry, Said, id};
 use crate::result::{Distribution, Truth};
 
-/// Ids that are given as examples of what is wrong.
+/// Wrong ids to show.
 const MAX_EXAMPLES: usize = 20;
 /// End-to-end times are kept up to a day, in microseconds.
 const LONGEST_US: u64 = 24 * 3_600 * 1_000_000;
@@ -49,11 +49,7 @@ impl<'l> Sightings<'l> {
 
     fn add(&mut self, number: u64, object: &LandedObject) {
         let place = usize::try_from(number).unwrap_or(usize::MAX);
-        let home = self.search.ledger.entries().get(place).map(|entry| match entry.sort {
-            Sort::Event => Kind::Event,
-            Sort::Bad => Kind::Rejected,
-        });
-        if home != Some(object.kind) {
+        if self.search.ledger.entries().get(place).is_none_or(|entry| entry.kind != object.kind) {
             self.misplaced.insert(number);
         }
         let Some(sighting) = self.by_number.get_mut(place) else { return };
@@ -109,7 +105,7 @@ pub(super) fn truth(inventory: &Inventory, search: &Search<'_>, waited: Duration
     })
 }
 
-/// The first ids of what is wrong, of each kind in turn, so that many of one kind do not hide another.
+/// The first wrong ids, of each kind in turn, so that many of one kind do not hide another.
 fn examples(seen: &Sightings<'_>) -> Vec<String> {
     let name = |number: u64| id(&seen.search.prefix, number);
     let missing = seen.entries().filter(|(_, entry, seen)| entry.said == Said::Stored && seen.count == 0);
@@ -141,7 +137,7 @@ fn end_to_end(seen: &Sightings<'_>) -> Result<Distribution, CreationError> {
 fn landed_by_second(seen: &Sightings<'_>) -> Vec<u64> {
     let run_seconds = seen.search.ended_unix_ms.saturating_sub(seen.search.started_unix_ms).div_ceil(1_000);
     let mut landed = vec![0; usize::try_from(run_seconds).unwrap_or(0)];
-    for (_, sighting) in seen.present().filter(|(entry, _)| entry.sort == Sort::Event) {
+    for (_, sighting) in seen.present().filter(|(entry, _)| entry.kind == Kind::Event) {
         let second = sighting.first_ms as usize / 1_000;
         landed.resize(landed.len().max(second + 1), 0);
         landed[second] += 1;

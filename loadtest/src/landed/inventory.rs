@@ -16,7 +16,7 @@ use super::scan::Scanner;
 use super::{LandedError, Search};
 use crate::run::unix_ms;
 
-/// How the names of landed files end. Manifests and whatever else lies beside them have others.
+/// How the names of landed files end, unlike those of manifests and markers.
 const SUFFIX: &str = ".jsonl.bz2";
 /// How far S3's clock may be behind ours: files that were stored before the run are not read.
 const CLOCK_DIFFERENCE_MS: u64 = 5 * 60 * 1_000;

@@ -64,9 +64,9 @@ fn a_second_has_its_posts_latency_and_what_left_and_came_in_it() {
 fn what_is_late_at_the_end_is_counted_and_nothing_that_is_just_in_time() {
     let mut recorder = Recorder::new(MS * 1_000).unwrap();
     post(&mut recorder, [999, 1_000, 1_001], accepted(1));
-    assert_eq!(recorder.sent_after_end, 0);
+    assert_eq!(recorder.result.generator.sent_after_end, 0);
     post(&mut recorder, [999, 1_001, 1_001], accepted(1));
-    assert_eq!(recorder.sent_after_end, 1);
+    assert_eq!(recorder.result.generator.sent_after_end, 1);
 }
 
 #[test]

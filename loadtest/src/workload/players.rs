@@ -4,13 +4,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
+use shared::line::Kind;
 
 use super::catalog::CATALOG;
 use super::random::Random;
 use super::viewer::Viewer;
 use super::{Bad, Pieces, Post, whole_ms};
 use crate::cli::{EventsPerPost, PlayersArgs};
-use crate::ledger::{self, Ledger, Sort};
+use crate::ledger::{self, Ledger};
 use crate::rate::Schedule;
 
 /// Bytes of a truncated event after its id: enough to see that one has begun, and fewer than any event has.
@@ -89,10 +90,10 @@ impl Players {
         let mut items = Vec::with_capacity(count as usize + 1);
         for place in 0..=count {
             if bad_at == Some(place) {
-                items.push(format!("\"{}\"", ledger::id(&self.prefix, ledger.add(now, Sort::Bad))));
+                items.push(format!("\"{}\"", ledger::id(&self.prefix, ledger.add(now, Kind::Rejected))));
             }
             if place < count {
-                let id = ledger::id(&self.prefix, ledger.add(now, Sort::Event));
+                let id = ledger::id(&self.prefix, ledger.add(now, Kind::Event));
                 // Evenly between the viewer's last POST and this one.
                 let at = u64::from(since) + u64::from(now - since) * u64::from(place + 1) / u64::from(count);
                 items.push(self.event(viewer, &id, at, place + 1 == count));
@@ -105,9 +106,9 @@ impl Players {
         self.post(planned, self.headers[device].clone(), body, pieces)
     }
 
-    /// A body that is refused as a whole: one piece, whatever events it was going to hold.
+    /// A body that is refused as a whole: a single piece.
     fn bad(&mut self, planned: Duration, viewer: usize, way: u32, ledger: &mut Ledger) -> Post {
-        let first = ledger.add(whole_ms(planned), Sort::Bad);
+        let first = ledger.add(whole_ms(planned), Kind::Rejected);
         let id = ledger::id(&self.prefix, first);
         let as_json = self.headers[SENDS_ARRAYS].clone();
         let (body, headers, status) = match way {
@@ -122,7 +123,7 @@ impl Players {
         self.post(planned, headers, body, Pieces { first, count: 1, bad: Bad::Whole(status) })
     }
 
-    /// An event with its id first, so that what is cut off still says whose it is; padded if there is room for a letter.
+    /// An event with its id first, so that a truncated one can still be identified; padded if there is room for a letter.
     fn event(&mut self, viewer: usize, id: &str, run_ms: u64, may_end: bool) -> String {
         let members = self.viewers[viewer].viewer.next(may_end, &mut self.random);
         let event = format!("{{\"id\":\"{id}\",\"run_ms\":{run_ms},{members}");

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::header::{self, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
 use serde::Deserialize;
 
 use edits::{Edit, Own};
@@ -98,6 +99,9 @@ fn request(line: &str) -> Result<Request, String> {
     let line: Line = serde_json::from_str(line).map_err(|error| error.to_string())?;
     let suffix = line.path.strip_prefix(EVENTS_PATH).filter(|suffix| suffix.is_empty() || suffix.starts_with('/'));
     let suffix = suffix.ok_or_else(|| format!("the path {:?} is not {EVENTS_PATH} or below it", line.path))?;
+    if !suffix.is_empty() && suffix.parse::<PathAndQuery>().is_err() {
+        return Err(format!("the path {:?} can't be part of a URL", line.path));
+    }
     let headers = headers(&line.headers)?;
     if headers.contains_key(CONTENT_ENCODING) {
         return Err("a body with a Content-Encoding can't be replayed: it hides its events".into());

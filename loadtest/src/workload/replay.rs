@@ -4,6 +4,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
+use shared::line::Kind;
+
 use super::recording::Recording;
 use super::{Bad, Pieces, Post, whole_ms};
 use crate::ledger::{self, Ledger};
@@ -41,7 +43,7 @@ impl Replay {
         let (request, first) = (&self.recording.requests[place], ledger.entries().len() as u64);
         let prefix = ledger::id_prefix(&self.run_id);
         let copy = format!("{}-{session}", self.run_id);
-        let next_id = || ledger::id(&prefix, ledger.add(whole_ms(planned), ledger::Sort::Event));
+        let next_id = || ledger::id(&prefix, ledger.add(whole_ms(planned), Kind::Event));
         let body = request.body(&copy, next_id).into();
         let pieces = Pieces { first, count: request.events, bad: Bad::Nothing };
         Some(Post { planned, path: request.path.clone(), headers: request.headers.clone(), body, pieces })

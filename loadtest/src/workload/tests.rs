@@ -6,10 +6,10 @@ use ingest_lambda::event::KeyFields;
 use ingest_lambda::split::split;
 use proptest::prelude::*;
 use rstest::rstest;
+use shared::line::Kind;
 
 use super::*;
 use crate::cli::{EventsPerPost, PlayersArgs};
-use crate::ledger::Sort;
 use crate::rate::{Rate, Schedule};
 
 const SECONDS: u64 = 4;
@@ -93,7 +93,7 @@ proptest! {
         prop_assert_eq!(pieces, ledger.entries().len() as u64);
         let bad = posts.iter().filter(|post| post.pieces.bad != Bad::Nothing).count();
         prop_assert!((40..130).contains(&bad), "{} of 400 are bad", bad);
-        prop_assert_eq!(ledger.entries().iter().filter(|entry| entry.sort == Sort::Bad).count(), bad);
+        prop_assert_eq!(ledger.entries().iter().filter(|entry| entry.kind == Kind::Rejected).count(), bad);
     }
 }
 

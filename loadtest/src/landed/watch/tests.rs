@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use bzip2::{Compression, write::BzEncoder};
+use shared::line::Kind;
 use shared::timestamp::UnixMillis;
 
 use super::*;
 use crate::landed::bucket::{Listed, Stored};
-use crate::ledger::{Ledger, Said, Sort, id};
+use crate::ledger::{Ledger, Said, id};
 use crate::run::unix_ms;
 
 const PREFIX: &str = "lt-r-";
@@ -87,7 +88,7 @@ fn search(ledger: &Ledger) -> Search<'_> {
 fn stored(count: u64) -> Ledger {
     let mut ledger = Ledger::default();
     for _ in 0..count {
-        let number = ledger.add(0, Sort::Event);
+        let number = ledger.add(0, Kind::Event);
         ledger.say(number, Said::Stored);
     }
     ledger

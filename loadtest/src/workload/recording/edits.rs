@@ -38,21 +38,13 @@ fn identity(end: usize) -> Edit {
 /// In order, and one with an event's id for each event.
 pub(super) fn of(body: &str, content_type: &str) -> Result<Vec<Edit>, String> {
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let mut edits = Vec::new();
-    match essence.as_str() {
-        "application/cmcd" => lines(body).for_each(|line| edits.extend(of_report(line, offset(body, line)))),
-        "application/x-ndjson" => {
-            for line in lines(body) {
-                edits.extend(of_object(line, offset(body, line))?);
-            }
-        }
-        _ => {
-            for event in events(body.trim_ascii())? {
-                edits.extend(of_object(event, offset(body, event))?);
-            }
-        }
-    }
-    Ok(edits)
+    let events = match essence.as_str() {
+        "application/cmcd" => return Ok(lines(body).flat_map(|line| of_report(body, line)).collect()),
+        "application/x-ndjson" => lines(body).collect(),
+        _ => events(body.trim_ascii())?,
+    };
+    let edits: Vec<_> = events.into_iter().map(|event| of_object(body, event)).collect::<Result<_, _>>()?;
+    Ok(edits.concat())
 }
 
 fn lines(body: &str) -> impl Iterator<Item = &str> {
@@ -87,11 +79,11 @@ fn members(array: &str) -> Result<Vec<&str>, String> {
     Ok(members.into_iter().map(RawValue::get).collect())
 }
 
-fn of_object(object: &str, at: usize) -> Result<Vec<Edit>, String> {
+fn of_object(body: &str, object: &str) -> Result<Vec<Edit>, String> {
     let (mut edits, mut id, mut members) = (Vec::new(), None, 0);
     for_each_member(object, |key, value| {
         members += 1;
-        let start = at + offset(object, value);
+        let start = offset(body, value);
         if key == "\"id\"" {
             // Of several the last counts, as for most readers.
             id = Some(Edit { range: start..start + value.len(), own: Own::Id, before: "\"", after: "\"" });
@@ -100,22 +92,23 @@ fn of_object(object: &str, at: usize) -> Result<Vec<Edit>, String> {
         }
     })
     .map_err(|error| format!("an event: {error}"))?;
+    let first = offset(body, object) + 1;
     let after = if members > 0 { "\"," } else { "\"" };
-    edits.push(id.unwrap_or(Edit { range: at + 1..at + 1, own: Own::Id, before: "\"id\":\"", after }));
+    edits.push(id.unwrap_or(Edit { range: first..first, own: Own::Id, before: "\"id\":\"", after }));
     edits.sort_by_key(|edit| edit.range.start);
     Ok(edits)
 }
 
 /// Members of a structured-field dictionary end at commas outside of quotes; more is not needed here.
-fn of_report(line: &str, at: usize) -> Vec<Edit> {
+fn of_report(body: &str, line: &str) -> Vec<Edit> {
     let mut edits = Vec::new();
     for member in members_of_dictionary(line) {
         let Some((key, value)) = member.split_once('=') else { continue };
         if IDENTITIES.contains(&key.trim()) && value.len() > 1 && value.starts_with('"') && value.ends_with('"') {
-            edits.push(identity(at + offset(line, value) + value.len()));
+            edits.push(identity(offset(body, value) + value.len()));
         }
     }
-    let end = at + line.len();
+    let end = offset(body, line) + line.len();
     edits.push(Edit { range: end..end, own: Own::Id, before: CMCD_ID, after: "\"" });
     edits
 }

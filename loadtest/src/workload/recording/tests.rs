@@ -45,3 +45,14 @@ fn reports_of_cmcd_get_ids_and_identities_of_their_own(#[case] body: &str, #[cas
 fn what_is_not_an_event_is_an_error(#[case] body: &str, #[case] content_type: &str) {
     assert!(copy(body, content_type).is_err());
 }
+
+#[rstest]
+#[case("/events", true)]
+#[case("/events/cmcd?v=2", true)]
+#[case("/events/a b", false)]
+#[case("/eventful", false)]
+#[case("/", false)]
+fn a_path_is_below_that_of_events_and_fits_into_a_url(#[case] path: &str, #[case] is_right: bool) {
+    let line = serde_json::json!({ "t_ms": 1, "path": path, "headers": {}, "body": "{}" });
+    assert_eq!(request(&line.to_string()).is_ok(), is_right);
+}
