@@ -62,6 +62,6 @@ mod tests {
             sum = std::hint::black_box((0..100_000_u64).fold(sum, u64::wrapping_add));
             Usage::until_now().unwrap().report(&before, 0.1, &mut used);
         }
-        assert!(used.peak_rss_bytes > 100_000 && used.cores_used >= 0.05);
+        assert!(used.peak_rss_bytes > 100_000 && used.cores_used > 0.04);
     }
 }
