@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::cli::LoadArgs;
+use crate::cli::{LoadArgs, RunArgs};
 use crate::landed::{self, BucketAccess, LandedError, Search};
 use crate::ledger::{Ledger, id_prefix};
 use crate::progress::Display;
-use crate::rate::{Rate, RateError, Schedule};
+use crate::rate::{RateError, Schedule};
 use crate::result::{MetricSeries, Plan, RunResult, Truth};
 use crate::run::{Ran, Run, RunError, unix_ms};
 use crate::system_metrics;
@@ -15,7 +15,6 @@ use crate::thresholds::{self, ThresholdError};
 use crate::verdict;
 use crate::workload::{Players, Recording, RecordingError, Replay, Workload};
 
-/// Why there is no result.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AttemptError {
     #[error(transparent)]
@@ -34,29 +33,16 @@ pub(crate) enum AttemptError {
     RunIdTaken(String),
 }
 
-/// What to try, beside what the command line says of the load.
-#[derive(Debug, Clone)]
-pub(crate) struct Attempt {
-    pub(crate) rate: Rate,
-    pub(crate) duration: Duration,
-    pub(crate) run_id: String,
-}
-
-/// The given one, or a random one.
-pub(crate) fn run_id(load: &LoadArgs) -> String {
-    let random = || uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
-    load.run_id.clone().unwrap_or_else(random)
-}
-
 /// Sends, waits for what landed, and judges.
-pub(crate) async fn attempt(load: &LoadArgs, what: &Attempt, display: &Display) -> Result<RunResult, AttemptError> {
+pub(crate) async fn attempt(args: &RunArgs, display: &Display) -> Result<RunResult, AttemptError> {
+    let load = &args.load;
     let given = load.threshold.iter().chain(&load.thresholds).flatten().cloned().collect();
     let thresholds = thresholds::with_defaults(given, load.bucket.is_some())?;
     let run = Run {
-        plan: plan(load, what),
+        plan: plan(args),
         target: Target::new(&load.target)?,
-        workload: workload(load, what)?,
-        duration: what.duration,
+        workload: workload(args)?,
+        duration: args.duration,
         timeout: load.timeout,
         max_lag: load.max_lag,
     };
@@ -90,22 +76,22 @@ async fn access(load: &LoadArgs) -> Option<BucketAccess> {
     Some(landed::access(load.bucket.clone()?, load.endpoint_url.as_deref()).await)
 }
 
-fn workload(load: &LoadArgs, what: &Attempt) -> Result<Workload, AttemptError> {
-    let schedule = Schedule::new(&what.rate, what.duration)?;
+fn workload(args: &RunArgs) -> Result<Workload, AttemptError> {
+    let (load, schedule) = (&args.load, Schedule::new(&args.rate, args.duration)?);
     if let Some(path) = &load.replay {
-        let recording = Recording::read(path)?;
-        return Ok(Workload::Replay(Replay::new(recording, schedule, load.speed, &what.run_id)));
+        return Ok(Workload::Replay(Replay::new(Recording::read(path)?, schedule, load.speed, &load.run_id)));
     }
-    Ok(Workload::Players(Players::new(load.players.clone(), schedule, &what.run_id)))
+    Ok(Workload::Players(Players::new(load.players.clone(), schedule, &load.run_id)))
 }
 
-fn plan(load: &LoadArgs, what: &Attempt) -> Plan {
+fn plan(args: &RunArgs) -> Plan {
+    let load = &args.load;
     Plan {
-        run_id: what.run_id.clone(),
+        run_id: load.run_id.clone(),
         seed: load.players.seed,
         url: load.target.url.clone(),
-        rate: what.rate.text.clone(),
-        duration_seconds: what.duration.as_secs_f64(),
+        rate: args.rate.text.clone(),
+        duration_seconds: args.duration.as_secs_f64(),
         protocol: if load.target.http2 { "HTTP/2" } else { "HTTP/1.1" }.to_owned(),
         connections: load.connections,
         max_connections: load.max_connections.max(load.connections),
@@ -138,7 +124,7 @@ fn workload_in_words(load: &LoadArgs) -> String {
 async fn truth(load: &LoadArgs, ran: &Ran, display: &Display) -> Option<Truth> {
     let access = access(load).await?;
     let search = Search {
-        prefix: id_prefix(&ran.result.plan.run_id),
+        prefix: id_prefix(&load.run_id),
         ledger: &ran.ledger,
         started_unix_ms: ran.result.started_unix_ms,
         ended_unix_ms: ran.ended_unix_ms,

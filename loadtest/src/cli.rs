@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, value_parser};
 
-use crate::ledger::{MAX_RUN_ID_BYTES, is_run_id};
 use crate::rate::{Rate, RateError, positive};
 use crate::thresholds::{Thresholds, as_ratio, in_file, in_unit, parse, share};
 
@@ -116,7 +115,7 @@ pub(crate) struct FindMaxArgs {
 }
 
 /// What `run` and `find-max` have in common.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct LoadArgs {
     #[command(flatten)]
     pub(crate) target: TargetArgs,
@@ -132,8 +131,8 @@ pub(crate) struct LoadArgs {
     #[command(flatten)]
     pub(crate) players: PlayersArgs,
     /// Marks the events of this run, in letters and digits [default: random]
-    #[arg(long, value_name = "ID", value_parser = run_id)]
-    pub(crate) run_id: Option<String>,
+    #[arg(long, default_value_t = random_run_id(), hide_default_value = true, value_name = "ID", value_parser = run_id)]
+    pub(crate) run_id: String,
     /// Replay a recorded session instead, one copy for each session that --rate asks for
     #[arg(long, value_name = "FILE")]
     pub(crate) replay: Option<PathBuf>,
@@ -259,8 +258,17 @@ fn speed(text: &str) -> Result<f64, &'static str> {
     speed.ok_or("a factor from 0.001 to 1000000")
 }
 
+fn random_run_id() -> String {
+    uuid::Uuid::new_v4().simple().to_string()[..8].to_owned()
+}
+
+const MAX_RUN_ID_BYTES: usize = 40;
+
+/// Letters and digits alone: no format escapes anything of them.
 fn run_id(text: &str) -> Result<String, String> {
-    if is_run_id(text) { Ok(text.to_owned()) } else { Err(format!("1 to {MAX_RUN_ID_BYTES} letters and digits")) }
+    let is_right =
+        (1..=MAX_RUN_ID_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if is_right { Ok(text.to_owned()) } else { Err(format!("1 to {MAX_RUN_ID_BYTES} letters and digits")) }
 }
 
 fn parts_per_million(text: &str) -> Result<u32, &'static str> {

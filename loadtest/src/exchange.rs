@@ -21,7 +21,7 @@ use crate::send_error::{MAX_ANSWER_BYTES, SendError};
 use crate::target::{Body, Sender, Target};
 use crate::workload::Post;
 
-/// Connections that a request may find ended before any of it was sent.
+/// Closed connections that a request may meet before it is given up.
 const MAX_STALE: u32 = 8;
 
 /// What all POSTs of a run share.
@@ -30,7 +30,7 @@ pub(crate) struct Shared {
     pub(crate) started: Instant,
     /// From when a POST has a connection until the end of the answer.
     pub(crate) timeout: Duration,
-    /// What still waits for a connection then is not sent.
+    /// A POST that still waits for a connection then is not sent.
     pub(crate) last_start: Instant,
     pub(crate) pool: Pool,
     pub(crate) recorder: RefCell<Recorder>,
@@ -40,7 +40,6 @@ pub(crate) struct Shared {
 type Answer = (u16, Bytes);
 
 impl Shared {
-    /// Since the start.
     pub(crate) fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
@@ -99,7 +98,7 @@ impl Shared {
                 Ok(response) => return read(response).await,
                 Err(error) => error,
             };
-            // The server had closed a connection that was kept alive, and nothing was sent: another is as good.
+            // The server had closed the idle connection before anything was sent: try another.
             let Some(unsent) = error.take_message() else { return Err(SendError::failed(error.into_error())) };
             request = unsent;
             connection.abandon().await;
@@ -116,11 +115,11 @@ async fn read(response: Response<Incoming>) -> Result<Answer, SendError> {
 
 /// The connections of a run. With HTTP/1.1 each takes one POST at a time, with HTTP/2 several.
 pub(crate) struct Pool {
-    /// As many as there may be POSTs at once.
+    /// One for each POST that may be under way.
     permits: Semaphore,
-    /// POSTs that each connection takes at once.
+    /// POSTs that a connection takes at once.
     streams: u32,
-    /// A connection as often as it takes another POST. The longest idle comes first, so that all are kept alive.
+    /// Each connection once for every further POST that it can take. The longest idle comes first, which keeps all alive.
     idle: RefCell<VecDeque<Rc<Connection>>>,
 }
 
@@ -145,7 +144,7 @@ impl Pool {
 /// Fails with the request itself if none of it was sent.
 type Sent = Result<Response<Incoming>, TrySendError<Request<Body>>>;
 
-/// A connection that is opened anew when it has ended. With HTTP/2, other POSTs wait for the one that opens it.
+/// Opened again after it has ended. With HTTP/2, other POSTs wait for the one that opens it.
 #[derive(Default)]
 pub(crate) struct Connection(Mutex<Option<Sender>>);
 
@@ -173,7 +172,7 @@ impl Connection {
         Ok(response)
     }
 
-    /// Until it takes another request, or has ended.
+    /// Waits until it takes another request or has ended.
     async fn ready(&self) {
         let mut sender = self.0.lock().await;
         if let Some(Sender::Http1(http1)) = &mut *sender
@@ -183,7 +182,7 @@ impl Connection {
         }
     }
 
-    /// After a POST failed on it. One of HTTP/2 goes on while it is open: its other POSTs need not fail.
+    /// Closes it after a POST failed on it, unless other POSTs share it (HTTP/2).
     async fn abandon(&self) {
         let mut sender = self.0.lock().await;
         sender.take_if(|sender| matches!(sender, Sender::Http1(_)));

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::attempt::{Attempt, AttemptError, attempt, run_id};
-use crate::cli::FindMaxArgs;
+use crate::attempt::{AttemptError, attempt};
+use crate::cli::{FindMaxArgs, LoadArgs, RunArgs};
 use crate::figures::Quantity;
 use crate::progress::Display;
 use crate::rate::Rate;
@@ -59,21 +59,22 @@ fn round(rate: f64) -> f64 {
     (rate / unit).round() * unit
 }
 
+/// The run id of a step: no step's events count for another.
+pub(crate) fn step_id(args: &FindMaxArgs, step: usize) -> String {
+    format!("{}s{step}", args.load.run_id)
+}
+
 /// Tries one rate after the other, and prints a line for each.
 pub(crate) async fn find_max(args: &FindMaxArgs, display: &Display) -> Result<FindMaxResult, AttemptError> {
-    let (run_id, mut search) = (run_id(&args.load), FindMaxResult::new(args.from, args.to));
+    let mut search = FindMaxResult::new(args.from, args.to);
     search.step_seconds = args.duration.as_secs_f64();
     while let Some(rate) = search.next().filter(|_| search.steps.len() < MAX_STEPS) {
         if !search.steps.is_empty() {
             tokio::time::sleep(SETTLE).await;
         }
-        let what = Attempt {
-            rate: Rate::constant(rate),
-            duration: args.duration,
-            // So that no step's events count for another.
-            run_id: format!("{run_id}s{}", search.steps.len()),
-        };
-        let step = Step { rate, result: attempt(&args.load, &what, display).await? };
+        let load = LoadArgs { run_id: step_id(args, search.steps.len()), ..args.load.clone() };
+        let run = RunArgs { rate: Rate::constant(rate), duration: args.duration, load };
+        let step = Step { rate, result: attempt(&run, display).await? };
         println!("{}", step.line());
         search.learn(rate, step.result.verdict.outcome);
         search.steps.push(step);

@@ -1,7 +1,7 @@
 //! Every event of a run by its number: when it was planned and what the answer said of it.
 //!
 //! An event carries its number in its id, `lt-<run id>-<number>`; bad input carries the same text somewhere in its bytes.
-//! That is all it takes to know whose each landed line is.
+//! So every landed line can be traced to what was sent.
 
 use shared::line::Kind;
 
@@ -61,11 +61,3 @@ pub(crate) fn id_prefix(run_id: &str) -> String {
 pub(crate) fn id(prefix: &str, number: u64) -> String {
     format!("{prefix}{number:010}")
 }
-
-/// Letters and digits alone: no format escapes anything of them.
-pub(crate) fn is_run_id(text: &str) -> bool {
-    !text.is_empty() && text.len() <= MAX_RUN_ID_BYTES && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
-}
-
-/// In a run's id.
-pub(crate) const MAX_RUN_ID_BYTES: usize = 40;

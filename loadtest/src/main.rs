@@ -35,8 +35,8 @@ use clap::Parser;
 use serde::Serialize;
 use tokio::task::LocalSet;
 
-use attempt::{Attempt, attempt};
-use cli::{Cli, Command, CompareArgs, FindMaxArgs, ReportArgs, RunArgs};
+use attempt::{attempt, check_bucket};
+use cli::{Cli, Command, CompareArgs, FindMaxArgs, LoadArgs, ReportArgs, RunArgs};
 use progress::Display;
 use saved::Saved;
 
@@ -63,21 +63,17 @@ fn on_one_thread(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow
 }
 
 async fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
-    let what = Attempt { rate: args.rate.clone(), duration: args.duration, run_id: attempt::run_id(&args.load) };
-    attempt::check_bucket(&args.load, &what.run_id).await?;
-    let result = attempt(&args.load, &what, &Display::new()).await?;
-    save(args.load.result.as_deref(), &result)?;
-    write_page(args.load.report.as_deref(), || report::of_run(&result))?;
+    check_bucket(&args.load, &args.load.run_id).await?;
+    let result = attempt(args, &Display::new()).await?;
+    save(&args.load, &result, || report::of_run(&result))?;
     print!("{}", summary::text(&result));
     Ok(result.verdict.outcome.exit_code())
 }
 
 async fn find_max(args: &FindMaxArgs) -> anyhow::Result<ExitCode> {
-    let first_step = format!("{}s0", attempt::run_id(&args.load));
-    attempt::check_bucket(&args.load, &first_step).await?;
+    check_bucket(&args.load, &find_max::step_id(args, 0)).await?;
     let result = find_max::find_max(args, &Display::new()).await?;
-    save(args.load.result.as_deref(), &result)?;
-    write_page(args.load.report.as_deref(), || report::of_search(&result))?;
+    save(&args.load, &result, || report::of_search(&result))?;
     println!("{}", result.conclusion());
     Ok(result.outcome().exit_code())
 }
@@ -86,18 +82,20 @@ fn compare(args: &CompareArgs) -> anyhow::Result<ExitCode> {
     let limits: Vec<_> = args.threshold.iter().chain(&args.thresholds).flatten().cloned().collect();
     let (a, b) = (read(&args.a)?, read(&args.b)?);
     let comparison = compare::Comparison::new(&a, &b, &limits)?;
-    write_page(args.report.as_deref(), || report::of_comparison(&comparison))?;
+    if let Some(path) = &args.report {
+        write(path, report::of_comparison(&comparison))?;
+    }
     print!("{}", comparison.text());
     Ok(comparison.exit_code())
 }
 
 fn report(args: &ReportArgs) -> anyhow::Result<ExitCode> {
     let path = args.report.clone().unwrap_or_else(|| args.result.with_extension("html"));
-    let saved = read(&args.result)?;
-    write_page(Some(&path), || match &saved {
-        Saved::Run(result) => report::of_run(result),
-        Saved::FindMax(result) => report::of_search(result),
-    })?;
+    let page = match read(&args.result)? {
+        Saved::Run(result) => report::of_run(&result),
+        Saved::FindMax(result) => report::of_search(&result),
+    };
+    write(&path, page)?;
     println!("{}", path.display());
     Ok(ExitCode::SUCCESS)
 }
@@ -107,14 +105,14 @@ fn read(path: &Path) -> anyhow::Result<Saved> {
     Saved::parse(&text).with_context(|| format!("{} is not a result that loadtest wrote", path.display()))
 }
 
-fn save(path: Option<&Path>, result: &impl Serialize) -> anyhow::Result<()> {
-    let Some(path) = path else { return Ok(()) };
-    write(path, serde_json::to_string(result)? + "\n")
-}
-
-fn write_page(path: Option<&Path>, page: impl FnOnce() -> serde_json::Result<String>) -> anyhow::Result<()> {
-    let Some(path) = path else { return Ok(()) };
-    write(path, page()?)
+fn save(load: &LoadArgs, result: &impl Serialize, page: impl FnOnce() -> String) -> anyhow::Result<()> {
+    if let Some(path) = &load.result {
+        write(path, serde_json::to_string(result)? + "\n")?;
+    }
+    if let Some(path) = &load.report {
+        write(path, page())?;
+    }
+    Ok(())
 }
 
 fn write(path: &Path, text: String) -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! What is shown while a run goes on: one line that changes on a terminal, else a line every five seconds.
+//! Progress on stderr: one line that changes on a terminal, else a line every five seconds.
 
 use std::io::IsTerminal;
 use std::rc::Rc;
@@ -14,10 +14,9 @@ use crate::recorder::Live;
 const ON_TERMINAL: Duration = Duration::from_secs(1);
 const ELSEWHERE: Duration = Duration::from_secs(5);
 
-/// On stderr.
 #[derive(Clone)]
 pub(crate) struct Display {
-    /// The line that changes, on a terminal.
+    /// On a terminal.
     bar: Option<ProgressBar>,
     period: Duration,
 }

@@ -33,7 +33,6 @@ impl Part {
     }
 }
 
-/// Why a rate can't be planned.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(crate) enum RateError {
     #[error("{0:?} is not a rate; write 1000, 100..2000 (ramp), 100,500,1000 (steps) or 100^2000 (spike)")]
@@ -118,7 +117,6 @@ impl Segment {
     }
 }
 
-/// A rate over the time of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Schedule {
     segments: Vec<Segment>,

@@ -13,7 +13,7 @@ use crate::send_error::SendError;
 /// Times are kept up to an hour, in microseconds, with three significant digits; what takes longer counts as an hour.
 const LONGEST_US: u64 = 3_600 * 1_000_000;
 const SIGNIFICANT_DIGITS: u8 = 3;
-/// 30 hours at most are kept apart by the second. What comes later counts for the last.
+/// Seconds that are counted apart: 30 hours. Anything later counts for the last one.
 const MAX_SECONDS: usize = 30 * 3_600;
 
 /// Times of one POST, each from the start of the run.
@@ -37,7 +37,7 @@ pub(crate) struct Live {
 
 #[derive(Debug)]
 pub(crate) struct Recorder {
-    /// All that is counted.
+    /// Counts, where they will be written.
     pub(crate) result: RunResult,
     sent: u64,
     answered: u64,
@@ -76,7 +76,7 @@ impl Recorder {
         })
     }
 
-    /// The generator turned to a POST, this long after its time.
+    /// The generator starts on a POST, this long after its planned time.
     pub(crate) fn turned_to(
         &mut self,
         planned: Duration,

@@ -1,7 +1,7 @@
 //! The report: one HTML file that needs nothing else, with the result as JSON in it and uPlot to draw it.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
-use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::compare::Comparison;
 use crate::figures::{Quantity, Table, asked, found};
@@ -13,25 +13,17 @@ const UPLOT: &str = include_str!("../vendor/uplot/uPlot.iife.min.js");
 const STYLE: &str = include_str!("report/style.css");
 const CHARTS: &str = include_str!("report/charts.js");
 
-/// What the charts are drawn from.
-#[derive(Serialize)]
-struct Data<'r> {
-    /// The run of the page, or the two that are compared.
-    runs: &'r [&'r RunResult],
-    search: Option<&'r FindMaxResult>,
-}
-
-pub(crate) fn of_run(result: &RunResult) -> serde_json::Result<String> {
+pub(crate) fn of_run(result: &RunResult) -> String {
     let body = html! {
         h1 { "Load test " (result.plan.run_id) }
         p { time datetime=(result.started()) { "started " (result.started()) } }
         (verdict(&result.verdict))
         (run(result))
     };
-    page(&format!("Load test {}", result.plan.run_id), &body, &Data { runs: &[result], search: None })
+    page(&format!("Load test {}", result.plan.run_id), &body, &json!({ "runs": [result] }))
 }
 
-pub(crate) fn of_search(result: &FindMaxResult) -> serde_json::Result<String> {
+pub(crate) fn of_search(result: &FindMaxResult) -> String {
     let runs = Vec::from_iter(result.best());
     let started = result.steps.first().map(|step| step.result.started()).unwrap_or_default();
     let body = html! {
@@ -49,10 +41,10 @@ pub(crate) fn of_search(result: &FindMaxResult) -> serde_json::Result<String> {
             (run(best))
         }
     };
-    page("Search for the highest rate", &body, &Data { runs: &runs, search: Some(result) })
+    page("Search for the highest rate", &body, &json!({ "runs": runs, "search": result }))
 }
 
-pub(crate) fn of_comparison(comparison: &Comparison<'_>) -> serde_json::Result<String> {
+pub(crate) fn of_comparison(comparison: &Comparison<'_>) -> String {
     let [a, b] = comparison.runs.map(|run| run.plan.run_id.as_str());
     let body = html! {
         h1 { "Load tests " (a) " (A) and " (b) " (B)" }
@@ -69,12 +61,13 @@ pub(crate) fn of_comparison(comparison: &Comparison<'_>) -> serde_json::Result<S
         h2 { "What was found" }
         (groups(&comparison.found))
     };
-    page(&format!("{a} and {b}"), &body, &Data { runs: &comparison.runs, search: None })
+    page(&format!("{a} and {b}"), &body, &json!({ "runs": comparison.runs }))
 }
 
-/// Everything inside of the page's scripts is ours, but for strings in the JSON, where no `<` is left.
-fn page(title: &str, body: &Markup, data: &Data<'_>) -> serde_json::Result<String> {
-    let json = serde_json::to_string(data)?.replace('<', "\\u003c");
+/// The charts are drawn from `data`: the run or the two that are compared, and the search if it is one. No `<` is left in its
+/// strings, and everything else in the page's scripts is ours.
+fn page(title: &str, body: &Markup, data: &Value) -> String {
+    let json = data.to_string().replace('<', "\\u003c");
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -92,7 +85,7 @@ fn page(title: &str, body: &Markup, data: &Data<'_>) -> serde_json::Result<Strin
             }
         }
     };
-    Ok(page.into_string())
+    page.into_string()
 }
 
 /// Where `charts.js` draws the chart of this name.

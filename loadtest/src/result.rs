@@ -10,7 +10,6 @@ use shared::timestamp::UnixMillis;
 /// Version of the format of all results.
 pub(crate) const VERSION: u32 = 1;
 
-/// Everything about one run.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct RunResult {
     pub(crate) version: u32,
@@ -41,7 +40,6 @@ impl RunResult {
     }
 }
 
-/// What was asked for.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Plan {
     pub(crate) run_id: String,
@@ -63,7 +61,7 @@ pub(crate) struct Plan {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Posts {
     pub(crate) planned: u64,
-    /// With the expected answer: 200 for good ones, for bad ones the 4xx that is theirs.
+    /// With the expected answer: 200, or for bad ones their own 4xx.
     pub(crate) as_expected: u64,
     /// With another answer, by status.
     pub(crate) unexpected: BTreeMap<u16, u64>,
@@ -92,7 +90,6 @@ pub(crate) struct Events {
     pub(crate) body_bytes: u64,
 }
 
-/// A distribution of times.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Distribution {
     pub(crate) count: u64,
@@ -211,7 +208,6 @@ pub(crate) struct Truth {
     pub(crate) waited_seconds: f64,
 }
 
-/// A metric of the system.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct MetricSeries {
     /// Such as `Playhead LandedEvents (kinesis-to-s3-lambda)`.
@@ -225,7 +221,6 @@ pub(crate) struct MetricSeries {
     pub(crate) points: Vec<(u64, f64)>,
 }
 
-/// Whether the system kept to the thresholds.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Verdict {
     pub(crate) outcome: Outcome,

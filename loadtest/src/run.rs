@@ -1,6 +1,6 @@
 //! One run: each POST leaves at its planned time, whatever the answers do.
 //!
-//! A POST takes a connection that is idle, or opens another if all are busy; when there are as many as there may be, it waits.
+//! A POST takes an idle connection, or opens another if all are busy; at the limit it waits.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -19,9 +19,9 @@ use crate::target::Target;
 use crate::usage::Usage;
 use crate::workload::Workload;
 
-/// POSTs that leave in a row, when several are due, before answers are looked at.
+/// POSTs sent in a row, when several are due, before answers are read.
 const BURST: u32 = 16;
-/// Requests at once on one connection of HTTP/2: what servers allow that say nothing else.
+/// Requests at once on one HTTP/2 connection: what a server allows that says nothing else.
 /// <https://www.rfc-editor.org/rfc/rfc9113#section-6.5.2>
 const HTTP_2_STREAMS: u32 = 100;
 /// How often to look whether the last answers have come.
@@ -38,7 +38,6 @@ pub(crate) struct Run {
     pub(crate) max_lag: Duration,
 }
 
-/// Why there was no run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RunError {
     #[error("{url}: {source}")]

@@ -3,7 +3,6 @@
 use crate::find_max::FindMaxResult;
 use crate::result::RunResult;
 
-/// A result that was read from a file.
 #[derive(Debug)]
 pub(crate) enum Saved {
     Run(Box<RunResult>),

@@ -9,7 +9,6 @@ use tokio_rustls::rustls;
 /// Of an answer: enough to name a few thousand events.
 pub(crate) const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
-/// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SendError {
     #[error("no answer within the time of --timeout")]

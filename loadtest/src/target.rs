@@ -30,7 +30,6 @@ use insecure::AnyCertificate;
 
 mod insecure;
 
-/// Why nothing can be sent there at all.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TargetError {
     #[error("{0:?} is not a URL to post to; write http://host:port/events or https://host/events")]

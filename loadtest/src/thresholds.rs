@@ -5,7 +5,7 @@ use std::io;
 use crate::figures::{Find, FindTimes, Quantity, error_share};
 use crate::result::{RunResult, STATISTICS, Second, Statistic, ThresholdOutcome, Truth};
 
-/// Where nothing was stored, that nothing is missing says nothing.
+/// Unknown where nothing was stored: that nothing is missing then proves nothing.
 fn truth(result: &RunResult, count: fn(&Truth) -> u64) -> Option<f64> {
     result.truth.as_ref().filter(|truth| truth.expected > 0).map(|truth| count(truth) as f64)
 }
@@ -84,7 +84,6 @@ pub(crate) struct Threshold {
     limit: f64,
 }
 
-/// Why a text is not a threshold, or is not there.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ThresholdError {
     #[error("{0:?} is not a threshold; write a name, one of < <= > >= =, and a value, such as p99<50ms")]

@@ -1,4 +1,4 @@
-//! What the generator itself takes of the machine.
+//! CPU and memory that the generator itself uses.
 
 use std::fs;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Whether a run shows what it was to show: PASS, FAIL, or INVALID when the generator was the limit.
+//! The verdict on a run: PASS, FAIL, or INVALID when the generator was the limit.
 
 use std::time::Duration;
 

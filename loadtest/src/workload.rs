@@ -22,7 +22,6 @@ pub(crate) use players::Players;
 pub(crate) use recording::{Recording, RecordingError};
 pub(crate) use replay::Replay;
 
-/// One request.
 #[derive(Debug, Clone)]
 pub(crate) struct Post {
     /// From the start of the run.

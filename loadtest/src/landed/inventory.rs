@@ -24,7 +24,6 @@ const CLOCK_DIFFERENCE_MS: u64 = 5 * 60 * 1_000;
 const MAX_DOWNLOAD_BYTES: u32 = 64 * 1024 * 1024;
 const MAX_DOWNLOADS: u32 = 16;
 
-/// A file that was read.
 #[derive(Debug)]
 pub(super) struct LandedObject {
     pub(super) kind: Kind,

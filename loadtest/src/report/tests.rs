@@ -14,7 +14,7 @@ fn the_verdict_comes_first_in_words(#[case] outcome: Outcome, #[case] word: &str
     let mut result = sample();
     result.verdict.outcome = outcome;
     result.verdict.invalid_because = vec!["lag p99 of 80 ms".into()];
-    let page = of_run(&result).unwrap();
+    let page = of_run(&result);
     let before_the_plan = &page[..page.find("What was asked").unwrap()];
     for text in [word, words, "p99&lt;50ms", "9 ms", "missing=0", "does not hold", "lag p99 of 80 ms"] {
         assert!(before_the_plan.contains(text), "{text} is not in {before_the_plan}");
@@ -24,7 +24,7 @@ fn the_verdict_comes_first_in_words(#[case] outcome: Outcome, #[case] word: &str
 #[test]
 fn charts_without_data_are_left_out() {
     let mut result = sample();
-    let plots = |result: &RunResult| of_run(result).unwrap().matches("<figure").count();
+    let plots = |result: &RunResult| of_run(result).matches("<figure").count();
     assert_eq!(plots(&result), 7);
     result.system_metrics.clear();
     assert_eq!(plots(&result), 6);
@@ -38,7 +38,7 @@ fn charts_without_data_are_left_out() {
 fn a_metric_that_is_always_0_is_named_and_not_drawn() {
     let mut result = sample();
     result.system_metrics[0].points = vec![(1_795_219_200, 0.0), (1_795_219_260, 0.0)];
-    let page = of_run(&result).unwrap();
+    let page = of_run(&result);
     assert_eq!(page.matches("<figure").count(), 6);
     assert!(page.contains("Always 0: Playhead LandedEvents (kinesis-to-s3-lambda)"));
 }
@@ -61,12 +61,12 @@ fn all_text_of_the_result_is_escaped() {
     let saved = Saved::Run(Box::new(result.clone()));
     let comparison = Comparison::new(&saved, &saved, &[]).unwrap();
     let search = search_of(&result);
-    for page in [of_run(&result).unwrap(), of_search(&search).unwrap(), of_comparison(&comparison).unwrap()] {
+    for page in [of_run(&result), of_search(&search), of_comparison(&comparison)] {
         assert_eq!(page.matches("<script").count(), 3, "a tag of the result's got through");
         assert!(!page.contains("'x')</"));
         assert_eq!(page.matches("</script>").count(), 3);
     }
-    let page = of_run(&result).unwrap();
+    let page = of_run(&result);
     // Each of the texts: the title and the heading have the run's id.
     assert_eq!(page.matches("&lt;script&gt;alert('x')&lt;/script&gt;&quot;&amp;").count(), 6 + 1 + 1 + 2 + 2 + 1);
 }
@@ -88,17 +88,17 @@ fn data(page: &str) -> serde_json::Value {
 fn a_page_has_its_whole_result_as_json_and_says_when_it_ran() {
     let mut result = sample();
     result.plan.workload = "</script><script>alert(1)</script><!--".into();
-    let page = of_run(&result).unwrap();
+    let page = of_run(&result);
     assert_eq!(data(&page)["runs"][0], serde_json::to_value(&result).unwrap());
     assert!(page.contains("started 2026-11-21T00:00:00"));
-    let page = of_search(&search_of(&result)).unwrap();
+    let page = of_search(&search_of(&result));
     assert_eq!(data(&page)["search"]["steps"][0]["result"], serde_json::to_value(&result).unwrap());
     assert!(page.contains("started 2026-11-21T00:00:00"));
 }
 
 #[test]
 fn a_page_fetches_nothing() {
-    let page = of_run(&sample()).unwrap();
+    let page = of_run(&sample());
     for fetching in
         ["src=", "href=", "url(", "@import", "<link", "<img", "<iframe", "<object", "fetch(", "XMLHttpRequest"]
     {
@@ -111,6 +111,6 @@ fn a_comparison_marks_what_differs() {
     let (a, mut b) = (sample(), sample());
     b.plan.rate = "99".into();
     let (a, b) = (Saved::Run(Box::new(a)), Saved::Run(Box::new(b)));
-    let page = of_comparison(&Comparison::new(&a, &b, &[]).unwrap()).unwrap();
+    let page = of_comparison(&Comparison::new(&a, &b, &[]).unwrap());
     assert_eq!(page.matches("<tr class=\"differs\">").count(), 1);
 }

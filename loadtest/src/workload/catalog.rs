@@ -1,11 +1,11 @@
-//! Devices and titles, as traffic has them.
+//! Devices and titles of realistic traffic.
 
 use std::sync::LazyLock;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Each device and each title is as frequent as the next.
+/// All devices are equally frequent, and so are all titles.
 #[derive(Debug, Deserialize)]
 pub(super) struct Catalog {
     pub(super) devices: Vec<Device>,
@@ -14,7 +14,6 @@ pub(super) struct Catalog {
     pub(super) qualities: Vec<Quality>,
 }
 
-/// A device with its player.
 #[derive(Debug, Deserialize)]
 pub(super) struct Device {
     pub(super) user_agent: String,
@@ -31,7 +30,6 @@ pub(super) struct Title {
     pub(super) duration_ms: u32,
 }
 
-/// A rendition of a title.
 #[derive(Debug, Deserialize)]
 pub(super) struct Quality {
     pub(super) bitrate_kbps: u32,

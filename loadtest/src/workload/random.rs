@@ -1,5 +1,5 @@
-//! Random numbers that a seed determines. What is made of them is spelled out here, because no library promises to make the
-//! same of them in its next version.
+//! Random numbers determined by a seed. They are derived here because no library promises the same results in its next
+//! version.
 
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng, SeedableRng};

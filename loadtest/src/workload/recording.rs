@@ -30,7 +30,6 @@ const OF_THE_CONNECTION: [HeaderName; 7] = [
 /// Of a file: a session of many hours.
 const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Why a recording can't be replayed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RecordingError {
     #[error("{path} can't be read: {source}")]
@@ -43,14 +42,12 @@ pub(crate) enum RecordingError {
     Line { path: PathBuf, line: usize, problem: String },
 }
 
-/// A recorded session.
 #[derive(Debug)]
 pub(crate) struct Recording {
     /// In the order of their times; at least one.
     pub(super) requests: Vec<Request>,
 }
 
-/// One request of it.
 #[derive(Debug)]
 pub(super) struct Request {
     /// From the session's first request.

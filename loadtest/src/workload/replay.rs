@@ -1,4 +1,4 @@
-//! Copies of a recorded session, each begun at its time of a rate and played at a multiple of its speed.
+//! Copies of a recorded session: each starts at its time in a schedule and plays at a multiple of the recorded speed.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -49,7 +49,7 @@ impl Replay {
         Some(Post { planned, path: request.path.clone(), headers: request.headers.clone(), body, pieces })
     }
 
-    /// Those that begin before the next request that is known.
+    /// Starts the sessions that are due before the next known request.
     fn begin_sessions(&mut self) {
         while let Some(time) = self.schedule.time_of(self.begun) {
             if self.next.peek().is_some_and(|Reverse((next, ..))| *next < time) {

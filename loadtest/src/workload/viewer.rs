@@ -1,21 +1,20 @@
-//! A viewer: one session after the other, each with a start, mostly ads, heartbeats between what viewers do and suffer, and
-//! an end. A viewer lives as fast as the rate of POSTs has it: each heartbeat is ten seconds of the title.
+//! A viewer plays one session after another: a start, usually ads, heartbeats mixed with seeks, pauses, rebuffering and the
+//! like, and an end. Its time passes with its POSTs, not with the clock: each heartbeat is ten seconds of the title.
 
 use std::collections::VecDeque;
 
 use super::catalog::{CATALOG, Device, Title};
 use super::random::Random;
 
-/// What a heartbeat takes of the title.
 const HEARTBEAT_MS: u32 = 10_000;
-/// Of a million heartbeats, after how many something else happens.
+/// How many of a million heartbeats are followed by something else.
 const SEEKS: u32 = 25_000;
 const REBUFFERS: u32 = 20_000;
 const QUALITY_CHANGES: u32 = 60_000;
 const PAUSES: u32 = 20_000;
 const MID_ROLLS: u32 = 15_000;
 const LEAVES: u32 = 15_000;
-/// Of a million sessions, how many begin with ads.
+/// How many of a million sessions begin with ads.
 const PRE_ROLLS: u32 = 600_000;
 const LANGUAGES: [&str; 5] = ["en-US", "de-DE", "ja-JP", "pt-BR", "fr-FR"];
 const AD_SYSTEMS: [&str; 3] = ["house", "exchange-a", "exchange-b"];

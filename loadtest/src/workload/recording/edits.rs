@@ -24,7 +24,7 @@ pub(super) struct Edit {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Own {
-    /// What tells the copy's viewer and session from those of others.
+    /// The suffix that sets the copy's viewer and session apart from those of others.
     Copy,
     /// The id of an event.
     Id,
