@@ -200,7 +200,7 @@ pub(crate) struct PlayersArgs {
     pub(crate) events_per_post: EventsPerPost,
     /// Pad each event to about this many bytes [default: as players send them, some 300]
     // Kinesis takes no record above 10 MiB, and Lambda no body above 6 MB.
-    #[arg(long, default_value_t = 0, value_name = "N", value_parser = value_parser!(u32).range(0..=5_000_000))]
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N", value_parser = value_parser!(u32).range(0..=5_000_000))]
     pub(crate) event_bytes: u32,
     /// Share of POSTs that are bad, in several ways, such as 1%; each has its expected answer
     #[arg(long, default_value = "0%", value_name = "SHARE", value_parser = parts_per_million)]

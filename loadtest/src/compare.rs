@@ -81,7 +81,6 @@ fn line(label: &str, cells: impl IntoIterator<Item = impl AsRef<str>>) -> String
     format!("{label:<30}{}", cells.collect::<String>()).trim_end().to_owned() + "\n"
 }
 
-/// What a reader must know before comparing anything.
 fn warnings(runs: [&RunResult; 2], asked: &Table) -> Vec<String> {
     let different: Vec<&str> = asked.rows.iter().filter(|row| row.differs()).map(|row| row.label).collect();
     let plans = format!("These were different plans; what differs: {}.", different.join(", "));

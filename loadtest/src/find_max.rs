@@ -11,9 +11,9 @@ use crate::progress::Display;
 use crate::rate::Rate;
 use crate::result::{Outcome, RunResult, VERSION};
 
-/// How near to each other the highest rate that passed and the lowest that did not get.
+/// The search ends when the lowest rate that did not pass is at most this many times the highest that did.
 const PRECISION: f64 = 1.05;
-/// Between two steps, for what is still in flight.
+/// Pause between two steps, for POSTs still in flight.
 const SETTLE: Duration = Duration::from_secs(1);
 /// The longest search, from a rate below one to the highest, takes some 40.
 const MAX_STEPS: usize = 64;
@@ -40,7 +40,7 @@ pub(crate) struct Step {
     pub(crate) result: RunResult,
 }
 
-/// What ended the way upward.
+/// What kept the search from going higher.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Limit {

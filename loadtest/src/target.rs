@@ -78,7 +78,7 @@ impl Target {
         let url: Uri = args.url.parse().map_err(|_| not_a_url())?;
         let tls = match url.scheme_str() {
             Some("https") => tls(args)?,
-            // It is never asked.
+            // Never used.
             Some("http") => tls(&TargetArgs { insecure: true, ..args.clone() })?,
             _ => return Err(not_a_url()),
         };
@@ -115,7 +115,7 @@ impl Target {
         if self.http2 && is_tls && !stream.connected().is_negotiated_h2() {
             return Err(SendError::NoHttp2);
         }
-        // Its requests report how a connection ended.
+        // How a connection ended is reported by its requests.
         let sender = if self.http2 {
             let (sender, connection) =
                 http2::handshake(TokioExecutor::new(), stream).await.map_err(SendError::failed)?;

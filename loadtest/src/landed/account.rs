@@ -30,7 +30,7 @@ struct Sighting {
 pub(super) struct Sightings<'l> {
     search: &'l Search<'l>,
     by_number: Vec<Sighting>,
-    /// In a place that is not theirs, or never sent.
+    /// Seen where they do not belong, or never sent.
     misplaced: BTreeSet<u64>,
 }
 
@@ -64,7 +64,6 @@ impl<'l> Sightings<'l> {
         (0..).zip(both).map(|(number, (entry, sighting))| (number, entry, sighting))
     }
 
-    /// Those that were seen at all.
     fn present(&self) -> impl Iterator<Item = (&Entry, &Sighting)> {
         self.entries().map(|(_, entry, sighting)| (entry, sighting)).filter(|(_, sighting)| sighting.count > 0)
     }
@@ -80,7 +79,6 @@ impl<'l> Sightings<'l> {
     }
 }
 
-/// Everything about what landed.
 pub(super) fn truth(inventory: &Inventory, search: &Search<'_>, waited: Duration) -> Result<Truth, CreationError> {
     let seen = Sightings::of(inventory, search);
     let files: Vec<&LandedObject> =

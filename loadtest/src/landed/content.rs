@@ -24,7 +24,6 @@ pub(super) struct Holdings {
     pub(super) uncompressed_bytes: u64,
 }
 
-/// What can be wrong with a file's content.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ContentError {
     #[error("it does not decompress: {0}")]
@@ -35,7 +34,6 @@ pub(crate) enum ContentError {
     Rejected { number: u64, problem: String },
 }
 
-/// Reads a whole file, line by line.
 pub(super) fn read(kind: Kind, compressed: &[u8], scanner: &Scanner) -> Result<Holdings, ContentError> {
     let mut reader = BufReader::with_capacity(BUFFER_BYTES, MultiBzDecoder::new(compressed));
     let (mut holdings, mut line) = (Holdings::default(), Vec::new());

@@ -30,7 +30,7 @@ pub(crate) struct Players {
     prefix: String,
     random: Random,
     viewers: Vec<Seat>,
-    /// In which viewers post, again and again.
+    /// In which viewers post, round after round.
     order: Vec<u32>,
     /// POSTs so far.
     posted: u64,
@@ -73,7 +73,7 @@ impl Players {
         if !self.random.is_one_of_a_million(self.args.bad) {
             return Some(self.events(planned, viewer, false, ledger));
         }
-        // Bad on purpose, in one of four ways in which players in the field are.
+        // Bad on purpose, in one of four ways seen in the field.
         Some(match self.random.below(4) {
             0 => self.events(planned, viewer, true, ledger),
             way => self.bad(planned, viewer, way, ledger),
