@@ -25,9 +25,6 @@ pub struct Config {
 }
 
 impl Config {
-    /// # Errors
-    ///
-    /// When a variable is malformed; the error names it.
     pub fn from_environment() -> anyhow::Result<Self> {
         let path = |name, default: &str| -> Result<PathBuf, EnvironmentError> {
             Ok(PathBuf::from(environment::optional(name)?.unwrap_or_else(|| default.to_owned())))

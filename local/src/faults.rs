@@ -15,7 +15,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -36,8 +36,6 @@ use plan::{Fault, Plan};
 pub const CONTROL_PATH: &str = "/_faults";
 
 pub struct Faults {
-    /// So that a stack without faults takes no lock.
-    active: AtomicBool,
     drawing: Mutex<Drawing>,
     held_writes: AtomicU64,
     journal: Journal,
@@ -80,7 +78,6 @@ impl Faults {
     pub fn new(plan: Plan, folder: &Path) -> io::Result<Arc<Self>> {
         let random = StdRng::seed_from_u64(plan.seed);
         Ok(Arc::new(Self {
-            active: AtomicBool::new(plan.is_active()),
             drawing: Mutex::new(Drawing { plan, random, fired: BTreeMap::new() }),
             held_writes: AtomicU64::new(0),
             journal: Journal::open(folder)?,
@@ -89,7 +86,7 @@ impl Faults {
     }
 
     pub fn is_active(&self) -> bool {
-        self.active.load(Ordering::Relaxed)
+        self.drawing.lock().plan.is_active()
     }
 
     /// The environment that sent a request, when faults are to hit it.
@@ -136,7 +133,6 @@ impl Faults {
         tracing::info!(%plan, "faults changed");
         self.journal.write(json!({"plan": plan.to_string()}));
         drawing.random = StdRng::seed_from_u64(plan.seed);
-        self.active.store(plan.is_active(), Ordering::Relaxed);
         drawing.plan = plan;
     }
 

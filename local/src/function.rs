@@ -60,9 +60,6 @@ pub enum InvokeError {
 }
 
 impl Function {
-    /// # Errors
-    ///
-    /// When the binary is not there.
     pub fn new(
         spec: template::Function,
         binaries: &Path,

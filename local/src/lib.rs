@@ -1,11 +1,5 @@
 //! The one-machine stack: embedded Kinesis, S3 and CloudWatch, and a host that runs the deployed binaries as Lambda would.
-//!
-//! [`template`] says what there is, [`clock`] what time it is. [`kinesis`], [`s3`] and [`cloudwatch`] are the services,
-//! behind one address by [`aws_endpoint`]; [`server`] and [`gate`] are in front of every port. [`function`] runs processes
-//! and talks to them through [`runtime_api`] and [`extensions`]. [`function_url`], [`event_source_mapping`],
-//! [`s3_notifications`] and [`schedules`] invoke functions, the last two [`asynchronous`]ly, and [`lambda`] by hand.
-//! [`metric_store`] keeps the metrics of all of them. [`faults`] breaks what it is asked to break. [`stack`] puts it all
-//! together.
+//! ARCHITECTURE.md says which file does what.
 
 pub mod asynchronous;
 pub mod aws_endpoint;

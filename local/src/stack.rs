@@ -63,16 +63,19 @@ impl Stack {
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
         let template = read_template(config)?;
         let claim = claim(&config.data_dir)?;
-        let ports = Ports::open(config).await?;
-        let (front_door, aws) = (ports.front_door.local_addr()?, ports.aws.local_addr()?);
+        let (front_door_port, aws_port) =
+            (listen("PORT", config.port).await?, listen("AWS_PORT", config.aws_port).await?);
+        // The same services as on the AWS port, at an address that the functions alone know.
+        let functions_port = listen("AWS_PORT", 0).await?;
+        let (front_door, aws) = (front_door_port.local_addr()?, aws_port.local_addr()?);
         let builder = Builder::new(config, &template)?;
-        let functions = builder.functions(ports.functions.local_addr()?)?;
-        let (kinesis, s3) = builder.services(&functions, ports.aws, ports.functions)?;
+        let functions = builder.functions(functions_port.local_addr()?)?;
+        let (kinesis, s3) = builder.services(&functions, aws_port, functions_port)?;
         let (phase, phases) = watch::channel(Phase::Running);
         builder.schedules(&functions, &kinesis, &phases)?;
         let mappings = builder.mappings(&functions, &(kinesis.clone(), s3), &phases)?;
         let (stop_front_door, stopping) = watch::channel(false);
-        let port = Port { listener: ports.front_door, door: Door::Events, max_connections: builder.connections.events };
+        let port = Port { listener: front_door_port, door: Door::Events, max_connections: builder.connections.events };
         let front_door_server = tokio::spawn(builder.front_door(&functions)?.serve(port, stopping));
         let Builder { faults, in_flight, .. } = builder;
         Ok(Self {
@@ -132,24 +135,6 @@ impl Stack {
         }
         self.functions.shut_down().await;
         Ok(())
-    }
-}
-
-/// The ports of a stack, before anyone is served.
-struct Ports {
-    front_door: TcpListener,
-    aws: TcpListener,
-    /// The same services as on `aws`, at an address that the functions alone know.
-    functions: TcpListener,
-}
-
-impl Ports {
-    async fn open(config: &Config) -> anyhow::Result<Self> {
-        Ok(Self {
-            front_door: listen("PORT", config.port).await?,
-            aws: listen("AWS_PORT", config.aws_port).await?,
-            functions: listen("AWS_PORT", 0).await?,
-        })
     }
 }
 

@@ -104,7 +104,7 @@ impl Expression {
                 let done = (after.0 - start.0).div_euclid(*every_ms);
                 Some(UnixMillis(start.0 + (done + 1).max(1) * every_ms))
             }
-            Times::Cron(cron) => millis(cron.find_next_occurrence(&date_time(after)?, false).ok()?),
+            Times::Cron(cron) => cron.find_next_occurrence(&date_time(after)?, false).ok().map(millis),
         }
     }
 
@@ -118,7 +118,7 @@ impl Expression {
             Times::Cron(cron) => {
                 // croner's "previous" excludes the time itself, which has no fraction of a second.
                 let past = date_time(UnixMillis(until.0.div_euclid(1000) * 1000 + 1000))?;
-                millis(cron.find_previous_occurrence(&past, false).ok()?)
+                cron.find_previous_occurrence(&past, false).ok().map(millis)
             }
         }
     }
@@ -128,9 +128,8 @@ fn date_time(time: UnixMillis) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp_millis(time.0)
 }
 
-#[allow(clippy::unnecessary_wraps)]
-fn millis(time: DateTime<Utc>) -> Option<UnixMillis> {
-    Some(UnixMillis(time.timestamp_millis()))
+fn millis(time: DateTime<Utc>) -> UnixMillis {
+    UnixMillis(time.timestamp_millis())
 }
 
 impl fmt::Display for Expression {
