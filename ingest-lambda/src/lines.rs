@@ -13,6 +13,7 @@ pub(crate) fn holds_lines(body: &[u8]) -> bool {
     let mut before = LinesBefore::default();
     before.read(first);
     let mut is_value_line = |line: &[u8]| {
+        before.end_string_before(line);
         let may_be_value = before.may_end_before(line);
         before.read(line);
         may_be_value && is_json(line)
@@ -40,9 +41,20 @@ impl LinesBefore {
             [before @ .., b','] => !self.nesting.is_in_string() || before.trim_ascii_end().ends_with(b"}"),
             line => line.ends_with(b"[") && !self.nesting.is_in_string(),
         };
-        // No string goes on in another line. But an array over lines may hold a string with a line break that should have
-        // been escaped, and what looks like objects in it.
-        if self.nesting.open().first() != Some(&b'[') {
+    }
+
+    /// Closes a string that was cut off with its line. One that goes on, with a line break that should have been escaped, ends
+    /// where strings may. That of an array over lines may hold what looks like objects.
+    fn end_string_before(&mut self, line: &[u8]) {
+        let mut is_escaped = false;
+        let quote = line.iter().position(|byte| {
+            let is_quote = *byte == b'"' && !is_escaped;
+            is_escaped = *byte == b'\\' && !is_escaped;
+            is_quote
+        });
+        let goes_on = quote
+            .is_none_or(|quote| matches!(line[quote + 1..].trim_ascii_start(), [] | [b',' | b':' | b'}' | b']', ..]));
+        if !goes_on && self.nesting.open().first() != Some(&b'[') {
             self.nesting.close_string();
         }
     }
@@ -106,6 +118,8 @@ mod tests {
     #[case::first_is_cut_off_in_a_string("{\"a\":\"x\n{\"b\":1}", true)]
     #[case::lists_a_line("x\n[{\"a\":1}]", true)]
     #[case::first_has_an_open_array("{\"t\":[\"a\"\n{\"n\":2}\n{\"n\":3}", true)]
+    #[case::cut_off_in_a_string_of_an_array("{\"t\":[\"a\n{\"n\":2}", true)]
+    #[case::cut_off_behind_a_backslash("{\"t\":[\"a\\\n{\"n\":2}", true)]
     #[case::byte_order_marks("\u{feff}x\n \u{feff}{\"a\":1}", true)]
     #[case::one_line("{\"a\":NaN}\n\n", false)]
     #[case::nothing("\n", false)]
@@ -113,6 +127,8 @@ mod tests {
     #[case::one_value_over_lines("{\n\"a\":1,\n\"b\":NaN\n}", false)]
     #[case::one_value_cut_off("{\"items\": [\n{\"a\": 1},\n{\"b\": 2}\n]", false)]
     #[case::array_over_lines("[\n{\"a\":NaN}\n,\n{\"b\":2}\n]", false)]
+    #[case::object_with_line_breaks_in_a_string("{\"a\":\"x\ny \\\"q\\\"\nz\",\"b\":[\n{\"n\":1}\n]}", false)]
+    #[case::list_of_a_frame_over_lines("{\"events\":[\n{\"t\":\"C:\\\"},\n{\"n\":2},\n{\"n\":3}\n]}", false)]
     #[case::array_with_a_line_break_in_a_string("[{\"a\":\"x\n{\"b\":1}\n\"},{}]", false)]
     fn values_a_line_differ_from_one_value_over_lines(#[case] body: &str, #[case] expected: bool) {
         assert_eq!(holds_lines(body.as_bytes()), expected);
