@@ -1,4 +1,4 @@
-//! The embedded Kinesis: the testbed's streams, in real time, as the stack's own parts use them. [`crate::kinesis_api`] serves
+//! The embedded Kinesis: the testbed's streams, in real time, as the stack's own parts use them. `kinesis_api.rs` serves
 //! them to everybody else.
 
 use std::collections::BTreeMap;

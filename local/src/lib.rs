@@ -37,6 +37,7 @@ mod s3_operations;
 mod s3_store;
 mod schedules;
 mod server;
+mod shard_readers;
 pub mod stack;
 pub mod template;
 mod terminal;

@@ -32,7 +32,7 @@ use crate::s3::S3;
 use crate::s3_notifications::Notifications;
 use crate::schedules::Schedules;
 use crate::server::Port;
-use crate::{counters, lambda, template};
+use crate::{counters, lambda, shard_readers, template};
 
 /// The event source mappings, each of which ends only with an error.
 type Mappings = JoinSet<Result<(), KinesisError>>;
@@ -278,7 +278,7 @@ impl<'a> Builder<'a> {
                 clock: self.clock,
                 phase: phase.clone(),
             };
-            mappings.spawn(mapping.run());
+            mappings.spawn(shard_readers::run(mapping));
         }
         Ok(mappings)
     }
