@@ -236,7 +236,7 @@ def details(stack, players, fired, objects, memory):
     recoveries = {
         "entries put on the stream again by ingest": metric_sum(stack, INGEST, "RetriedEntries"),
         "POSTs sent again by players": sum(players.answers.values()) - players.answers[200] - players.answers[400],
-        "batches sent again": len(re.findall("sent again|asked for again", log)) + fired["mapping.restart"],
+        "batches sent again": len(re.findall("sent again", log)) + fired["mapping.restart"],
         "objects replaced": metric_sum(stack, LANDING, "ReplacedObjects"),
         "objects with events at the end": objects,
     }

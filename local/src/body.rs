@@ -20,7 +20,7 @@ pub(crate) enum BodyError {
     TooLarge(usize),
     #[error("the body did not arrive within {} s; send it faster, or in smaller requests", .0.as_secs())]
     TooSlow(Duration),
-    #[error("the body did not arrive whole: {0}")]
+    #[error("the body broke off: {0}")]
     Broken(#[source] BoxError),
 }
 

@@ -21,9 +21,9 @@ const BETWEEN_CLOCKS: [&str; 2] = [Metric::LandingLatency.as_str(), Metric::Batc
 pub enum EmbeddedError {
     #[error("it breaks the format: {0}")]
     Form(#[from] serde_json::Error),
-    #[error("the member {0} is named and is no number, and no list of up to {MAX_VALUES} numbers")]
+    #[error("the member {0} is neither a number nor a list of up to {MAX_VALUES} numbers")]
     Values(String),
-    #[error("the dimension {0} is named and is no text")]
+    #[error("the dimension {0} is not text")]
     Dimension(String),
     #[error("the metric {0} is not kept: {1}")]
     NotKept(String, NotKept),

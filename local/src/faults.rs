@@ -63,7 +63,7 @@ impl Journal {
         entry["at"] = json!(lambda_setup::now().rfc3339());
         let mut file = self.0.lock();
         if let Err(problem) = file.write_all(format!("{entry}\n").as_bytes()) {
-            tracing::error!(%problem, %entry, "the journal of faults lacks an entry");
+            tracing::error!(%problem, %entry, "an entry is missing from the journal of faults");
         }
     }
 }

@@ -32,9 +32,9 @@ pub(crate) enum Door {
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
-    #[error("the request names no host; say Host: 127.0.0.1, [::1] or localhost")]
+    #[error("the request names no host; send Host: 127.0.0.1, [::1] or localhost")]
     NoHost,
-    #[error("the host {0:?} is not this machine; ask 127.0.0.1, [::1], localhost or a name that ends in .localhost")]
+    #[error("the host {0:?} is not this machine; use 127.0.0.1, [::1], localhost or a name that ends in .localhost")]
     Host(String),
     #[error("pages of the origin {0:?} may not use this port; events go to the other one")]
     Origin(String),

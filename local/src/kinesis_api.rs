@@ -29,7 +29,7 @@ enum ApiError {
     Refused(#[from] Refusal),
     #[error("{0}")]
     Malformed(String),
-    #[error("{0} is no operation of the embedded Kinesis")]
+    #[error("the embedded Kinesis has no operation {0}")]
     Unknown(String),
     #[error("the stack is stopping")]
     Stopping,

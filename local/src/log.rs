@@ -71,7 +71,7 @@ impl FunctionLog {
             // The store counts those, and has said so.
             Ok(()) | Err(EmbeddedError::NotKept(..)) => {}
             Err(problem) => {
-                tracing::warn!(function = %self.name, %problem, "a line of embedded metrics makes no metrics")
+                tracing::warn!(function = %self.name, %problem, "a line of embedded metrics can't be read")
             }
         }
     }

@@ -24,7 +24,7 @@ Runs the whole pipeline on this machine: `make run` builds what it needs and sta
   AWS_PORT       where Kinesis, S3, CloudWatch and Lambda's Invoke answer; 0 picks a free port [4566]
   DATA_DIR       landed files go to s3/<bucket>/, logs to logs/ in it [data]
   PARAMETERS     template parameters: \"BatchSize=10 BatchingWindowSeconds=1\"
-  TEMPLATE       the template that is played [template.yaml]
+  TEMPLATE       the template to run [template.yaml]
   FUNCTIONS_DIR  the folder of the functions' binaries [where this one is]
   FAULTS         what goes wrong on purpose: \"seed=1 all=0.02\"
   CLOCK          another start and a factor: \"2026-11-18T00:00:00Z x1440\"

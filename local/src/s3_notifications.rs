@@ -97,7 +97,11 @@ impl Notifications {
             let event = Event { payload, key: created.key.clone(), _counted: self.in_flight.one() };
             let queue = self.queues.get(&rule.function);
             if queue.is_none_or(|(sender, _)| sender.send(event).is_err()) {
-                tracing::error!(key = created.key, function = rule.function, "nobody takes the event of an object");
+                tracing::error!(
+                    key = created.key,
+                    function = rule.function,
+                    "no function takes the event of an object"
+                );
             }
         }
     }

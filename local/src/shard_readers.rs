@@ -194,7 +194,7 @@ impl ShardReader {
                 mapping.faults.draw(&[Fault::MappingRestart], shard_id).is_none()
             }
             Err(problem) => {
-                error!(shard_id, %problem, "the on-failure destination did not take a batch; it is sent again");
+                error!(shard_id, %problem, "a batch could not be kept in the on-failure destination; it is sent again");
                 false
             }
         }
@@ -205,7 +205,7 @@ fn report(shard_id: &str, batch: &[Record], attempts: u32, outcome: &Outcome) {
     let records = batch.len();
     match outcome {
         Err(problem) => warn!(shard_id, records, attempts, %problem, "a batch failed and is sent again"),
-        Ok(_) => warn!(shard_id, records, attempts, "a batch is asked for again"),
+        Ok(_) => warn!(shard_id, records, attempts, "the function gave a batch back; it is sent again"),
     }
 }
 

@@ -146,7 +146,7 @@ fn read_template(config: &Config) -> anyhow::Result<template::Stack> {
 
 async fn listen(variable: &str, port: u16) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(("127.0.0.1", port)).await;
-    listener.with_context(|| format!("{variable}: port {port} can't be had; {variable}=0 picks a free one"))
+    listener.with_context(|| format!("{variable}: port {port} is not available; {variable}=0 picks a free one"))
 }
 
 struct Builder<'a> {

@@ -167,7 +167,7 @@ pub(super) fn get_metric_data(store: &MetricStore, input: DataInput) -> Result<V
 fn points(store: &MetricStore, query: &Query, start: f64, end: f64, ascending: bool) -> Result<Vec<(i64, f64)>> {
     let stat = query.metric_stat.as_ref();
     let stat =
-        stat.ok_or_else(|| CloudWatchError::Value(format!("{}: only a MetricStat is played locally", query.id)))?;
+        stat.ok_or_else(|| CloudWatchError::Value(format!("{}: only a MetricStat is supported locally", query.id)))?;
     let statistic = Statistic::named(&stat.stat)?;
     let periods = Periods::new(start, end, stat.period)?.of(store, &stat.metric.id(), stat.unit.as_deref());
     let mut points: Vec<(i64, f64)> =

@@ -20,7 +20,7 @@ pub(super) enum CloudWatchError {
     Missing(&'static str),
     #[error("the token is not one of this listing")]
     Token,
-    #[error("{0} is not played locally")]
+    #[error("{0} is not supported locally")]
     Operation(String),
     #[error("{0}")]
     NotKept(#[from] NotKept),

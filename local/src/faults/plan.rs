@@ -116,7 +116,7 @@ pub enum PlanError {
     Probability { name: String, value: String },
     #[error("the seed is {0:?}; it takes a whole number")]
     Seed(String),
-    #[error("there is no fault {name:?}; there are all, {known}", known = names())]
+    #[error("there is no fault {name:?}; it takes all, {known}", known = names())]
     Unknown { name: String },
 }
 

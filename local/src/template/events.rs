@@ -31,7 +31,7 @@ pub(super) fn events(function: &Properties<'_>) -> Result<Events> {
             }
             // There are no alarms here, so nothing is ever published.
             Some("SNS") => {}
-            other => return error(id, format!("events of the type {other:?} are not played locally")),
+            other => return error(id, format!("events of the type {other:?} are not supported locally")),
         }
     }
     Ok(events)
@@ -45,7 +45,7 @@ fn notification(function: &str, properties: &Properties<'_>) -> Result<Notificat
     };
     let kinds: Vec<String> = kinds.iter().map(text_of).collect();
     if let Some(other) = kinds.iter().find(|kind| !kind.starts_with("s3:ObjectCreated:")) {
-        return error(properties.place("Events"), format!("{other} is not played locally; s3:ObjectCreated:* is"));
+        return error(properties.place("Events"), format!("{other} is not supported locally; s3:ObjectCreated:* is"));
     }
     let mut notification = Notification {
         function: function.to_owned(),
@@ -73,7 +73,7 @@ fn schedule(function: &str, name: &str, scheduler: Scheduler, properties: &Prope
         return Ok(None);
     }
     if !properties.values["Input"].is_null() {
-        return error(properties.place("Input"), "is not played locally");
+        return error(properties.place("Input"), "is not supported locally");
     }
     let member = match scheduler {
         Scheduler::EventBridgeRule => "Schedule",
@@ -106,7 +106,7 @@ fn mapping(function: &str, properties: &Properties<'_>) -> Result<Mapping> {
     let on_failure_bucket = match destination.as_str().map(|arn| arn.strip_prefix("arn:aws:s3:::")) {
         None => None,
         Some(Some(bucket)) => Some(bucket.to_owned()),
-        Some(None) => return error(properties.place("DestinationConfig"), "only an S3 bucket is played locally"),
+        Some(None) => return error(properties.place("DestinationConfig"), "only an S3 bucket is supported locally"),
     };
     Ok(Mapping {
         function: function.to_owned(),

@@ -66,7 +66,7 @@ impl Template {
                 }
                 _ => error(place, "Fn::If takes a condition's name and two values"),
             },
-            (function, _) => error(place, format!("{function} in this form is not played locally")),
+            (function, _) => error(place, format!("{function} in this form is not supported locally")),
         }
     }
 
@@ -83,7 +83,7 @@ impl Template {
                 Ok(text_of(&self.resolve(place, &parts[0])?) == text_of(&self.resolve(place, &parts[1])?))
             }
             Some(("Fn::Not", Value::Array(parts))) if parts.len() == 1 => Ok(!self.is_true(place, &parts[0])?),
-            _ => error(place, "is not played locally; Fn::Equals and Fn::Not are"),
+            _ => error(place, "is not supported locally; Fn::Equals and Fn::Not are"),
         }
     }
 
@@ -129,7 +129,7 @@ impl Template {
             ("AWS::SNS::Topic", "TopicArn") => Ok(json!(topic_arn(&name))),
             ("AWS::SNS::Topic", "TopicName") => Ok(json!(name)),
             ("AWS::Serverless::Function", "Arn") => Ok(json!(function_arn(binary(id, resource)?))),
-            (kind, attribute) => error(place, format!("{attribute} of a {kind} is not played locally")),
+            (kind, attribute) => error(place, format!("{attribute} of a {kind} is not supported locally")),
         }
     }
 
@@ -188,12 +188,12 @@ impl Properties<'_> {
         let mut node = self.values;
         for name in path.split('.') {
             if let Some((function, _)) = intrinsic(node) {
-                return error(self.place(path), format!("{function} in this form is not played locally"));
+                return error(self.place(path), format!("{function} in this form is not supported locally"));
             }
             node = &node[name];
         }
         match intrinsic(node) {
-            Some((function, _)) => error(self.place(path), format!("{function} in this form is not played locally")),
+            Some((function, _)) => error(self.place(path), format!("{function} in this form is not supported locally")),
             None => Ok(node.as_object()),
         }
     }
