@@ -70,7 +70,6 @@ pub enum Condition<'a> {
 
 impl<'a> Condition<'a> {
     /// That nothing has changed since this `ETag` was seen, or none.
-    #[must_use]
     pub fn unchanged(etag: Option<&'a str>) -> Self {
         etag.map_or(Self::Absent, Self::Matches)
     }
@@ -163,7 +162,6 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A client for S3 that retries: all calls of the checks may be repeated. With a custom endpoint the bucket stands
 /// in the path.
-#[must_use]
 pub fn client(config: &SdkConfig) -> Client {
     let path_style = config.endpoint_url().is_some();
     let builder = aws_sdk_s3::config::Builder::from(config)
@@ -174,7 +172,6 @@ pub fn client(config: &SdkConfig) -> Client {
 }
 
 impl S3Bucket {
-    #[must_use]
     pub fn new(client: Client, name: String) -> Self {
         Self { client, name }
     }

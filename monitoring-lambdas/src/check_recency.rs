@@ -6,7 +6,7 @@
 //! put before the invocation fails.
 //!
 //! Requests a day, with S shards and events in each hour: 1,440 × (2 + S) LISTs and 1,440 × S HEADs for the newest event,
-//! 1,200 GETs and 50 more for each new environment, 1,440 `PutMetricData`; 2,880 LISTs more in a bucket's first three days.
+//! 1,200 GETs and 50 more for each new environment, 1,440 `PutMetricData`; 5,760 LISTs more in a bucket's first three days.
 //! While nothing lands, each minute takes a LIST for every hour since, 48 at most. A partition that is missing takes a GET
 //! each minute.
 //!

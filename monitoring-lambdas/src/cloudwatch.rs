@@ -51,7 +51,6 @@ pub struct MetricsError {
 
 impl MetricsError {
     /// For stores in tests, too.
-    #[must_use]
     pub fn new(operation: &'static str, problem: String) -> Self {
         Self { operation, problem }
     }
@@ -77,7 +76,6 @@ const ATTEMPTS: u32 = 4;
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl CloudWatch {
-    #[must_use]
     pub fn new(config: &SdkConfig) -> Self {
         let builder = aws_sdk_cloudwatch::config::Builder::from(config)
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))

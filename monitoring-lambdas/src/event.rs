@@ -69,10 +69,6 @@ pub enum EventError {
 
 impl S3Event {
     /// The objects that it names.
-    ///
-    /// # Errors
-    ///
-    /// When a time or a key can't be read.
     pub fn created(self) -> Result<Vec<Created>, EventError> {
         self.records.into_iter().map(S3Record::created).collect()
     }
@@ -91,10 +87,6 @@ impl S3Record {
 
 impl ScheduledEvent {
     /// The time that it was scheduled for.
-    ///
-    /// # Errors
-    ///
-    /// When it can't be read.
     pub fn at(&self) -> Result<UnixMillis, EventError> {
         time(&self.time)
     }

@@ -12,13 +12,11 @@ pub mod check_object;
 pub mod check_recency;
 pub mod check_size;
 pub mod cloudwatch;
-pub mod event;
+mod event;
 pub mod manifest;
-#[cfg(test)]
-pub(crate) mod memory_bucket;
-#[cfg(test)]
-pub(crate) mod memory_metrics;
 pub mod notify;
 pub mod rules;
 pub mod seal_partition;
-pub mod success;
+mod success;
+#[cfg(test)]
+pub(crate) mod tests;

@@ -126,13 +126,11 @@ fn add(sum: &mut u64, more: u64) {
 
 impl Totals {
     /// Objects of both kinds.
-    #[must_use]
     pub const fn all_objects(&self) -> u64 {
         self.objects.saturating_add(self.rejected_objects)
     }
 
     /// Compressed bytes of both kinds.
-    #[must_use]
     pub const fn all_bytes(&self) -> u64 {
         self.bytes.saturating_add(self.rejected_bytes)
     }
@@ -307,7 +305,6 @@ pub struct Accepted {
 
 impl Accepted {
     /// Whether the person knew of this, or of more of the same.
-    #[must_use]
     pub fn covers(&self, missing: &Missing) -> bool {
         self.missing.iter().any(|known| known.includes(missing))
     }
@@ -346,56 +343,47 @@ fn is_subset(found: &[String], known: &[String]) -> bool {
 }
 
 /// "An object of this hour was created after the hour's time to be sealed", put by check-object, taken by seal-partition.
-#[must_use]
 pub fn late_key(partition: &str) -> String {
     format!("{LATE_PREFIX}{partition}")
 }
 
 /// Where seal-partition stopped; putting it makes S3 invoke seal-partition again.
-#[must_use]
 pub fn progress_key(partition: &str) -> String {
     format!("{SEALING_PREFIX}{partition}{PROGRESS_SUFFIX}")
 }
 
 /// That a partition is to be sealed anew. Each run puts its own, so that none removes what another one asked for; S3 invokes
 /// nothing for it.
-#[must_use]
 pub fn reseal_key(partition: &str, run_id: &str) -> String {
     format!("{SEALING_PREFIX}{partition}.{run_id}{RESEAL_SUFFIX}")
 }
 
 /// The key of an hour's `_INCOMPLETE`.
-#[must_use]
 pub fn incomplete_key(partition: &str) -> String {
     format!("events/{partition}/_INCOMPLETE")
 }
 
 /// That an hour has an `_INCOMPLETE`, so that it is looked at however old it is.
-#[must_use]
 pub fn held_key(partition: &str) -> String {
     format!("{SEALING_PREFIX}{partition}{HELD_SUFFIX}")
 }
 
 /// Where `tools/scripts/accept-hour` puts an [`Accepted`].
-#[must_use]
 pub fn accepted_key(partition: &str) -> String {
     format!("accepted/{partition}.json")
 }
 
 /// What is wrong with an object.
-#[must_use]
 pub fn broken_key(object_key: &str) -> String {
     format!("{BROKEN_PREFIX}{object_key}.json")
 }
 
 /// What of an hour has been deleted since it was sealed.
-#[must_use]
 pub fn deleted_key(partition: &str) -> String {
     format!("{DELETED_PREFIX}{partition}.json")
 }
 
 /// Where a sealed hour's manifest is kept when another replaces it, until check-deletions has compared it.
-#[must_use]
 pub fn replaced_key(partition: &str, etag: &str) -> String {
     format!("{REPLACED_PREFIX}{partition}/{}.json", etag.trim_matches('"'))
 }
@@ -423,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_s_sums_are_those_of_its_hours() {
+    fn the_sums_of_a_date_are_those_of_its_hours() {
         let hour = |objects, earliest: &str, latest: &str| Totals {
             objects,
             events: 2 * objects,

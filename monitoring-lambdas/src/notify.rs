@@ -6,23 +6,23 @@
 //! is over one message says so. Messages are in the ledger before they are sent, so that a crash may send one twice and
 //! loses none.
 
-pub mod alarm;
-pub mod chart;
+mod alarm;
+mod chart;
 pub mod config;
-pub mod deliver;
+mod deliver;
 mod details;
 pub mod handler;
-pub mod incident;
-pub mod ledger;
+mod incident;
+mod ledger;
 mod line;
-pub mod message;
-pub mod outcome;
-pub mod payload;
-pub mod recipient;
+mod message;
+mod outcome;
+mod payload;
+mod recipient;
 mod rejected;
-pub mod rfc3339;
-pub mod store;
+mod rfc3339;
+mod store;
 pub mod topic;
 pub mod webhook;
-pub mod webhook_url;
-pub mod words;
+mod webhook_url;
+mod words;

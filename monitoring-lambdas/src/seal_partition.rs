@@ -57,6 +57,7 @@ use crate::manifest::{PROGRESS_SUFFIX, SEALING_PREFIX};
 use crate::rules::recency;
 use context::{Done, Halt, Outcome, Run};
 use progress::Marker;
+pub(crate) use run::first_hour;
 
 /// What the environment says.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -22,7 +22,6 @@ pub enum SuccessError {
 
 impl SuccessError {
     /// Whether the object itself is wrong: a retry reads the same.
-    #[must_use]
     pub const fn is_content(&self) -> bool {
         match self {
             Self::Bucket(_) => false,
@@ -32,10 +31,6 @@ impl SuccessError {
 }
 
 /// What a partition's `_SUCCESS` says; `None` when it is not sealed.
-///
-/// # Errors
-///
-/// When S3 does not answer, or seal-partition did not write the object.
 pub async fn read(bucket: &impl Bucket, partition: Partition) -> Result<Option<Success>, SuccessError> {
     let key = partition.success_key();
     let Some(content) = bucket.get(&key).await? else { return Ok(None) };
@@ -47,20 +42,12 @@ pub async fn read(bucket: &impl Bucket, partition: Partition) -> Result<Option<S
 }
 
 /// When a partition was first sealed; `None` when it is not sealed.
-///
-/// # Errors
-///
-/// As [`read`], and when it is not a time.
 pub async fn first_sealed_at(bucket: &impl Bucket, partition: Partition) -> Result<Option<UnixMillis>, SuccessError> {
     let Some(success) = read(bucket, partition).await? else { return Ok(None) };
     time(partition, &success.first_sealed_at).map(Some)
 }
 
 /// A time that a partition's `_SUCCESS` says.
-///
-/// # Errors
-///
-/// When it is not a time.
 pub fn time(partition: Partition, text: &str) -> Result<UnixMillis, SuccessError> {
     let time = || SuccessError::Time { key: partition.success_key(), time: text.to_owned() };
     UnixMillis::parse(text).ok_or_else(time)
@@ -72,7 +59,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::manifest::Totals;
-    use crate::memory_bucket::MemoryBucket;
+    use crate::tests::memory_bucket::MemoryBucket;
 
     /// As seal-partition leaves it.
     pub(crate) fn seal(bucket: &MemoryBucket, partition: Partition, first_sealed_at: UnixMillis, totals: Totals) {

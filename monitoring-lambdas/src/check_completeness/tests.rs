@@ -6,8 +6,8 @@ use rstest::rstest;
 
 use super::*;
 use crate::manifest::Received;
-use crate::memory_bucket::MemoryBucket;
-use crate::memory_metrics::{MemoryMetrics, Value};
+use crate::tests::memory_bucket::MemoryBucket;
+use crate::tests::memory_metrics::{MemoryMetrics, Value};
 use crate::success::tests::seal;
 
 fn hour(of_day: i64) -> UtcHour {

@@ -9,8 +9,8 @@ use shared::object::manifest_key;
 use super::report::{Missing, What};
 use super::*;
 use crate::manifest::{LATE_PREFIX, late_key};
-use crate::memory_bucket::MemoryBucket;
-use crate::memory_metrics::MemoryMetrics;
+use crate::tests::memory_bucket::MemoryBucket;
+use crate::tests::memory_metrics::MemoryMetrics;
 use crate::seal_partition::tests::{at, hour, land, put_late, run as seal, sealed_until};
 
 const NOON: &str = "2026-11-21T12:40:00.000Z";

@@ -53,7 +53,6 @@ pub enum LineProblem {
 
 impl Finding {
     /// A name to search for that does not depend on the wording.
-    #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Gone => "gone",

@@ -16,7 +16,7 @@ use shared::rejection::{Reason, Rejection};
 use shared::timestamp::UtcHour;
 
 use super::*;
-use crate::memory_bucket::MemoryBucket;
+use crate::tests::memory_bucket::MemoryBucket;
 
 const IN_TIME: &str = "2026-11-21T09:32:20.000Z";
 
@@ -319,7 +319,7 @@ async fn metadata_and_objects_may_be_missing() {
 }
 
 #[tokio::test]
-async fn what_comes_after_the_grace_is_late_however_often_it_is_told() {
+async fn an_object_after_the_grace_is_late_however_often_its_event_comes() {
     let (bucket, object) = (MemoryBucket::default(), Object::events());
     object.store(&bucket);
     check_at(&bucket, &object.key, "2026-11-21T10:14:59.999Z").await;

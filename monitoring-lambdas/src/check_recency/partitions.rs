@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::try_join_all;
-use shared::timestamp::{UnixMillis, UtcDate, UtcHour};
+use shared::timestamp::{UnixMillis, UtcHour};
 
-use crate::bucket::{Bucket, BucketError, List};
+use crate::bucket::{Bucket, BucketError};
 use crate::manifest::incomplete_key;
 use crate::rules::partition::Partition;
 use crate::rules::recency::{self, LOOKBACK_HOURS, State};
+use crate::seal_partition;
 use crate::success::{self, SuccessError};
 
 /// What need not be looked up again for an hour. A `_SUCCESS` that somebody deletes is noticed after it.
@@ -102,22 +103,7 @@ async fn first_hour(
     if memory.first.is_some() {
         return Ok(memory.first);
     }
-    let Some(date) = first_folder(bucket, "events/dt=", UtcDate::parse).await? else { return Ok(None) };
-    let prefix = format!("events/{}/hour=", date.partition());
-    let hour = first_folder(bucket, &prefix, UtcHour::parse).await?.unwrap_or(date.hour(0));
-    if hour.plus(LOOKBACK_HOURS + 24) < now.hour() {
-        memory.first = Some(hour);
-    }
-    Ok(Some(hour))
-}
-
-/// The first folder under `events/` that is a partition. A thousand that are none would hide one.
-async fn first_folder<T>(
-    bucket: &impl Bucket,
-    prefix: &str,
-    parse: impl Fn(&str) -> Option<T>,
-) -> Result<Option<T>, BucketError> {
-    let page = bucket.list(List { prefix, delimiter: Some("/"), ..List::default() }).await?;
-    let partition = |folder: &String| parse(folder.strip_prefix("events/")?.strip_suffix('/')?);
-    Ok(page.prefixes.iter().find_map(partition))
+    let first = seal_partition::first_hour(bucket).await?;
+    memory.first = first.filter(|hour| hour.plus(LOOKBACK_HOURS + 24) < now.hour());
+    Ok(first)
 }

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::*;
-use crate::memory_bucket::MemoryBucket;
-use crate::memory_metrics::MemoryMetrics;
+use crate::tests::memory_bucket::MemoryBucket;
+use crate::tests::memory_metrics::MemoryMetrics;
 use crate::success::tests::seal;
 use rstest::rstest;
 

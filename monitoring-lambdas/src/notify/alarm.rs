@@ -92,13 +92,11 @@ pub struct Watched {
 
 impl Watched {
     /// The name of what is compared with the threshold.
-    #[must_use]
     pub fn name(&self) -> &str {
         self.calculated.as_deref().unwrap_or(&self.metric)
     }
 
     /// Whether it is this metric of ours.
-    #[must_use]
     pub fn is(&self, metric: Metric) -> bool {
         self.namespace == NAMESPACE && self.name() == metric.as_str()
     }
@@ -117,7 +115,7 @@ pub enum NoticeError {
 }
 
 impl SnsEvent {
-    /// The changes that it tells of, each readable or not.
+    /// The changes that it reports, each readable or not.
     pub fn changes(self) -> impl Iterator<Item = Result<Change, NoticeError>> {
         self.records.into_iter().map(|record| record.sns.change())
     }
@@ -314,7 +312,7 @@ pub(crate) mod tests {
     #[case("Wrong.", "Wrong.", None)]
     #[case("Number # 1 of two", "Number # 1 of two", None)]
     #[case("", "", None)]
-    fn the_runbook_s_entry_ends_a_description(#[case] all: &str, #[case] text: &str, #[case] anchor: Option<&str>) {
+    fn a_description_ends_with_its_entry_in_the_runbook(#[case] all: &str, #[case] text: &str, #[case] anchor: Option<&str>) {
         assert_eq!(split_anchor(all), (text.to_owned(), anchor.map(str::to_owned)));
     }
 }

@@ -10,7 +10,7 @@ use super::rfc3339;
 use crate::cloudwatch::{Metrics, MetricsError, Query};
 
 /// Periods that a chart shows.
-pub const PERIODS: usize = 20;
+pub(crate) const PERIODS: usize = 20;
 
 const LEVELS: [char; 5] = ['▁', '▂', '▃', '▅', '▇'];
 /// A period without a value.
@@ -18,19 +18,15 @@ const NOTHING: char = '·';
 
 /// Values of [`PERIODS`] periods, the oldest first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Chart {
+pub(crate) struct Chart {
     values: Vec<Option<f64>>,
     /// The end of the last period.
     #[serde(with = "rfc3339")]
-    pub until: UnixMillis,
+    pub(crate) until: UnixMillis,
 }
 
 /// Reads what an alarm saw until then.
-///
-/// # Errors
-///
-/// When CloudWatch does not say.
-pub async fn read(metrics: &impl Metrics, watched: &Watched, until: UnixMillis) -> Result<Chart, MetricsError> {
+pub(crate) async fn read(metrics: &impl Metrics, watched: &Watched, until: UnixMillis) -> Result<Chart, MetricsError> {
     let query = query(watched, until);
     let values = metrics.read(&query).await?;
     Ok(Chart::new(&query, &values))
@@ -66,22 +62,19 @@ impl Chart {
     }
 
     /// The newest value.
-    #[must_use]
-    pub fn last(&self) -> Option<f64> {
+    pub(crate) fn last(&self) -> Option<f64> {
         self.values.iter().rev().find_map(|value| *value)
     }
 
     /// The smallest and the largest value; `None` when there is none.
-    #[must_use]
-    pub fn range(&self) -> Option<(f64, f64)> {
+    pub(crate) fn range(&self) -> Option<(f64, f64)> {
         let values = || self.values.iter().flatten().copied();
         values().next()?;
         Some((values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max)))
     }
 
     /// A character a period. Zero, or the smallest value if that is less, is the lowest.
-    #[must_use]
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let (least, most) = self.range().unwrap_or_default();
         let least = least.min(0.0);
         let level = |value: f64| {

@@ -87,7 +87,6 @@ impl Parents {
     }
 
     /// Whether an alarm's parent is on in the same incident: that one explains it.
-    #[must_use]
     pub fn quiets(&self, name: &str, incident: &Incident) -> bool {
         self.0.iter().any(|(child, parent)| {
             let Some(stack) = name.strip_suffix(child.as_str()) else { return false };

@@ -10,22 +10,21 @@ use super::webhook::Webhooks;
 
 /// What became of a message; `None` where it was not to be sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Deliveries {
-    pub webhook: Option<Outcome>,
-    pub email: Option<Outcome>,
+pub(crate) struct Deliveries {
+    pub(crate) webhook: Option<Outcome>,
+    pub(crate) email: Option<Outcome>,
 }
 
 impl Deliveries {
     /// Whether it is sent wherever it was to be.
-    #[must_use]
-    pub fn are_sent(&self) -> bool {
+    pub(crate) fn are_sent(&self) -> bool {
         [&self.webhook, &self.email].into_iter().flatten().all(|outcome| *outcome == Outcome::Sent)
     }
 }
 
 /// Sends messages where they are unsent, one after the other on each way. The ways don't wait for one another: one that
 /// does not answer must not take the other's time.
-pub async fn deliver(
+pub(crate) async fn deliver(
     messages: &[&Message],
     to: &Recipient,
     webhooks: &impl Webhooks,

@@ -106,7 +106,7 @@ async fn broken_objects(bucket: &impl Bucket) -> Result<Vec<String>, BucketError
 mod tests {
     use super::*;
     use crate::check_object;
-    use crate::memory_bucket::MemoryBucket;
+    use crate::tests::memory_bucket::MemoryBucket;
     use std::collections::HashMap;
 
     fn watched(metric: &str) -> Watched {
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_can_t_be_read_keeps_no_message_back() {
+    async fn unreadable_details_keep_no_message_back() {
         let bucket = broken(2);
         bucket.insert("broken/events/9.json", "no JSON", HashMap::new());
         assert_eq!(read(&bucket, Some(&watched("BrokenObjects"))).await.len(), 2);

@@ -10,46 +10,46 @@ use super::chart::Chart;
 use super::rfc3339;
 
 /// Messages that an incident keeps; of more the oldest that are done go.
-pub const MESSAGES_LIMIT: usize = 100;
+pub(crate) const MESSAGES_LIMIT: usize = 100;
 
 /// What happened to a group's alarms, and the messages about it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Incident {
-    pub group: String,
+pub(crate) struct Incident {
+    pub(crate) group: String,
     #[serde(with = "rfc3339")]
-    pub opened_at: UnixMillis,
+    pub(crate) opened_at: UnixMillis,
     #[serde(with = "rfc3339::optional")]
-    pub resolved_at: Option<UnixMillis>,
+    pub(crate) resolved_at: Option<UnixMillis>,
     /// By name.
-    pub alarms: BTreeMap<String, Episode>,
-    pub messages: Vec<Message>,
+    pub(crate) alarms: BTreeMap<String, Episode>,
+    pub(crate) messages: Vec<Message>,
     /// Messages so far: the number of the next.
-    pub message_count: u32,
+    pub(crate) message_count: u32,
 }
 
 /// An alarm in an incident.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Episode {
+pub(crate) struct Episode {
     #[serde(with = "rfc3339")]
-    pub since: UnixMillis,
+    pub(crate) since: UnixMillis,
     /// When it was over; absent while it is on.
     #[serde(with = "rfc3339::optional")]
-    pub until: Option<UnixMillis>,
+    pub(crate) until: Option<UnixMillis>,
     /// When SNS had the notice.
     #[serde(with = "rfc3339")]
-    pub noticed_at: UnixMillis,
+    pub(crate) noticed_at: UnixMillis,
     /// Whether a message named it.
     #[serde(rename = "told")]
-    pub announced: bool,
-    pub about: About,
+    pub(crate) announced: bool,
+    pub(crate) about: About,
     /// Absent when CloudWatch did not say.
-    pub chart: Option<Chart>,
+    pub(crate) chart: Option<Chart>,
 }
 
 /// Why a message is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub(crate) enum Kind {
     /// The first alarm came on.
     Opened,
     /// Further alarms came on.
@@ -62,26 +62,26 @@ pub enum Kind {
 
 /// A message to a group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
+pub(crate) struct Message {
     /// From 0, in this incident.
-    pub number: u32,
-    pub kind: Kind,
+    pub(crate) number: u32,
+    pub(crate) kind: Kind,
     #[serde(with = "rfc3339")]
-    pub at: UnixMillis,
-    pub subject: String,
-    pub text: String,
-    pub webhook: Delivery,
-    pub email: Delivery,
+    pub(crate) at: UnixMillis,
+    pub(crate) subject: String,
+    pub(crate) text: String,
+    pub(crate) webhook: Delivery,
+    pub(crate) email: Delivery,
     /// Who tries last began then.
     #[serde(with = "rfc3339")]
-    pub tried_at: UnixMillis,
-    pub tries: u32,
+    pub(crate) tried_at: UnixMillis,
+    pub(crate) tries: u32,
 }
 
 /// What became of a message on one way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Delivery {
+pub(crate) enum Delivery {
     /// The group takes no messages this way.
     None,
     /// It is being sent, or will be again.
@@ -94,8 +94,7 @@ pub enum Delivery {
 }
 
 impl Incident {
-    #[must_use]
-    pub fn new(group: &str, opened_at: UnixMillis) -> Self {
+    pub(crate) fn new(group: &str, opened_at: UnixMillis) -> Self {
         Self {
             group: group.to_owned(),
             opened_at,
@@ -107,7 +106,7 @@ impl Incident {
     }
 
     /// The alarms that are on.
-    pub fn on(&self) -> impl Iterator<Item = (&str, &Episode)> {
+    pub(crate) fn on(&self) -> impl Iterator<Item = (&str, &Episode)> {
         self.alarms
             .iter()
             .filter(|(_, episode)| episode.until.is_none())
@@ -115,14 +114,13 @@ impl Incident {
     }
 
     /// When the last alarm was over; `None` while one is on.
-    #[must_use]
-    pub fn over_at(&self) -> Option<UnixMillis> {
+    pub(crate) fn over_at(&self) -> Option<UnixMillis> {
         let ends: Option<Vec<_>> = self.alarms.values().map(|episode| episode.until).collect();
         ends?.into_iter().max()
     }
 
     /// Adds a message and makes room for it.
-    pub fn add(&mut self, message: Message) {
+    pub(crate) fn add(&mut self, message: Message) {
         self.message_count = message.number + 1;
         while self.messages.len() >= MESSAGES_LIMIT {
             // The oldest of all, if none is done: a hundred that could not be sent say less than the newest one.
@@ -133,14 +131,12 @@ impl Incident {
     }
 
     /// Whether nothing is left to send.
-    #[must_use]
-    pub fn is_delivered(&self) -> bool {
+    pub(crate) fn is_delivered(&self) -> bool {
         self.messages.iter().all(Message::is_done)
     }
 
     /// `incidents/dt=2026-11-21/20261121T094012345Z-platform.json`: where it is kept once it is over.
-    #[must_use]
-    pub fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         let opened = self.opened_at.rfc3339();
         let compact = opened.replace(['-', ':', '.'], "");
         format!("incidents/{}/{compact}-{}.json", self.opened_at.hour().date().partition(), self.group)
@@ -149,8 +145,7 @@ impl Incident {
 
 impl Message {
     /// Whether no way is left on which it is to be sent.
-    #[must_use]
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.webhook != Delivery::Unsent && self.email != Delivery::Unsent
     }
 }

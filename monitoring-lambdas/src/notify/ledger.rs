@@ -20,19 +20,19 @@ use super::words::between;
 /// The version of the format.
 const VERSION: u8 = 1;
 /// Alarms whose newest state is remembered. The template has some fifty; the longest unchanged go first.
-pub const ALARMS_LIMIT: usize = 500;
+pub(crate) const ALARMS_LIMIT: usize = 500;
 /// A message that nobody has tried to send for so long is taken up by the next run: longer than notify may run.
-pub const RETRY_AFTER: Duration = Duration::from_secs(120);
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(120);
 /// Times that a message is tried: for two hours, by a run every five minutes.
-pub const TRIES_LIMIT: u32 = 24;
+pub(crate) const TRIES_LIMIT: u32 = 24;
 
 /// A group's ledger.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     v: u8,
-    pub open: Option<Incident>,
+    pub(crate) open: Option<Incident>,
     /// Over, with messages that are not sent yet or not archived yet.
-    pub closed: Vec<Incident>,
+    pub(crate) closed: Vec<Incident>,
     seen: BTreeMap<String, Seen>,
 }
 
@@ -45,9 +45,9 @@ struct Seen {
 
 /// Which message of which incident.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MessageId {
-    pub opened_at: UnixMillis,
-    pub number: u32,
+pub(crate) struct MessageId {
+    pub(crate) opened_at: UnixMillis,
+    pub(crate) number: u32,
 }
 
 impl Default for Ledger {
@@ -59,7 +59,7 @@ impl Default for Ledger {
 impl Ledger {
     /// Takes in a change of an alarm. A notice that came before, or that is older than what is known, changes nothing;
     /// except that an alarm whose end came first is recorded as one that is over.
-    pub fn record(&mut self, group: &str, change: &Change, chart: Option<Chart>) {
+    pub(crate) fn record(&mut self, group: &str, change: &Change, chart: Option<Chart>) {
         let seen = self.seen.entry(change.name.clone()).or_default();
         match change.state {
             State::Alarm if seen.alarm_at < Some(change.at.0) => {
@@ -105,8 +105,7 @@ impl Ledger {
     }
 
     /// The message that is due after a change: what opens an incident, and what closes it.
-    #[must_use]
-    pub fn due_after_change(&self, parents: &Parents) -> Option<Kind> {
+    pub(crate) fn due_after_change(&self, parents: &Parents) -> Option<Kind> {
         let incident = self.open.as_ref()?;
         if incident.over_at().is_some() {
             return Some(Kind::Resolved);
@@ -115,8 +114,7 @@ impl Ledger {
     }
 
     /// The message that is due by now: what opens or closes an incident, further alarms, or a reminder.
-    #[must_use]
-    pub fn due_by(&self, now: UnixMillis, rules: &Rules) -> Option<Kind> {
+    pub(crate) fn due_by(&self, now: UnixMillis, rules: &Rules) -> Option<Kind> {
         if let Some(kind) = self.due_after_change(&rules.parents) {
             return Some(kind);
         }
@@ -130,7 +128,7 @@ impl Ledger {
     }
 
     /// Puts a message down as one that is about to be sent, and closes the incident if it says so.
-    pub fn add(
+    pub(crate) fn add(
         &mut self,
         kind: Kind,
         text: Text,
@@ -161,7 +159,7 @@ impl Ledger {
     }
 
     /// Takes over the messages that somebody began to send and did not finish.
-    pub fn claim(&mut self, now: UnixMillis) -> Vec<MessageId> {
+    pub(crate) fn claim(&mut self, now: UnixMillis) -> Vec<MessageId> {
         let mut claimed = Vec::new();
         for incident in self.open.iter_mut().chain(&mut self.closed) {
             let stale = |message: &&mut Message| !message.is_done() && between(message.tried_at, now) >= RETRY_AFTER;
@@ -175,15 +173,14 @@ impl Ledger {
     }
 
     /// A message by its id.
-    #[must_use]
-    pub fn message(&self, id: MessageId) -> Option<&Message> {
+    pub(crate) fn message(&self, id: MessageId) -> Option<&Message> {
         let mut incidents = self.open.iter().chain(&self.closed);
         let incident = incidents.find(|incident| incident.opened_at == id.opened_at)?;
         incident.messages.iter().find(|message| message.number == id.number)
     }
 
     /// Notes what became of a message.
-    pub fn note(&mut self, id: MessageId, deliveries: &Deliveries) {
+    pub(crate) fn note(&mut self, id: MessageId, deliveries: &Deliveries) {
         let mut incidents = self.open.iter_mut().chain(&mut self.closed);
         let Some(incident) = incidents.find(|incident| incident.opened_at == id.opened_at) else { return };
         if let Some(message) = incident.messages.iter_mut().find(|message| message.number == id.number) {
@@ -194,12 +191,12 @@ impl Ledger {
     }
 
     /// Incidents that are over and of which nothing is left to send.
-    pub fn finished(&self) -> impl Iterator<Item = &Incident> {
+    pub(crate) fn finished(&self) -> impl Iterator<Item = &Incident> {
         self.closed.iter().filter(|incident| incident.is_delivered())
     }
 
     /// Drops those that are finished: they are kept elsewhere.
-    pub fn drop_finished(&mut self) {
+    pub(crate) fn drop_finished(&mut self) {
         self.closed.retain(|incident| !incident.is_delivered());
     }
 }

@@ -5,7 +5,6 @@
 const LINE_LIMIT: usize = 800;
 
 /// The line as it may stand in a message: longer ones end in `…`, and for what can't be seen stands `�`.
-#[must_use]
 pub(super) fn one_line(line: &str) -> String {
     let mut characters = line.chars().map(|character| if is_hidden(character) { '\u{fffd}' } else { character });
     let mut text: String = characters.by_ref().take(LINE_LIMIT).collect();

@@ -11,21 +11,21 @@ use super::words;
 
 /// Characters of a subject; SNS takes up to 100 of ASCII.
 /// <https://docs.aws.amazon.com/sns/latest/api/API_Publish.html>
-pub const SUBJECT_LIMIT: usize = 100;
+pub(crate) const SUBJECT_LIMIT: usize = 100;
 /// Alarms that a message describes; of more it gives the names.
-pub const DESCRIBED_LIMIT: usize = 5;
+pub(crate) const DESCRIBED_LIMIT: usize = 5;
 /// Names that a line gives; of more it gives the number.
-pub const NAMED_LIMIT: usize = 20;
+pub(crate) const NAMED_LIMIT: usize = 20;
 /// What the line begins with that says where to read on.
-pub const TO_DO: &str = "What to do: ";
+pub(crate) const TO_DO: &str = "What to do: ";
 
 /// A message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Text {
+pub(crate) struct Text {
     /// At most [`SUBJECT_LIMIT`] printable ASCII characters.
-    pub subject: String,
+    pub(crate) subject: String,
     /// Lines as [`one_line`] has them, and empty ones between blocks.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 /// Lines that belong together.
@@ -40,16 +40,15 @@ impl Text {
 
 /// Where the message comes from.
 #[derive(Debug, Clone, Copy)]
-pub struct Origin<'a> {
+pub(crate) struct Origin<'a> {
     /// The deployment.
-    pub stack: &'a str,
+    pub(crate) stack: &'a str,
     /// The runbook's address, without the `#`.
-    pub runbook: &'a str,
+    pub(crate) runbook: &'a str,
 }
 
 /// Writes a message about an incident.
-#[must_use]
-pub fn compose(kind: Kind, incident: &Incident, now: UnixMillis, parents: &Parents, origin: Origin<'_>) -> Text {
+pub(crate) fn compose(kind: Kind, incident: &Incident, now: UnixMillis, parents: &Parents, origin: Origin<'_>) -> Text {
     match kind {
         Kind::Opened => opened(incident, parents, origin),
         Kind::Update => update(incident, parents, origin),

@@ -9,14 +9,13 @@ use super::recipient::Format;
 
 /// Characters of a Slack message, which Slack cuts there without a word.
 /// <https://docs.slack.dev/changelog/2018-truncating-really-long-messages>
-pub const TEXT_LIMIT: usize = 40_000;
+pub(crate) const TEXT_LIMIT: usize = 40_000;
 /// Bytes of a card. Teams drops a message of more than about 28 KB, and others saw it drop those of more than 21.
 /// <https://learn.microsoft.com/en-us/connectors/teams/#known-issues-and-limitations-with-actions>
-pub const CARD_LIMIT: usize = 20_000;
+pub(crate) const CARD_LIMIT: usize = 20_000;
 
 /// The body of the POST.
-#[must_use]
-pub fn body(format: Format, text: &str) -> String {
+pub(crate) fn body(format: Format, text: &str) -> String {
     match format {
         Format::Text => slack_message(text),
         Format::AdaptiveCard => card_message(text),

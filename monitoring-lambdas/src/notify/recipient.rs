@@ -86,10 +86,6 @@ struct Declared {
 
 impl Recipient {
     /// Reads `RECIPIENTS`. An empty list is one group, `everyone`, which gets all alarms by e-mail.
-    ///
-    /// # Errors
-    ///
-    /// When it does not have this form, or no message could reach a group.
     pub fn parse_all(json: &str) -> Result<Vec<Self>, RecipientError> {
         let declared: Vec<Declared> = serde_json::from_str(json)
             .map_err(|error| RecipientError::Form { line: error.line(), column: error.column() })?;
@@ -127,7 +123,6 @@ impl Recipient {
     }
 
     /// Whether an alarm is theirs.
-    #[must_use]
     pub fn owns(&self, alarm: &str) -> bool {
         let fits = |pattern: &str| matches(pattern.as_bytes(), alarm.as_bytes());
         let is_excluded = self.alarms.iter().filter_map(|pattern| pattern.strip_prefix(EXCLUDED)).any(fits);

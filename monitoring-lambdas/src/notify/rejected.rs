@@ -24,10 +24,6 @@ const NAMED_VALUES: usize = 3;
 const VALUE_LIMIT: usize = 120;
 
 /// Lines of a message about what was rejected in the hour of `now` and the one before; none if nothing was.
-///
-/// # Errors
-///
-/// When S3 does not answer.
 pub(super) async fn most_frequent<B: Bucket + Streams>(
     bucket: &B,
     now: UnixMillis,
@@ -191,7 +187,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::memory_bucket::MemoryBucket;
+    use crate::tests::memory_bucket::MemoryBucket;
 
     fn now() -> UnixMillis {
         UnixMillis::parse("2026-11-21T09:40:00.000Z").unwrap()

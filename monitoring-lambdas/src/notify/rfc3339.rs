@@ -4,44 +4,31 @@ use serde::{Deserialize, Deserializer, Serializer};
 use shared::timestamp::UnixMillis;
 
 /// For `#[serde(with = "rfc3339")]`.
-///
-/// # Errors
-///
-/// Only the serializer's own.
-pub fn serialize<S: Serializer>(time: &UnixMillis, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn serialize<S: Serializer>(time: &UnixMillis, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&time.rfc3339())
 }
 
 /// For `#[serde(with = "rfc3339")]`.
-///
-/// # Errors
-///
-/// When the text is no time.
-pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<UnixMillis, D::Error> {
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<UnixMillis, D::Error> {
     let text = String::deserialize(deserializer)?;
     read(&text).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no RFC 3339 time in UTC")))
 }
 
 /// A time as CloudWatch (`2026-11-21T09:40:12.345+0000`), SNS (`…12.345Z`) and EventBridge (`…12Z`) write it.
-#[must_use]
-pub fn read(text: &str) -> Option<UnixMillis> {
+pub(crate) fn read(text: &str) -> Option<UnixMillis> {
     let local =
         text.strip_suffix("+0000").or_else(|| text.strip_suffix("+00:00")).or_else(|| text.strip_suffix('Z'))?;
     UnixMillis::parse(&format!("{local}Z")).or_else(|| UnixMillis::parse(&format!("{local}.000Z")))
 }
 
 /// The same for times that may be missing: `#[serde(with = "rfc3339::optional")]`.
-pub mod optional {
+pub(crate) mod optional {
     use super::{Deserialize, Deserializer, Serializer, UnixMillis, read};
 
     /// For `#[serde(with = "rfc3339::optional")]`.
-    ///
-    /// # Errors
-    ///
-    /// Only the serializer's own.
     // serde hands over a reference to the field.
     #[allow(clippy::ref_option)]
-    pub fn serialize<S: Serializer>(time: &Option<UnixMillis>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(time: &Option<UnixMillis>, serializer: S) -> Result<S::Ok, S::Error> {
         match time {
             Some(time) => serializer.serialize_some(&time.rfc3339()),
             None => serializer.serialize_none(),
@@ -49,11 +36,7 @@ pub mod optional {
     }
 
     /// For `#[serde(with = "rfc3339::optional")]`.
-    ///
-    /// # Errors
-    ///
-    /// When the text is no time.
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<UnixMillis>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<UnixMillis>, D::Error> {
         let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
         let time = read(&text);
         if time.is_some() { Ok(time) } else { Err(serde::de::Error::custom(format!("{text:?} is no time"))) }

@@ -10,7 +10,7 @@ use super::ledger::Ledger;
 use crate::bucket::{Bucket, BucketError, Condition};
 
 /// Times that a change is made again because somebody else was faster. A storm is some dozens of notices at once.
-pub const ATTEMPTS: u32 = 12;
+pub(crate) const ATTEMPTS: u32 = 12;
 const BACKOFF_BASE: Duration = Duration::from_millis(50);
 const BACKOFF_CAP: Duration = Duration::from_secs(1);
 
@@ -24,17 +24,12 @@ pub enum StoreError {
 }
 
 /// `incidents/open/platform.json`
-#[must_use]
-pub fn key(group: &str) -> String {
+pub(crate) fn key(group: &str) -> String {
     format!("incidents/open/{group}.json")
 }
 
 /// A group's ledger; a new one when there is none.
-///
-/// # Errors
-///
-/// When S3 does not give it.
-pub async fn load(bucket: &impl Bucket, group: &str) -> Result<Ledger, StoreError> {
+pub(crate) async fn load(bucket: &impl Bucket, group: &str) -> Result<Ledger, StoreError> {
     Ok(load_version(bucket, group).await?.0)
 }
 
@@ -51,11 +46,7 @@ async fn load_version(bucket: &impl Bucket, group: &str) -> Result<(Ledger, Opti
 
 /// Changes a ledger; `change` is called again when somebody else changed it first, and must do the same each time.
 /// Nothing is written when it changes nothing.
-///
-/// # Errors
-///
-/// When S3 does not give or take it, or others were faster each time.
-pub async fn update<T>(
+pub(crate) async fn update<T>(
     bucket: &impl Bucket,
     group: &str,
     mut change: impl FnMut(&mut Ledger) -> T,
@@ -83,11 +74,7 @@ pub async fn update<T>(
 }
 
 /// Keeps an incident that is over. Again makes no difference.
-///
-/// # Errors
-///
-/// When S3 does not take it.
-pub async fn keep(bucket: &impl Bucket, incident: &Incident) -> Result<(), StoreError> {
+pub(crate) async fn keep(bucket: &impl Bucket, incident: &Incident) -> Result<(), StoreError> {
     let body = Bytes::from(serde_json::to_vec_pretty(incident)?);
     bucket.put(&incident.key(), body, Condition::Always).await?;
     Ok(())

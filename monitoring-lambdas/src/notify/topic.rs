@@ -31,7 +31,6 @@ pub struct SnsTopic {
 }
 
 impl SnsTopic {
-    #[must_use]
     pub fn new(config: &SdkConfig, arn: String) -> Self {
         let builder = aws_sdk_sns::config::Builder::from(config)
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))

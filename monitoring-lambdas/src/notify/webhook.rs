@@ -32,7 +32,6 @@ pub struct HttpWebhooks {
 }
 
 impl HttpWebhooks {
-    #[must_use]
     pub fn new(client: HttpClient) -> Self {
         Self { client }
     }

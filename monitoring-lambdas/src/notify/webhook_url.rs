@@ -24,8 +24,6 @@ impl std::fmt::Debug for WebhookUrl {
 }
 
 impl WebhookUrl {
-    /// # Errors
-    ///
     /// When it is no absolute URL, or unencrypted and of another machine.
     pub fn parse(text: &str) -> Result<Self, WebhookError> {
         let uri: Uri = text.parse().map_err(|_| WebhookError::NotAUrl)?;

@@ -6,8 +6,7 @@ use shared::metric::{Metric, NAMESPACE, Unit};
 use shared::timestamp::UnixMillis;
 
 /// The unit of a metric of ours, or of those of AWS that the template's alarms watch; else none is known.
-#[must_use]
-pub fn unit(namespace: &str, metric: &str) -> Option<Unit> {
+pub(crate) fn unit(namespace: &str, metric: &str) -> Option<Unit> {
     if namespace == NAMESPACE {
         return Metric::all().find(|known| known.as_str() == metric).map(Metric::unit);
     }
@@ -25,8 +24,7 @@ pub fn unit(namespace: &str, metric: &str) -> Option<Unit> {
 }
 
 /// `3`, `1,234.5`, with the unit: `60,000 ms`.
-#[must_use]
-pub fn value(number: f64, unit: Option<Unit>) -> String {
+pub(crate) fn value(number: f64, unit: Option<Unit>) -> String {
     let text = grouped(number);
     match unit {
         Some(Unit::Count) => format!("{text} (count)"),
@@ -39,8 +37,7 @@ pub fn value(number: f64, unit: Option<Unit>) -> String {
 }
 
 /// With commas between thousands, and at most two decimals.
-#[must_use]
-pub fn grouped(number: f64) -> String {
+pub(crate) fn grouped(number: f64) -> String {
     let text = format!("{:.2}", number.abs());
     let (whole, decimals) = text.split_once('.').unwrap_or((&text, ""));
     let mut out = String::new();
@@ -62,8 +59,7 @@ pub fn grouped(number: f64) -> String {
 }
 
 /// What is right: the opposite of what the alarm takes for wrong.
-#[must_use]
-pub fn expected(comparison: &str, threshold: f64, unit: Option<Unit>) -> String {
+pub(crate) fn expected(comparison: &str, threshold: f64, unit: Option<Unit>) -> String {
     let threshold = value(threshold, unit);
     match comparison {
         "GreaterThanThreshold" => format!("at most {threshold}"),
@@ -75,8 +71,7 @@ pub fn expected(comparison: &str, threshold: f64, unit: Option<Unit>) -> String 
 }
 
 /// `45 s`, `23 min`, `2 h 5 min`, `3 d 4 h`: two units at most.
-#[must_use]
-pub fn duration(duration: Duration) -> String {
+pub(crate) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     let two = |first: String, rest: u64, unit: &str| if rest == 0 { first } else { format!("{first} {rest} {unit}") };
@@ -89,14 +84,12 @@ pub fn duration(duration: Duration) -> String {
 }
 
 /// The time from one to the other; none when it is negative.
-#[must_use]
-pub fn between(from: UnixMillis, to: UnixMillis) -> Duration {
+pub(crate) fn between(from: UnixMillis, to: UnixMillis) -> Duration {
     Duration::from_millis(u64::try_from(to.0.saturating_sub(from.0)).unwrap_or(0))
 }
 
 /// `2026-11-21 09:40:12 UTC`
-#[must_use]
-pub fn moment(time: UnixMillis) -> String {
+pub(crate) fn moment(time: UnixMillis) -> String {
     let text = time.rfc3339();
     format!("{} {} UTC", &text[..10], &text[11..19])
 }

@@ -8,41 +8,41 @@ use crate::manifest::{Received, Totals};
 
 /// A count of one hour, as CloudWatch gives it.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Counted {
-    pub whole: f64,
+pub(crate) struct Counted {
+    pub(crate) whole: f64,
     /// Of the whole, what came in the first period of CloudWatch's, and in the last.
-    pub first: f64,
-    pub last: f64,
+    pub(crate) first: f64,
+    pub(crate) last: f64,
 }
 
 /// What was counted where it was sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Sent {
+pub(crate) struct Sent {
     /// Events that ingest accepted, by their receipt.
-    pub accepted: Counted,
+    pub(crate) accepted: Counted,
     /// Rejected lines that ingest put on the stream, by their receipt.
-    pub rejected: Counted,
+    pub(crate) rejected: Counted,
     /// Records that arrived on the stream.
-    pub records: Counted,
+    pub(crate) records: Counted,
 }
 
 /// A sealed hour.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Hour<'a> {
-    pub hour: UtcHour,
-    pub sent: Sent,
-    pub landed: &'a Totals,
+pub(crate) struct Hour<'a> {
+    pub(crate) hour: UtcHour,
+    pub(crate) sent: Sent,
+    pub(crate) landed: &'a Totals,
 }
 
 /// What is missing in an hour, and what is there too often.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Balance {
+pub(crate) struct Balance {
     /// Events and rejected lines that were sent and did not land.
-    pub lost_events: f64,
+    pub(crate) lost_events: f64,
     /// Events and rejected lines that landed and were not sent, or not so often.
-    pub doubled_events: f64,
+    pub(crate) doubled_events: f64,
     /// Records that arrived on the stream and did not land.
-    pub lost_records: f64,
+    pub(crate) lost_records: f64,
 }
 
 /// One in so many accepted events may be lost or doubled in an hour without being reported: CloudWatch now and then drops
@@ -52,8 +52,7 @@ const TOLERATED_ONE_IN: f64 = 10_000.0;
 impl Balance {
     /// What is reported for an hour with so many accepted events: a number beyond the tolerance in full. Records have no
     /// tolerance: Kinesis itself counts them.
-    #[must_use]
-    pub fn beyond_tolerance(self, accepted: f64) -> Self {
+    pub(crate) fn beyond_tolerance(self, accepted: f64) -> Self {
         let beyond = |events: f64| if events * TOLERATED_ONE_IN > accepted { events } else { 0.0 };
         Self { lost_events: beyond(self.lost_events), doubled_events: beyond(self.doubled_events), ..self }
     }
@@ -64,8 +63,7 @@ impl Balance {
 /// Lines that carry their time of receipt are compared to the line. Raw events and records are not: what is in flight at
 /// the full hour is counted in one hour there and in the other here (see [`missing`]). What is certainly in two objects is
 /// doubled, and makes up for nothing that is lost.
-#[must_use]
-pub fn balances(hours: &[Hour<'_>], format: EventFormat) -> Vec<Balance> {
+pub(crate) fn balances(hours: &[Hour<'_>], format: EventFormat) -> Vec<Balance> {
     let records: Vec<Flow> = hours.iter().map(Flow::of_records).collect();
     let raw_events: Vec<Flow> = hours.iter().map(Flow::of_raw_events).collect();
     let lost_records = missing(&records);
@@ -91,14 +89,12 @@ pub fn balances(hours: &[Hour<'_>], format: EventFormat) -> Vec<Balance> {
 }
 
 /// Events that ingest received in the middle one of three hours, in whichever of them they landed.
-#[must_use]
-pub fn received_events(around: &[Hour<'_>]) -> f64 {
+pub(crate) fn received_events(around: &[Hour<'_>]) -> f64 {
     received(around, |totals| totals.events_received_in)
 }
 
 /// Rejected lines that ingest received in the middle one of three hours, in whichever of them they landed.
-#[must_use]
-pub fn received_rejected(around: &[Hour<'_>]) -> f64 {
+pub(crate) fn received_rejected(around: &[Hour<'_>]) -> f64 {
     received(around, |totals| totals.rejected_received_in)
 }
 
@@ -150,17 +146,16 @@ impl Flow {
 
 /// Records of the stream that landed in an hour, where objects overlap.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LandedRecords {
+pub(crate) struct LandedRecords {
     /// Without the objects that overlap others.
-    pub at_least: u64,
+    pub(crate) at_least: u64,
     /// Without what is certainly in another object too.
-    pub at_most: u64,
+    pub(crate) at_most: u64,
 }
 
 /// How many records of the middle one of three hours are certainly lost, and may be lost. A neighbour that is not sealed
 /// yet (`None`) may have all that it could have instead, or nothing.
-#[must_use]
-pub fn lost_records(
+pub(crate) fn lost_records(
     arrived: [Counted; 3],
     landed: LandedRecords,
     [previous, next]: [Option<&Totals>; 2],

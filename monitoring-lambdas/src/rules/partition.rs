@@ -12,7 +12,6 @@ pub enum Partition {
 
 impl Partition {
     /// The partition whose `_SUCCESS` has this key; `None` for any other key.
-    #[must_use]
     pub fn of_success_key(key: &str) -> Option<Self> {
         let text = key.strip_prefix("events/")?.strip_suffix("/_SUCCESS")?;
         let hour = UtcHour::parse(text).map(Self::Hour);
@@ -20,7 +19,6 @@ impl Partition {
     }
 
     /// `dt=2026-11-21/hour=09` or `dt=2026-11-21`
-    #[must_use]
     pub fn text(self) -> String {
         match self {
             Self::Hour(hour) => hour.partition(),
@@ -29,13 +27,11 @@ impl Partition {
     }
 
     /// The key of its `_SUCCESS`.
-    #[must_use]
     pub fn success_key(self) -> String {
         success_key(&self.text())
     }
 
     /// The first millisecond after it.
-    #[must_use]
     pub const fn end(self) -> UnixMillis {
         match self {
             Self::Hour(hour) => hour.end(),
@@ -44,7 +40,6 @@ impl Partition {
     }
 
     /// The same hour of an earlier day, or the earlier date.
-    #[must_use]
     pub const fn days_before(self, days: i64) -> Self {
         match self {
             Self::Hour(hour) => Self::Hour(hour.plus(-24 * days)),
@@ -53,7 +48,6 @@ impl Partition {
     }
 
     /// All partitions of its kind as one name: the value of the metrics' dimension `Key`.
-    #[must_use]
     pub const fn pattern(self) -> &'static str {
         match self {
             Self::Hour(_) => "events/dt=*/hour=*/",

@@ -34,7 +34,6 @@ pub enum State {
 }
 
 /// The last moment to be sealed in time.
-#[must_use]
 pub const fn due(partition: Partition, due_minutes: i64) -> UnixMillis {
     let extra = match partition {
         Partition::Hour(_) => 0,
@@ -44,19 +43,16 @@ pub const fn due(partition: Partition, due_minutes: i64) -> UnixMillis {
 }
 
 /// Minutes from the end of an hour to the run that seals it, with so many minutes of grace.
-#[must_use]
 pub const fn sealing_minutes(grace_minutes: i64) -> i64 {
     (grace_minutes + SEAL_INTERVAL_MINUTES - 1) / SEAL_INTERVAL_MINUTES * SEAL_INTERVAL_MINUTES
 }
 
 /// Whether no later run of seal-partition begins by the time that a partition is due.
-#[must_use]
 pub const fn is_last_run(partition: Partition, at: UnixMillis, due_minutes: i64) -> bool {
     at.0 + SEAL_INTERVAL_MINUTES * MILLIS_PER_MINUTE > due(partition, due_minutes).0
 }
 
 /// When a partition must have `_SUCCESS` or `_INCOMPLETE`.
-#[must_use]
 pub const fn verdict_at(partition: Partition, due_minutes: i64) -> UnixMillis {
     due(partition, verdict_minutes(due_minutes))
 }
@@ -67,7 +63,6 @@ const fn verdict_minutes(due_minutes: i64) -> i64 {
 }
 
 /// The state of a partition that is past its time.
-#[must_use]
 pub fn judge(partition: Partition, first_sealed_at: Option<UnixMillis>, due_minutes: i64) -> State {
     match first_sealed_at {
         None => State::NotRun,
@@ -77,7 +72,6 @@ pub fn judge(partition: Partition, first_sealed_at: Option<UnixMillis>, due_minu
 }
 
 /// Whether a late seal is still worth a word.
-#[must_use]
 pub const fn is_reported(first_sealed_at: UnixMillis, now: UnixMillis) -> bool {
     now.0 < first_sealed_at.0 + LATE_REPORT_MILLIS
 }
@@ -85,7 +79,6 @@ pub const fn is_reported(first_sealed_at: UnixMillis, now: UnixMillis) -> bool {
 /// The partitions of which the last run in time is over, of the last [`LOOKBACK_HOURS`] and not from before the first hour that there
 /// is; a date that began before it is never sealed. Of a stack that is so new that there is none, nothing is expected yet: the
 /// age of its newest event and a sealer that does not run have alarms of their own.
-#[must_use]
 pub fn expected(now: UnixMillis, first: Option<UtcHour>, due_minutes: i64) -> Vec<Partition> {
     // A run that ends this very millisecond is still in time.
     let past = UnixMillis(now.0 - verdict_minutes(due_minutes) * MILLIS_PER_MINUTE - 1);

@@ -4,25 +4,23 @@ use super::size::Outcome;
 
 /// Fewer rejected lines are no violation, whatever their share: at night one bad POST is a third of an hour. The alarm
 /// rejected-share asks for as many in a minute.
-pub const MINIMUM_REJECTED: u64 = 10;
+pub(crate) const MINIMUM_REJECTED: u64 = 10;
 
 /// Lines of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lines {
-    pub events: u64,
-    pub rejected: u64,
+pub(crate) struct Lines {
+    pub(crate) events: u64,
+    pub(crate) rejected: u64,
 }
 
 impl Lines {
     /// So many of all lines, in per cent; 0 of none.
-    #[must_use]
-    pub fn percent(self, count: u64) -> f64 {
+    pub(crate) fn percent(self, count: u64) -> f64 {
         let all = self.events as f64 + self.rejected as f64;
         if all == 0.0 { 0.0 } else { count as f64 / all * 100.0 }
     }
 
-    #[must_use]
-    pub fn judge(self, maximum_percent: f64) -> Outcome {
+    pub(crate) fn judge(self, maximum_percent: f64) -> Outcome {
         let is_too_much = self.percent(self.rejected) > maximum_percent;
         if is_too_much && self.rejected >= MINIMUM_REJECTED { Outcome::Violation } else { Outcome::Fine }
     }

@@ -22,7 +22,6 @@ pub enum Seasonal {
 const NORMAL: f64 = 1.4826;
 
 /// The median; the mean of the two middle values of an even number. `None` of nothing.
-#[must_use]
 pub fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -32,7 +31,6 @@ pub fn median(values: &[f64]) -> Option<f64> {
 }
 
 /// The score of a value against earlier ones, among which it is not, if there are at least `minimum` of them.
-#[must_use]
 pub fn seasonal(value: f64, earlier: &[f64], minimum: usize) -> Seasonal {
     let points = earlier.len();
     let Some(median_value) = median(earlier).filter(|_| points >= minimum) else {

@@ -39,7 +39,6 @@ impl Limits {
         maximum_rejected_percent: 5.0,
     };
 
-    #[must_use]
     pub const fn minimum_bytes(&self, partition: Partition) -> u64 {
         match partition {
             Partition::Hour(_) => self.minimum_hour_bytes,
@@ -58,13 +57,11 @@ pub struct Sizes {
 }
 
 /// The partition of the day before.
-#[must_use]
 pub const fn day_before(partition: Partition) -> Partition {
     partition.days_before(1)
 }
 
 /// The partitions of [`Sizes::weeks_before`].
-#[must_use]
 pub fn weeks_before(partition: Partition) -> [Partition; WEEKS] {
     let mut days = 0;
     [(); WEEKS].map(|()| {
@@ -109,7 +106,6 @@ pub struct Measured {
 }
 
 impl Sizes {
-    #[must_use]
     pub fn measure(&self) -> Measured {
         let earlier: Vec<f64> = self.weeks_before.iter().flatten().map(|bytes| *bytes as f64).collect();
         Measured {
@@ -130,7 +126,6 @@ fn percent(bytes: u64, reference: Option<u64>) -> Option<f64> {
 
 impl Measured {
     /// What the three rules about size say, in the order of [`Rule`].
-    #[must_use]
     pub fn judge(&self, minimum_bytes: u64, limits: &Limits) -> [(Rule, Outcome); 3] {
         let floor = if self.bytes < minimum_bytes { Outcome::Violation } else { Outcome::Fine };
         [
@@ -157,7 +152,6 @@ impl Measured {
 impl Change {
     /// A violation is too large a change against both, in the same direction: a Saturday is not a Friday, and the day after
     /// an outage is not as empty as the outage. Where there is but one, it decides alone.
-    #[must_use]
     pub fn judge(&self, maximum_percent: f64) -> Outcome {
         let changes: Vec<f64> = [self.day_before, self.week_before].into_iter().flatten().collect();
         if changes.is_empty() {

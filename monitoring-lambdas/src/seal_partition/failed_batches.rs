@@ -119,7 +119,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::memory_bucket::MemoryBucket;
+    use crate::tests::memory_bucket::MemoryBucket;
 
     const KEY: &str = "aws/lambda/4a8f/shardId-000000000000/2026/11/21/2026-11-21T10.32.08-9b1c";
 

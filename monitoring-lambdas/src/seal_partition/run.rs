@@ -254,7 +254,7 @@ fn hour_of_reseal(name: &str) -> Option<UtcHour> {
 }
 
 /// The first hour that anything landed in.
-async fn first_hour(bucket: &impl Bucket) -> Result<Option<UtcHour>, BucketError> {
+pub(crate) async fn first_hour(bucket: &impl Bucket) -> Result<Option<UtcHour>, BucketError> {
     let mut first: Option<UtcHour> = None;
     for kind in [Kind::Event, Kind::Rejected] {
         let folder = format!("{}/", prefix(kind));

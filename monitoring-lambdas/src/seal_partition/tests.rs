@@ -15,8 +15,8 @@ use shared::timestamp::UtcHour;
 
 use super::*;
 use crate::manifest::Totals;
-use crate::memory_bucket::MemoryBucket;
-use crate::memory_metrics::MemoryMetrics;
+use crate::tests::memory_bucket::MemoryBucket;
+use crate::tests::memory_metrics::MemoryMetrics;
 use crate::rules::completeness::{Balance, Counted, Hour, Sent, balances};
 
 pub(crate) const NIGHT: &str = "2026-11-22T00:20:00.000Z";
@@ -85,7 +85,7 @@ pub(crate) fn handler<'a>(
 
 /// Of a minute, the age of what landing read then.
 pub(crate) fn put_iterator_age(metrics: &MemoryMetrics, at: UnixMillis, minutes: i64) {
-    metrics.values.borrow_mut().push(crate::memory_metrics::Value {
+    metrics.values.borrow_mut().push(crate::tests::memory_metrics::Value {
         namespace: "AWS/Kinesis",
         name: "GetRecords.IteratorAgeMilliseconds",
         dimensions: vec![("StreamName".into(), "event-stream".into())],

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::cloudwatch::{Datum, MetricsError, Query};
-use crate::memory_bucket::MemoryBucket;
+use crate::tests::memory_bucket::MemoryBucket;
 use crate::notify::config::Parents;
 use crate::notify::outcome::Outcome;
 use crate::notify::recipient::Webhook;
@@ -295,7 +295,7 @@ async fn without_s3_an_alarm_is_announced_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_ledger_that_can_t_be_read_is_begun_anew() {
+async fn an_unreadable_ledger_is_begun_anew() {
     let world = World::default();
     world.bucket.insert("incidents/open/platform.json", "{", std::collections::HashMap::new());
     world.notice("prod-broken", "ALARM", 0).await.unwrap();

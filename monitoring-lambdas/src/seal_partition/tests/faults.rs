@@ -148,7 +148,7 @@ async fn with_cloudwatch_away_nothing_is_sealed_or_it_is_reported_later() {
     let (bucket, metrics) = (copy(&world), MemoryMetrics::default());
     metrics.fails_from.set(Some(1));
     assert!(matches!(invoke(&bucket, &metrics, schedule(), Fault::None).await, Err(SealError::Metrics(_))));
-    assert!(bucket.text("events/dt=2026-11-21/_SUCCESS").is_none(), "whether hours are whole can't be told");
+    assert!(bucket.text("events/dt=2026-11-21/_SUCCESS").is_none(), "nothing shows whether the hours are whole");
     // Of the values that are read, six in each run and one for each of four hours, each may be the one that fails: what
     // was sealed before stays so. The next call puts.
     for call in 2..=11 {
