@@ -33,7 +33,7 @@ use shared::metric::{Metric, NAMESPACE};
 use shared::timestamp::{UnixMillis, UtcHour};
 
 use crate::bucket::Bucket;
-use crate::cloudwatch::{Datum, Metrics, MetricsError, Query};
+use crate::cloudwatch::{self, Metrics, MetricsError, Query};
 use crate::event::{EventError, ScheduledEvent};
 use crate::manifest::Totals;
 use crate::rules::completeness::{Balance, Counted, Hour, Sent, balances, received_events, received_rejected};
@@ -143,15 +143,11 @@ impl<B: Bucket, M: Metrics> Handler<B, M> {
             (Metric::DoubledEvents, worst(|balance| balance.doubled_events)),
             (Metric::LostRecords, worst(|balance| balance.lost_records)),
         ];
-        let dimensions = vec![("FunctionName", context.env_config.function_name.clone())];
-        let datum = |(metric, value): (Metric, Option<f64>)| {
-            Some(Datum { metric, value: value?, at: now, dimensions: dimensions.clone() })
-        };
-        let data: Vec<Datum> = values.into_iter().filter_map(datum).collect();
-        if data.is_empty() {
+        let values: Vec<_> = values.into_iter().filter_map(|(metric, value)| Some((metric, value?))).collect();
+        if values.is_empty() {
             tracing::info!("no hour is sealed with both of its neighbours: nothing to compare yet");
         } else {
-            self.metrics.put(&data).await?;
+            cloudwatch::put(&self.metrics, &context.env_config.function_name, now, &values).await?;
         }
         sealed.unreadable.map_or(Ok(()), Err)
     }

@@ -41,7 +41,7 @@ use shared::metric::Metric;
 use shared::timestamp::{UnixMillis, UtcHour};
 
 use crate::bucket::{Bucket, BucketError, List, Streams};
-use crate::cloudwatch::{Datum, Metrics, MetricsError};
+use crate::cloudwatch::{self, Metrics, MetricsError};
 use crate::event::{EventError, ScheduledEvent};
 use crate::manifest::{DELETED_PREFIX, REPLACED_PREFIX};
 pub(crate) use report::Report;
@@ -118,13 +118,8 @@ impl<B: Bucket + Streams, M: Metrics> Handler<B, M> {
         let problem = run.compare_hours(&mut state).await;
         let problem = problem.or(run.look_at_old_reports().await.err());
         state.put(&self.bucket).await?;
-        let datum = Datum {
-            metric: Metric::DeletedObjects,
-            value: self.count().await? as f64,
-            at,
-            dimensions: vec![("FunctionName", function_name.to_owned())],
-        };
-        self.metrics.put(&[datum]).await?;
+        let deleted = (Metric::DeletedObjects, self.count().await? as f64);
+        cloudwatch::put(&self.metrics, function_name, at, &[deleted]).await?;
         problem.map_or(Ok(()), Err)
     }
 

@@ -28,7 +28,7 @@ use shared::metric::Metric;
 use shared::timestamp::UnixMillis;
 
 use crate::bucket::{Bucket, BucketError, List};
-use crate::cloudwatch::{Datum, Metrics, MetricsError};
+use crate::cloudwatch::{self, Metrics, MetricsError};
 use crate::event::{EventError, ScheduledEvent};
 use crate::manifest::BROKEN_PREFIX;
 use crate::seal_partition::{due_minutes, grace_minutes};
@@ -202,10 +202,8 @@ impl<B: Bucket, M: Metrics> Handler<B, M> {
         if values.is_empty() {
             return Ok(());
         }
-        let dimensions = vec![("FunctionName", function_name.to_owned())];
-        let datum = |&(metric, value): &(Metric, f64)| Datum { metric, value, at, dimensions: dimensions.clone() };
-        let data: Vec<Datum> = values.iter().map(datum).collect();
-        let put = answering.bound(answering.remaining(), self.metrics.put(&data)).await;
+        let put = cloudwatch::put(&self.metrics, function_name, at, values);
+        let put = answering.bound(answering.remaining(), put).await;
         let what = "CloudWatch did not answer";
         Ok(put.map_err(|source| Problem::TimeIsUp { what, source })??)
     }

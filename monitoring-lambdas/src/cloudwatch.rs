@@ -65,6 +65,20 @@ pub trait Metrics {
     fn read(&self, query: &Query) -> impl Future<Output = Result<Vec<(UnixMillis, f64)>, MetricsError>>;
 }
 
+/// Puts what one function has found.
+pub(crate) async fn put(
+    metrics: &impl Metrics,
+    function_name: &str,
+    at: UnixMillis,
+    values: &[(Metric, f64)],
+) -> Result<(), MetricsError> {
+    let datum = |&(metric, value): &(Metric, f64)| {
+        let dimensions = vec![("FunctionName", function_name.to_owned())];
+        Datum { metric, value, at, dimensions }
+    };
+    metrics.put(&values.iter().map(datum).collect::<Vec<_>>()).await
+}
+
 /// CloudWatch.
 #[derive(Clone)]
 pub struct CloudWatch {

@@ -51,7 +51,7 @@ use shared::timestamp::UnixMillis;
 use tokio::sync::OnceCell;
 
 use crate::bucket::{Bucket, BucketError, Streams, Uploads};
-use crate::cloudwatch::{Datum, Metrics, MetricsError};
+use crate::cloudwatch::{self, Metrics, MetricsError};
 use crate::event::{EventError, Invocation};
 use crate::manifest::{PROGRESS_SUFFIX, SEALING_PREFIX};
 use crate::rules::recency;
@@ -267,12 +267,9 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics> Handler<B, F, M> {
                 ),
             ]);
         }
-        let dimensions = vec![("FunctionName", function_name.to_owned())];
         // Counts stay far below 2^53.
-        #[allow(clippy::cast_precision_loss)]
-        let datum = |(metric, value)| Datum { metric, value: value as f64, at, dimensions: dimensions.clone() };
-        let data: Vec<Datum> = values.into_iter().map(datum).collect();
-        Ok(self.metrics.put(&data).await?)
+        let values: Vec<_> = values.into_iter().map(|(metric, value)| (metric, value as f64)).collect();
+        Ok(cloudwatch::put(&self.metrics, function_name, at, &values).await?)
     }
 }
 

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Deserializer, Serializer};
 use shared::timestamp::UnixMillis;
 
+use crate::event;
+
 /// For `#[serde(with = "rfc3339")]`.
 pub(crate) fn serialize<S: Serializer>(time: &UnixMillis, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&time.rfc3339())
@@ -18,7 +20,7 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
 pub(crate) fn read(text: &str) -> Option<UnixMillis> {
     let local =
         text.strip_suffix("+0000").or_else(|| text.strip_suffix("+00:00")).or_else(|| text.strip_suffix('Z'))?;
-    UnixMillis::parse(&format!("{local}Z")).or_else(|| UnixMillis::parse(&format!("{local}.000Z")))
+    event::time(&format!("{local}Z")).ok()
 }
 
 /// The same for times that may be missing: `#[serde(with = "rfc3339::optional")]`.
