@@ -6,9 +6,9 @@ use rstest::rstest;
 
 use super::*;
 use crate::manifest::Received;
+use crate::success::tests::seal;
 use crate::tests::memory_bucket::MemoryBucket;
 use crate::tests::memory_metrics::{MemoryMetrics, Value};
-use crate::success::tests::seal;
 
 fn hour(of_day: i64) -> UtcHour {
     UtcHour::parse("dt=2026-11-21/hour=00").unwrap().plus(of_day)

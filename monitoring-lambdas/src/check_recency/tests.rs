@@ -12,10 +12,10 @@ use shared::timestamp::UtcHour;
 use super::*;
 use crate::bucket::{Condition, Content, Head, List, Page};
 use crate::manifest::Totals;
-use crate::tests::memory_bucket::MemoryBucket;
-use crate::tests::memory_metrics::MemoryMetrics;
 use crate::rules::partition::Partition;
 use crate::success::tests::seal;
+use crate::tests::memory_bucket::MemoryBucket;
+use crate::tests::memory_metrics::MemoryMetrics;
 
 const MINUTE: i64 = 60_000;
 

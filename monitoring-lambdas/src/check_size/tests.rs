@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::*;
+use crate::success::tests::seal;
 use crate::tests::memory_bucket::MemoryBucket;
 use crate::tests::memory_metrics::MemoryMetrics;
-use crate::success::tests::seal;
 use rstest::rstest;
 
 const HOUR: &str = "events/dt=2026-11-21/hour=09/_SUCCESS";

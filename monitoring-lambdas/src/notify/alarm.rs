@@ -7,7 +7,7 @@ use shared::timestamp::UnixMillis;
 
 use super::rfc3339;
 
-/// What invokes notify: the alarms topic, or the schedule.
+/// An event of the alarms topic or of the schedule.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 pub enum Invocation {
@@ -36,7 +36,7 @@ struct Sns {
     timestamp: String,
 }
 
-/// The two states that are acted on.
+/// The states that are acted on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     Alarm,
@@ -51,28 +51,28 @@ pub struct Change {
     pub state: State,
     /// When CloudWatch changed it: notices come late, twice and out of order.
     pub at: UnixMillis,
-    /// When SNS had the notice.
+    /// When SNS got the notice.
     pub noticed_at: UnixMillis,
     pub about: About,
 }
 
-/// What an alarm says of itself.
+/// What an alarm says about itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct About {
     /// The alarm's description without the runbook's entry.
     pub description: String,
     /// The runbook's entry: what follows the last `#` of the description.
     pub anchor: Option<String>,
-    /// CloudWatch's words for why.
+    /// CloudWatch's reason.
     pub reason: String,
     /// `None` when it is no alarm on a metric.
     pub watched: Option<Watched>,
-    /// What the check left in the bucket about it, a line each.
+    /// Details that the check left in the bucket, one per line.
     #[serde(default)]
     pub details: Vec<String>,
 }
 
-/// The metric that an alarm watches, or the first that goes into what it calculates, and what it takes for wrong.
+/// The metric that an alarm watches, or the first one in its expression, and the alarm's condition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Watched {
     pub namespace: String,
@@ -85,7 +85,7 @@ pub struct Watched {
     /// `GreaterThanThreshold` …
     pub comparison: String,
     pub threshold: f64,
-    /// The name of what is calculated; `None` where it is the metric itself.
+    /// The name of the expression; `None` for an alarm on the metric itself.
     #[serde(default)]
     pub calculated: Option<String>,
 }
@@ -235,7 +235,7 @@ impl Trigger {
     }
 }
 
-/// Notices shout (`MAXIMUM`) where GetMetricData does not.
+/// Notices write `MAXIMUM` where GetMetricData writes `Maximum`.
 fn statistic_name(text: &str) -> String {
     match &*text.to_ascii_uppercase() {
         "SUM" => "Sum".into(),
@@ -312,7 +312,11 @@ pub(crate) mod tests {
     #[case("Wrong.", "Wrong.", None)]
     #[case("Number # 1 of two", "Number # 1 of two", None)]
     #[case("", "", None)]
-    fn a_description_ends_with_its_entry_in_the_runbook(#[case] all: &str, #[case] text: &str, #[case] anchor: Option<&str>) {
+    fn a_description_ends_with_its_entry_in_the_runbook(
+        #[case] all: &str,
+        #[case] text: &str,
+        #[case] anchor: Option<&str>,
+    ) {
         assert_eq!(split_anchor(all), (text.to_owned(), anchor.map(str::to_owned)));
     }
 }

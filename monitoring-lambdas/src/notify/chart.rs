@@ -9,14 +9,14 @@ use super::alarm::Watched;
 use super::rfc3339;
 use crate::cloudwatch::{Metrics, MetricsError, Query};
 
-/// Periods that a chart shows.
+/// The number of periods in a chart.
 pub(crate) const PERIODS: usize = 20;
 
 const LEVELS: [char; 5] = ['▁', '▂', '▃', '▅', '▇'];
 /// A period without a value.
 const NOTHING: char = '·';
 
-/// Values of [`PERIODS`] periods, the oldest first.
+/// The values of [`PERIODS`] periods, oldest first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Chart {
     values: Vec<Option<f64>>,
@@ -25,7 +25,7 @@ pub(crate) struct Chart {
     pub(crate) until: UnixMillis,
 }
 
-/// Reads what an alarm saw until then.
+/// Reads what an alarm saw up to a time.
 pub(crate) async fn read(metrics: &impl Metrics, watched: &Watched, until: UnixMillis) -> Result<Chart, MetricsError> {
     let query = query(watched, until);
     let values = metrics.read(&query).await?;
@@ -35,7 +35,7 @@ pub(crate) async fn read(metrics: &impl Metrics, watched: &Watched, until: UnixM
 fn query(watched: &Watched, until: UnixMillis) -> Query {
     let period = i64::try_from(watched.period.saturating_mul(1_000)).unwrap_or(i64::MAX).max(1);
     let count = i64::try_from(PERIODS).unwrap_or(i64::MAX);
-    // The period that it is in counts too: it may be what is wrong.
+    // Including the current period: it may be the one that is wrong.
     let to = until.0.div_euclid(period).saturating_add(1).saturating_mul(period);
     Query {
         namespace: watched.namespace.clone(),
@@ -66,14 +66,14 @@ impl Chart {
         self.values.iter().rev().find_map(|value| *value)
     }
 
-    /// The smallest and the largest value; `None` when there is none.
+    /// The smallest and the largest value, if any.
     pub(crate) fn range(&self) -> Option<(f64, f64)> {
         let values = || self.values.iter().flatten().copied();
         values().next()?;
         Some((values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max)))
     }
 
-    /// A character a period. Zero, or the smallest value if that is less, is the lowest.
+    /// One character per period. Zero, or the smallest value if negative, is the lowest.
     pub(crate) fn line(&self) -> String {
         let (least, most) = self.range().unwrap_or_default();
         let least = least.min(0.0);

@@ -27,7 +27,7 @@ pub struct Config {
 /// When a group gets a message.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// `GROUPING_SECONDS`: how long further alarms are collected at least.
+    /// `GROUPING_SECONDS`: the shortest time for which further alarms are collected.
     pub grouping: Duration,
     /// `REMINDER_MINUTES`: how long an incident lasts until the group is reminded of it.
     pub reminder: Duration,
@@ -35,7 +35,7 @@ pub struct Rules {
     pub parents: Parents,
 }
 
-/// Which alarm explains which: `{"late-partitions":"seal-partition-did-not-run"}`, ends of names.
+/// Which alarm explains which, by suffixes of their names: `{"late-partitions":"seal-partition-did-not-run"}`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Parents(BTreeMap<String, String>);
 
@@ -65,10 +65,10 @@ impl Config {
 impl Parents {
     /// # Errors
     ///
-    /// When it is no such object, or an alarm explains itself by way of others: none of them would ever be announced.
+    /// When it is no such object, or alarms explain one another in a circle: none of them would ever be announced.
     pub fn parse(json: &str) -> Result<Self, String> {
         let parents: BTreeMap<String, String> = serde_json::from_str(json).map_err(|error| {
-            // Not the error's own words: they quote the text, in which an address may stand by mistake.
+            // The error's own text may quote an address that was put here by mistake.
             let (line, column) = (error.line(), error.column());
             format!(r#"is not JSON of the form {{"child":"parent"}} (line {line}, column {column})"#)
         })?;
@@ -81,12 +81,12 @@ impl Parents {
         Ok(Self(parents))
     }
 
-    /// The alarms that are on, that no message has named, and whose parent is not on.
+    /// The alarms that are on, have not been named by a message, and have no parent that is on.
     pub fn unannounced<'i>(&'i self, incident: &'i Incident) -> impl Iterator<Item = (&'i str, &'i Episode)> {
         incident.on().filter(|(name, episode)| !episode.announced && !self.quiets(name, incident))
     }
 
-    /// Whether an alarm's parent is on in the same incident: that one explains it.
+    /// Whether an alarm's parent is on in the same incident and explains it.
     pub fn quiets(&self, name: &str, incident: &Incident) -> bool {
         self.0.iter().any(|(child, parent)| {
             let Some(stack) = name.strip_suffix(child.as_str()) else { return false };

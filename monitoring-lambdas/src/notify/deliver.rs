@@ -1,4 +1,4 @@
-//! Sends messages on a group's ways, and says what became of them on each.
+//! Sends messages through a group's channels, and reports the outcome of each.
 
 use lambda_setup::deadline::Deadline;
 
@@ -8,7 +8,7 @@ use super::recipient::Recipient;
 use super::topic::Topic;
 use super::webhook::Webhooks;
 
-/// What became of a message; `None` where it was not to be sent.
+/// The outcomes of a message; `None` for a channel that it was not to be sent through.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Deliveries {
     pub(crate) webhook: Option<Outcome>,
@@ -16,14 +16,14 @@ pub(crate) struct Deliveries {
 }
 
 impl Deliveries {
-    /// Whether it is sent wherever it was to be.
+    /// Whether it was sent through every channel that it was to be sent through.
     pub(crate) fn are_sent(&self) -> bool {
         [&self.webhook, &self.email].into_iter().flatten().all(|outcome| *outcome == Outcome::Sent)
     }
 }
 
-/// Sends messages where they are unsent, one after the other on each way. The ways don't wait for one another: one that
-/// does not answer must not take the other's time.
+/// Sends messages through the channels where they are unsent, in order. The channels don't wait for each other: one that does
+/// not answer must not take the other's time.
 pub(crate) async fn deliver(
     messages: &[&Message],
     to: &Recipient,

@@ -1,4 +1,4 @@
-//! What the bucket says about what is wrong, so that a message names it.
+//! Details from the bucket about what is wrong, for the messages.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use crate::bucket::{Bucket, BucketError, List, Streams};
 use crate::check_deletions::Report;
 use crate::manifest::{BROKEN_PREFIX, DELETED_PREFIX};
 
-/// Objects that a message names: of the newest hours among the first thousand that are broken.
+/// The most objects that a message names, from the newest hours among the first thousand broken ones.
 const NAMED_OBJECTS: usize = 3;
-/// Hours of which a message says what was deleted: the newest. And the keys that it names of each.
+/// The most hours (the newest) and keys per hour that a message names as deleted.
 const NAMED_HOURS: usize = 3;
 const NAMED_KEYS: usize = 2;
 
-/// check-object's verdict, as far as people read it.
+/// The parts of check-object's verdict that people read.
 #[derive(Debug, Deserialize)]
 struct Verdict {
     key: String,
@@ -34,8 +34,8 @@ struct Finding {
 /// How long reading may take: the message must go out.
 const TIME_LIMIT: Duration = Duration::from_secs(15);
 
-/// The lines about what an alarm watches, as of a time; none where there are none, or they can't be read in time: the
-/// message goes out without.
+/// The lines about what an alarm watches, as of a time. None if there are none or they can't be read in time: the message is
+/// sent without them.
 pub(super) async fn read<B: Bucket + Streams>(
     bucket: &B,
     watched: Option<&Watched>,

@@ -1,4 +1,4 @@
-//! One invocation: what the notices say goes into the ledgers, and what is due goes out.
+//! One invocation: notices are recorded in the ledgers, and messages that are due are sent.
 
 use futures_util::future::join_all;
 use lambda_runtime::{Context, Diagnostic};
@@ -21,10 +21,10 @@ use crate::bucket::{Bucket, Streams};
 use crate::cloudwatch::Metrics;
 use crate::event::EventError;
 
-/// What it takes to note what was sent, and to answer.
+/// Time reserved for recording what was sent, and for the answer.
 const ANSWER_TIME: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// Tells people.
+/// Notifies groups of people.
 pub struct Handler<B, M, W, T> {
     pub recipients: Vec<Recipient>,
     pub rules: Rules,
@@ -36,7 +36,7 @@ pub struct Handler<B, M, W, T> {
     pub topic: T,
 }
 
-/// An invocation that did not do all it should. What is unsent is in the ledgers: a later one sends it.
+/// An invocation that did not do everything. What is unsent is in the ledgers, and a later invocation sends it.
 #[derive(Debug, thiserror::Error)]
 pub enum NotifyError {
     #[error(transparent)]
@@ -60,7 +60,7 @@ impl From<NotifyError> for Diagnostic {
 impl<B: Bucket + Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T> {
     /// # Errors
     ///
-    /// When a message could not be sent or a ledger not be kept, after all that can be done for the others.
+    /// When a message could not be sent or a ledger not be stored; everything else has been done by then.
     pub async fn handle(&self, invocation: Invocation, context: Context) -> Result<(), NotifyError> {
         self.handle_until(invocation, Deadline::before(context.deadline, ANSWER_TIME)).await
     }
@@ -122,7 +122,7 @@ impl<B: Bucket + Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T>
         match store::update(&self.bucket, &to.group, record).await {
             Ok((ledger, added)) => self.send(to, &ledger, added.into_iter().collect(), deadline).await,
             Err(error) => {
-                // The message goes out although the incident is not stored: that S3 is away may be what the alarm is about.
+                // The message is sent although the incident is not stored: the alarm may be about S3 being away.
                 let mut ledger = Ledger::default();
                 let added = record(&mut ledger);
                 let messages: Vec<_> = added.and_then(|id| ledger.message(id)).into_iter().collect();
@@ -132,7 +132,7 @@ impl<B: Bucket + Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T>
         }
     }
 
-    /// Messages that others did not finish, further alarms, reminders.
+    /// Sends messages that earlier invocations did not finish, further alarms and reminders.
     async fn tick(&self, to: &Recipient, now: UnixMillis, deadline: Deadline) -> Result<(), NotifyError> {
         let failed = |source| NotifyError::Store { group: to.group.clone(), source };
         let known = store::load(&self.bucket, &to.group).await.map_err(failed)?;
@@ -158,7 +158,7 @@ impl<B: Bucket + Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T>
         ledger.add(kind, text, now, to, &self.rules.parents)
     }
 
-    /// Sends messages that are in the ledger as unsent, notes what became of them, and archives what is finished.
+    /// Sends messages that are unsent in the ledger, records the outcomes, and archives finished incidents.
     async fn send(
         &self,
         to: &Recipient,
@@ -192,7 +192,7 @@ impl<B: Bucket + Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T>
         Ok(())
     }
 
-    /// The alarms that a reminder describes, with what they see now.
+    /// Current charts of the alarms that a reminder describes.
     async fn charts(&self, ledger: &Ledger, now: UnixMillis) -> Vec<(String, Chart)> {
         let mut charts = Vec::new();
         for (name, episode) in ledger.open.iter().flat_map(|incident| incident.on()).take(2 * DESCRIBED_LIMIT) {
@@ -207,7 +207,7 @@ impl<B: Bucket + Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T>
         match chart::read(&self.metrics, watched?, until).await {
             Ok(chart) => Some(chart),
             Err(error) => {
-                // The message goes out without it.
+                // The message is sent without it.
                 tracing::warn!(%error, "no chart");
                 None
             }

@@ -9,7 +9,7 @@ use super::alarm::About;
 use super::chart::Chart;
 use super::rfc3339;
 
-/// Messages that an incident keeps; of more the oldest that are done go.
+/// The most messages that an incident keeps; the oldest that are done are dropped first.
 pub(crate) const MESSAGES_LIMIT: usize = 100;
 
 /// What happened to a group's alarms, and the messages about it.
@@ -23,7 +23,7 @@ pub(crate) struct Incident {
     /// By name.
     pub(crate) alarms: BTreeMap<String, Episode>,
     pub(crate) messages: Vec<Message>,
-    /// Messages so far: the number of the next.
+    /// Messages so far, which is the number of the next one.
     pub(crate) message_count: u32,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct Episode {
     /// When it was over; absent while it is on.
     #[serde(with = "rfc3339::optional")]
     pub(crate) until: Option<UnixMillis>,
-    /// When SNS had the notice.
+    /// When SNS got the notice.
     #[serde(with = "rfc3339")]
     pub(crate) noticed_at: UnixMillis,
     /// Whether a message named it.
@@ -72,22 +72,22 @@ pub(crate) struct Message {
     pub(crate) text: String,
     pub(crate) webhook: Delivery,
     pub(crate) email: Delivery,
-    /// Who tries last began then.
+    /// When the last attempt began.
     #[serde(with = "rfc3339")]
     pub(crate) tried_at: UnixMillis,
     pub(crate) tries: u32,
 }
 
-/// What became of a message on one way.
+/// The state of a message on one channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Delivery {
-    /// The group takes no messages this way.
+    /// The group does not use this channel.
     None,
-    /// It is being sent, or will be again.
+    /// It is being sent, or will be retried.
     Unsent,
     Sent,
-    /// The other side said no.
+    /// The receiver refused it.
     Refused,
     /// It failed too often.
     GivenUp,
@@ -119,11 +119,11 @@ impl Incident {
         ends?.into_iter().max()
     }
 
-    /// Adds a message and makes room for it.
+    /// Adds a message, dropping others if necessary.
     pub(crate) fn add(&mut self, message: Message) {
         self.message_count = message.number + 1;
         while self.messages.len() >= MESSAGES_LIMIT {
-            // The oldest of all, if none is done: a hundred that could not be sent say less than the newest one.
+            // The oldest of all if none is done: the newest message says more than a hundred unsent ones.
             let oldest = self.messages.iter().position(Message::is_done).unwrap_or(0);
             self.messages.remove(oldest);
         }
@@ -144,7 +144,7 @@ impl Incident {
 }
 
 impl Message {
-    /// Whether no way is left on which it is to be sent.
+    /// Whether no channel is left to send it through.
     pub(crate) fn is_done(&self) -> bool {
         self.webhook != Delivery::Unsent && self.email != Delivery::Unsent
     }

@@ -1,5 +1,5 @@
-//! What is known of a group: the incident that is open, and the newest state of each alarm. Pure: it takes changes and
-//! times, and says which message is due.
+//! The state of a group: the open incident, and the newest state of each alarm. Pure: it takes changes and times, and decides
+//! which message is due.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,11 +19,11 @@ use super::words::between;
 
 /// The version of the format.
 const VERSION: u8 = 1;
-/// Alarms whose newest state is remembered. The template has some fifty; the longest unchanged go first.
+/// The most alarms whose newest state is remembered. The template has some fifty; the longest unchanged are forgotten first.
 pub(crate) const ALARMS_LIMIT: usize = 500;
-/// A message that nobody has tried to send for so long is taken up by the next run: longer than notify may run.
+/// A message that nobody has tried to send for this long is taken over by the next run: longer than notify may run.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(120);
-/// Times that a message is tried: for two hours, by a run every five minutes.
+/// How often a message is tried: for two hours, by a run every five minutes.
 pub(crate) const TRIES_LIMIT: u32 = 24;
 
 /// A group's ledger.
@@ -31,12 +31,12 @@ pub(crate) const TRIES_LIMIT: u32 = 24;
 pub(crate) struct Ledger {
     v: u8,
     pub(crate) open: Option<Incident>,
-    /// Over, with messages that are not sent yet or not archived yet.
+    /// Incidents that are over, with messages that are not sent yet or not archived yet.
     pub(crate) closed: Vec<Incident>,
     seen: BTreeMap<String, Seen>,
 }
 
-/// The newest notices of an alarm, milliseconds since 1970: older ones and the same again are no news.
+/// The newest notices of an alarm, in milliseconds since 1970: the same ones and older ones change nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Seen {
     alarm_at: Option<i64>,
@@ -57,8 +57,8 @@ impl Default for Ledger {
 }
 
 impl Ledger {
-    /// Takes in a change of an alarm. A notice that came before, or that is older than what is known, changes nothing;
-    /// except that an alarm whose end came first is recorded as one that is over.
+    /// Records a change of an alarm. A notice that came before, or that is older than what is known, changes nothing; except
+    /// that an alarm whose end came first is recorded as over.
     pub(crate) fn record(&mut self, group: &str, change: &Change, chart: Option<Chart>) {
         let seen = self.seen.entry(change.name.clone()).or_default();
         match change.state {
@@ -80,7 +80,7 @@ impl Ledger {
         let incident = self.open.get_or_insert_with(|| Incident::new(group, change.at));
         let (at, noticed_at, about) = (change.at, change.noticed_at, change.about.clone());
         match incident.alarms.get_mut(&change.name) {
-            // Again in the same incident: coming and going is one piece of news, not one each time.
+            // A flapping alarm is one piece of news in an incident, not one each time.
             Some(episode) => *episode = Episode { until, about, chart, ..episode.clone() },
             None => {
                 let episode = Episode { since: at, until, noticed_at, announced: false, about, chart };
@@ -127,7 +127,7 @@ impl Ledger {
         (between(last.at, now) >= rules.reminder).then_some(Kind::Reminder)
     }
 
-    /// Puts a message down as one that is about to be sent, and closes the incident if it says so.
+    /// Adds a message that is about to be sent, and closes the incident if the message resolves it.
     pub(crate) fn add(
         &mut self,
         kind: Kind,
@@ -158,7 +158,7 @@ impl Ledger {
         Some(id)
     }
 
-    /// Takes over the messages that somebody began to send and did not finish.
+    /// Takes over the messages that an earlier invocation began to send and did not finish.
     pub(crate) fn claim(&mut self, now: UnixMillis) -> Vec<MessageId> {
         let mut claimed = Vec::new();
         for incident in self.open.iter_mut().chain(&mut self.closed) {
@@ -172,14 +172,13 @@ impl Ledger {
         claimed
     }
 
-    /// A message by its id.
     pub(crate) fn message(&self, id: MessageId) -> Option<&Message> {
         let mut incidents = self.open.iter().chain(&self.closed);
         let incident = incidents.find(|incident| incident.opened_at == id.opened_at)?;
         incident.messages.iter().find(|message| message.number == id.number)
     }
 
-    /// Notes what became of a message.
+    /// Records the outcomes of a message.
     pub(crate) fn note(&mut self, id: MessageId, deliveries: &Deliveries) {
         let mut incidents = self.open.iter_mut().chain(&mut self.closed);
         let Some(incident) = incidents.find(|incident| incident.opened_at == id.opened_at) else { return };
@@ -190,12 +189,12 @@ impl Ledger {
         }
     }
 
-    /// Incidents that are over and of which nothing is left to send.
+    /// Incidents that are over, with nothing left to send.
     pub(crate) fn finished(&self) -> impl Iterator<Item = &Incident> {
         self.closed.iter().filter(|incident| incident.is_delivered())
     }
 
-    /// Drops those that are finished: they are kept elsewhere.
+    /// Drops the finished incidents, which are archived.
     pub(crate) fn drop_finished(&mut self) {
         self.closed.retain(|incident| !incident.is_delivered());
     }

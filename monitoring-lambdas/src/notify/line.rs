@@ -1,10 +1,10 @@
-//! A line of a message. What it quotes (names, object keys, reasons, user agents) others have written: whatever that is, it
-//! stays one line of bounded length, in which all that stands there is seen, in its order.
+//! A line of a message. It quotes text that others wrote (names, object keys, reasons, user agents): whatever that is, it stays
+//! one line of bounded length in which everything is visible, in its order.
 
-/// Characters of a line.
+/// The most characters of a line.
 const LINE_LIMIT: usize = 800;
 
-/// The line as it may stand in a message: longer ones end in `…`, and for what can't be seen stands `�`.
+/// The line for a message: a longer one ends in `…`, and `�` replaces what is invisible.
 pub(super) fn one_line(line: &str) -> String {
     let mut characters = line.chars().map(|character| if is_hidden(character) { '\u{fffd}' } else { character });
     let mut text: String = characters.by_ref().take(LINE_LIMIT).collect();
@@ -15,7 +15,7 @@ pub(super) fn one_line(line: &str) -> String {
     text
 }
 
-/// Whether a character breaks the line, reorders what stands beside it, or takes no room.
+/// Whether a character breaks the line, reorders its neighbours, or has no width.
 /// <https://www.unicode.org/reports/tr36/#Bidirectional_Text_Spoofing>
 fn is_hidden(character: char) -> bool {
     character.is_control()

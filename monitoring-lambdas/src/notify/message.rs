@@ -1,4 +1,4 @@
-//! What people read. Pure: the same incident makes the same text.
+//! The text of messages. Pure: the same incident makes the same text.
 
 use shared::timestamp::UnixMillis;
 
@@ -9,14 +9,14 @@ use super::incident::{Episode, Incident, Kind};
 use super::line::one_line;
 use super::words;
 
-/// Characters of a subject; SNS takes up to 100 of ASCII.
+/// The most characters of a subject: SNS takes 100 ASCII characters.
 /// <https://docs.aws.amazon.com/sns/latest/api/API_Publish.html>
 pub(crate) const SUBJECT_LIMIT: usize = 100;
-/// Alarms that a message describes; of more it gives the names.
+/// The most alarms that a message describes; others are only named.
 pub(crate) const DESCRIBED_LIMIT: usize = 5;
-/// Names that a line gives; of more it gives the number.
+/// The most names in a line; others are counted.
 pub(crate) const NAMED_LIMIT: usize = 20;
-/// What the line begins with that says where to read on.
+/// The beginning of the line that links to the runbook.
 pub(crate) const TO_DO: &str = "What to do: ";
 
 /// A message.
@@ -24,7 +24,7 @@ pub(crate) const TO_DO: &str = "What to do: ";
 pub(crate) struct Text {
     /// At most [`SUBJECT_LIMIT`] printable ASCII characters.
     pub(crate) subject: String,
-    /// Lines as [`one_line`] has them, and empty ones between blocks.
+    /// Lines as [`one_line`] makes them, with empty ones between blocks.
     pub(crate) text: String,
 }
 
@@ -140,7 +140,7 @@ fn block(name: &str, episode: &Episode, actual: Actual, origin: Origin<'_>) -> B
     lines
 }
 
-/// The resources that the metric is of, and the deployment.
+/// The metric's resources, and the deployment.
 fn place(watched: Option<&Watched>, stack: &str) -> String {
     let dimensions = watched.into_iter().flat_map(|watched| &watched.dimensions);
     let mut places: Vec<_> = dimensions.map(|(name, value)| format!("{} {value}", resource(name))).collect();
@@ -169,10 +169,10 @@ fn expected(watched: &Watched) -> String {
     }
 }
 
-/// How it is found what the value is: when the alarm came on, or by now.
+/// Which value is shown as the actual one: the one that triggered the alarm, or the newest.
 type Actual = fn(&Episode) -> String;
 
-/// The newest value, else what it was when the alarm came on.
+/// The newest value, else the one that triggered the alarm.
 fn newest(episode: &Episode) -> String {
     let watched = episode.about.watched.as_ref().filter(|watched| watched.calculated.is_none());
     let last = episode.chart.as_ref().and_then(Chart::last);
@@ -182,7 +182,7 @@ fn newest(episode: &Episode) -> String {
     }
 }
 
-/// What CloudWatch's reason says it was, else the newest value, else the reason itself.
+/// The value in CloudWatch's reason, else the newest value, else the reason itself.
 fn actual(episode: &Episode) -> String {
     let About { reason, watched, .. } = &episode.about;
     let unit = watched.as_ref().and_then(|watched| words::unit(&watched.namespace, watched.name()));

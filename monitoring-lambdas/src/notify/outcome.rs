@@ -1,11 +1,11 @@
-//! What became of a message on one way.
+//! The outcome of sending a message through one channel.
 
-/// What became of a message on one way. The words name no address.
+/// The outcome of sending a message through one channel. Texts contain no address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     Sent,
-    /// Trying again does not help.
+    /// A retry does not help.
     Refused(String),
-    /// Trying again may help.
+    /// A retry may help.
     Failed(String),
 }

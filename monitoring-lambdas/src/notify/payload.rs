@@ -1,5 +1,5 @@
-//! What is posted to a webhook. Pure. A message quotes what others have written, so nothing in it may act as markup: not as
-//! a mention, not as a link that leads elsewhere than it says.
+//! What is posted to a webhook. Pure. A message quotes text that others wrote, so nothing in it may act as markup, such as a
+//! mention or a link that leads elsewhere than it says.
 
 use http::Uri;
 use serde_json::{Value, json};
@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use super::message::TO_DO;
 use super::recipient::Format;
 
-/// Characters of a Slack message, which Slack cuts there without a word.
+/// The most characters of a Slack message: Slack silently truncates longer ones.
 /// <https://docs.slack.dev/changelog/2018-truncating-really-long-messages>
 pub(crate) const TEXT_LIMIT: usize = 40_000;
-/// Bytes of a card. Teams drops a message of more than about 28 KB, and others saw it drop those of more than 21.
+/// The most bytes of a card. Teams drops messages of more than about 28 KB, and has been seen to drop those of more than 21.
 /// <https://learn.microsoft.com/en-us/connectors/teams/#known-issues-and-limitations-with-actions>
 pub(crate) const CARD_LIMIT: usize = 20_000;
 
@@ -23,7 +23,7 @@ pub(crate) fn body(format: Format, text: &str) -> String {
     .to_string()
 }
 
-/// Slack reads `&`, `<` and `>` as markup, whatever is asked for; `*`, `_`, `~` and backticks it leaves alone on request.
+/// Slack always reads `&`, `<` and `>` as markup; `*`, `_`, `~` and backticks only if `mrkdwn` is on.
 /// <https://docs.slack.dev/messaging/formatting-message-text>
 fn slack_message(text: &str) -> Value {
     let lines = text.split('\n').map(escape).collect();
@@ -59,7 +59,7 @@ fn message_with_card(body: Vec<Value>) -> Value {
     })
 }
 
-/// Each line that is not empty; an empty one becomes room above the next.
+/// Each line that is not empty; an empty line becomes space above the next.
 fn paragraphs(text: &str) -> Vec<Value> {
     let mut spacing = "None";
     let mut paragraphs = Vec::new();
@@ -74,7 +74,7 @@ fn paragraphs(text: &str) -> Vec<Value> {
     paragraphs
 }
 
-/// A line as a TextRun, which unlike a TextBlock knows no Markdown.
+/// A line as a TextRun, which has no Markdown, unlike a TextBlock.
 /// <https://learn.microsoft.com/en-us/adaptive-cards/schema-explorer/text-run>
 fn paragraph(line: &str, spacing: &str) -> Value {
     let mut run = json!({"type": "TextRun", "text": without_functions(line)});
@@ -84,7 +84,7 @@ fn paragraph(line: &str, spacing: &str) -> Value {
     json!({"type": "RichTextBlock", "spacing": spacing, "inlines": [run]})
 }
 
-/// `{{DATE(…)}}` and `{{TIME(…)}}`, which are all the functions that there are, would become a date and a time.
+/// `{{DATE(…)}}` and `{{TIME(…)}}` would be replaced by a date and a time; there are no other functions.
 fn without_functions(line: &str) -> String {
     line.replace("{DATE(", "{ DATE(").replace("{TIME(", "{ TIME(")
 }
@@ -96,7 +96,7 @@ fn runbook_entry(line: &str) -> Option<&str> {
     matches!(uri.scheme_str(), Some("https" | "http")).then_some(url)
 }
 
-/// The lines that have room, and, where not all have, one that says how many are left out.
+/// The lines that fit and, if not all do, one that says how many are left out.
 fn fitting<T>(mut lines: Vec<T>, limit: usize, line: impl Fn(&str) -> T, size: impl Fn(&T) -> usize) -> Vec<T> {
     let left_out = |count: usize| line(&format!("… {count} more lines, too many for one message"));
     let mut room = limit.saturating_sub(size(&left_out(lines.len())));

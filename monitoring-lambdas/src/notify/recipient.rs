@@ -1,10 +1,10 @@
-//! Who gets which alarms, and how: groups of people.
+//! Groups of people: which alarms they get, and how.
 
 use serde::Deserialize;
 
 use super::webhook_url::{WebhookError, WebhookUrl};
 
-/// Groups at most: each costs requests at every notice.
+/// The most groups: each costs requests for every notice.
 pub const GROUPS_LIMIT: usize = 20;
 
 /// A group of people and how messages reach them.
@@ -12,22 +12,21 @@ pub const GROUPS_LIMIT: usize = 20;
 pub struct Recipient {
     /// Part of object keys and the message attribute that e-mail subscriptions filter by.
     pub group: String,
-    /// Patterns of the names of their alarms.
+    /// Patterns for the names of their alarms.
     pub alarms: Vec<String>,
-    /// Where a message is posted to.
     pub webhook: Option<Webhook>,
-    /// Whether a message is published for their e-mail subscriptions.
+    /// Whether messages are published for their e-mail subscriptions.
     pub email: bool,
 }
 
-/// A webhook of theirs.
+/// A group's webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Webhook {
     pub url: WebhookUrl,
     pub format: Format,
 }
 
-/// What a webhook takes.
+/// The format that a webhook takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Format {
     /// `{"text": …}`: Slack, and what takes Slack's messages.
@@ -143,7 +142,7 @@ impl Webhook {
     }
 }
 
-/// Begins a pattern of alarms that are not theirs, whatever the others say.
+/// Begins a pattern for alarms that they don't get, whatever other patterns say.
 const EXCLUDED: char = '!';
 
 /// `*` stands for any characters, `?` for one.

@@ -1,5 +1,5 @@
-//! What is rejected most, and from whom: counted in a few of the newest rejected files, so that a message names it. Never an
-//! address and never a body: only reasons, origins, user agents and paths.
+//! What is rejected most and from whom, counted in a few of the newest rejected files, for the messages. Only reasons, origins,
+//! user agents and paths: never an address or a body.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -10,20 +10,20 @@ use shared::timestamp::{UnixMillis, UtcHour};
 
 use crate::bucket::{Bucket, BucketError, List, Stream, Streams};
 
-/// Files that are read.
+/// The most files that are read.
 const FILES_LIMIT: usize = 8;
-/// Bytes that are read of a file, compressed and not. bzip2 takes a second for some 2 MB at 128 MB of memory.
+/// The most bytes that are read of a file, compressed and uncompressed. bzip2 takes a second for some 2 MB at 128 MB of memory.
 const COMPRESSED_LIMIT: usize = 1024 * 1024;
 const UNCOMPRESSED_LIMIT: u64 = 512 * 1024;
-/// Pages of the listing of one shard's hour: 5,000 files. Where there are more, those that are read are not the newest.
+/// The most pages of the listing of one shard's hour: 5,000 files. If there are more, the files that are read are not the newest.
 const PAGES_LIMIT: usize = 5;
-/// Different values that are counted of each kind; what comes after is counted together.
+/// The most distinct values that are counted of each kind; others are counted together.
 const VALUES_LIMIT: usize = 200;
-/// Values that a line names, and characters of each.
+/// The most values that a line names, and the most characters of each.
 const NAMED_VALUES: usize = 3;
 const VALUE_LIMIT: usize = 120;
 
-/// Lines of a message about what was rejected in the hour of `now` and the one before; none if nothing was.
+/// Lines of a message about what was rejected in the hour of `now` and the one before, if anything was.
 pub(super) async fn most_frequent<B: Bucket + Streams>(
     bucket: &B,
     now: UnixMillis,
@@ -39,7 +39,7 @@ pub(super) async fn most_frequent<B: Bucket + Streams>(
     Ok(tally.lines())
 }
 
-/// The last keys of the hour's first shards, as many of each.
+/// The last keys of the hour's first shards, the same number for each.
 async fn newest(bucket: &impl Bucket, hour: UtcHour, limit: usize) -> Result<Vec<String>, BucketError> {
     let prefix = format!("rejected/{}/shardId-", hour.partition());
     let shards = List { prefix: &prefix, delimiter: Some("-"), ..List::default() };
@@ -67,7 +67,7 @@ async fn last_keys(bucket: &impl Bucket, shard: &str, limit: usize) -> Result<Ve
     Ok(keys)
 }
 
-/// The beginning of a file's content: what is damaged or cut off ends it.
+/// The beginning of a file's content, up to what is damaged or cut off.
 async fn decompressed(mut stream: impl Stream) -> Result<Vec<u8>, BucketError> {
     let mut compressed = Vec::new();
     while let Some(piece) = stream.next().await? {
@@ -82,7 +82,7 @@ async fn decompressed(mut stream: impl Stream) -> Result<Vec<u8>, BucketError> {
     }
 }
 
-/// A rejected line, as far as it is counted.
+/// The parts of a rejected line that are counted.
 #[derive(Deserialize)]
 struct Line {
     #[serde(default)]
@@ -114,7 +114,7 @@ struct Tally {
 }
 
 impl Tally {
-    /// Adds the whole lines of a file's beginning. Lines that are none of ours are none.
+    /// Counts the complete lines of a file's beginning; lines that are not ours are skipped.
     fn add(&mut self, content: &[u8]) {
         for line in content.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")) {
             let Ok(Line { client, rejected }) = serde_json::from_slice(line) else { continue };
@@ -141,12 +141,12 @@ impl Tally {
     }
 }
 
-/// How often each value was there, of values that anybody can make up.
+/// Counts of values, which anybody can make up.
 #[derive(Debug, Default)]
 struct Counts {
     values: BTreeMap<String, u64>,
     others: u64,
-    /// Lines that say none.
+    /// Lines without a value.
     without: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Ledgers in the bucket: read, changed and written on the condition that nobody else did so meanwhile.
+//! Ledgers in the bucket: read, changed, and written on the condition that nobody else has written meanwhile.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::incident::Incident;
 use super::ledger::Ledger;
 use crate::bucket::{Bucket, BucketError, Condition};
 
-/// Times that a change is made again because somebody else was faster. A storm is some dozens of notices at once.
+/// Attempts at a change while others are faster. A storm is some dozens of notices at once.
 pub(crate) const ATTEMPTS: u32 = 12;
 const BACKOFF_BASE: Duration = Duration::from_millis(50);
 const BACKOFF_CAP: Duration = Duration::from_secs(1);
@@ -44,8 +44,8 @@ async fn load_version(bucket: &impl Bucket, group: &str) -> Result<(Ledger, Opti
     Ok((ledger, Some(content.etag)))
 }
 
-/// Changes a ledger; `change` is called again when somebody else changed it first, and must do the same each time.
-/// Nothing is written when it changes nothing.
+/// Changes a ledger. `change` is called again when somebody else changed the ledger first, and must do the same each time.
+/// Nothing is written if it changes nothing.
 pub(crate) async fn update<T>(
     bucket: &impl Bucket,
     group: &str,
@@ -73,7 +73,7 @@ pub(crate) async fn update<T>(
     }
 }
 
-/// Keeps an incident that is over. Again makes no difference.
+/// Archives an incident that is over. Idempotent.
 pub(crate) async fn keep(bucket: &impl Bucket, incident: &Incident) -> Result<(), StoreError> {
     let body = Bytes::from(serde_json::to_vec_pretty(incident)?);
     bucket.put(&incident.key(), body, Condition::Always).await?;

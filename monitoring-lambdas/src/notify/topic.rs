@@ -18,8 +18,7 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where messages for e-mail go.
 pub trait Topic {
-    /// Publishes one message, with retries, and says what became of it. Never later than the deadline. Subscriptions can
-    /// filter by the message attribute `group`.
+    /// Publishes one message, with retries, never past the deadline. Subscriptions can filter by the message attribute `group`.
     fn publish(&self, group: &str, subject: &str, text: &str, deadline: Deadline) -> impl Future<Output = Outcome>;
 }
 
@@ -50,7 +49,7 @@ impl Topic for SnsTopic {
         let publish = publish.message_attributes("group", attribute).send();
         match deadline.bound(Duration::MAX, publish).await {
             Ok(Ok(_)) => Outcome::Sent,
-            // What SNS says no to, it says no to again; but a permission can be mended.
+            // SNS refuses an invalid parameter again; but a missing permission can be fixed.
             Ok(Err(SdkError::ServiceError(error))) if error.err().is_invalid_parameter_exception() => {
                 Outcome::Refused(DisplayErrorContext(error.into_err()).to_string())
             }

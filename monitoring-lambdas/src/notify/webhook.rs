@@ -14,7 +14,7 @@ use super::payload;
 use super::recipient::Webhook;
 use super::webhook_url::WebhookUrl;
 
-/// Attempts at one message, and how long each may take.
+/// Attempts at one message, and the time that each may take.
 pub const ATTEMPTS: u32 = 3;
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 const BACKOFF_BASE: Duration = Duration::from_millis(500);
@@ -22,7 +22,7 @@ const BACKOFF_CAP: Duration = Duration::from_secs(4);
 
 /// Where messages are posted.
 pub trait Webhooks {
-    /// Posts one message, with retries, and says what became of it. Never later than the deadline.
+    /// Posts one message, with retries, never past the deadline.
     fn post(&self, webhook: &Webhook, text: &str, deadline: Deadline) -> impl Future<Output = Outcome>;
 }
 
@@ -45,7 +45,7 @@ impl HttpWebhooks {
         let Ok(request) = request else { return Attempt::Refused("the request can't be made".into()) };
         match tokio::time::timeout(ATTEMPT_TIMEOUT, self.client.call(request)).await {
             Ok(Ok(answer)) => judge(answer.status),
-            // The errors' own words may name the address.
+            // The error's own text may contain the address.
             Ok(Err(CallError::Request(_))) => Attempt::Refused("the request can't be made".into()),
             Ok(Err(CallError::Connection(_))) => Attempt::Failed("no connection, or it broke".into()),
             Err(_) => Attempt::Failed(format!("no answer within {} s", ATTEMPT_TIMEOUT.as_secs())),
@@ -56,9 +56,9 @@ impl HttpWebhooks {
 #[derive(Debug, PartialEq, Eq)]
 enum Attempt {
     Accepted,
-    /// Trying again may help.
+    /// A retry may help.
     Failed(String),
-    /// It does not.
+    /// A retry does not help.
     Refused(String),
 }
 

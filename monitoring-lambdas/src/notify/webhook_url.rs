@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use http::Uri;
 
-/// A webhook's address. Whoever has it can post: it is in no log and no error.
+/// A webhook's address, which is a secret: whoever has it can post. It is in no log and no error.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WebhookUrl(Uri);
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use shared::metric::{Metric, NAMESPACE, Unit};
 use shared::timestamp::UnixMillis;
 
-/// The unit of a metric of ours, or of those of AWS that the template's alarms watch; else none is known.
+/// The unit of one of our metrics, or of AWS's that the template's alarms watch.
 pub(crate) fn unit(namespace: &str, metric: &str) -> Option<Unit> {
     if namespace == NAMESPACE {
         return Metric::all().find(|known| known.as_str() == metric).map(Metric::unit);
@@ -58,7 +58,7 @@ pub(crate) fn grouped(number: f64) -> String {
     out
 }
 
-/// What is right: the opposite of what the alarm takes for wrong.
+/// The expected value: the opposite of the alarm's condition.
 pub(crate) fn expected(comparison: &str, threshold: f64, unit: Option<Unit>) -> String {
     let threshold = value(threshold, unit);
     match comparison {
@@ -70,7 +70,7 @@ pub(crate) fn expected(comparison: &str, threshold: f64, unit: Option<Unit>) -> 
     }
 }
 
-/// `45 s`, `23 min`, `2 h 5 min`, `3 d 4 h`: two units at most.
+/// `45 s`, `23 min`, `2 h 5 min`, `3 d 4 h`: at most two units.
 pub(crate) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
@@ -83,7 +83,7 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
-/// The time from one to the other; none when it is negative.
+/// The time from one to the other; zero if it is negative.
 pub(crate) fn between(from: UnixMillis, to: UnixMillis) -> Duration {
     Duration::from_millis(u64::try_from(to.0.saturating_sub(from.0)).unwrap_or(0))
 }

@@ -6,16 +6,16 @@ use shared::timestamp::UtcHour;
 
 use crate::manifest::{Received, Totals};
 
-/// A count of one hour, as CloudWatch gives it.
+/// CloudWatch's count for one hour.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Counted {
     pub(crate) whole: f64,
-    /// Of the whole, what came in the first period of CloudWatch's, and in the last.
+    /// The parts of `whole` in CloudWatch's first and last period of the hour.
     pub(crate) first: f64,
     pub(crate) last: f64,
 }
 
-/// What was counted where it was sent.
+/// Counts at the sending side.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Sent {
     /// Events that ingest accepted, by their receipt.
@@ -34,23 +34,23 @@ pub(crate) struct Hour<'a> {
     pub(crate) landed: &'a Totals,
 }
 
-/// What is missing in an hour, and what is there too often.
+/// What an hour lacks, and what it has too often.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Balance {
     /// Events and rejected lines that were sent and did not land.
     pub(crate) lost_events: f64,
-    /// Events and rejected lines that landed and were not sent, or not so often.
+    /// Events and rejected lines that landed but were not sent, or landed more often than they were sent.
     pub(crate) doubled_events: f64,
     /// Records that arrived on the stream and did not land.
     pub(crate) lost_records: f64,
 }
 
-/// One in so many accepted events may be lost or doubled in an hour without being reported: CloudWatch now and then drops
-/// a line of a log or takes it twice, and a line of ingest counts a whole request.
+/// One accepted event in this many may be lost or doubled in an hour without being reported: CloudWatch occasionally drops a
+/// log line or takes it twice, and one line of ingest counts a whole request.
 const TOLERATED_ONE_IN: f64 = 10_000.0;
 
 impl Balance {
-    /// What is reported for an hour with so many accepted events: a number beyond the tolerance in full. Records have no
+    /// What is reported for an hour with this many accepted events: numbers above the tolerance, in full. Records have no
     /// tolerance: Kinesis itself counts them.
     pub(crate) fn beyond_tolerance(self, accepted: f64) -> Self {
         let beyond = |events: f64| if events * TOLERATED_ONE_IN > accepted { events } else { 0.0 };
@@ -58,11 +58,11 @@ impl Balance {
     }
 }
 
-/// The balances of consecutive sealed hours, oldest first, but for the first and the last: they lack a neighbour.
+/// The balances of consecutive sealed hours, oldest first, except for the first and the last, which lack a neighbour.
 ///
-/// Lines that carry their time of receipt are compared to the line. Raw events and records are not: what is in flight at
-/// the full hour is counted in one hour there and in the other here (see [`missing`]). What is certainly in two objects is
-/// doubled, and makes up for nothing that is lost.
+/// Lines that carry their time of receipt are compared exactly. Raw events and records are not: what is in flight at the full
+/// hour is counted in one hour when sent and in the other when landed (see [`missing`]). What is certainly in two objects is
+/// doubled and does not offset a loss.
 pub(crate) fn balances(hours: &[Hour<'_>], format: EventFormat) -> Vec<Balance> {
     let records: Vec<Flow> = hours.iter().map(Flow::of_records).collect();
     let raw_events: Vec<Flow> = hours.iter().map(Flow::of_raw_events).collect();
@@ -88,12 +88,12 @@ pub(crate) fn balances(hours: &[Hour<'_>], format: EventFormat) -> Vec<Balance> 
     hours.windows(3).enumerate().map(balance).collect()
 }
 
-/// Events that ingest received in the middle one of three hours, in whichever of them they landed.
+/// Events that ingest received in the middle of three hours, whichever of them they landed in.
 pub(crate) fn received_events(around: &[Hour<'_>]) -> f64 {
     received(around, |totals| totals.events_received_in)
 }
 
-/// Rejected lines that ingest received in the middle one of three hours, in whichever of them they landed.
+/// Rejected lines that ingest received in the middle of three hours, whichever of them they landed in.
 pub(crate) fn received_rejected(around: &[Hour<'_>]) -> f64 {
     received(around, |totals| totals.rejected_received_in)
 }
@@ -113,12 +113,12 @@ fn differences(sent: Counted, landed: f64, repeated: f64) -> (f64, f64) {
     ((sent.whole - distinct).max(0.0), (distinct - sent.whole).max(0.0) + repeated)
 }
 
-/// What should be in an hour and what is, where both are counted by different clocks.
+/// Expected and actual counts of an hour, by different clocks.
 #[derive(Debug, Clone, Copy)]
 struct Flow {
     wanted: f64,
     there: f64,
-    /// What was sent in the period after the hour's beginning, and in that before its end: no more changes sides.
+    /// What was sent in the first and in the last period of the hour: no more than this can move to a neighbour.
     first: f64,
     last: f64,
 }
@@ -128,7 +128,7 @@ impl Flow {
         Self::new(hour.sent.records, hour.landed.records.saturating_sub(hour.landed.repeated.records))
     }
 
-    /// Without what redrive made of rejected lines: ingest did not accept that.
+    /// Without what redrive made of rejected lines, which ingest did not accept.
     fn of_raw_events(hour: &Hour<'_>) -> Self {
         let Totals { events, redriven_events, repeated, .. } = hour.landed;
         Self::new(hour.sent.accepted, events.saturating_sub(*redriven_events).saturating_sub(repeated.events))
@@ -138,7 +138,7 @@ impl Flow {
         Self { wanted: sent.whole, there: landed as f64, first: sent.first, last: sent.last }
     }
 
-    /// Asks for what is too much instead.
+    /// The same with the sides swapped: finds a surplus.
     fn reversed(&self) -> Self {
         Self { wanted: self.there, there: self.wanted, ..*self }
     }
@@ -153,8 +153,8 @@ pub(crate) struct LandedRecords {
     pub(crate) at_most: u64,
 }
 
-/// How many records of the middle one of three hours are certainly lost, and may be lost. A neighbour that is not sealed
-/// yet (`None`) may have all that it could have instead, or nothing.
+/// How many records of the middle of three hours are certainly lost, and how many may be. A neighbour that is not sealed yet
+/// (`None`) may hold everything that it could hold for this hour, or nothing.
 pub(crate) fn lost_records(
     arrived: [Counted; 3],
     landed: LandedRecords,
@@ -169,10 +169,10 @@ pub(crate) fn lost_records(
     (lost(landed.at_most, u64::MAX), lost(landed.at_least, 0))
 }
 
-/// What each hour but the first and the last lacks and its neighbours do not have instead.
+/// What each hour except the first and the last lacks and its neighbours don't have.
 ///
-/// A neighbour's surplus makes good for no more than was sent around the full hour between them: the rest is doubled. And
-/// it does so once, in the order of time, for the one hour or the other.
+/// A neighbour's surplus offsets at most what was sent around the full hour between them; the rest is doubled. It offsets
+/// only once, for the earlier hour first.
 fn missing(hours: &[Flow]) -> Vec<f64> {
     let mut surplus: Vec<f64> = hours.iter().map(|hour| (hour.there - hour.wanted).max(0.0)).collect();
     let mut take = |neighbour: usize, lacks: f64, across: f64| {

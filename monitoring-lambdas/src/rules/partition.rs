@@ -3,7 +3,7 @@
 use shared::object::success_key;
 use shared::timestamp::{UnixMillis, UtcDate, UtcHour};
 
-/// An hour, or a date with all of its hours. Hours sort before dates, each in the order of time.
+/// An hour, or a date with all of its hours. Hours sort before dates, and each kind by time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Partition {
     Hour(UtcHour),
@@ -47,7 +47,7 @@ impl Partition {
         }
     }
 
-    /// All partitions of its kind as one name: the value of the metrics' dimension `Key`.
+    /// The value of the metrics' dimension `Key`, the same for all partitions of a kind.
     pub const fn pattern(self) -> &'static str {
         match self {
             Self::Hour(_) => "events/dt=*/hour=*/",

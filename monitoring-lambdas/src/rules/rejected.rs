@@ -2,8 +2,8 @@
 
 use super::size::Outcome;
 
-/// Fewer rejected lines are no violation, whatever their share: at night one bad POST is a third of an hour. The alarm
-/// rejected-share asks for as many in a minute.
+/// Fewer rejected lines are no violation, whatever their share: at night one bad POST can be a third of an hour. The alarm
+/// rejected-share requires the same number in a minute.
 pub(crate) const MINIMUM_REJECTED: u64 = 10;
 
 /// Lines of a partition.
@@ -14,7 +14,7 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// So many of all lines, in per cent; 0 of none.
+    /// This many lines as a percentage of all lines; 0 if there are none.
     pub(crate) fn percent(self, count: u64) -> f64 {
         let all = self.events as f64 + self.rejected as f64;
         if all == 0.0 { 0.0 } else { count as f64 / all * 100.0 }

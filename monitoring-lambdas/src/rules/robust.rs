@@ -1,9 +1,9 @@
-//! Statistics that a few wild values do not move: the median, and the median distance from it.
+//! Statistics that outliers don't move: the median, and the median distance from it.
 
-/// How far a value is from the usual.
+/// How far a value is from what is usual.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Seasonal {
-    /// In robust standard deviations, which are the usual ones where values are spread normally.
+    /// In robust standard deviations, which equal ordinary ones for a normal distribution.
     Score {
         score: f64,
         median: f64,
@@ -11,17 +11,16 @@ pub enum Seasonal {
         deviation: f64,
         points: usize,
     },
-    /// Too few earlier values to say anything.
+    /// Too few earlier values.
     InsufficientHistory { points: usize },
-    /// More than half of the earlier values are the same, so the usual distance is 0 and any other value would be infinitely
-    /// far: nothing can be said.
+    /// More than half of the earlier values are equal, so the usual distance is 0 and any other value would be infinitely far.
     NoSpread { median: f64, points: usize },
 }
 
 /// The median distance times this is the standard deviation of a normal distribution.
 const NORMAL: f64 = 1.4826;
 
-/// The median; the mean of the two middle values of an even number. `None` of nothing.
+/// The median: the mean of the two middle values if their number is even. `None` without values.
 pub fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -30,7 +29,7 @@ pub fn median(values: &[f64]) -> Option<f64> {
     Some(f64::midpoint(lower, upper))
 }
 
-/// The score of a value against earlier ones, among which it is not, if there are at least `minimum` of them.
+/// The score of a value against earlier ones (not including it) if there are at least `minimum` of them.
 pub fn seasonal(value: f64, earlier: &[f64], minimum: usize) -> Seasonal {
     let points = earlier.len();
     let Some(median_value) = median(earlier).filter(|_| points >= minimum) else {

@@ -4,32 +4,32 @@
 use super::partition::Partition;
 use super::robust::{Seasonal, seasonal};
 
-/// Earlier weeks that the score looks at.
+/// The number of earlier weeks that the score looks at.
 pub const WEEKS: usize = 8;
-/// Fewer earlier weeks give no score.
+/// With fewer earlier weeks there is no score.
 pub const MINIMUM_WEEKS: usize = 4;
 
-/// What a partition must keep to.
+/// The limits of a partition.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
-    /// Compressed bytes of a date at least.
+    /// The least compressed bytes of a date.
     pub minimum_date_bytes: u64,
-    /// Compressed bytes of an hour at least; 0 asks for none.
+    /// The least compressed bytes of an hour; 0 for no limit.
     pub minimum_hour_bytes: u64,
-    /// Change in per cent, up or down.
+    /// Change in percent, up or down.
     pub maximum_change_percent: f64,
     /// Score, up or down.
     pub maximum_seasonal_score: f64,
-    /// Distance in per cent, both from the median and from the week before, that a score must stand for to count. The few
-    /// weeks that there are lie close together by chance at times, and then little makes a high score; and what grows is
-    /// ever farther from the median of earlier weeks, but not from the last one.
+    /// The least distance, in percent, from both the median and the week before, for a score to count. A few weeks can be
+    /// close together by chance, so that a small change scores high; and steady growth moves away from the median of earlier
+    /// weeks, but not from the last one.
     pub minimum_seasonal_percent: f64,
-    /// Rejected lines of all lines, in per cent: [`rejected`](super::rejected) judges by it.
+    /// Rejected lines as a percentage of all lines, for [`rejected`](super::rejected).
     pub maximum_rejected_percent: f64,
 }
 
 impl Limits {
-    /// The defaults of check-size: what the backtest shows best.
+    /// The defaults of check-size: the best in the backtest.
     pub const SHIPPED: Self = Self {
         minimum_date_bytes: 195_000,
         minimum_hour_bytes: 0,
@@ -47,12 +47,12 @@ impl Limits {
     }
 }
 
-/// Compressed bytes of a partition and of those that it is measured by; `None` where there is none.
+/// Compressed bytes of a partition and of those that it is compared with; `None` where there is none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sizes {
     pub bytes: u64,
     pub day_before: Option<u64>,
-    /// The same hour of the same weekday, or the same weekday: one week before, two …
+    /// The same hour of the same weekday, or the same weekday, one week before, two weeks before …
     pub weeks_before: [Option<u64>; WEEKS],
 }
 
@@ -70,8 +70,7 @@ pub fn weeks_before(partition: Partition) -> [Partition; WEEKS] {
     })
 }
 
-/// Change in per cent against the two partitions; `None` where there is none, or an empty one, of which no percentage can
-/// be said.
+/// Change in percent against the two partitions; `None` where there is none, or an empty one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Change {
     pub day_before: Option<f64>,
@@ -88,16 +87,16 @@ pub enum Rule {
     RejectedShare,
 }
 
-/// What a rule says.
+/// A rule's outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     Fine,
     Violation,
-    /// Nothing to measure by: neither fine nor a violation.
+    /// Nothing to compare with: neither fine nor a violation.
     InsufficientHistory,
 }
 
-/// The numbers that the rules judge by.
+/// The numbers that the rules judge.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Measured {
     pub bytes: u64,
@@ -125,7 +124,7 @@ fn percent(bytes: u64, reference: Option<u64>) -> Option<f64> {
 }
 
 impl Measured {
-    /// What the three rules about size say, in the order of [`Rule`].
+    /// The outcomes of the three rules about size, in the order of [`Rule`].
     pub fn judge(&self, minimum_bytes: u64, limits: &Limits) -> [(Rule, Outcome); 3] {
         let floor = if self.bytes < minimum_bytes { Outcome::Violation } else { Outcome::Fine };
         [
@@ -150,8 +149,8 @@ impl Measured {
 }
 
 impl Change {
-    /// A violation is too large a change against both, in the same direction: a Saturday is not a Friday, and the day after
-    /// an outage is not as empty as the outage. Where there is but one, it decides alone.
+    /// A violation is too large a change against both, in the same direction: a Saturday is not like a Friday, and the day after
+    /// an outage is not as empty as the outage. If there is only one, it decides.
     pub fn judge(&self, maximum_percent: f64) -> Outcome {
         let changes: Vec<f64> = [self.day_before, self.week_before].into_iter().flatten().collect();
         if changes.is_empty() {

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::cloudwatch::{Datum, MetricsError, Query};
-use crate::tests::memory_bucket::MemoryBucket;
 use crate::notify::config::Parents;
 use crate::notify::outcome::Outcome;
 use crate::notify::recipient::Webhook;
+use crate::tests::memory_bucket::MemoryBucket;
 
 /// CloudWatch with one value, or away.
 #[derive(Default)]

@@ -75,7 +75,13 @@ impl World {
         let dimension =
             if namespace == "AWS/Kinesis" { ("StreamName", "event-stream") } else { ("FunctionName", "landing") };
         let dimensions = vec![(dimension.0.to_owned(), dimension.1.to_owned())];
-        self.metrics.values.borrow_mut().push(crate::tests::memory_metrics::Value { namespace, name, dimensions, at, value });
+        self.metrics.values.borrow_mut().push(crate::tests::memory_metrics::Value {
+            namespace,
+            name,
+            dimensions,
+            at,
+            value,
+        });
     }
 
     /// A run at which this is lacking.
