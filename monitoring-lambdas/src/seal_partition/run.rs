@@ -1,4 +1,5 @@
-//! One run: everything that is to be sealed at one time, oldest first, for as long as there is time.
+//! One run: everything that is to be sealed at one time, for as long as there is time. Hours that are held back come last; each
+//! kind oldest first.
 
 use std::collections::{BTreeMap, BTreeSet};
 
