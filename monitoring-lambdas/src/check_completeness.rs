@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use lambda_runtime::{Context, Diagnostic};
+use lambda_runtime::Context;
 use lambda_setup::environment::{self, EnvironmentError};
 use shared::line::EventFormat;
 use shared::metric::{Metric, NAMESPACE};
@@ -79,12 +79,6 @@ pub enum CheckCompletenessError {
     Unreadable { partition: String, source: SuccessError },
     #[error(transparent)]
     Metrics(#[from] MetricsError),
-}
-
-impl From<CheckCompletenessError> for Diagnostic {
-    fn from(error: CheckCompletenessError) -> Self {
-        Self { error_type: "CheckCompletenessError".into(), error_message: error.to_string() }
-    }
 }
 
 /// How long an hour's balance is reported.

@@ -34,7 +34,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lambda_runtime::{Context, Diagnostic};
+use lambda_runtime::Context;
 use lambda_setup::deadline::{Deadline, TimeIsUp};
 use lambda_setup::environment::{self, EnvironmentError};
 use shared::metric::Metric;
@@ -79,12 +79,6 @@ pub enum CheckDeletionsError {
         "comparing {partition} takes longer than an invocation may; give check-deletions a longer timeout or more memory"
     )]
     TooLong { partition: String, source: TimeIsUp },
-}
-
-impl From<CheckDeletionsError> for Diagnostic {
-    fn from(error: CheckDeletionsError) -> Self {
-        Self { error_type: "CheckDeletionsError".into(), error_message: error.to_string() }
-    }
 }
 
 /// The time reserved for the metric and the state, with their retries.

@@ -13,7 +13,7 @@ mod lines;
 mod tests;
 mod times;
 
-use lambda_runtime::{Context, Diagnostic};
+use lambda_runtime::Context;
 use lambda_setup::environment::EnvironmentError;
 use shared::emf;
 use shared::metric::Metric;
@@ -55,12 +55,6 @@ pub enum CheckObjectError {
     Bucket(#[from] BucketError),
     #[error("the verdict has no JSON form: {0}")]
     Encode(#[from] serde_json::Error),
-}
-
-impl From<CheckObjectError> for Diagnostic {
-    fn from(error: CheckObjectError) -> Self {
-        Self { error_type: "CheckObjectError".into(), error_message: error.to_string() }
-    }
 }
 
 /// The result of checking an object.

@@ -21,7 +21,7 @@ mod tests;
 use std::cell::RefCell;
 use std::time::Duration;
 
-use lambda_runtime::{Context, Diagnostic};
+use lambda_runtime::Context;
 use lambda_setup::deadline::{Deadline, TimeIsUp};
 use lambda_setup::environment::{self, EnvironmentError};
 use shared::metric::Metric;
@@ -85,12 +85,6 @@ pub struct CheckRecencyError(pub Vec<Problem>);
 
 fn texts(problems: &[Problem]) -> String {
     problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("; ")
-}
-
-impl From<CheckRecencyError> for Diagnostic {
-    fn from(error: CheckRecencyError) -> Self {
-        Self { error_type: "CheckRecencyError".into(), error_message: error.to_string() }
-    }
 }
 
 /// What an environment remembers to save requests. The results do not depend on it.

@@ -9,7 +9,7 @@
 
 mod words;
 
-use lambda_runtime::{Context, Diagnostic};
+use lambda_runtime::Context;
 use lambda_setup::environment::{self, EnvironmentError};
 use shared::metric::Metric;
 use shared::rejection::Reason;
@@ -36,12 +36,6 @@ pub enum CheckSizeError {
     Gone { key: String },
     #[error(transparent)]
     Metrics(#[from] MetricsError),
-}
-
-impl From<CheckSizeError> for Diagnostic {
-    fn from(error: CheckSizeError) -> Self {
-        Self { error_type: "CheckSizeError".into(), error_message: error.to_string() }
-    }
 }
 
 /// The limits from the environment.

@@ -20,3 +20,10 @@ pub mod seal_partition;
 mod success;
 #[cfg(test)]
 pub(crate) mod tests;
+
+/// What Lambda reports of an invocation that failed: the error's type and text.
+pub fn diagnostic<E: std::error::Error>(error: E) -> lambda_runtime::Diagnostic {
+    let path = std::any::type_name::<E>();
+    let error_type = path.rsplit("::").next().unwrap_or(path).to_owned();
+    lambda_runtime::Diagnostic { error_type, error_message: error.to_string() }
+}

@@ -43,7 +43,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lambda_runtime::{Context, Diagnostic};
+use lambda_runtime::Context;
 use lambda_setup::deadline::Deadline;
 use lambda_setup::environment::{self, EnvironmentError};
 use shared::metric::Metric;
@@ -137,12 +137,6 @@ pub enum SealError {
     Overtaken,
     #[error("{partition} was changed by others during each of {attempts} attempts to seal it")]
     Contended { partition: String, attempts: u32 },
-}
-
-impl From<SealError> for Diagnostic {
-    fn from(error: SealError) -> Self {
-        Self { error_type: "SealError".into(), error_message: error.to_string() }
-    }
 }
 
 /// Bytes of a manifest that are uploaded at once: the least that S3 takes for a part that is not the last. Its 10,000 parts

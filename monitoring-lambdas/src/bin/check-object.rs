@@ -4,9 +4,11 @@
 #![recursion_limit = "256"]
 
 use anyhow::Context;
+use futures_util::TryFutureExt;
 use lambda_runtime::{LambdaEvent, service_fn};
 use monitoring_lambdas::bucket::{self, S3Bucket};
 use monitoring_lambdas::check_object::{Config, Handler};
+use monitoring_lambdas::diagnostic;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
@@ -16,7 +18,8 @@ async fn main() -> anyhow::Result<()> {
     let open = |name| S3Bucket::new(client.clone(), name);
     let handler = Handler::new(open, config.grace_minutes);
     // Lambda drops the answer of an event: the log and the bucket have the verdicts.
-    let handle =
-        async |event: LambdaEvent<_>| handler.handle(event.payload, event.context).await.map(|verdicts| verdicts.len());
+    let handle = |event: LambdaEvent<_>| {
+        handler.handle(event.payload, event.context).map_ok(|verdicts| verdicts.len()).map_err(diagnostic)
+    };
     lambda_runtime::run(service_fn(handle)).await.map_err(anyhow::Error::from_boxed)
 }

@@ -1,7 +1,7 @@
 //! One invocation: notices are recorded in the ledgers, and messages that are due are sent.
 
 use futures_util::future::join_all;
-use lambda_runtime::{Context, Diagnostic};
+use lambda_runtime::Context;
 use lambda_setup::deadline::Deadline;
 use shared::timestamp::UnixMillis;
 
@@ -49,12 +49,6 @@ pub enum NotifyError {
     },
     #[error("{0} messages could not be sent")]
     Unsent(usize),
-}
-
-impl From<NotifyError> for Diagnostic {
-    fn from(error: NotifyError) -> Self {
-        Self { error_type: "NotifyError".into(), error_message: error.to_string() }
-    }
 }
 
 impl<B: Bucket + Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T> {

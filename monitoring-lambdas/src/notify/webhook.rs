@@ -36,39 +36,30 @@ impl HttpWebhooks {
         Self { client }
     }
 
-    async fn attempt(&self, url: &WebhookUrl, body: &Bytes) -> Attempt {
+    async fn attempt(&self, url: &WebhookUrl, body: &Bytes) -> Outcome {
         let request = Request::builder()
             .method(Method::POST)
             .uri(url.uri().clone())
             .header(header::CONTENT_TYPE, "application/json")
             .body(SdkBody::from(body.clone()));
-        let Ok(request) = request else { return Attempt::Refused("the request can't be made".into()) };
+        let Ok(request) = request else { return Outcome::Refused("the request can't be made".into()) };
         match tokio::time::timeout(ATTEMPT_TIMEOUT, self.client.call(request)).await {
             Ok(Ok(answer)) => judge(answer.status),
             // The error's own text may contain the address.
-            Ok(Err(CallError::Request(_))) => Attempt::Refused("the request can't be made".into()),
-            Ok(Err(CallError::Connection(_))) => Attempt::Failed("no connection, or it broke".into()),
-            Err(_) => Attempt::Failed(format!("no answer within {} s", ATTEMPT_TIMEOUT.as_secs())),
+            Ok(Err(CallError::Request(_))) => Outcome::Refused("the request can't be made".into()),
+            Ok(Err(CallError::Connection(_))) => Outcome::Failed("no connection, or it broke".into()),
+            Err(_) => Outcome::Failed(format!("no answer within {} s", ATTEMPT_TIMEOUT.as_secs())),
         }
     }
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Attempt {
-    Accepted,
-    /// A retry may help.
-    Failed(String),
-    /// A retry does not help.
-    Refused(String),
-}
-
-fn judge(status: StatusCode) -> Attempt {
+fn judge(status: StatusCode) -> Outcome {
     if status.is_success() {
-        Attempt::Accepted
+        Outcome::Sent
     } else if status.as_u16() == 429 || status.is_server_error() {
-        Attempt::Failed(format!("status {}", status.as_u16()))
+        Outcome::Failed(format!("status {}", status.as_u16()))
     } else {
-        Attempt::Refused(format!("status {}", status.as_u16()))
+        Outcome::Refused(format!("status {}", status.as_u16()))
     }
 }
 
@@ -78,9 +69,8 @@ impl Webhooks for HttpWebhooks {
         let mut retry = 0;
         loop {
             let problem = match deadline.bound(Duration::MAX, self.attempt(&webhook.url, &body)).await {
-                Ok(Attempt::Accepted) => return Outcome::Sent,
-                Ok(Attempt::Refused(problem)) => return Outcome::Refused(problem),
-                Ok(Attempt::Failed(problem)) => problem,
+                Ok(Outcome::Failed(problem)) => problem,
+                Ok(outcome) => return outcome,
                 Err(time_is_up) => return Outcome::Failed(time_is_up.to_string()),
             };
             if retry + 1 == ATTEMPTS {
