@@ -31,7 +31,7 @@ impl SuccessError {
 }
 
 /// What a partition's `_SUCCESS` says; `None` when it is not sealed.
-pub async fn read(bucket: &impl Bucket, partition: Partition) -> Result<Option<Success>, SuccessError> {
+pub(crate) async fn read(bucket: &impl Bucket, partition: Partition) -> Result<Option<Success>, SuccessError> {
     let key = partition.success_key();
     let Some(content) = bucket.get(&key).await? else { return Ok(None) };
     let success: Success = match serde_json::from_slice(&content.body) {
@@ -42,13 +42,16 @@ pub async fn read(bucket: &impl Bucket, partition: Partition) -> Result<Option<S
 }
 
 /// When a partition was first sealed; `None` when it is not sealed.
-pub async fn first_sealed_at(bucket: &impl Bucket, partition: Partition) -> Result<Option<UnixMillis>, SuccessError> {
+pub(crate) async fn first_sealed_at(
+    bucket: &impl Bucket,
+    partition: Partition,
+) -> Result<Option<UnixMillis>, SuccessError> {
     let Some(success) = read(bucket, partition).await? else { return Ok(None) };
     time(partition, &success.first_sealed_at).map(Some)
 }
 
 /// A time that a partition's `_SUCCESS` says.
-pub fn time(partition: Partition, text: &str) -> Result<UnixMillis, SuccessError> {
+pub(crate) fn time(partition: Partition, text: &str) -> Result<UnixMillis, SuccessError> {
     let time = || SuccessError::Time { key: partition.success_key(), time: text.to_owned() };
     UnixMillis::parse(text).ok_or_else(time)
 }

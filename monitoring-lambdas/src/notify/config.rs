@@ -82,12 +82,12 @@ impl Parents {
     }
 
     /// The alarms that are on, have not been named by a message, and have no parent that is on.
-    pub fn unannounced<'i>(&'i self, incident: &'i Incident) -> impl Iterator<Item = (&'i str, &'i Episode)> {
+    pub(crate) fn unannounced<'i>(&'i self, incident: &'i Incident) -> impl Iterator<Item = (&'i str, &'i Episode)> {
         incident.on().filter(|(name, episode)| !episode.announced && !self.quiets(name, incident))
     }
 
     /// Whether an alarm's parent is on in the same incident and explains it.
-    pub fn quiets(&self, name: &str, incident: &Incident) -> bool {
+    pub(crate) fn quiets(&self, name: &str, incident: &Incident) -> bool {
         self.0.iter().any(|(child, parent)| {
             let Some(stack) = name.strip_suffix(child.as_str()) else { return false };
             let is_whole = stack.is_empty() || stack.ends_with('-');

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::webhook_url::{WebhookError, WebhookUrl};
 
 /// The most groups: each costs requests for every notice.
-pub const GROUPS_LIMIT: usize = 20;
+const GROUPS_LIMIT: usize = 20;
 
 /// A group of people and how messages reach them.
 #[derive(Debug, Clone, PartialEq, Eq)]
