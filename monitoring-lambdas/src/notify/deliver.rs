@@ -34,10 +34,11 @@ pub(crate) async fn deliver(
     let posts = async {
         let mut outcomes = Vec::with_capacity(messages.len());
         for message in messages {
-            let webhook = to.webhook.as_ref().filter(|_| message.webhook == Delivery::Unsent);
-            outcomes.push(match webhook {
-                Some(webhook) => Some(webhooks.post(webhook, &message.text, deadline).await),
-                None => None,
+            outcomes.push(match &to.webhook {
+                Some(webhook) if message.webhook == Delivery::Unsent => {
+                    Some(webhooks.post(webhook, &message.text, deadline).await)
+                }
+                _ => None,
             });
         }
         outcomes
