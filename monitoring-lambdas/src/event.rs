@@ -1,4 +1,7 @@
 //! What invokes the checks: S3 event notifications and EventBridge schedules.
+//!
+//! Four members of some forty are read. The types of `aws_lambda_events` demand more, so that a schedule's event made by hand, with a
+//! time alone, would be refused, and bring chrono along.
 
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
