@@ -196,9 +196,9 @@ def observe(stack, minutes, seed, progress):
     records = read_stream(stack)
     wait_until_landed(stack, sum(len(record.lines) for record in records))
     metadata = verify_all(stack)
-    fired, untold = faults.fired, faults.stored_untold()
+    fired, unacknowledged = faults.fired, faults.stored_unacknowledged()
     assert stack.stop() == 0, stack.tail()
-    account = settle(players, records, untold, stack.lines("events"), stack.lines("rejected"))
+    account = settle(players, records, unacknowledged, stack.lines("events"), stack.lines("rejected"))
     return Soaked(minutes, seed, account, fired, grown, details(stack, players, fired, len(metadata), grown))
 
 

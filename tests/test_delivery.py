@@ -25,7 +25,7 @@ def assert_settled(stack, players, patience=3 * LANDING_SECONDS):
     wait_for(lambda: len(stack.lines("events")) + len(stack.lines("rejected")) >= lines, patience,
              lambda: f"{lines} lines in files\n{stack.tail()}")
     landed.verify_all(stack)
-    account = settle(players, records, faults.stored_untold(), stack.lines("events"), stack.lines("rejected"))
+    account = settle(players, records, faults.stored_unacknowledged(), stack.lines("events"), stack.lines("rejected"))
     print(account)
     assert account.is_good and not account.given_up, account
     return account

@@ -201,7 +201,7 @@ def test_an_older_commit_does_not_replace_a_newer_one(dev, history):
 @pytest.mark.parametrize(("deployed", "says"), [
     ("2", "does not descend from: a newer commit"), ("0" * 40, "git can't find here"), ("0", None), ("1", None)])
 def test_a_refused_commit_prints_why(history, monkeypatch, deployed, says):
-    """A commit that HEAD does not descend from is told from one that this clone does not have; both have a way out."""
+    """A commit that HEAD does not descend from is another case than one that this clone does not have; both have a way out."""
     for name, value in history.at(1).items():
         monkeypatch.setenv(name, value)
     module = script("deploy")

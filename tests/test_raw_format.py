@@ -125,13 +125,13 @@ def test_failed_batches_of_forgeries_are_redriven_as_landing_would_have_landed_t
     post(stack, events)
     wait_for(lambda: failed_batches(stack), 60, lambda: f"a failed batch\n{stack.tail()}")
     Faults(stack).end()
-    # Nothing has landed: the format can't be told.
+    # Nothing has landed: the format is unknown.
     code, output = redrive.run(stack, *redrive.BATCHES)
     assert code == 1 and "--event-format" in output, output
     later = {"type": "later"}
     post(stack, [later])
     stack.wait_for_lines(lambda line: True, 1)
-    # Now it can be told, and what contradicts it is refused.
+    # Now it is known, and what contradicts it is refused.
     before = failed_batches(stack)
     code, output = redrive.run(stack, *redrive.BATCHES, "--event-format", "envelope")
     assert code == 1 and "--event-format" in output and failed_batches(stack) == before, output

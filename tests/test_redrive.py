@@ -25,7 +25,7 @@ QUICK_TO_FAIL = "BatchSize=5 BatchingWindowSeconds=0 ShardCount=2 LandingTimeout
 def settled(stack, players):
     """The account of everything on the stream, when it has landed or nothing more comes."""
     records = read_stream(stack)
-    return settle(players, records, Faults(stack).stored_untold(), stack.lines("events"), stack.lines("rejected"))
+    return settle(players, records, Faults(stack).stored_unacknowledged(), stack.lines("events"), stack.lines("rejected"))
 
 
 def fail_for_a_while(stack, faults, plan):

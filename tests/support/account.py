@@ -40,18 +40,18 @@ class Account:
 WRONG = ("missing", "doubled", "unexplained", "rejected_missing", "out_of_order")
 
 
-def settle(players, records, untold, event_lines, rejected_lines):
+def settle(players, records, unacknowledged, event_lines, rejected_lines):
     """The account of some traffic.
 
-    players: what was sent and answered. records: all that is on the stream. untold: sequence numbers of records whose
-    sender was not told that they are stored. event_lines, rejected_lines: all that landed, in the order of the files.
+    players: what was sent and answered. records: all that is on the stream. unacknowledged: sequence numbers of records
+    that are stored and whose sender got no answer. event_lines, rejected_lines: all that landed, in the order of the files.
     """
     on_stream = Counter(line for record in records for line in record.lines)
     in_files = Counter(line.text for line in [*event_lines, *rejected_lines])
     lost, doubled = on_stream - in_files, in_files - on_stream
     copies = Counter(line.json["id"] for line in event_lines)
     kept = {one.body for one in landed.rejected(rejected_lines)}
-    explained = explanations(players, records, untold)
+    explained = explanations(players, records, unacknowledged)
     return Account(
         sent=len(players.sent),
         accepted=len(players.accepted),
@@ -86,11 +86,11 @@ def out_of_order(in_order, landed_ids):
     return wrong
 
 
-def explanations(players, records, untold):
-    """How many times more than once an event may be on the stream: it was stored and nobody told, or it was sent again
+def explanations(players, records, unacknowledged):
+    """How many times more than once an event may be on the stream: it was stored without an answer, or it was sent again
     because there was no answer."""
     again = Counter(players.sent_again_unanswered)
     for record in records:
-        if record.sequence_number in untold:
+        if record.sequence_number in unacknowledged:
             again.update(landed.id_of(line) for line in record.lines)
     return again

@@ -45,9 +45,9 @@ class Faults:
         text = (self.stack.data / "logs/faults.jsonl").read_text()
         return [json.loads(line) for line in text.splitlines()]
 
-    def stored_untold(self):
-        """The sequence numbers of records that are on the stream though their sender was never told so."""
-        return {number for entry in self.journal() for number in entry.get("stored_untold", [])}
+    def stored_unacknowledged(self):
+        """The sequence numbers of records that are on the stream though their sender got no answer."""
+        return {number for entry in self.journal() for number in entry.get("stored_unacknowledged", [])}
 
 
 @dataclass

@@ -3,7 +3,8 @@
     SABOTAGE=hide_a_failure SABOTAGE_REPORT=report.json PYTHONPATH=tests pytest -p support.sabotaged_run tests/test_x.py::test_y
 
 The real functions, and the redrive command, then speak to the stack through a proxy that does what that one of sabotages.py
-does. The report says how each test ended, what noticed it, and how often the sabotage changed something.
+does; only one stack at a time can be behind it. The report says how each test ended, what noticed it, and how often the
+sabotage changed something.
 """
 
 import json

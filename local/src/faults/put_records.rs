@@ -136,7 +136,7 @@ impl Drop for Stored {
         let outcomes = self.outcomes();
         let numbers: Vec<&Value> = outcomes.iter().filter_map(|record| record.get("SequenceNumber")).collect();
         if !numbers.is_empty() {
-            self.faults.journal.write(json!({"stored_untold": numbers}));
+            self.faults.journal.write(json!({"stored_unacknowledged": numbers}));
         }
     }
 }
