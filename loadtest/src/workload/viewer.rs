@@ -34,8 +34,8 @@ pub(super) struct Viewer {
     watched_ms: u32,
     rebuffers: u32,
     quality: usize,
-    /// The next events of the session: the type and the members of each, or the reason of the end.
-    next: VecDeque<(&'static str, String)>,
+    /// The next events of the session: the type, the position and the members of each, or the reason of the end.
+    next: VecDeque<(&'static str, u32, String)>,
 }
 
 impl Viewer {
@@ -65,28 +65,29 @@ impl Viewer {
         if self.next.is_empty() {
             self.begin_session(random);
         }
-        if !may_end && self.next.front().is_some_and(|(kind, _)| *kind == ENDED) {
+        if !may_end && self.next.front().is_some_and(|(kind, ..)| *kind == ENDED) {
             // The end comes after another heartbeat.
             self.heartbeat(random);
             self.next.rotate_left(1);
         }
-        let (kind, mut members) = self.next.pop_front().unwrap_or_default();
+        let (kind, mut at, mut members) = self.next.pop_front().unwrap_or_default();
         if kind == ENDED {
-            let (position, watched, rebuffers) = (self.position_ms, self.watched_ms, self.rebuffers);
-            members = format!(
-                r#""position_ms":{position},"watched_ms":{watched},"rebuffers":{rebuffers},"reason":"{members}""#
-            );
+            at = self.position_ms;
+            let (watched, rebuffers) = (self.watched_ms, self.rebuffers);
+            members = format!(r#","watched_ms":{watched},"rebuffers":{rebuffers},"reason":"{members}""#);
         } else if self.next.is_empty() {
             self.go_on(random);
         }
-        let (session_id, id, sequence) = (&self.session_id, &self.id, self.sequence);
+        let (session, id, number) = (&self.session_id, &self.id, self.sequence);
         self.sequence += 1;
-        format!(r#""session_id":"{session_id}","viewer_id":"{id}","sequence":{sequence},"type":"{kind}",{members}"#)
+        format!(
+            r#""session_id":"{session}","viewer_id":"{id}","sequence":{number},"type":"{kind}","position_ms":{at}{members}"#
+        )
     }
 
-    /// Appends an event; `members` begin with a comma. Times are milliseconds, and positions those in the title.
-    fn push(&mut self, kind: &'static str, members: &str) {
-        self.next.push_back((kind, format!(r#""position_ms":{}{members}"#, self.position_ms)));
+    /// Appends an event; its members begin with a comma. Times are milliseconds, and positions those in the title.
+    fn push(&mut self, kind: &'static str, members: String) {
+        self.next.push_back((kind, self.position_ms, members));
     }
 
     fn begin_session(&mut self, random: &mut Random) {
@@ -94,30 +95,31 @@ impl Viewer {
         self.title = random.pick(&CATALOG.titles);
         (self.sequence, self.position_ms, self.watched_ms, self.rebuffers) = (0, 0, 0, 0);
         self.quality = random.between(0, 3) as usize;
-        self.push("player_setup", &self.setup(random));
+        let setup = self.setup(random);
+        self.push("player_setup", setup);
         let (video, cdn, startup) = (&self.title.id, random.pick::<&str>(&CDNS), random.between(20, 900));
-        self.push("load_start", &format!(r#","video_id":"{video}","cdn":"{cdn}","startup_ms":{startup}"#));
+        self.push("load_start", format!(r#","video_id":"{video}","cdn":"{cdn}","startup_ms":{startup}"#));
         if random.is_one_of_a_million(PRE_ROLLS) {
             self.ads(random);
         }
-        self.push("playing", &format!(r#","time_to_first_frame_ms":{}"#, random.between(150, 4_000)));
+        self.push("playing", format!(r#","time_to_first_frame_ms":{}"#, random.between(150, 4_000)));
     }
 
     fn ads(&mut self, random: &mut Random) {
         let ads = random.between(1, 3);
-        self.push("ad_break_start", &format!(r#","ads":{ads}"#));
+        self.push("ad_break_start", format!(r#","ads":{ads}"#));
         for _ in 0..ads {
             let (ad, system) = (random.between(10_000, 99_999), random.pick::<&str>(&AD_SYSTEMS));
             let duration = random.between(1, 6) * 5_000;
-            self.push("ad_impression", &format!(r#","ad_id":{ad},"ad_system":"{system}","ad_duration_ms":{duration}"#));
-            self.push("ad_complete", &format!(r#","ad_id":{ad},"skipped":{}"#, random.below(5) == 0));
+            self.push("ad_impression", format!(r#","ad_id":{ad},"ad_system":"{system}","ad_duration_ms":{duration}"#));
+            self.push("ad_complete", format!(r#","ad_id":{ad},"skipped":{}"#, random.below(5) == 0));
         }
-        self.push("ad_break_end", "");
+        self.push("ad_break_end", String::new());
     }
 
     fn go_on(&mut self, random: &mut Random) {
         if self.position_ms + HEARTBEAT_MS > self.title.duration_ms {
-            return self.next.push_back((ENDED, "completed".to_owned()));
+            return self.push(ENDED, "completed".to_owned());
         }
         self.heartbeat(random);
         let mut chance = random.below(1_000_000);
@@ -128,23 +130,23 @@ impl Viewer {
         };
         if is_one_of(SEEKS) {
             let to = random.below(self.title.duration_ms);
-            self.push("seeking", &format!(r#","to_ms":{to}"#));
+            self.push("seeking", format!(r#","to_ms":{to}"#));
             self.position_ms = to;
-            self.push("seeked", &format!(r#","seek_ms":{}"#, random.between(20, 1_500)));
+            self.push("seeked", format!(r#","seek_ms":{}"#, random.between(20, 1_500)));
         } else if is_one_of(REBUFFERS) {
-            self.push("rebuffer_start", &format!(r#","buffer_ms":{}"#, random.below(200)));
+            self.push("rebuffer_start", format!(r#","buffer_ms":{}"#, random.below(200)));
             self.rebuffers += 1;
             let (took, rebuffers) = (random.between(100, 8_000), self.rebuffers);
-            self.push("rebuffer_end", &format!(r#","rebuffer_ms":{took},"rebuffers":{rebuffers}"#));
+            self.push("rebuffer_end", format!(r#","rebuffer_ms":{took},"rebuffers":{rebuffers}"#));
         } else if is_one_of(QUALITY_CHANGES) {
             self.change_quality(random.between(0, 4) as usize);
         } else if is_one_of(PAUSES) {
-            self.push("pause", "");
-            self.push("resume", &format!(r#","paused_ms":{}"#, random.between(500, 120_000)));
+            self.push("pause", String::new());
+            self.push("resume", format!(r#","paused_ms":{}"#, random.between(500, 120_000)));
         } else if is_one_of(MID_ROLLS) {
             self.ads(random);
         } else if is_one_of(LEAVES) {
-            self.next.push_back((ENDED, "left".to_owned()));
+            self.push(ENDED, "left".to_owned());
         }
     }
 
@@ -175,7 +177,7 @@ impl Viewer {
         let player = format!(
             r#""buffer_ms":{buffer},"dropped_frames":{dropped},"volume_percent":{volume},"fullscreen":{fullscreen}"#
         );
-        self.push("heartbeat", &(network + &player));
+        self.push("heartbeat", network + &player);
     }
 
     fn change_quality(&mut self, to: usize) {
@@ -185,7 +187,7 @@ impl Viewer {
         let (from_kbps, to_kbps) = (before.bitrate_kbps, after.bitrate_kbps);
         let (width, height) = (after.width, after.height);
         let kbps = format!(r#","from_kbps":{from_kbps},"to_kbps":{to_kbps}"#);
-        self.push("quality_change", &(kbps + &format!(r#","width":{width},"height":{height},"reason":"{reason}""#)));
+        self.push("quality_change", kbps + &format!(r#","width":{width},"height":{height},"reason":"{reason}""#));
     }
 }
 
