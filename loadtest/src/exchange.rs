@@ -50,8 +50,7 @@ impl Shared {
             return self.record(&post, None, Err(SendError::NotSent));
         };
         let (connection, mut left) = (self.pool.take(), None);
-        // Boxed, so that the tasks of POSTs that wait for a connection are small.
-        let answer = timeout(self.timeout, Box::pin(self.send(&connection, &post, &mut left))).await;
+        let answer = timeout(self.timeout, self.send(&connection, &post, &mut left)).await;
         let answer = answer.unwrap_or(Err(SendError::Timeout));
         let is_answered = answer.is_ok();
         self.record(&post, left, answer);
@@ -163,7 +162,8 @@ impl Connection {
         let mut sender = self.0.lock().await;
         let open = match sender.take().filter(|sender| !sender.is_closed()) {
             Some(open) => open,
-            None => target.connect().await?,
+            // Boxed, because it is large and seldom needed: each POST is a task of that size.
+            None => Box::pin(target.connect()).await?,
         };
         let response: Pin<Box<dyn Future<Output = Sent>>> = match sender.insert(open) {
             Sender::Http1(sender) => Box::pin(sender.try_send_request(request)),
