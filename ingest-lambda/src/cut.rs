@@ -94,13 +94,15 @@ impl<'a> Cutting<'a> {
         behind
     }
 
-    /// The list in an object's `events` member, from its bracket on. A string before it may not end; in one that does, no name
-    /// stands in quotes.
+    /// The list in an object's `events` member, from its bracket on. In an object that does not close, a string before the list
+    /// may not end; then strings are not told apart, and the name is one in quotes.
     fn events_list(&mut self, object: &'a [u8]) -> Option<&'a [u8]> {
         let list = find_events_list(object, true).or_else(|end| {
-            let region = if self.parse_budget > 0 { &object[..end] } else { &[] };
+            if end < object.len() || self.parse_budget == 0 {
+                return Err(end);
+            }
             self.parse_budget = self.parse_budget.saturating_sub(end);
-            find_events_list(region, false)
+            find_events_list(object, false)
         });
         list.ok().map(|at| &object[at..])
     }
@@ -238,22 +240,30 @@ impl<'a, 'b> Cutter<'a, 'b> {
         self.brackets.close_objects();
         if !self.nesting.is_in_string() {
             self.nesting.close_objects();
-        } else if self.brackets.is_outside() && self.is_member(comma + 1) && !self.is_value(self.start) {
+        } else if self.brackets.is_outside() && self.is_member(comma + 1) && *self.parse_budget > 0 && !self.is_whole()
+        {
             self.nesting = Nesting::default();
         }
+    }
+
+    /// Whether what is being read begins with a whole object, or is another value: then the comma stands in a string of it.
+    fn is_whole(&mut self) -> bool {
+        let is_object = starts_object(&self.text[self.start..]);
+        self.behind_value(self.start).is_some_and(|behind| is_object || ends_member(behind))
     }
 
     /// Whether an object stands here that is a member. An empty one may also stand in a string; in a string that ends where it
     /// should, no quote does.
     fn is_member(&mut self, from: usize) -> bool {
         let object = trimmed_start(&self.text[from..]).strip_prefix(b"{");
-        object.is_some_and(|inside| trimmed_start(inside).starts_with(b"\"")) && self.is_value(from)
+        object.is_some_and(|inside| trimmed_start(inside).starts_with(b"\""))
+            && self.behind_value(from).is_some_and(ends_member)
     }
 
-    /// Whether one value stands between here and the next comma, the end of the list or of the text.
-    fn is_value(&mut self, from: usize) -> bool {
+    /// What follows the value that stands here. All that is read is paid for, white space too.
+    fn behind_value(&mut self, from: usize) -> Option<&'a [u8]> {
         if *self.parse_budget == 0 {
-            return false;
+            return None;
         }
         let text = trimmed_start(&self.text[from..]);
         let mut values = Deserializer::from_slice(text).into_iter::<IgnoredAny>();
@@ -263,8 +273,9 @@ impl<'a, 'b> Cutter<'a, 'b> {
             None => (false, 0),
         };
         work::count(parsed);
-        *self.parse_budget = self.parse_budget.saturating_sub(parsed);
-        is_value && matches!(trimmed_start(&text[parsed..]), [] | [b',' | b']', ..])
+        let behind = trimmed_start(&text[parsed..]);
+        *self.parse_budget = self.parse_budget.saturating_sub(self.text.len() - from - behind.len());
+        is_value.then_some(behind)
     }
 
     fn read_outside(&mut self, byte: u8) {
@@ -322,6 +333,10 @@ fn place_of(error: &serde_json::Error, text: &[u8]) -> usize {
     (lines.map(<[u8]>::len).sum::<usize>() + error.column()).min(text.len())
 }
 
+fn ends_member(behind: &[u8]) -> bool {
+    matches!(behind, [] | [b',' | b']', ..])
+}
+
 fn starts_object(text: &[u8]) -> bool {
     trimmed_start(text).starts_with(b"{")
 }
@@ -372,6 +387,16 @@ mod tests {
     #[case::list_not_opened(r#"{"n":1},{"n":2}]"#, &[r#"{"n":1}"#, r#"{"n":2}"#])]
     #[case::string_that_does_not_end(r#"[{"t":"C:\"},{"n":2},{"n":3}]"#, &[r#"{"t":"C:\"}"#, r#"{"n":2}"#, r#"{"n":3}"#])]
     #[case::cut_off_in_a_string_of_a_list_in_a_member(r#"[{},{"i":[{"a":1},{"b":2}],"q":"x"#, &["{}", r#"{"i":[{"a":1},{"b":2}],"q":"x"#])]
+    #[case::members_in_a_string_of_a_whole_one(r#"[{"t":"x},{",":1},":0}{"n":2}]"#, &[r#"{"t":"x},{",":1},":0}"#, r#"{"n":2}"#])]
+    #[case::members_in_a_string_when_all_has_been_parsed(
+        r#"[{",{":1,":2},":3,",{":1,":2},":3,",{":1,":2},":3,",{":1,":2},":3,",{":1,":2},":3}    ,NaN]"#,
+        &[r#"{",{":1,":2},":3,",{":1,":2},":3,",{":1,":2},":3,",{":1,":2},":3,",{":1,":2},":3}"#, "NaN"]
+    )]
+    #[case::events_of_a_member_that_is_whole(
+        "{\"ad\":{\"err\":\"f() }\",\"events\":[{\"t\":1}]},\"id\":\"a\"}\0{\"n\":2}",
+        &[r#"{"ad":{"err":"f() }","events":[{"t":1}]},"id":"a"}"#, r#"{"n":2}"#]
+    )]
+    #[case::events_of_a_member_that_is_damaged(r#"{"m":{"s":"}","events":[{"n":1}]},"v":NaN} x"#, &[r#"{"m":{"s":"}","events":[{"n":1}]},"v":NaN}"#, "x"])]
     #[case::call("[{},new Date({\"x\":1}),{}]", &["{}", "new Date({\"x\":1})", "{}"])]
     #[case::comment_with_an_object("[{} /* {},{} */,{}]", &["{}", "/* {},{} */", "{}"])]
     #[case::address("[http://a.example/,{}]", &["http://a.example/", "{}"])]

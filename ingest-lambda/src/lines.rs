@@ -62,7 +62,8 @@ impl LinesBefore {
     /// Whether a line that begins like this one can be no part of what the lines before it left open.
     fn may_end_before(&self, line: &[u8]) -> bool {
         match line {
-            [b'[', ..] if self.nesting.is_in_string() => true,
+            // In a string with a line break that should have been escaped, a list of objects is not to be expected.
+            [b'[', inside @ ..] if self.nesting.is_in_string() => trimmed_start(inside).starts_with(b"{"),
             [b'[' | b'{', ..] => self.nesting.arrays() == 0 || !self.is_joined && !self.nesting.is_in_string(),
             _ => false,
         }
@@ -129,6 +130,7 @@ mod tests {
     #[case::array_over_lines("[\n{\"a\":NaN}\n,\n{\"b\":2}\n]", false)]
     #[case::object_with_line_breaks_in_a_string("{\"a\":\"x\ny \\\"q\\\"\nz\",\"b\":[\n{\"n\":1}\n]}", false)]
     #[case::list_of_a_frame_over_lines("{\"events\":[\n{\"t\":\"C:\\\"},\n{\"n\":2},\n{\"n\":3}\n]}", false)]
+    #[case::array_with_a_list_in_a_string("[{\"a\":\"see:\n[1]\n\"},{\"n\":2}]", false)]
     #[case::array_with_a_line_break_in_a_string("[{\"a\":\"x\n{\"b\":1}\n\"},{}]", false)]
     fn values_a_line_differ_from_one_value_over_lines(#[case] body: &str, #[case] expected: bool) {
         assert_eq!(holds_lines(body.as_bytes()), expected);

@@ -555,6 +555,15 @@ mod tests {
         check_that_work_grows_with(|bytes| format!("[{{}},{}{between}{}", half(first, bytes), half(second, bytes)));
     }
 
+    /// White space behind a member that is parsed for each object in its strings.
+    #[test]
+    fn work_grows_with_white_space_behind_a_member() {
+        check_that_work_grows_with(|bytes| {
+            let member = r#"",{":1,":2},":3,"#.repeat((bytes / 4).isqrt());
+            format!("[{{{member}}}{},NaN]", " ".repeat(bytes - member.len()))
+        });
+    }
+
     fn check_that_work_grows_with(body: impl Fn(usize) -> String) {
         for form in [BodyForm::Json, BodyForm::JsonLines] {
             let steps = [8_000, 16_000].map(|bytes| {
