@@ -97,7 +97,10 @@ impl<'f> Fields<'f> {
             return Err(Rejection::new(Reason::TooDeep, detail));
         }
         let (json, replaced_surrogates) = as_line(json);
-        let id = self.id.map(|id| replace_lone_surrogates(&id).0.into_owned());
+        let id = self.id.map(|id| match replace_lone_surrogates(&id) {
+            (Cow::Owned(replaced), _) => replaced,
+            (Cow::Borrowed(_), _) => id,
+        });
         Ok(Event { json, id, partition_key: self.key.map(|(_, key)| key), replaced_surrogates })
     }
 }
