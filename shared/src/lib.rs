@@ -13,5 +13,6 @@ pub mod metric;
 pub mod nesting;
 pub mod object;
 pub mod rejection;
+pub mod sequence_number;
 pub mod timestamp;
 pub mod trust;

@@ -3,10 +3,10 @@
 use bzip2::{Decompress, Error, Status};
 use sha2::{Digest, Sha256};
 use shared::object::{ObjectKey, ObjectMetadata, ReceivedIn};
+use shared::sequence_number::compare;
 
 use super::finding::Finding;
 use super::lines::Lines;
-use crate::seal_partition::reaches::{first_sequence_number, is_after};
 
 /// Bytes that are decompressed at once.
 const OUTPUT_BYTES: usize = 64 * 1024;
@@ -152,15 +152,17 @@ impl<'a> Inspection<'a> {
 
     /// Lines that were redriven are not compared with what ingest counted: all are elsewhere.
     fn received_in(&self) -> ReceivedIn {
-        match first_sequence_number(self.key) {
+        match self.key.sequence_number() {
             (_, true) => ReceivedIn { elsewhere: self.lines.count, ..ReceivedIn::default() },
             (_, false) => self.lines.received_in,
         }
     }
 
     fn sequence_numbers(&self) -> Option<Finding> {
-        let (first, last) = (first_sequence_number(self.key).0, self.metadata.last_sequence_number.as_str());
-        is_after(first, last).then(|| Finding::SequenceNumbers { first: first.to_owned(), last: last.to_owned() })
+        let (first, last) = (self.key.sequence_number().0, self.metadata.last_sequence_number.as_str());
+        compare(first, last)
+            .is_gt()
+            .then(|| Finding::SequenceNumbers { first: first.to_owned(), last: last.to_owned() })
     }
 }
 

@@ -10,7 +10,6 @@ use shared::trust::Trust;
 
 use super::finding::{Finding, LineProblem};
 use super::times::Times;
-use crate::seal_partition::reaches::first_sequence_number;
 
 /// Bytes of a line at most. A record reaches landing as base64 in a payload of at most [`LAMBDA_PAYLOAD_MAX_BYTES`], and one
 /// that is rejected whole is base64 again in its line, with an envelope around it. Only `redrive` can write longer ones.
@@ -47,7 +46,7 @@ impl<'a> Lines<'a> {
             count: 0,
             received_in: ReceivedIn::default(),
             reasons: BTreeMap::new(),
-            times: Times::new(key.hour, first_sequence_number(key).1),
+            times: Times::new(key.hour, key.sequence_number().1),
             findings: Vec::new(),
             bad: 0,
         }

@@ -9,7 +9,6 @@ use super::context::{Candidate, Halt, Published, Run, Sealing};
 use super::incomplete::{Terms, Verdict};
 use super::manifest_text::{self, MAX_OVERLAPS, Manifest};
 use super::progress::{Marker, Progress, Replaced, Stopped};
-use super::reaches::first_sequence_number;
 use super::{CONCURRENCY, MAX_ATTEMPTS, SealError};
 use crate::bucket::{Bucket, BucketError, Condition, Content, List, Listed, Streams, Uploads};
 use crate::cloudwatch::Metrics;
@@ -252,7 +251,7 @@ fn add(progress: &mut Progress, kind: Kind, listed: &Listed, look: Look) -> Resu
 
 /// Counts the records of an object once, whatever others they are in.
 fn add_records(progress: &mut Progress, name: &str, kind: Kind, (key, metadata): (&ObjectKey, &ObjectMetadata)) {
-    let is_redriven = first_sequence_number(key).1;
+    let is_redriven = key.sequence_number().1;
     let overlapped = progress.reaches.add(key, &metadata.last_sequence_number);
     let is_repeated = overlapped.as_ref().is_some_and(|overlapped| overlapped.is_within);
     if is_redriven && !is_repeated {
@@ -292,7 +291,7 @@ fn content(key: &ObjectKey, metadata: &ObjectMetadata) -> EntryContent {
         records: metadata.record_count,
         lines: metadata.event_count,
         uncompressed_bytes: metadata.uncompressed_bytes,
-        first_sequence_number: first_sequence_number(key).0.to_owned(),
+        first_sequence_number: key.sequence_number().0.to_owned(),
         last_sequence_number: metadata.last_sequence_number.clone(),
         earliest_received_at: metadata.earliest_received_at.rfc3339(),
         latest_received_at: metadata.latest_received_at.rfc3339(),

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use shared::object::{ObjectKey, prefix};
+use shared::sequence_number::compare;
 
 /// How far the objects of one shard and kind that were seen so far reach.
 ///
@@ -24,20 +25,6 @@ struct Reach {
     last: String,
 }
 
-/// What `redrive` puts behind the number of the object that it read.
-const REDRIVEN: &str = "-redriven";
-
-/// The sequence number in an object's key, and whether the object was redriven.
-pub(crate) fn first_sequence_number(key: &ObjectKey) -> (&str, bool) {
-    let number = key.first_sequence_number.as_str();
-    number.strip_suffix(REDRIVEN).map_or((number, false), |number| (number, true))
-}
-
-/// Whether one sequence number comes after another. Numbers have no leading zeros.
-pub(crate) fn is_after(number: &str, other: &str) -> bool {
-    (number.len(), number) > (other.len(), other)
-}
-
 /// What an object overlaps with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Overlapped {
@@ -54,11 +41,12 @@ impl Reaches {
         if of != self.of {
             *self = Self { of, reaches: Vec::new() };
         }
-        let (first, redriven) = first_sequence_number(key);
+        let (first, redriven) = key.sequence_number();
         let family = self.reaches.iter().filter(|reach| reach.redriven == redriven);
-        let overlapped = family.filter(|reach| !is_after(first, &reach.last) && !is_after(&reach.first, last));
+        let overlapped =
+            family.filter(|reach| compare(first, &reach.last).is_le() && compare(&reach.first, last).is_le());
         // An object with as many digits that reaches as far began no later: it has all of this one's records.
-        let is_within = |reach: &Reach| reach.digits == first.len() && !is_after(last, &reach.last);
+        let is_within = |reach: &Reach| reach.digits == first.len() && compare(last, &reach.last).is_le();
         let found =
             overlapped.map(|reach| Overlapped { reaches: reach.last.clone(), is_within: is_within(reach) }).next();
         self.extend(first, last, redriven);
@@ -69,7 +57,7 @@ impl Reaches {
         let digits = first.len();
         let same = self.reaches.iter_mut().find(|reach| reach.redriven == redriven && reach.digits == digits);
         match same {
-            Some(reach) if is_after(last, &reach.last) => last.clone_into(&mut reach.last),
+            Some(reach) if compare(last, &reach.last).is_gt() => last.clone_into(&mut reach.last),
             Some(_) => {}
             None => self.reaches.push(Reach { redriven, digits, first: first.to_owned(), last: last.to_owned() }),
         }

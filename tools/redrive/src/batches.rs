@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 use kinesis_to_s3_lambda::group::{Group, group};
 use kinesis_to_s3_lambda::kinesis_event::Record;
 use shared::line::EventFormat;
-use shared::object::{Attempt, ObjectMetadata};
+use shared::object::{Attempt, ObjectKey, ObjectMetadata};
 use shared::timestamp::UtcHour;
 
 use crate::bucket::Bucket;
@@ -16,9 +16,8 @@ use crate::decision::{Decision, Range, decide};
 use crate::event_format::Formats;
 use crate::failed_batch::{FailedBatch, by_shard};
 use crate::land::Lander;
-use crate::object_key::from_stream;
-use crate::sequence_number::compare;
 use crate::stream::SHARDS_AT_ONCE;
+use shared::sequence_number::compare;
 
 pub(crate) struct Redrive<'a> {
     /// The failed batches' bucket.
@@ -54,7 +53,7 @@ impl Redrive<'_> {
         for key in keys {
             let outcome = match self.batch(key, keys).await {
                 Ok(Some(outcome)) => outcome,
-                Ok(None) => "removed by someone else meanwhile".to_owned(),
+                Ok(None) => "landed and removed by someone else meanwhile".to_owned(),
                 Err(problem) => {
                     tally.left.update(|left| left + 1);
                     format!("LEFT: {problem:#}")
@@ -147,8 +146,13 @@ impl Redrive<'_> {
         if found_last.as_deref().is_some_and(|last| compare(last, &group.last_sequence_number).is_ne()) {
             beginnings = self.failed_beginnings(keys_of_shard).await?;
         }
-        beginnings
-            .extend(self.to.keys(folder).await?.iter().filter_map(|key| Some(from_stream(key)?.first_sequence_number)));
+        beginnings.extend(
+            self.to
+                .keys(folder)
+                .await?
+                .iter()
+                .filter_map(|key| Some(ObjectKey::from_stream(key)?.first_sequence_number)),
+        );
         let range = Range { first: &group.first_sequence_number, last: &group.last_sequence_number };
         Ok(decide(range, found_last.as_deref(), beginnings.iter().map(String::as_str)))
     }

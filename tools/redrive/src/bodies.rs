@@ -134,8 +134,8 @@ pub(crate) fn whole_bodies(
         outcomes.bodies += usize::from(role != Role::Part);
         match role {
             Role::Body => {
-                if line.parts > 1 {
-                    line.body = Vec::new();
+                if line.rejected.parts > 1 {
+                    line.rejected.body = Vec::new();
                 }
                 bodies.push(Body { number, line });
             }
@@ -191,7 +191,7 @@ mod tests {
         event_format: EventFormat,
     ) -> (Option<Object>, Outcomes) {
         let (mut outcomes, mut parts) = (Outcomes::default(), Parts::default());
-        let reading = Reading::new(&["invalid_json".to_owned()], None).unwrap();
+        let reading = Reading { reasons: vec![Reason::InvalidJson], content_type: None };
         for (number, object) in objects.iter().enumerate() {
             parts.note(&number.to_string(), object, &reading).unwrap();
         }

@@ -4,7 +4,7 @@
 //! than it holds, without being heard. And a mapping that restarted before it noted that it gave the batch up has sent
 //! the same records again, cut at another place, and those may have landed.
 
-use crate::sequence_number::compare;
+use shared::sequence_number::compare;
 
 /// What to do with a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use ingest_lambda::content::{BodyForm, body_form, decompress};
 use ingest_lambda::event::{Event, KeyFields};
 use ingest_lambda::split::split;
 use kinesis_to_s3_lambda::payload::{Source, read_record};
-use shared::line::{Client, Envelope, EventFormat, IdLiteral};
+use shared::line::{Envelope, EventFormat, IdLiteral};
 use shared::rejection::{Reason, Rejection};
 use shared::trust::Trust;
 
@@ -37,13 +37,13 @@ impl EventReader<'_> {
         body: &[u8],
         mut see: impl FnMut(&str),
     ) -> Result<(), Rejection> {
-        let body = decompress(body, line.content_encoding.as_deref(), MAX_BODY_BYTES)?;
+        let body = decompress(body, line.rejected.content_encoding.as_deref(), MAX_BODY_BYTES)?;
         let mut found = false;
         let see = |event: &str| {
             found = true;
             see(event);
         };
-        if line.reason == Reason::ForeignRecord {
+        if line.rejected.reason == Reason::ForeignRecord {
             self.for_each_foreign(line, &body, see);
         } else {
             self.for_each_own(line, &body, see)?;
@@ -60,8 +60,7 @@ impl EventReader<'_> {
     }
 
     fn for_each_own(&self, line: &RejectedLine, body: &[u8], mut see: impl FnMut(&str)) -> Result<(), Rejection> {
-        let client = Client { user_agent: line.user_agent.clone(), ip: line.ip.clone() };
-        let envelope = Envelope::new(line.received_at, &line.request_id, &client);
+        let envelope = Envelope::new(line.received_at, &line.request_id, &line.client);
         for (index, item) in split(body, self.form(line)?, &KeyFields::new(&[]))?.into_iter().enumerate() {
             if let Ok(event) = item.event {
                 see(&event_line(&envelope, &event, &format!("{}/{index}", line.id), self.event_format));
@@ -72,7 +71,7 @@ impl EventReader<'_> {
 
     /// How a body is to be read: as its type says, or, for one line or member of a body, as what it was taken for.
     fn form(&self, line: &RejectedLine) -> Result<BodyForm, Rejection> {
-        match (&line.content_type, line.reason) {
+        match (&line.rejected.content_type, line.rejected.reason) {
             (None, Reason::InvalidCmcd) => Ok(BodyForm::Cmcd),
             (content_type, _) => body_form(self.reading.content_type.as_deref().or(content_type.as_deref())),
         }

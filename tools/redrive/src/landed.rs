@@ -38,20 +38,15 @@ impl Landed {
     pub(crate) async fn put(&self, metrics: &impl Metrics) -> Result<(), MetricsError> {
         let at = lambda_setup::now();
         let counts = [
-            (Metric::LandedRecords, &self.records),
-            (Metric::LandedEvents, &self.events),
-            (Metric::LandedRejected, &self.rejected),
+            (Metric::LandedRecords, self.records.get()),
+            (Metric::LandedEvents, self.events.get()),
+            (Metric::LandedRejected, self.rejected.get()),
         ];
-        let counts = counts.map(|(metric, count)| (metric, count.get()));
+        let dimensions = vec![("FunctionName", NAME.to_owned())];
         // Counts stay far below 2^53.
         #[allow(clippy::cast_precision_loss)]
-        let datum = |&(metric, count): &(Metric, u64)| Datum {
-            metric,
-            value: count as f64,
-            at,
-            dimensions: vec![("FunctionName", NAME.to_owned())],
-        };
-        let data: Vec<Datum> = counts.iter().filter(|(_, count)| *count > 0).map(datum).collect();
+        let datum = |(metric, count)| Datum { metric, value: count as f64, at, dimensions: dimensions.clone() };
+        let data: Vec<Datum> = counts.into_iter().filter(|(_, count)| *count > 0).map(datum).collect();
         if data.is_empty() { Ok(()) } else { metrics.put(&data).await }
     }
 }

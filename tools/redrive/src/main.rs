@@ -15,7 +15,6 @@ mod failed_batch;
 mod found;
 mod land;
 mod landed;
-mod object_key;
 mod object_lines;
 mod parts;
 mod reading;
@@ -24,14 +23,15 @@ mod rejected;
 mod rejected_line;
 mod replay;
 mod report;
-mod sequence_number;
 mod stream;
 
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use ingest_lambda::content::body_form;
 use shared::line::EventFormat;
+use shared::rejection::Reason;
 use shared::timestamp::UtcHour;
 
 use monitoring_lambdas::cloudwatch::CloudWatch;
@@ -77,10 +77,10 @@ enum Command {
         #[arg(long, value_name = "rejected/dt=…/hour=…/")]
         prefix: String,
         /// The reasons whose lines are read again, with commas between.
-        #[arg(long, value_delimiter = ',', required = true, value_name = "REASON,…")]
-        reasons: Vec<String>,
+        #[arg(long, value_delimiter = ',', required = true, value_name = "REASON,…", value_parser = reason)]
+        reasons: Vec<Reason>,
         /// Read whole bodies as this type, whatever their senders called it.
-        #[arg(long, value_name = "TYPE")]
+        #[arg(long, value_name = "TYPE", value_parser = content_type)]
         content_type: Option<String>,
         #[command(flatten)]
         format: FormatArgument,
@@ -130,6 +130,15 @@ fn event_format(text: &str) -> Result<EventFormat, String> {
     EventFormat::parse(text).ok_or_else(|| "envelope or raw".into())
 }
 
+fn reason(text: &str) -> Result<Reason, String> {
+    let found = Reason::ALL.into_iter().find(|reason| reason.as_str() == text);
+    found.ok_or_else(|| format!("it is one of {}", Reason::ALL.map(Reason::as_str).join(", ")))
+}
+
+fn content_type(text: &str) -> Result<String, String> {
+    body_form(Some(text)).map(|_| text.to_owned()).map_err(|rejection| rejection.detail.to_string())
+}
+
 fn utc_hour(text: &str) -> Result<UtcHour, String> {
     UtcHour::parse(text).ok_or_else(|| "an hour is written dt=2026-11-21/hour=09".into())
 }
@@ -161,7 +170,7 @@ async fn run(command: Command) -> anyhow::Result<bool> {
             redrive.all(&prefix).await
         }
         Command::Rejected { bucket: name, prefix, reasons, content_type, format } => {
-            let reading = Reading::new(&reasons, content_type)?;
+            let reading = Reading { reasons, content_type };
             rejected::Redrive::new(bucket(&name), &lander, formats(format), reading).all(&prefix).await
         }
         Command::Replay { stream, bucket: name, failed_batches, hour, landing_function, format, .. } => {
@@ -183,6 +192,10 @@ async fn run(command: Command) -> anyhow::Result<bool> {
         }
     };
     // Whatever went wrong, what has landed counts.
-    lander.landed.put(&cloudwatch).await.context("what is said above has landed, but is not counted")?;
+    lander
+        .landed
+        .put(&cloudwatch)
+        .await
+        .context("everything reported above has landed, but CloudWatch has not counted it")?;
     is_done
 }

@@ -52,12 +52,12 @@ impl Parts {
         let object: Arc<str> = object.into();
         reading.for_each_rejected(compressed, |_, line| {
             if let Ok(line) = line
-                && line.parts > 1
+                && line.rejected.parts > 1
                 && self.count <= MAX_PARTS
             {
                 self.count += 1;
-                let place = || Place { object: object.clone(), bytes: line.body.len() };
-                self.bodies.entry(line.id).or_default().entry(line.part).or_insert_with(place);
+                let place = || Place { object: object.clone(), bytes: line.rejected.body.len() };
+                self.bodies.entry(line.id).or_default().entry(line.rejected.part).or_insert_with(place);
             }
         })?;
         ensure!(self.count <= MAX_PARTS, "there are more than {MAX_PARTS} parts of bodies; use a narrower --prefix");
@@ -66,14 +66,14 @@ impl Parts {
 
     /// What a line is of its body.
     pub(crate) fn role(&self, line: &RejectedLine) -> Role {
-        if line.parts == 1 {
+        if line.rejected.parts == 1 {
             return Role::Body;
         }
         let Some(places) = self.bodies.get(&line.id) else { return Role::Incomplete };
-        if places.keys().next().is_some_and(|first| *first < line.part) {
+        if places.keys().next().is_some_and(|first| *first < line.rejected.part) {
             return Role::Part;
         }
-        let is_whole = places.len() == line.parts && places.keys().next_back() == Some(&line.parts);
+        let is_whole = places.len() == line.rejected.parts && places.keys().next_back() == Some(&line.rejected.parts);
         match places.values().map(|place| place.bytes).sum::<usize>() {
             _ if !is_whole => Role::Incomplete,
             bytes if bytes > MAX_BODY_BYTES => Role::TooLarge,
@@ -93,8 +93,8 @@ impl Parts {
         reading: &Reading,
         open: &impl AsyncFn(&str) -> anyhow::Result<Bytes>,
     ) -> anyhow::Result<Cow<'l, [u8]>> {
-        if line.parts == 1 {
-            return Ok(Cow::Borrowed(&line.body));
+        if line.rejected.parts == 1 {
+            return Ok(Cow::Borrowed(&line.rejected.body));
         }
         let gone = || format!("a part of the body {:?} is gone", line.id);
         let places = self.bodies.get(&line.id).with_context(gone)?;
@@ -103,16 +103,16 @@ impl Parts {
         for object in objects {
             let compressed = open(object).await?;
             let is_noted = |part: &RejectedLine| {
-                let place = places.get(&part.part).filter(|_| part.id == line.id);
-                place.is_some_and(|place| place.object == *object && place.bytes == part.body.len())
+                let place = places.get(&part.rejected.part).filter(|_| part.id == line.id);
+                place.is_some_and(|place| place.object == *object && place.bytes == part.rejected.body.len())
             };
             reading.for_each_rejected(&compressed, |_, part| {
                 if let Some(part) = part.ok().filter(is_noted) {
-                    parts.entry(part.part).or_insert(part.body);
+                    parts.entry(part.rejected.part).or_insert(part.rejected.body);
                 }
             })?;
         }
-        ensure!(parts.len() == line.parts, gone());
+        ensure!(parts.len() == line.rejected.parts, gone());
         Ok(Cow::Owned(parts.into_values().collect::<Vec<_>>().concat()))
     }
 }
@@ -122,10 +122,11 @@ mod tests {
     use super::*;
     use crate::rejected_line::tests::{compressed, line_of_part};
     use rstest::rstest;
+    use shared::rejection::Reason;
 
     fn parts_of(objects: &[Vec<(usize, usize)>]) -> Parts {
         let mut parts = Parts::default();
-        let reading = Reading::new(&["invalid_json".to_owned()], None).unwrap();
+        let reading = Reading { reasons: vec![Reason::InvalidJson], content_type: None };
         for (number, object) in objects.iter().enumerate() {
             let lines: String = object.iter().map(|(part, of)| line_of_part("a", *part, *of, b"x")).collect();
             parts.note(&format!("object {number}"), &compressed(lines.as_bytes()), &reading).unwrap();
@@ -153,7 +154,7 @@ mod tests {
 
     #[test]
     fn the_bytes_of_all_parts_count() {
-        let reading = Reading::new(&["invalid_json".to_owned()], None).unwrap();
+        let reading = Reading { reasons: vec![Reason::InvalidJson], content_type: None };
         let text = |last: usize| {
             let half = vec![b' '; MAX_BODY_BYTES / 4];
             let sizes = [half.len(), half.len(), half.len(), last];

@@ -14,7 +14,6 @@ use crate::bucket::{Bucket, Stored};
 use crate::event_format::Formats;
 use crate::found::EventReader;
 use crate::land::Lander;
-use crate::object_key::redriven_key;
 use crate::parts::Parts;
 use crate::reading::Reading;
 use crate::report::{Outcomes, Report};
@@ -77,8 +76,9 @@ impl<'a> Redrive<'a> {
         match outcome {
             Ok(outcomes) => {
                 outcomes.described.iter().for_each(|line| println!("{key}: not our rejected line: {line}"));
-                self.report.add(&outcomes);
-                outcomes.text()
+                let text = outcomes.text();
+                self.report.objects.push(outcomes);
+                text
             }
             Err(problem) => {
                 self.report.failed_objects += 1;
@@ -98,7 +98,7 @@ impl<'a> Redrive<'a> {
         let events = EventReader { reading: &self.reading, event_format };
         let reader = BodyReader { events, parts: &self.parts, open };
         let bodies = Bodies::measure(bodies, reader, &mut outcomes).await?;
-        let (target, attempt) = (redriven_key(&rejected), self.lander.attempt());
+        let (target, attempt) = (rejected.redriven(), self.lander.attempt());
         let merge = async |earlier: Option<&Stored>| {
             bodies.add_to(earlier, &mut outcomes).await?.finish(&rejected, attempt.clone())
         };

@@ -1,58 +1,64 @@
 //! A rejected line, as ingest and the landing function write it.
 
-use anyhow::{Context, ensure};
-use serde::Deserialize;
+use anyhow::ensure;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+use shared::line::Client;
 use shared::rejection::Reason;
 use shared::timestamp::UnixMillis;
 
 /// A rejected line whose members are what they must be.
-#[derive(Debug)]
+#[derive(Debug, Deserialize)]
 pub(crate) struct RejectedLine {
     pub(crate) id: String,
+    #[serde(deserialize_with = "time")]
     pub(crate) received_at: UnixMillis,
     pub(crate) request_id: String,
-    pub(crate) user_agent: Option<String>,
-    pub(crate) ip: Option<String>,
+    #[serde(default, with = "ClientMembers")]
+    pub(crate) client: Client,
+    pub(crate) rejected: Rejected,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Rejected {
+    #[serde(deserialize_with = "reason")]
     pub(crate) reason: Reason,
     pub(crate) content_type: Option<String>,
     pub(crate) content_encoding: Option<String>,
     /// From 1 to `parts`.
+    #[serde(default = "one")]
     pub(crate) part: usize,
+    #[serde(default = "one")]
     pub(crate) parts: usize,
     /// The whole body, or the part of it.
+    #[serde(rename = "body_base64", deserialize_with = "base64")]
     pub(crate) body: Vec<u8>,
 }
 
 #[derive(Deserialize)]
-struct Members {
-    id: String,
-    received_at: String,
-    request_id: String,
-    #[serde(default)]
-    client: ClientMembers,
-    rejected: RejectedMembers,
-}
-
-#[derive(Deserialize, Default)]
+#[serde(remote = "Client")]
 struct ClientMembers {
     user_agent: Option<String>,
     ip: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct RejectedMembers {
-    reason: String,
-    content_type: Option<String>,
-    content_encoding: Option<String>,
-    #[serde(default = "one")]
-    part: usize,
-    #[serde(default = "one")]
-    parts: usize,
-    body_base64: String,
-}
-
 fn one() -> usize {
     1
+}
+
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<UnixMillis, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    UnixMillis::parse(&text).ok_or_else(|| D::Error::custom(format!("{text:?} is not a time")))
+}
+
+fn reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Reason, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Reason::parse(&text).ok_or_else(|| D::Error::custom("this version does not know its reason"))
+}
+
+fn base64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    let body = base64_simd::STANDARD.decode_to_vec(String::deserialize(deserializer)?);
+    body.map_err(|problem| D::Error::custom(format!("its body is not base64: {problem}")))
 }
 
 impl RejectedLine {
@@ -60,30 +66,12 @@ impl RejectedLine {
     ///
     /// # Errors
     ///
-    /// When it is none of ours: whoever writes to the stream can write lines that look like them at first sight.
+    /// When ingest and landing would not write it: other producers can put lines on the stream that only look like theirs.
     pub(crate) fn parse(line: &[u8]) -> anyhow::Result<Self> {
-        let Members { id, received_at, request_id, client, rejected } = serde_json::from_slice(line)?;
-        let RejectedMembers { reason, content_type, content_encoding, part, parts, body_base64 } = rejected;
-        let received_at =
-            UnixMillis::parse(&received_at).with_context(|| format!("{received_at:?} is no time of receipt"))?;
-        let reason = Reason::parse(&reason).context("its reason is none of this version")?;
+        let line: Self = serde_json::from_slice(line)?;
+        let Rejected { part, parts, .. } = line.rejected;
         ensure!((1..=parts).contains(&part), "it is part {part} of {parts}");
-        let body = base64_simd::STANDARD.decode_to_vec(body_base64);
-        let body = body.map_err(|problem| anyhow::anyhow!("its body is no base64: {problem}"))?;
-        let ClientMembers { user_agent, ip } = client;
-        Ok(Self {
-            id,
-            received_at,
-            request_id,
-            user_agent,
-            ip,
-            reason,
-            content_type,
-            content_encoding,
-            part,
-            parts,
-            body,
-        })
+        Ok(line)
     }
 }
 
@@ -122,7 +110,8 @@ pub(crate) mod tests {
     #[test]
     fn ours_is_read() {
         let line = RejectedLine::parse(OURS.as_bytes()).unwrap();
-        assert_eq!((line.reason, line.part, line.parts, &line.body[..]), (Reason::InvalidJson, 2, 3, &b"{}"[..]));
+        let Rejected { reason, part, parts, body, .. } = line.rejected;
+        assert_eq!((reason, part, parts, &body[..]), (Reason::InvalidJson, 2, 3, &b"{}"[..]));
     }
 
     #[rstest]

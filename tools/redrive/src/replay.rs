@@ -25,7 +25,6 @@ use crate::bucket::{Bucket, Listed, Stored};
 use crate::event_format::Formats;
 use crate::failed_batch::{self, FailedBatch};
 use crate::land::Lander;
-use crate::object_key::from_stream;
 use crate::stream::{SHARDS_AT_ONCE, Stream};
 
 use coverage::{Coverage, Reach};
@@ -138,13 +137,13 @@ impl Replay<'_> {
         for kind in [Kind::Event, Kind::Rejected] {
             let shard = format!("{}/{}/{shard_id}-", prefix(kind), hour.wanted.hour.partition());
             for object in self.landing.list(&shard).await? {
-                if let Some(key) = from_stream(&object.key) {
+                if let Some(key) = ObjectKey::from_stream(&object.key) {
                     landed.push(self.reach(&object, key, hour).await?);
                 }
             }
         }
         let named = hour.named.values().filter_map(|entry| {
-            let key = from_stream(&entry.key).filter(|key| key.shard_id == shard_id)?;
+            let key = ObjectKey::from_stream(&entry.key).filter(|key| key.shard_id == shard_id)?;
             let last = entry.content.as_ref()?.last_sequence_number.clone();
             Some(Reach { kind: key.kind, first: key.first_sequence_number, last })
         });
@@ -205,7 +204,7 @@ impl Replay<'_> {
 
     /// Names the objects of the manifest that are still gone; whether there are none.
     async fn report_lost(&self, hour: &Hour) -> anyhow::Result<bool> {
-        let mut lost = BTreeMap::from_iter(hour.named.iter().filter(|(key, _)| from_stream(key).is_some()));
+        let mut lost = BTreeMap::from_iter(hour.named.iter().filter(|(key, _)| ObjectKey::from_stream(key).is_some()));
         for kind in [Kind::Event, Kind::Rejected] {
             for key in self.landing.keys(&format!("{}/{}/", prefix(kind), hour.wanted.hour.partition())).await? {
                 lost.remove(&key);

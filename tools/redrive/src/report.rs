@@ -64,51 +64,41 @@ impl Outcomes {
 /// What became of all objects.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
-    bodies: usize,
-    landed: u64,
-    already_there: u64,
-    still_rejected: usize,
-    too_large: usize,
-    left_out: u64,
-    incomplete: usize,
-    odd: usize,
+    pub(crate) objects: Vec<Outcomes>,
     pub(crate) failed_objects: usize,
 }
 
 impl Report {
-    pub(crate) fn add(&mut self, one: &Outcomes) {
-        self.bodies += one.bodies;
-        self.landed += one.landed;
-        self.already_there += one.already_there;
-        self.still_rejected += one.still_rejected;
-        self.too_large += one.too_large.len();
-        self.left_out += one.left_out;
-        self.incomplete += one.incomplete.len();
-        self.odd += one.odd.len();
+    fn sum(&self, count: impl Fn(&Outcomes) -> u64) -> u64 {
+        self.objects.iter().map(count).sum()
+    }
+
+    fn lines(&self, list: impl Fn(&Outcomes) -> &Vec<usize>) -> usize {
+        self.objects.iter().map(|one| list(one).len()).sum()
     }
 
     /// Whether every body was read and all that was found has landed.
     pub(crate) fn is_done(&self) -> bool {
-        let left = [self.too_large, self.incomplete, self.odd, self.failed_objects];
-        self.left_out == 0 && left.iter().all(|count| *count == 0)
+        let is_done = |one: &Outcomes| {
+            one.left_out == 0 && [&one.too_large, &one.incomplete, &one.odd].iter().all(|lines| lines.is_empty())
+        };
+        self.failed_objects == 0 && self.objects.iter().all(is_done)
     }
 
     pub(crate) fn text(&self, prefix: &str) -> String {
-        let Self {
-            bodies,
-            landed,
-            already_there,
-            still_rejected,
-            too_large,
-            left_out,
-            incomplete,
-            odd,
-            failed_objects,
-        } = self;
+        let bodies: usize = self.objects.iter().map(|one| one.bodies).sum();
+        let still_rejected: usize = self.objects.iter().map(|one| one.still_rejected).sum();
         format!(
-            "{bodies} bodies: {landed} events landed, {already_there} were already there; {still_rejected} bodies are still \
-             rejected, {too_large} were skipped as too large, {incomplete} lack parts under {prefix}; {left_out} events are \
-             left for want of room; {odd} lines are not our rejected lines; {failed_objects} objects failed"
+            "{bodies} bodies: {} events landed, {} were already there; {still_rejected} bodies are still rejected, {} were \
+             skipped as too large, {} lack parts under {prefix}; {} events are left for want of room; {} lines are not our \
+             rejected lines; {} objects failed",
+            self.sum(|one| one.landed),
+            self.sum(|one| one.already_there),
+            self.lines(|one| &one.too_large),
+            self.lines(|one| &one.incomplete),
+            self.sum(|one| one.left_out),
+            self.lines(|one| &one.odd),
+            self.failed_objects,
         )
     }
 }
@@ -146,8 +136,7 @@ mod tests {
     #[case::parts_missing(Outcomes { incomplete: vec![1], ..Outcomes::default() }, false)]
     #[case::not_ours(Outcomes { odd: vec![1], ..Outcomes::default() }, false)]
     fn a_run_is_done_when_no_person_is_needed(#[case] outcomes: Outcomes, #[case] expected: bool) {
-        let mut report = Report::default();
-        report.add(&outcomes);
+        let report = Report { objects: vec![outcomes], failed_objects: 0 };
         assert_eq!(report.is_done(), expected);
     }
 }

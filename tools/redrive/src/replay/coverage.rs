@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use shared::line::Kind;
 
-use crate::sequence_number::compare;
+use shared::sequence_number::compare;
 
 /// Runs of sequence numbers that do not touch, in order.
 #[derive(Debug, Default)]

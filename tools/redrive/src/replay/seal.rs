@@ -105,7 +105,7 @@ impl SealedHour {
                 "landing may still owe {} records, as CloudWatch has it: {}. Replay the hour when landing has been past it for \
                  half an hour, or with --landing-is-gone if its stack was deleted",
                 hour.partition(),
-                serde_json::to_string(&owed)?
+                owed.iter().map(Missing::to_string).collect::<Vec<_>>().join("; ")
             );
         }
         Ok(Self { before, objects: named_objects(bucket, hour).await? })

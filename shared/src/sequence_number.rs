@@ -3,7 +3,8 @@
 use std::cmp::Ordering;
 
 /// Compares sequence numbers, which are decimal numbers of any length.
-pub(crate) fn compare(one: &str, other: &str) -> Ordering {
+#[must_use]
+pub fn compare(one: &str, other: &str) -> Ordering {
     let (one, other) = (one.trim_start_matches('0'), other.trim_start_matches('0'));
     one.len().cmp(&other.len()).then_with(|| one.cmp(other))
 }

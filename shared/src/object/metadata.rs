@@ -1,0 +1,449 @@
+//! What the metadata of a landed object says of its lines, and of the attempt that wrote it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::line::{EventFormat, LineHead};
+use crate::rejection::Reason;
+use crate::timestamp::{UnixMillis, UtcHour};
+
+/// The invocation that wrote an object, or is about to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// When the function began with it, by its own clock.
+    pub began: UnixMillis,
+    /// When Lambda ends it.
+    pub deadline: UnixMillis,
+    /// Lambda's id of the invocation.
+    pub request_id: String,
+}
+
+/// The longest that an invocation which was sent earlier may begin later: a cold start, which Lambda ends after 10 s.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html>
+const LONGEST_START_MILLIS: i64 = 10_000;
+
+impl Attempt {
+    /// Whether this attempt was certainly sent after the other one. It is not certain of two that began within the time
+    /// that a start can take.
+    ///
+    /// Both times must say so. Deadlines alone are in another order than their invocations when a deployment has
+    /// changed the function's timeout between them, and the beginning alone is later than it should be when the
+    /// environment stood still before it looked at its clock.
+    #[must_use]
+    pub fn is_certainly_later_than(&self, other: &Self) -> bool {
+        let is_later = |own: UnixMillis, other: UnixMillis| own.0.saturating_sub(other.0) > LONGEST_START_MILLIS;
+        is_later(self.began, other.began) && is_later(self.deadline, other.deadline)
+    }
+
+    /// What stands for both: whatever is certainly later than it is certainly later than each of them.
+    #[must_use]
+    pub fn later_of(&self, other: &Self) -> Self {
+        let later = if self.began >= other.began { self } else { other };
+        Self { began: later.began, deadline: self.deadline.max(other.deadline), request_id: later.request_id.clone() }
+    }
+
+    fn from_entries(entries: &HashMap<String, String>) -> Result<Self, MetadataError> {
+        Ok(Self {
+            began: time_entry(entries, name::ATTEMPT_BEGAN)?,
+            deadline: time_entry(entries, name::ATTEMPT_DEADLINE)?,
+            request_id: text_entry(entries, name::ATTEMPT_REQUEST_ID)?.to_owned(),
+        })
+    }
+}
+
+/// Lines by the hour in which ingest received them, as seen from the hour of the object, which is the hour of arrival on
+/// the stream. It lets what ingest counted be compared with what landed, hour by hour and to the line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ReceivedIn {
+    /// Received in the hour before: retries, and requests around the full hour.
+    pub previous: u64,
+    /// Received in the object's own hour.
+    pub this: u64,
+    /// Received in the hour after: clocks that differ.
+    pub next: u64,
+    /// All others, which ingest did not count: lines without an envelope, what landing itself
+    /// rejected, and what was redriven. So what redrive made of rejected lines never counts as doubled.
+    pub elsewhere: u64,
+}
+
+impl ReceivedIn {
+    /// Counts a line of an object of `hour`.
+    ///
+    /// A line of [`Reason::ForeignRecord`] is elsewhere whatever its envelope says: ingest wrote none.
+    pub fn count(&mut self, line: LineHead, hour: UtcHour) {
+        let received_in = line.received_at.filter(|_| line.reason != Some(Reason::ForeignRecord)).map(UnixMillis::hour);
+        let lines = match received_in {
+            Some(received_in) if received_in == hour => &mut self.this,
+            Some(received_in) if received_in == hour.plus(-1) => &mut self.previous,
+            Some(received_in) if received_in == hour.plus(1) => &mut self.next,
+            _ => &mut self.elsewhere,
+        };
+        *lines += 1;
+    }
+
+    /// Counts all that another has counted.
+    pub fn add_all(&mut self, other: Self) {
+        let Self { previous, this, next, elsewhere } = other;
+        self.previous = self.previous.saturating_add(previous);
+        self.this = self.this.saturating_add(this);
+        self.next = self.next.saturating_add(next);
+        self.elsewhere = self.elsewhere.saturating_add(elsewhere);
+    }
+
+    /// All lines.
+    #[must_use]
+    pub const fn total(self) -> u64 {
+        self.previous.saturating_add(self.this).saturating_add(self.next).saturating_add(self.elsewhere)
+    }
+
+    fn text(self) -> String {
+        let Self { previous, this, next, elsewhere } = self;
+        format!("previous={previous},this={this},next={next},elsewhere={elsewhere}")
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let counts: BTreeMap<&str, u64> = parse_counts(text)?;
+        let count = |name| counts.get(name).copied();
+        let [previous, this, next, elsewhere] =
+            [count("previous")?, count("this")?, count("next")?, count("elsewhere")?];
+        Some(Self { previous, this, next, elsewhere })
+    }
+}
+
+/// `name=number,name=number`; nothing for an empty text.
+fn parse_counts(text: &str) -> Option<BTreeMap<&str, u64>> {
+    let pieces = text.split(',').filter(|piece| !piece.is_empty());
+    pieces.map(|piece| piece.split_once('=').and_then(|(name, count)| Some((name, count.parse().ok()?)))).collect()
+}
+
+fn reasons_text(reasons: &BTreeMap<Reason, u64>) -> String {
+    let pieces: Vec<String> = reasons.iter().map(|(reason, count)| format!("{}={count}", reason.as_str())).collect();
+    pieces.join(",")
+}
+
+fn parse_reasons(text: &str) -> Option<BTreeMap<Reason, u64>> {
+    parse_counts(text)?.into_iter().map(|(name, count)| Some((Reason::parse(name)?, count))).collect()
+}
+
+/// What an object's S3 metadata (`x-amz-meta-…`) says of its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectMetadata {
+    /// How its events look, and so which lines were taken for what. Objects of versions that did not say it were all read as
+    /// envelopes.
+    pub event_format: EventFormat,
+    /// Sequence number of the last Kinesis record in the object.
+    pub last_sequence_number: String,
+    /// Kinesis records whose first line is in the object: each record is counted once, though its lines may land in two.
+    pub record_count: u64,
+    /// Lines in the object.
+    pub event_count: u64,
+    /// Bytes of the uncompressed lines.
+    pub uncompressed_bytes: u64,
+    /// SHA-256 of the uncompressed lines, as lower-case hexadecimal.
+    pub uncompressed_sha256: String,
+    /// Its lines by the hour of their receipt.
+    pub received_in: ReceivedIn,
+    /// Its rejected lines by reason; empty for events.
+    pub rejected_reasons: BTreeMap<Reason, u64>,
+    /// The smallest time of receipt of its lines.
+    pub earliest_received_at: UnixMillis,
+    /// The largest time of receipt of its lines.
+    pub latest_received_at: UnixMillis,
+    /// bzip2's block size in units of 100,000 bytes, 1 to 9.
+    pub block_size: BlockSize,
+    /// Who wrote it.
+    pub attempt: Attempt,
+}
+
+/// A bzip2 block size, 1 to 9 in units of 100,000 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BlockSize(u8);
+
+impl BlockSize {
+    /// 900,000 bytes.
+    pub const LARGEST: Self = Self(9);
+
+    /// `None` outside 1 to 9.
+    #[must_use]
+    pub const fn new(units: u8) -> Option<Self> {
+        match units {
+            1..=9 => Some(Self(units)),
+            _ => None,
+        }
+    }
+
+    /// The smallest block that holds all of `bytes`, else the largest.
+    ///
+    /// A larger block would only cost memory and time: it compresses no better than one that the data fits in.
+    #[must_use]
+    pub fn fitting(bytes: usize) -> Self {
+        // bzip2 takes 19 bytes less than the nominal size into a block, and its run-length stage can grow data by a
+        // quarter; data that just misses makes a small second block, which is harmless.
+        let units = bytes.div_ceil(100_000).clamp(1, 9);
+        #[allow(clippy::cast_possible_truncation)]
+        Self(units as u8)
+    }
+
+    /// Another block size: the next, and after 9 again 1. The same lines then make other bytes and another `ETag`.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 % 9 + 1)
+    }
+
+    /// 1 to 9.
+    #[must_use]
+    pub const fn units(self) -> u8 {
+        self.0
+    }
+
+    fn from_entries(entries: &HashMap<String, String>) -> Result<Self, MetadataError> {
+        let units = text_entry(entries, name::BLOCK_SIZE)?.parse().ok();
+        units.and_then(Self::new).ok_or(MetadataError(name::BLOCK_SIZE))
+    }
+}
+
+mod name {
+    pub(super) const EVENT_FORMAT: &str = "event-format";
+    pub(super) const LAST_SEQUENCE_NUMBER: &str = "last-sequence-number";
+    pub(super) const RECORD_COUNT: &str = "record-count";
+    pub(super) const EVENT_COUNT: &str = "event-count";
+    pub(super) const UNCOMPRESSED_BYTES: &str = "uncompressed-bytes";
+    pub(super) const UNCOMPRESSED_SHA256: &str = "uncompressed-sha256";
+    pub(super) const RECEIVED_IN: &str = "received-in";
+    pub(super) const REJECTED_REASONS: &str = "rejected-reasons";
+    pub(super) const EARLIEST_RECEIVED_AT: &str = "earliest-received-at";
+    pub(super) const LATEST_RECEIVED_AT: &str = "latest-received-at";
+    pub(super) const BLOCK_SIZE: &str = "bzip2-block-size";
+    pub(super) const ATTEMPT_BEGAN: &str = "attempt-began";
+    pub(super) const ATTEMPT_DEADLINE: &str = "attempt-deadline";
+    pub(super) const ATTEMPT_REQUEST_ID: &str = "attempt-request-id";
+}
+
+/// A metadata entry that is missing or can't be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the object's metadata entry {0} is missing or malformed")]
+pub struct MetadataError(&'static str);
+
+impl ObjectMetadata {
+    /// As the entries of S3's user metadata, without the `x-amz-meta-` prefix.
+    #[must_use]
+    pub fn to_entries(&self) -> HashMap<String, String> {
+        [
+            (name::EVENT_FORMAT, self.event_format.as_str().to_owned()),
+            (name::LAST_SEQUENCE_NUMBER, self.last_sequence_number.clone()),
+            (name::RECORD_COUNT, self.record_count.to_string()),
+            (name::EVENT_COUNT, self.event_count.to_string()),
+            (name::UNCOMPRESSED_BYTES, self.uncompressed_bytes.to_string()),
+            (name::UNCOMPRESSED_SHA256, self.uncompressed_sha256.clone()),
+            (name::RECEIVED_IN, self.received_in.text()),
+            (name::REJECTED_REASONS, reasons_text(&self.rejected_reasons)),
+            (name::EARLIEST_RECEIVED_AT, self.earliest_received_at.rfc3339()),
+            (name::LATEST_RECEIVED_AT, self.latest_received_at.rfc3339()),
+            (name::BLOCK_SIZE, self.block_size.units().to_string()),
+            (name::ATTEMPT_BEGAN, self.attempt.began.rfc3339()),
+            (name::ATTEMPT_DEADLINE, self.attempt.deadline.rfc3339()),
+            (name::ATTEMPT_REQUEST_ID, self.attempt.request_id.clone()),
+        ]
+        .into_iter()
+        // S3 takes no entry without a value.
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+    }
+
+    /// The format of its events, as far as the entries say it: earlier versions did not.
+    ///
+    /// # Errors
+    ///
+    /// When the entry is malformed.
+    pub fn event_format_entry(entries: &HashMap<String, String>) -> Result<Option<EventFormat>, MetadataError> {
+        let entry = entries.get(name::EVENT_FORMAT);
+        entry.map(|name| EventFormat::parse(name).ok_or(MetadataError(name::EVENT_FORMAT))).transpose()
+    }
+
+    /// The inverse of [`ObjectMetadata::to_entries`].
+    ///
+    /// # Errors
+    ///
+    /// The first entry that is missing or malformed.
+    pub fn from_entries(entries: &HashMap<String, String>) -> Result<Self, MetadataError> {
+        let text = |name| text_entry(entries, name).map(str::to_owned);
+        let number = |name| text(name)?.parse::<u64>().map_err(|_| MetadataError(name));
+        Ok(Self {
+            event_format: Self::event_format_entry(entries)?.unwrap_or_default(),
+            last_sequence_number: text(name::LAST_SEQUENCE_NUMBER)?,
+            record_count: number(name::RECORD_COUNT)?,
+            event_count: number(name::EVENT_COUNT)?,
+            uncompressed_bytes: number(name::UNCOMPRESSED_BYTES)?,
+            uncompressed_sha256: text(name::UNCOMPRESSED_SHA256)?,
+            received_in: ReceivedIn::parse(&text(name::RECEIVED_IN)?).ok_or(MetadataError(name::RECEIVED_IN))?,
+            rejected_reasons: parse_reasons(entries.get(name::REJECTED_REASONS).map_or("", String::as_str))
+                .ok_or(MetadataError(name::REJECTED_REASONS))?,
+            earliest_received_at: time_entry(entries, name::EARLIEST_RECEIVED_AT)?,
+            latest_received_at: time_entry(entries, name::LATEST_RECEIVED_AT)?,
+            block_size: BlockSize::from_entries(entries)?,
+            attempt: Attempt::from_entries(entries)?,
+        })
+    }
+}
+
+/// What the write protocol must know of an object that is there. Each entry counts for itself: a version of Playhead that
+/// writes other entries besides must not make an object look as if nobody had landed it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Writing {
+    /// Of the uncompressed lines.
+    pub uncompressed_sha256: Option<String>,
+    /// The block size of its compression.
+    pub block_size: Option<BlockSize>,
+    /// Who wrote it.
+    pub attempt: Option<Attempt>,
+}
+
+impl Writing {
+    /// As far as the entries of S3's user metadata say it.
+    #[must_use]
+    pub fn from_entries(entries: &HashMap<String, String>) -> Self {
+        Self {
+            uncompressed_sha256: entries.get(name::UNCOMPRESSED_SHA256).cloned(),
+            block_size: BlockSize::from_entries(entries).ok(),
+            attempt: Attempt::from_entries(entries).ok(),
+        }
+    }
+}
+
+fn text_entry<'a>(entries: &'a HashMap<String, String>, name: &'static str) -> Result<&'a str, MetadataError> {
+    entries.get(name).map(String::as_str).ok_or(MetadataError(name))
+}
+
+fn time_entry(entries: &HashMap<String, String>, name: &'static str) -> Result<UnixMillis, MetadataError> {
+    UnixMillis::parse(text_entry(entries, name)?).ok_or(MetadataError(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::line::Kind;
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(0, 1)]
+    #[case(40_000, 1)]
+    #[case(100_000, 1)]
+    #[case(100_001, 2)]
+    #[case(900_000, 9)]
+    #[case(6_000_000, 9)]
+    fn the_block_fits_the_data(#[case] bytes: usize, #[case] units: u8) {
+        assert_eq!(BlockSize::fitting(bytes).units(), units);
+    }
+
+    #[rstest]
+    #[case(10_001, true)]
+    #[case(10_000, false)]
+    #[case(0, false)]
+    #[case(-20_000, false)]
+    fn of_two_attempts_the_order_is_certain_once_a_start_lies_between(#[case] apart: i64, #[case] certain: bool) {
+        let attempt = |began, time| Attempt {
+            began: UnixMillis(began),
+            deadline: UnixMillis(began + time),
+            request_id: began.to_string(),
+        };
+        let (one, other) = (attempt(100_000 + apart, 60_000), attempt(100_000, 60_000));
+        assert_eq!(one.is_certainly_later_than(&other), certain);
+        let later = one.later_of(&other);
+        assert_eq!((later.began.0, later.deadline.0), (100_000 + apart.max(0), 160_000 + apart.max(0)));
+        // With another timeout than the function has now, or after a stand-still: nothing is certain.
+        assert!(!one.is_certainly_later_than(&attempt(100_000, 60_000 + apart)));
+        assert!(!attempt(99_000, 90_000 + apart).is_certainly_later_than(&other));
+    }
+
+    #[rstest]
+    #[case::first_moment_of_the_hour(0, None, [0, 1, 0, 0])]
+    #[case::its_last(3_599_999, None, [0, 1, 0, 0])]
+    #[case::just_before(-1, None, [1, 0, 0, 0])]
+    #[case::an_hour_before(-3_600_000, None, [1, 0, 0, 0])]
+    #[case::more_than_an_hour_before(-3_600_001, None, [0, 0, 0, 1])]
+    #[case::just_after(3_600_000, None, [0, 0, 1, 0])]
+    #[case::an_hour_after(7_199_999, None, [0, 0, 1, 0])]
+    #[case::more_than_an_hour_after(7_200_000, None, [0, 0, 0, 1])]
+    #[case::rejected_by_ingest(0, Some(Reason::TooDeep), [0, 1, 0, 0])]
+    #[case::rejected_by_landing(0, Some(Reason::ForeignRecord), [0, 0, 0, 1])]
+    fn lines_are_counted_by_the_hour_of_their_receipt(
+        #[case] millis: i64,
+        #[case] reason: Option<Reason>,
+        #[case] expected: [u64; 4],
+    ) {
+        let hour = UtcHour::parse("dt=2026-11-21/hour=00").unwrap();
+        let kind = if reason.is_some() { Kind::Rejected } else { Kind::Event };
+        let line = LineHead { kind, received_at: Some(UnixMillis(hour.start().0 + millis)), reason };
+        let mut counted = ReceivedIn::default();
+        counted.count(line, hour);
+        let [previous, this, next, elsewhere] = expected;
+        assert_eq!(counted, ReceivedIn { previous, this, next, elsewhere });
+        counted.count(LineHead { received_at: None, ..line }, hour);
+        assert_eq!(counted, ReceivedIn { elsewhere: elsewhere + 1, ..counted });
+        counted.add_all(counted);
+        assert_eq!(counted.total(), 4);
+    }
+
+    #[test]
+    fn block_sizes_go_round_and_always_change() {
+        let mut size = BlockSize::new(1).unwrap();
+        let mut seen = Vec::new();
+        for _ in 0..9 {
+            seen.push(size.units());
+            assert_ne!(size.next(), size);
+            size = size.next();
+        }
+        assert_eq!(seen, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(size.units(), 1);
+        assert!(BlockSize::new(0).is_none() && BlockSize::new(10).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn metadata_survives_its_entries(
+            record_count: u64, event_count: u64, uncompressed_bytes: u64, sha in "[0-9a-f]{64}", last in "[0-9]{1,128}",
+            earliest in 0i64..4_000_000_000_000, latest in 0i64..4_000_000_000_000, units in 1u8..=9,
+            began in 0i64..4_000_000_000_000, deadline in 0i64..4_000_000_000_000, request_id in "[0-9a-f-]{1,36}",
+            (previous, this, next, elsewhere) in any::<(u64, u64, u64, u64)>(), raw: bool,
+            rejected_reasons in prop::collection::btree_map(prop::sample::select(Reason::ALL.to_vec()), any::<u64>(), 0..16),
+        ) {
+            let metadata = ObjectMetadata {
+                event_format: if raw { EventFormat::Raw } else { EventFormat::Envelope },
+                last_sequence_number: last,
+                record_count,
+                event_count,
+                uncompressed_bytes,
+                uncompressed_sha256: sha,
+                received_in: ReceivedIn { previous, this, next, elsewhere },
+                rejected_reasons,
+                earliest_received_at: UnixMillis(earliest),
+                latest_received_at: UnixMillis(latest),
+                block_size: BlockSize::new(units).expect("in range"),
+                attempt: Attempt { began: UnixMillis(began), deadline: UnixMillis(deadline), request_id },
+            };
+            let writing = Writing {
+                uncompressed_sha256: Some(metadata.uncompressed_sha256.clone()),
+                block_size: Some(metadata.block_size),
+                attempt: Some(metadata.attempt.clone()),
+            };
+            let mut entries = metadata.to_entries();
+            // S3 takes 2 KB of names and values.
+            prop_assert!(entries.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() < 2_000);
+            prop_assert_eq!(ObjectMetadata::from_entries(&entries), Ok(metadata));
+            for name in entries.keys().cloned().collect::<Vec<_>>() {
+                let value = entries.remove(&name).expect("the key is there");
+                let missing = Writing::from_entries(&entries);
+                match name.as_str() {
+                    "uncompressed-sha256" => prop_assert!(missing.uncompressed_sha256.is_none()),
+                    "bzip2-block-size" => prop_assert!(missing.block_size.is_none()),
+                    name if name.starts_with("attempt-") => prop_assert!(missing.attempt.is_none()),
+                    _ => prop_assert_eq!(&missing, &writing),
+                }
+                let may_be_missing = ["rejected-reasons", "event-format"].contains(&name.as_str());
+                prop_assert_eq!(ObjectMetadata::from_entries(&entries).is_ok(), may_be_missing);
+                entries.insert(name, value);
+            }
+        }
+    }
+}
