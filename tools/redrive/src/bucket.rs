@@ -64,6 +64,18 @@ impl Bucket {
         Ok(objects)
     }
 
+    /// What keys under a prefix have up to the next slash, that slash included, in order.
+    pub(crate) async fn folders(&self, prefix: &str) -> anyhow::Result<Vec<String>> {
+        let list = self.client.list_objects_v2().bucket(&self.name).prefix(prefix).delimiter("/");
+        let mut pages = list.into_paginator().send();
+        let mut folders = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(described).with_context(|| format!("listing s3://{}/{prefix}", self.name))?;
+            folders.extend(page.common_prefixes().iter().filter_map(|folder| folder.prefix().map(str::to_owned)));
+        }
+        Ok(folders)
+    }
+
     /// An object's bytes; `None` when there is none.
     pub(crate) async fn get(&self, key: &str) -> anyhow::Result<Option<Bytes>> {
         Ok(self.read(key).await?.map(|stored| stored.bytes))

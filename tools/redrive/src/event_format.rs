@@ -8,14 +8,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use shared::line::{EventFormat, Kind};
 use shared::object::{ObjectKey, ObjectMetadata, prefix};
-use shared::timestamp::UtcHour;
+use shared::sequence_number::compare;
+use shared::timestamp::{UtcDate, UtcHour};
 use tokio::sync::Mutex;
 
 use crate::bucket::Bucket;
-use shared::sequence_number::compare;
 
-/// How far from an hour in which nothing landed others are looked at: twice the time after which a batch is given up. Two
-/// requests an hour, until something is found.
+/// How far from an hour in which nothing landed others are looked at: twice the time after which a batch is given up.
 const MAX_DISTANCE_HOURS: i64 = 14 * 24;
 
 /// What the landed objects say of an hour's format.
@@ -144,14 +143,15 @@ impl Formats {
         if !own.is_empty() {
             return Ok(only(&own).map_or(Evidence::Mixed, Evidence::Certain));
         }
-        let before = self.nearest((1..=MAX_DISTANCE_HOURS).map(|hours| hour.plus(-hours))).await?;
-        let after = self.nearest((1..=MAX_DISTANCE_HOURS).map(|hours| hour.plus(hours))).await?;
+        let hours = self.hours_near(hour).await?;
+        let before = self.nearest(hours.range(..hour).rev()).await?;
+        let after = self.nearest(hours.range(hour.plus(1)..)).await?;
         Ok(from_neighbours(&before, &after))
     }
 
-    async fn nearest(&self, hours: impl Iterator<Item = UtcHour>) -> anyhow::Result<BTreeSet<EventFormat>> {
+    async fn nearest<'h>(&self, hours: impl Iterator<Item = &'h UtcHour>) -> anyhow::Result<BTreeSet<EventFormat>> {
         for hour in hours {
-            let formats = self.formats_in(hour).await?;
+            let formats = self.formats_in(*hour).await?;
             if !formats.is_empty() {
                 return Ok(formats);
             }
@@ -172,6 +172,26 @@ impl Formats {
         }
         Ok(formats)
     }
+
+    async fn hours_near(&self, hour: UtcHour) -> anyhow::Result<BTreeSet<UtcHour>> {
+        let dates = hour.plus(-MAX_DISTANCE_HOURS).date()..=hour.plus(MAX_DISTANCE_HOURS).date();
+        let mut hours = BTreeSet::new();
+        for kind in [Kind::Event, Kind::Rejected] {
+            let root = format!("{}/", prefix(kind));
+            for date in self.bucket.folders(&root).await? {
+                if UtcDate::parse(partition(&date, &root)).is_some_and(|date| dates.contains(&date)) {
+                    let folders = self.bucket.folders(&date).await?;
+                    hours.extend(folders.iter().filter_map(|hour| UtcHour::parse(partition(hour, &root))));
+                }
+            }
+        }
+        Ok(hours)
+    }
+}
+
+/// What a folder's partition is called.
+fn partition<'f>(folder: &'f str, root: &str) -> &'f str {
+    folder.strip_prefix(root).unwrap_or(folder).trim_end_matches('/')
 }
 
 #[cfg(test)]
