@@ -198,6 +198,13 @@ def test_an_older_commit_does_not_replace_a_newer_one(dev, history):
     assert dev.cloud.outputs(dev.stack) == dev.outputs
 
 
+def test_a_stack_of_one_environment_is_not_deployed_as_another(dev):
+    """With STACK left over in a shell, staging's sizes would replace those of the stack that it names, without a question."""
+    done = dev.run_by_hand("tools/scripts/deploy", "staging", variables={"STACK": dev.stack})
+    assert done.returncode == 1 and f"{dev.stack} is a dev stack" in done.stdout, done.stdout
+    assert dev.cloud.outputs(dev.stack) == dev.outputs
+
+
 @pytest.mark.parametrize(("deployed", "says"), [
     ("2", "does not descend from: a newer commit"), ("0" * 40, "git can't find here"), ("0", None), ("1", None)])
 def test_a_refused_commit_prints_why(history, monkeypatch, deployed, says):
@@ -205,12 +212,13 @@ def test_a_refused_commit_prints_why(history, monkeypatch, deployed, says):
     for name, value in history.at(1).items():
         monkeypatch.setenv(name, value)
     module = script("deploy")
-    monkeypatch.setattr(module, "deployed_commit", lambda _: history.commits[int(deployed)] if len(deployed) == 1 else deployed)
+    commit = history.commits[int(deployed)] if len(deployed) == 1 else deployed
+    found = {"Outputs": [{"OutputKey": "Commit", "OutputValue": commit}]}
     if not says:
-        module.refuse_to_go_back("playhead-dev")
+        module.refuse_to_go_back("playhead-dev", found)
         return
     with pytest.raises(SystemExit) as ended:
-        module.refuse_to_go_back("playhead-dev")
+        module.refuse_to_go_back("playhead-dev", found)
     assert says in ended.value.code and "once by hand without FORWARD_ONLY" in ended.value.code
 
 

@@ -151,7 +151,8 @@ SETTINGS = {
     "FunctionResponseTypes: []": "FunctionResponseTypes: [ReportBatchItemFailures]",
     "MaximumRetryAttempts: 100": "MaximumRetryAttempts: -1",
     "MaxValue: 604800": "MaxValue: 518400",
-    "SSEAlgorithm: aws:kms": "SSEAlgorithm: AES256",
+    # The landing bucket's.
+    "SSEAlgorithm: aws:kms\n  LandingBucketPolicy:": "SSEAlgorithm: AES256\n  LandingBucketPolicy:",
 }
 REFUSED = list(SETTINGS)[:3]
 IN_THE_TEMPLATE = [

@@ -147,7 +147,7 @@ def test_the_first_deployment_names_only_what_exists():
     page = (REPOSITORY / "docs/FIRST_DEPLOYMENT.md").read_text().replace("\\|", "|")
     template, resources = document(), translated(Rollout="Canary")
     spans = re.findall(r"`([^`\n]+)`", page)
-    tools = ("aws ", "curl ", "make ", "for ", "sleep ", "ops ", "invoke ", "cargo ")
+    tools = ("aws ", "curl ", "make ", "for ", "sleep ", "ops ", "invoke ", "redrive ", "cargo ")
     commands = [span for span in spans if span.startswith(tools)]
     assert len(commands) > 30
     for command in commands:

@@ -713,6 +713,13 @@ def test_malformed_parameters_are_refused_by_name(given, monkeypatch):
         deploy.parameters([])
 
 
+def test_packages_are_installed_before_there_are_credentials():
+    steps = document(".github/workflows/deploy-to.yml")["jobs"]["deploy"]["steps"]
+    places = {name: next(place for place, step in enumerate(steps) if name in step.get("run", step.get("uses", "")))
+              for name in (".venv/installed", "configure-aws-credentials", "make deploy")}
+    assert places[".venv/installed"] < places["configure-aws-credentials"] < places["make deploy"]
+
+
 def of_kind(resources, service):
     return [key for key, one in resources.items() if one["Type"].startswith(service)]
 
@@ -748,7 +755,7 @@ def test_an_http_api_is_throttled_and_logs_no_personal_data():
     """The stage has a rate and a burst, its access log is kept for as long as the others, and says nothing of who sent it."""
     stage = document()["Resources"]["HttpApiStage"]["Properties"]
     rate = {"Ref": "HttpApiRequestsPerSecond"}
-    assert stage["DefaultRouteSettings"] == {"ThrottlingRateLimit": rate, "ThrottlingBurstLimit": rate}
+    assert stage["DefaultRouteSettings"] == {"ThrottlingRateLimit": rate, "ThrottlingBurstLimit": 1250}
     assert stage["AccessLogSettings"]["DestinationArn"] == {"Fn::GetAtt": ["HttpApiLogGroup", "Arn"]}
     line = json.loads(stage["AccessLogSettings"]["Format"])
     assert line["requestId"] == "$context.requestId", "API Gateway takes no format without it"

@@ -10,10 +10,10 @@ THREE_SECONDS = {"MaximumRecordAgeInSeconds: !Ref MaximumRecordAgeSeconds": "Max
 
 
 def template_with(directory, changes):
-    """The project's template with other lines."""
+    """The project's template with other lines, each of which it has once."""
     text = (REPOSITORY / "template.yaml").read_text()
     for old, new in changes.items():
-        assert old in text, f"{old} is not in the template any more; adapt this test"
+        assert text.count(old) == 1, f"{old} is in the template {text.count(old)} times; adapt this test"
         text = text.replace(old, new)
     path = directory / "template.yaml"
     path.write_text(text)

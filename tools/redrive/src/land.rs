@@ -7,10 +7,11 @@ use kinesis_to_s3_lambda::encode::Object;
 use kinesis_to_s3_lambda::group::Group;
 use kinesis_to_s3_lambda::landing::{self, Condition, LandingError, ObjectStore, PutError};
 use kinesis_to_s3_lambda::s3::Bucket;
-use lambda_setup::deadline::{Deadline, TimeIsUp, backoff_ceiling};
+use lambda_setup::deadline::{Deadline, backoff_ceiling};
 use lambda_setup::sdk::SdkConfig;
 use shared::object::Attempt;
 use shared::timestamp::UnixMillis;
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use crate::bucket::Stored;
@@ -72,24 +73,24 @@ impl Lander {
         read: impl AsyncFn() -> anyhow::Result<Option<Stored>>,
         mut merge: impl AsyncFnMut(Option<&Stored>) -> anyhow::Result<Option<Object>>,
     ) -> anyhow::Result<()> {
-        let deadline = Deadline::after(TIME);
-        let mut tries = 0;
+        let (mut time_left, mut retry) = (TIME, 0);
         loop {
             let found = read().await?;
             let Some(object) = merge(found.as_ref()).await.with_context(|| key.to_owned())? else { return Ok(()) };
             let condition = found.map_or(Condition::Absent, |stored| Condition::Matches(stored.etag));
-            let failure = match deadline.bound(WRITE_TIMEOUT, self.bucket.put(key, &object, &condition)).await {
+            // A merge may read many objects: only the time that writing takes is bounded.
+            let began = Instant::now();
+            let failure = match timeout(WRITE_TIMEOUT, self.bucket.put(key, &object, &condition)).await {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(error @ PutError::Permanent(_))) => return Err(error).context(key.to_owned()),
                 Ok(Err(error)) => error.to_string(),
-                Err(TimeIsUp) => "S3 did not answer a write".to_owned(),
+                Err(_) => "S3 did not answer a write".to_owned(),
             };
-            let wait = backoff_ceiling(tries, BACKOFF_BASE, BACKOFF_CAP).mul_f64(rand::random());
-            tries += 1;
-            deadline
-                .sleep(wait)
-                .await
-                .map_err(|TimeIsUp| anyhow!("{key}: no success in {TIME:?}; at last: {failure}"))?;
+            sleep(backoff_ceiling(retry, BACKOFF_BASE, BACKOFF_CAP).mul_f64(rand::random())).await;
+            retry += 1;
+            time_left = time_left
+                .checked_sub(began.elapsed())
+                .with_context(|| format!("{key}: no success in {TIME:?} of writing; at last: {failure}"))?;
         }
     }
 }

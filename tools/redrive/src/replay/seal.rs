@@ -52,14 +52,13 @@ impl<M: Metrics> LandingNow<M> {
     }
 }
 
-/// The stream's age is that of the reader that is furthest behind, which may be a replay. So it counts only where landing's own
-/// says nothing.
+/// The stream's age is that of the reader that is furthest behind, which may be a replay, or of the only one left when landing's
+/// mapping is disabled. So only what landing itself says shows that it has been past a time.
 fn owed_then(landing: Landing, before: UnixMillis) -> Vec<Missing> {
     let mut owed = landing.owes(before);
     match (landing.landed_up_to, landing.read_up_to) {
         (Some(_), _) => owed.retain(|missing| !matches!(missing, Missing::UnreadRecords { .. })),
-        (None, None) => owed.push(Missing::UnknownProgress),
-        (None, Some(_)) => {}
+        (None, _) => owed.push(Missing::UnknownProgress),
     }
     owed
 }
@@ -103,7 +102,7 @@ impl SealedHour {
             ensure!(
                 owed.is_empty(),
                 "landing may still owe {} records, as CloudWatch has it: {}. Replay the hour when landing has been past it for \
-                 half an hour, or with --landing-is-gone if its stack was deleted",
+                 half an hour (without traffic, post an event now and one then), or with --landing-is-gone if its stack was deleted",
                 hour.partition(),
                 owed.iter().map(Missing::to_string).collect::<Vec<_>>().join("; ")
             );
@@ -186,7 +185,8 @@ mod tests {
     /// What arrived up to an hour ago is to be replayed.
     #[rstest]
     #[case::past_it_since(Recorded { landed: vec![(20, 0), (5, 0)], ..Recorded::default() }, "[]")]
-    #[case::idle_and_read_since(Recorded { read: vec![(20, 0), (5, 0)], ..Recorded::default() }, "[]")]
+    #[case::another_reads_and_landing_says_nothing(
+        Recorded { read: vec![(20, 0), (5, 0)], ..Recorded::default() }, "unknown_progress")]
     #[case::past_it_and_another_reader_lags(
         Recorded { landed: vec![(20, 0), (5, 0)], read: vec![(20, 900), (5, 900)], ..Recorded::default() }, "[]")]
     #[case::past_it_only_just(Recorded { landed: vec![(20, 90), (5, 0)], ..Recorded::default() }, "unlanded_records")]
