@@ -1,10 +1,11 @@
 //! HTTP request in, Kinesis records out.
 //!
-//! The way of a request: [`front_door`] (what AWS hands over) → [`content`] (bytes, decoded) → [`split`] (pieces) → [`event`] →
-//! [`pack`] (records) → [`put`] (stored, entry by entry; what became of each) → [`answer`] and [`metrics`].
+//! The way of a request: [`front_door`] (what AWS hands over) → [`content`] (bytes, decoded) → [`split`] (pieces, each an
+//! [`event`] or not; [`cmcd`] reads reports) → [`pack`] (records) → [`put`] (stored, entry by entry; what became of each) →
+//! [`answer`] and [`metrics`].
 //! `lines` tells values a line from one value, `cut` finds the members of a list that is not valid JSON, [`inflate`]
 //! decompresses within bounds.
-//! All but `put` is pure; [`kinesis`] alone knows AWS.
+//! All but [`handler`] and [`put`] is pure; [`kinesis`] alone knows the SDK.
 
 pub mod answer;
 pub mod cmcd;

@@ -1,8 +1,8 @@
 //! Kinesis batch in, S3 objects out.
 //!
-//! The way of a batch: [`kinesis_event`] (what the event source mapping hands over) → [`kpl`] and [`payload`] (a record's
-//! [`lines`] by kind; `multiline` tells lines from pieces of a damaged value) → [`group`] (the lines of one kind and hour) →
-//! [`encode`] (bzip2) → [`landing`] (the write protocol) → [`metrics`].
+//! The way of a batch: [`kinesis_event`] (what the event source mapping hands over) → [`group`] (the lines of one kind and
+//! hour; [`payload`] takes a record apart into [`lines`], with [`kpl`] if it is an aggregate and `multiline` if a value may span lines)
+//! → [`landing`] (the write protocol; [`encode`] compresses) → [`metrics`].
 //! All but `landing` is pure; [`s3`] alone knows the SDK.
 
 pub mod encode;

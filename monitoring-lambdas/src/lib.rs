@@ -1,4 +1,4 @@
-//! Checks of what landed: one function each, with one kind of trigger.
+//! Checks of what landed, one function each; and [`notify`].
 //!
 //! [`check_object`] looks into each object, [`seal_partition`] says when an hour is complete and what is in it,
 //! [`check_size`], [`check_recency`] and [`check_completeness`] judge by what it says, [`check_deletions`] whether that is still
