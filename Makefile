@@ -38,14 +38,14 @@ test: test-rust test-e2e ## all tests
 test-rust:
 	cargo test --release --locked --workspace
 
-# Six at a time, on two cores too: tests wait for clocks and schedules most of the time. Each that needs a stack of its own
+# Four at a time, on two cores too: tests wait for clocks and schedules most of the time. Each that needs a stack of its own
 # starts one. The packages are those that this machine can run, linked by its own linker rather than for Amazon Linux by zig,
 # so that what is built already serves them.
 test-e2e: $(VENV)/installed
 # cargo-lambda takes the binaries away; cargo puts them back.
 	@CARGO_LAMBDA_COMPILER=cargo tools/scripts/build $(subst aarch64,arm64,$(shell uname -m))
 	cargo build --release --locked --workspace --bins --tests
-	$(PYTHON) -m pytest tests -n 6 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(PYTHON) -m pytest tests -n 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 soak: build-local $(VENV)/installed ## traffic under injected faults, each event accounted for (MINUTES=10 SEED=1)
 	@$(PYTHON) -u tests/soak.py

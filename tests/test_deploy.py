@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from support import landed
 from support.cloud import MiniStack
-from support.deployment import PACKAGES, Deployment, binaries, script
+from support.deployment import ARCHITECTURE, PACKAGES, Deployment, binaries, script
 from support.sessions import event_texts, replay, requests
 from support.stack import REPOSITORY, wait_for
 from support.traffic import JSON, Traffic
@@ -200,7 +200,7 @@ def test_an_older_commit_does_not_replace_a_newer_one(dev, history):
 
 def test_a_stack_of_one_environment_is_not_deployed_as_another(dev):
     """With STACK left over in a shell, staging's sizes would replace those of the stack that it names, without a question."""
-    done = dev.run_by_hand("tools/scripts/deploy", "staging", variables={"STACK": dev.stack})
+    done = dev.run_by_hand("tools/scripts/deploy", "staging", variables={"STACK": dev.stack, "ARCHITECTURE": ARCHITECTURE})
     assert done.returncode == 1 and f"{dev.stack} is a dev stack" in done.stdout, done.stdout
     assert dev.cloud.outputs(dev.stack) == dev.outputs
 

@@ -140,7 +140,6 @@ IN_RUST = [
     Broken(*HOSTILE_REQUESTS, "Never", "minimal failing input"),
     Broken(*HOSTILE_RECORDS, "Twice", "minimal failing input"),
     Broken(*ARRIVALS, "LeavingMarkers", "should be"),
-    Broken(*ARRIVALS, "OwnReseals", "should be"),
     Broken(*ARRIVALS, "Conditions", "should be"),
     *(Broken(*WHOLE_HOURS, lack, "not due yet") for lack in LACKS),
 ]

@@ -95,6 +95,12 @@ spark = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "fals
 """
 
 
+def test_spark_reads_events_as_text_by_a_schema():
+    """An inferred schema fails on two members whose names differ in case alone; manifests and markers are no events."""
+    assert ".schema(" in SPARK and "event STRING" in SPARK and "get_json_object(" in SPARK
+    assert "/events/" in SPARK and "inferSchema" not in SPARK
+
+
 def test_spark_counts_each_kind(folder):
     """Spark is too large a download for every run: this is for machines that have it, and Java."""
     pytest.importorskip("pyspark")

@@ -38,6 +38,8 @@ class Row:
     method: str = "POST"
     path: str = "/events"
     kept: list = None
+    # What the message must name.
+    says: str = ""
 
     def __post_init__(self):
         if self.kept is None:
@@ -68,7 +70,7 @@ ROWS = [
     Row("null", 400, "not_an_object", b"null"),
     Row("empty_array", 400, "no_events", b"[]"),
     Row("empty_events_member", 400, "no_events", b'{"events":[]}'),
-    Row("empty_body", 400, "no_events", b""),
+    Row("empty_body", 400, "no_events", b"", says="the body is empty"),
     Row("invalid_utf8", 400, "invalid_utf8", b'{"title":"caf\xe9 \xff\x00"}'),
     Row("object_10000_deep", 400, "too_deep", b'{"a":' * 10_000 + b"1" + b"}" * 10_000),
     Row("array_10000_deep", 400, "not_an_object", deep_array(10_000)),
@@ -77,7 +79,8 @@ ROWS = [
     Row("gzip_of_10_million_zeros", 413, "body_too_large", gzip.compress(bytes(10_000_000)), GZIP),
     Row("gzip_corrupt", 400, "invalid_compression", b"\x1f\x8b\x08\x00" + noise(500), GZIP),
     Row("gzip_cut_off", 400, "invalid_compression", gzip.compress(b'{"type":"play"}' * 9)[:-9], GZIP),
-    Row("gzip_with_more_behind", 400, "invalid_compression", gzip.compress(b'{"type":"play"}') + b"\n", GZIP),
+    Row("gzip_with_more_behind", 400, "invalid_compression", gzip.compress(b'{"type":"play"}') + b"\n", GZIP,
+        says="1 extra byte"),
     Row("neither_gzip_nor_text", 400, "invalid_compression", b"\xff\xfe" + noise(300), GZIP),
     Row("200000_empty_gzip_members", 400, "invalid_compression", gzip.compress(b"", mtime=0) * 200_000, GZIP),
     Row("800000_empty_blocks", 400, "invalid_compression", b"\0\0\0\xff\xff" * 800_000 + b"\3\0", DEFLATE),
@@ -148,7 +151,8 @@ def test_each_row_is_answered_with_its_reason_and_kept_whole(stack, row):
     the byte; the good events posted before and after it land."""
     user_agent, answer = post_between_good_ones(stack, row)
     assert (answer.status, answer.json["error"]["code"]) == (row.status, row.reason), answer.body
-    assert len(answer.json["error"]["message"]) > 10
+    message = answer.json["error"]["message"]
+    assert len(message) > 10 and row.says in message, message
     kept = kept_of(stack, user_agent, len(row.kept))
     assert [summary(one.body) for one in kept] == [summary(body) for body in row.kept]
     assert {one.reason for one in kept} == {row.reason}

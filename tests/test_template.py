@@ -74,6 +74,8 @@ def test_nobody_is_woken_for_one_event_in_100_million():
     of it."""
     for alarm in alarms().values():
         entry = alarm["AlarmDescription"].rsplit(" #", 1)[1]
+        if entry == "events-dropped":
+            assert "-warning-" in str(alarm["AlarmName"])
         if entry in FACTS or entry in ("did-not-run", "events-dropped", "notify-errors"):
             continue
         if alarm.get("Period") == 3600:
@@ -718,6 +720,17 @@ def test_packages_are_installed_before_there_are_credentials():
     places = {name: next(place for place, step in enumerate(steps) if name in step.get("run", step.get("uses", "")))
               for name in (".venv/installed", "configure-aws-credentials", "make deploy")}
     assert places[".venv/installed"] < places["configure-aws-credentials"] < places["make deploy"]
+
+
+def test_what_is_deployed_is_what_was_tested():
+    """Packages are built and uploaded once, behind the tests; each environment gets those bytes."""
+    build = next(job["steps"] for job in document(".github/workflows/deploy.yml")["jobs"].values() if "steps" in job)
+    deploy = document(".github/workflows/deploy-to.yml")["jobs"]["deploy"]["steps"]
+    name = lambda steps, action: next(step["with"]["name"] for step in steps if action in step.get("uses", ""))
+    assert name(build, "upload-artifact") == name(deploy, "download-artifact")
+    runs = [step.get("run", "") for step in deploy]
+    assert any("make deploy" in run and "BUILD=no" in run for run in runs)
+    assert not [run for run in runs if "make build" in run or "cargo" in run]
 
 
 def of_kind(resources, service):

@@ -112,6 +112,10 @@ def test_counters_are_there_at_zero_before_the_first_event(fresh_stack):
                  'playhead_landed_events_sum{function_name="redrive"}',
                  'playhead_landed_rejected_sum{function_name="redrive"}',
                  'playhead_landed_records_sum{function_name="redrive"}',
+                 'playhead_replaced_surrogates_sum{function_name="ingest-lambda"}',
+                 'playhead_replaced_surrogates_sum{function_name="kinesis-to-s3-lambda"}',
+                 'playhead_cold_starts_sum{function_name="ingest-lambda"}',
+                 'aws_kinesis_incoming_bytes_sum{stream_name="event-stream"}',
                  'aws_lambda_errors_sum{function_name="notify"}',
                  'aws_kinesis_incoming_records_sum{stream_name="event-stream"}'):
         assert f"{name} 0" in before, name

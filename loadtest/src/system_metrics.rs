@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use aws_sdk_cloudwatch::Client;
 use aws_sdk_cloudwatch::error::DisplayErrorContext;
 use aws_sdk_cloudwatch::primitives::DateTime;
-use aws_sdk_cloudwatch::types::{Metric as SdkMetric, MetricDataQuery, MetricStat, ScanBy};
+use aws_sdk_cloudwatch::types::{Metric as SdkMetric, MetricDataQuery, MetricStat, ScanBy, StatusCode};
 use shared::metric::{Metric, NAMESPACE, Unit};
 
 use crate::aws;
@@ -102,6 +102,11 @@ pub(crate) async fn read(
     while let Some(page) = pages.next().await {
         let page = page.map_err(|error| failed("GetMetricData", error))?;
         for result in page.metric_data_results() {
+            // The last page of a metric says Complete; those before it, PartialData.
+            if !matches!(result.status_code(), Some(StatusCode::Complete | StatusCode::PartialData)) {
+                let problem = format!("StatusCode is {:?}: {:?}", result.status_code(), result.messages());
+                return Err(MetricsError { operation: "GetMetricData", problem });
+            }
             let place = result.id().and_then(|id| id.strip_prefix('m')?.parse::<usize>().ok());
             let Some(series) = place.and_then(|place| series.get_mut(place)) else { continue };
             let seconds = result.timestamps().iter().map(|time| u64::try_from(time.secs()).unwrap_or_default());

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use tracing::{error, warn};
 
 use crate::clock::Clock;
-use crate::function::Function;
+use crate::function::{Function, InvokeError};
 
 /// How long Lambda waits before the second and the third try, and the longest that this stack does: nobody here has minutes.
 const PAUSES: [(Duration, Duration); 2] =
@@ -41,12 +41,9 @@ impl fmt::Display for Source {
 }
 
 impl Source {
-    /// What happens after the last try has failed.
-    fn after(&self) -> &'static str {
-        match self {
-            Self::Schedule(..) => "; the next run does its work",
-            Self::Object(_) | Self::ByHand => "",
-        }
+    /// Whether the next event makes up for this one, so that nobody need act on its failure: the function has said what is wrong.
+    fn is_made_up_for(&self, problem: &InvokeError) -> bool {
+        matches!((self, problem), (Self::Schedule(..), InvokeError::Reported(_)))
     }
 }
 
@@ -83,7 +80,7 @@ impl Drop for InFlightEvent {
 }
 
 /// Hands an event to a function, and retries while it fails and may be retried, under one request id. When the last try fails,
-/// an ERROR says so: a person is needed.
+/// an ERROR says so: a person is needed, unless the next run of a schedule does the same work.
 pub async fn invoke(request_id: String, function: &Function, event: &Bytes, source: &Source, clock: Clock) {
     let retries = usize::try_from(function.spec.event_retries).unwrap_or(PAUSES.len());
     let pauses = PAUSES.map(|(lambda, longest)| Some(clock.really(lambda).min(longest)));
@@ -95,9 +92,10 @@ pub async fn invoke(request_id: String, function: &Function, event: &Bytes, sour
                 warn!(function, request_id, %problem, "{source} failed and is tried again");
                 sleep(pause).await;
             }
-            None => {
-                error!(function, request_id, %problem, "{source} failed {} times and is dropped{}", retries + 1, source.after())
+            None if source.is_made_up_for(&problem) => {
+                warn!(function, request_id, %problem, "{source} failed {} times; the next run does its work", retries + 1);
             }
+            None => error!(function, request_id, %problem, "{source} failed {} times and is dropped", retries + 1),
         }
     }
 }
@@ -105,6 +103,25 @@ pub async fn invoke(request_id: String, function: &Function, event: &Bytes, sour
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime_api::FunctionError;
+    use rstest::rstest;
+
+    fn reported() -> InvokeError {
+        FunctionError { error_type: "Error".into(), error_message: "no new hour".into() }.into()
+    }
+
+    #[rstest]
+    #[case::a_schedule(Source::Schedule("Checks".into(), UnixMillis(0)), reported(), true)]
+    #[case::a_schedule_whose_function_died(Source::Schedule("Checks".into(), UnixMillis(0)), InvokeError::Killed, false)]
+    #[case::an_object(Source::Object("events/x".into()), reported(), false)]
+    #[case::by_hand(Source::ByHand, reported(), false)]
+    fn a_person_is_needed_unless_the_next_run_does_the_work(
+        #[case] source: Source,
+        #[case] problem: InvokeError,
+        #[case] expected: bool,
+    ) {
+        assert_eq!(source.is_made_up_for(&problem), expected);
+    }
 
     #[tokio::test]
     async fn a_waiter_is_woken_when_the_last_event_has_arrived() {

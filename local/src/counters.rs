@@ -8,7 +8,7 @@ use crate::metric_store::{MetricId, MetricStore};
 use crate::template;
 
 /// What ingest counts, besides the reasons of rejection.
-const INGEST: [Metric; 8] = [
+const INGEST: [Metric; 10] = [
     Metric::AcceptedEvents,
     Metric::RejectedLines,
     Metric::NotStoredEvents,
@@ -17,8 +17,10 @@ const INGEST: [Metric; 8] = [
     Metric::ThrottledEntries,
     Metric::RequestBytes,
     Metric::StoredBytes,
+    Metric::ReplacedSurrogates,
+    Metric::ColdStarts,
 ];
-const LANDING: [Metric; 9] = [
+const LANDING: [Metric; 11] = [
     Metric::LandedRecords,
     Metric::LandedEvents,
     Metric::LandedRejected,
@@ -28,6 +30,8 @@ const LANDING: [Metric; 9] = [
     Metric::ReplacedObjects,
     Metric::GivenBackBatches,
     Metric::Rejected(Reason::ForeignRecord),
+    Metric::ReplacedSurrogates,
+    Metric::ColdStarts,
 ];
 
 /// What `redrive` counts, which is no function of the template.
@@ -54,6 +58,8 @@ pub(crate) fn declare(store: &MetricStore, template: &template::Stack) {
         for name in ["IncomingRecords", "WriteProvisionedThroughputExceeded"] {
             count(store, "AWS/Kinesis", name, ("StreamName", &stream.name));
         }
+        let id = MetricId::new("AWS/Kinesis", "IncomingBytes", &[("StreamName", &stream.name)]);
+        store.declare(id, Unit::Bytes.as_str());
     }
 }
 

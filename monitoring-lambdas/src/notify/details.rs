@@ -48,7 +48,7 @@ pub(super) async fn read<B: Bucket + Streams>(
             broken_objects(bucket).await
         } else if watched.is(Metric::DeletedObjects) {
             deleted_objects(bucket).await
-        } else if watched.is(Metric::RejectedShare) {
+        } else if watched.is(Metric::RejectedShare) || watched.is(Metric::SizeViolations) {
             rejected::most_frequent(bucket, at).await
         } else {
             Ok(Vec::new())

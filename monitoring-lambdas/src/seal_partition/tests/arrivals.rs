@@ -440,7 +440,7 @@ fn run_histories(cases: u32, without: Without) -> std::result::Result<(), (Strin
 /// that of a later run.
 #[test]
 fn whatever_lands_during_stopped_killed_and_doubled_runs_is_in_the_manifest_at_the_end() {
-    let without = asked_for([Without::LeavingMarkers, Without::OwnReseals, Without::Conditions]);
+    let without = asked_for([Without::LeavingMarkers, Without::Conditions]);
     run_histories(4_000, without.unwrap_or(Without::Nothing))
         .unwrap_or_else(|(reason, history)| panic!("{reason}\n{history:#?}"));
 }
