@@ -102,8 +102,12 @@ pub(crate) async fn read(
     while let Some(page) = pages.next().await {
         let page = page.map_err(|error| failed("GetMetricData", error))?;
         for result in page.metric_data_results() {
-            // The last page of a metric says Complete; those before it, PartialData.
-            if !matches!(result.status_code(), Some(StatusCode::Complete | StatusCode::PartialData)) {
+            // A page before the last says PartialData of what goes on behind it.
+            let is_whole = match result.status_code() {
+                Some(StatusCode::PartialData) => page.next_token().is_some(),
+                status => status == Some(&StatusCode::Complete),
+            };
+            if !is_whole {
                 let problem = format!("StatusCode is {:?}: {:?}", result.status_code(), result.messages());
                 return Err(MetricsError { operation: "GetMetricData", problem });
             }
