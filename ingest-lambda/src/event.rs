@@ -9,7 +9,7 @@ use shared::line::Kind;
 use shared::rejection::{Reason, Rejection};
 
 use crate::cmcd::report_to_json;
-use crate::work;
+use crate::steps;
 
 /// An event, ready to be put into a line.
 #[derive(Debug, PartialEq)]
@@ -41,7 +41,7 @@ impl KeyFields {
 ///
 /// When it is no JSON object that readers can read.
 pub(crate) fn from_json<'a>(json: &'a [u8], key_fields: &KeyFields) -> Result<Event<'a>, Rejection> {
-    work::count(json.len());
+    steps::count(json.len());
     let text = utf8(json)?;
     let mut fields = Fields::new(key_fields);
     for_each_member(text, |key, value| fields.see(key, value)).map_err(|error| not_one_object(text, &error))?;
@@ -139,7 +139,7 @@ pub(crate) fn utf8(text: &[u8]) -> Result<&str, Rejection> {
 }
 
 pub(crate) fn not_one_object(text: &str, error: &serde_json::Error) -> Rejection {
-    work::count(text.len());
+    steps::count(text.len());
     match serde_json::from_str::<&RawValue>(text) {
         Ok(_) => Rejection::new(Reason::NotAnObject, "an event is a JSON object, such as {\"type\":\"play\"}"),
         Err(_) => Rejection::new(Reason::InvalidJson, error.to_string()),

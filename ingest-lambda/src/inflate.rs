@@ -11,7 +11,7 @@ use miniz_oxide::inflate::core::inflate_flags::{
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 use shared::limits::MAX_EVENTS_PER_REQUEST;
 
-use crate::work;
+use crate::steps;
 
 /// Blocks that data may have whatever they hold. Compressors end a block after some 16 KiB, and when they are flushed, which
 /// adds an empty one: a body may be flushed after each event.
@@ -86,7 +86,7 @@ impl<'a> Inflater<'a> {
     fn gzip(&mut self) -> Result<(), InflateError> {
         loop {
             let behind_header = behind_gzip_header(self.input)?;
-            work::count(self.input.len() - behind_header.len());
+            steps::count(self.input.len() - behind_header.len());
             self.input = behind_header;
             let start = self.filled;
             self.stream(0)?;
@@ -101,7 +101,7 @@ impl<'a> Inflater<'a> {
     fn check_gzip_trailer(&mut self, start: usize) -> Result<(), InflateError> {
         let (trailer, rest) = self.input.split_first_chunk::<8>().ok_or(InflateError::CutOff)?;
         let member = &self.output[start..self.filled];
-        work::count(member.len());
+        steps::count(member.len());
         // The upper half is the length modulo 2^32.
         let expected = u64::from(crc32fast::hash(member)) | (member.len() as u64) << 32;
         self.input = rest;
@@ -118,7 +118,7 @@ impl<'a> Inflater<'a> {
             let (status, read, written) = decompress(&mut self.decoder, self.input, window, self.filled - start, flags);
             self.input = &self.input[read..];
             self.filled += written;
-            work::count(1 + read + written);
+            steps::count(1 + read + written);
             match status {
                 TINFLStatus::Done => return self.count_block(),
                 TINFLStatus::BlockBoundary => self.count_block()?,
@@ -144,7 +144,7 @@ impl<'a> Inflater<'a> {
             return Err(InflateError::TooLarge(self.max_bytes));
         }
         let room = (self.output.len() * 2).min(self.max_bytes + 1);
-        work::count(room);
+        steps::count(room);
         self.output.resize(room, 0);
         Ok(())
     }
@@ -325,7 +325,7 @@ mod tests {
     fn work_grows_with_input_and_output(#[case] data: &dyn Fn(usize) -> Vec<u8>, #[case] container: Container) {
         let steps = [8_000, 16_000].map(|n| {
             let (data, mut output) = (data(n), 0);
-            let steps = work::steps_of(|| {
+            let steps = steps::steps_of(|| {
                 output = match inflate(&data, container, 4 << 20) {
                     Ok(inflated) => inflated.len(),
                     Err(InflateError::TooManyBlocks { bytes, .. } | InflateError::TooLarge(bytes)) => bytes,

@@ -3,7 +3,7 @@
 //! The way of a request: [`front_door`] (what AWS hands over) → [`content`] (bytes, decoded) → [`split`] (pieces, each an
 //! [`event`] or not; [`cmcd`] reads reports) → [`pack`] (records) → [`put`] (stored, entry by entry; what became of each) →
 //! [`answer`] and [`metrics`].
-//! `lines` tells values a line from one value, `cut` finds the members of a list that is not valid JSON, [`inflate`]
+//! `lines` tells values a line from one value, `salvage` finds the members of a list that is not valid JSON, [`inflate`]
 //! decompresses within bounds.
 //! All but [`handler`] and [`put`] is pure; [`kinesis`] alone knows the SDK.
 
@@ -11,7 +11,6 @@ pub mod answer;
 pub mod cmcd;
 pub mod config;
 pub mod content;
-mod cut;
 pub mod event;
 pub mod front_door;
 pub mod handler;
@@ -22,5 +21,6 @@ pub mod metrics;
 pub mod origins;
 pub mod pack;
 pub mod put;
+mod salvage;
 pub mod split;
-mod work;
+mod steps;

@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 use shared::nesting::Nesting;
 
-use crate::work;
+use crate::steps;
 
 /// Whether a body that is not one JSON value holds values a line. It does if its first line is a value, or if a later one is an
 /// object or array that is no part of a larger value: no array is open, or no comma joins it to the line before.
@@ -34,7 +34,7 @@ struct LinesBefore {
 
 impl LinesBefore {
     fn read(&mut self, line: &[u8]) {
-        work::count(line.len());
+        steps::count(line.len());
         line.iter().for_each(|byte| self.nesting.read(*byte));
         self.is_joined = match line {
             // In a string, a comma joins nothing, unless the string should have ended before.
@@ -86,7 +86,7 @@ pub(crate) fn trimmed_start(text: &[u8]) -> &[u8] {
     while let [b'\0'..=b' ' | b'\x7f', behind @ ..] | [0xef, 0xbb, 0xbf, behind @ ..] = rest {
         rest = behind;
     }
-    work::count(text.len() - rest.len());
+    steps::count(text.len() - rest.len());
     rest
 }
 
@@ -95,12 +95,12 @@ pub(crate) fn trimmed_end(text: &[u8]) -> &[u8] {
     while let [before @ .., b'\0'..=b' ' | b'\x7f'] | [before @ .., 0xef, 0xbb, 0xbf] = rest {
         rest = before;
     }
-    work::count(text.len() - rest.len());
+    steps::count(text.len() - rest.len());
     rest
 }
 
 pub(crate) fn is_json(text: &[u8]) -> bool {
-    work::count(text.len());
+    steps::count(text.len());
     std::str::from_utf8(text).is_ok_and(|text| serde_json::from_str::<&RawValue>(text).is_ok())
 }
 

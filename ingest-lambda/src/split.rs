@@ -9,10 +9,10 @@ use shared::limits::MAX_EVENTS_PER_REQUEST;
 use shared::rejection::{Reason, Rejection};
 
 use crate::content::BodyForm;
-use crate::cut::{Piece, pieces};
 use crate::event::{self, Event, Fields, KeyFields, not_one_object, utf8};
 use crate::lines::{holds_lines, lines, trimmed};
-use crate::work;
+use crate::salvage::{Piece, pieces};
+use crate::steps;
 
 /// One piece of a body; its place in the body's order is its index in answers.
 #[derive(Debug, PartialEq)]
@@ -74,7 +74,7 @@ impl<'a> Splitter<'a, '_> {
 
     /// Adds the events of one valid JSON value, or nothing.
     fn value(&mut self, json: &'a [u8]) -> Result<(), Rejection> {
-        work::count(json.len());
+        steps::count(json.len());
         let text = utf8(json)?;
         if text.starts_with('[') {
             return self.array(text);
@@ -186,7 +186,7 @@ fn array_members(array: &str) -> Result<Vec<&RawValue>, Rejection> {
         }
     }
 
-    work::count(array.len());
+    steps::count(array.len());
     let mut deserializer = serde_json::Deserializer::from_str(array);
     let members = deserializer.deserialize_seq(Members).and_then(|members| deserializer.end().map(|()| members));
     members.map_err(|error| Rejection::new(Reason::InvalidJson, error.to_string()))?.ok_or_else(too_many_events)
@@ -568,7 +568,7 @@ mod tests {
         for form in [BodyForm::Json, BodyForm::JsonLines] {
             let steps = [8_000, 16_000].map(|bytes| {
                 let body = body(bytes);
-                let steps = work::steps_of(|| drop(split_as(body.as_bytes(), form)));
+                let steps = steps::steps_of(|| drop(split_as(body.as_bytes(), form)));
                 assert!(steps <= 40 * body.len(), "{steps} for {}", body.len());
                 steps
             });

@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 pub mod emf;
+pub mod frame;
 pub mod json;
 pub mod limits;
 pub mod line;

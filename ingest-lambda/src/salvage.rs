@@ -14,7 +14,7 @@ use shared::limits::MAX_EVENTS_PER_REQUEST;
 use shared::nesting::Nesting;
 
 use crate::lines::{trimmed, trimmed_end, trimmed_start};
-use crate::work;
+use crate::steps;
 
 /// A piece of a damaged text.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -40,7 +40,7 @@ pub(crate) fn pieces(text: &[u8]) -> Option<Vec<Piece<'_>>> {
         // Between values they separate or close nothing.
         rest = trimmed_start(rest);
         while let [b',' | b']', behind @ ..] = rest {
-            work::count(1);
+            steps::count(1);
             rest = trimmed_start(behind);
         }
     }
@@ -110,7 +110,7 @@ impl<'a> Cutting<'a> {
     /// Takes what is neither a list nor an object, up to the end of its line; returns what follows it.
     fn cut_line(&mut self, text: &'a [u8]) -> &'a [u8] {
         let end = text.iter().position(|byte| *byte == b'\n').unwrap_or(text.len());
-        work::count(end);
+        steps::count(end);
         self.pieces.push(Piece::Value(trimmed_end(&text[..end])));
         &text[end..]
     }
@@ -120,7 +120,7 @@ impl<'a> Cutting<'a> {
 fn is_frame(head: &[u8], tail: &[u8]) -> bool {
     let end = if tail.ends_with(b"}") { &b""[..] } else { b"}" };
     let frame = [head, b"[]", tail, end].concat();
-    work::count(frame.len());
+    steps::count(frame.len());
     let mut lists = 0;
     let read = std::str::from_utf8(&frame)
         .is_ok_and(|frame| for_each_member(frame, |key, _| lists += usize::from(key == "\"events\"")).is_ok());
@@ -131,7 +131,7 @@ fn is_frame(head: &[u8], tail: &[u8]) -> bool {
 fn find_events_list(object: &[u8], reads_strings: bool) -> Result<usize, usize> {
     let mut nesting = Nesting::default();
     for at in 1..object.len() {
-        work::count(1);
+        steps::count(1);
         let is_quote = object[at] == b'"';
         if nesting.is_outside() {
             if object[at] == b'}' {
@@ -167,7 +167,7 @@ fn list_named_events(object: &[u8], at: usize) -> Option<&[u8]> {
 fn split_behind_object(inside: &[u8]) -> (&[u8], &[u8]) {
     let mut nesting = Nesting::default();
     let close = inside.iter().position(|byte| {
-        work::count(1);
+        steps::count(1);
         let closes = *byte == b'}' && nesting.is_outside();
         nesting.read(*byte);
         closes
@@ -202,7 +202,7 @@ impl<'a, 'b> Cutter<'a, 'b> {
     fn cut(mut self) -> (Vec<&'a [u8]>, &'a [u8]) {
         let mut at = 0;
         while at < self.text.len() && self.members.len() <= MAX_EVENTS_PER_REQUEST {
-            work::count(1);
+            steps::count(1);
             if self.text[at] == b',' && starts_object(&self.text[at + 1..]) {
                 self.end_objects_before(at);
             }
@@ -272,7 +272,7 @@ impl<'a, 'b> Cutter<'a, 'b> {
             Some(Err(error)) => (false, place_of(&error, text)),
             None => (false, 0),
         };
-        work::count(parsed);
+        steps::count(parsed);
         let behind = trimmed_start(&text[parsed..]);
         *self.parse_budget = self.parse_budget.saturating_sub(self.text.len() - from - behind.len());
         is_value.then_some(behind)
@@ -311,7 +311,7 @@ impl<'a, 'b> Cutter<'a, 'b> {
         };
         let length = self.text[at..].windows(end.len()).position(|window| window == end);
         let behind = length.map_or(self.text.len(), |length| at + length + end.len());
-        work::count(behind - at);
+        steps::count(behind - at);
         self.end_member(behind, behind);
         behind - 1
     }
