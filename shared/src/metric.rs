@@ -77,6 +77,8 @@ metrics! {
     RejectedLines: Count,
     /// Events and rejected pieces that Kinesis did not take in the time there was: the answer says so.
     NotStoredEvents: Count,
+    /// Accepted events that were written to S3 because Kinesis did not take them.
+    SpilledEvents: Count,
     /// Surrogate escapes without a partner in events on the stream, which were written as `\ufffd`.
     ReplacedSurrogates: Count,
     /// Kinesis records that one request became.
