@@ -19,12 +19,18 @@ struct UserRecord {
     data: Bytes,
 }
 
+/// Whether data claim to be an aggregated record.
+#[must_use]
+pub fn is_aggregate(data: &[u8]) -> bool {
+    data.starts_with(&MAGIC)
+}
+
 /// The user records of an aggregated record, without copying; `None` if it is none, or a damaged one. They are decoded one at
 /// a time: a record of 1 MiB can hold half a million empty ones.
 #[must_use]
 pub fn deaggregate(data: &Bytes) -> Option<impl Iterator<Item = Bytes> + use<>> {
     let message_end = data.len().checked_sub(MD5_BYTES)?;
-    if !data.starts_with(&MAGIC) || message_end < MAGIC.len() {
+    if !is_aggregate(data) || message_end < MAGIC.len() {
         return None;
     }
     let mut message = data.slice(MAGIC.len()..message_end);

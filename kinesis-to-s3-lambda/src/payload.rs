@@ -1,13 +1,14 @@
 //! The lines of one record, whoever wrote it: ours, another producer's JSON or aggregate, or anything else.
 
 use bytes::Bytes;
+use shared::frame::{FrameReader, is_frame};
 use shared::json::as_line;
 use shared::line::{Client, Envelope, IdLiteral, Kind, LineHead, Rejected};
 use shared::rejection::{Reason, Rejection};
 use shared::timestamp::UnixMillis;
 use shared::trust::Trust;
 
-use crate::kpl::deaggregate;
+use crate::kpl::{deaggregate, is_aggregate};
 use crate::lines::{Lines, Receipt};
 use crate::multiline::holds_a_value_over_lines;
 
@@ -86,7 +87,8 @@ pub struct Source<'a> {
     pub trust: Trust,
 }
 
-/// Takes a record's data apart: one payload, or an aggregate of payloads, each judged by itself.
+/// Takes a record's data apart: one payload, a zstd frame of one ([`shared::frame`]), or an aggregate of payloads, each judged by
+/// itself.
 ///
 /// Of the payload,
 ///
@@ -95,11 +97,13 @@ pub struct Source<'a> {
 /// - One JSON object over several lines passes, folded into one.
 /// - In both, surrogate escapes without a partner are replaced, as ingest does.
 /// - All else is rejected whole: a text without an object in it, and a value over several lines that is damaged or has lines
-///   beside it, since a line of it would be a piece of something.
+///   beside it, since a line of it would be a piece of something. So are frames that can't be read, and frames anywhere but in a
+///   record of their own, whose bytes may look like lines.
 #[must_use]
 pub fn read_record(data: &Bytes, source: &Source<'_>) -> Payload {
     let max_rejected = max_rejected_lines(data.len());
     let mut read = match deaggregate(data) {
+        None if is_frame(data) => read_frame(data, source, max_rejected),
         None => read_payload(data, source, max_rejected),
         Some(user_records) => {
             // Ingest aggregates nothing, so no aggregate has a key of ours.
@@ -121,18 +125,30 @@ fn read_user_records(user_records: impl Iterator<Item = Bytes>, record: &Source<
     read
 }
 
-fn read_payload(payload: &Bytes, source: &Source<'_>, max_rejected: usize) -> Payload {
-    let marked = payload.starts_with(BYTE_ORDER_MARK);
-    let text = if marked { payload.slice(BYTE_ORDER_MARK.len()..) } else { payload.clone() };
-    read_lines(&text, source, max_rejected).unwrap_or_else(|| {
-        let mut whole = Payload::with_at_most(max_rejected);
-        source.reject(&mut whole, payload, "the record holds no JSON object, or a damaged one over several lines");
-        whole
-    })
+const NO_OBJECT: &str = "the record holds no JSON object, or a damaged one over several lines";
+
+fn read_payload(payload: &[u8], source: &Source<'_>, max_rejected: usize) -> Payload {
+    let read = read_lines(payload, source, max_rejected);
+    read.unwrap_or_else(|| source.reject_whole(payload, max_rejected, NO_OBJECT))
+}
+
+/// A frame whose lines can't be read is kept as it came.
+fn read_frame(frame: &[u8], source: &Source<'_>, max_rejected: usize) -> Payload {
+    match FrameReader::default().lines(frame) {
+        Ok(lines) => {
+            let read = read_lines(&lines, source, max_rejected);
+            read.unwrap_or_else(|| source.reject_whole(frame, max_rejected, NO_OBJECT))
+        }
+        Err(error) => source.reject_whole(frame, max_rejected, &error.to_string()),
+    }
 }
 
 /// `None` when the payload is to be rejected whole.
 fn read_lines(payload: &[u8], source: &Source<'_>, max_rejected: usize) -> Option<Payload> {
+    let payload = payload.strip_prefix(BYTE_ORDER_MARK).unwrap_or(payload);
+    if is_frame(payload) || is_aggregate(payload) {
+        return None;
+    }
     let mut read = Payload::with_at_most(max_rejected);
     let (mut has_object, mut has_bad_line) = (false, false);
     for line in payload.split(|byte| *byte == b'\n') {
@@ -208,6 +224,12 @@ impl Source<'_> {
         }
     }
 
+    fn reject_whole(&self, payload: &[u8], max_rejected: usize, detail: &str) -> Payload {
+        let mut whole = Payload::with_at_most(max_rejected);
+        self.reject(&mut whole, payload, detail);
+        whole
+    }
+
     fn reject_surplus(&self, payload: &mut Payload) {
         let mut surplus = std::mem::take(&mut payload.surplus);
         // The last line feed separates nothing.
@@ -253,7 +275,7 @@ mod tests {
 
     fn read(payload: &[u8], trust: Trust) -> Payload {
         let source = Source { arrival: ARRIVAL, name: "shard:1", trust };
-        let mut read = read_payload(&Bytes::copy_from_slice(payload), &source, MAX_REJECTED_LINES);
+        let mut read = read_payload(payload, &source, MAX_REJECTED_LINES);
         source.reject_surplus(&mut read);
         read
     }
@@ -352,6 +374,62 @@ mod tests {
     fn without_a_good_line_a_record_is_one_rejected_line_however_many_are_bad() {
         let payload = "x\n".repeat(MAX_REJECTED_LINES + 1);
         assert_eq!(lines_of(payload.as_bytes()), [(Kind::Rejected, payload)]);
+    }
+
+    const LINES: &[u8] = b"{\"a\":1}\n{\"b\":2}\n";
+
+    fn frame(lines: &[u8]) -> Vec<u8> {
+        zstd::bulk::compress(lines, 1).unwrap()
+    }
+
+    fn read_data(data: &[u8]) -> Payload {
+        let source = Source { arrival: ARRIVAL, name: "shard:1", trust: Trust::Members };
+        read_record(&Bytes::copy_from_slice(data), &source)
+    }
+
+    #[rstest]
+    #[case::by_another_producer(zstd::stream::encode_all(LINES, 19).unwrap())]
+    #[case::as_ingest_writes_it(frame(LINES))]
+    fn a_frame_lands_as_its_lines(#[case] data: Vec<u8>) {
+        assert_eq!(read_data(&data), read_data(LINES));
+    }
+
+    #[test]
+    fn bad_lines_in_a_frame_are_rejected_one_by_one() {
+        let read = read_data(&frame(b"{}\nx\n{}"));
+        assert_eq!((&read.events.text[..], bodies(&read.rejected_lines)), (&b"{}\n{}\n"[..], vec![b"x".to_vec()]));
+    }
+
+    /// In the compressed form of short lines each of them may stand as it is.
+    #[rstest]
+    #[case::cut_off(frame(LINES)[..20].to_vec())]
+    #[case::with_a_line_behind_it([&frame(LINES)[..], b"\n{}\n"].concat())]
+    #[case::twice(frame(LINES).repeat(2))]
+    #[case::of_a_frame(frame(&frame(LINES)))]
+    #[case::of_an_aggregate(frame(&aggregate(&[b"{}", b"\n{}\n"])))]
+    #[case::of_no_lines(frame(b""))]
+    #[case::of_no_object(frame(b"x\n[]\n"))]
+    #[case::of_too_many_bytes(frame(&LINES.repeat(70_000)))]
+    #[case::of_a_piece_of_a_value(frame(b"[\n{\"a\":1},\n{\"b\":2}\n"))]
+    #[case::behind_a_byte_order_mark([BYTE_ORDER_MARK, &frame(LINES)].concat())]
+    #[case::damaged_aggregate([&[0xF3, 0x89, 0x9A, 0xC2][..], LINES].concat())]
+    fn a_frame_that_is_no_lines_is_rejected_whole(#[case] data: Vec<u8>) {
+        let read = read_data(&data);
+        assert_eq!((read.events.counts.lines, bodies(&read.rejected_lines)), (0, vec![data]));
+    }
+
+    #[test]
+    fn a_frame_in_an_aggregate_is_rejected_and_costs_no_other_user_record() {
+        let frame = frame(b"{}\n{\"a\":1}\n");
+        assert!(frame.windows(8).any(|bytes| bytes == b"{\"a\":1}\n"), "its lines stand in it");
+        let read = read_data(&aggregate(&[b"{}", &frame]));
+        assert_eq!((&read.events.text[..], bodies(&read.rejected_lines)), (&b"{}\n"[..], vec![frame]));
+    }
+
+    #[test]
+    fn lines_in_a_frame_are_believed_no_more_than_others() {
+        let source = Source { arrival: ARRIVAL, name: "shard:1", trust: Trust::Nothing };
+        assert_eq!(read_record(&frame(FORGED).into(), &source), read_record(&Bytes::from_static(FORGED), &source));
     }
 
     /// An aggregate of user records, each shorter than 128 bytes.

@@ -1,5 +1,7 @@
 //! What should land of a record, worked out by other means than the function's own.
 
+use std::io::Read;
+
 use bytes::Bytes;
 use generators::strict_reader::{Members, depth};
 use kinesis_to_s3_lambda::kpl::deaggregate;
@@ -18,6 +20,9 @@ pub(crate) enum Line {
     Rejected(Vec<u8>),
 }
 
+/// What a frame may hold.
+const MAX_FRAMED_BYTES: u64 = 1 << 20;
+
 /// How many lines of a record of so many bytes may be rejected one by one.
 fn most_rejected(bytes: usize) -> usize {
     (bytes / 128).clamp(2, 100)
@@ -25,13 +30,36 @@ fn most_rejected(bytes: usize) -> usize {
 
 /// The lines of a record. Whether it is an aggregated one is taken from the function: a property of its own is about that.
 pub(crate) fn lines_of(data: &Bytes, partition_key: &str, format: EventFormat) -> Vec<Line> {
+    let rejects = format == EventFormat::Envelope || partition_key.starts_with("r-");
     let lines = match deaggregate(data) {
-        None => lines_of_payload(data, format == EventFormat::Envelope || partition_key.starts_with("r-")),
+        None if data.starts_with(ZSTD) => lines_of_frame(data, rejects),
+        None => lines_of_payload(data, rejects),
         Some(user_records) => {
             user_records.flat_map(|data| lines_of_payload(&data, format == EventFormat::Envelope)).collect()
         }
     };
     with_surplus_in_one_line(lines, most_rejected(data.len()))
+}
+
+/// How a zstd frame begins, and how an aggregated record does.
+const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
+const AGGREGATED: &[u8] = b"\xf3\x89\x9a\xc2";
+
+/// A frame that holds no object's line, or can't be read, is kept itself.
+fn lines_of_frame(frame: &[u8], rejects: bool) -> Vec<Line> {
+    let lines = unframed(frame).map(|text| lines_of_payload(&text, rejects));
+    lines
+        .filter(|lines| lines.iter().any(|line| !matches!(line, Line::Rejected(_))))
+        .unwrap_or_else(|| vec![Line::Rejected(frame.to_vec())])
+}
+
+/// What the one frame holds, read as a stream.
+fn unframed(frame: &[u8]) -> Option<Vec<u8>> {
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(frame).unwrap().single_frame();
+    decoder.window_log_max(31).unwrap();
+    let mut text = Vec::new();
+    decoder.by_ref().take(MAX_FRAMED_BYTES + 1).read_to_end(&mut text).ok()?;
+    (text.len() as u64 <= MAX_FRAMED_BYTES && decoder.finish().is_empty()).then_some(text)
 }
 
 fn rejected(lines: &[Line]) -> usize {
@@ -53,6 +81,10 @@ fn with_surplus_in_one_line(lines: Vec<Line>, most: usize) -> Vec<Line> {
 /// `rejects`: whether lines may say that they are rejected ones.
 fn lines_of_payload(data: &[u8], rejects: bool) -> Vec<Line> {
     let whole = || vec![Line::Rejected(data.to_vec())];
+    let text = data.strip_prefix(b"\xef\xbb\xbf").unwrap_or(data);
+    if text.starts_with(ZSTD) || text.starts_with(AGGREGATED) {
+        return whole();
+    }
     if let Some(object) = landing(unmarked(data.trim_ascii_end()), rejects) {
         return vec![object];
     }

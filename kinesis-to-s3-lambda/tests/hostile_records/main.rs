@@ -27,6 +27,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use sent::{aggregated_record, batch, event_members, fixture, record_data};
+use shared::frame::is_frame;
 use shared::line::EventFormat;
 use shared::object::ReceivedIn;
 use shared::rejection::Reason;
@@ -228,7 +229,7 @@ fn a_bucket_that_loses_or_doubles_is_noticed() {
 #[test]
 fn what_is_sent_ends_in_many_ways() {
     let mut runner = TestRunner::deterministic();
-    let (mut as_it_stood, mut rejected, mut both, mut aggregated) = (0, 0, 0, 0);
+    let (mut as_it_stood, mut rejected, mut both, mut aggregated, mut framed, mut damaged_frames) = (0, 0, 0, 0, 0, 0);
     for _ in 0..500 {
         let data = record_data().new_tree(&mut runner).unwrap().current();
         let lines = lines_of(&data.clone().into(), "k", EventFormat::Envelope);
@@ -237,9 +238,11 @@ fn what_is_sent_ends_in_many_ways() {
         as_it_stood += usize::from(stood == lines);
         rejected += usize::from(stood == 0);
         both += usize::from(0 < stood && stood < lines);
+        framed += usize::from(is_frame(&data) && stood > 0);
+        damaged_frames += usize::from(is_frame(&data) && stood == 0);
         aggregated += usize::from(deaggregate(&data.into()).is_some());
     }
-    let ways = [as_it_stood, rejected, both, aggregated];
+    let ways = [as_it_stood, rejected, both, aggregated, framed, damaged_frames];
     assert!(ways.iter().all(|count| *count >= 25), "{ways:?}");
 }
 

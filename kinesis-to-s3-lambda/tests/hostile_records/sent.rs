@@ -112,9 +112,65 @@ pub(crate) fn aggregated_record() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![9 => record.clone(), 1 => damaged(record, hostile_field())]
 }
 
+/// A zstd frame of a payload, of a frame or of an aggregated record, by whatever writer, and damaged or not.
+pub(crate) fn framed_record() -> impl Strategy<Value = Vec<u8>> {
+    let framed = |(data, framing): (Vec<u8>, Framing)| framing.of(&data);
+    let frame = (prop_oneof![8 => payload(), 1 => aggregated_record()], framing()).prop_map(framed).boxed();
+    let frame = prop_oneof![9 => frame.clone(), 1 => (frame, framing()).prop_map(framed)].boxed();
+    prop_oneof![2 => frame.clone(), 1 => damaged(frame, hostile_frame())]
+}
+
+/// How a writer of frames is set.
+#[derive(Debug, Clone, Copy)]
+struct Framing {
+    level: i32,
+    says_its_size: bool,
+    has_checksum: bool,
+}
+
+fn framing() -> impl Strategy<Value = Framing> {
+    (select(vec![-100, 1, 3, 19]), any::<bool>(), any::<bool>())
+        .prop_map(|(level, says_its_size, has_checksum)| Framing { level, says_its_size, has_checksum })
+}
+
+impl Framing {
+    fn of(self, lines: &[u8]) -> Vec<u8> {
+        let mut writer = zstd::bulk::Compressor::new(self.level).unwrap();
+        writer.include_contentsize(self.says_its_size).unwrap();
+        writer.include_checksum(self.has_checksum).unwrap();
+        writer.compress(lines).unwrap()
+    }
+}
+
+/// What readers of zstd have stumbled over: headers, blocks and frames where there should be none.
+fn hostile_frame() -> impl Strategy<Value = Vec<u8>> {
+    let bomb = zstd::bulk::compress(&b"{}\n".repeat(400_000), 1).unwrap();
+    let tokens = select(vec![
+        // A frame's beginning, a frame that is to be skipped, a dictionary.
+        b"\x28\xb5\x2f\xfd".to_vec(),
+        b"\x50\x2a\x4d\x18\x02\x00\x00\x00{}".to_vec(),
+        b"\x37\xa4\x30\xec".to_vec(),
+        // Frames: empty; of nothing that is repeated; of one byte 2^21 - 1 times; of a window of 2^41 bytes.
+        b"\x28\xb5\x2f\xfd\x20\x00\x01\x00\x00".to_vec(),
+        b"\x28\xb5\x2f\xfd\x00\x58\x03\x00\x00{".to_vec(),
+        b"\x28\xb5\x2f\xfd\x00\x58\xfb\xff\xff{".to_vec(),
+        b"\x28\xb5\x2f\xfd\x00\xff\x01\x00\x00".to_vec(),
+        bomb,
+    ]);
+    prop_oneof![3 => tokens, 1 => hostile_text()]
+}
+
+/// An aggregated record that has a frame among its user records.
+fn aggregated_frame() -> impl Strategy<Value = Vec<u8>> {
+    (payload(), framed_record()).prop_map(|(data, frame)| {
+        let user_record = |data| Field::UserRecord { before: vec![0x08, 0x00], data: Some(data), after: Vec::new() };
+        sealed(&message(&[user_record(data), user_record(frame)]))
+    })
+}
+
 /// The data of a record.
 pub(crate) fn record_data() -> impl Strategy<Value = Vec<u8>> {
-    prop_oneof![3 => payload(), 1 => aggregated_record()]
+    prop_oneof![6 => payload(), 2 => aggregated_record(), 4 => framed_record(), 1 => aggregated_frame()]
 }
 
 /// A record as the mapping hands it over.
