@@ -57,7 +57,7 @@ def generations(stack):
 
 
 def test_split_and_merge_under_traffic_lose_double_and_reorder_nothing(fresh_stack):
-    """Splitting and merging shards loses, doubles and reorders nothing. Events of one partition key that are posted one after the other land in the order that the stream gave them.
+    """Splitting and merging shards loses, doubles and reorders nothing. Events of one key that are posted one after the other land in the order that the stream gave them.
 
     Shards that are split and merged under traffic: everything that was answered 200 lands once, in
     order for each viewer, parents before children."""

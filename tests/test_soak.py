@@ -16,7 +16,7 @@ MINUTES = float(os.environ.get("SOAK_MINUTES", 1))
 def test_under_every_fault_each_record_lands_in_exactly_one_object(tmp_path):
     """A record that is on the stream lands in exactly one object, whatever crashes, times out, is sent again or arrives late.
 
-    Events of one partition key that are posted one after the other land in the order that the stream gave them."""
+    Events of one key that are posted one after the other land in the order that the stream gave them."""
     soaked = soak(tmp_path, MINUTES, seed=11)
     print(*soaked.table(), sep="\n")
     assert soaked.is_good, soaked

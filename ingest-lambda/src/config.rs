@@ -4,6 +4,7 @@ use lambda_setup::environment::{self, EnvironmentError};
 use shared::limits;
 use shared::line::EventFormat;
 
+use crate::bucket::Buckets;
 use crate::origins::AllowedOrigins;
 
 /// How much of a client's address is kept in the envelope.
@@ -17,6 +18,15 @@ pub enum ClientIp {
     Full,
 }
 
+/// What the data of a record are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordCompression {
+    /// Lines.
+    Off,
+    /// One zstd frame of lines, where that is smaller.
+    Zstd,
+}
+
 /// The function's configuration. docs/CONFIGURATION.md says what each is for.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -28,6 +38,10 @@ pub struct Config {
     pub client_ip: ClientIp,
     /// `PARTITION_KEY_FIELDS`
     pub partition_key_fields: Vec<String>,
+    /// `KEY_BUCKETS`
+    pub key_buckets: Buckets,
+    /// `RECORD_COMPRESSION`
+    pub record_compression: RecordCompression,
     /// `ALLOWED_ORIGINS`
     pub allowed_origins: AllowedOrigins,
     /// `MAX_BODY_BYTES`
@@ -58,6 +72,11 @@ impl Config {
                 &[("off", ClientIp::Off), ("truncated", ClientIp::Truncated), ("full", ClientIp::Full)],
             )?,
             partition_key_fields: environment::list("PARTITION_KEY_FIELDS", DEFAULT_PARTITION_KEY_FIELDS)?,
+            key_buckets: environment::choice("KEY_BUCKETS", &Buckets::COUNTS)?,
+            record_compression: environment::choice(
+                "RECORD_COMPRESSION",
+                &[("off", RecordCompression::Off), ("zstd", RecordCompression::Zstd)],
+            )?,
             allowed_origins,
             max_body_bytes: environment::number(
                 "MAX_BODY_BYTES",

@@ -1,13 +1,13 @@
-//! From one piece of a body to an event: its JSON as a line holds it, its id and its partition key.
+//! From one piece of a body to an event: its JSON as a line holds it, its id and its key.
 
 use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 use shared::json::{as_line, for_each_member, is_deeper_than, replace_lone_surrogates};
-use shared::limits::{MAX_CMCD_REPORT_BYTES, MAX_EVENT_DEPTH, MAX_EVENT_ID_BYTES, PARTITION_KEY_MAX_BYTES};
-use shared::line::Kind;
+use shared::limits::{MAX_CMCD_REPORT_BYTES, MAX_EVENT_DEPTH, MAX_EVENT_ID_BYTES};
 use shared::rejection::{Reason, Rejection};
 
+use crate::bucket::HashKey;
 use crate::cmcd::report_to_json;
 use crate::steps;
 
@@ -18,13 +18,13 @@ pub struct Event<'a> {
     pub json: Cow<'a, str>,
     /// The client's `id` as a JSON string literal.
     pub id: Option<String>,
-    /// The value of the first of the configured fields that the event has, cut to what Kinesis takes.
-    pub partition_key: Option<String>,
+    /// Of the value of the first of the configured fields that the event has. Events of one key keep their order.
+    pub key: Option<HashKey>,
     /// Lone surrogates that were replaced in `json`.
     pub replaced_surrogates: u64,
 }
 
-/// The members whose value may be an event's partition key, best first, as JSON string literals.
+/// The members whose value may be an event's key, best first, as JSON string literals.
 #[derive(Debug, Clone)]
 pub struct KeyFields(Vec<String>);
 
@@ -62,14 +62,14 @@ pub(crate) fn from_cmcd(line: &[u8], key_fields: &KeyFields) -> Result<Event<'st
     let json = report_to_json(utf8(line)?).map_err(|error| invalid(&error))?;
     let mut fields = Fields::new(key_fields);
     for_each_member(&json, |key, value| fields.see(key, value)).map_err(|error| invalid(&error))?;
-    let Event { id, partition_key, replaced_surrogates, .. } = fields.into_event(&json)?;
-    Ok(Event { json: Cow::Owned(json), id, partition_key, replaced_surrogates })
+    let Event { id, key, replaced_surrogates, .. } = fields.into_event(&json)?;
+    Ok(Event { json: Cow::Owned(json), id, key, replaced_surrogates })
 }
 
 /// What is picked from an event's members on the way through them.
 pub(crate) struct Fields<'f> {
     key_fields: &'f KeyFields,
-    key: Option<(usize, String)>,
+    key: Option<(usize, HashKey)>,
     id: Option<String>,
 }
 
@@ -84,7 +84,7 @@ impl<'f> Fields<'f> {
         }
         if let Some(rank) = self.key_fields.0.iter().position(|field| field == name)
             && self.key.as_ref().is_none_or(|(best, _)| rank <= *best)
-            && let Some(key) = partition_key(value)
+            && let Some(key) = hash_key(value)
         {
             self.key = Some((rank, key));
         }
@@ -101,7 +101,7 @@ impl<'f> Fields<'f> {
             (Cow::Owned(replaced), _) => replaced,
             (Cow::Borrowed(_), _) => id,
         });
-        Ok(Event { json, id, partition_key: self.key.map(|(_, key)| key), replaced_surrogates })
+        Ok(Event { json, id, key: self.key.map(|(_, key)| key), replaced_surrogates })
     }
 }
 
@@ -116,19 +116,16 @@ fn id_literal(value: &str) -> Option<String> {
     }
 }
 
-/// As much of a client's text as Kinesis takes behind the prefix of a partition key.
-const MAX_KEY_BYTES: usize = PARTITION_KEY_MAX_BYTES - Kind::Event.key_prefix().len();
-
-/// A string's text or a number's digits, cut to what fits: equal values still have equal keys.
-fn partition_key(value: &str) -> Option<String> {
-    let mut key = match value.as_bytes() {
+/// Of a string's text or of a number's digits; an empty string is no key.
+fn hash_key(value: &str) -> Option<HashKey> {
+    let text: Cow<'_, str> = match value.as_bytes() {
+        [b'"', b'"'] => return None,
         // A string with lone surrogates has no Rust form; its literal is as good a key.
-        [b'"', ..] => serde_json::from_str(value).unwrap_or_else(|_| value.to_owned()),
-        [b'-' | b'0'..=b'9', ..] => value.to_owned(),
+        [b'"', ..] => serde_json::from_str(value).map_or(Cow::Borrowed(value), Cow::Owned),
+        [b'-' | b'0'..=b'9', ..] => Cow::Borrowed(value),
         _ => return None,
     };
-    key.truncate(key.floor_char_boundary(MAX_KEY_BYTES));
-    Some(key).filter(|key| !key.is_empty())
+    Some(HashKey::of(text.as_bytes()))
 }
 
 /// # Errors

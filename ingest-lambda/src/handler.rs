@@ -1,6 +1,7 @@
 //! One request, from what the front door hands over to the answer.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use lambda_runtime::Context;
 use lambda_setup::deadline::Deadline;
 use lambda_setup::vital_signs::VitalSigns;
 use shared::emf;
+use shared::frame::FrameWriter;
 use shared::limits::{MAX_HEADER_BYTES, MAX_ORIGIN_BYTES, MAX_PATH_BYTES, MAX_USER_AGENT_BYTES};
 use shared::line::{Client, Envelope, Rejected};
 use shared::metric::Metric;
@@ -16,12 +18,12 @@ use shared::timestamp::UnixMillis;
 use uuid::Uuid;
 
 use crate::answer::{Answer, Refusal, RejectedItem};
-use crate::config::{ClientIp, Config};
+use crate::config::{ClientIp, Config, RecordCompression};
 use crate::content::{body_as_sent, body_form, decompress};
 use crate::event::KeyFields;
 use crate::front_door::{Request, Response};
 use crate::metrics::{self, Answered};
-use crate::pack::{Packer, Record};
+use crate::pack::{Packer, Packing};
 use crate::put::{PutReport, RecordStream, put_all};
 use crate::split::{Item, split};
 
@@ -32,6 +34,8 @@ const ANSWER_TIME: Duration = Duration::from_millis(500);
 pub struct Handler<S> {
     config: Config,
     key_fields: KeyFields,
+    /// Nothing waits while it is borrowed.
+    frames: RefCell<FrameWriter>,
     stream: S,
     vital_signs: VitalSigns,
 }
@@ -47,7 +51,7 @@ struct Arrival<'a> {
 impl<S: RecordStream> Handler<S> {
     pub fn new(config: Config, stream: S) -> Self {
         let key_fields = KeyFields::new(&config.partition_key_fields);
-        Self { config, key_fields, stream, vital_signs: VitalSigns::new() }
+        Self { config, key_fields, frames: RefCell::default(), stream, vital_signs: VitalSigns::new() }
     }
 
     /// # Errors
@@ -113,7 +117,7 @@ impl<S: RecordStream> Handler<S> {
         let form = body_form(headers.content_type.as_deref())?;
         let items = split(&decoded, form, &self.key_fields)?;
         let envelope = self.envelope(arrival);
-        let mut packer = self.packer(&envelope, arrival);
+        let mut packer = Packer::new(self.packing(), &envelope, Uuid::now_v7);
         let (count, mut bad) = (items.len(), Vec::new());
         for (index, Item { source, event }) in items.into_iter().enumerate() {
             if let Err(rejection) = event.and_then(|event| packer.event(index, &event)) {
@@ -132,7 +136,7 @@ impl<S: RecordStream> Handler<S> {
                 &Rejected { rejection, content_type: None, content_encoding: None, part: None, body },
             );
         }
-        let report = self.store(packer.into_records(), arrival).await;
+        let report = self.store(packer, arrival).await;
         Ok((conclude(count, rejected, &report), report))
     }
 
@@ -144,7 +148,7 @@ impl<S: RecordStream> Handler<S> {
             return (Answer::Refused(refusal), PutReport::default());
         }
         let envelope = self.envelope(arrival);
-        let mut packer = self.packer(&envelope, arrival);
+        let mut packer = Packer::new(self.packing(), &envelope, Uuid::now_v7);
         let headers = &arrival.request.headers;
         let rejected = Rejected {
             rejection: &refusal.rejection,
@@ -154,7 +158,7 @@ impl<S: RecordStream> Handler<S> {
             body,
         };
         packer.rejected(0, &rejected);
-        let report = self.store(packer.into_records(), arrival).await;
+        let report = self.store(packer, arrival).await;
         if report.is_stored() {
             return (Answer::Refused(refusal), report);
         }
@@ -169,11 +173,16 @@ impl<S: RecordStream> Handler<S> {
             .with_request(cut(&request.path, MAX_PATH_BYTES), origin)
     }
 
-    fn packer<'a>(&self, envelope: &'a Envelope, arrival: &Arrival<'a>) -> Packer<'a, impl FnMut() -> Uuid + use<S>> {
-        Packer::new(self.config.max_record_bytes, self.config.event_format, envelope, arrival.request_id, Uuid::now_v7)
+    const fn packing(&self) -> Packing {
+        let Config { event_format: format, key_buckets: buckets, max_record_bytes, .. } = self.config;
+        Packing { format, buckets, max_record_bytes }
     }
 
-    async fn store(&self, records: Vec<Record>, arrival: &Arrival<'_>) -> PutReport {
+    async fn store(&self, packer: Packer<'_, impl FnMut() -> Uuid>, arrival: &Arrival<'_>) -> PutReport {
+        let records = match self.config.record_compression {
+            RecordCompression::Off => packer.into_records(None),
+            RecordCompression::Zstd => packer.into_records(Some(&mut self.frames.borrow_mut())),
+        };
         put_all(&self.stream, records, arrival.deadline, rand::random::<f64>).await
     }
 }
@@ -245,25 +254,26 @@ fn cut(text: &str, max_bytes: usize) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bucket::{Buckets, HashKey};
     use crate::front_door::Headers;
     use crate::origins::AllowedOrigins;
+    use crate::pack::Record;
     use crate::put::{EntryOutcome, PutError};
     use rstest::rstest;
     use serde_json::{Value, json};
-    use shared::line::EventFormat;
-    use std::cell::RefCell;
+    use shared::line::{EventFormat, Kind};
 
     /// Keeps what it takes; refuses records whose key is in `full`.
     #[derive(Default)]
     struct MemoryStream {
         records: RefCell<Vec<Record>>,
-        full: Vec<&'static str>,
+        full: Vec<String>,
     }
 
     impl RecordStream for &MemoryStream {
         async fn put(&self, records: &[&Record]) -> Result<Vec<EntryOutcome>, PutError> {
             let outcome = |record: &&Record| {
-                if self.full.contains(&record.partition_key.as_str()) {
+                if self.full.contains(&record.partition_key()) {
                     return EntryOutcome::Throttled("ProvisionedThroughputExceededException".into());
                 }
                 self.records.borrow_mut().push((*record).clone());
@@ -273,7 +283,18 @@ mod tests {
         }
     }
 
+    /// The partition key of events with this session.
+    fn key_of(sid: &str) -> String {
+        format!("e-{}", Buckets::default().bucket_of(HashKey::of(sid.as_bytes())).number)
+    }
+
     impl MemoryStream {
+        /// Takes no records of this kind.
+        fn full(kind: Kind) -> Self {
+            let full = (0..4).map(|bucket| format!("{}{bucket}", kind.key_prefix())).collect();
+            Self { full, ..Self::default() }
+        }
+
         fn lines(&self) -> Vec<Value> {
             let records = self.records.borrow();
             let lines = records.iter().flat_map(|record| record.data.split_inclusive(|byte| *byte == b'\n'));
@@ -287,6 +308,8 @@ mod tests {
             event_format: EventFormat::Envelope,
             client_ip: ClientIp::Off,
             partition_key_fields: vec!["sid".into()],
+            key_buckets: Buckets::default(),
+            record_compression: RecordCompression::Off,
             allowed_origins: AllowedOrigins::Any,
             max_body_bytes: 1000,
             max_record_bytes: 2000,
@@ -357,7 +380,7 @@ mod tests {
         let kept = lines[0]["rejected"]["body_base64"].as_str().unwrap();
         assert_eq!((lines.len(), base64_simd::STANDARD.decode_to_vec(kept).unwrap()), (1, b"[ [[]], 7]".to_vec()));
 
-        let stream = MemoryStream { full: vec!["r-req-1/0"], ..MemoryStream::default() };
+        let stream = MemoryStream::full(Kind::Rejected);
         let (status, body) = handle(&stream, post("[[],7]")).await;
         assert_eq!((status, &body["not_stored"]), (503, &json!([0, 1])));
     }
@@ -436,22 +459,25 @@ mod tests {
 
     #[tokio::test]
     async fn lone_surrogates_are_counted_in_what_is_on_the_stream() {
-        let stream = MemoryStream { full: vec!["e-full"], ..MemoryStream::default() };
+        let stream = MemoryStream { full: vec![key_of("full")], ..MemoryStream::default() };
         let handler = Handler::new(config(), &stream);
         let context = context(700);
         let deadline = Deadline::before(context.deadline, ANSWER_TIME);
-        let two = r#"{"id":"\ud83d","a\udc00":"\ud83d\ude00"}"#;
+        let two = r#"{"sid":"x","id":"\ud83d","a\udc00":"\ud83d\ude00"}"#;
         let request = post(&format!(r#"[{two},{{"sid":"full","a":"\ud83d"}},["\ud83d"]]"#));
         let arrival = Arrival { request: &request, at: UnixMillis(1), request_id: "req-1", deadline };
         let (_, report) = handler.answer(&arrival).await;
         assert_eq!(report.replaced_surrogates(), 2);
         let line = &stream.lines()[0];
-        assert_eq!((&line["id"], &line["event"]), (&json!("\u{fffd}"), &json!({"id": "\u{fffd}", "a\u{fffd}": "😀"})));
+        assert_eq!(
+            (&line["id"], &line["event"]),
+            (&json!("\u{fffd}"), &json!({"sid": "x", "id": "\u{fffd}", "a\u{fffd}": "😀"}))
+        );
     }
 
     #[tokio::test]
     async fn what_kinesis_does_not_take_is_named_and_the_rest_is_accepted() {
-        let stream = MemoryStream { full: vec!["e-full"], ..MemoryStream::default() };
+        let stream = MemoryStream { full: vec![key_of("full")], ..MemoryStream::default() };
         let (status, body) = handle(&stream, post("[{\"sid\":\"x\"},{\"sid\":\"full\"},2,{\"sid\":\"full\"}]")).await;
         assert_eq!(status, 503);
         assert_eq!((&body["accepted"], &body["not_stored"]), (&json!(1), &json!([1, 3])));
@@ -460,7 +486,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_rejection_that_is_not_stored_is_not_answered_as_kept() {
-        let stream = MemoryStream { full: vec!["r-req-1/0"], ..MemoryStream::default() };
+        let stream = MemoryStream::full(Kind::Rejected);
         let (status, body) = handle(&stream, post("nonsense")).await;
         assert_eq!((status, &body["not_stored"]), (503, &json!([0])));
     }

@@ -47,7 +47,11 @@ impl RecordStream for KinesisStream {
 
 fn entry(record: &Record) -> Result<PutRecordsRequestEntry, BuildError> {
     let data = Blob::new(record.data.clone());
-    PutRecordsRequestEntry::builder().partition_key(&record.partition_key).data(data).build()
+    PutRecordsRequestEntry::builder()
+        .partition_key(record.partition_key())
+        .explicit_hash_key(record.bucket.first_hash_key.to_string())
+        .data(data)
+        .build()
 }
 
 fn outcomes(answer: PutRecordsOutput, records: usize) -> Result<Vec<EntryOutcome>, PutError> {
@@ -133,6 +137,7 @@ fn is_permanent(code: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bucket::{Buckets, HashKey};
     use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
     use aws_smithy_runtime_api::client::http::{
         HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
@@ -180,7 +185,7 @@ mod tests {
             .build();
         let record = Record {
             kind: Kind::Event,
-            partition_key: "e-1".to_owned(),
+            bucket: Buckets::default().bucket_of(HashKey::of(b"key")),
             data: b"{}\n".to_vec(),
             items: Vec::new(),
             reasons: Vec::new(),

@@ -64,6 +64,7 @@ fn body_bytes(request: &Request) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bucket::{Buckets, HashKey};
     use crate::pack::Record;
     use proptest::prelude::*;
     use proptest::sample::select;
@@ -74,7 +75,7 @@ mod tests {
     fn record(reasons: &[Reason], data: &[u8]) -> Record {
         Record {
             kind: if reasons.is_empty() { Kind::Event } else { Kind::Rejected },
-            partition_key: "key".into(),
+            bucket: Buckets::default().bucket_of(HashKey::of(b"key")),
             data: data.to_vec(),
             items: vec![0; reasons.len().max(1)],
             reasons: reasons.to_vec(),

@@ -1,18 +1,19 @@
 //! From events and rejections to as few Kinesis records as hold them.
 
-use std::collections::HashMap;
-
+use shared::frame::{FrameWriter, MAX_LINES_BYTES};
 use shared::line::{Envelope, EventFormat, IdLiteral, Kind, Part, Rejected};
 use shared::rejection::{Reason, Rejection};
 use uuid::Uuid;
 
+use crate::bucket::{Bucket, Buckets, HashKey};
 use crate::event::Event;
 
-/// A Kinesis record: lines of one kind.
+/// A Kinesis record: lines of one kind and, if they are events, of keys of one bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     pub kind: Kind,
-    pub partition_key: String,
+    pub bucket: Bucket,
+    /// The lines as they are, or a frame of them.
     pub data: Vec<u8>,
     /// For each line the index of the item that it is of.
     pub items: Vec<usize>,
@@ -23,46 +24,53 @@ pub struct Record {
 }
 
 impl Record {
-    /// What Kinesis counts against its limits.
+    fn new(kind: Kind, bucket: Bucket, capacity: usize) -> Self {
+        let (data, items, reasons) = (Vec::with_capacity(capacity), Vec::new(), Vec::new());
+        Self { kind, bucket, data, items, reasons, replaced_surrogates: 0 }
+    }
+
+    #[must_use]
+    pub fn partition_key(&self) -> String {
+        format!("{}{}", self.kind.key_prefix(), self.bucket.number)
+    }
+
+    /// What Kinesis counts against its limits, with the longest key.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.data.len() + self.partition_key.len()
+        self.data.len() + LONGEST_KEY_BYTES
     }
 }
 
-/// Packs the events of one request that share a partition key into the same records, in their order.
+/// `e-255`
+const LONGEST_KEY_BYTES: usize = Kind::Event.key_prefix().len() + 3;
+
+/// What says which lines share a record.
+#[derive(Debug, Clone, Copy)]
+pub struct Packing {
+    pub format: EventFormat,
+    pub buckets: Buckets,
+    /// Bytes of a record with its key, at most.
+    pub max_record_bytes: usize,
+}
+
+impl Packing {
+    /// Bytes of the longest line.
+    const fn max_line_bytes(&self) -> usize {
+        self.max_record_bytes - LONGEST_KEY_BYTES
+    }
+}
+
+/// Packs the lines of one request. Events of one key are in the records of one bucket, in their order.
 pub struct Packer<'a, NewId> {
-    max_record_bytes: usize,
-    format: EventFormat,
+    packing: Packing,
     envelope: &'a Envelope,
-    /// The partition key of events that have none of their own.
-    request_id: &'a str,
     new_id: NewId,
     records: Vec<Record>,
-    /// For each key of a client's the last of the records that hold its events.
-    open_events: HashMap<String, usize>,
-    /// The last record that holds rejected lines.
-    open_rejected: Option<usize>,
 }
 
 impl<'a, NewId: FnMut() -> Uuid> Packer<'a, NewId> {
-    pub fn new(
-        max_record_bytes: usize,
-        format: EventFormat,
-        envelope: &'a Envelope,
-        request_id: &'a str,
-        new_id: NewId,
-    ) -> Self {
-        Self {
-            max_record_bytes,
-            format,
-            envelope,
-            request_id,
-            new_id,
-            records: Vec::new(),
-            open_events: HashMap::new(),
-            open_rejected: None,
-        }
+    pub const fn new(packing: Packing, envelope: &'a Envelope, new_id: NewId) -> Self {
+        Self { packing, envelope, new_id, records: Vec::new() }
     }
 
     /// Adds an event.
@@ -79,28 +87,19 @@ impl<'a, NewId: FnMut() -> Uuid> Packer<'a, NewId> {
                 IdLiteral::new(&fresh_id)
             }
         };
-        let line_bytes = match self.format {
+        let line_bytes = match self.packing.format {
             EventFormat::Envelope => self.envelope.event_len(id, &event.json),
             EventFormat::Raw => event.json.len() + 1,
         };
-        let key = event.partition_key.as_deref().unwrap_or(self.request_id);
-        let key_bytes = KEY_PREFIX_BYTES + key.len();
-        if line_bytes + key_bytes > self.max_record_bytes {
-            return Err(too_large(line_bytes, self.max_record_bytes - key_bytes));
+        if line_bytes > self.packing.max_line_bytes() {
+            return Err(too_large(line_bytes, self.packing.max_line_bytes()));
         }
-        let record = match self.open_events.get(key) {
-            Some(&open) if self.records[open].size() + line_bytes <= self.max_record_bytes => open,
-            _ => {
-                let fresh = self.start_record(Kind::Event, key, line_bytes);
-                self.open_events.insert(key.to_owned(), fresh);
-                fresh
-            }
-        };
-        let record = &mut self.records[record];
+        let (envelope, format) = (self.envelope, self.packing.format);
+        let record = self.record_with_room(Kind::Event, event.key, line_bytes);
         record.items.push(index);
         record.replaced_surrogates += event.replaced_surrogates;
-        match self.format {
-            EventFormat::Envelope => self.envelope.write_event(&mut record.data, id, &event.json),
+        match format {
+            EventFormat::Envelope => envelope.write_event(&mut record.data, id, &event.json),
             EventFormat::Raw => {
                 record.data.extend_from_slice(event.json.as_bytes());
                 record.data.push(b'\n');
@@ -113,7 +112,7 @@ impl<'a, NewId: FnMut() -> Uuid> Packer<'a, NewId> {
     pub fn rejected(&mut self, index: usize, whole: &Rejected<'_>) {
         let id = quoted((self.new_id)());
         let id = IdLiteral::new(&id);
-        let max_line_bytes = self.max_record_bytes - KEY_PREFIX_BYTES - self.request_id.len() - KEY_SUFFIX_BYTES;
+        let max_line_bytes = self.packing.max_line_bytes().min(MAX_LINES_BYTES);
         let capacity = self.envelope.rejected_body_capacity(id, whole, max_line_bytes);
         if whole.body.len() <= capacity {
             return self.rejected_line(index, id, whole);
@@ -124,46 +123,47 @@ impl<'a, NewId: FnMut() -> Uuid> Packer<'a, NewId> {
         }
     }
 
-    /// The records, all of them within the limit.
+    /// The records, all of them within the limit; compressed, where `frames` are written, if that makes them smaller.
     #[must_use]
-    pub fn into_records(self) -> Vec<Record> {
+    pub fn into_records(mut self, frames: Option<&mut FrameWriter>) -> Vec<Record> {
+        if let Some(frames) = frames {
+            for record in self.records.iter_mut().filter(|record| record.data.len() <= MAX_LINES_BYTES) {
+                if let Some(frame) = frames.compress(&record.data) {
+                    record.data = frame;
+                }
+            }
+        }
         self.records
     }
 
     fn rejected_line(&mut self, index: usize, id: IdLiteral<'_>, rejected: &Rejected<'_>) {
         let mut line = Vec::new();
         self.envelope.write_rejected(&mut line, id, rejected);
-        let record = match self.open_rejected {
-            Some(open) if self.records[open].size() + line.len() <= self.max_record_bytes => open,
-            // Under a key of its own: rejected lines have no order to keep, and those of one request can fill many records,
-            // which would keep one shard busy for seconds.
-            _ => self.start_record(Kind::Rejected, &format!("{}/{}", self.request_id, self.records.len()), 0),
-        };
-        self.open_rejected = Some(record);
-        let record = &mut self.records[record];
+        let record = self.record_with_room(Kind::Rejected, None, line.len());
         record.items.push(index);
         record.reasons.push(rejected.rejection.reason);
-        if record.data.is_empty() {
-            record.data = line;
-        } else {
-            record.data.extend_from_slice(&line);
-        }
+        record.data.extend_from_slice(&line);
     }
 
-    fn start_record(&mut self, kind: Kind, key: &str, capacity: usize) -> usize {
-        let data = Vec::with_capacity(capacity);
-        let partition_key = [kind.key_prefix(), key].concat();
-        let (items, reasons) = (Vec::new(), Vec::new());
-        self.records.push(Record { kind, partition_key, data, items, reasons, replaced_surrogates: 0 });
-        self.records.len() - 1
+    /// The record that a line of these bytes belongs to. What has no key has no order to keep: it shares the last record
+    /// and, when that is full, goes on in any bucket, so that much of it does not keep one shard busy.
+    fn record_with_room(&mut self, kind: Kind, key: Option<HashKey>, line_bytes: usize) -> &mut Record {
+        let max_bytes = self.packing.max_line_bytes().min(MAX_LINES_BYTES);
+        let has_room = |record: &Record| record.data.len() + line_bytes <= max_bytes;
+        let last = self.records.iter().rfind(|record| record.kind == kind);
+        let bucket = match (key, last) {
+            (Some(key), _) => self.packing.buckets.bucket_of(key),
+            (None, Some(last)) if has_room(last) => last.bucket,
+            (None, _) => self.packing.buckets.bucket_of(HashKey::of((self.new_id)().as_bytes())),
+        };
+        let open = self.records.iter().rposition(|record| record.kind == kind && record.bucket == bucket);
+        let open = open.filter(|&open| has_room(&self.records[open])).unwrap_or_else(|| {
+            self.records.push(Record::new(kind, bucket, line_bytes));
+            self.records.len() - 1
+        });
+        &mut self.records[open]
     }
 }
-
-/// Before each key: `e-` or `r-`.
-const KEY_PREFIX_BYTES: usize = Kind::Event.key_prefix().len();
-
-/// A slash and the number of a record.
-const KEY_SUFFIX_BYTES: usize = 11;
 
 fn quoted(id: Uuid) -> String {
     format!("\"{id}\"")
@@ -178,16 +178,19 @@ fn too_large(line_bytes: usize, limit: usize) -> Rejection {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use proptest::sample::select;
     use rstest::rstest;
+    use shared::frame::FrameReader;
     use shared::line::Client;
     use shared::timestamp::UnixMillis;
     use std::borrow::Cow;
+    use std::collections::BTreeMap;
 
     fn event(json: String, key: Option<&str>) -> Event<'static> {
         Event {
             json: Cow::Owned(json),
             id: Some("\"i\"".into()),
-            partition_key: key.map(str::to_owned),
+            key: key.map(|key| HashKey::of(key.as_bytes())),
             replaced_surrogates: 0,
         }
     }
@@ -200,109 +203,152 @@ mod tests {
         Envelope::new(UnixMillis(0), "request", &Client::default())
     }
 
-    fn packer(envelope: &Envelope, max_record_bytes: usize) -> Packer<'_, impl FnMut() -> Uuid> {
-        Packer::new(max_record_bytes, EventFormat::Envelope, envelope, "request", || Uuid::from_u128(7))
+    const PACKING: Packing =
+        Packing { format: EventFormat::Envelope, buckets: Buckets::COUNTS[0].1, max_record_bytes: 1 << 20 };
+
+    fn ids() -> impl FnMut() -> Uuid {
+        let mut number = 0;
+        move || {
+            number += 1;
+            Uuid::from_u128(number)
+        }
+    }
+
+    fn packer(envelope: &Envelope, packing: Packing) -> Packer<'_, impl FnMut() -> Uuid> {
+        Packer::new(packing, envelope, ids())
+    }
+
+    fn lines(record: &Record) -> Vec<&[u8]> {
+        record.data.split_inclusive(|byte| *byte == b'\n').collect()
     }
 
     #[test]
     fn twenty_events_with_one_key_are_one_record() {
         let envelope = envelope();
-        let mut packer = packer(&envelope, 1 << 20);
+        let mut packer = packer(&envelope, PACKING);
         for index in 0..20 {
-            packer.event(index, &event(format!("{{\"n\":{index}}}"), Some("viewer"))).unwrap();
+            packer.event(index, &event(format!("{{\"n\":{index}}}"), Some("viewer-1"))).unwrap();
         }
-        let records = packer.into_records();
+        let records = packer.into_records(None);
         assert_eq!(records.len(), 1);
-        assert_eq!(records[0].partition_key, "e-viewer");
+        // Its MD5 begins with 16.
+        assert_eq!((records[0].partition_key(), records[0].bucket.first_hash_key), ("e-0".into(), 0));
         assert_eq!(records[0].items, (0..20).collect::<Vec<_>>());
-        assert_eq!(records[0].data.iter().filter(|byte| **byte == b'\n').count(), 20);
+        assert_eq!(lines(&records[0]).len(), 20);
     }
 
     #[test]
-    fn events_without_a_key_go_with_the_request() {
+    fn events_without_a_key_share_the_record_of_others() {
         let envelope = envelope();
-        let mut packer = packer(&envelope, 1 << 20);
-        packer.event(0, &event("{}".into(), None)).unwrap();
-        assert_eq!(packer.into_records()[0].partition_key, "e-request");
+        let mut packer = packer(&envelope, PACKING);
+        for (index, key) in [None, Some("viewer-1"), None, Some("viewer-1"), None].into_iter().enumerate() {
+            packer.event(index, &event("{}".into(), key)).unwrap();
+        }
+        assert!(packer.into_records(None).len() <= 2);
     }
 
     #[test]
     fn an_event_stands_on_the_bound_and_one_past_it() {
         let envelope = envelope();
-        let fitting = envelope.event_len(IdLiteral::new("\"i\""), "{}") + "e-key".len();
-        assert!(packer(&envelope, fitting).event(0, &event("{}".into(), Some("key"))).is_ok());
-        let error = packer(&envelope, fitting).event(0, &event("{ }".into(), Some("key"))).unwrap_err();
+        let fitting = envelope.event_len(IdLiteral::new("\"i\""), "{}") + LONGEST_KEY_BYTES;
+        let packing = Packing { max_record_bytes: fitting, ..PACKING };
+        assert!(packer(&envelope, packing).event(0, &event("{}".into(), Some("key"))).is_ok());
+        let error = packer(&envelope, packing).event(0, &event("{ }".into(), Some("key"))).unwrap_err();
         assert_eq!(error.reason, Reason::EventTooLarge);
+    }
+
+    #[test]
+    fn a_line_larger_than_a_frame_may_hold_is_a_plain_record_of_its_own() {
+        let (envelope, packing) = (envelope(), Packing { max_record_bytes: 4 << 20, ..PACKING });
+        let mut packer = packer(&envelope, packing);
+        let large = format!("\"{}\"", "x".repeat(MAX_LINES_BYTES));
+        for (index, json) in ["{}", &large, "{}"].into_iter().enumerate() {
+            packer.event(index, &event(json.to_owned(), Some("key"))).unwrap();
+        }
+        let records = packer.into_records(Some(&mut FrameWriter::default()));
+        let items: Vec<_> = records.iter().map(|record| &record.items[..]).collect();
+        assert_eq!(items, [[0], [1], [2]]);
+        assert!(records[1].data.starts_with(b"{") && records[1].data.len() > MAX_LINES_BYTES);
     }
 
     #[test]
     fn events_and_rejected_lines_never_share_a_record() {
         let envelope = envelope();
         let rejection = Rejection::new(Reason::NotAnObject, "d");
-        let mut packer = packer(&envelope, 1 << 20);
+        let mut packer = packer(&envelope, PACKING);
         packer.event(0, &event("{}".into(), None)).unwrap();
         packer.rejected(1, &rejected(&rejection, b"7"));
         packer.rejected(2, &rejected(&rejection, b"8"));
-        let records = packer.into_records();
+        let records = packer.into_records(None);
         let found: Vec<_> = records.iter().map(|record| (&record.items[..], &record.reasons[..])).collect();
         let expected: [(&[usize], &[Reason]); 2] = [(&[0], &[]), (&[1, 2], &[Reason::NotAnObject; 2])];
         assert_eq!(found, expected);
     }
 
-    /// Landing recognises rejected lines by this: no client's text makes a key that begins with `r-`.
-    #[rstest]
-    #[case("viewer", "e-viewer")]
-    #[case("r-1", "e-r-1")]
-    fn keys_of_events_are_prefixed(#[case] key: &str, #[case] expected: &str) {
-        let envelope = envelope();
-        let mut packer = packer(&envelope, 1 << 20);
-        packer.event(0, &event("{}".into(), Some(key))).unwrap();
-        assert_eq!(packer.into_records()[0].partition_key, expected);
-    }
-
+    /// Landing recognises rejected lines by this, and no client writes any of a record's key.
     #[rstest]
     #[case(EventFormat::Envelope)]
     #[case(EventFormat::Raw)]
-    fn keys_of_rejected_lines_have_a_prefix_of_their_own(#[case] format: EventFormat) {
+    fn keys_say_whether_a_record_holds_events_or_rejected_lines(#[case] format: EventFormat) {
         let envelope = envelope();
         let rejection = Rejection::new(Reason::NotAnObject, "d");
-        let mut packer = Packer::new(1_000, format, &envelope, "request", Uuid::max);
-        packer.rejected(0, &rejected(&rejection, b"7"));
-        packer.rejected(1, &rejected(&rejection, &[7; 2_000]));
-        let keys: Vec<_> = packer.into_records().into_iter().map(|record| record.partition_key).collect();
-        assert!(keys.len() > 2 && keys.iter().all(|key| key.starts_with("r-request/")), "{keys:?}");
+        let mut packer = packer(&envelope, Packing { format, max_record_bytes: 1_000, ..PACKING });
+        packer.event(0, &event("{}".into(), Some("r-1"))).unwrap();
+        packer.rejected(1, &rejected(&rejection, b"7"));
+        packer.rejected(2, &rejected(&rejection, &[7; 2_000]));
+        let records = packer.into_records(None);
+        assert!(records.len() > 3);
+        for record in records {
+            let prefix = if record.reasons.is_empty() { "e-" } else { "r-" };
+            assert_eq!(record.partition_key(), format!("{prefix}{}", record.bucket.number));
+        }
     }
 
     #[test]
     fn raw_lines_are_json_as_it_was_sent() {
         let envelope = envelope();
-        let mut packer = Packer::new(1 << 20, EventFormat::Raw, &envelope, "request", Uuid::max);
+        let mut packer = packer(&envelope, Packing { format: EventFormat::Raw, ..PACKING });
         packer.event(0, &event("{\"a\":1}".into(), None)).unwrap();
-        assert_eq!(packer.into_records()[0].data, b"{\"a\":1}\n");
+        assert_eq!(packer.into_records(None)[0].data, b"{\"a\":1}\n");
     }
 
     proptest! {
         #[test]
-        fn no_record_is_too_large_and_nothing_is_left_out(
-            events in prop::collection::vec((0usize..400, 0u8..4), 0..60), max_record_bytes in 300usize..2000,
+        fn no_record_is_too_large_and_nothing_is_left_out_and_events_of_a_key_keep_their_order(
+            events in prop::collection::vec((0usize..400, prop::option::of(0u8..9)), 0..60), max_record_bytes in 300usize..2000,
+            (count, buckets) in select(Buckets::COUNTS.to_vec()), with_frames: bool,
         ) {
-            let envelope = envelope();
-            let mut packer = packer(&envelope, max_record_bytes);
-            let mut expected = Vec::new();
+            let (envelope, packing) = (envelope(), Packing { max_record_bytes, buckets, ..PACKING });
+            let mut packer = packer(&envelope, packing);
+            let (mut expected, mut keys, mut bytes) = (Vec::new(), BTreeMap::new(), 0);
             for (index, (padding, key)) in events.iter().enumerate() {
-                let event = event(format!("{{\"n\":{index},\"p\":\"{}\"}}", "x".repeat(*padding)), Some(&format!("k{key}")));
+                let key = key.map(|key| format!("k{key}"));
+                let event = event(format!("{{\"n\":{index},\"p\":\"{}\"}}", "x".repeat(*padding)), key.as_deref());
                 if packer.event(index, &event).is_ok() {
-                    expected.push((index, event));
+                    expected.push(index);
+                    keys.insert(index, event.key);
+                    bytes += envelope.event_len(IdLiteral::new("\"i\""), &event.json);
                 }
             }
-            let records = packer.into_records();
+            let mut frames = FrameWriter::default();
+            let records = packer.into_records(Some(&mut frames).filter(|_| with_frames));
             let mut packed: Vec<usize> = records.iter().flat_map(|record| record.items.clone()).collect();
             packed.sort_unstable();
-            prop_assert_eq!(packed, expected.iter().map(|(index, _)| *index).collect::<Vec<_>>());
+            prop_assert_eq!(packed, expected);
+            // Each record after the first of its bucket was opened because the one before it and one line more were too large.
+            let full = 2 * bytes / (max_record_bytes - LONGEST_KEY_BYTES);
+            prop_assert!(records.len() <= count.parse::<usize>().expect("a number") + full);
+            let mut last_of = BTreeMap::new();
             for record in &records {
                 prop_assert!(record.size() <= max_record_bytes);
-                prop_assert!(record.items.is_sorted());
-                prop_assert_eq!(record.data.iter().filter(|byte| **byte == b'\n').count(), record.items.len());
+                let text = FrameReader::default().lines(&record.data).unwrap_or_else(|_| record.data.clone());
+                prop_assert_eq!(text.iter().filter(|byte| **byte == b'\n').count(), record.items.len());
+                for index in &record.items {
+                    if let Some(key) = keys[index] {
+                        prop_assert_eq!(buckets.bucket_of(key), record.bucket);
+                        prop_assert!(last_of.insert(key, index).is_none_or(|last| last < index));
+                    }
+                }
             }
         }
 
@@ -310,17 +356,19 @@ mod tests {
         fn a_rejected_body_is_kept_whole_in_parts(body in prop::collection::vec(any::<u8>(), 0..6000)) {
             let envelope = envelope();
             let rejection = Rejection::new(Reason::InvalidJson, "why");
-            let mut packer = packer(&envelope, 1000);
+            let mut packer = packer(&envelope, Packing { max_record_bytes: 1000, ..PACKING });
             packer.rejected(0, &Rejected { content_type: Some("text/plain"), ..rejected(&rejection, &body) });
-            let mut kept = Vec::new();
-            for record in packer.into_records() {
+            let mut kept = BTreeMap::new();
+            for record in packer.into_records(None) {
                 prop_assert!(record.size() <= 1000);
-                prop_assert_eq!(&record.reasons, &[Reason::InvalidJson]);
-                let line: serde_json::Value = serde_json::from_slice(&record.data)?;
-                let base64 = line["rejected"]["body_base64"].as_str().expect("a body");
-                kept.extend(base64_simd::STANDARD.decode_to_vec(base64).expect("base64"));
+                prop_assert!(record.reasons.iter().all(|reason| *reason == Reason::InvalidJson));
+                for line in lines(&record) {
+                    let line: serde_json::Value = serde_json::from_slice(line)?;
+                    let base64 = line["rejected"]["body_base64"].as_str().expect("a body");
+                    kept.insert(line["rejected"]["part"].as_u64(), base64_simd::STANDARD.decode_to_vec(base64).expect("base64"));
+                }
             }
-            prop_assert_eq!(kept, body);
+            prop_assert_eq!(kept.into_values().flatten().collect::<Vec<_>>(), body);
         }
     }
 }

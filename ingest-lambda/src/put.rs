@@ -206,6 +206,7 @@ fn calls<'p>(records: &[Record], pending: &'p [usize]) -> Vec<&'p [usize]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bucket::Bucket;
     use proptest::prelude::*;
     use rstest::rstest;
     use shared::line::Kind;
@@ -219,7 +220,8 @@ mod tests {
     #[derive(Default)]
     struct ScriptedStream {
         script: RefCell<VecDeque<Fault>>,
-        stored: RefCell<Vec<String>>,
+        /// The first item of each record.
+        stored: RefCell<Vec<usize>>,
         call_sizes: RefCell<Vec<usize>>,
     }
 
@@ -254,7 +256,7 @@ mod tests {
                 if fails(position) {
                     return EntryOutcome::Throttled("ProvisionedThroughputExceededException".into());
                 }
-                self.stored.borrow_mut().push(record.partition_key.clone());
+                self.stored.borrow_mut().push(record.items[0]);
                 EntryOutcome::Stored
             };
             Ok(records.iter().enumerate().map(outcome).collect())
@@ -266,22 +268,24 @@ mod tests {
     }
 
     fn records(count: usize) -> Vec<Record> {
-        (0..count)
-            .map(|key| Record {
-                kind: Kind::Event,
-                partition_key: key.to_string(),
-                data: vec![0; 10],
-                items: vec![key],
-                reasons: Vec::new(),
-                replaced_surrogates: 0,
-            })
-            .collect()
+        (0..count).map(|item| Record { items: vec![item], ..record(10) }).collect()
     }
 
-    fn sorted_keys(stream: &ScriptedStream) -> Vec<usize> {
-        let mut keys: Vec<usize> = stream.stored.borrow().iter().map(|key| key.parse().unwrap()).collect();
-        keys.sort_unstable();
-        keys
+    fn record(bytes: usize) -> Record {
+        Record {
+            kind: Kind::Event,
+            bucket: Bucket { number: 0, first_hash_key: 0 },
+            data: vec![0; bytes],
+            items: Vec::new(),
+            reasons: Vec::new(),
+            replaced_surrogates: 0,
+        }
+    }
+
+    fn sorted_items(stream: &ScriptedStream) -> Vec<usize> {
+        let mut items = stream.stored.borrow().clone();
+        items.sort_unstable();
+        items
     }
 
     const TEN_SECONDS: Duration = Duration::from_secs(10);
@@ -347,7 +351,7 @@ mod tests {
         assert_eq!(report.stored, [true; 7]);
         assert_eq!(*stream.call_sizes.borrow(), [7, 3, 2]);
         assert_eq!((report.retried_entries, report.throttled_entries), (5, 5));
-        assert_eq!(sorted_keys(&stream), (0..7).collect::<Vec<_>>());
+        assert_eq!(sorted_items(&stream), (0..7).collect::<Vec<_>>());
     }
 
     #[tokio::test(start_paused = true)]
@@ -404,14 +408,7 @@ mod tests {
 
     #[test]
     fn calls_stand_on_the_byte_limit_and_one_past_it() {
-        let sized = |bytes: usize| Record {
-            kind: Kind::Event,
-            partition_key: "k".into(),
-            data: vec![0; bytes - 1],
-            items: Vec::new(),
-            reasons: Vec::new(),
-            replaced_surrogates: 0,
-        };
+        let sized = |bytes: usize| record(bytes - record(0).size());
         let half = PUT_RECORDS_MAX_BYTES / 2;
         assert_eq!(calls(&[sized(half), sized(half)], &[0, 1]), [&[0, 1]]);
         assert_eq!(calls(&[sized(half), sized(half + 1)], &[0, 1]), [&[0], &[1]]);
@@ -423,7 +420,7 @@ mod tests {
             sizes in prop::collection::vec(1usize..2_000_000, 0..30), many in 0usize..1200,
         ) {
             let mut all: Vec<Record> = sizes.iter()
-                .map(|size| Record { data: vec![0; *size], partition_key: String::new(), ..records(1).remove(0) }).collect();
+                .map(|size| record(*size)).collect();
             all.extend(records(many));
             let pending: Vec<usize> = (0..all.len()).collect();
             let calls = calls(&all, &pending);

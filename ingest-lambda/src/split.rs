@@ -200,6 +200,7 @@ fn too_many_events() -> Rejection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bucket::HashKey;
     use generators::json::json_object;
     use proptest::prelude::*;
     use rstest::rstest;
@@ -475,17 +476,7 @@ mod tests {
     #[case("{\"sid\":\"\\ud800\"}", Some("\"\\ud800\""))]
     #[case("{\"other\":1}", None)]
     fn the_first_field_that_has_a_value_is_the_key(#[case] body: &str, #[case] expected: Option<&str>) {
-        assert_eq!(only_event(body).partition_key.as_deref(), expected);
-    }
-
-    #[rstest]
-    #[case("k".repeat(254), 254)]
-    #[case("k".repeat(255), 254)]
-    #[case("é".repeat(150), 254)]
-    #[case(format!("k{}", "🎬".repeat(70)), 253)]
-    fn keys_are_cut_at_a_character_to_what_kinesis_takes(#[case] value: String, #[case] bytes: usize) {
-        let body = format!("{{\"sid\":\"{value}\"}}");
-        assert_eq!(only_event(&body).partition_key.as_deref(), Some(&value[..bytes]));
+        assert_eq!(only_event(body).key, expected.map(|key| HashKey::of(key.as_bytes())));
     }
 
     /// Twice the body takes twice the steps, whatever it is made of, and never more than a few for each byte. (A string that

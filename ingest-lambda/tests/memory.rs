@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use allocation_counter::{AllocationInfo, measure};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use ingest_lambda::config::{ClientIp, Config};
+use ingest_lambda::bucket::Buckets;
+use ingest_lambda::config::{ClientIp, Config, RecordCompression};
 use ingest_lambda::front_door::Request;
 use ingest_lambda::handler::Handler;
 use ingest_lambda::origins::AllowedOrigins;
@@ -64,6 +65,8 @@ fn cost_from(
         event_format: EventFormat::Envelope,
         client_ip: ClientIp::Full,
         partition_key_fields: vec!["sid".into()],
+        key_buckets: Buckets::default(),
+        record_compression: RecordCompression::Off,
         allowed_origins: AllowedOrigins::Any,
         max_body_bytes: DEFAULT_MAX_BODY_BYTES,
         max_record_bytes: DEFAULT_MAX_RECORD_BYTES,

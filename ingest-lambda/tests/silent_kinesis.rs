@@ -6,7 +6,8 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aws_sdk_kinesis::config::{Credentials, Region};
-use ingest_lambda::config::{ClientIp, Config};
+use ingest_lambda::bucket::Buckets;
+use ingest_lambda::config::{ClientIp, Config, RecordCompression};
 use ingest_lambda::front_door::Request;
 use ingest_lambda::handler::Handler;
 use ingest_lambda::kinesis::KinesisStream;
@@ -22,6 +23,8 @@ fn config() -> Config {
         event_format: EventFormat::Envelope,
         client_ip: ClientIp::Off,
         partition_key_fields: Vec::new(),
+        key_buckets: Buckets::default(),
+        record_compression: RecordCompression::Off,
         allowed_origins: AllowedOrigins::Any,
         max_body_bytes: 1000,
         max_record_bytes: 20_000,

@@ -2,8 +2,7 @@
 //!
 //! <https://www.rfc-editor.org/rfc/rfc8878>. A frame has no dictionary, and nothing follows it.
 
-use zstd::bulk::Compressor;
-use zstd::zstd_safe::{self, DCtx};
+use zstd::zstd_safe::{self, CCtx, DCtx};
 
 /// How a frame begins. A line begins with `{`.
 const MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
@@ -35,23 +34,22 @@ pub fn is_frame(data: &[u8]) -> bool {
 }
 
 /// Writes frames. It keeps its tables, some hundred KiB, from one frame to the next.
-pub struct FrameWriter(Compressor<'static>);
+pub struct FrameWriter(CCtx<'static>);
+
+impl Default for FrameWriter {
+    fn default() -> Self {
+        Self(CCtx::create())
+    }
+}
 
 impl FrameWriter {
-    /// # Errors
-    ///
-    /// When there is no memory for it.
-    pub fn new() -> std::io::Result<Self> {
-        Compressor::new(LEVEL).map(Self)
-    }
-
     /// The frame of some lines, at most [`MAX_LINES_BYTES`] of them; `None` if it would be no smaller.
     #[must_use]
     pub fn compress(&mut self, lines: &[u8]) -> Option<Vec<u8>> {
         debug_assert!(lines.len() <= MAX_LINES_BYTES);
         // Room for all but the last byte: what doesn't fit is no smaller.
         let mut frame = Vec::with_capacity(lines.len().checked_sub(1)?);
-        self.0.compress_to_buffer(lines, &mut frame).ok()?;
+        self.0.compress(&mut frame, lines, LEVEL).ok()?;
         Some(frame)
     }
 }
@@ -100,7 +98,7 @@ mod tests {
     use rstest::rstest;
 
     fn compress(lines: &[u8]) -> Option<Vec<u8>> {
-        FrameWriter::new().unwrap().compress(lines)
+        FrameWriter::default().compress(lines)
     }
 
     fn read(frame: &[u8]) -> Result<Vec<u8>, FrameError> {

@@ -18,10 +18,6 @@ pub const DEFAULT_MAX_RECORD_BYTES: usize = 1024 * 1024;
 /// <https://docs.aws.amazon.com/streams/latest/dev/large-records.html>
 pub const LARGEST_MAX_RECORD_BYTES: usize = 4 * 1024 * 1024;
 
-/// Bytes of a partition key at most. Kinesis takes 256 Unicode characters, however it counts them.
-/// <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecordsRequestEntry.html>
-pub const PARTITION_KEY_MAX_BYTES: usize = 256;
-
 /// Bytes of one synchronous invocation's payload at most: 6 MB, counted by Lambda as 6 MiB.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>
 pub const LAMBDA_PAYLOAD_MAX_BYTES: usize = 6 * 1024 * 1024;

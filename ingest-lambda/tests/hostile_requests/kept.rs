@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use base64_simd::STANDARD as BASE64;
 use generators::strict_reader::read_line;
 use proptest::prelude::*;
+use shared::frame::{FrameReader, is_frame};
 
 use crate::memory_stream::MemoryStream;
 
@@ -28,8 +29,13 @@ struct Parts {
 pub(crate) fn read_stream(stream: &MemoryStream) -> Result<Kept, TestCaseError> {
     let mut kept = Kept::default();
     let mut parts: BTreeMap<String, Parts> = BTreeMap::new();
+    let mut reader = FrameReader::default();
     for record in stream.records() {
-        let lines = record.data.strip_suffix(b"\n").ok_or_else(|| TestCaseError::fail("no line feed at the end"))?;
+        let text = match is_frame(&record.data) {
+            true => reader.lines(&record.data).map_err(|error| TestCaseError::fail(error.to_string()))?,
+            false => record.data.to_vec(),
+        };
+        let lines = text.strip_suffix(b"\n").ok_or_else(|| TestCaseError::fail("no line feed at the end"))?;
         for line in lines.split(|byte| *byte == b'\n') {
             let members = read_line(line).map_err(TestCaseError::fail)?;
             // Of what is JSON, this reader refuses halves of surrogate pairs, and numbers that no machine word holds.

@@ -4,7 +4,8 @@
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ingest_lambda::config::{ClientIp, Config};
+use ingest_lambda::bucket::Buckets;
+use ingest_lambda::config::{ClientIp, Config, RecordCompression};
 use ingest_lambda::front_door::Request;
 use ingest_lambda::handler::Handler;
 use ingest_lambda::origins::AllowedOrigins;
@@ -76,9 +77,9 @@ impl MemoryStream {
 impl RecordStream for &MemoryStream {
     async fn put(&self, records: &[&Record]) -> Result<Vec<EntryOutcome>, PutError> {
         let entry = |record: &&Record| Entry {
-            partition_key: record.partition_key.clone(),
+            partition_key: record.partition_key(),
+            explicit_hash_key: Some(record.bucket.first_hash_key),
             data: record.data.clone().into(),
-            ..Entry::default()
         };
         let entries: Vec<Entry> = records.iter().map(entry).collect();
         self.stream.borrow().check_call(&entries).unwrap();
@@ -93,6 +94,8 @@ pub(crate) fn answer(request: Request, stream: &MemoryStream) -> (u16, String) {
         event_format: EventFormat::Envelope,
         client_ip: ClientIp::Full,
         partition_key_fields: vec!["session_id".into(), "xid".into(), "sid".into()],
+        key_buckets: Buckets::default(),
+        record_compression: RecordCompression::Zstd,
         allowed_origins: AllowedOrigins::Any,
         max_body_bytes: MAX_BODY_BYTES,
         max_record_bytes: MAX_RECORD_BYTES,

@@ -66,7 +66,7 @@ fn check(post: &Post, prefix: &str) {
         match item.event {
             Ok(event) => {
                 assert!(post.pieces.bad != Bad::Piece(place) && event.json.contains(&id), "{}", event.json);
-                keys.insert(event.partition_key.unwrap());
+                keys.insert(event.key.unwrap());
             }
             Err(_) => {
                 assert_eq!(post.pieces.bad, Bad::Piece(place));
@@ -165,7 +165,7 @@ fn a_replayed_session_is_whole_and_its_copies_are_told_apart(
     let mut sessions = std::collections::BTreeMap::new();
     for post in &posts {
         for item in split(&post.body, form(post).unwrap(), &key_fields()).unwrap() {
-            *sessions.entry(item.event.unwrap().partition_key.unwrap()).or_insert(0) += 1;
+            *sessions.entry(item.event.unwrap().key.unwrap()).or_insert(0) += 1;
         }
     }
     assert!(sessions.values().all(|count| *count == events) && sessions.len() == 2, "{sessions:?}");
