@@ -84,7 +84,7 @@ pub fn encode(group: &Group, block_size: BlockSize, attempt: &Attempt) -> Result
     let (earliest_received_at, latest_received_at) = group.counts.received_at.unwrap_or((UnixMillis(0), UnixMillis(0)));
     let metadata = ObjectMetadata {
         event_format: group.event_format,
-        last_sequence_number: group.last_sequence_number.clone(),
+        last_sequence_number: Some(group.last_sequence_number.clone()),
         record_count: group.record_count,
         event_count: group.lines(),
         uncompressed_bytes,
@@ -129,7 +129,7 @@ pub(crate) mod tests {
         assert_eq!(decompress(&object), "{\"a\":1}\n{\"b\":2}\n{\"c\":3}\n");
         let metadata = &object.metadata;
         assert_eq!((metadata.record_count, metadata.event_count, metadata.uncompressed_bytes), (2, 3, 24));
-        assert_eq!(metadata.last_sequence_number, "8");
+        assert_eq!(metadata.last_sequence_number.as_deref(), Some("8"));
         assert_eq!(metadata.earliest_received_at.rfc3339(), "1970-01-01T00:00:05.000Z");
         assert_eq!(metadata.latest_received_at.rfc3339(), "1970-01-01T00:00:06.000Z");
         assert_eq!(metadata.received_in, ReceivedIn { elsewhere: 3, ..ReceivedIn::default() });

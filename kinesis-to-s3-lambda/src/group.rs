@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use shared::line::{EventFormat, Kind};
-use shared::object::object_key;
+use shared::object::{FirstRecord, ObjectKey, ObjectName};
 use shared::timestamp::UtcHour;
 use shared::trust::Trust;
 
@@ -31,7 +31,14 @@ impl Group {
     /// The key of the group's object. It does not depend on where the batch ends.
     #[must_use]
     pub fn key(&self) -> String {
-        object_key(self.kind, self.hour, &self.shard_id, &self.first_sequence_number)
+        ObjectKey { kind: self.kind, hour: self.hour, name: self.name() }.to_string()
+    }
+
+    /// What its object is named after.
+    #[must_use]
+    pub fn name(&self) -> ObjectName {
+        let (shard_id, sequence_number) = (self.shard_id.clone(), self.first_sequence_number.clone());
+        ObjectName::Landed(FirstRecord { shard_id, sequence_number })
     }
 
     #[must_use]

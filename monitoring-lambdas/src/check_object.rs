@@ -147,7 +147,7 @@ async fn look<B: Streams>(bucket: &B, key: &str) -> Result<(Option<String>, bool
         return Ok((None, false, vec![Finding::Gone]));
     };
     let Some(parsed) = ObjectKey::parse(key) else { return Ok((Some(etag), false, vec![Finding::Key])) };
-    let metadata = match ObjectMetadata::from_entries(&metadata) {
+    let metadata = match ObjectMetadata::from_entries(&parsed.name, &metadata) {
         Ok(metadata) => metadata,
         Err(error) => return Ok((Some(etag), false, vec![Finding::Metadata(error)])),
     };

@@ -26,8 +26,11 @@ pub struct EntryContent {
     pub records: u64,
     pub lines: u64,
     pub uncompressed_bytes: u64,
-    pub first_sequence_number: String,
-    pub last_sequence_number: String,
+    /// Both absent where the lines never were on the stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_sequence_number: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_sequence_number: Option<String>,
     pub earliest_received_at: String,
     pub latest_received_at: String,
 }
@@ -86,6 +89,9 @@ pub struct Totals {
     /// Of `events`, those that redrive made of rejected lines, without the repeated ones.
     #[serde(default)]
     pub redriven_events: u64,
+    /// Of `events`, those that ingest wrote to S3 because Kinesis did not confirm them.
+    #[serde(default)]
+    pub spilled_events: u64,
     /// What the sums above count once more than it is there; all zero in a date's.
     #[serde(default)]
     pub repeated: Repeated,
@@ -150,9 +156,15 @@ impl Totals {
     }
 
     /// Of an object that was added: that redrive made it of rejected lines, and no other object has them.
-    pub fn add_redriven(&mut self, kind: Kind, metadata: &ObjectMetadata) {
-        if kind == Kind::Event {
-            add(&mut self.redriven_events, metadata.event_count);
+    pub fn add_redriven(&mut self, metadata: &ObjectMetadata) {
+        add(&mut self.redriven_events, metadata.event_count);
+    }
+
+    /// Of an object that was added: that ingest wrote it.
+    pub fn add_spilled(&mut self, kind: Kind, metadata: &ObjectMetadata) {
+        match kind {
+            Kind::Event => add(&mut self.spilled_events, metadata.event_count),
+            Kind::Rejected => {}
         }
     }
 
@@ -185,6 +197,7 @@ impl Totals {
         add(&mut self.rejected, hour.rejected);
         add(&mut self.uncompressed_bytes, hour.uncompressed_bytes);
         add(&mut self.redriven_events, hour.redriven_events);
+        add(&mut self.spilled_events, hour.spilled_events);
         for (reason, count) in &hour.rejected_by_reason {
             add_reason(&mut self.rejected_by_reason, reason, *count);
         }

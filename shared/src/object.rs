@@ -3,5 +3,8 @@
 mod key;
 mod metadata;
 
-pub use key::{ObjectKey, manifest_key, object_key, prefix, success_key};
+pub use key::{
+    FirstRecord, ObjectKey, ObjectName, RejectedName, SPILL_PREFIX, SpillId, manifest_key, object_key, prefix,
+    success_key,
+};
 pub use metadata::{Attempt, BlockSize, MetadataError, ObjectMetadata, ReceivedIn, Writing};

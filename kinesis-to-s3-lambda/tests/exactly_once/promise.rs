@@ -53,7 +53,7 @@ pub(crate) fn check_description(stream: &Stream, key: &str, stored: &Stored) -> 
     records.dedup();
     let in_order = stored.lines.is_sorted();
     let named = records.first().is_some_and(|first| key.ends_with(&stream.key_end(*first)));
-    let ends = records.last().is_some_and(|last| metadata.last_sequence_number == stream.number(*last));
+    let ends = records.last().is_some_and(|last| metadata.last_sequence_number == Some(stream.number(*last)));
     let first_lines = stored.lines.iter().filter(|line| line.is_first_of_its_record()).count();
     let counted = metadata.record_count == first_lines as u64
         && metadata.event_count == stored.lines.len() as u64

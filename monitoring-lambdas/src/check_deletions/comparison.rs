@@ -127,6 +127,7 @@ async fn judge(bucket: &impl Bucket, entry: &Entry, listed: Option<&Listed>) -> 
         return Ok(Change::None);
     }
     let Some(head) = bucket.head(&entry.key).await? else { return Ok(Change::Missing(What::Deleted)) };
-    let is_landed = ObjectMetadata::from_entries(&head.metadata).is_ok();
+    let key = ObjectKey::parse(&entry.key);
+    let is_landed = key.is_some_and(|key| ObjectMetadata::from_entries(&key.name, &head.metadata).is_ok());
     Ok(if is_landed { Change::Replaced } else { Change::Missing(What::Overwritten) })
 }

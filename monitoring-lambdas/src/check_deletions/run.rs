@@ -139,7 +139,8 @@ impl<B: Bucket + Streams> Run<'_, B> {
     /// Whether an object is there, and is landing's where landing wrote it: what overwrote one is no object of ours.
     async fn is_back(&self, missing: &Missing) -> Result<bool, BucketError> {
         let Some(head) = self.bucket.head(&missing.key).await? else { return Ok(false) };
-        Ok(ObjectKey::parse(&missing.key).is_none() || ObjectMetadata::from_entries(&head.metadata).is_ok())
+        let is_landed = |key: ObjectKey| ObjectMetadata::from_entries(&key.name, &head.metadata).is_ok();
+        Ok(ObjectKey::parse(&missing.key).is_none_or(is_landed))
     }
 
     /// Writes a report, or removes it when nothing is missing any more. Returns what is there then.

@@ -2,7 +2,7 @@
 
 use bzip2::{Decompress, Error, Status};
 use sha2::{Digest, Sha256};
-use shared::object::{ObjectKey, ObjectMetadata, ReceivedIn};
+use shared::object::{ObjectKey, ObjectMetadata, ObjectName, ReceivedIn};
 use shared::sequence_number::compare;
 
 use super::finding::Finding;
@@ -152,14 +152,15 @@ impl<'a> Inspection<'a> {
 
     /// Lines that were redriven are not compared with what ingest counted: all are elsewhere.
     fn received_in(&self) -> ReceivedIn {
-        match self.key.sequence_number() {
-            (_, true) => ReceivedIn { elsewhere: self.lines.count, ..ReceivedIn::default() },
-            (_, false) => self.lines.received_in,
+        match self.key.name {
+            ObjectName::Landed(_) | ObjectName::Spilled(_) => self.lines.received_in,
+            ObjectName::Redriven(_) => ReceivedIn { elsewhere: self.lines.count, ..ReceivedIn::default() },
         }
     }
 
     fn sequence_numbers(&self) -> Option<Finding> {
-        let (first, last) = (self.key.sequence_number().0, self.metadata.last_sequence_number.as_str());
+        let first = self.key.name.first_record()?.sequence_number.as_str();
+        let last = self.metadata.last_sequence_number.as_deref()?;
         compare(first, last)
             .is_gt()
             .then(|| Finding::SequenceNumbers { first: first.to_owned(), last: last.to_owned() })

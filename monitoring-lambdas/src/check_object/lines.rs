@@ -46,7 +46,7 @@ impl<'a> Lines<'a> {
             count: 0,
             received_in: ReceivedIn::default(),
             reasons: BTreeMap::new(),
-            times: Times::new(key.hour, key.sequence_number().1),
+            times: Times::new(key),
             findings: Vec::new(),
             bad: 0,
         }

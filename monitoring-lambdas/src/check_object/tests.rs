@@ -71,7 +71,7 @@ impl Object {
         let key = object_key(kind, hour(), "shardId-000000000000", "100");
         let metadata = ObjectMetadata {
             event_format: EventFormat::Envelope,
-            last_sequence_number: "109".into(),
+            last_sequence_number: Some("109".into()),
             record_count: lines,
             event_count: lines,
             uncompressed_bytes: text.len() as u64,
@@ -178,7 +178,7 @@ async fn rejected_lines_of_a_raw_stack_are_judged_by_their_members() {
 async fn what_was_redriven_is_good() {
     let mut object = Object::new(Kind::Event, &(event_line(-500, "{}") + "{}\n"));
     object.key = object_key(Kind::Event, hour(), "shardId-000000000000", "100-redriven");
-    object.metadata.last_sequence_number = "100".into();
+    object.metadata.last_sequence_number = Some("100".into());
     object.metadata.record_count = 0;
     object.metadata.received_in = ReceivedIn { elsewhere: 2, ..ReceivedIn::default() };
     object.metadata.earliest_received_at = minute(-500);
@@ -230,7 +230,7 @@ fn text_of(body: &[u8]) -> Vec<u8> {
 #[case::received_in(|m: &mut ObjectMetadata| m.received_in.previous += 1, "value")]
 #[case::reasons(|m: &mut ObjectMetadata| m.rejected_reasons = [(Reason::TooDeep, 1)].into(), "value")]
 #[case::block_size(|m: &mut ObjectMetadata| m.block_size = BlockSize::new(9).unwrap(), "value")]
-#[case::last_number(|m: &mut ObjectMetadata| m.last_sequence_number = "99".into(), "sequence_numbers")]
+#[case::last_number(|m: &mut ObjectMetadata| m.last_sequence_number = Some("99".into()), "sequence_numbers")]
 fn metadata_that_says_something_else_is_found(#[case] change: fn(&mut ObjectMetadata), #[case] code: &str) {
     let mut object = Object::events();
     change(&mut object.metadata);

@@ -1,13 +1,14 @@
 //! Whether the times of receipt in the metadata can be those of the lines.
 
+use shared::object::{ObjectKey, ObjectName};
 use shared::timestamp::{UnixMillis, UtcHour};
 
 const MILLIS_PER_HOUR: i64 = 3_600_000;
 
 /// The times that metadata may say.
 ///
-/// Landing takes a line's own time of receipt if that is at most an hour from the record's arrival, else the arrival. The
-/// arrival is not kept, but lies in the object's hour. So a time within the hour is certainly taken, one in the hours beside
+/// Landing takes a line's own time of receipt if that is at most an hour from the record's arrival, else the arrival. Ingest
+/// does so when it spills, with the time of writing as the arrival. The arrival is not kept, but lies in the object's hour. So a time within the hour is certainly taken, one in the hours beside
 /// it perhaps, and of any other line, or one without an envelope, all that is known is the hour.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Times {
@@ -20,9 +21,13 @@ pub(super) struct Times {
 }
 
 impl Times {
-    pub(super) fn new(hour: UtcHour, redriven: bool) -> Self {
+    pub(super) fn new(key: &ObjectKey) -> Self {
+        let redriven = match key.name {
+            ObjectName::Landed(_) | ObjectName::Spilled(_) => false,
+            ObjectName::Redriven(_) => true,
+        };
         let any = redriven.then_some((i64::MIN, i64::MAX));
-        Self { hour, redriven, earliest: any, latest: any }
+        Self { hour: key.hour, redriven, earliest: any, latest: any }
     }
 
     pub(super) fn add(&mut self, received_at: Option<UnixMillis>) {
@@ -60,6 +65,8 @@ impl Times {
 mod tests {
     use super::*;
     use rstest::rstest;
+    use shared::line::Kind;
+    use shared::object::SpillId;
 
     const MINUTE: i64 = 60_000;
 
@@ -73,7 +80,8 @@ mod tests {
 
     /// Whether the metadata may say these minutes of these lines.
     fn may_be(lines: &[Option<i64>], redriven: bool, earliest: i64, latest: i64) -> [bool; 2] {
-        let mut times = Times::new(hour(), redriven);
+        let key = ObjectKey::spilled(Kind::Event, hour(), SpillId(1));
+        let mut times = Times::new(&if redriven { key.redriven() } else { key });
         lines.iter().for_each(|line| times.add(line.map(minute)));
         times.check(minute(earliest), minute(latest)).map(|wrong| wrong.is_none())
     }

@@ -1,21 +1,30 @@
-//! The newest event that landed: the last object of each shard in the newest hour that has any.
+//! The newest event that landed: the last object of each shard, and the last that was spilled, in the newest hour that has
+//! any.
 //!
-//! S3 lists keys in their order only, from the first. So the last key of each shard is remembered, and the next minute's
-//! listing begins behind it. A new environment lists the hour once.
+//! S3 lists keys in their order only, from the first. So the last key of each of these series is remembered, and the next
+//! minute's listing begins behind it. A new environment lists the hour once.
 
 use std::collections::BTreeMap;
 
-use shared::object::ObjectMetadata;
+use shared::object::{ObjectKey, ObjectMetadata, SPILL_PREFIX};
 use shared::timestamp::{UnixMillis, UtcHour};
 
 use crate::bucket::{Bucket, BucketError, List};
 use crate::rules::recency::LOOKBACK_HOURS;
 
-/// The last key of each shard, by the prefix of the shard's keys, in one hour.
+/// The last key of each series, by the prefix of its keys, in one hour.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     hour: Option<UtcHour>,
     last_keys: BTreeMap<String, String>,
+}
+
+impl Memory {
+    /// Takes out what is remembered of an hour. What is remembered of another one stays.
+    fn take(&mut self, hour: UtcHour) -> Self {
+        let other = Self { hour: Some(hour), last_keys: BTreeMap::new() };
+        if self.hour == Some(hour) { std::mem::replace(self, other) } else { other }
+    }
 }
 
 /// When the newest event was received.
@@ -32,7 +41,7 @@ impl Newest {
     }
 }
 
-/// Pages of listings in one invocation at most, beyond one for each shard. Where it takes more, the age is too high for a
+/// Pages of listings in one invocation at most, beyond one for each series. Where it takes more, the age is too high for a
 /// minute or two, never too low.
 const MAX_FURTHER_PAGES: usize = 100;
 
@@ -40,12 +49,10 @@ const MAX_FURTHER_PAGES: usize = 100;
 pub(super) async fn find(bucket: &impl Bucket, now: UnixMillis, memory: &mut Memory) -> Result<Newest, BucketError> {
     for back in 0..=LOOKBACK_HOURS {
         let hour = now.hour().plus(-back);
-        let shards = shards(bucket, hour).await?;
-        if !shards.is_empty() {
-            if memory.hour != Some(hour) {
-                *memory = Memory { hour: Some(hour), last_keys: BTreeMap::new() };
-            }
-            go_on_listing(bucket, &shards, memory).await?;
+        let mut found = memory.take(hour);
+        go_on_listing(bucket, &series(bucket, hour).await?, &mut found).await?;
+        if !found.last_keys.is_empty() {
+            *memory = found;
             return newest(bucket, hour, memory).await;
         }
     }
@@ -53,26 +60,28 @@ pub(super) async fn find(bucket: &impl Bucket, now: UnixMillis, memory: &mut Mem
     Ok(Newest { received_at: now.hour().plus(-LOOKBACK_HOURS).start() })
 }
 
-/// The prefixes of the keys of each shard that has objects in the hour; the first thousand.
-async fn shards(bucket: &impl Bucket, hour: UtcHour) -> Result<Vec<String>, BucketError> {
-    let prefix = format!("events/{}/shardId-", hour.partition());
-    let page = bucket.list(List { prefix: &prefix, delimiter: Some("-"), ..List::default() }).await?;
-    Ok(page.prefixes)
+/// The prefixes of keys that are in the order of time: those of each shard that has objects in the hour, the first thousand,
+/// and those of spilled objects.
+async fn series(bucket: &impl Bucket, hour: UtcHour) -> Result<Vec<String>, BucketError> {
+    let folder = format!("events/{}/", hour.partition());
+    let shards = format!("{folder}shardId-");
+    let page = bucket.list(List { prefix: &shards, delimiter: Some("-"), ..List::default() }).await?;
+    Ok(page.prefixes.into_iter().chain([format!("{folder}{SPILL_PREFIX}")]).collect())
 }
 
-async fn go_on_listing(bucket: &impl Bucket, shards: &[String], memory: &mut Memory) -> Result<(), BucketError> {
-    let mut pages = MAX_FURTHER_PAGES + shards.len();
-    for shard in shards {
+async fn go_on_listing(bucket: &impl Bucket, series: &[String], memory: &mut Memory) -> Result<(), BucketError> {
+    let mut pages = MAX_FURTHER_PAGES + series.len();
+    for prefix in series {
         loop {
             if pages == 0 {
-                tracing::warn!(shard, "the hour's listing goes on in the next minute: until then the age is too high");
+                tracing::warn!(prefix, "the hour's listing goes on in the next minute: until then the age is too high");
                 return Ok(());
             }
             pages -= 1;
-            let start_after = memory.last_keys.get(shard).map(String::as_str);
-            let page = bucket.list(List { prefix: shard, start_after, ..List::default() }).await?;
+            let start_after = memory.last_keys.get(prefix).map(String::as_str);
+            let page = bucket.list(List { prefix, start_after, ..List::default() }).await?;
             if let Some(last) = page.objects.last() {
-                memory.last_keys.insert(shard.clone(), last.key.clone());
+                memory.last_keys.insert(prefix.clone(), last.key.clone());
             }
             if !page.is_truncated {
                 break;
@@ -82,13 +91,17 @@ async fn go_on_listing(bucket: &impl Bucket, shards: &[String], memory: &mut Mem
     Ok(())
 }
 
-/// The newest event of the shards' last objects. Each is looked at again each minute: one that was replaced by an attempt
+/// The newest event of the last objects. Each is looked at again each minute: one that was replaced by an attempt
 /// that had more records is newer than it was.
 async fn newest(bucket: &impl Bucket, hour: UtcHour, memory: &Memory) -> Result<Newest, BucketError> {
     let mut newest = None;
     for key in memory.last_keys.values() {
+        let Some(parsed) = ObjectKey::parse(key) else {
+            tracing::warn!(key, "not an object of ours: it says nothing of its newest event");
+            continue;
+        };
         let Some(head) = bucket.head(key).await? else { continue };
-        match ObjectMetadata::from_entries(&head.metadata) {
+        match ObjectMetadata::from_entries(&parsed.name, &head.metadata) {
             Ok(metadata) => newest = newest.max(Some(metadata.latest_received_at)),
             Err(error) => tracing::warn!(key, %error, "it says nothing of its newest event"),
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rstest::rstest;
 use shared::line::{EventFormat, Kind};
-use shared::object::{Attempt, BlockSize, ReceivedIn, object_key};
+use shared::object::{Attempt, BlockSize, ObjectKey, ReceivedIn, SpillId, object_key};
 use shared::timestamp::UtcHour;
 
 use super::*;
@@ -39,10 +39,10 @@ fn context() -> Context {
     context
 }
 
-fn object(bucket: &MemoryBucket, shard: u32, sequence_number: u64, arrived_at: UnixMillis, received_at: UnixMillis) {
-    let metadata = shared::object::ObjectMetadata {
+fn metadata(received_at: UnixMillis) -> shared::object::ObjectMetadata {
+    shared::object::ObjectMetadata {
         event_format: EventFormat::Envelope,
-        last_sequence_number: "1".into(),
+        last_sequence_number: Some("1".into()),
         record_count: 1,
         event_count: 1,
         uncompressed_bytes: 1,
@@ -53,9 +53,19 @@ fn object(bucket: &MemoryBucket, shard: u32, sequence_number: u64, arrived_at: U
         latest_received_at: received_at,
         block_size: BlockSize::new(1).unwrap(),
         attempt: Attempt { began: UnixMillis(0), deadline: UnixMillis(0), request_id: "r".into() },
-    };
+    }
+}
+
+fn object(bucket: &MemoryBucket, shard: u32, sequence_number: u64, arrived_at: UnixMillis, received_at: UnixMillis) {
     let shard = format!("shardId-{shard:012}");
     let key = object_key(Kind::Event, arrived_at.hour(), &shard, &sequence_number.to_string());
+    bucket.insert(&key, "x", metadata(received_at).to_entries());
+}
+
+fn spill(bucket: &MemoryBucket, id: u128, written_at: UnixMillis, received_at: UnixMillis) {
+    let key = ObjectKey::spilled(Kind::Event, written_at.hour(), SpillId(id)).to_string();
+    let metadata =
+        shared::object::ObjectMetadata { last_sequence_number: None, record_count: 0, ..metadata(received_at) };
     bucket.insert(&key, "x", metadata.to_entries());
 }
 
@@ -96,10 +106,10 @@ async fn where_all_is_there_the_check_says_so_and_then_costs_little() {
         assert_eq!(datum.dimensions, [("FunctionName", "check-recency".to_owned())]);
         assert_eq!(datum.at, now());
     }
-    // Three LISTs for the first hour, 50 GETs, one LIST for broken objects, two LISTs and a HEAD for the newest event.
-    assert_eq!(bucket.calls.replace(0), 57);
+    // Three LISTs for the first hour, 50 GETs, one LIST for broken objects, three LISTs and a HEAD for the newest event.
+    assert_eq!(bucket.calls.replace(0), 58);
     assert_eq!(check(&handler, UnixMillis(now().0 + MINUTE)).await, [""; 0]);
-    assert_eq!((bucket.calls.get(), metrics.calls.get()), (4, 2));
+    assert_eq!((bucket.calls.get(), metrics.calls.get()), (5, 2));
     assert_eq!(metrics.last(Metric::DataFreshness), Some(120.0));
 }
 
@@ -210,6 +220,28 @@ async fn the_newest_event_is_that_of_some_shards_last_object(#[case] more: &[(u3
 }
 
 #[tokio::test]
+async fn while_everything_is_spilled_the_newest_event_is_that_of_the_last_spilled_object() {
+    let (bucket, metrics) = (sound(100), MemoryMetrics::default());
+    let handler = Handler::new(&bucket, &metrics, 40);
+    check(&handler, now()).await;
+    // The hour after the last that landed from the stream.
+    let later = UnixMillis(now().0 + 60 * MINUTE);
+    for (id, seconds) in [(1, 40), (0x10, 20), (2, 30)] {
+        spill(&bucket, id, later, UnixMillis(later.0 - seconds * 1_000));
+    }
+    for handler in [&handler, &Handler::new(&bucket, &metrics, 40)] {
+        check(handler, later).await;
+        assert_eq!(metrics.last(Metric::DataFreshness), Some(20.0));
+    }
+    spill(&bucket, 0x11, later, UnixMillis(later.0 - 5_000));
+    check(&handler, later).await;
+    assert_eq!(metrics.last(Metric::DataFreshness), Some(5.0));
+    object(&bucket, 0, 4_960, later, UnixMillis(later.0 - 2_000));
+    check(&handler, later).await;
+    assert_eq!(metrics.last(Metric::DataFreshness), Some(2.0));
+}
+
+#[tokio::test]
 async fn freshness_goes_back_to_the_hour_that_has_something_and_forward_again() {
     let (bucket, metrics) = (sound(100), MemoryMetrics::default());
     let handler = Handler::new(&bucket, &metrics, 40);
@@ -235,8 +267,8 @@ async fn a_listing_of_many_pages_is_followed_and_bounded() {
     bucket.page_size.set(Some(1));
     let handler = Handler::new(&bucket, &metrics, 40);
     check(&handler, now()).await;
-    // The 101st page is one object each: 4959 and 5000 to 5099.
-    assert_eq!(metrics.last(Metric::DataFreshness), Some(101.0));
+    // One object a page, 102 pages for two series: 4959 and 5000 to 5100.
+    assert_eq!(metrics.last(Metric::DataFreshness), Some(100.0));
     check(&handler, now()).await;
     assert_eq!(metrics.last(Metric::DataFreshness), Some(51.0), "it went on where it stopped");
 }
@@ -360,5 +392,5 @@ async fn a_check_that_was_cut_off_goes_on_where_it_was() {
     bucket.fails_from.set(None);
     bucket.calls.set(0);
     assert_eq!(check(&handler, now()).await, [""; 0]);
-    assert_eq!(bucket.calls.get(), 18, "14 GETs were left");
+    assert_eq!(bucket.calls.get(), 19, "14 GETs were left");
 }

@@ -2,13 +2,14 @@
 
 use futures_util::future::try_join_all;
 use shared::line::Kind;
-use shared::object::{ObjectKey, ObjectMetadata, manifest_key, prefix, success_key};
+use shared::object::{ObjectKey, ObjectMetadata, ObjectName, manifest_key, prefix, success_key};
 use shared::timestamp::UtcHour;
 
 use super::context::{Candidate, Halt, Published, Run, Sealing};
 use super::incomplete::{Terms, Verdict};
 use super::manifest_text::{self, MAX_OVERLAPS, Manifest};
 use super::progress::{Marker, Progress, Replaced, Stopped};
+use super::reaches::Overlapped;
 use super::{CONCURRENCY, MAX_ATTEMPTS, SealError};
 use crate::bucket::{Bucket, BucketError, Condition, Content, List, Listed, Streams, Uploads};
 use crate::cloudwatch::Metrics;
@@ -199,7 +200,7 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
         }
         let Some(key) = ObjectKey::parse(&listed.key) else { return Ok(Look::Unreadable) };
         let Some(head) = self.bucket.head(&listed.key).await? else { return Ok(Look::Nothing) };
-        let metadata = ObjectMetadata::from_entries(&head.metadata);
+        let metadata = ObjectMetadata::from_entries(&key.name, &head.metadata);
         Ok(metadata.map_or(Look::Unreadable, |metadata| Look::Landed(Box::new((key, metadata)))))
     }
 
@@ -244,38 +245,43 @@ fn add(progress: &mut Progress, kind: Kind, listed: &Listed, look: Look) -> Resu
     let entry = Entry { key: listed.key.clone(), bytes: listed.size, content };
     manifest_text::entry(&mut progress.buffer, &entry, is_first)?;
     if let Some((key, metadata)) = &landed {
-        add_records(progress, &listed.key, kind, (key, metadata));
+        add_records(progress, key, metadata);
     }
     Ok(())
 }
 
 /// Counts the records of an object once, whatever others they are in.
-fn add_records(progress: &mut Progress, name: &str, kind: Kind, (key, metadata): (&ObjectKey, &ObjectMetadata)) {
-    let is_redriven = key.sequence_number().1;
-    let overlapped = progress.reaches.add(key, &metadata.last_sequence_number);
+fn add_records(progress: &mut Progress, key: &ObjectKey, metadata: &ObjectMetadata) {
+    let overlapped = progress.reaches.add(key, metadata.last_sequence_number.as_deref());
     let is_repeated = overlapped.as_ref().is_some_and(|overlapped| overlapped.is_within);
-    if is_redriven && !is_repeated {
-        progress.totals.add_redriven(kind, metadata);
-    }
-    let (at_least, at_most) = match &overlapped {
+    let records = metadata.record_count;
+    let (at_least, at_most) = match (&key.name, &overlapped) {
+        (ObjectName::Spilled(_), _) => {
+            progress.totals.add_spilled(key.kind, metadata);
+            (0, 0)
+        }
         // Its records are in the object that it was made of.
-        _ if is_redriven => (0, 0),
-        None => (metadata.record_count, metadata.record_count),
-        Some(overlapped) if overlapped.is_within => (0, 0),
-        Some(_) => (0, metadata.record_count.saturating_sub(1)),
+        (ObjectName::Redriven(_), _) => {
+            if !is_repeated {
+                progress.totals.add_redriven(metadata);
+            }
+            (0, 0)
+        }
+        (ObjectName::Landed(_), None) => (records, records),
+        (ObjectName::Landed(_), Some(_)) if is_repeated => (0, 0),
+        (ObjectName::Landed(_), Some(_)) => (0, records.saturating_sub(1)),
     };
     let landed = &mut progress.landed_records;
     landed.at_least = landed.at_least.saturating_add(at_least);
     landed.at_most = landed.at_most.saturating_add(at_most);
-    let Some(overlapped) = overlapped else { return };
+    let Some(Overlapped { first, reaches, .. }) = overlapped else { return };
     let repeated = &mut progress.totals.repeated;
     if is_repeated {
-        repeated.add_object(kind, metadata);
+        repeated.add_object(key.kind, metadata);
     } else {
         repeated.add_record();
     }
-    let first_sequence_number = key.first_sequence_number.clone();
-    note(progress, Overlap { key: name.to_owned(), first_sequence_number, reaches: overlapped.reaches });
+    note(progress, Overlap { key: key.to_string(), first_sequence_number: first, reaches });
 }
 
 fn note(progress: &mut Progress, overlap: Overlap) {
@@ -291,7 +297,7 @@ fn content(key: &ObjectKey, metadata: &ObjectMetadata) -> EntryContent {
         records: metadata.record_count,
         lines: metadata.event_count,
         uncompressed_bytes: metadata.uncompressed_bytes,
-        first_sequence_number: key.sequence_number().0.to_owned(),
+        first_sequence_number: key.name.first_record().map(|first| first.sequence_number.clone()),
         last_sequence_number: metadata.last_sequence_number.clone(),
         earliest_received_at: metadata.earliest_received_at.rfc3339(),
         latest_received_at: metadata.latest_received_at.rfc3339(),

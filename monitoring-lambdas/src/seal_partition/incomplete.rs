@@ -219,7 +219,9 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
         let Some(Missing::UnreadableObjects { count, keys }) = unreadable else { return Ok(None) };
         let heads = try_join_all(keys.iter().map(|key| self.bucket.head(key))).await?;
         let is_unreadable = |(key, head): (&String, &Option<Head>)| match head {
-            Some(head) => ObjectKey::parse(key).is_none() || ObjectMetadata::from_entries(&head.metadata).is_err(),
+            Some(Head { metadata, .. }) => {
+                ObjectKey::parse(key).is_none_or(|key| ObjectMetadata::from_entries(&key.name, metadata).is_err())
+            }
             None => false,
         };
         let is_as_it_was = keys.iter().zip(&heads).all(is_unreadable);

@@ -1,7 +1,7 @@
 //! Which objects of a shard begin before another one ends, found in one pass in the order of keys.
 
 use serde::{Deserialize, Serialize};
-use shared::object::{ObjectKey, prefix};
+use shared::object::{FirstRecord, ObjectKey, ObjectName, RejectedName, prefix};
 use shared::sequence_number::compare;
 
 /// How far the objects of one shard and kind that were seen so far reach.
@@ -28,6 +28,8 @@ struct Reach {
 /// What an object overlaps with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Overlapped {
+    /// Where it begins.
+    pub(super) first: String,
     /// Where the earlier objects end.
     pub(super) reaches: String,
     /// Whether one of them holds all of it.
@@ -35,20 +37,30 @@ pub(super) struct Overlapped {
 }
 
 impl Reaches {
-    /// Takes the next object, in the order of keys; what it overlaps with of those before it.
-    pub(super) fn add(&mut self, key: &ObjectKey, last: &str) -> Option<Overlapped> {
-        let of = format!("{}/{}", prefix(key.kind), key.shard_id);
+    /// Takes the next object, in the order of keys; what it overlaps with of those before it. Objects that never were on the
+    /// stream overlap with nothing.
+    pub(super) fn add(&mut self, key: &ObjectKey, last: Option<&str>) -> Option<Overlapped> {
+        let (FirstRecord { shard_id, sequence_number: first }, redriven) = match &key.name {
+            ObjectName::Landed(first) => (first, false),
+            ObjectName::Redriven(RejectedName::Landed(first)) => (first, true),
+            ObjectName::Spilled(_) | ObjectName::Redriven(RejectedName::Spilled(_)) => return None,
+        };
+        let last = last?;
+        let of = format!("{}/{shard_id}", prefix(key.kind));
         if of != self.of {
             *self = Self { of, reaches: Vec::new() };
         }
-        let (first, redriven) = key.sequence_number();
         let family = self.reaches.iter().filter(|reach| reach.redriven == redriven);
-        let overlapped =
+        let mut family =
             family.filter(|reach| compare(first, &reach.last).is_le() && compare(&reach.first, last).is_le());
         // An object with as many digits that reaches as far began no later: it has all of this one's records.
         let is_within = |reach: &Reach| reach.digits == first.len() && compare(last, &reach.last).is_le();
-        let found =
-            overlapped.map(|reach| Overlapped { reaches: reach.last.clone(), is_within: is_within(reach) }).next();
+        let overlapped = |reach: &Reach| Overlapped {
+            first: first.to_owned(),
+            reaches: reach.last.clone(),
+            is_within: is_within(reach),
+        };
+        let found = family.next().map(overlapped);
         self.extend(first, last, redriven);
         found
     }
@@ -78,7 +90,7 @@ mod tests {
 
     fn overlapped(objects: &[(String, String)]) -> Vec<Option<Overlapped>> {
         let mut reaches = Reaches::default();
-        objects.iter().map(|(key, last)| reaches.add(&ObjectKey::parse(key).unwrap(), last)).collect()
+        objects.iter().map(|(key, last)| reaches.add(&ObjectKey::parse(key).unwrap(), Some(last.as_str()))).collect()
     }
 
     fn overlaps(objects: &[(String, String)]) -> Vec<Option<String>> {

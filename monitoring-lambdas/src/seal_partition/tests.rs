@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 use shared::line::{EventFormat, Kind};
-use shared::object::{Attempt, BlockSize, ObjectMetadata, ReceivedIn, object_key};
+use shared::object::{Attempt, BlockSize, ObjectKey, ObjectMetadata, ReceivedIn, SpillId, object_key};
 use shared::rejection::Reason;
 use shared::timestamp::UtcHour;
 
@@ -45,7 +45,7 @@ fn metadata(kind: Kind, hour: UtcHour, (first, last): (u64, u64)) -> ObjectMetad
     let reasons = if kind == Kind::Rejected { vec![(Reason::TooDeep, lines)] } else { Vec::new() };
     ObjectMetadata {
         event_format: EventFormat::Envelope,
-        last_sequence_number: last.to_string(),
+        last_sequence_number: Some(last.to_string()),
         record_count: lines,
         event_count: lines,
         uncompressed_bytes: 100 * lines,
@@ -91,6 +91,17 @@ pub(crate) fn put_iterator_age(metrics: &MemoryMetrics, at: UnixMillis, minutes:
         dimensions: vec![("StreamName".into(), "event-stream".into())],
         at,
         value: (minutes * MILLIS_PER_MINUTE) as f64,
+    });
+}
+
+/// So many records arrive in the middle of an hour.
+fn arrive(metrics: &MemoryMetrics, hour: UtcHour, records: f64) {
+    metrics.values.borrow_mut().push(crate::tests::memory_metrics::Value {
+        namespace: "AWS/Kinesis",
+        name: "IncomingRecords",
+        dimensions: vec![("StreamName".into(), "event-stream".into())],
+        at: UnixMillis(hour.start().0 + 30 * MILLIS_PER_MINUTE),
+        value: records,
     });
 }
 
@@ -168,7 +179,7 @@ async fn an_hour_is_sealed_with_its_sums() {
         "earliest_received_at": "2026-11-21T09:00:00.100Z", "latest_received_at": "2026-11-21T09:00:00.120Z",
         "events_received_in": {"previous": 0, "this": 32, "next": 0, "elsewhere": 0},
         "rejected_received_in": {"previous": 0, "this": 2, "next": 0, "elsewhere": 0},
-        "redriven_events": 0,
+        "redriven_events": 0, "spilled_events": 0,
         "repeated": {
             "records": 1, "events": 0,
             "events_received_in": {"previous": 0, "this": 0, "next": 0, "elsewhere": 0},
@@ -198,6 +209,85 @@ fn redrive(bucket: &MemoryBucket, hour: UtcHour, (first, last): (u64, u64)) {
     let metadata = metadata(Kind::Event, hour, (first, last));
     let received_in = ReceivedIn { elsewhere: metadata.event_count, ..ReceivedIn::default() };
     put_object(bucket, &key, ObjectMetadata { record_count: 0, received_in, ..metadata });
+}
+
+/// So many lines, as ingest writes them while Kinesis is away; the key.
+fn spill(bucket: &MemoryBucket, kind: Kind, hour: UtcHour, (id, lines): (u128, u64)) -> ObjectKey {
+    let key = ObjectKey::spilled(kind, hour, SpillId(id));
+    put_object(bucket, &key.to_string(), spilled_metadata(kind, hour, lines));
+    key
+}
+
+fn spilled_metadata(kind: Kind, hour: UtcHour, lines: u64) -> ObjectMetadata {
+    ObjectMetadata { last_sequence_number: None, record_count: 0, ..metadata(kind, hour, (1, lines)) }
+}
+
+#[tokio::test]
+async fn spilled_objects_are_sealed_as_lines_without_records_that_overlap_with_nothing() {
+    let (bucket, metrics) = (MemoryBucket::default(), MemoryMetrics::default());
+    let landed = land(&bucket, Kind::Event, hour(9), 0, (100, 109));
+    let spilled = spill(&bucket, Kind::Event, hour(9), (0x019a, 3)).to_string();
+    spill(&bucket, Kind::Event, hour(9), (0x019b, 4));
+    let rejected = spill(&bucket, Kind::Rejected, hour(9), (0x019a, 2));
+    let received_in = ReceivedIn { elsewhere: 1, ..ReceivedIn::default() };
+    let redriven = rejected.redriven().to_string();
+    put_object(&bucket, &redriven, ObjectMetadata { received_in, ..spilled_metadata(Kind::Event, hour(9), 1) });
+    arrive(&metrics, hour(9), 10.0);
+    run(&bucket, &metrics, "2026-11-21T10:20:00.000Z").await.unwrap();
+
+    let totals = success(&bucket, "dt=2026-11-21/hour=09")["totals"].clone();
+    let totals: Totals = serde_json::from_value(totals).unwrap();
+    assert_eq!((totals.objects, totals.rejected_objects, totals.unreadable_objects), (4, 1, 0));
+    assert_eq!((totals.records, totals.events, totals.rejected, totals.overlaps), (10, 18, 2, 0));
+    assert_eq!((totals.spilled_events, totals.redriven_events), (7, 1));
+    assert_eq!((totals.events_received_in.this, totals.events_received_in.elsewhere), (17, 1));
+    let manifest = json(&bucket, "events/dt=2026-11-21/hour=09/_MANIFEST.json");
+    let entry = |key: &str| {
+        let entries = manifest["objects"].as_array().unwrap();
+        entries.iter().find(|entry| entry["key"] == key).unwrap_or_else(|| panic!("{key} is not listed")).clone()
+    };
+    for key in [spilled, rejected.to_string(), redriven] {
+        assert_eq!((&entry(&key)["records"], entry(&key).get("first_sequence_number")), (&0.into(), None), "{key}");
+        let read: crate::manifest::Entry = serde_json::from_value(entry(&key)).unwrap();
+        assert_eq!(read.content.unwrap().last_sequence_number, None);
+    }
+    assert_eq!(entry(&landed)["last_sequence_number"], "109");
+}
+
+/// While Kinesis takes nothing there is no IncomingRecords.
+#[tokio::test]
+async fn an_hour_of_which_everything_was_spilled_is_sealed_with_its_events() {
+    let (bucket, metrics) = (MemoryBucket::default(), MemoryMetrics::default());
+    spill(&bucket, Kind::Event, hour(9), (1, 5));
+    run(&bucket, &metrics, "2026-11-21T10:20:00.000Z").await.unwrap();
+    let success: crate::manifest::Success = serde_json::from_value(success(&bucket, "dt=2026-11-21/hour=09")).unwrap();
+    assert_eq!((success.totals.events, success.totals.records, success.accepted), (5, 0, None));
+}
+
+#[tokio::test]
+async fn spilled_lines_do_not_stand_for_records_that_did_not_land() {
+    let (bucket, metrics) = (MemoryBucket::default(), MemoryMetrics::default());
+    land(&bucket, Kind::Event, hour(9), 0, (100, 109));
+    spill(&bucket, Kind::Event, hour(9), (1, 5));
+    arrive(&metrics, hour(9), 12.0);
+    run(&bucket, &metrics, "2026-11-21T10:40:00.000Z").await.unwrap();
+    let incomplete = json(&bucket, "events/dt=2026-11-21/hour=09/_INCOMPLETE");
+    assert_eq!(incomplete["missing"], serde_json::json!([{"what": "missing_records", "arrived": 12, "landed": 10}]));
+}
+
+#[rstest::rstest]
+#[case::with_a_sequence_number(|m: &mut ObjectMetadata| m.last_sequence_number = Some("1".into()))]
+#[case::with_records(|m: &mut ObjectMetadata| m.record_count = 1)]
+#[tokio::test]
+async fn a_spilled_object_that_claims_records_of_the_stream_is_unreadable(#[case] change: fn(&mut ObjectMetadata)) {
+    let (bucket, metrics) = (MemoryBucket::default(), MemoryMetrics::default());
+    let key = ObjectKey::spilled(Kind::Event, hour(9), SpillId(1)).to_string();
+    let mut metadata = spilled_metadata(Kind::Event, hour(9), 5);
+    change(&mut metadata);
+    put_object(&bucket, &key, metadata);
+    run(&bucket, &metrics, "2026-11-21T10:40:00.000Z").await.unwrap();
+    let incomplete = json(&bucket, "events/dt=2026-11-21/hour=09/_INCOMPLETE");
+    assert_eq!(incomplete["missing"], serde_json::json!([{"what": "unreadable_objects", "count": 1, "keys": [key]}]));
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::key::ObjectName;
 use crate::line::{EventFormat, LineHead};
 use crate::rejection::Reason;
 use crate::timestamp::{UnixMillis, UtcHour};
@@ -130,9 +131,11 @@ pub struct ObjectMetadata {
     /// How its events look, and so which lines were taken for what. Objects of versions that did not say it were all read as
     /// envelopes.
     pub event_format: EventFormat,
-    /// Sequence number of the last Kinesis record in the object.
-    pub last_sequence_number: String,
+    /// Sequence number of the last Kinesis record in the object; `None` for lines that never were on the stream, which are
+    /// those of objects whose name has no [`first_record`](ObjectName::first_record).
+    pub last_sequence_number: Option<String>,
     /// Kinesis records whose first line is in the object: each record is counted once, though its lines may land in two.
+    /// 0 for lines that never were on the stream.
     pub record_count: u64,
     /// Lines in the object.
     pub event_count: u64,
@@ -220,7 +223,7 @@ mod name {
 
 /// A metadata entry that is missing or can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the object's metadata entry {0} is missing or malformed")]
+#[error("the object's metadata entry {0} is missing or malformed, or does not fit its name")]
 pub struct MetadataError(&'static str);
 
 impl ObjectMetadata {
@@ -229,7 +232,7 @@ impl ObjectMetadata {
     pub fn to_entries(&self) -> HashMap<String, String> {
         [
             (name::EVENT_FORMAT, self.event_format.as_str().to_owned()),
-            (name::LAST_SEQUENCE_NUMBER, self.last_sequence_number.clone()),
+            (name::LAST_SEQUENCE_NUMBER, self.last_sequence_number.clone().unwrap_or_default()),
             (name::RECORD_COUNT, self.record_count.to_string()),
             (name::EVENT_COUNT, self.event_count.to_string()),
             (name::UNCOMPRESSED_BYTES, self.uncompressed_bytes.to_string()),
@@ -260,18 +263,28 @@ impl ObjectMetadata {
         entry.map(|name| EventFormat::parse(name).ok_or(MetadataError(name::EVENT_FORMAT))).transpose()
     }
 
-    /// The inverse of [`ObjectMetadata::to_entries`].
+    /// The inverse of [`ObjectMetadata::to_entries`], for the object of this name.
     ///
     /// # Errors
     ///
-    /// The first entry that is missing or malformed.
-    pub fn from_entries(entries: &HashMap<String, String>) -> Result<Self, MetadataError> {
+    /// The first entry that is missing or malformed, or does not fit the name: an object that never was on the stream has no
+    /// sequence number and no records.
+    pub fn from_entries(object: &ObjectName, entries: &HashMap<String, String>) -> Result<Self, MetadataError> {
         let text = |name| text_entry(entries, name).map(str::to_owned);
         let number = |name| text(name)?.parse::<u64>().map_err(|_| MetadataError(name));
+        let record_count = number(name::RECORD_COUNT)?;
+        let last_sequence_number = match object.first_record() {
+            Some(_) => Some(text(name::LAST_SEQUENCE_NUMBER)?),
+            None if entries.contains_key(name::LAST_SEQUENCE_NUMBER) => {
+                return Err(MetadataError(name::LAST_SEQUENCE_NUMBER));
+            }
+            None if record_count > 0 => return Err(MetadataError(name::RECORD_COUNT)),
+            None => None,
+        };
         Ok(Self {
             event_format: Self::event_format_entry(entries)?.unwrap_or_default(),
-            last_sequence_number: text(name::LAST_SEQUENCE_NUMBER)?,
-            record_count: number(name::RECORD_COUNT)?,
+            last_sequence_number,
+            record_count,
             event_count: number(name::EVENT_COUNT)?,
             uncompressed_bytes: number(name::UNCOMPRESSED_BYTES)?,
             uncompressed_sha256: text(name::UNCOMPRESSED_SHA256)?,
@@ -322,6 +335,7 @@ fn time_entry(entries: &HashMap<String, String>, name: &'static str) -> Result<U
 mod tests {
     use super::*;
     use crate::line::Kind;
+    use crate::object::{FirstRecord, RejectedName, SpillId};
     use proptest::prelude::*;
     use rstest::rstest;
 
@@ -399,10 +413,49 @@ mod tests {
         assert!(BlockSize::new(0).is_none() && BlockSize::new(10).is_none());
     }
 
+    fn spilled() -> ObjectMetadata {
+        ObjectMetadata {
+            event_format: EventFormat::Envelope,
+            last_sequence_number: None,
+            record_count: 0,
+            event_count: 2,
+            uncompressed_bytes: 9,
+            uncompressed_sha256: "0".repeat(64),
+            received_in: ReceivedIn { this: 2, ..ReceivedIn::default() },
+            rejected_reasons: BTreeMap::new(),
+            earliest_received_at: UnixMillis(1),
+            latest_received_at: UnixMillis(2),
+            block_size: BlockSize::LARGEST,
+            attempt: Attempt { began: UnixMillis(1), deadline: UnixMillis(3), request_id: "r".into() },
+        }
+    }
+
+    #[test]
+    fn metadata_of_what_never_was_on_the_stream_has_no_records() {
+        let entries = spilled().to_entries();
+        assert!(!entries.contains_key("last-sequence-number"));
+        assert_eq!(entries["record-count"], "0");
+        let first = FirstRecord { shard_id: "shardId-000000000000".into(), sequence_number: "1".into() };
+        let (id, last, count) = (SpillId(1), MetadataError("last-sequence-number"), MetadataError("record-count"));
+        for name in [ObjectName::Spilled(id), ObjectName::Redriven(RejectedName::Spilled(id))] {
+            let parse = |metadata: ObjectMetadata| ObjectMetadata::from_entries(&name, &metadata.to_entries());
+            assert_eq!(parse(spilled()), Ok(spilled()));
+            assert_eq!(
+                parse(ObjectMetadata { last_sequence_number: Some("1".into()), ..spilled() }),
+                Err(last.clone())
+            );
+            assert_eq!(parse(ObjectMetadata { record_count: 1, ..spilled() }), Err(count.clone()));
+        }
+        for name in [ObjectName::Landed(first.clone()), ObjectName::Redriven(RejectedName::Landed(first))] {
+            assert_eq!(ObjectMetadata::from_entries(&name, &entries), Err(last.clone()));
+        }
+    }
+
     proptest! {
         #[test]
         fn metadata_survives_its_entries(
             record_count: u64, event_count: u64, uncompressed_bytes: u64, sha in "[0-9a-f]{64}", last in "[0-9]{1,128}",
+            is_redriven: bool,
             earliest in 0i64..4_000_000_000_000, latest in 0i64..4_000_000_000_000, units in 1u8..=9,
             began in 0i64..4_000_000_000_000, deadline in 0i64..4_000_000_000_000, request_id in "[0-9a-f-]{1,36}",
             (previous, this, next, elsewhere) in any::<(u64, u64, u64, u64)>(), raw: bool,
@@ -410,7 +463,7 @@ mod tests {
         ) {
             let metadata = ObjectMetadata {
                 event_format: if raw { EventFormat::Raw } else { EventFormat::Envelope },
-                last_sequence_number: last,
+                last_sequence_number: Some(last),
                 record_count,
                 event_count,
                 uncompressed_bytes,
@@ -427,10 +480,12 @@ mod tests {
                 block_size: Some(metadata.block_size),
                 attempt: Some(metadata.attempt.clone()),
             };
+            let first = FirstRecord { shard_id: "shardId-000000000000".into(), sequence_number: "1".into() };
+            let object = if is_redriven { ObjectName::Redriven(RejectedName::Landed(first)) } else { ObjectName::Landed(first) };
             let mut entries = metadata.to_entries();
             // S3 takes 2 KB of names and values.
             prop_assert!(entries.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() < 2_000);
-            prop_assert_eq!(ObjectMetadata::from_entries(&entries), Ok(metadata));
+            prop_assert_eq!(ObjectMetadata::from_entries(&object, &entries), Ok(metadata));
             for name in entries.keys().cloned().collect::<Vec<_>>() {
                 let value = entries.remove(&name).expect("the key is there");
                 let missing = Writing::from_entries(&entries);
@@ -441,7 +496,7 @@ mod tests {
                     _ => prop_assert_eq!(&missing, &writing),
                 }
                 let may_be_missing = ["rejected-reasons", "event-format"].contains(&name.as_str());
-                prop_assert_eq!(ObjectMetadata::from_entries(&entries).is_ok(), may_be_missing);
+                prop_assert_eq!(ObjectMetadata::from_entries(&object, &entries).is_ok(), may_be_missing);
                 entries.insert(name, value);
             }
         }

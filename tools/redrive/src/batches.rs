@@ -130,15 +130,16 @@ impl Redrive<'_> {
     async fn decide(&self, group: &Group, keys_of_shard: &[String]) -> anyhow::Result<Decision> {
         let key = group.key();
         let found = self.to.metadata(&key).await?;
-        let found =
-            found.map(|entries| ObjectMetadata::from_entries(&entries).with_context(|| key.clone())).transpose()?;
+        let found = found
+            .map(|entries| ObjectMetadata::from_entries(&group.name(), &entries).with_context(|| key.clone()))
+            .transpose()?;
         if let Some(other) =
             found.as_ref().map(|metadata| metadata.event_format).filter(|own| *own != group.event_format)
         {
             let other = other.as_str();
             return Err(anyhow!("{key} was landed as {other}: redrive this batch with --event-format {other}"));
         }
-        let found_last = found.map(|metadata| metadata.last_sequence_number);
+        let found_last = found.and_then(|metadata| metadata.last_sequence_number);
         let folder = key.strip_suffix(&format!("{}.jsonl.bz2", group.first_sequence_number)).unwrap_or(&key);
         let mut beginnings = Vec::new();
         // Usually nothing is there, or just this batch. Else it matters where the other failed batches begin. They are read
@@ -146,13 +147,8 @@ impl Redrive<'_> {
         if found_last.as_deref().is_some_and(|last| compare(last, &group.last_sequence_number).is_ne()) {
             beginnings = self.failed_beginnings(keys_of_shard).await?;
         }
-        beginnings.extend(
-            self.to
-                .keys(folder)
-                .await?
-                .iter()
-                .filter_map(|key| Some(ObjectKey::from_stream(key)?.first_sequence_number)),
-        );
+        let first_landed = |key: &String| Some(ObjectKey::parse(key)?.name.into_landed()?.sequence_number);
+        beginnings.extend(self.to.keys(folder).await?.iter().filter_map(first_landed));
         let range = Range { first: &group.first_sequence_number, last: &group.last_sequence_number };
         Ok(decide(range, found_last.as_deref(), beginnings.iter().map(String::as_str)))
     }

@@ -79,11 +79,12 @@ fn only(formats: &BTreeSet<EventFormat>) -> Option<EventFormat> {
 }
 
 /// The first and the last object of each shard by their place on the stream: a format changes once, between two of them.
+/// What was spilled says how ingest wrote its lines, not how landing read the stream.
 fn first_and_last(keys: &[String]) -> BTreeSet<&String> {
     let mut shards: BTreeMap<String, Vec<(String, &String)>> = BTreeMap::new();
     for key in keys {
-        if let Some(parsed) = ObjectKey::from_stream(key) {
-            shards.entry(parsed.shard_id).or_default().push((parsed.first_sequence_number, key));
+        if let Some(first) = ObjectKey::parse(key).and_then(|parsed| parsed.name.into_landed()) {
+            shards.entry(first.shard_id).or_default().push((first.sequence_number, key));
         }
     }
     let mut ends = BTreeSet::new();

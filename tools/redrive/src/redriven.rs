@@ -123,7 +123,7 @@ impl Redriven {
         let (earliest_received_at, latest_received_at) = self.received_at.unwrap_or((UnixMillis(0), UnixMillis(0)));
         let metadata = ObjectMetadata {
             event_format: self.format,
-            last_sequence_number: rejected.first_sequence_number.clone(),
+            last_sequence_number: rejected.name.first_record().map(|first| first.sequence_number.clone()),
             record_count: 0,
             event_count: self.lines,
             uncompressed_bytes,

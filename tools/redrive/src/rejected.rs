@@ -98,7 +98,7 @@ impl<'a> Redrive<'a> {
         let events = EventReader { reading: &self.reading, event_format };
         let reader = BodyReader { events, parts: &self.parts, open };
         let bodies = Bodies::measure(bodies, reader, &mut outcomes).await?;
-        let (target, attempt) = (rejected.redriven(), self.lander.attempt());
+        let (target, attempt) = (rejected.redriven().to_string(), self.lander.attempt());
         let merge = async |earlier: Option<&Stored>| {
             bodies.add_to(earlier, &mut outcomes).await?.finish(&rejected, attempt.clone())
         };

@@ -18,7 +18,7 @@ use kinesis_to_s3_lambda::group::Group;
 use monitoring_lambdas::cloudwatch::CloudWatch;
 use monitoring_lambdas::manifest::Entry;
 use shared::line::Kind;
-use shared::object::{BlockSize, ObjectKey, ObjectMetadata, prefix};
+use shared::object::{BlockSize, ObjectKey, ObjectMetadata, ObjectName, prefix};
 use shared::timestamp::{UnixMillis, UtcHour};
 
 use crate::bucket::{Bucket, Listed, Stored};
@@ -137,33 +137,34 @@ impl Replay<'_> {
         for kind in [Kind::Event, Kind::Rejected] {
             let shard = format!("{}/{}/{shard_id}-", prefix(kind), hour.wanted.hour.partition());
             for object in self.landing.list(&shard).await? {
-                if let Some(key) = ObjectKey::from_stream(&object.key) {
-                    landed.push(self.reach(&object, key, hour).await?);
+                if let Some(key) = ObjectKey::parse(&object.key)
+                    && let Some(first) = key.name.clone().into_landed()
+                {
+                    let last = self.last(&object, &key.name, hour).await?;
+                    landed.push(Reach { kind, first: first.sequence_number, last });
                 }
             }
         }
         let named = hour.named.values().filter_map(|entry| {
-            let key = ObjectKey::from_stream(&entry.key).filter(|key| key.shard_id == shard_id)?;
-            let last = entry.content.as_ref()?.last_sequence_number.clone();
-            Some(Reach { kind: key.kind, first: key.first_sequence_number, last })
+            let key = ObjectKey::parse(&entry.key)?;
+            let first = key.name.into_landed().filter(|first| first.shard_id == shard_id)?;
+            let last = entry.content.as_ref()?.last_sequence_number.clone()?;
+            Some(Reach { kind: key.kind, first: first.sequence_number, last })
         });
         Ok(Coverage::new(landed, failed, named.collect()))
     }
 
-    /// An object's first and last record: by the manifest, if that means this object, else by its metadata.
-    async fn reach(&self, object: &Listed, key: ObjectKey, hour: &Hour) -> anyhow::Result<Reach> {
+    /// The last record of what landed: by the manifest, if that means this object, else by its metadata.
+    async fn last(&self, object: &Listed, name: &ObjectName, hour: &Hour) -> anyhow::Result<String> {
         let named = hour.named.get(&object.key).filter(|entry| entry.bytes == object.bytes);
-        let last = match named.and_then(|entry| entry.content.as_ref()) {
-            Some(content) => content.last_sequence_number.clone(),
-            None => {
-                let entries = self.landing.metadata(&object.key).await?;
-                let entries = entries.with_context(|| format!("{} was deleted meanwhile", object.key))?;
-                let metadata = ObjectMetadata::from_entries(&entries);
-                let metadata = metadata.with_context(|| format!("{}: restore or delete it first", object.key))?;
-                metadata.last_sequence_number
-            }
-        };
-        Ok(Reach { kind: key.kind, first: key.first_sequence_number, last })
+        if let Some(last) = named.and_then(|entry| entry.content.as_ref()?.last_sequence_number.clone()) {
+            return Ok(last);
+        }
+        let entries = self.landing.metadata(&object.key).await?;
+        let entries = entries.with_context(|| format!("{} was deleted meanwhile", object.key))?;
+        let metadata = ObjectMetadata::from_entries(name, &entries);
+        let metadata = metadata.with_context(|| format!("{}: restore or delete it first", object.key))?;
+        metadata.last_sequence_number.with_context(|| format!("{} has no sequence number", object.key))
     }
 
     async fn land(&self, groups: &[Group], replayed: &mut Replayed) -> anyhow::Result<()> {
@@ -186,7 +187,7 @@ impl Replay<'_> {
                 Ok(Some(object.clone()))
             }
             Some(stored) => {
-                let found = ObjectMetadata::from_entries(&stored.entries)?;
+                let found = ObjectMetadata::from_entries(&group.name(), &stored.entries)?;
                 let is_same = found.uncompressed_sha256 == object.metadata.uncompressed_sha256;
                 if is_same {
                     Ok(None)
@@ -204,7 +205,8 @@ impl Replay<'_> {
 
     /// Names the objects of the manifest that are still gone; whether there are none.
     async fn report_lost(&self, hour: &Hour) -> anyhow::Result<bool> {
-        let mut lost = BTreeMap::from_iter(hour.named.iter().filter(|(key, _)| ObjectKey::from_stream(key).is_some()));
+        let landed = |key: &str| ObjectKey::parse(key).and_then(|key| key.name.into_landed());
+        let mut lost = BTreeMap::from_iter(hour.named.iter().filter(|(key, _)| landed(key).is_some()));
         for kind in [Kind::Event, Kind::Rejected] {
             for key in self.landing.keys(&format!("{}/{}/", prefix(kind), hour.wanted.hour.partition())).await? {
                 lost.remove(&key);
