@@ -116,7 +116,7 @@ pub trait Bucket {
 }
 
 /// An object that is written in parts and appears whole.
-pub trait Uploads {
+pub trait Uploads: Bucket {
     /// The id of a new upload.
     fn create_upload(&self, key: &str) -> impl Future<Output = Result<String>>;
     /// All parts but the last have 5 MiB or more.
@@ -143,7 +143,7 @@ pub trait Stream {
 }
 
 /// Objects of any size.
-pub trait Streams {
+pub trait Streams: Bucket {
     type Stream: Stream;
     /// Metadata and content of one version of an object; `None` when there is none.
     fn open(&self, key: &str) -> impl Future<Output = Result<Option<(Head, Self::Stream)>>>;

@@ -35,7 +35,7 @@ use shared::timestamp::{UnixMillis, UtcHour};
 use crate::bucket::Bucket;
 use crate::cloudwatch::{self, Metrics, MetricsError, Query};
 use crate::event::{EventError, ScheduledEvent};
-use crate::manifest::Totals;
+use crate::manifest::{Success, Totals};
 use crate::rules::completeness::{Balance, Counted, Hour, Sent, balances, received_events, received_rejected};
 use crate::rules::partition::Partition;
 use crate::success::{self, SuccessError};
@@ -216,10 +216,8 @@ struct SealedHour {
 }
 
 async fn sealed_hour(bucket: &impl Bucket, hour: UtcHour) -> Result<Option<SealedHour>, SuccessError> {
-    let partition = Partition::Hour(hour);
-    let Some(success) = success::read(bucket, partition).await? else { return Ok(None) };
-    let sealed_at = success::time(partition, &success.sealed_at)?;
-    Ok(Some(SealedHour { sealed_at, landed: success.totals }))
+    let success = success::read(bucket, Partition::Hour(hour)).await?;
+    Ok(success.map(|Success { sealed_at, totals, .. }| SealedHour { sealed_at, landed: totals }))
 }
 
 /// The hours that are sealed.

@@ -90,7 +90,7 @@ pub struct Handler<B, M> {
     metrics: M,
 }
 
-impl<B: Bucket + Streams, M: Metrics> Handler<B, M> {
+impl<B: Streams, M: Metrics> Handler<B, M> {
     pub fn new(bucket: B, metrics: M) -> Self {
         Self { bucket, metrics }
     }

@@ -20,10 +20,10 @@ use shared::metric::Metric;
 use shared::object::{BlockSize, ObjectKey, ObjectMetadata};
 use shared::timestamp::UnixMillis;
 
-use crate::bucket::{Bucket, BucketError, Condition, Head, Stream, Streams};
+use crate::bucket::{BucketError, Condition, Head, Stream, Streams};
 use crate::event::{Created, EventError, S3Event};
 use crate::manifest::{broken_key, late_key};
-use crate::seal_partition::plan::closes_at;
+use crate::rules::recency::closes_at;
 use crate::seal_partition::{MILLIS_PER_MINUTE, grace_minutes};
 pub(crate) use finding::Broken;
 use finding::in_words;
@@ -90,7 +90,7 @@ impl<O> Handler<O> {
     pub async fn handle<B>(&self, event: S3Event, context: Context) -> Result<Vec<Verdict>, CheckObjectError>
     where
         O: Fn(String) -> B,
-        B: Bucket + Streams,
+        B: Streams,
     {
         let mut verdicts = Vec::new();
         for Created { bucket, key, at } in event.created()? {
@@ -119,7 +119,7 @@ fn report(key: &str, findings: &[Finding], at: UnixMillis, function_name: &str) 
 }
 
 /// Checks an object and stores the verdict in the bucket.
-async fn check<B: Bucket + Streams>(bucket: &B, key: &str) -> Result<Verdict, CheckObjectError> {
+async fn check<B: Streams>(bucket: &B, key: &str) -> Result<Verdict, CheckObjectError> {
     let mut looks = 1;
     loop {
         let (etag, replaced, findings) = look(bucket, key).await?;

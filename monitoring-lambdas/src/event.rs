@@ -64,7 +64,7 @@ pub enum Invocation {
 /// An event that can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
-    #[error("the event's time {0:?} is not an RFC 3339 time in UTC")]
+    #[error("the event's time {0:?} is not an RFC 3339 time")]
     Time(String),
     #[error("the object key {0:?} is not percent-encoded UTF-8")]
     Key(String),
@@ -95,15 +95,8 @@ impl ScheduledEvent {
     }
 }
 
-/// A time of AWS's with any number of digits of a second's fraction: S3 writes three, EventBridge none, Lambda as many as
-/// it takes. What is less than a millisecond is cut off.
-pub(crate) fn time(text: &str) -> Result<UnixMillis, EventError> {
-    let with_millis = || {
-        let (seconds, fraction) = text.strip_suffix('Z')?.split_once('.').unwrap_or((text.strip_suffix('Z')?, "0"));
-        let is_number = !fraction.is_empty() && fraction.bytes().all(|digit| digit.is_ascii_digit());
-        is_number.then(|| UnixMillis::parse(&format!("{seconds}.{fraction:0<3.3}Z"))).flatten()
-    };
-    with_millis().ok_or_else(|| EventError::Time(text.to_owned()))
+fn time(text: &str) -> Result<UnixMillis, EventError> {
+    UnixMillis::parse_aws(text).ok_or_else(|| EventError::Time(text.to_owned()))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use shared::line::Kind;
 use shared::object::{ObjectMetadata, ReceivedIn};
+use shared::timestamp::UnixMillis;
 
 /// The version of both formats.
 pub const VERSION: u8 = 1;
@@ -31,8 +32,8 @@ pub struct EntryContent {
     pub first_sequence_number: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_sequence_number: Option<String>,
-    pub earliest_received_at: String,
-    pub latest_received_at: String,
+    pub earliest_received_at: UnixMillis,
+    pub latest_received_at: UnixMillis,
 }
 
 /// An object that begins before an earlier one of the same shard and kind ends.
@@ -80,8 +81,8 @@ pub struct Totals {
     /// Bytes of all lines, of both kinds.
     pub uncompressed_bytes: u64,
     /// The smallest and the largest time of receipt, of both kinds; absent in an empty partition.
-    pub earliest_received_at: Option<String>,
-    pub latest_received_at: Option<String>,
+    pub earliest_received_at: Option<UnixMillis>,
+    pub latest_received_at: Option<UnixMillis>,
     /// Events by the hour of their receipt; all zero in a date's.
     pub events_received_in: Received,
     /// Rejected lines by the hour of their receipt; all zero in a date's.
@@ -180,8 +181,7 @@ impl Totals {
         for (reason, count) in &metadata.rejected_reasons {
             add_reason(&mut self.rejected_by_reason, reason.as_str(), *count);
         }
-        let (earliest, latest) = (metadata.earliest_received_at.rfc3339(), metadata.latest_received_at.rfc3339());
-        self.add_times(Some(&earliest), Some(&latest));
+        self.add_times(Some(metadata.earliest_received_at), Some(metadata.latest_received_at));
     }
 
     /// Adds an hour's sums to its date's.
@@ -201,17 +201,12 @@ impl Totals {
         for (reason, count) in &hour.rejected_by_reason {
             add_reason(&mut self.rejected_by_reason, reason, *count);
         }
-        self.add_times(hour.earliest_received_at.as_deref(), hour.latest_received_at.as_deref());
+        self.add_times(hour.earliest_received_at, hour.latest_received_at);
     }
 
-    /// Times of one form sort as texts do.
-    fn add_times(&mut self, earliest: Option<&str>, latest: Option<&str>) {
-        if let Some(time) = earliest.filter(|time| self.earliest_received_at.as_deref().is_none_or(|own| *time < own)) {
-            self.earliest_received_at = Some(time.to_owned());
-        }
-        if let Some(time) = latest.filter(|time| self.latest_received_at.as_deref().is_none_or(|own| *time > own)) {
-            self.latest_received_at = Some(time.to_owned());
-        }
+    fn add_times(&mut self, earliest: Option<UnixMillis>, latest: Option<UnixMillis>) {
+        self.earliest_received_at = self.earliest_received_at.into_iter().chain(earliest).min();
+        self.latest_received_at = self.latest_received_at.max(latest);
     }
 }
 
@@ -245,8 +240,8 @@ pub struct Success {
     /// `dt=2026-11-21/hour=09` or `dt=2026-11-21`
     pub partition: String,
     /// The time of the event that had the partition sealed first, and last.
-    pub first_sealed_at: String,
-    pub sealed_at: String,
+    pub first_sealed_at: UnixMillis,
+    pub sealed_at: UnixMillis,
     /// Objects that came after the first seal.
     pub late_objects: u64,
     /// The `ETag` of the `_MANIFEST.json` that it stands for. While the manifest has another one, a run is replacing both;
@@ -266,7 +261,7 @@ pub struct Incomplete {
     pub v: u8,
     pub partition: String,
     /// The time of the event that wrote it first.
-    pub since: String,
+    pub since: UnixMillis,
     /// Never empty.
     pub missing: Vec<Missing>,
 }
@@ -277,10 +272,10 @@ pub struct Incomplete {
 pub enum Missing {
     /// Landing has read the stream up to this time of arrival, which is before the hour's end.
     #[error("landing has read the stream up to {read_up_to}")]
-    UnreadRecords { read_up_to: String },
+    UnreadRecords { read_up_to: UnixMillis },
     /// Landing works at records that arrived before this time, which is before the hour's end.
     #[error("records have landed up to {landed_up_to}")]
-    UnlandedRecords { landed_up_to: String },
+    UnlandedRecords { landed_up_to: UnixMillis },
     /// Landing has just given batches back or failed: they are sent again, and may be of this hour.
     #[error("batches are failing")]
     FailingBatches,
@@ -318,13 +313,13 @@ pub struct Accepted {
 
 impl Accepted {
     /// Whether the person knew of this, or of more of the same.
-    pub fn covers(&self, missing: &Missing) -> bool {
+    pub fn includes(&self, missing: &Missing) -> bool {
         self.missing.iter().any(|known| known.includes(missing))
     }
 }
 
 impl Missing {
-    /// Whether other is this, or less of it. Times of one form sort as texts do.
+    /// Whether the other is this, or less of it.
     fn includes(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::UnreadRecords { read_up_to: known }, Self::UnreadRecords { read_up_to: found })
@@ -360,9 +355,9 @@ pub fn late_key(partition: &str) -> String {
     format!("{LATE_PREFIX}{partition}")
 }
 
-/// Where seal-partition stopped; putting it makes S3 invoke seal-partition again.
-pub fn progress_key(partition: &str) -> String {
-    format!("{SEALING_PREFIX}{partition}{PROGRESS_SUFFIX}")
+/// Where a run of seal-partition stopped in a partition. S3 invokes seal-partition when it is put.
+pub fn checkpoint_key(partition: &str) -> String {
+    format!("{SEALING_PREFIX}{partition}{CHECKPOINT_SUFFIX}")
 }
 
 /// That a partition is to be sealed anew. Each run puts its own, so that none removes what another one asked for; S3 invokes
@@ -406,7 +401,7 @@ pub const DELETED_PREFIX: &str = "deleted/";
 pub const LATE_PREFIX: &str = "late/";
 pub const REPLACED_PREFIX: &str = "replaced/";
 pub const SEALING_PREFIX: &str = "sealing/";
-pub const PROGRESS_SUFFIX: &str = ".json";
+pub const CHECKPOINT_SUFFIX: &str = ".json";
 pub const HELD_SUFFIX: &str = ".incomplete";
 pub const RESEAL_SUFFIX: &str = ".late";
 
@@ -425,19 +420,19 @@ mod tests {
 
     #[test]
     fn the_sums_of_a_date_are_those_of_its_hours() {
-        let hour = |objects, earliest: &str, latest: &str| Totals {
+        let hour = |objects, earliest, latest| Totals {
             objects,
             events: 2 * objects,
             rejected_by_reason: BTreeMap::from([("too_deep".into(), objects)]),
-            earliest_received_at: Some(earliest.into()),
-            latest_received_at: Some(latest.into()),
+            earliest_received_at: Some(UnixMillis(earliest)),
+            latest_received_at: Some(UnixMillis(latest)),
             ..Totals::default()
         };
         let mut date = Totals::default();
-        for hour in [hour(1, "b", "c"), Totals::default(), hour(2, "a", "b")] {
+        for hour in [hour(1, 2, 3), Totals::default(), hour(2, 1, 2)] {
             date.add_hour(&hour);
         }
-        assert_eq!(date, hour(3, "a", "c"));
+        assert_eq!(date, hour(3, 1, 3));
     }
 
     #[rstest]
@@ -449,19 +444,19 @@ mod tests {
     #[case::more_than_are_named(failed(200, &["a"]), failed(201, &["a"]), false)]
     #[case::fewer_records(records(9, 4), records(9, 5), true)]
     #[case::more_records(records(9, 4), records(9, 3), false)]
-    #[case::read_further(unread("10"), unread("11"), true)]
-    #[case::read_less_far(unread("10"), unread("09"), false)]
+    #[case::read_further(unread(10), unread(11), true)]
+    #[case::read_less_far(unread(10), unread(9), false)]
     #[case::found_by_either(Missing::BrokenObjects { keys: vec!["a".into()] }, unreadable("a"), true)]
     #[case::another_object(Missing::BrokenObjects { keys: vec!["a".into()] }, unreadable("b"), false)]
     #[case::another_kind(records(9, 4), Missing::FailingBatches, false)]
-    fn an_acceptance_covers_what_it_names_and_less(
+    fn an_acceptance_includes_what_it_names_and_less(
         #[case] known: Missing,
         #[case] found: Missing,
         #[case] expected: bool,
     ) {
         let accepted =
             Accepted { by: "kim".into(), reason: "r".into(), missing: vec![Missing::UnknownProgress, known] };
-        assert_eq!(accepted.covers(&found), expected);
+        assert_eq!(accepted.includes(&found), expected);
     }
 
     fn failed(count: u64, keys: &[&str]) -> Missing {
@@ -472,8 +467,8 @@ mod tests {
         Missing::MissingRecords { arrived, landed }
     }
 
-    fn unread(read_up_to: &str) -> Missing {
-        Missing::UnreadRecords { read_up_to: read_up_to.into() }
+    fn unread(read_up_to: i64) -> Missing {
+        Missing::UnreadRecords { read_up_to: UnixMillis(read_up_to) }
     }
 
     fn unreadable(key: &str) -> Missing {

@@ -20,7 +20,6 @@ mod outcome;
 mod payload;
 mod recipient;
 mod rejected;
-mod rfc3339;
 mod store;
 pub mod topic;
 pub mod webhook;

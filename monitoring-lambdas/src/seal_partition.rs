@@ -1,17 +1,18 @@
 //! seal-partition: says when an hour is complete and what is in it (`_MANIFEST.json`, then `_SUCCESS`), and the same of a
 //! date when its hours are.
 //!
-//! `_SUCCESS` means whole. It is held back while landing may owe the hour records ([`landing`]), while a batch of it is in
-//! the failed-batches bucket ([`failed_batches`]), and while an object of it can't be read. Once the hour is due,
-//! `_INCOMPLETE` says what is missing ([`incomplete`]). What comes after `_SUCCESS` is added by another seal.
+//! `_SUCCESS` means whole ([`verdict`]). It is held back while landing may owe the hour records ([`landing`]), while a batch
+//! of it is in the failed-batches bucket ([`failed_batches`]), and while an object of it can't be read. Once the hour is due,
+//! `_INCOMPLETE` says what is missing ([`held`]). What comes after `_SUCCESS` is added by another seal.
 //!
 //! A run every ten minutes seals the hours that have closed since the last one, and seals again those that something came
-//! late for. What it can't do in its time it leaves as a marker under `sealing/`, whose arrival in S3 invokes it again with
-//! the same time: one run in several pieces. If S3's event is lost, the next run finds the marker.
+//! late for. What it can't do in its time it leaves as a [`checkpoint`] under `sealing/`, whose arrival in S3 invokes it again
+//! with the same time: one run in several pieces. If S3's event is lost, the next run finds the checkpoint.
 //!
-//! Whatever crashes, and however often it is retried, the files are the same. Each object that lands, at any moment of any
-//! run, is in the manifest or asked for again: a late marker is deleted only after a [`progress::Reseal`] stands for it, and
-//! that only after the report of a seal whose listing began later. Two runs at once do no harm: manifest and `_SUCCESS`
+//! How far an hour has got is one value, [`state::HourState`]. Whatever crashes, and however often it is retried, the files
+//! are the same. Each object that lands, at any moment of any run, is in the manifest or asked for again: a late marker is
+//! deleted only after a [`markers::Reseal`] has replaced it, and that only after the report of a seal whose listing began
+//! later. Two runs at once do no harm: manifest and `_SUCCESS`
 //! replace only what was there when the run began to list, else it begins anew; each run asks for seals of its own; and a
 //! `_SUCCESS` that does not name the current manifest is sealed again.
 //!
@@ -24,20 +25,21 @@
 //! Memory: at most two parts of a manifest, a page of the listing and [`CONCURRENCY`] requests; 13 MB for any number of
 //! objects. A run that crashed leaves its uploads behind: the bucket needs a lifecycle rule that aborts them.
 
-mod arrears;
-mod context;
+mod checkpoint;
 mod date;
+mod draft;
 mod failed_batches;
+mod held;
 mod hour;
-mod incomplete;
 pub mod landing;
 mod manifest_text;
-pub(crate) mod plan;
-mod progress;
-pub(crate) mod reaches;
+mod markers;
+mod overlaps;
 mod run;
+mod state;
 #[cfg(test)]
 pub(crate) mod tests;
+mod verdict;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -50,14 +52,16 @@ use shared::metric::Metric;
 use shared::timestamp::UnixMillis;
 use tokio::sync::OnceCell;
 
-use crate::bucket::{Bucket, BucketError, Streams, Uploads};
+use crate::bucket::{BucketError, Streams, Uploads};
 use crate::cloudwatch::{self, Metrics, MetricsError};
 use crate::event::{EventError, Invocation};
-use crate::manifest::{PROGRESS_SUFFIX, SEALING_PREFIX};
+use crate::rules::partition::Partition;
 use crate::rules::recency;
-use context::{Done, Halt, Outcome, Run};
-use progress::Marker;
-pub(crate) use run::first_hour;
+use checkpoint::Checkpoint;
+use markers::Marker;
+pub(crate) use markers::first_hour;
+use run::{Done, Outcome, Run};
+use state::Interrupt;
 
 /// What the environment says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,7 +167,7 @@ pub struct Handler<B, F, M> {
     part_bytes: usize,
 }
 
-impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics> Handler<B, F, M> {
+impl<B: Uploads, F: Streams, M: Metrics> Handler<B, F, M> {
     /// `failed_batches` is the bucket of [`Config::failed_batches_bucket_name`].
     pub fn new(bucket: B, failed_batches: F, metrics: M, config: Config) -> Self {
         Self { bucket, failed_batches, metrics, config, part_bytes: PART_BYTES }
@@ -182,7 +186,7 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics> Handler<B, F, M> {
     async fn invoke(
         &self,
         event: Invocation,
-        time_is_up: &impl Fn() -> bool,
+        time_is_up: &dyn Fn() -> bool,
         function_name: &str,
     ) -> Result<(), SealError> {
         for (at, resumes_at) in self.starts(event).await? {
@@ -191,21 +195,19 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics> Handler<B, F, M> {
         Ok(())
     }
 
-    /// The times to seal at, and the partition to go on with. A schedule says the time itself; a marker under `sealing/` says
-    /// the time of the run that it goes on with. A marker that is gone is finished.
-    async fn starts(&self, event: Invocation) -> Result<BTreeMap<UnixMillis, Option<String>>, SealError> {
+    /// The times to seal at, and the partition to go on with. A schedule says the time itself; a checkpoint says the time of
+    /// the run that it goes on with. A checkpoint that is gone is finished.
+    async fn starts(&self, event: Invocation) -> Result<BTreeMap<UnixMillis, Option<Partition>>, SealError> {
         let created = match event {
             Invocation::Schedule(event) => return Ok(BTreeMap::from([(event.at()?, None)])),
             Invocation::S3(event) => event.created()?,
         };
         let mut starts = BTreeMap::new();
         for created in created {
-            let partition =
-                created.key.strip_prefix(SEALING_PREFIX).and_then(|name| name.strip_suffix(PROGRESS_SUFFIX));
-            let Some(partition) = partition else { continue };
+            let Some(Marker::Checkpoint(partition)) = Marker::parse(&created.key) else { continue };
             let Some(content) = self.bucket.get(&created.key).await? else { continue };
-            let at = Marker::decode(&content.body).and_then(|marker| marker.at()).unwrap_or(created.at);
-            starts.entry(at).or_insert_with(|| Some(partition.to_owned()));
+            let at = Checkpoint::decode(&content.body).map_or(created.at, |checkpoint| checkpoint.at);
+            starts.entry(at).or_insert(Some(partition));
         }
         Ok(starts)
     }
@@ -213,8 +215,8 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics> Handler<B, F, M> {
     async fn run(
         &self,
         at: UnixMillis,
-        resumes_at: Option<String>,
-        time_is_up: &impl Fn() -> bool,
+        resumes_at: Option<Partition>,
+        time_is_up: &dyn Fn() -> bool,
         function_name: &str,
     ) -> Result<(), SealError> {
         let run = Run {
@@ -236,12 +238,12 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics> Handler<B, F, M> {
                 self.report(at, &done, function_name).await?;
                 run.forget(&done).await
             }
-            Err(Halt::Stopped) => {
-                tracing::info!(at = at.rfc3339(), "the time is up; a marker calls the next invocation");
+            Err(Interrupt::OutOfTime) => {
+                tracing::info!(%at, "the time is up; a checkpoint invokes the next piece");
                 Ok(())
             }
-            Err(Halt::Failed(error)) => Err(error),
-            Err(Halt::Conflict) => Err(SealError::Overtaken),
+            Err(Interrupt::Failed(error)) => Err(error),
+            Err(Interrupt::Conflict) => Err(SealError::Overtaken),
         }
     }
 

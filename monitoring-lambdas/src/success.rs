@@ -16,8 +16,6 @@ pub enum SuccessError {
     Malformed { key: String, source: serde_json::Error },
     #[error("{key} has version {version}, which this version does not know")]
     Version { key: String, version: u8 },
-    #[error("{key} says that it was sealed at {time:?}, which is not a time")]
-    Time { key: String, time: String },
 }
 
 impl SuccessError {
@@ -25,7 +23,7 @@ impl SuccessError {
     pub const fn is_content(&self) -> bool {
         match self {
             Self::Bucket(_) => false,
-            Self::Malformed { .. } | Self::Version { .. } | Self::Time { .. } => true,
+            Self::Malformed { .. } | Self::Version { .. } => true,
         }
     }
 }
@@ -46,14 +44,7 @@ pub(crate) async fn first_sealed_at(
     bucket: &impl Bucket,
     partition: Partition,
 ) -> Result<Option<UnixMillis>, SuccessError> {
-    let Some(success) = read(bucket, partition).await? else { return Ok(None) };
-    time(partition, &success.first_sealed_at).map(Some)
-}
-
-/// A time that a partition's `_SUCCESS` says.
-pub(crate) fn time(partition: Partition, text: &str) -> Result<UnixMillis, SuccessError> {
-    let time = || SuccessError::Time { key: partition.success_key(), time: text.to_owned() };
-    UnixMillis::parse(text).ok_or_else(time)
+    Ok(read(bucket, partition).await?.map(|success| success.first_sealed_at))
 }
 
 #[cfg(test)]
@@ -69,8 +60,8 @@ pub(crate) mod tests {
         let success = Success {
             v: VERSION,
             partition: partition.text(),
-            first_sealed_at: first_sealed_at.rfc3339(),
-            sealed_at: first_sealed_at.rfc3339(),
+            first_sealed_at,
+            sealed_at: first_sealed_at,
             late_objects: 0,
             manifest: None,
             accepted: None,

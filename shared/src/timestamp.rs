@@ -1,7 +1,11 @@
 //! Times as they stand in lines, metadata and object keys: UTC, milliseconds.
 
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
+use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
 const RFC3339_MILLIS: &[BorrowedFormatItem<'static>] =
@@ -51,6 +55,15 @@ impl UnixMillis {
         i64::try_from(parsed.unix_timestamp_nanos().div_euclid(1_000_000)).ok().map(Self)
     }
 
+    /// A time as AWS services write it: RFC 3339 with any number of decimals (Kinesis and Lambda three or more, EventBridge
+    /// none), and CloudWatch's `+0000` for the offset. What is less than a millisecond is cut off.
+    #[must_use]
+    pub fn parse_aws(text: &str) -> Option<Self> {
+        let offset = text.strip_suffix("+0000").map(|local| format!("{local}Z"));
+        let parsed = OffsetDateTime::parse(offset.as_deref().unwrap_or(text), &Rfc3339).ok()?;
+        i64::try_from(parsed.unix_timestamp_nanos().div_euclid(1_000_000)).ok().map(Self)
+    }
+
     fn clamped(self) -> i64 {
         self.0.clamp(*MILLIS_RANGE.start(), *MILLIS_RANGE.end())
     }
@@ -58,6 +71,29 @@ impl UnixMillis {
     fn date_time(self) -> OffsetDateTime {
         OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.clamped()) * 1_000_000)
             .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+    }
+}
+
+/// As [`UnixMillis::rfc3339`].
+impl fmt::Display for UnixMillis {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.rfc3339())
+    }
+}
+
+/// As [`UnixMillis::rfc3339`].
+impl Serialize for UnixMillis {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.rfc3339())
+    }
+}
+
+/// As [`UnixMillis::parse`].
+impl<'de> Deserialize<'de> for UnixMillis {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text)
+            .ok_or_else(|| de::Error::custom(format!("{text:?} is not a time like 2026-11-21T09:00:00.123Z")))
     }
 }
 
@@ -185,6 +221,23 @@ mod tests {
     }
 
     #[test]
+    fn times_of_aws_have_any_number_of_decimals_and_offsets_of_zero() {
+        let time = |text| UnixMillis::parse_aws(text).map(UnixMillis::rfc3339);
+        for text in ["2026-11-21T09:40:12Z", "2026-11-21T09:40:12.0Z", "2026-11-21T09:40:12.000+0000"] {
+            assert_eq!(time(text).as_deref(), Some("2026-11-21T09:40:12.000Z"), "{text}");
+        }
+        let fractions =
+            ["2026-11-21T09:40:12.345Z", "2026-11-21T09:40:12.345678901Z", "2026-11-21T09:40:12.345999999999Z"];
+        for text in fractions.into_iter().chain(["2026-11-21T10:40:12.345+01:00"]) {
+            assert_eq!(time(text).as_deref(), Some("2026-11-21T09:40:12.345Z"), "{text}");
+        }
+        for other in ["", "2026-11-21", "2026-11-21T09:40:12", "2026-11-21T09:40:12.Z", "2026-02-30T09:40:12Z", "+0000"]
+        {
+            assert_eq!(time(other), None, "{other}");
+        }
+    }
+
+    #[test]
     fn hours_and_dates_know_their_neighbours() {
         let hour = UtcHour::parse("dt=2026-11-21/hour=23").unwrap();
         assert_eq!(hour.plus(1).partition(), "dt=2026-11-22/hour=00");
@@ -212,12 +265,16 @@ mod tests {
 
         #[test]
         fn parse_inverts_rfc3339(millis in MILLIS_RANGE) {
-            prop_assert_eq!(UnixMillis::parse(&UnixMillis(millis).rfc3339()), Some(UnixMillis(millis)));
+            let time = UnixMillis(millis);
+            prop_assert_eq!(UnixMillis::parse(&time.rfc3339()), Some(time));
+            prop_assert_eq!(UnixMillis::parse_aws(&time.rfc3339()), Some(time));
+            let json = serde_json::to_string(&time).unwrap();
+            prop_assert_eq!(serde_json::from_str::<UnixMillis>(&json).unwrap(), time);
         }
 
         #[test]
         fn parse_takes_any_text(text in ".{0,40}") {
-            let _parsed = UnixMillis::parse(&text);
+            let _parsed = (UnixMillis::parse(&text), UnixMillis::parse_aws(&text));
         }
     }
 }

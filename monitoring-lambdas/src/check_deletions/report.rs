@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use shared::timestamp::UtcHour;
+use shared::timestamp::{UnixMillis, UtcHour};
 
 use super::CheckDeletionsError;
 use crate::bucket::{Bucket, BucketError, Condition};
@@ -36,14 +36,14 @@ pub(crate) struct Report {
     v: u8,
     pub(crate) partition: String,
     /// The time of the event of the run that found it first.
-    pub(crate) found_at: String,
+    pub(crate) found_at: UnixMillis,
     pub(crate) missing_objects: u64,
     /// The first of them; empty where only their number is known.
     pub(crate) missing: Vec<Missing>,
 }
 
 impl Report {
-    pub(super) fn new(partition: &str, found_at: String, missing_objects: u64, missing: Vec<Missing>) -> Self {
+    pub(super) fn new(partition: &str, found_at: UnixMillis, missing_objects: u64, missing: Vec<Missing>) -> Self {
         Self { v: VERSION, partition: partition.to_owned(), found_at, missing_objects, missing }
     }
 
@@ -75,7 +75,7 @@ impl Report {
         tracing::error!(
             partition = self.partition,
             objects = self.missing_objects,
-            found_at = self.found_at,
+            found_at = %self.found_at,
             first = keys.join(", "),
             "objects that were sealed are deleted or overwritten"
         );

@@ -10,7 +10,7 @@ use super::CheckDeletionsError;
 use super::comparison::{Compared, compare, compare_replaced};
 use super::manifest_lines::Entries;
 use super::report::{Missing, Report, State};
-use crate::bucket::{Bucket, BucketError, Condition, Streams};
+use crate::bucket::{BucketError, Condition, Streams};
 use crate::manifest::{deleted_key, late_key};
 
 /// Hours that are compared: a day less than the shortest time that the lifecycle keeps files.
@@ -29,7 +29,7 @@ pub(super) struct Run<'a, B> {
     pub(super) replaced: BTreeMap<UtcHour, Vec<String>>,
 }
 
-impl<B: Bucket + Streams> Run<'_, B> {
+impl<B: Streams> Run<'_, B> {
     fn oldest(&self) -> UtcHour {
         self.at.hour().plus(-WINDOW_HOURS)
     }
@@ -123,7 +123,7 @@ impl<B: Bucket + Streams> Run<'_, B> {
         compared: Compared,
         earlier: Option<&Report>,
     ) -> Result<Report, BucketError> {
-        let found_at = earlier.map_or_else(|| self.at.rfc3339(), |earlier| earlier.found_at.clone());
+        let found_at = earlier.map_or(self.at, |earlier| earlier.found_at);
         let mut report = Report::new(partition, found_at, compared.missing_objects, compared.missing);
         if report.is_full() {
             return Ok(report);

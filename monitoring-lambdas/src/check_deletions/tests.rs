@@ -93,7 +93,7 @@ async fn an_object_that_is_deleted_is_reported_until_it_is_back(#[case] which: u
     assert_eq!(check(&bucket, NOON).await, 1.0);
     let found = report(&bucket, HOUR_3).unwrap();
     let missing = [Missing { key: key.clone(), what: What::Deleted }];
-    assert_eq!((&found.missing[..], found.missing_objects, found.found_at.as_str()), (&missing[..], 1, NOON));
+    assert_eq!((&found.missing[..], found.missing_objects, found.found_at), (&missing[..], 1, at(NOON)));
 
     assert_eq!(check(&bucket, "2026-11-21T18:40:00.000Z").await, 1.0);
     assert_eq!(report(&bucket, HOUR_3), Some(found), "and when it was found");

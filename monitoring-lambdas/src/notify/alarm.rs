@@ -5,8 +5,6 @@ use serde::{Deserialize, Serialize};
 use shared::metric::{Metric, NAMESPACE};
 use shared::timestamp::UnixMillis;
 
-use super::rfc3339;
-
 /// An event of the alarms topic or of the schedule.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
@@ -138,7 +136,7 @@ impl Sns {
 }
 
 fn time(text: &str) -> Result<UnixMillis, NoticeError> {
-    rfc3339::read(text).ok_or_else(|| NoticeError::Time(text.to_owned()))
+    UnixMillis::parse_aws(text).ok_or_else(|| NoticeError::Time(text.to_owned()))
 }
 
 /// `Something is wrong. #some-entry` in two.

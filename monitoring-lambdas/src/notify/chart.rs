@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 use shared::timestamp::UnixMillis;
 
 use super::alarm::Watched;
-use super::rfc3339;
 use crate::cloudwatch::{Metrics, MetricsError, Query};
 
 /// The number of periods in a chart.
@@ -21,7 +20,6 @@ const NOTHING: char = '·';
 pub(crate) struct Chart {
     values: Vec<Option<f64>>,
     /// The end of the last period.
-    #[serde(with = "rfc3339")]
     pub(crate) until: UnixMillis,
 }
 

@@ -36,7 +36,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(15);
 
 /// The lines about what an alarm watches, as of a time. None if there are none or they can't be read in time: the message is
 /// sent without them.
-pub(super) async fn read<B: Bucket + Streams>(
+pub(super) async fn read<B: Streams>(
     bucket: &B,
     watched: Option<&Watched>,
     at: UnixMillis,

@@ -17,7 +17,7 @@ use super::recipient::Recipient;
 use super::store::{self, StoreError};
 use super::topic::Topic;
 use super::webhook::Webhooks;
-use crate::bucket::{Bucket, Streams};
+use crate::bucket::Streams;
 use crate::cloudwatch::Metrics;
 use crate::event::EventError;
 
@@ -51,7 +51,7 @@ pub enum NotifyError {
     Unsent(usize),
 }
 
-impl<B: Bucket + Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T> {
+impl<B: Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T> {
     /// # Errors
     ///
     /// When a message could not be sent or a ledger not be stored; everything else has been done by then.

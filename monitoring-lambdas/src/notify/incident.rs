@@ -7,7 +7,6 @@ use shared::timestamp::UnixMillis;
 
 use super::alarm::About;
 use super::chart::Chart;
-use super::rfc3339;
 
 /// The most messages that an incident keeps; the oldest that are done are dropped first.
 pub(crate) const MESSAGES_LIMIT: usize = 100;
@@ -16,9 +15,7 @@ pub(crate) const MESSAGES_LIMIT: usize = 100;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Incident {
     pub(crate) group: String,
-    #[serde(with = "rfc3339")]
     pub(crate) opened_at: UnixMillis,
-    #[serde(with = "rfc3339::optional")]
     pub(crate) resolved_at: Option<UnixMillis>,
     /// By name.
     pub(crate) alarms: BTreeMap<String, Episode>,
@@ -30,13 +27,10 @@ pub(crate) struct Incident {
 /// An alarm in an incident.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Episode {
-    #[serde(with = "rfc3339")]
     pub(crate) since: UnixMillis,
     /// When it was over; absent while it is on.
-    #[serde(with = "rfc3339::optional")]
     pub(crate) until: Option<UnixMillis>,
     /// When SNS got the notice.
-    #[serde(with = "rfc3339")]
     pub(crate) noticed_at: UnixMillis,
     /// Whether a message named it.
     #[serde(rename = "told")]
@@ -66,14 +60,12 @@ pub(crate) struct Message {
     /// From 0, in this incident.
     pub(crate) number: u32,
     pub(crate) kind: Kind,
-    #[serde(with = "rfc3339")]
     pub(crate) at: UnixMillis,
     pub(crate) subject: String,
     pub(crate) text: String,
     pub(crate) webhook: Delivery,
     pub(crate) email: Delivery,
     /// When the last attempt began.
-    #[serde(with = "rfc3339")]
     pub(crate) tried_at: UnixMillis,
     pub(crate) tries: u32,
 }

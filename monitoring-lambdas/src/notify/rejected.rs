@@ -24,10 +24,7 @@ const NAMED_VALUES: usize = 3;
 const VALUE_LIMIT: usize = 120;
 
 /// Lines of a message about what was rejected in the hour of `now` and the one before, if anything was.
-pub(super) async fn most_frequent<B: Bucket + Streams>(
-    bucket: &B,
-    now: UnixMillis,
-) -> Result<Vec<String>, BucketError> {
+pub(super) async fn most_frequent<B: Streams>(bucket: &B, now: UnixMillis) -> Result<Vec<String>, BucketError> {
     let mut tally = Tally::default();
     for hour in [now.hour(), now.hour().plus(-1)] {
         for key in newest(bucket, hour, FILES_LIMIT - tally.files).await? {

@@ -13,9 +13,13 @@ pub enum Partition {
 impl Partition {
     /// The partition whose `_SUCCESS` has this key; `None` for any other key.
     pub fn of_success_key(key: &str) -> Option<Self> {
-        let text = key.strip_prefix("events/")?.strip_suffix("/_SUCCESS")?;
+        Self::parse(key.strip_prefix("events/")?.strip_suffix("/_SUCCESS")?)
+    }
+
+    /// The inverse of [`Partition::text`]; `None` for any other text.
+    pub fn parse(text: &str) -> Option<Self> {
         let hour = UtcHour::parse(text).map(Self::Hour);
-        hour.or_else(|| UtcDate::parse(text).map(Self::Date)).filter(|partition| partition.success_key() == key)
+        hour.or_else(|| UtcDate::parse(text).map(Self::Date)).filter(|partition| partition.text() == text)
     }
 
     /// `dt=2026-11-21/hour=09` or `dt=2026-11-21`

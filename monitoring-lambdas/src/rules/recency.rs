@@ -1,4 +1,6 @@
-//! Is `_SUCCESS` there in time?
+//! When an hour is sealed, and whether its `_SUCCESS` is there in time.
+
+use std::collections::BTreeSet;
 
 use shared::timestamp::{UnixMillis, UtcHour};
 
@@ -31,6 +33,26 @@ pub enum State {
     },
     /// It is past its time and not sealed.
     NotRun,
+}
+
+/// The time by which nothing more is expected of an hour.
+pub const fn closes_at(hour: UtcHour, grace_millis: i64) -> UnixMillis {
+    UnixMillis(hour.end().0 + grace_millis)
+}
+
+pub(crate) fn is_closed(hour: UtcHour, at: UnixMillis, grace_millis: i64) -> bool {
+    closes_at(hour, grace_millis) <= at
+}
+
+/// The closed hours, of the last [`LOOKBACK_HOURS`] and not before the first one that there is. In an empty bucket the last
+/// closed hour is sealed as empty: from then on none is left out.
+pub(crate) fn closed_hours(at: UnixMillis, grace_millis: i64, first: Option<UtcHour>) -> BTreeSet<UtcHour> {
+    let last = UnixMillis(at.0 - grace_millis).hour().plus(-1);
+    let hours = (0..LOOKBACK_HOURS).map(|back| last.plus(-back));
+    match first {
+        Some(first) => hours.filter(|hour| *hour >= first).collect(),
+        None => BTreeSet::from([last]),
+    }
 }
 
 /// The last moment to be sealed in time.
@@ -103,6 +125,31 @@ mod tests {
 
     fn hour(text: &str) -> UtcHour {
         UtcHour::parse(text).unwrap()
+    }
+
+    const GRACE: i64 = 15 * MILLIS_PER_MINUTE;
+
+    fn morning(text: &str) -> UnixMillis {
+        time(&format!("2026-11-21T{text}.000Z"))
+    }
+
+    #[test]
+    fn an_hour_closes_when_its_grace_is_over() {
+        let nine = hour("dt=2026-11-21/hour=09");
+        let last = |time| closed_hours(morning(time), GRACE, None).pop_first().unwrap();
+        assert_eq!(last("10:15:00"), nine);
+        assert_eq!(last("10:14:59"), nine.plus(-1));
+        assert!(is_closed(nine, morning("10:15:00"), GRACE) && !is_closed(nine, morning("10:14:59"), GRACE));
+    }
+
+    #[test]
+    fn hours_go_back_to_the_first_and_no_further_than_two_days() {
+        let nine = hour("dt=2026-11-21/hour=09");
+        let from = |first| closed_hours(morning("10:20:00"), GRACE, Some(first));
+        assert_eq!(from(nine.plus(-2)), BTreeSet::from([nine.plus(-2), nine.plus(-1), nine]));
+        assert!(from(nine.plus(1)).is_empty());
+        let all = from(nine.plus(-1000));
+        assert_eq!((all.len(), all.first().copied()), (48, Some(nine.plus(-47))));
     }
 
     #[rstest]

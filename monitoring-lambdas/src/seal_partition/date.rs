@@ -6,14 +6,15 @@ use futures_util::future::try_join_all;
 use shared::object::manifest_key;
 use shared::timestamp::{UtcDate, UtcHour};
 
-use super::context::{Done, Outcome, Published, Run};
 use super::manifest_text::{self, Manifest};
+use super::run::{Done, Outcome, Run};
+use super::state::Published;
 use super::{MAX_ATTEMPTS, SealError};
-use crate::bucket::{Bucket, BucketError, Condition, Streams, Uploads};
+use crate::bucket::{BucketError, Condition, Streams, Uploads};
 use crate::cloudwatch::Metrics;
 use crate::manifest::{HourOfDate, Success, Totals};
 
-impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<'_, B, F, M, T> {
+impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
     /// Seals a date if all of its hours are sealed, and it is not, or one of them later than it. The first date of a bucket,
     /// whose hours before the first landing are not sealed, never is.
     pub(super) async fn date(
@@ -26,7 +27,7 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
         for _ in 0..MAX_ATTEMPTS {
             let published = self.published(&partition).await?;
             if let Some(success) = published.sealed().filter(|sealed| !is_stale(date, sealed, known, done)) {
-                if success.sealed_at == self.at.rfc3339() {
+                if success.sealed_at == self.at {
                     done.outcomes.push(Outcome { success: success.clone(), late_objects: 0 });
                 }
                 return Ok(());
@@ -78,7 +79,7 @@ impl<B: Bucket + Uploads, F: Bucket + Streams, M: Metrics, T: Fn() -> bool> Run<
     }
 }
 
-/// Whether an hour was sealed after its date. Times of one form sort as texts do. An hour that was sealed anew may have been
+/// Whether an hour was sealed after its date. An hour that was sealed anew may have been
 /// so by the same event as the date.
 fn is_stale(date: UtcDate, success: &Success, known: &BTreeMap<UtcHour, Published>, done: &Done) -> bool {
     date.hours().any(|hour| {

@@ -7,7 +7,6 @@ use shared::timestamp::{UnixMillis, UtcHour};
 
 use super::CONCURRENCY;
 use crate::bucket::{Bucket, BucketError, List, Stream, Streams};
-use crate::event;
 use crate::manifest::{MAX_KEYS, Missing};
 
 /// Where the mapping puts them.
@@ -38,7 +37,7 @@ impl FailedBatch {
 const ANY_TIME: (UnixMillis, UnixMillis) = (UnixMillis(i64::MIN), UnixMillis(i64::MAX));
 
 /// The batches that were given up since an hour began.
-pub(super) async fn list(bucket: &(impl Bucket + Streams), since: UtcHour) -> Result<Vec<FailedBatch>, BucketError> {
+pub(super) async fn list(bucket: &impl Streams, since: UtcHour) -> Result<Vec<FailedBatch>, BucketError> {
     let (keys, unlisted_after) = keys(bucket, since).await?;
     let mut batches = Vec::with_capacity(keys.len());
     for keys in keys[..keys.len().min(MAX_READ)].chunks(CONCURRENCY) {
@@ -108,8 +107,8 @@ fn arrived(head: &[u8]) -> Option<(UnixMillis, UnixMillis)> {
     let at = head.windows(NAME.len()).position(|window| window == NAME)?;
     let mut values = serde_json::Deserializer::from_slice(&head[at + NAME.len()..]).into_iter::<BatchInfo>();
     let info = values.next()?.ok()?;
-    let first = event::time(&info.approximate_arrival_of_first_record).ok()?;
-    Some((first, event::time(&info.approximate_arrival_of_last_record).ok()?))
+    let first = UnixMillis::parse_aws(&info.approximate_arrival_of_first_record)?;
+    Some((first, UnixMillis::parse_aws(&info.approximate_arrival_of_last_record)?))
 }
 
 #[cfg(test)]

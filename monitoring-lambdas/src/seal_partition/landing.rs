@@ -13,7 +13,7 @@
 //! is not invoked.
 //!
 //! Other consumers of the stream may lag, and a batch that failed may be of another hour. So the count of the records that
-//! landed has the last word ([`super::incomplete`]).
+//! landed has the last word ([`super::verdict`]).
 
 use std::time::Duration;
 
@@ -94,9 +94,9 @@ impl Landing {
     #[must_use]
     pub fn owes(self, before: UnixMillis) -> Vec<Missing> {
         let unread = self.read_up_to.filter(|read_up_to| *read_up_to < before);
-        let unread = unread.map(|read_up_to| Missing::UnreadRecords { read_up_to: read_up_to.rfc3339() });
+        let unread = unread.map(|read_up_to| Missing::UnreadRecords { read_up_to });
         let unlanded = self.landed_up_to.filter(|landed_up_to| *landed_up_to < before);
-        let unlanded = unlanded.map(|landed_up_to| Missing::UnlandedRecords { landed_up_to: landed_up_to.rfc3339() });
+        let unlanded = unlanded.map(|landed_up_to| Missing::UnlandedRecords { landed_up_to });
         let failing = self.is_failing.then_some(Missing::FailingBatches);
         let idle = self.is_idle.then_some(Missing::IdleLanding);
         unread.into_iter().chain(unlanded).chain(failing).chain(idle).collect()

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use shared::timestamp::UnixMillis;
 
-use crate::manifest::{Accepted, Entry, HourOfDate, Overlap, Success, Totals, VERSION};
+use crate::manifest::{Accepted, HourOfDate, Overlap, Success, Totals, VERSION};
 
 type Result<T> = std::result::Result<T, serde_json::Error>;
 
@@ -13,10 +13,6 @@ pub(super) const MAX_OVERLAPS: usize = 100;
 /// `{"v":1,"partition":"…","objects":[` or `…"hours":[`
 pub(super) fn begin(text: &mut Vec<u8>, partition: &str, items: &str) {
     text.extend_from_slice(format!("{{\"v\":{VERSION},\"partition\":\"{partition}\",\"{items}\":[").as_bytes());
-}
-
-pub(super) fn entry(text: &mut Vec<u8>, entry: &Entry, is_first: bool) -> Result<()> {
-    item(text, entry, is_first)
 }
 
 /// `],"overlaps":[…],"totals":{…}}`
@@ -39,7 +35,8 @@ pub(super) fn of_date(partition: &str, hours: &[HourOfDate], totals: &Totals) ->
     Ok(text)
 }
 
-fn item(text: &mut Vec<u8>, item: &impl Serialize, is_first: bool) -> Result<()> {
+/// One of the objects, hours or overlaps.
+pub(super) fn item(text: &mut Vec<u8>, item: &impl Serialize, is_first: bool) -> Result<()> {
     text.extend_from_slice(if is_first { b"\n" } else { b",\n" });
     serde_json::to_writer(text, item)
 }
@@ -62,8 +59,8 @@ pub(super) fn success(
     Success {
         v: VERSION,
         partition: partition.to_owned(),
-        first_sealed_at: before.map_or_else(|| at.rfc3339(), |before| before.first_sealed_at.clone()),
-        sealed_at: at.rfc3339(),
+        first_sealed_at: before.map_or(at, |before| before.first_sealed_at),
+        sealed_at: at,
         late_objects: before
             .map_or(0, |before| before.late_objects.saturating_add(came_since(&before.totals, &totals))),
         manifest: Some(etag),

@@ -149,8 +149,7 @@ fn folders(folder: &Path, begin: &str) -> anyhow::Result<Vec<PathBuf>> {
 fn sealed(path: &Path) -> anyhow::Result<(UtcHour, Hour)> {
     let success: Success = serde_json::from_slice(&fs::read(path)?)?;
     let hour = UtcHour::parse(&success.partition).context("its partition is no hour")?;
-    let sealed_at = UnixMillis::parse(&success.first_sealed_at).context("its first_sealed_at is no time")?;
-    let sealed_minutes_after = Some((sealed_at.0 - hour.end().0).div_euclid(MILLIS_PER_MINUTE));
+    let sealed_minutes_after = Some((success.first_sealed_at.0 - hour.end().0).div_euclid(MILLIS_PER_MINUTE));
     Ok((hour, Hour { bytes: success.totals.bytes, events: success.totals.events, sealed_minutes_after }))
 }
 
@@ -194,8 +193,8 @@ mod tests {
         let success = Success {
             v: 1,
             partition: "dt=2026-11-21/hour=09".into(),
-            first_sealed_at: "2026-11-21T10:20:00.000Z".into(),
-            sealed_at: "2026-11-21T12:20:00.000Z".into(),
+            first_sealed_at: UnixMillis::parse("2026-11-21T10:20:00.000Z").unwrap(),
+            sealed_at: UnixMillis::parse("2026-11-21T12:20:00.000Z").unwrap(),
             late_objects: 1,
             manifest: None,
             accepted: None,

@@ -203,13 +203,13 @@ async fn a_marker_that_is_damaged_or_out_of_date_begins_anew() {
     let (expected, _) = undisturbed(&world).await;
     let (bucket, metrics) = (copy(&world), MemoryMetrics::default());
     for of_day in [3, 22] {
-        bucket.insert(&crate::manifest::progress_key(&hour(of_day).partition()), "{", HashMap::new());
+        bucket.insert(&crate::manifest::checkpoint_key(&hour(of_day).partition()), "{", HashMap::new());
     }
     invoke(&bucket, &metrics, schedule(), Fault::None).await.unwrap();
     assert_same(&bucket, &expected, &"at the end");
     // An event of a marker that is done with.
     let event = serde_json::json!({"Records": [{"eventTime": NIGHT, "s3": {"bucket": {"name": "b"},
-        "object": {"key": crate::manifest::progress_key(&hour(22).partition())}}}]});
+        "object": {"key": crate::manifest::checkpoint_key(&hour(22).partition())}}}]});
     invoke(&bucket, &metrics, serde_json::from_value(event).unwrap(), Fault::None).await.unwrap();
     assert_same(&bucket, &expected, &"at the end");
 }

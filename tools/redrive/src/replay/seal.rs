@@ -138,8 +138,8 @@ mod tests {
     use rstest::rstest;
 
     #[rstest]
-    #[case::unread(Missing::UnreadRecords { read_up_to: String::new() }, true)]
-    #[case::unlanded(Missing::UnlandedRecords { landed_up_to: String::new() }, true)]
+    #[case::unread(Missing::UnreadRecords { read_up_to: UnixMillis(0) }, true)]
+    #[case::unlanded(Missing::UnlandedRecords { landed_up_to: UnixMillis(0) }, true)]
     #[case::failing(Missing::FailingBatches, true)]
     #[case::unknown(Missing::UnknownProgress, true)]
     #[case::lost(Missing::MissingRecords { arrived: 2, landed: 1 }, false)]

@@ -9,15 +9,15 @@ use shared::sequence_number::compare;
 /// Keys of one shard follow one another, so no more than one shard is remembered. Within it, numbers with as many digits
 /// follow one another in the order of their values.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Reaches {
+pub(super) struct Extents {
     /// Kind and shard, as in the keys.
     of: String,
-    reaches: Vec<Reach>,
+    extents: Vec<Extent>,
 }
 
 /// The objects whose first numbers have as many digits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Reach {
+struct Extent {
     /// What was redriven lies over what it was made of.
     redriven: bool,
     digits: usize,
@@ -36,7 +36,7 @@ pub(super) struct Overlapped {
     pub(super) is_within: bool,
 }
 
-impl Reaches {
+impl Extents {
     /// Takes the next object, in the order of keys; what it overlaps with of those before it. Objects that never were on the
     /// stream overlap with nothing.
     pub(super) fn add(&mut self, key: &ObjectKey, last: Option<&str>) -> Option<Overlapped> {
@@ -48,30 +48,30 @@ impl Reaches {
         let last = last?;
         let of = format!("{}/{shard_id}", prefix(key.kind));
         if of != self.of {
-            *self = Self { of, reaches: Vec::new() };
+            *self = Self { of, extents: Vec::new() };
         }
-        let family = self.reaches.iter().filter(|reach| reach.redriven == redriven);
-        let mut family =
-            family.filter(|reach| compare(first, &reach.last).is_le() && compare(&reach.first, last).is_le());
-        // An object with as many digits that reaches as far began no later: it has all of this one's records.
-        let is_within = |reach: &Reach| reach.digits == first.len() && compare(last, &reach.last).is_le();
-        let overlapped = |reach: &Reach| Overlapped {
-            first: first.to_owned(),
-            reaches: reach.last.clone(),
-            is_within: is_within(reach),
+        let overlaps = |extent: &&Extent| {
+            extent.redriven == redriven
+                && compare(first, &extent.last).is_le()
+                && compare(&extent.first, last).is_le()
         };
-        let found = family.next().map(overlapped);
+        let found = self.extents.iter().find(overlaps).map(|extent| Overlapped {
+            first: first.clone(),
+            reaches: extent.last.clone(),
+            // An object with as many digits that reaches as far began no later: it has all of this one's records.
+            is_within: extent.digits == first.len() && compare(last, &extent.last).is_le(),
+        });
         self.extend(first, last, redriven);
         found
     }
 
     fn extend(&mut self, first: &str, last: &str, redriven: bool) {
         let digits = first.len();
-        let same = self.reaches.iter_mut().find(|reach| reach.redriven == redriven && reach.digits == digits);
+        let same = self.extents.iter_mut().find(|extent| extent.redriven == redriven && extent.digits == digits);
         match same {
-            Some(reach) if compare(last, &reach.last).is_gt() => last.clone_into(&mut reach.last),
+            Some(extent) if compare(last, &extent.last).is_gt() => last.clone_into(&mut extent.last),
             Some(_) => {}
-            None => self.reaches.push(Reach { redriven, digits, first: first.to_owned(), last: last.to_owned() }),
+            None => self.extents.push(Extent { redriven, digits, first: first.to_owned(), last: last.to_owned() }),
         }
     }
 }
@@ -89,8 +89,8 @@ mod tests {
     }
 
     fn overlapped(objects: &[(String, String)]) -> Vec<Option<Overlapped>> {
-        let mut reaches = Reaches::default();
-        objects.iter().map(|(key, last)| reaches.add(&ObjectKey::parse(key).unwrap(), Some(last.as_str()))).collect()
+        let mut extents = Extents::default();
+        objects.iter().map(|(key, last)| extents.add(&ObjectKey::parse(key).unwrap(), Some(last.as_str()))).collect()
     }
 
     fn overlaps(objects: &[(String, String)]) -> Vec<Option<String>> {

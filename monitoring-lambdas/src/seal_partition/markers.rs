@@ -1,0 +1,205 @@
+//! The small objects under `late/` and `sealing/` by which check-object, check-deletions and the runs of seal-partition ask
+//! for seals.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use shared::line::Kind;
+use shared::object::prefix;
+use shared::timestamp::{UtcDate, UtcHour};
+
+use super::SealError;
+use super::run::Run;
+use super::state::HourState;
+use crate::bucket::{Bucket, BucketError, Condition, List, Streams, Uploads};
+use crate::cloudwatch::Metrics;
+use crate::manifest::{
+    CHECKPOINT_SUFFIX, HELD_SUFFIX, LATE_PREFIX, RESEAL_SUFFIX, SEALING_PREFIX, late_key, reseal_key,
+};
+use crate::rules::partition::Partition;
+use crate::rules::recency::{closed_hours, is_closed};
+
+/// What a key under `late/` or `sealing/` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Marker {
+    /// An object of the hour landed after the hour's time to be sealed.
+    Late(UtcHour),
+    /// A run stopped in or before the partition.
+    Checkpoint(Partition),
+    /// The hour has an `_INCOMPLETE`.
+    Held(UtcHour),
+    /// The hour is to be sealed anew.
+    Reseal(UtcHour),
+}
+
+impl Marker {
+    pub(super) fn parse(key: &str) -> Option<Self> {
+        if let Some(late) = key.strip_prefix(LATE_PREFIX) {
+            return UtcHour::parse(late).map(Self::Late);
+        }
+        let name = key.strip_prefix(SEALING_PREFIX)?;
+        if let Some(partition) = name.strip_suffix(CHECKPOINT_SUFFIX) {
+            return Partition::parse(partition).map(Self::Checkpoint);
+        }
+        if let Some(hour) = name.strip_suffix(HELD_SUFFIX) {
+            return UtcHour::parse(hour).map(Self::Held);
+        }
+        let name = name.strip_suffix(RESEAL_SUFFIX)?;
+        // Earlier versions had one for each hour, without the id of a run.
+        UtcHour::parse(name.split_once('.').map_or(name, |(hour, _)| hour)).map(Self::Reseal)
+    }
+}
+
+/// The markers of an hour.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Markers {
+    pub(super) late: bool,
+    pub(super) checkpoint: bool,
+    pub(super) held: bool,
+    /// The keys of its reseals.
+    pub(super) reseals: Vec<String>,
+}
+
+/// The content of a reseal: that an hour is to be sealed anew. It is put before the `late/` marker is deleted, which happens
+/// before the hour is listed; only a seal whose listing began later satisfies it, and it stays until that seal is reported.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Reseal {
+    /// Of the `_SUCCESS` that was there, if there was one: what has come since is to be reported.
+    pub(super) late_objects: Option<u64>,
+    pub(super) is_sealed: bool,
+}
+
+/// What a run looks at.
+pub(super) struct Work {
+    pub(super) hours: BTreeMap<UtcHour, Markers>,
+    /// Dates before which an earlier run stopped.
+    pub(super) dates: BTreeSet<UtcDate>,
+}
+
+impl Work {
+    fn add(&mut self, marker: Marker, key: String) {
+        match marker {
+            Marker::Late(hour) => self.hours.entry(hour).or_default().late = true,
+            Marker::Checkpoint(Partition::Hour(hour)) => self.hours.entry(hour).or_default().checkpoint = true,
+            Marker::Checkpoint(Partition::Date(date)) => _ = self.dates.insert(date),
+            Marker::Held(hour) => self.hours.entry(hour).or_default().held = true,
+            Marker::Reseal(hour) => self.hours.entry(hour).or_default().reseals.push(key),
+        }
+    }
+}
+
+impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
+    /// The hours that may have to be sealed, the closed ones and those with markers; and the dates with markers.
+    pub(super) async fn work(&self) -> Result<Work, SealError> {
+        let grace = self.config.grace_millis();
+        let closed = closed_hours(self.at, grace, first_hour(self.bucket).await?);
+        let hours = closed.into_iter().map(|hour| (hour, Markers::default())).collect();
+        let mut work = Work { hours, dates: BTreeSet::new() };
+        for prefix in [LATE_PREFIX, SEALING_PREFIX] {
+            // Beyond a page, the next run takes the rest.
+            let page = self.bucket.list(List { prefix, ..List::default() }).await?;
+            for key in page.objects.into_iter().map(|listed| listed.key) {
+                match Marker::parse(&key) {
+                    Some(Marker::Late(hour)) if !is_closed(hour, self.at, grace) => {}
+                    Some(marker) => work.add(marker, key),
+                    None => {}
+                }
+            }
+        }
+        Ok(work)
+    }
+
+    /// Why an hour is sealed anew, as it is in the bucket. What can't be read asks for a seal all the same.
+    pub(super) async fn reseals(&self, markers: &Markers) -> Result<BTreeMap<String, Reseal>, SealError> {
+        let mut reseals = BTreeMap::new();
+        for key in &markers.reseals {
+            if let Some(content) = self.bucket.get(key).await? {
+                reseals.insert(key.clone(), serde_json::from_slice(&content.body).unwrap_or_default());
+            }
+        }
+        Ok(reseals)
+    }
+
+    /// Makes a `late/` marker into a reseal. It is put before the marker is deleted, so that the reason is always in the
+    /// bucket; what comes from now on puts the marker again.
+    pub(super) async fn put_reseal(&self, state: &mut HourState) -> Result<(), SealError> {
+        let partition = state.partition();
+        let key = reseal_key(&partition, &self.id);
+        let late_objects = state.published.success.as_ref().map(|success| success.late_objects);
+        let reseal = Reseal { late_objects, is_sealed: false };
+        self.bucket.put(&key, serde_json::to_vec(&reseal)?.into(), Condition::Always).await?;
+        if state.markers.late {
+            self.bucket.delete(&late_key(&partition)).await?;
+        }
+        state.reseals.insert(key, reseal);
+        Ok(())
+    }
+
+    /// Notes in the bucket which reseals are satisfied: a run that comes after a crash needs no seal for them.
+    pub(super) async fn note_satisfied(&self, state: &mut HourState, keys: &[String]) -> Result<(), SealError> {
+        for (key, reseal) in state.reseals.iter_mut().filter(|(key, reseal)| !reseal.is_sealed && keys.contains(key)) {
+            reseal.is_sealed = true;
+            self.bucket.put(key, serde_json::to_vec(reseal)?.into(), Condition::Always).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The first hour that anything landed in.
+pub(crate) async fn first_hour(bucket: &impl Bucket) -> Result<Option<UtcHour>, BucketError> {
+    let mut first: Option<UtcHour> = None;
+    for kind in [Kind::Event, Kind::Rejected] {
+        let folder = format!("{}/", prefix(kind));
+        let dates = format!("{folder}dt=");
+        let Some(date) = first_folder(bucket, &folder, &dates, UtcDate::parse).await? else { continue };
+        let hours = format!("{folder}{}/hour=", date.partition());
+        let hour = first_folder(bucket, &folder, &hours, UtcHour::parse).await?;
+        first = first.into_iter().chain(hour).min();
+    }
+    Ok(first)
+}
+
+/// The first folder that is a partition. A thousand others before it would hide it.
+async fn first_folder<P>(
+    bucket: &impl Bucket,
+    folder: &str,
+    prefix: &str,
+    parse: impl Fn(&str) -> Option<P>,
+) -> Result<Option<P>, BucketError> {
+    let page = bucket.list(List { prefix, delimiter: Some("/"), ..List::default() }).await?;
+    Ok(page.prefixes.iter().find_map(|found| parse(found.strip_prefix(folder)?.strip_suffix('/')?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{checkpoint_key, held_key};
+    use rstest::rstest;
+
+    fn hour() -> UtcHour {
+        UtcHour::parse("dt=2026-11-21/hour=09").unwrap()
+    }
+
+    #[test]
+    fn keys_of_markers_are_read_back() {
+        let (hour, partition, date) = (hour(), hour().partition(), hour().date());
+        assert_eq!(Marker::parse(&late_key(&partition)), Some(Marker::Late(hour)));
+        assert_eq!(Marker::parse(&held_key(&partition)), Some(Marker::Held(hour)));
+        assert_eq!(Marker::parse(&reseal_key(&partition, "0a")), Some(Marker::Reseal(hour)));
+        assert_eq!(Marker::parse("sealing/dt=2026-11-21/hour=09.late"), Some(Marker::Reseal(hour)));
+        let checkpoint = |partition: Partition| Marker::parse(&checkpoint_key(&partition.text()));
+        for partition in [Partition::Hour(hour), Partition::Date(date)] {
+            assert_eq!(checkpoint(partition), Some(Marker::Checkpoint(partition)));
+        }
+    }
+
+    #[rstest]
+    #[case("late/dt=2026-11-21")]
+    #[case("sealing/dt=2026-11-21.incomplete")]
+    #[case("sealing/dt=2026-11-21/hour=24.json")]
+    #[case("sealing/dt=2026-11-21/hour=09")]
+    #[case("events/dt=2026-11-21/hour=09")]
+    fn other_keys_are_no_markers(#[case] key: &str) {
+        assert_eq!(Marker::parse(key), None);
+    }
+}
