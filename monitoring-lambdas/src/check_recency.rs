@@ -19,21 +19,20 @@ mod partitions;
 mod tests;
 
 use std::cell::RefCell;
+use std::error::Error;
 use std::time::Duration;
 
 use lambda_runtime::Context;
-use lambda_setup::deadline::{Deadline, TimeIsUp};
+use lambda_setup::deadline::Deadline;
 use lambda_setup::environment::{self, EnvironmentError};
 use shared::metric::Metric;
 use shared::timestamp::UnixMillis;
 
 use crate::bucket::{Bucket, BucketError, List};
-use crate::cloudwatch::{self, Metrics, MetricsError};
+use crate::cloudwatch::{self, Metrics};
 use crate::event::{EventError, ScheduledEvent};
 use crate::manifest::BROKEN_PREFIX;
 use crate::seal_partition::{due_minutes, grace_minutes};
-use crate::success::SuccessError;
-use freshness::Newest;
 use partitions::Report;
 
 /// What the environment says.
@@ -66,16 +65,8 @@ pub enum Problem {
     NotRun { count: usize, names: String },
     #[error("LATE: {count} partitions were sealed too late: {names}")]
     Late { count: usize, names: String },
-    #[error("can't tell whether partitions are sealed: {0}")]
-    Partitions(#[source] SuccessError),
-    #[error("the broken objects were not counted: {0}")]
-    Broken(#[source] BucketError),
-    #[error("the newest event was not found: {0}")]
-    Freshness(#[source] BucketError),
     #[error("{what}: {source}")]
-    TimeIsUp { what: &'static str, source: TimeIsUp },
-    #[error(transparent)]
-    Metrics(#[from] MetricsError),
+    Unanswered { what: &'static str, source: Box<dyn Error + Send + Sync> },
 }
 
 /// All that is wrong at once; never empty.
@@ -119,103 +110,91 @@ impl<B: Bucket, M: Metrics> Handler<B, M> {
     /// When a partition is missing or late, and when anything could not be found out or put.
     pub async fn handle(&self, event: ScheduledEvent, context: Context) -> Result<(), CheckRecencyError> {
         let now = event.at().map_err(|error| CheckRecencyError(vec![error.into()]))?;
-        let mut problems = Vec::new();
-        let mut values = Vec::new();
         // An invocation that is cut off here loses it, which only costs requests.
         let mut memory = self.memory.take();
         let looking = Deadline::before(context.deadline, REPORT_TIME);
-        match self.partitions(now, looking, &mut memory.partitions).await {
-            Ok(report) => {
-                values.push((Metric::MissingPartitions, report.missing.len() as f64));
-                values.push((Metric::LatePartitions, report.late.len() as f64));
-                problems.extend(found(&report));
-            }
-            Err(problem) => problems.push(problem),
-        }
-        match self.broken(looking).await {
-            Ok(count) => values.push((Metric::BrokenObjects, count as f64)),
-            Err(problem) => problems.push(problem),
-        }
-        match self.newest(now, looking, &mut memory.freshness).await {
-            Ok(newest) => values.push((Metric::DataFreshness, newest.age_seconds(now))),
-            Err(problem) => problems.push(problem),
-        }
+        let Answers { values, mut problems } = self.look(now, looking, &mut memory).await;
         self.memory.replace(memory);
         // Before the metrics are put: CloudWatch may be away.
         for problem in &problems {
             tracing::error!(%problem, "the landed data is not as it should be by now, or can't be seen");
         }
         let answering = Deadline::before(context.deadline, ANSWER_TIME);
-        if let Err(problem) = self.put(&values, now, &context.env_config.function_name, answering).await {
-            tracing::error!(%problem, "the metrics were not put");
+        let put = cloudwatch::put(&self.metrics, &context.env_config.function_name, now, &values);
+        if !values.is_empty()
+            && let Err(problem) = within("the metrics were not put", answering, answering.remaining(), put).await
+        {
+            tracing::error!(%problem);
             problems.push(problem);
         }
         if problems.is_empty() { Ok(()) } else { Err(CheckRecencyError(problems)) }
     }
 
-    async fn partitions(
-        &self,
-        now: UnixMillis,
-        looking: Deadline,
-        memory: &mut partitions::Memory,
-    ) -> Result<Report, Problem> {
+    /// Answers each question in its share of the time.
+    async fn look(&self, now: UnixMillis, looking: Deadline, memory: &mut Memory) -> Answers {
+        let mut answers = Answers::default();
+        let report = partitions::look(&self.bucket, now, self.due_minutes, &mut memory.partitions);
         let half = looking.remaining() / 2;
-        let report = looking.bound(half, partitions::look(&self.bucket, now, self.due_minutes, memory)).await;
-        let what = "can't tell whether partitions are sealed";
-        report.map_err(|source| Problem::TimeIsUp { what, source })?.map_err(Problem::Partitions)
+        match within("can't tell whether partitions are sealed", looking, half, report).await {
+            Ok(report) => answers.add_report(&report),
+            Err(problem) => answers.problems.push(problem),
+        }
+        let half = looking.remaining() / 2;
+        match within("the broken objects were not counted", looking, half, self.broken()).await {
+            Ok(count) => answers.values.push((Metric::BrokenObjects, count as f64)),
+            Err(problem) => answers.problems.push(problem),
+        }
+        let newest = freshness::find(&self.bucket, now, &mut memory.freshness);
+        match within("the newest event was not found", looking, looking.remaining(), newest).await {
+            Ok(newest) => answers.values.push((Metric::DataFreshness, newest.age_seconds(now))),
+            Err(problem) => answers.problems.push(problem),
+        }
+        answers
     }
 
-    /// How many verdicts of check-object lie in the bucket, up to the 1,000 of one page. The alarm follows them:
+    /// How many verdicts of check-object are in the bucket, up to the 1,000 of one page. The alarm follows them:
     /// a verdict stays until landing replaces the object or a person deletes it.
-    async fn broken(&self, looking: Deadline) -> Result<usize, Problem> {
-        let verdicts = self.bucket.list(List { prefix: BROKEN_PREFIX, ..List::default() });
-        let page = looking.bound(looking.remaining() / 2, verdicts).await;
-        let what = "the broken objects were not counted";
-        let page = page.map_err(|source| Problem::TimeIsUp { what, source })?.map_err(Problem::Broken)?;
+    async fn broken(&self) -> Result<usize, BucketError> {
+        let page = self.bucket.list(List { prefix: BROKEN_PREFIX, ..List::default() }).await?;
         Ok(page.objects.len())
     }
+}
 
-    async fn newest(
-        &self,
-        now: UnixMillis,
-        looking: Deadline,
-        memory: &mut freshness::Memory,
-    ) -> Result<Newest, Problem> {
-        let newest = looking.bound(looking.remaining(), freshness::find(&self.bucket, now, memory)).await;
-        let what = "the newest event was not found";
-        newest.map_err(|source| Problem::TimeIsUp { what, source })?.map_err(Problem::Freshness)
+/// Waits for an answer until the limit or the deadline.
+async fn within<T, E: Error + Send + Sync + 'static>(
+    what: &'static str,
+    deadline: Deadline,
+    limit: Duration,
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T, Problem> {
+    match deadline.bound(limit, answer).await {
+        Ok(answer) => answer.map_err(|error| Problem::Unanswered { what, source: error.into() }),
+        Err(time_is_up) => Err(Problem::Unanswered { what, source: time_is_up.into() }),
     }
+}
 
-    async fn put(
-        &self,
-        values: &[(Metric, f64)],
-        at: UnixMillis,
-        function_name: &str,
-        answering: Deadline,
-    ) -> Result<(), Problem> {
-        if values.is_empty() {
-            return Ok(());
+/// What was found.
+#[derive(Default)]
+struct Answers {
+    values: Vec<(Metric, f64)>,
+    problems: Vec<Problem>,
+}
+
+impl Answers {
+    fn add_report(&mut self, Report { missing, late }: &Report) {
+        self.values.push((Metric::MissingPartitions, missing.len() as f64));
+        self.values.push((Metric::LatePartitions, late.len() as f64));
+        if !missing.is_empty() {
+            self.problems.push(Problem::NotRun { count: missing.len(), names: names(missing) });
         }
-        let put = cloudwatch::put(&self.metrics, function_name, at, values);
-        let put = answering.bound(answering.remaining(), put).await;
-        let what = "CloudWatch did not answer";
-        Ok(put.map_err(|source| Problem::TimeIsUp { what, source })??)
+        if !late.is_empty() {
+            self.problems.push(Problem::Late { count: late.len(), names: names(late) });
+        }
     }
 }
 
-/// Names in a line at most; the rest is counted.
+/// The most names in a line; the others are counted.
 const MAX_NAMES: usize = 20;
-
-fn found(report: &Report) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    if !report.missing.is_empty() {
-        problems.push(Problem::NotRun { count: report.missing.len(), names: names(&report.missing) });
-    }
-    if !report.late.is_empty() {
-        problems.push(Problem::Late { count: report.late.len(), names: names(&report.late) });
-    }
-    problems
-}
 
 fn names(all: &[String]) -> String {
     let more = all.len().saturating_sub(MAX_NAMES);

@@ -7,7 +7,7 @@
 //! repeated, and nothing would be different. An event that comes twice puts the same values at the same time again: alarms
 //! and charts take the maximum, the minimum or the average, never the sum.
 
-mod words;
+mod explanation;
 
 use lambda_runtime::Context;
 use lambda_setup::environment::{self, EnvironmentError};
@@ -129,7 +129,7 @@ impl<B: Bucket, O: Fn(String) -> B, M: Metrics> Handler<O, M> {
     fn log(&self, checked: &Checked, totals: &Totals) {
         let partition = checked.partition.text();
         for &(rule, outcome) in &checked.judged {
-            let (expected, actual) = words::explain(rule, checked, &self.limits);
+            let (expected, actual) = explanation::explain(rule, checked, &self.limits);
             match outcome {
                 Outcome::Violation => {
                     tracing::error!(partition, ?rule, expected, actual, "the partition is not as it should be");

@@ -21,9 +21,28 @@ mod success;
 #[cfg(test)]
 pub(crate) mod tests;
 
-/// What Lambda reports of an invocation that failed: the error's type and text.
-pub fn diagnostic<E: std::error::Error>(error: E) -> lambda_runtime::Diagnostic {
+use lambda_runtime::{Context, Diagnostic, Error, LambdaEvent, service_fn};
+use serde::de::DeserializeOwned;
+
+/// Serves invocations until Lambda ends the process. One that failed is reported with its error's type and text.
+///
+/// # Errors
+///
+/// When the runtime API can't be reached.
+pub async fn serve<E, Failure>(handle: impl AsyncFn(E, Context) -> Result<(), Failure>) -> Result<(), Error>
+where
+    E: DeserializeOwned,
+    Failure: std::error::Error,
+{
+    let handle = &handle;
+    let service = |LambdaEvent { payload, context }: LambdaEvent<E>| async move {
+        handle(payload, context).await.map_err(|failure| diagnostic(&failure))
+    };
+    lambda_runtime::run(service_fn(service)).await
+}
+
+fn diagnostic<E: std::error::Error>(error: &E) -> Diagnostic {
     let path = std::any::type_name::<E>();
     let error_type = path.rsplit("::").next().unwrap_or(path).to_owned();
-    lambda_runtime::Diagnostic { error_type, error_message: error.to_string() }
+    Diagnostic { error_type, error_message: error.to_string() }
 }

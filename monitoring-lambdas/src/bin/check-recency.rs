@@ -4,12 +4,10 @@
 #![recursion_limit = "256"]
 
 use anyhow::Context;
-use futures_util::TryFutureExt;
-use lambda_runtime::{LambdaEvent, service_fn};
 use monitoring_lambdas::bucket::{self, S3Bucket};
 use monitoring_lambdas::check_recency::{Config, Handler};
 use monitoring_lambdas::cloudwatch::CloudWatch;
-use monitoring_lambdas::diagnostic;
+use monitoring_lambdas::serve;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
@@ -18,6 +16,5 @@ async fn main() -> anyhow::Result<()> {
     let config = lambda_setup::sdk::config()?;
     let bucket = S3Bucket::new(bucket::client(&config), bucket_name);
     let handler = Handler::new(bucket, CloudWatch::new(&config), due_minutes);
-    let handle = |event: LambdaEvent<_>| handler.handle(event.payload, event.context).map_err(diagnostic);
-    lambda_runtime::run(service_fn(handle)).await.map_err(anyhow::Error::from_boxed)
+    serve(async |event, context| handler.handle(event, context).await).await.map_err(anyhow::Error::from_boxed)
 }

@@ -4,12 +4,10 @@
 #![recursion_limit = "256"]
 
 use anyhow::Context;
-use futures_util::TryFutureExt;
-use lambda_runtime::{LambdaEvent, service_fn};
 use monitoring_lambdas::bucket::{self, S3Bucket};
 use monitoring_lambdas::check_size::{self, Handler};
 use monitoring_lambdas::cloudwatch::CloudWatch;
-use monitoring_lambdas::diagnostic;
+use monitoring_lambdas::serve;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
@@ -19,6 +17,5 @@ async fn main() -> anyhow::Result<()> {
     let client = bucket::client(&config);
     let open = |name| S3Bucket::new(client.clone(), name);
     let handler = Handler::new(open, CloudWatch::new(&config), limits);
-    let handle = |event: LambdaEvent<_>| handler.handle(event.payload, event.context).map_err(diagnostic);
-    lambda_runtime::run(service_fn(handle)).await.map_err(anyhow::Error::from_boxed)
+    serve(async |event, context| handler.handle(event, context).await).await.map_err(anyhow::Error::from_boxed)
 }

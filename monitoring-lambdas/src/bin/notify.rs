@@ -4,16 +4,14 @@
 #![recursion_limit = "256"]
 
 use anyhow::Context;
-use futures_util::TryFutureExt;
-use lambda_runtime::{LambdaEvent, service_fn};
 use lambda_setup::sdk::TrustStore;
 use monitoring_lambdas::bucket::{self, S3Bucket};
 use monitoring_lambdas::cloudwatch::CloudWatch;
-use monitoring_lambdas::diagnostic;
 use monitoring_lambdas::notify::config::Config;
 use monitoring_lambdas::notify::handler::Handler;
 use monitoring_lambdas::notify::topic::SnsTopic;
 use monitoring_lambdas::notify::webhook::HttpWebhooks;
+use monitoring_lambdas::serve;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
@@ -30,6 +28,5 @@ async fn main() -> anyhow::Result<()> {
         webhooks: HttpWebhooks::new(lambda_setup::sdk::http_client(TrustStore::default())),
         topic: SnsTopic::new(&sdk, config.topic_arn),
     };
-    let handle = |event: LambdaEvent<_>| handler.handle(event.payload, event.context).map_err(diagnostic);
-    lambda_runtime::run(service_fn(handle)).await.map_err(anyhow::Error::from_boxed)
+    serve(async |event, context| handler.handle(event, context).await).await.map_err(anyhow::Error::from_boxed)
 }

@@ -12,7 +12,7 @@ use crate::manifest::{DELETED_PREFIX, VERSION, deleted_key};
 /// Keys in a report at most; its number counts all missing objects.
 pub(super) const MAX_KEYS: usize = 1_000;
 /// Keys in a line of the log.
-const LOGGED_KEYS: usize = 5;
+const MAX_LOGGED_KEYS: usize = 5;
 
 /// What happened to a sealed object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,7 +71,7 @@ impl Report {
     }
 
     pub(super) fn log(&self) {
-        let keys: Vec<&str> = self.missing.iter().take(LOGGED_KEYS).map(|missing| missing.key.as_str()).collect();
+        let keys: Vec<&str> = self.missing.iter().take(MAX_LOGGED_KEYS).map(|missing| missing.key.as_str()).collect();
         tracing::error!(
             partition = self.partition,
             objects = self.missing_objects,

@@ -217,7 +217,7 @@ fn the_words_name_units_and_what_is_missing() {
     let words = |sizes: Sizes, rule| {
         let measured = sizes.measure();
         let judged = measured.judge(195_000, &Limits::SHIPPED).to_vec();
-        words::explain(rule, &Checked { partition, sizes, measured, lines, judged }, &Limits::SHIPPED)
+        explanation::explain(rule, &Checked { partition, sizes, measured, lines, judged }, &Limits::SHIPPED)
     };
     let (expected, actual) = words(sizes.clone(), Rule::Floor);
     assert_eq!((&*expected, &*actual), ("at least 195000 bytes", "500000 bytes"));

@@ -14,10 +14,10 @@ use crate::check_deletions::Report;
 use crate::manifest::{BROKEN_PREFIX, DELETED_PREFIX};
 
 /// The most objects that a message names, from the newest hours among the first thousand broken ones.
-const NAMED_OBJECTS: usize = 3;
+const MAX_OBJECTS: usize = 3;
 /// The most hours (the newest) and keys per hour that a message names as deleted.
-const NAMED_HOURS: usize = 3;
-const NAMED_KEYS: usize = 2;
+const MAX_HOURS: usize = 3;
+const MAX_KEYS: usize = 2;
 
 /// The parts of check-object's verdict that people read.
 #[derive(Debug, Deserialize)]
@@ -32,7 +32,7 @@ struct Finding {
 }
 
 /// How long reading may take: the message must go out.
-const TIME_LIMIT: Duration = Duration::from_secs(15);
+const MAX_READING_TIME: Duration = Duration::from_secs(15);
 
 /// The lines about what an alarm watches, as of a time. None if there are none or they can't be read in time: the message is
 /// sent without them.
@@ -43,7 +43,7 @@ pub(super) async fn read<B: Streams>(
     deadline: Deadline,
 ) -> Vec<String> {
     let Some(watched) = watched else { return Vec::new() };
-    let lines = deadline.bound(TIME_LIMIT, async {
+    let lines = deadline.bound(MAX_READING_TIME, async {
         if watched.is(Metric::BrokenObjects) {
             broken_objects(bucket).await
         } else if watched.is(Metric::DeletedObjects) {
@@ -67,18 +67,18 @@ async fn deleted_objects(bucket: &impl Bucket) -> Result<Vec<String>, BucketErro
     let prefix = format!("{DELETED_PREFIX}dt=");
     let page = bucket.list(List { prefix: &prefix, ..List::default() }).await?;
     let mut lines = Vec::new();
-    for listed in page.objects.iter().rev().take(NAMED_HOURS) {
+    for listed in page.objects.iter().rev().take(MAX_HOURS) {
         let Some(content) = bucket.get(&listed.key).await? else { continue };
         match serde_json::from_slice::<Report>(&content.body) {
             Ok(Report { partition, missing_objects, missing, .. }) => {
-                let keys: Vec<_> = missing.iter().take(NAMED_KEYS).map(|missing| missing.key.as_str()).collect();
+                let keys: Vec<_> = missing.iter().take(MAX_KEYS).map(|missing| missing.key.as_str()).collect();
                 let first = if keys.is_empty() { "their keys are not known".into() } else { keys.join(", ") };
                 lines.push(format!("{partition}: {missing_objects} deleted or overwritten: {first}"));
             }
             Err(error) => tracing::warn!(key = listed.key, %error, "a report can't be read"),
         }
     }
-    let more = page.objects.len().saturating_sub(NAMED_HOURS);
+    let more = page.objects.len().saturating_sub(MAX_HOURS);
     lines.extend((more > 0).then(|| format!("and {more} more hours under {DELETED_PREFIX}")));
     Ok(lines)
 }
@@ -86,7 +86,7 @@ async fn deleted_objects(bucket: &impl Bucket) -> Result<Vec<String>, BucketErro
 async fn broken_objects(bucket: &impl Bucket) -> Result<Vec<String>, BucketError> {
     let page = bucket.list(List { prefix: BROKEN_PREFIX, ..List::default() }).await?;
     let mut lines = Vec::new();
-    for listed in page.objects.iter().rev().take(NAMED_OBJECTS) {
+    for listed in page.objects.iter().rev().take(MAX_OBJECTS) {
         let Some(content) = bucket.get(&listed.key).await? else { continue };
         match serde_json::from_slice::<Verdict>(&content.body) {
             Ok(Verdict { key, findings }) => {
@@ -96,7 +96,7 @@ async fn broken_objects(bucket: &impl Bucket) -> Result<Vec<String>, BucketError
             Err(error) => tracing::warn!(key = listed.key, %error, "a verdict can't be read"),
         }
     }
-    let more = page.objects.len().saturating_sub(NAMED_OBJECTS);
+    let more = page.objects.len().saturating_sub(MAX_OBJECTS);
     let more_than = if page.is_truncated { "more than " } else { "" };
     lines.extend((more > 0).then(|| format!("and {more_than}{more} more under {BROKEN_PREFIX}")));
     Ok(lines)

@@ -12,7 +12,7 @@ use super::deliver::deliver;
 use super::details;
 use super::incident::Kind;
 use super::ledger::{Ledger, MessageId};
-use super::message::{DESCRIBED_LIMIT, Origin, compose};
+use super::message::{MAX_DESCRIBED, Origin, compose};
 use super::recipient::Recipient;
 use super::store::{self, StoreError};
 use super::topic::Topic;
@@ -189,7 +189,7 @@ impl<B: Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T> {
     /// Current charts of the alarms that a reminder describes.
     async fn charts(&self, ledger: &Ledger, now: UnixMillis) -> Vec<(String, Chart)> {
         let mut charts = Vec::new();
-        for (name, episode) in ledger.open.iter().flat_map(|incident| incident.on()).take(2 * DESCRIBED_LIMIT) {
+        for (name, episode) in ledger.open.iter().flat_map(|incident| incident.on()).take(2 * MAX_DESCRIBED) {
             if let Some(chart) = self.chart(episode.about.watched.as_ref(), now).await {
                 charts.push((name.to_owned(), chart));
             }

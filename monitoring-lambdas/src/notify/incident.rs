@@ -9,7 +9,7 @@ use super::alarm::About;
 use super::chart::Chart;
 
 /// The most messages that an incident keeps; the oldest that are done are dropped first.
-pub(crate) const MESSAGES_LIMIT: usize = 100;
+pub(crate) const MAX_MESSAGES: usize = 100;
 
 /// What happened to a group's alarms, and the messages about it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -114,7 +114,7 @@ impl Incident {
     /// Adds a message, dropping others if necessary.
     pub(crate) fn add(&mut self, message: Message) {
         self.message_count = message.number + 1;
-        while self.messages.len() >= MESSAGES_LIMIT {
+        while self.messages.len() >= MAX_MESSAGES {
             // The oldest of all if none is done: the newest message says more than a hundred unsent ones.
             let oldest = self.messages.iter().position(Message::is_done).unwrap_or(0);
             self.messages.remove(oldest);

@@ -11,20 +11,20 @@ use super::alarm::{Change, State};
 use super::chart::Chart;
 use super::config::{Parents, Rules};
 use super::deliver::Deliveries;
+use super::formatting::between;
 use super::incident::{Delivery, Episode, Incident, Kind, Message};
 use super::message::Text;
 use super::outcome::Outcome;
 use super::recipient::Recipient;
-use super::words::between;
 
 /// The version of the format.
 const VERSION: u8 = 1;
 /// The most alarms whose newest state is remembered. The template has some fifty; the longest unchanged are forgotten first.
-pub(crate) const ALARMS_LIMIT: usize = 500;
+pub(crate) const MAX_ALARMS: usize = 500;
 /// A message that nobody has tried to send for this long is taken over by the next run: longer than notify may run.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(120);
 /// How often a message is tried: for two hours, by a run every five minutes.
-pub(crate) const TRIES_LIMIT: u32 = 24;
+pub(crate) const MAX_TRIES: u32 = 24;
 
 /// A group's ledger.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -97,7 +97,7 @@ impl Ledger {
     }
 
     fn forget(&mut self) {
-        while self.seen.len() > ALARMS_LIMIT {
+        while self.seen.len() > MAX_ALARMS {
             let oldest = self.seen.iter().min_by_key(|(_, seen)| seen.alarm_at.max(seen.ok_at));
             let Some(name) = oldest.map(|(name, _)| name.clone()) else { return };
             self.seen.remove(&name);
@@ -205,7 +205,7 @@ fn after(before: Delivery, outcome: Option<&Outcome>, tries: u32) -> Delivery {
         None => before,
         Some(Outcome::Sent) => Delivery::Sent,
         Some(Outcome::Refused(_)) => Delivery::Refused,
-        Some(Outcome::Failed(_)) if tries >= TRIES_LIMIT => Delivery::GivenUp,
+        Some(Outcome::Failed(_)) if tries >= MAX_TRIES => Delivery::GivenUp,
         Some(Outcome::Failed(_)) => Delivery::Unsent,
     }
 }

@@ -2,12 +2,12 @@
 //! one line of bounded length in which everything is visible, in its order.
 
 /// The most characters of a line.
-const LINE_LIMIT: usize = 800;
+const MAX_LINE_CHARACTERS: usize = 800;
 
 /// The line for a message: a longer one ends in `…`, and `�` replaces what is invisible.
 pub(super) fn one_line(line: &str) -> String {
     let mut characters = line.chars().map(|character| if is_hidden(character) { '\u{fffd}' } else { character });
-    let mut text: String = characters.by_ref().take(LINE_LIMIT).collect();
+    let mut text: String = characters.by_ref().take(MAX_LINE_CHARACTERS).collect();
     if characters.next().is_some() {
         text.pop();
         text.push('…');
@@ -52,18 +52,18 @@ mod tests {
     }
 
     #[rstest]
-    #[case(LINE_LIMIT, false)]
-    #[case(LINE_LIMIT + 1, true)]
+    #[case(MAX_LINE_CHARACTERS, false)]
+    #[case(MAX_LINE_CHARACTERS + 1, true)]
     fn a_long_line_is_cut_and_says_so(#[case] characters: usize, #[case] is_cut: bool) {
         let line = one_line(&"é".repeat(characters));
-        assert_eq!((line.chars().count(), line.ends_with('…')), (LINE_LIMIT, is_cut));
+        assert_eq!((line.chars().count(), line.ends_with('…')), (MAX_LINE_CHARACTERS, is_cut));
     }
 
     proptest! {
         #[test]
         fn any_text_becomes_one_line(text in any::<String>()) {
             let line = one_line(&text);
-            prop_assert!(line.chars().count() <= LINE_LIMIT && !line.chars().any(is_hidden));
+            prop_assert!(line.chars().count() <= MAX_LINE_CHARACTERS && !line.chars().any(is_hidden));
             prop_assert_eq!(one_line(&line), line.clone());
         }
     }

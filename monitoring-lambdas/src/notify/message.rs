@@ -5,24 +5,24 @@ use shared::timestamp::UnixMillis;
 use super::alarm::{About, Watched};
 use super::chart::Chart;
 use super::config::Parents;
+use super::formatting;
 use super::incident::{Episode, Incident, Kind};
 use super::line::one_line;
-use super::words;
 
 /// The most characters of a subject: SNS takes 100 ASCII characters.
 /// <https://docs.aws.amazon.com/sns/latest/api/API_Publish.html>
-pub(crate) const SUBJECT_LIMIT: usize = 100;
+pub(crate) const MAX_SUBJECT_CHARACTERS: usize = 100;
 /// The most alarms that a message describes; others are only named.
-pub(crate) const DESCRIBED_LIMIT: usize = 5;
+pub(crate) const MAX_DESCRIBED: usize = 5;
 /// The most names in a line; others are counted.
-pub(crate) const NAMED_LIMIT: usize = 20;
+pub(crate) const MAX_NAMED: usize = 20;
 /// The beginning of the line that links to the runbook.
 pub(crate) const TO_DO: &str = "What to do: ";
 
 /// A message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Text {
-    /// At most [`SUBJECT_LIMIT`] printable ASCII characters.
+    /// At most [`MAX_SUBJECT_CHARACTERS`] printable ASCII characters.
     pub(crate) subject: String,
     /// Lines as [`one_line`] makes them, with empty ones between blocks.
     pub(crate) text: String,
@@ -66,7 +66,7 @@ fn opened(incident: &Incident, parents: &Parents, origin: Origin<'_>) -> Text {
 
 fn update(incident: &Incident, parents: &Parents, origin: Origin<'_>) -> Text {
     let alarms: Vec<_> = parents.unannounced(incident).collect();
-    let since = words::moment(incident.opened_at);
+    let since = formatting::moment(incident.opened_at);
     let head = format!("{} more in {}, in the incident since {since}.", counted(alarms.len()), origin.stack);
     let mut blocks = vec![vec![head]];
     blocks.extend(described(&alarms, actual, origin));
@@ -80,7 +80,7 @@ fn update(incident: &Incident, parents: &Parents, origin: Origin<'_>) -> Text {
 
 fn reminder(incident: &Incident, now: UnixMillis, parents: &Parents, origin: Origin<'_>) -> Text {
     let alarms: Vec<_> = incident.on().filter(|(name, _)| !parents.quiets(name, incident)).collect();
-    let after = words::duration(words::between(incident.opened_at, now));
+    let after = formatting::duration(formatting::between(incident.opened_at, now));
     let head = format!("STILL ON after {after} in {}: {}.", origin.stack, counted(alarms.len()));
     let mut blocks = vec![vec![head]];
     blocks.extend(described(&alarms, newest, origin));
@@ -91,10 +91,10 @@ fn reminder(incident: &Incident, now: UnixMillis, parents: &Parents, origin: Ori
 fn resolved(incident: &Incident, origin: Origin<'_>) -> Text {
     let alarms: Vec<_> = incident.alarms.iter().map(|(name, episode)| (name.as_str(), episode)).collect();
     let over_at = incident.over_at().unwrap_or(incident.opened_at);
-    let lasted = words::duration(words::between(incident.opened_at, over_at));
+    let lasted = formatting::duration(formatting::between(incident.opened_at, over_at));
     let mut lines = vec![format!("RESOLVED after {lasted} in {}: no alarm is on any more.", origin.stack)];
-    lines.extend(alarms.iter().take(NAMED_LIMIT).flat_map(|(name, episode)| ended(name, episode, origin)));
-    if let Some(more) = alarms.len().checked_sub(NAMED_LIMIT).filter(|more| *more > 0) {
+    lines.extend(alarms.iter().take(MAX_NAMED).flat_map(|(name, episode)| ended(name, episode, origin)));
+    if let Some(more) = alarms.len().checked_sub(MAX_NAMED).filter(|more| *more > 0) {
         lines.push(format!("- and {more} more"));
     }
     Text::new(subject("RESOLVED", &alarms), &[lines])
@@ -103,8 +103,8 @@ fn resolved(incident: &Incident, origin: Origin<'_>) -> Text {
 /// A line for an alarm that is over; more if no message named it before.
 fn ended(name: &str, episode: &Episode, origin: Origin<'_>) -> Block {
     let until = episode.until.unwrap_or(episode.since);
-    let lasted = words::duration(words::between(episode.since, until));
-    let (from, to) = (words::moment(episode.since), words::moment(until));
+    let lasted = formatting::duration(formatting::between(episode.since, until));
+    let (from, to) = (formatting::moment(episode.since), formatting::moment(until));
     let mut lines = vec![format!("- {name}: on for {lasted}, from {from} to {to}")];
     if !episode.announced {
         lines.extend(block(name, episode, actual, origin));
@@ -114,7 +114,7 @@ fn ended(name: &str, episode: &Episode, origin: Origin<'_>) -> Block {
 
 /// A block for each of the first alarms, and the names of the rest.
 fn described(alarms: &[(&str, &Episode)], actual: Actual, origin: Origin<'_>) -> Vec<Block> {
-    let (first, rest) = alarms.split_at(alarms.len().min(DESCRIBED_LIMIT));
+    let (first, rest) = alarms.split_at(alarms.len().min(MAX_DESCRIBED));
     let mut blocks: Vec<_> = first.iter().map(|(name, episode)| block(name, episode, actual, origin)).collect();
     if !rest.is_empty() {
         let names: Vec<_> = rest.iter().map(|(name, _)| *name).collect();
@@ -129,7 +129,7 @@ fn block(name: &str, episode: &Episode, actual: Actual, origin: Origin<'_>) -> B
     let what = if about.description.is_empty() { name } else { &about.description };
     let mut lines = vec![format!("ALARM in {}: {what}", origin.stack)];
     lines.push(format!("Where: {}", place(about.watched.as_ref(), origin.stack)));
-    lines.push(format!("Since: {}", words::moment(episode.since)));
+    lines.push(format!("Since: {}", formatting::moment(episode.since)));
     lines.extend(about.watched.as_ref().map(expected));
     lines.push(format!("Actual: {}", actual(episode)));
     lines.extend(about.details.iter().map(|detail| format!("- {detail}")));
@@ -160,9 +160,9 @@ fn resource(dimension: &str) -> &str {
 }
 
 fn expected(watched: &Watched) -> String {
-    let unit = words::unit(&watched.namespace, watched.name());
-    let expected = words::expected(&watched.comparison, watched.threshold, unit);
-    let period = words::duration(std::time::Duration::from_secs(watched.period));
+    let unit = formatting::unit(&watched.namespace, watched.name());
+    let expected = formatting::expected(&watched.comparison, watched.threshold, unit);
+    let period = formatting::duration(std::time::Duration::from_secs(watched.period));
     match &watched.calculated {
         Some(calculated) => format!("Expected: {calculated} {expected}, of {period}"),
         None => format!("Expected: {} {expected}, as {} of {period}", watched.metric, watched.statistic),
@@ -177,7 +177,7 @@ fn newest(episode: &Episode) -> String {
     let watched = episode.about.watched.as_ref().filter(|watched| watched.calculated.is_none());
     let last = episode.chart.as_ref().and_then(Chart::last);
     match watched.zip(last) {
-        Some((watched, number)) => words::value(number, words::unit(&watched.namespace, &watched.metric)),
+        Some((watched, number)) => formatting::value(number, formatting::unit(&watched.namespace, &watched.metric)),
         None => actual(episode),
     }
 }
@@ -185,16 +185,16 @@ fn newest(episode: &Episode) -> String {
 /// The value in CloudWatch's reason, else the newest value, else the reason itself.
 fn actual(episode: &Episode) -> String {
     let About { reason, watched, .. } = &episode.about;
-    let unit = watched.as_ref().and_then(|watched| words::unit(&watched.namespace, watched.name()));
+    let unit = watched.as_ref().and_then(|watched| formatting::unit(&watched.namespace, watched.name()));
     if let Some(number) = number_in(reason) {
-        return words::value(number, unit);
+        return formatting::value(number, unit);
     }
     if reason.contains("no datapoints were received") {
         return "nothing was measured".into();
     }
     let is_charted = watched.as_ref().is_none_or(|watched| watched.calculated.is_none());
     match episode.chart.as_ref().and_then(Chart::last).filter(|_| is_charted) {
-        Some(number) => words::value(number, unit),
+        Some(number) => formatting::value(number, unit),
         None => reason.clone(),
     }
 }
@@ -210,9 +210,10 @@ fn chart(episode: &Episode) -> Option<String> {
     let of = if watched.calculated.is_some() { format!(" of {}", watched.metric) } else { String::new() };
     let Some(chart) = &episode.chart else { return Some(format!("Last values{of}: CloudWatch did not say")) };
     let Some((least, most)) = chart.range() else { return Some(format!("Last values{of}: {} (none)", chart.line())) };
-    let unit = words::unit(&watched.namespace, &watched.metric);
-    let period = words::duration(std::time::Duration::from_secs(watched.period));
-    let (least, most, until) = (words::grouped(least), words::value(most, unit), words::moment(chart.until));
+    let unit = formatting::unit(&watched.namespace, &watched.metric);
+    let period = formatting::duration(std::time::Duration::from_secs(watched.period));
+    let (least, most, until) =
+        (formatting::grouped(least), formatting::value(most, unit), formatting::moment(chart.until));
     Some(format!("Last values{of}: {} ({least} to {most}; {period} each, to {until})", chart.line()))
 }
 
@@ -227,7 +228,7 @@ fn counted(count: usize) -> String {
 }
 
 fn listed(names: &[&str]) -> String {
-    let (first, rest) = names.split_at(names.len().min(NAMED_LIMIT));
+    let (first, rest) = names.split_at(names.len().min(MAX_NAMED));
     let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
     format!("{}{more}", first.join(", "))
 }
@@ -235,7 +236,7 @@ fn listed(names: &[&str]) -> String {
 fn subject(what: &str, alarms: &[(&str, &Episode)]) -> String {
     let first = alarms.first().map_or("", |(name, _)| name);
     let more = if alarms.len() > 1 { format!(" and {} more", alarms.len() - 1) } else { String::new() };
-    let room = SUBJECT_LIMIT.saturating_sub(what.len() + 2 + more.len());
+    let room = MAX_SUBJECT_CHARACTERS.saturating_sub(what.len() + 2 + more.len());
     let printable = |character: char| if character.is_ascii_graphic() || character == ' ' { character } else { '?' };
     let name: String = first.chars().map(printable).take(room).collect();
     format!("{what}: {name}{more}")

@@ -9,10 +9,10 @@ use super::recipient::Format;
 
 /// The most characters of a Slack message: Slack silently truncates longer ones.
 /// <https://docs.slack.dev/changelog/2018-truncating-really-long-messages>
-pub(crate) const TEXT_LIMIT: usize = 40_000;
+pub(crate) const MAX_TEXT_CHARACTERS: usize = 40_000;
 /// The most bytes of a card. Teams drops messages of more than about 28 KB, and has been seen to drop those of more than 21.
 /// <https://learn.microsoft.com/en-us/connectors/teams/#known-issues-and-limitations-with-actions>
-pub(crate) const CARD_LIMIT: usize = 20_000;
+pub(crate) const MAX_CARD_BYTES: usize = 20_000;
 
 /// The body of the POST.
 pub(crate) fn body(format: Format, text: &str) -> String {
@@ -27,7 +27,7 @@ pub(crate) fn body(format: Format, text: &str) -> String {
 /// <https://docs.slack.dev/messaging/formatting-message-text>
 fn slack_message(text: &str) -> Value {
     let lines = text.split('\n').map(escape).collect();
-    let lines = fitting(lines, TEXT_LIMIT, str::to_owned, |line| line.chars().count() + 1);
+    let lines = fitting(lines, MAX_TEXT_CHARACTERS, str::to_owned, |line| line.chars().count() + 1);
     json!({"text": lines.join("\n"), "mrkdwn": false})
 }
 
@@ -39,7 +39,7 @@ fn escape(line: &str) -> String {
 fn card_message(text: &str) -> Value {
     let frame = message_with_card(Vec::new()).to_string().len();
     let left_out = |line: &str| paragraph(line, "None");
-    message_with_card(fitting(paragraphs(text), CARD_LIMIT - frame, left_out, |one| one.to_string().len() + 1))
+    message_with_card(fitting(paragraphs(text), MAX_CARD_BYTES - frame, left_out, |one| one.to_string().len() + 1))
 }
 
 fn message_with_card(body: Vec<Value>) -> Value {
@@ -193,8 +193,8 @@ mod tests {
     }
 
     #[rstest]
-    #[case(Format::Text, TEXT_LIMIT)]
-    #[case(Format::AdaptiveCard, CARD_LIMIT)]
+    #[case(Format::Text, MAX_TEXT_CHARACTERS)]
+    #[case(Format::AdaptiveCard, MAX_CARD_BYTES)]
     fn what_is_too_long_says_how_much_is_left_out(#[case] format: Format, #[case] limit: usize) {
         let text = vec!["<".repeat(200); 500].join("\n");
         let body = body(format, &text);
@@ -218,9 +218,9 @@ mod tests {
         #[test]
         fn any_length_fits(line in "[<&\"\\\\é🎬a-z]{0,800}", lines in 0usize..150) {
             let text = vec![line; lines].join("\n");
-            prop_assert!(body(Format::AdaptiveCard, &text).len() <= CARD_LIMIT);
+            prop_assert!(body(Format::AdaptiveCard, &text).len() <= MAX_CARD_BYTES);
             let message = parsed(Format::Text, &text);
-            prop_assert!(message["text"].as_str().unwrap().chars().count() <= TEXT_LIMIT);
+            prop_assert!(message["text"].as_str().unwrap().chars().count() <= MAX_TEXT_CHARACTERS);
         }
     }
 }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::webhook_url::{WebhookError, WebhookUrl};
 
 /// The most groups: each costs requests for every notice.
-const GROUPS_LIMIT: usize = 20;
+const MAX_GROUPS: usize = 20;
 
 /// A group of people and how messages reach them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub enum RecipientError {
         r#"is not JSON of the form [{{"group":"…","alarms":["*"],"webhook":"https://…","format":"text","email":true}}] (line {line}, column {column})"#
     )]
     Form { line: usize, column: usize },
-    #[error("has {0} groups; it takes at most {GROUPS_LIMIT}")]
+    #[error("has {0} groups; it takes at most {MAX_GROUPS}")]
     TooMany(usize),
     #[error("RECIPIENTS[{0}].group must be 1 to 64 of a-z, A-Z, 0-9, - and _")]
     Group(usize),
@@ -91,7 +91,7 @@ impl Recipient {
         if declared.is_empty() {
             return Ok(vec![Self { group: "everyone".into(), alarms: vec!["*".into()], webhook: None, email: true }]);
         }
-        if declared.len() > GROUPS_LIMIT {
+        if declared.len() > MAX_GROUPS {
             return Err(RecipientError::TooMany(declared.len()));
         }
         let mut recipients: Vec<Self> = Vec::with_capacity(declared.len());

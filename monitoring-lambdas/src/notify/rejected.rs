@@ -11,23 +11,23 @@ use shared::timestamp::{UnixMillis, UtcHour};
 use crate::bucket::{Bucket, BucketError, List, Stream, Streams};
 
 /// The most files that are read.
-const FILES_LIMIT: usize = 8;
+const MAX_FILES: usize = 8;
 /// The most bytes that are read of a file, compressed and uncompressed. bzip2 takes a second for some 2 MB at 128 MB of memory.
-const COMPRESSED_LIMIT: usize = 1024 * 1024;
-const UNCOMPRESSED_LIMIT: u64 = 512 * 1024;
+const MAX_COMPRESSED_BYTES: usize = 1024 * 1024;
+const MAX_UNCOMPRESSED_BYTES: u64 = 512 * 1024;
 /// The most pages of the listing of one shard's hour: 5,000 files. If there are more, the files that are read are not the newest.
-const PAGES_LIMIT: usize = 5;
+const MAX_PAGES: usize = 5;
 /// The most distinct values that are counted of each kind; others are counted together.
-const VALUES_LIMIT: usize = 200;
+const MAX_VALUES: usize = 200;
 /// The most values that a line names, and the most characters of each.
-const NAMED_VALUES: usize = 3;
-const VALUE_LIMIT: usize = 120;
+const MAX_NAMED_VALUES: usize = 3;
+const MAX_VALUE_CHARACTERS: usize = 120;
 
 /// Lines of a message about what was rejected in the hour of `now` and the one before, if anything was.
 pub(super) async fn most_frequent<B: Streams>(bucket: &B, now: UnixMillis) -> Result<Vec<String>, BucketError> {
     let mut tally = Tally::default();
     for hour in [now.hour(), now.hour().plus(-1)] {
-        for key in newest(bucket, hour, FILES_LIMIT - tally.files).await? {
+        for key in newest(bucket, hour, MAX_FILES - tally.files).await? {
             let Some((_, stream)) = bucket.open(&key).await? else { continue };
             tally.files += 1;
             tally.add(&decompressed(stream).await?);
@@ -51,7 +51,7 @@ async fn newest(bucket: &impl Bucket, hour: UtcHour, limit: usize) -> Result<Vec
 
 async fn last_keys(bucket: &impl Bucket, shard: &str, limit: usize) -> Result<Vec<String>, BucketError> {
     let mut keys: Vec<String> = Vec::new();
-    for _ in 0..PAGES_LIMIT {
+    for _ in 0..MAX_PAGES {
         let page = bucket
             .list(List { prefix: shard, start_after: keys.last().map(String::as_str), ..List::default() })
             .await?;
@@ -68,13 +68,13 @@ async fn last_keys(bucket: &impl Bucket, shard: &str, limit: usize) -> Result<Ve
 async fn decompressed(mut stream: impl Stream) -> Result<Vec<u8>, BucketError> {
     let mut compressed = Vec::new();
     while let Some(piece) = stream.next().await? {
-        compressed.extend_from_slice(&piece[..piece.len().min(COMPRESSED_LIMIT - compressed.len())]);
-        if compressed.len() == COMPRESSED_LIMIT {
+        compressed.extend_from_slice(&piece[..piece.len().min(MAX_COMPRESSED_BYTES - compressed.len())]);
+        if compressed.len() == MAX_COMPRESSED_BYTES {
             break;
         }
     }
     let mut content = Vec::new();
-    match BzDecoder::new(&*compressed).take(UNCOMPRESSED_LIMIT).read_to_end(&mut content) {
+    match BzDecoder::new(&*compressed).take(MAX_UNCOMPRESSED_BYTES).read_to_end(&mut content) {
         Ok(_) | Err(_) => Ok(content),
     }
 }
@@ -150,10 +150,10 @@ struct Counts {
 impl Counts {
     fn add(&mut self, value: Option<&str>) {
         let Some(value) = value else { return self.without += 1 };
-        let value: String = value.chars().take(VALUE_LIMIT).collect();
+        let value: String = value.chars().take(MAX_VALUE_CHARACTERS).collect();
         if let Some(count) = self.values.get_mut(&value) {
             *count += 1;
-        } else if self.values.len() < VALUES_LIMIT {
+        } else if self.values.len() < MAX_VALUES {
             self.values.insert(value, 1);
         } else {
             self.others += 1;
@@ -164,8 +164,8 @@ impl Counts {
     fn most_frequent(&self) -> String {
         let mut values: Vec<_> = self.values.iter().collect();
         values.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-        let rest: u64 = values.iter().skip(NAMED_VALUES).map(|(_, count)| **count).sum();
-        let named = values.into_iter().take(NAMED_VALUES).map(|(value, count)| format!("{count} × {value}"));
+        let rest: u64 = values.iter().skip(MAX_NAMED_VALUES).map(|(_, count)| **count).sum();
+        let named = values.into_iter().take(MAX_NAMED_VALUES).map(|(value, count)| format!("{count} × {value}"));
         let unnamed = [(rest + self.others, "others"), (self.without, "without")];
         let unnamed =
             unnamed.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
@@ -288,7 +288,7 @@ mod tests {
             HashMap::new(),
         );
         bucket.insert("rejected/dt=2026-11-21/hour=09/shardId-000000000000-000005.jsonl.bz2", "", HashMap::new());
-        let lines = UNCOMPRESSED_LIMIT / line("too_deep", None, None, None).len() as u64;
+        let lines = MAX_UNCOMPRESSED_BYTES / line("too_deep", None, None, None).len() as u64;
         let mut said = Vec::new();
         let measured = allocation_counter::measure(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -304,7 +304,7 @@ mod tests {
         for number in 0..10_000 {
             tally.add(line("too_deep", Some(&format!("{number}{}", "x".repeat(10_000))), None, None).as_bytes());
         }
-        assert_eq!(tally.origins.values.len(), VALUES_LIMIT);
+        assert_eq!(tally.origins.values.len(), MAX_VALUES);
         assert!(tally.lines()[2].chars().count() < 500 && tally.lines()[2].ends_with(" · 9997 others"));
     }
 

@@ -95,12 +95,12 @@ async fn a_reminder_says_how_it_is_by_now() {
 #[tokio::test]
 async fn a_storm_makes_a_bounded_text() {
     let opened = text(Kind::Opened, &storm(500).await, 0).text;
-    assert_eq!(opened.matches("What to do: ").count(), DESCRIBED_LIMIT);
+    assert_eq!(opened.matches("What to do: ").count(), MAX_DESCRIBED);
     assert!(opened.contains("And 495 alarms: playhead-prod-alarm-005, ") && opened.ends_with(" and 475 more"));
     let mut over = storm(500).await;
     over.alarms.values_mut().for_each(|episode| (episode.announced, episode.until) = (true, Some(episode.since)));
     let resolved = text(Kind::Resolved, &over, 0).text;
-    assert_eq!(resolved.lines().count(), 1 + NAMED_LIMIT + 1);
+    assert_eq!(resolved.lines().count(), 1 + MAX_NAMED + 1);
     assert!(resolved.ends_with("- and 480 more"));
 }
 
@@ -199,7 +199,7 @@ proptest! {
     #[test]
     fn what_others_write_stays_in_its_line(name in words(), all in words(), details in prop::collection::vec(words(), 0..6)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let mut incident = runtime.block_on(storm(DESCRIBED_LIMIT));
+        let mut incident = runtime.block_on(storm(MAX_DESCRIBED));
         let mut alarms = std::mem::take(&mut incident.alarms);
         for (number, mut episode) in std::mem::take(&mut alarms).into_values().enumerate() {
             let dimensions = vec![(all.clone(), all.clone())];
@@ -211,11 +211,11 @@ proptest! {
         }
         for (kind, blocks, lines) in [(Kind::Opened, 5, 8), (Kind::Reminder, 6, 8), (Kind::Resolved, 1, 0)] {
             let Text { text, subject } = text(kind, &incident, 61);
-            prop_assert!(text.len() <= 256 * 1024 && subject.len() <= SUBJECT_LIMIT);
+            prop_assert!(text.len() <= 256 * 1024 && subject.len() <= MAX_SUBJECT_CHARACTERS);
             prop_assert!(!text.contains(|character: char| character != '\n' && character.is_control()));
             prop_assert_eq!(text.split("\n\n").count(), blocks);
             let entries = text.lines().filter(|line| line.starts_with(TO_DO)).count();
-            prop_assert_eq!(entries, DESCRIBED_LIMIT, "{}", text);
+            prop_assert_eq!(entries, MAX_DESCRIBED, "{}", text);
             if kind == Kind::Opened {
                 prop_assert_eq!(text.lines().count(), 5 * (lines + details.len()) + blocks - 1);
             }
@@ -229,6 +229,6 @@ async fn a_subject_is_what_sns_takes() {
     let episode = incident.alarms.values().next().unwrap().clone();
     incident.alarms.insert(format!("a-{}\nü", "x".repeat(200)), episode);
     let subject = text(Kind::Opened, &incident, 0).subject;
-    assert_eq!(subject.len(), SUBJECT_LIMIT);
+    assert_eq!(subject.len(), MAX_SUBJECT_CHARACTERS);
     assert!(subject.ends_with(" and 2 more") && subject.chars().all(|character| (' '..='~').contains(&character)));
 }
