@@ -51,9 +51,7 @@ impl Extents {
             *self = Self { of, extents: Vec::new() };
         }
         let overlaps = |extent: &&Extent| {
-            extent.redriven == redriven
-                && compare(first, &extent.last).is_le()
-                && compare(&extent.first, last).is_le()
+            extent.redriven == redriven && compare(first, &extent.last).is_le() && compare(&extent.first, last).is_le()
         };
         let found = self.extents.iter().find(overlaps).map(|extent| Overlapped {
             first: first.clone(),
