@@ -376,7 +376,7 @@ async fn with_cloudwatch_away_the_check_fails_and_still_names_what_is_missing() 
     let (bucket, metrics) = (sound(100), MemoryMetrics::default());
     metrics.fails_from.set(Some(1));
     let handler = Handler::new(&bucket, &metrics, 40);
-    assert_eq!(check(&handler, now()).await, ["CloudWatch, PutMetricData: injected"]);
+    assert_eq!(check(&handler, now()).await, ["the metrics were not put: CloudWatch, PutMetricData: injected"]);
     bucket.objects.borrow_mut().remove("events/dt=2026-11-21/hour=11/_SUCCESS");
     let said = check(&Handler::new(&bucket, &metrics, 40), now()).await;
     assert_eq!(said[0], "NOT_RUN: 1 partitions are not sealed: dt=2026-11-21/hour=11");
