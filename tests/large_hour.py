@@ -100,8 +100,8 @@ def seal(directory, objects, timeout_seconds, progress=print):
     stack = Stack(directory, template=template, CLOCK=CLOCK)
     memory, bucket, kills, began = PeakMemory(stack), directory / "data/s3" / LANDING_BUCKET, 0, time.monotonic()
     try:
-        marker, success = bucket / f"sealing/{PARTITION}.json", bucket / f"events/{PARTITION}/_SUCCESS"
-        wait_for(lambda: marker.exists() or success.exists(), 600, lambda: f"nothing is sealed\n{stack.tail()}")
+        checkpoint, success = bucket / f"sealing/{PARTITION}.json", bucket / f"events/{PARTITION}/_SUCCESS"
+        wait_for(lambda: checkpoint.exists() or success.exists(), 600, lambda: f"nothing is sealed\n{stack.tail()}")
         if not success.exists():
             time.sleep(timeout_seconds / 8)
             for pid in stack.function_processes(SEAL):

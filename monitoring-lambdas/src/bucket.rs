@@ -21,7 +21,7 @@ pub struct List<'a> {
     pub delimiter: Option<&'a str>,
     /// Only keys after this one.
     pub start_after: Option<&'a str>,
-    /// Keys and prefixes at most; 1,000 is S3's own limit.
+    /// The most keys and prefixes; 1,000 is S3's own limit.
     pub limit: Option<u16>,
 }
 
@@ -72,6 +72,14 @@ impl<'a> Condition<'a> {
     /// That nothing has changed since this `ETag` was seen, or none.
     pub fn unchanged(etag: Option<&'a str>) -> Self {
         etag.map_or(Self::Absent, Self::Matches)
+    }
+
+    fn if_none_match(self) -> Option<String> {
+        (self == Self::Absent).then(|| "*".to_owned())
+    }
+
+    fn if_match(self) -> Option<String> {
+        if let Self::Matches(etag) = self { Some(etag.to_owned()) } else { None }
     }
 }
 
@@ -131,7 +139,7 @@ pub trait Uploads: Bucket {
     ) -> impl Future<Output = Result<String>>;
     /// Succeeds whether it was there or not.
     fn abort_upload(&self, key: &str, upload: &str) -> impl Future<Output = Result<()>>;
-    /// Copies an object of at most 5 GB within the bucket, if it has this `ETag`. Keys are as they stand in URLs.
+    /// Copies an object of at most 5 GB within the bucket, if it has this `ETag`. Keys must not need encoding in URLs.
     /// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html>
     fn copy(&self, key: &str, etag: &str, to: &str) -> impl Future<Output = Result<()>>;
 }
@@ -160,8 +168,8 @@ pub struct S3Bucket {
 const ATTEMPTS: u32 = 4;
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A client for S3 that retries: all calls of the checks may be repeated. With a custom endpoint the bucket stands
-/// in the path.
+/// A client for S3 that retries: all calls of the checks may be repeated. With a custom endpoint the bucket is part
+/// of the path.
 pub fn client(config: &SdkConfig) -> Client {
     let path_style = config.endpoint_url().is_some();
     let builder = aws_sdk_s3::config::Builder::from(config)
@@ -225,11 +233,7 @@ impl Bucket for S3Bucket {
 
     async fn put(&self, key: &str, body: Bytes, condition: Condition<'_>) -> Result<String> {
         let put = self.client.put_object().bucket(&self.name).key(key).content_type("application/json");
-        let put = match condition {
-            Condition::Always => put,
-            Condition::Absent => put.if_none_match("*"),
-            Condition::Matches(etag) => put.if_match(etag),
-        };
+        let put = put.set_if_none_match(condition.if_none_match()).set_if_match(condition.if_match());
         match put.body(ByteStream::from(body)).send().await {
             Ok(put) => Ok(put.e_tag.unwrap_or_default()),
             // 409: another conditional write is under way; 404: what was to be replaced is gone.
@@ -282,11 +286,7 @@ impl Uploads for S3Bucket {
         let part = |part: &Part| CompletedPart::builder().part_number(part.number).e_tag(&part.etag).build();
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts.iter().map(part).collect())).build();
         let complete = self.client.complete_multipart_upload().bucket(&self.name).key(key).upload_id(upload);
-        let complete = match condition {
-            Condition::Always => complete,
-            Condition::Absent => complete.if_none_match("*"),
-            Condition::Matches(etag) => complete.if_match(etag),
-        };
+        let complete = complete.set_if_none_match(condition.if_none_match()).set_if_match(condition.if_match());
         match complete.multipart_upload(parts).send().await {
             Ok(completed) => Ok(completed.e_tag.unwrap_or_default()),
             // 404 may also mean that the upload is gone.

@@ -1,23 +1,23 @@
 //! check-deletions: is everything that was sealed still there?
 //!
-//! Each run compares the manifests of the last seven days with listings, oldest hour first. What is gone becomes a report
-//! under `deleted/`, an ERROR line and a number, while S3 still has the versions: the bucket keeps them for 14 days after
+//! Each run compares the manifests of the last seven days with listings, oldest hour first. What is gone is reported under
+//! `deleted/`, in an ERROR line and in a metric, while S3 still has the versions: the bucket keeps them for 14 days after
 //! deletion, and its lifecycle deletes nothing younger than eight days.
 //!
 //! - An object that something other than landing overwrote counts as gone; so does a manifest that seal-partition did not
 //!   write.
-//! - An hour counts from its first `_SUCCESS` on: while it is held back, people may delete what keeps it from being whole.
+//! - An hour is checked from its first `_SUCCESS` on: while it is held back, people may delete what keeps it from being whole.
 //! - A new seal leaves out what is gone. So a key stays in the report until it is back, and seal-partition keeps each manifest
-//!   that it replaces under `replaced/`: these are compared too, and deleted.
-//! - Where the manifest went with the objects, the largest number of objects that it ever had is remembered: where fewer are
-//!   left, the report has their number without their keys.
+//!   that it replaces under `replaced/`: these are compared too, then deleted.
+//! - If the manifest was deleted along with the objects, the largest number of objects that it ever had is known: the report
+//!   then has the number of missing objects without their keys.
 //! - The report of an hour that is older than seven days stays until its keys are back or a person deletes it: once the
-//!   versions are gone too, the loss is final, not mended.
-//! - An object that the manifest lacks, or has with another size, landed after the hour was sealed, and S3's event was lost.
-//!   The hour's `late/` marker has it sealed again, as check-object's would have. So it does where the manifest is gone or
-//!   can't be read.
+//!   versions are gone too, the loss is final.
+//! - An object that is not in the manifest, or has another size there, landed after the hour was sealed, and S3's event was
+//!   lost. A `late/` marker has the hour sealed again, as check-object's would have; also if the manifest is gone or can't be
+//!   read.
 //!
-//! A run stops when its time is up, and the next one continues there. It drops no report: the metric counts all that is under
+//! A run stops when its time is up, and the next one continues there. Reports stay: the metric counts all that is under
 //! `deleted/`. A repeated event finds the same.
 //!
 //! Requests a run: 168 GETs, and for each hour, manifest and kind a LIST for every thousand objects. Memory: a line of a manifest, a

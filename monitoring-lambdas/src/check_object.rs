@@ -1,8 +1,8 @@
 //! check-object: is each landed object what its metadata says, and did it land in time?
 //!
-//! A good object costs one GET and nothing else. The verdict on a broken one is put under `broken/`, the same for every S3
-//! event of the object, with an error in the log and a metric. `broken/<key>.json` is deleted when landing replaces the object
-//! with a good one, which its block size shows (`landing` always changes it). A person looks at and deletes the others.
+//! A good object costs one GET and nothing else. The verdict on a broken one goes to `broken/<key>.json`, the same for every S3
+//! event of the object, with an error in the log and a metric. It is deleted when landing replaces the object with a good one,
+//! which shows in the block size: landing always changes it. A person reviews and deletes the others.
 //!
 //! Memory: bzip2's tables (under 4 MB), one line of at most some 6 MiB, and 64 KiB.
 
@@ -26,7 +26,6 @@ use crate::manifest::{broken_key, late_key};
 use crate::rules::recency::closes_at;
 use crate::seal_partition::{MILLIS_PER_MINUTE, grace_minutes};
 pub(crate) use finding::Broken;
-use finding::in_words;
 pub use finding::{Finding, LineProblem};
 use inspection::Inspection;
 
@@ -69,12 +68,12 @@ pub enum Verdict {
 
 /// Checks objects, one after the other.
 pub struct Handler<O> {
-    /// Opens a bucket by its name: the event says it.
+    /// Opens a bucket by its name, which is in the event.
     open: O,
     grace_millis: i64,
 }
 
-/// How often a broken object is checked that changes meanwhile.
+/// How often a broken object is checked when it keeps changing.
 const MAX_LOOKS: u32 = 3;
 
 impl<O> Handler<O> {
@@ -98,7 +97,7 @@ impl<O> Handler<O> {
             if let Some(parsed) = ObjectKey::parse(&key)
                 && closes_at(parsed.hour, self.grace_millis) <= at
             {
-                // The same key each time: one marker for any number of late objects.
+                // Always the same key: one marker for any number of late objects.
                 let late = late_key(&parsed.hour.partition());
                 bucket.put(&late, bytes::Bytes::new(), Condition::Always).await?;
             }
@@ -113,7 +112,7 @@ impl<O> Handler<O> {
 }
 
 fn report(key: &str, findings: &[Finding], at: UnixMillis, function_name: &str) {
-    let problem = in_words(findings);
+    let problem = finding::text(findings);
     tracing::error!(key, problem, "the landed object is broken");
     println!("{}", emf::line(at, function_name, &[(Metric::BrokenObjects, 1)], &[("key", key)]));
 }
@@ -141,7 +140,7 @@ async fn check<B: Streams>(bucket: &B, key: &str) -> Result<Verdict, CheckObject
     }
 }
 
-/// The version that was looked at, whether it has replaced another, and what is wrong with it.
+/// The version that was checked, whether it has replaced another one, and what is wrong with it.
 async fn look<B: Streams>(bucket: &B, key: &str) -> Result<(Option<String>, bool, Vec<Finding>), BucketError> {
     let Some((Head { etag, metadata }, stream)) = bucket.open(key).await? else {
         return Ok((None, false, vec![Finding::Gone]));

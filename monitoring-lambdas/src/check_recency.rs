@@ -2,16 +2,16 @@
 //! many objects are broken?
 //!
 //! It runs each minute and depends on S3 and its own schedule alone: it puts metrics, but without CloudWatch its log and the
-//! failed invocation still show what is wrong. Each question is answered whatever becomes of the others, and the answers are
-//! put before the invocation fails.
+//! failed invocation still show what is wrong. The questions are answered independently, and the answers are put before the
+//! invocation fails.
 //!
 //! Requests a day, with S shards and events in each hour: 1,440 × (2 + S) LISTs and 1,440 × S HEADs for the newest event,
 //! 1,200 GETs and 50 more for each new environment, 1,440 `PutMetricData`; 5,760 LISTs more in a bucket's first three days.
 //! While nothing lands, each minute takes a LIST for every hour since, 48 at most. A partition that is missing takes a GET
 //! each minute.
 //!
-//! The function's timeout must leave time for all three: 60 s or more. Lambda retries a failed asynchronous invocation, and
-//! a retry finds the same, so its event invoke configuration should ask for none.
+//! The function's timeout must leave time for all three: 60 s or more. A retry of a failed invocation would find the same, so
+//! its event invoke configuration should allow none.
 
 mod freshness;
 mod partitions;
@@ -93,9 +93,9 @@ pub struct Handler<B, M> {
     memory: RefCell<Memory>,
 }
 
-/// What it may take to put the metrics, with retries.
+/// The time reserved for putting the metrics, with retries.
 const REPORT_TIME: Duration = Duration::from_secs(20);
-/// What it takes to answer after that.
+/// The time reserved for the answer after that.
 const ANSWER_TIME: Duration = Duration::from_secs(1);
 
 impl<B: Bucket, M: Metrics> Handler<B, M> {
@@ -130,7 +130,7 @@ impl<B: Bucket, M: Metrics> Handler<B, M> {
         if problems.is_empty() { Ok(()) } else { Err(CheckRecencyError(problems)) }
     }
 
-    /// Answers each question in its share of the time.
+    /// Answers each question within its share of the time.
     async fn look(&self, now: UnixMillis, looking: Deadline, memory: &mut Memory) -> Answers {
         let mut answers = Answers::default();
         let report = partitions::look(&self.bucket, now, self.due_minutes, &mut memory.partitions);

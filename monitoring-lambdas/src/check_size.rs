@@ -3,9 +3,9 @@
 //! It reads `_SUCCESS` objects and nothing else: that of the partition, of the day before and of the same weekday of eight
 //! weeks: at most ten GETs, and one `PutMetricData`. At 25 partitions a day that is 250 GETs and 25 puts.
 //!
-//! A partition that breaks a rule is an ERROR line and a metric, and the invocation succeeds: one that failed would be
-//! repeated, and nothing would be different. An event that comes twice puts the same values at the same time again: alarms
-//! and charts take the maximum, the minimum or the average, never the sum.
+//! A partition that breaks a rule becomes an ERROR line and a metric, and the invocation succeeds: a retry would find the
+//! same. An event that comes twice puts the same values at the same time again: alarms and charts take the maximum, the
+//! minimum or the average, never the sum.
 
 mod explanation;
 
@@ -116,7 +116,7 @@ impl<B: Bucket, O: Fn(String) -> B, M: Metrics> Handler<O, M> {
         let mut judged = measured.judge(self.limits.minimum_bytes(partition), &self.limits).to_vec();
         judged.push((Rule::RejectedShare, lines.judge(self.limits.maximum_rejected_percent)));
         let checked = Checked { partition, sizes, measured, lines, judged };
-        // Before the metrics: the line must not wait for CloudWatch.
+        // Before the metrics: the log must not wait for CloudWatch.
         self.log(&checked, &success.totals);
         let dimensions = vec![
             ("BucketName", created.bucket.clone()),
@@ -146,8 +146,8 @@ impl<B: Bucket, O: Fn(String) -> B, M: Metrics> Handler<O, M> {
     }
 }
 
-/// The sizes that a partition is compared with. A `_SUCCESS` that can't be read counts as missing: what is wrong in one week
-/// must not keep the next eight from being checked.
+/// The sizes that a partition is compared with. A `_SUCCESS` that can't be read counts as missing: a problem of one week
+/// must not prevent the checks of the next eight.
 async fn sizes(bucket: &impl Bucket, partition: Partition, bytes: u64) -> Result<Sizes, SuccessError> {
     let mut sizes =
         Sizes { bytes, day_before: size_of(bucket, size::day_before(partition)).await?, ..Sizes::default() };
@@ -185,8 +185,8 @@ fn values(checked: &Checked, totals: &Totals) -> Vec<(Metric, f64)> {
     values
 }
 
-/// The values, and before them the share of each reason that there is, under one more dimension. Reasons are a closed set, and
-/// so are these metrics.
+/// The values, preceded by the share of each reason that occurred, under one more dimension. Reasons are a closed set, and so
+/// are these metrics.
 fn data(checked: &Checked, totals: &Totals, at: UnixMillis, dimensions: &[(&'static str, String)]) -> Vec<Datum> {
     let by_reason = totals.rejected_by_reason.iter().filter_map(|(name, count)| {
         let reason = Reason::parse(name)?.as_str().to_owned();

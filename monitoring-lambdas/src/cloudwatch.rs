@@ -22,7 +22,7 @@ pub struct Datum {
     pub metric: Metric,
     pub value: f64,
     pub at: UnixMillis,
-    /// Names and values; CloudWatch tells metrics apart by them, so there must be few.
+    /// Names and values. Each combination is a metric of its own, so there must be few.
     pub dimensions: Vec<(&'static str, String)>,
 }
 
@@ -37,7 +37,7 @@ pub struct Query {
     pub from: UnixMillis,
     /// Not included.
     pub to: UnixMillis,
-    /// Length of what becomes one value each.
+    /// What each value sums up.
     pub period: Duration,
 }
 
@@ -58,7 +58,7 @@ impl MetricsError {
 
 /// Metrics that are put and read.
 pub trait Metrics {
-    /// At most 1,000 at once.
+    /// Takes up to 1,000 at once.
     fn put(&self, data: &[Datum]) -> impl Future<Output = Result<(), MetricsError>>;
     /// Times and values, oldest first; nothing where there is no data. An answer that may lack values is an error, never an
     /// empty one. At most [`MAX_PAGES`] pages of 1,000 values.
@@ -123,12 +123,12 @@ impl Metrics for CloudWatch {
 }
 
 const GET_METRIC_DATA: &str = "GetMetricData";
-/// Values a page at most.
+/// The most values a page.
 const PAGE_VALUES: i32 = 1_000;
-/// Pages that are read of one metric at most.
+/// The most pages that are read of one metric.
 pub const MAX_PAGES: usize = 20;
 
-/// Reads on until there is no token, and says so if that was not the end.
+/// Reads pages until there is no token; an error if that was not the end.
 async fn read_pages(
     metric: &str,
     page: impl AsyncFn(Option<String>) -> Result<GetMetricDataOutput, MetricsError>,
@@ -138,7 +138,7 @@ async fn read_pages(
     for _ in 0..MAX_PAGES {
         let answer = page(token.take()).await?;
         if !answer.messages().is_empty() {
-            return Err(incomplete(format!("not all of it was done: {}", messages(answer.messages()))));
+            return Err(incomplete(format!("CloudWatch answered in part: {}", messages(answer.messages()))));
         }
         let is_last = answer.next_token().is_none();
         match answer.metric_data_results() {
@@ -157,7 +157,7 @@ async fn read_pages(
     Err(incomplete(format!("more than {MAX_PAGES} pages")))
 }
 
-/// Whether a page has what it should: all that is left, or with a token behind it, a part.
+/// Whether a page has what it should: all that is left, or a part if a token follows.
 /// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDataResult.html>
 fn check_status(result: &MetricDataResult, is_last: bool) -> Result<(), String> {
     match result.status_code() {

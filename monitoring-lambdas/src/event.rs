@@ -1,7 +1,7 @@
 //! What invokes the checks: S3 event notifications and EventBridge schedules.
 //!
-//! Four members of some forty are read. The types of `aws_lambda_events` demand more, so that a schedule's event made by hand, with a
-//! time alone, would be refused, and bring chrono along.
+//! Four members of some forty are read. The types of `aws_lambda_events` require more of a schedule's event, so that one made
+//! by hand, with a time alone, would be refused; leave S3's keys encoded and nearly all members optional; and depend on chrono.
 
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
@@ -24,17 +24,17 @@ struct S3Record {
 
 #[derive(Debug, Clone, Deserialize)]
 struct S3Entity {
-    bucket: Named,
-    object: Keyed,
+    bucket: BucketName,
+    object: EncodedKey,
 }
 
 #[derive(Debug, Clone, Deserialize)]
-struct Named {
+struct BucketName {
     name: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
-struct Keyed {
+struct EncodedKey {
     key: String,
 }
 

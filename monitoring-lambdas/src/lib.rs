@@ -1,9 +1,10 @@
 //! Checks of what landed, one function each; and [`notify`].
 //!
-//! [`check_object`] looks into each object, [`seal_partition`] says when an hour is complete and what is in it,
-//! [`check_size`], [`check_recency`] and [`check_completeness`] judge by what it says, [`check_deletions`] whether that is still
-//! there, and [`notify`] tells people.
-//! They see S3 through [`bucket`], CloudWatch through [`cloudwatch`], and get the time from the [`event`] that invokes them.
+//! [`check_object`] verifies each object. [`seal_partition`] marks an hour as complete and lists what is in it;
+//! [`check_size`], [`check_recency`] and [`check_completeness`] judge the sealed hours, and [`check_deletions`] makes sure that
+//! they stay intact. [`notify`] sends the alarms to people.
+//! They reach S3 through [`bucket`] and CloudWatch through [`cloudwatch`], and take the time from the [`event`] that invokes
+//! them.
 
 pub mod bucket;
 pub mod check_completeness;

@@ -1,4 +1,7 @@
-//! What is said of a partition that is complete: `_MANIFEST.json`, all of it, and `_SUCCESS`, the sums.
+//! The files that describe a partition: `_MANIFEST.json` with all of its objects, `_SUCCESS` with the sums, and `_INCOMPLETE`.
+
+mod incomplete;
+mod keys;
 
 use std::collections::BTreeMap;
 
@@ -7,7 +10,14 @@ use shared::line::Kind;
 use shared::object::{ObjectMetadata, ReceivedIn};
 use shared::timestamp::UnixMillis;
 
-/// The version of both formats.
+pub use incomplete::{Accepted, Incomplete, MAX_KEYS, Missing};
+pub use keys::{
+    BROKEN_PREFIX, CHECKPOINT_SUFFIX, DELETED_PREFIX, HELD_SUFFIX, LATE_PREFIX, REPLACED_PREFIX, RESEAL_SUFFIX,
+    SEALING_PREFIX, accepted_key, broken_key, checkpoint_key, deleted_key, held_key, incomplete_key, late_key,
+    replaced_key, reseal_key,
+};
+
+/// The version of all three formats.
 pub const VERSION: u8 = 1;
 
 /// One landed object in an hour's manifest.
@@ -126,7 +136,7 @@ impl Repeated {
     }
 }
 
-/// The numbers of manifests come from what anybody may have written: a sum that is too large is the largest one.
+/// The numbers in manifests come from metadata that anybody may have written: sums saturate.
 fn add(sum: &mut u64, more: u64) {
     *sum = sum.saturating_add(more);
 }
@@ -244,7 +254,7 @@ pub struct Success {
     pub sealed_at: UnixMillis,
     /// Objects that came after the first seal.
     pub late_objects: u64,
-    /// The `ETag` of the `_MANIFEST.json` that it stands for. While the manifest has another one, a run is replacing both;
+    /// The `ETag` of the `_MANIFEST.json` that it belongs to. While the manifest has another one, a run is replacing both;
     /// absent in what earlier versions sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<String>,
@@ -254,162 +264,10 @@ pub struct Success {
     pub totals: Totals,
 }
 
-/// The content of `_INCOMPLETE`, which stands where `_SUCCESS` should be by now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Incomplete {
-    /// [`VERSION`]
-    pub v: u8,
-    pub partition: String,
-    /// The time of the event that wrote it first.
-    pub since: UnixMillis,
-    /// Never empty.
-    pub missing: Vec<Missing>,
-}
-
-/// What keeps an hour from being whole. Of keys, the first [`MAX_KEYS`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[serde(tag = "what", rename_all = "snake_case")]
-pub enum Missing {
-    /// Landing has read the stream up to this time of arrival, which is before the hour's end.
-    #[error("landing has read the stream up to {read_up_to}")]
-    UnreadRecords { read_up_to: UnixMillis },
-    /// Landing works at records that arrived before this time, which is before the hour's end.
-    #[error("records have landed up to {landed_up_to}")]
-    UnlandedRecords { landed_up_to: UnixMillis },
-    /// Landing has just given batches back or failed: they are sent again, and may be of this hour.
-    #[error("batches are failing")]
-    FailingBatches,
-    /// Records arrive and landing is not invoked: they may be of this hour.
-    #[error("landing is not invoked")]
-    IdleLanding,
-    /// CloudWatch has no values of the stream: nothing shows whether landing has read the hour.
-    #[error("CloudWatch has no values of the stream")]
-    UnknownProgress,
-    /// Fewer records landed than arrived, and nothing else that is missing explains it.
-    #[error("{arrived} records arrived and {landed} landed")]
-    MissingRecords { arrived: u64, landed: u64 },
-    /// Batches with records of the hour lie in the failed-batches bucket.
-    #[error("{count} failed batches: {}", .keys.join(", "))]
-    FailedBatches { count: u64, keys: Vec<String> },
-    /// Objects of the hour have metadata that can't be read.
-    #[error("{count} unreadable objects: {}", .keys.join(", "))]
-    UnreadableObjects { count: u64, keys: Vec<String> },
-    /// check-object found that objects of the hour are broken.
-    #[error("broken objects: {}", .keys.join(", "))]
-    BrokenObjects { keys: Vec<String> },
-}
-
-/// Keys that are named at most.
-pub const MAX_KEYS: usize = 100;
-
-/// A person's decision that an hour is to be sealed as it is: the content of [`accepted_key`], and a member of `_SUCCESS`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Accepted {
-    pub by: String,
-    pub reason: String,
-    /// What was missing when the person accepted it; in `_SUCCESS`, when the hour was sealed.
-    pub missing: Vec<Missing>,
-}
-
-impl Accepted {
-    /// Whether the person knew of this, or of more of the same.
-    pub fn includes(&self, missing: &Missing) -> bool {
-        self.missing.iter().any(|known| known.includes(missing))
-    }
-}
-
-impl Missing {
-    /// Whether the other is this, or less of it.
-    fn includes(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::UnreadRecords { read_up_to: known }, Self::UnreadRecords { read_up_to: found })
-            | (Self::UnlandedRecords { landed_up_to: known }, Self::UnlandedRecords { landed_up_to: found }) => {
-                found >= known
-            }
-            (Self::FailingBatches, Self::FailingBatches)
-            | (Self::IdleLanding, Self::IdleLanding)
-            | (Self::UnknownProgress, Self::UnknownProgress) => true,
-            (
-                Self::MissingRecords { arrived, landed },
-                Self::MissingRecords { arrived: found_arrived, landed: found_landed },
-            ) => found_arrived.saturating_sub(*found_landed) <= arrived.saturating_sub(*landed),
-            (Self::FailedBatches { count, keys }, Self::FailedBatches { count: found_count, keys: found }) => {
-                found_count <= count && (*count > keys.len() as u64 || is_subset(found, keys))
-            }
-            // The same object may be found by check-object first, and then by the listing.
-            (
-                Self::UnreadableObjects { keys, .. } | Self::BrokenObjects { keys },
-                Self::UnreadableObjects { keys: found, .. } | Self::BrokenObjects { keys: found },
-            ) => is_subset(found, keys),
-            _ => false,
-        }
-    }
-}
-
-fn is_subset(found: &[String], known: &[String]) -> bool {
-    found.iter().all(|key| known.contains(key))
-}
-
-/// "An object of this hour was created after the hour's time to be sealed", put by check-object, taken by seal-partition.
-pub fn late_key(partition: &str) -> String {
-    format!("{LATE_PREFIX}{partition}")
-}
-
-/// Where a run of seal-partition stopped in a partition. S3 invokes seal-partition when it is put.
-pub fn checkpoint_key(partition: &str) -> String {
-    format!("{SEALING_PREFIX}{partition}{CHECKPOINT_SUFFIX}")
-}
-
-/// That a partition is to be sealed anew. Each run puts its own, so that none removes what another one asked for; S3 invokes
-/// nothing for it.
-pub fn reseal_key(partition: &str, run_id: &str) -> String {
-    format!("{SEALING_PREFIX}{partition}.{run_id}{RESEAL_SUFFIX}")
-}
-
-/// The key of an hour's `_INCOMPLETE`.
-pub fn incomplete_key(partition: &str) -> String {
-    format!("events/{partition}/_INCOMPLETE")
-}
-
-/// That an hour has an `_INCOMPLETE`, so that it is looked at however old it is.
-pub fn held_key(partition: &str) -> String {
-    format!("{SEALING_PREFIX}{partition}{HELD_SUFFIX}")
-}
-
-/// Where `tools/scripts/accept-hour` puts an [`Accepted`].
-pub fn accepted_key(partition: &str) -> String {
-    format!("accepted/{partition}.json")
-}
-
-/// What is wrong with an object.
-pub fn broken_key(object_key: &str) -> String {
-    format!("{BROKEN_PREFIX}{object_key}.json")
-}
-
-/// What of an hour has been deleted since it was sealed.
-pub fn deleted_key(partition: &str) -> String {
-    format!("{DELETED_PREFIX}{partition}.json")
-}
-
-/// Where a sealed hour's manifest is kept when another replaces it, until check-deletions has compared it.
-pub fn replaced_key(partition: &str, etag: &str) -> String {
-    format!("{REPLACED_PREFIX}{partition}/{}.json", etag.trim_matches('"'))
-}
-
-pub const BROKEN_PREFIX: &str = "broken/";
-pub const DELETED_PREFIX: &str = "deleted/";
-pub const LATE_PREFIX: &str = "late/";
-pub const REPLACED_PREFIX: &str = "replaced/";
-pub const SEALING_PREFIX: &str = "sealing/";
-pub const CHECKPOINT_SUFFIX: &str = ".json";
-pub const HELD_SUFFIX: &str = ".incomplete";
-pub const RESEAL_SUFFIX: &str = ".late";
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use rstest::rstest;
 
     #[test]
     fn entries_without_content_are_a_key_and_a_size() {
@@ -433,46 +291,6 @@ mod tests {
             date.add_hour(&hour);
         }
         assert_eq!(date, hour(3, 1, 3));
-    }
-
-    #[rstest]
-    #[case::the_same(failed(2, &["a", "b"]), failed(2, &["a", "b"]), true)]
-    #[case::less(failed(2, &["a", "b"]), failed(1, &["b"]), true)]
-    #[case::another(failed(1, &["a"]), failed(1, &["b"]), false)]
-    #[case::more(failed(1, &["a"]), failed(2, &["a", "b"]), false)]
-    #[case::of_more_than_are_named(failed(200, &["a"]), failed(199, &["b"]), true)]
-    #[case::more_than_are_named(failed(200, &["a"]), failed(201, &["a"]), false)]
-    #[case::fewer_records(records(9, 4), records(9, 5), true)]
-    #[case::more_records(records(9, 4), records(9, 3), false)]
-    #[case::read_further(unread(10), unread(11), true)]
-    #[case::read_less_far(unread(10), unread(9), false)]
-    #[case::found_by_either(Missing::BrokenObjects { keys: vec!["a".into()] }, unreadable("a"), true)]
-    #[case::another_object(Missing::BrokenObjects { keys: vec!["a".into()] }, unreadable("b"), false)]
-    #[case::another_kind(records(9, 4), Missing::FailingBatches, false)]
-    fn an_acceptance_includes_what_it_names_and_less(
-        #[case] known: Missing,
-        #[case] found: Missing,
-        #[case] expected: bool,
-    ) {
-        let accepted =
-            Accepted { by: "kim".into(), reason: "r".into(), missing: vec![Missing::UnknownProgress, known] };
-        assert_eq!(accepted.includes(&found), expected);
-    }
-
-    fn failed(count: u64, keys: &[&str]) -> Missing {
-        Missing::FailedBatches { count, keys: keys.iter().map(|key| (*key).to_owned()).collect() }
-    }
-
-    fn records(arrived: u64, landed: u64) -> Missing {
-        Missing::MissingRecords { arrived, landed }
-    }
-
-    fn unread(read_up_to: i64) -> Missing {
-        Missing::UnreadRecords { read_up_to: UnixMillis(read_up_to) }
-    }
-
-    fn unreadable(key: &str) -> Missing {
-        Missing::UnreadableObjects { count: 1, keys: vec![key.into()] }
     }
 
     /// What anybody may have written into `_SUCCESS` or an object's metadata.

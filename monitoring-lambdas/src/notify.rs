@@ -1,10 +1,10 @@
 //! Turns CloudWatch alarms into messages that a person can act on: what, where, since when, expected and actual, and what
-//! to do; and says when it is over.
+//! to do; and announces when it is over.
 //!
 //! [`alarm`] reads what the alarms topic delivers. Each group of [`recipient`]s has a [`ledger`] in the landing bucket, with
 //! the incident that is open: the first alarm opens it and is announced at once, further ones are collected, and when the last
-//! is over one message says so. Messages are in the ledger before they are sent, so that a crash may send one twice and
-//! loses none.
+//! is over one message announces that. Messages are in the ledger before they are sent, so that a crash may send one twice but
+//! never loses one.
 
 mod alarm;
 mod chart;

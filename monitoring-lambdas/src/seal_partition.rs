@@ -1,20 +1,20 @@
-//! seal-partition: says when an hour is complete and what is in it (`_MANIFEST.json`, then `_SUCCESS`), and the same of a
-//! date when its hours are.
+//! seal-partition: lists what is in an hour (`_MANIFEST.json`) and marks it as complete (`_SUCCESS`); then the same for a
+//! date when all of its hours are.
 //!
 //! `_SUCCESS` means whole ([`verdict`]). It is held back while landing may owe the hour records ([`landing`]), while a batch
 //! of it is in the failed-batches bucket ([`failed_batches`]), and while an object of it can't be read. Once the hour is due,
 //! `_INCOMPLETE` says what is missing ([`held`]). What comes after `_SUCCESS` is added by another seal.
 //!
-//! A run every ten minutes seals the hours that have closed since the last one, and seals again those that something came
-//! late for. What it can't do in its time it leaves as a [`checkpoint`] under `sealing/`, whose arrival in S3 invokes it again
-//! with the same time: one run in several pieces. If S3's event is lost, the next run finds the checkpoint.
+//! A run every ten minutes seals the hours that have closed since the last one, and again those in which something
+//! landed late. When it runs out of time it leaves a [`checkpoint`] under `sealing/`, whose arrival in S3 invokes it again with the
+//! same time: one run in several pieces. If S3's event is lost, the next run finds the checkpoint.
 //!
 //! How far an hour has got is one value, [`state::HourState`]. Whatever crashes, and however often it is retried, the files
 //! are the same. Each object that lands, at any moment of any run, is in the manifest or asked for again: a late marker is
 //! deleted only after a [`markers::Reseal`] has replaced it, and that only after the report of a seal whose listing began
 //! later. Two runs at once do no harm: manifest and `_SUCCESS`
-//! replace only what was there when the run began to list, else it begins anew; each run asks for seals of its own; and a
-//! `_SUCCESS` that does not name the current manifest is sealed again.
+//! replace only what was there when the run began to list, otherwise it starts again; each run asks for seals of its own; and
+//! an hour whose `_SUCCESS` does not name the current manifest is sealed again.
 //!
 //! Requests, with n objects in the hour: n HEADs, a LIST for each thousand of `events/` and of `rejected/`, two GETs, two
 //! HEADs, two LISTs and two PUTs, and a value of CloudWatch; beyond some 11,000 objects one more PUT for each 5 MiB of
@@ -25,7 +25,9 @@
 //! Memory: at most two parts of a manifest, a page of the listing and [`CONCURRENCY`] requests; 13 MB for any number of
 //! objects. A run that crashed leaves its uploads behind: the bucket needs a lifecycle rule that aborts them.
 
+mod backlog;
 mod checkpoint;
+mod context;
 mod date;
 mod draft;
 mod failed_batches;
@@ -35,6 +37,7 @@ pub mod landing;
 mod manifest_text;
 mod markers;
 mod overlaps;
+mod published;
 mod run;
 mod state;
 #[cfg(test)]
@@ -58,10 +61,9 @@ use crate::event::{EventError, Invocation};
 use crate::rules::partition::Partition;
 use crate::rules::recency;
 use checkpoint::Checkpoint;
+use context::{Done, Interrupt, Outcome, Run};
 use markers::Marker;
 pub(crate) use markers::first_hour;
-use run::{Done, Outcome, Run};
-use state::Interrupt;
 
 /// What the environment says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,7 +120,7 @@ pub(crate) fn due_minutes(grace_minutes: i64) -> Result<i64, EnvironmentError> {
     }
     let problem = format!(
         "is {due_minutes}; with SEAL_GRACE_MINUTES={grace_minutes} an hour is sealed {sealing_minutes} minutes after its \
-         end, and it takes more than that"
+         end: set it to more than that"
     );
     Err(EnvironmentError::new("RECENCY_DUE_MINUTES", problem))
 }
@@ -143,19 +145,19 @@ pub enum SealError {
     Contended { partition: String, attempts: u32 },
 }
 
-/// Bytes of a manifest that are uploaded at once: the least that S3 takes for a part that is not the last. Its 10,000 parts
+/// The bytes of a manifest that are uploaded at once: the least that S3 takes for a part that is not the last. Its 10,000 parts
 /// hold some 100 million objects.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>
 const PART_BYTES: usize = 5 * 1024 * 1024;
 
-/// Requests that are under way at once.
+/// How many requests run at once.
 const CONCURRENCY: usize = 64;
 
-/// How often a seal begins when another run changed something, or an upload is gone.
+/// How often a seal is tried when another run changes something or an upload is gone.
 const MAX_ATTEMPTS: u32 = 3;
 
-/// The time that is kept for what is under way when the time is up, a part, a marker and their retries; of a short
-/// invocation, half of it.
+/// The time reserved for what is under way when the time is up: a part, a checkpoint and their retries. Of a short invocation,
+/// half.
 const STOP_TIME: Duration = Duration::from_secs(30);
 
 /// Seals partitions.
@@ -173,7 +175,7 @@ impl<B: Uploads, F: Streams, M: Metrics> Handler<B, F, M> {
         Self { bucket, failed_batches, metrics, config, part_bytes: PART_BYTES }
     }
 
-    /// Seals what is to be sealed at the event's time, as far as the invocation's time reaches.
+    /// Seals what is due at the event's time, as far as the invocation's own time allows.
     ///
     /// # Errors
     ///
@@ -195,8 +197,8 @@ impl<B: Uploads, F: Streams, M: Metrics> Handler<B, F, M> {
         Ok(())
     }
 
-    /// The times to seal at, and the partition to go on with. A schedule says the time itself; a checkpoint says the time of
-    /// the run that it goes on with. A checkpoint that is gone is finished.
+    /// The times to seal at, each with the partition to continue with. A schedule's event has the time itself; a checkpoint has
+    /// that of the run that it continues. A checkpoint that is gone is done.
     async fn starts(&self, event: Invocation) -> Result<BTreeMap<UnixMillis, Option<Partition>>, SealError> {
         let created = match event {
             Invocation::Schedule(event) => return Ok(BTreeMap::from([(event.at()?, None)])),
@@ -225,7 +227,7 @@ impl<B: Uploads, F: Streams, M: Metrics> Handler<B, F, M> {
             metrics: &self.metrics,
             config: &self.config,
             oldest: Cell::default(),
-            arrears: OnceCell::new(),
+            backlog: OnceCell::new(),
             at,
             resumes_at,
             id: format!("{:032x}", rand::random::<u128>()),
@@ -247,7 +249,7 @@ impl<B: Uploads, F: Streams, M: Metrics> Handler<B, F, M> {
         }
     }
 
-    /// Says once what a whole run did: of a run in several pieces, the last one does.
+    /// Reports what a run did. Of a run in several pieces, the last one reports all.
     async fn report(&self, at: UnixMillis, done: &Done, function_name: &str) -> Result<(), SealError> {
         done.outcomes.iter().for_each(log);
         // A date's overlaps are those of its hours.
@@ -283,7 +285,7 @@ fn log(outcome: &Outcome) {
         "sealed"
     );
     if *late_objects > 0 {
-        tracing::error!(partition, late_objects, "objects came after the partition had been sealed");
+        tracing::error!(partition, late_objects, "objects landed after the partition had been sealed");
     }
     if totals.overlaps > 0 && partition.contains("/hour=") {
         let overlaps = totals.overlaps;

@@ -1,7 +1,5 @@
 //! Reads `_SUCCESS`.
 
-use shared::timestamp::UnixMillis;
-
 use crate::bucket::{Bucket, BucketError};
 use crate::manifest::{Success, VERSION};
 use crate::rules::partition::Partition;
@@ -11,10 +9,10 @@ use crate::rules::partition::Partition;
 pub enum SuccessError {
     #[error(transparent)]
     Bucket(#[from] BucketError),
-    /// Nothing that seal-partition writes.
+    /// seal-partition did not write it.
     #[error("{key} can't be read: {source}")]
     Malformed { key: String, source: serde_json::Error },
-    #[error("{key} has version {version}, which this version does not know")]
+    #[error("{key} has version {version}, which this release does not know")]
     Version { key: String, version: u8 },
 }
 
@@ -39,17 +37,11 @@ pub(crate) async fn read(bucket: &impl Bucket, partition: Partition) -> Result<O
     if success.v == VERSION { Ok(Some(success)) } else { Err(SuccessError::Version { key, version: success.v }) }
 }
 
-/// When a partition was first sealed; `None` when it is not sealed.
-pub(crate) async fn first_sealed_at(
-    bucket: &impl Bucket,
-    partition: Partition,
-) -> Result<Option<UnixMillis>, SuccessError> {
-    Ok(read(bucket, partition).await?.map(|success| success.first_sealed_at))
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use std::collections::HashMap;
+
+    use shared::timestamp::UnixMillis;
 
     use super::*;
     use crate::manifest::Totals;
@@ -71,7 +63,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_sealed_is_read_and_nothing_else() {
+    async fn only_what_was_sealed_is_read() {
         let memory = MemoryBucket::default();
         let bucket = &memory;
         let partition = Partition::of_success_key("events/dt=2026-11-21/hour=09/_SUCCESS").unwrap();
@@ -79,12 +71,12 @@ pub(crate) mod tests {
         let totals = Totals { bytes: 7, ..Totals::default() };
         seal(bucket, partition, partition.end(), totals.clone());
         assert_eq!(read(&bucket, partition).await.unwrap().unwrap().totals, totals);
-        assert_eq!(first_sealed_at(&bucket, partition).await.unwrap(), Some(partition.end()));
+        assert_eq!(read(&bucket, partition).await.unwrap().unwrap().first_sealed_at, partition.end());
 
         let text = memory.text(&partition.success_key()).unwrap();
         for wrong in ["", "{}", &text.replace("\"v\":1", "\"v\":2"), &text.replace("2026-11-21T10", "yesterday")] {
             memory.insert(&partition.success_key(), wrong.to_owned(), HashMap::new());
-            assert!(first_sealed_at(&bucket, partition).await.unwrap_err().is_content(), "{wrong}");
+            assert!(read(&bucket, partition).await.unwrap_err().is_content(), "{wrong}");
         }
         memory.fails_from.set(Some(0));
         assert!(!read(&bucket, partition).await.unwrap_err().is_content());

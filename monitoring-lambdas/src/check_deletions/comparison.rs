@@ -49,7 +49,7 @@ pub(super) async fn compare<B: Bucket, S: Stream>(
     Ok(found)
 }
 
-/// What is gone of a manifest that another has replaced. One that can't be read names nothing.
+/// What is gone of a manifest that another has replaced; nothing if it can't be read.
 pub(super) async fn compare_replaced<B: Bucket, S: Stream>(
     bucket: &B,
     hour: UtcHour,

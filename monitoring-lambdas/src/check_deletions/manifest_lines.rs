@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use crate::bucket::{BucketError, Stream};
 use crate::manifest::Entry;
 
-/// Bytes of a line at most: a key of 1,024 bytes, each of which may be escaped, and 2 KB of metadata.
+/// The most bytes of a line: a key of 1,024 bytes, each of which may be escaped, and 2 KB of metadata.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html>
 const MAX_LINE_BYTES: usize = 16 * 1024;
 

@@ -9,9 +9,9 @@ use super::CheckDeletionsError;
 use crate::bucket::{Bucket, BucketError, Condition};
 use crate::manifest::{DELETED_PREFIX, VERSION, deleted_key};
 
-/// Keys in a report at most; its number counts all missing objects.
+/// The most keys in a report; its number counts all missing objects.
 pub(super) const MAX_KEYS: usize = 1_000;
-/// Keys in a line of the log.
+/// The most keys in a line of the log.
 const MAX_LOGGED_KEYS: usize = 5;
 
 /// What happened to a sealed object.
@@ -19,7 +19,7 @@ const MAX_LOGGED_KEYS: usize = 5;
 #[serde(rename_all = "snake_case")]
 pub(crate) enum What {
     Deleted,
-    /// By something that landing did not write.
+    /// Replaced by something that landing did not write.
     Overwritten,
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct Report {
     /// The time of the event of the run that found it first.
     pub(crate) found_at: UnixMillis,
     pub(crate) missing_objects: u64,
-    /// The first of them; empty where only their number is known.
+    /// The first of them; empty if only their number is known.
     pub(crate) missing: Vec<Missing>,
 }
 

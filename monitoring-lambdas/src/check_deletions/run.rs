@@ -136,7 +136,7 @@ impl<B: Streams> Run<'_, B> {
         Ok(report)
     }
 
-    /// Whether an object is there, and is landing's where landing wrote it: what overwrote one is no object of ours.
+    /// Whether an object is there, and still one of ours: something else may have overwritten it.
     async fn is_back(&self, missing: &Missing) -> Result<bool, BucketError> {
         let Some(head) = self.bucket.head(&missing.key).await? else { return Ok(false) };
         let is_landed = |key: ObjectKey| ObjectMetadata::from_entries(&key.name, &head.metadata).is_ok();
@@ -160,8 +160,8 @@ impl<B: Streams> Run<'_, B> {
         Ok(Some(report))
     }
 
-    /// Checks whether objects of hours that are no longer compared are back. Their lifecycle may have begun: what an earlier
-    /// manifest has says nothing any more.
+    /// Checks whether objects of hours that are no longer compared are back. Their lifecycle may have begun: earlier manifests
+    /// no longer count.
     pub(super) async fn look_at_old_reports(&self) -> Result<(), CheckDeletionsError> {
         let oldest = self.oldest();
         for key in self.replaced.range(..oldest).flat_map(|(_, keys)| keys) {
@@ -178,8 +178,8 @@ impl<B: Streams> Run<'_, B> {
         Ok(())
     }
 
-    /// By the report's keys alone: the lifecycle may have begun to delete the hour, so its manifest says nothing. What is not
-    /// back stays reported, whether S3 still has it or not: only a person can accept the loss.
+    /// Checks the report's keys alone: the lifecycle may have begun to delete the hour, so its manifest no longer counts. What
+    /// is not back stays reported, whether S3 still has it or not: only a person can accept the loss.
     async fn look_again(&self, earlier: Report) -> Result<(), CheckDeletionsError> {
         let mut report = earlier.clone();
         report.missing.clear();

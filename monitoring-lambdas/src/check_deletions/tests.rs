@@ -66,7 +66,7 @@ async fn reseal(bucket: &MemoryBucket, hour: UtcHour) {
 }
 
 #[tokio::test]
-async fn where_all_is_there_nothing_is_reported() {
+async fn when_everything_is_there_nothing_is_reported() {
     let bucket = sealed().await;
     let before = bucket.calls.get();
     assert_eq!(check(&bucket, NOON).await, 0.0);
@@ -175,7 +175,7 @@ async fn an_object_that_landing_replaced_is_sealed_again_and_not_reported() {
 #[case::what_readers_pass_over("events/dt=2026-11-21/hour=03/_temporary")]
 #[case::below_the_hour("rejected/dt=2026-11-21/hour=03/x/shardId-000000000000-1.jsonl.bz2")]
 #[tokio::test]
-async fn a_file_that_landing_does_not_write_asks_for_no_seal(#[case] key: &str) {
+async fn a_foreign_file_asks_for_no_seal(#[case] key: &str) {
     let bucket = sealed().await;
     bucket.insert(key, "x", HashMap::new());
     assert_eq!(check(&bucket, NOON).await, 0.0);

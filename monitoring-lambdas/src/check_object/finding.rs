@@ -81,23 +81,23 @@ pub(crate) struct Broken<'a> {
     key: &'a str,
     /// Of the version that was checked; `null` when it is gone.
     etag: Option<&'a str>,
-    findings: Vec<Words>,
+    findings: Vec<FindingText>,
 }
 
 #[derive(Debug, Serialize)]
-struct Words {
+struct FindingText {
     code: &'static str,
     text: String,
 }
 
 impl<'a> Broken<'a> {
     pub(crate) fn new(key: &'a str, etag: Option<&'a str>, findings: &[Finding]) -> Self {
-        let words = |finding: &Finding| Words { code: finding.code(), text: finding.to_string() };
-        Self { v: 1, key, etag, findings: findings.iter().map(words).collect() }
+        let text = |finding: &Finding| FindingText { code: finding.code(), text: finding.to_string() };
+        Self { v: 1, key, etag, findings: findings.iter().map(text).collect() }
     }
 }
 
-/// All findings in a line.
-pub(super) fn in_words(findings: &[Finding]) -> String {
+/// All findings on one line.
+pub(super) fn text(findings: &[Finding]) -> String {
     findings.iter().map(Finding::to_string).collect::<Vec<_>>().join("; ")
 }

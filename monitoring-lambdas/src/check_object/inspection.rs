@@ -8,11 +8,11 @@ use shared::sequence_number::compare;
 use super::finding::Finding;
 use super::lines::Lines;
 
-/// Bytes that are decompressed at once.
+/// How many bytes are decompressed at once.
 const OUTPUT_BYTES: usize = 64 * 1024;
 
-/// Bytes of lines in an object at most. A batch is an event of at most 6 MiB; base64, envelopes and redriven lines add to
-/// it. More than that is not decompressed, whatever the metadata says.
+/// The most bytes of lines in an object. A batch is an event of at most 6 MiB; base64, envelopes and redriven lines add to
+/// it. More than that is not decompressed, whatever the metadata claims.
 pub(super) const MAX_OBJECT_BYTES: u64 = 256 * 1024 * 1024;
 
 /// `BZh` and a digit: bzip2's header.
@@ -21,7 +21,7 @@ const HEADER_BYTES: usize = 4;
 #[derive(Debug, PartialEq, Eq)]
 enum State {
     Running,
-    /// The compressed content came to its end.
+    /// The compressed content is complete.
     Ended,
     /// No more of it is read.
     Failed(Finding),
@@ -106,7 +106,7 @@ impl<'a> Inspection<'a> {
         }
     }
 
-    /// What is wrong, after the last piece. Content that ended early is compared with nothing.
+    /// What is wrong, after the last piece. Content that ended early is not compared.
     pub(super) fn finish(mut self) -> Vec<Finding> {
         match std::mem::replace(&mut self.state, State::Ended) {
             State::Failed(finding) => vec![finding],
@@ -119,7 +119,7 @@ impl<'a> Inspection<'a> {
         }
     }
 
-    /// What the metadata says against what was found.
+    /// Compares the metadata with what was found.
     fn compare(&self) -> Vec<Finding> {
         let (metadata, lines) = (self.metadata, &self.lines);
         let [earliest, latest] = lines.times.check(metadata.earliest_received_at, metadata.latest_received_at);
@@ -167,7 +167,7 @@ impl<'a> Inspection<'a> {
     }
 }
 
-/// As the metadata's block size has it. No checksum covers it.
+/// The header that the metadata's block size implies. No checksum protects it.
 fn header(metadata: &ObjectMetadata) -> String {
     format!("BZh{}", metadata.block_size.units())
 }

@@ -11,14 +11,14 @@ use shared::trust::Trust;
 use super::finding::{Finding, LineProblem};
 use super::times::Times;
 
-/// Bytes of a line at most. A record reaches landing as base64 in a payload of at most [`LAMBDA_PAYLOAD_MAX_BYTES`], and one
+/// The most bytes of a line. A record reaches landing as base64 in a payload of at most [`LAMBDA_PAYLOAD_MAX_BYTES`], and one
 /// that is rejected whole is base64 again in its line, with an envelope around it. Only `redrive` can write longer ones.
 pub(super) const MAX_LINE_BYTES: usize = LAMBDA_PAYLOAD_MAX_BYTES + 16 * 1024;
 
-/// Lines that a verdict names at most; the others are counted.
+/// The most lines that a verdict names; the others are counted.
 pub(super) const MAX_NAMED_LINES: usize = 10;
 
-/// What the lines say, taken together.
+/// What was read of the lines so far.
 #[derive(Debug)]
 pub(super) struct Lines<'a> {
     key: &'a ObjectKey,
@@ -36,7 +36,7 @@ pub(super) struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    /// `format` is the one that landing read the lines as.
+    /// `format` is how landing read the lines.
     pub(super) fn new(key: &'a ObjectKey, format: EventFormat) -> Self {
         Self {
             key,

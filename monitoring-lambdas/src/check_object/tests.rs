@@ -175,7 +175,7 @@ async fn rejected_lines_of_a_raw_stack_are_judged_by_their_members() {
 }
 
 #[tokio::test]
-async fn what_was_redriven_is_good() {
+async fn redriven_lines_are_good() {
     let mut object = Object::new(Kind::Event, &(event_line(-500, "{}") + "{}\n"));
     object.key = object_key(Kind::Event, hour(), "shardId-000000000000", "100-redriven");
     object.metadata.last_sequence_number = Some("100".into());
@@ -186,7 +186,7 @@ async fn what_was_redriven_is_good() {
 }
 
 #[tokio::test]
-async fn a_broken_object_is_said_to_be_so_in_words_and_each_time_alike() {
+async fn a_broken_object_gets_the_same_verdict_for_every_event() {
     let bucket = MemoryBucket::default();
     let mut object = Object::events();
     object.metadata.event_count = 5;
@@ -231,7 +231,7 @@ fn text_of(body: &[u8]) -> Vec<u8> {
 #[case::reasons(|m: &mut ObjectMetadata| m.rejected_reasons = [(Reason::TooDeep, 1)].into(), "value")]
 #[case::block_size(|m: &mut ObjectMetadata| m.block_size = BlockSize::new(9).unwrap(), "value")]
 #[case::last_number(|m: &mut ObjectMetadata| m.last_sequence_number = Some("99".into()), "sequence_numbers")]
-fn metadata_that_says_something_else_is_found(#[case] change: fn(&mut ObjectMetadata), #[case] code: &str) {
+fn metadata_that_differs_from_the_content_is_found(#[case] change: fn(&mut ObjectMetadata), #[case] code: &str) {
     let mut object = Object::events();
     change(&mut object.metadata);
     assert_eq!(codes(&now(findings(&object))), [code]);
@@ -243,7 +243,7 @@ fn metadata_that_says_something_else_is_found(#[case] change: fn(&mut ObjectMeta
 #[case::empty_line("\n", &["line"])]
 #[case::no_text("{\"a\":\"\u{1}\"}\n", &["line"])]
 #[case::no_line_feed("{}", &["no_line_feed_at_end"])]
-fn lines_that_are_no_objects_are_found(#[case] line: &str, #[case] expected: &[&str]) {
+fn lines_that_are_not_objects_are_found(#[case] line: &str, #[case] expected: &[&str]) {
     let text = event_line(3, "{}") + &event_line(9, "{}") + line;
     let mut object = Object::new(Kind::Event, &text);
     object.metadata.event_count = 3;
@@ -288,7 +288,7 @@ async fn an_object_cut_anywhere_is_truncated() {
 }
 
 #[tokio::test]
-async fn what_follows_the_end_is_found() {
+async fn trailing_bytes_are_found() {
     for more in [&b"x"[..], b"\0", &Object::events().body] {
         let mut object = Object::events();
         object.body.extend_from_slice(more);
@@ -300,7 +300,7 @@ async fn what_follows_the_end_is_found() {
 #[case(b"{}\n")]
 #[case(b"\x1f\x8b\x08\x00")]
 #[case(b"BZx1")]
-fn other_content_is_no_bzip2(#[case] body: &[u8]) {
+fn content_that_is_not_bzip2_is_found(#[case] body: &[u8]) {
     let object = Object { body: body.to_vec(), ..Object::events() };
     assert_eq!(codes(&now(findings(&object))), ["not_bzip2"]);
 }
@@ -351,7 +351,7 @@ async fn with_s3_away_the_event_is_tried_again() {
 }
 
 #[tokio::test]
-async fn an_event_can_tell_of_several_objects() {
+async fn an_event_may_name_several_objects() {
     let bucket = MemoryBucket::default();
     let (events, rejected) = (Object::events(), Object::rejected());
     events.store(&bucket);

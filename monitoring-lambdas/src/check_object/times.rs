@@ -1,11 +1,11 @@
-//! Whether the times of receipt in the metadata can be those of the lines.
+//! Checks whether the times of receipt in the metadata can be those of the lines.
 
 use shared::object::{ObjectKey, ObjectName};
 use shared::timestamp::{UnixMillis, UtcHour};
 
 const MILLIS_PER_HOUR: i64 = 3_600_000;
 
-/// The times that metadata may say.
+/// The times that the metadata may have.
 ///
 /// Landing takes a line's own time of receipt if that is at most an hour from the record's arrival, else the arrival. Ingest
 /// does so when it spills, with the time of writing as the arrival. The arrival is not kept, but lies in the object's hour. So a time within the hour is certainly taken, one in the hours beside

@@ -2,7 +2,7 @@
 //! any.
 //!
 //! S3 lists keys in their order only, from the first. So the last key of each of these series is remembered, and the next
-//! minute's listing begins behind it. A new environment lists the hour once.
+//! minute's listing begins after it. A new environment lists the hour once.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +41,7 @@ impl Newest {
     }
 }
 
-/// Pages of listings in one invocation at most, beyond one for each series. Where it takes more, the age is too high for a
+/// The most pages of listings in one invocation, beyond one for each series. If there are more, the age is too high for a
 /// minute or two, never too low.
 const MAX_FURTHER_PAGES: usize = 100;
 
@@ -97,15 +97,15 @@ async fn newest(bucket: &impl Bucket, hour: UtcHour, memory: &Memory) -> Result<
     let mut newest = None;
     for key in memory.last_keys.values() {
         let Some(parsed) = ObjectKey::parse(key) else {
-            tracing::warn!(key, "not an object of ours: it says nothing of its newest event");
+            tracing::warn!(key, "not an object of ours: the time of its newest event can't be read");
             continue;
         };
         let Some(head) = bucket.head(key).await? else { continue };
         match ObjectMetadata::from_entries(&parsed.name, &head.metadata) {
             Ok(metadata) => newest = newest.max(Some(metadata.latest_received_at)),
-            Err(error) => tracing::warn!(key, %error, "it says nothing of its newest event"),
+            Err(error) => tracing::warn!(key, %error, "the time of its newest event can't be read"),
         }
     }
-    // Where no metadata can be read, something of the hour is there all the same.
+    // Even if no metadata can be read, something landed in the hour.
     Ok(Newest { received_at: newest.unwrap_or(hour.start()) })
 }

@@ -12,7 +12,7 @@ use crate::rules::recency::{self, LOOKBACK_HOURS, State};
 use crate::seal_partition;
 use crate::success::{self, SuccessError};
 
-/// What need not be looked up again for an hour. A `_SUCCESS` that somebody deletes is noticed after it.
+/// What is looked up at most once an hour. A `_SUCCESS` that somebody deletes is noticed after that.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     hour: Option<UtcHour>,
@@ -22,14 +22,14 @@ pub(super) struct Memory {
     first: Option<UtcHour>,
 }
 
-/// What is wrong, oldest first, in words.
+/// The partitions that are not as they should be, oldest first, as text.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Report {
     pub(super) missing: Vec<String>,
     pub(super) late: Vec<String>,
 }
 
-/// Looks at every partition that is past its time.
+/// Checks every partition that is past its time.
 pub(super) async fn look(
     bucket: &impl Bucket,
     now: UnixMillis,
@@ -72,9 +72,10 @@ async fn state(
     if let Some(state) = memory.sealed.get(&partition) {
         return Ok(Some(*state));
     }
-    let state = recency::judge(partition, success::first_sealed_at(bucket, partition).await?, due_minutes);
+    let first_sealed_at = success::read(bucket, partition).await?.map(|success| success.first_sealed_at);
+    let state = recency::judge(partition, first_sealed_at, due_minutes);
     if state == State::NotRun && is_incomplete(bucket, partition).await? {
-        // seal-partition says so itself, with an alarm of its own.
+        // seal-partition reports it, with an alarm of its own.
         return Ok(None);
     }
     if state != State::NotRun {

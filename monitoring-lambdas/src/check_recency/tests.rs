@@ -97,7 +97,7 @@ fn put(metrics: &MemoryMetrics) -> [Option<f64>; 3] {
 }
 
 #[tokio::test]
-async fn where_all_is_there_the_check_says_so_and_then_costs_little() {
+async fn when_everything_is_there_the_check_succeeds_at_little_cost() {
     let (bucket, metrics) = (sound(100), MemoryMetrics::default());
     let handler = Handler::new(&bucket, &metrics, 40);
     assert_eq!(check(&handler, now()).await, [""; 0]);
@@ -182,7 +182,7 @@ async fn of_many_missing_twenty_are_named() {
 }
 
 #[tokio::test]
-async fn a_new_bucket_is_asked_for_nothing_from_before_its_first_hour() {
+async fn nothing_is_expected_from_before_a_new_buckets_first_hour() {
     let (bucket, metrics) = (sound(3), MemoryMetrics::default());
     bucket.insert("events/_temporary/0/_SUCCESS", "", HashMap::new());
     assert_eq!(check(&Handler::new(&bucket, &metrics, 40), now()).await, [""; 0]);
@@ -295,7 +295,7 @@ async fn objects_count_as_broken_until_their_verdicts_are_gone(#[case] verdicts:
 }
 
 #[tokio::test]
-async fn metadata_that_says_nothing_leaves_the_start_of_the_hour() {
+async fn unreadable_metadata_leaves_the_start_of_the_hour() {
     let (bucket, metrics) = (sound(100), MemoryMetrics::default());
     let key = bucket.keys().into_iter().find(|key| key.contains("shardId")).unwrap();
     bucket.insert(&key, "x", HashMap::new());

@@ -101,7 +101,7 @@ async fn each_value_has_the_same_three_dimensions_and_the_time_of_the_event() {
 }
 
 #[tokio::test]
-async fn without_history_nothing_is_said_but_the_floor() {
+async fn without_history_only_the_floor_is_judged() {
     let bucket = bucket(DATE, &[(0, 194_999)]);
     let metrics = MemoryMetrics::default();
     check(&bucket, &metrics, DATE).await.unwrap();
@@ -174,7 +174,7 @@ async fn the_same_event_again_puts_the_same_values() {
 }
 
 #[tokio::test]
-async fn an_earlier_success_that_is_none_is_left_out() {
+async fn an_earlier_success_that_cant_be_read_is_left_out() {
     let bucket = bucket(DATE, &[&[(0, 500_000)], &USUAL[..]].concat());
     bucket.insert("events/dt=2026-11-20/_SUCCESS", "", HashMap::new());
     let metrics = MemoryMetrics::default();
@@ -200,7 +200,7 @@ async fn whatever_call_fails_the_invocation_does_and_puts_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_gone_is_an_error_and_what_is_no_partition_is_not_looked_at() {
+async fn a_missing_success_fails_the_check_and_other_keys_are_skipped() {
     let bucket = MemoryBucket::default();
     let metrics = MemoryMetrics::default();
     assert!(matches!(check(&bucket, &metrics, DATE).await, Err(CheckSizeError::Gone { key }) if key == DATE));
@@ -209,7 +209,7 @@ async fn what_is_gone_is_an_error_and_what_is_no_partition_is_not_looked_at() {
 }
 
 #[test]
-fn the_words_name_units_and_what_is_missing() {
+fn explanations_name_units_and_missing_history() {
     let mut sizes = Sizes { bytes: 500_000, day_before: Some(1_000_000), ..Sizes::default() };
     sizes.weeks_before[..4].copy_from_slice(&[Some(1_000_000), Some(1_010_000), Some(990_000), Some(1_000_000)]);
     let partition = Partition::of_success_key(DATE).unwrap();

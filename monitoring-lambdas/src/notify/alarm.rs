@@ -103,12 +103,12 @@ impl Watched {
 /// A notice that is not acted on.
 #[derive(Debug, thiserror::Error)]
 pub enum NoticeError {
-    #[error("a notice is no CloudWatch alarm")]
+    #[error("a notice is not a CloudWatch alarm")]
     NotAnAlarm(#[source] serde_json::Error),
-    /// `INSUFFICIENT_DATA` says neither that it is on nor that it is over.
-    #[error("alarm {name} is in state {state}, which says nothing")]
+    /// `INSUFFICIENT_DATA` means neither that it is on nor that it is over.
+    #[error("alarm {name} is in state {state}, which is neither on nor over")]
     State { name: String, state: String },
-    #[error("{0:?} is no time")]
+    #[error("{0:?} is not an RFC 3339 time")]
     Time(String),
 }
 
@@ -286,7 +286,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_says_nothing_is_named() {
+    fn notices_without_a_meaning_are_named() {
         let event = |message: &str| {
             let record = serde_json::json!({"Sns": {"Message": message, "Timestamp": "2026-11-21T09:40:12.345Z"}});
             changes(&serde_json::json!({"Records": [record]}).to_string()).remove(0)

@@ -65,7 +65,7 @@ impl Config {
 impl Parents {
     /// # Errors
     ///
-    /// When it is no such object, or alarms explain one another in a circle: none of them would ever be announced.
+    /// When it is not such an object, or alarms explain one another in a circle: none of them would ever be announced.
     pub fn parse(json: &str) -> Result<Self, String> {
         let parents: BTreeMap<String, String> = serde_json::from_str(json).map_err(|error| {
             // The error's own text may quote an address that was put here by mistake.

@@ -31,41 +31,37 @@ pub(crate) async fn deliver(
     topic: &impl Topic,
     deadline: Deadline,
 ) -> Vec<Deliveries> {
-    let posts = async {
-        let mut outcomes = Vec::with_capacity(messages.len());
-        for message in messages {
-            outcomes.push(match &to.webhook {
-                Some(webhook) if message.webhook == Delivery::Unsent => {
-                    Some(webhooks.post(webhook, &message.text, deadline).await)
-                }
-                _ => None,
-            });
+    let posts = in_turn(messages, async |message| match &to.webhook {
+        Some(webhook) if message.webhook == Delivery::Unsent => {
+            Some(webhooks.post(webhook, &message.text, deadline).await)
         }
-        outcomes
-    };
-    let emails = async {
-        let mut outcomes = Vec::with_capacity(messages.len());
-        for message in messages {
-            outcomes.push(match message.email {
-                Delivery::Unsent => Some(topic.publish(&to.group, &message.subject, &message.text, deadline).await),
-                _ => None,
-            });
-        }
-        outcomes
-    };
+        _ => None,
+    });
+    let emails = in_turn(messages, async |message| match message.email {
+        Delivery::Unsent => Some(topic.publish(&to.group, &message.subject, &message.text, deadline).await),
+        _ => None,
+    });
     let (posts, emails) = tokio::join!(posts, emails);
     posts.iter().for_each(|outcome| report("webhook", outcome.as_ref(), &to.group));
     emails.iter().for_each(|outcome| report("e-mail", outcome.as_ref(), &to.group));
     posts.into_iter().zip(emails).map(|(webhook, email)| Deliveries { webhook, email }).collect()
 }
 
+async fn in_turn(messages: &[&Message], send: impl AsyncFn(&Message) -> Option<Outcome>) -> Vec<Option<Outcome>> {
+    let mut outcomes = Vec::with_capacity(messages.len());
+    for message in messages {
+        outcomes.push(send(message).await);
+    }
+    outcomes
+}
+
 fn report(way: &str, outcome: Option<&Outcome>, group: &str) {
     match outcome {
         None => {}
         Some(Outcome::Sent) => tracing::info!(group, way, "sent"),
-        Some(Outcome::Failed(problem)) => tracing::warn!(group, way, problem, "not sent; it is tried again"),
+        Some(Outcome::Failed(problem)) => tracing::warn!(group, way, problem, "not sent; it will be retried"),
         Some(Outcome::Refused(problem)) => {
-            tracing::error!(group, way, problem, "refused; the group has not received it this way")
+            tracing::error!(group, way, problem, "refused: the group does not get it this way")
         }
     }
 }

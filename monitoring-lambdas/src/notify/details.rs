@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use lambda_setup::deadline::Deadline;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use shared::metric::Metric;
 use shared::timestamp::UnixMillis;
 
@@ -34,8 +35,7 @@ struct Finding {
 /// How long reading may take: the message must go out.
 const MAX_READING_TIME: Duration = Duration::from_secs(15);
 
-/// The lines about what an alarm watches, as of a time. None if there are none or they can't be read in time: the message is
-/// sent without them.
+/// The lines about what an alarm watches, as of a time; none if they can't be read in time: the message is sent without them.
 pub(super) async fn read<B: Streams>(
     bucket: &B,
     watched: Option<&Watched>,
@@ -64,42 +64,45 @@ pub(super) async fn read<B: Streams>(
 }
 
 async fn deleted_objects(bucket: &impl Bucket) -> Result<Vec<String>, BucketError> {
-    let prefix = format!("{DELETED_PREFIX}dt=");
-    let page = bucket.list(List { prefix: &prefix, ..List::default() }).await?;
-    let mut lines = Vec::new();
-    for listed in page.objects.iter().rev().take(MAX_HOURS) {
-        let Some(content) = bucket.get(&listed.key).await? else { continue };
-        match serde_json::from_slice::<Report>(&content.body) {
-            Ok(Report { partition, missing_objects, missing, .. }) => {
-                let keys: Vec<_> = missing.iter().take(MAX_KEYS).map(|missing| missing.key.as_str()).collect();
-                let first = if keys.is_empty() { "their keys are not known".into() } else { keys.join(", ") };
-                lines.push(format!("{partition}: {missing_objects} deleted or overwritten: {first}"));
-            }
-            Err(error) => tracing::warn!(key = listed.key, %error, "a report can't be read"),
-        }
-    }
-    let more = page.objects.len().saturating_sub(MAX_HOURS);
-    lines.extend((more > 0).then(|| format!("and {more} more hours under {DELETED_PREFIX}")));
+    let line = |Report { partition, missing_objects, missing, .. }: Report| {
+        let keys: Vec<_> = missing.iter().take(MAX_KEYS).map(|missing| missing.key.as_str()).collect();
+        let first = if keys.is_empty() { "their keys are not known".into() } else { keys.join(", ") };
+        format!("{partition}: {missing_objects} deleted or overwritten: {first}")
+    };
+    let (mut lines, more) = newest(bucket, &format!("{DELETED_PREFIX}dt="), MAX_HOURS, line).await?;
+    lines.extend(more.map(|more| format!("and {more} more hours under {DELETED_PREFIX}")));
     Ok(lines)
 }
 
 async fn broken_objects(bucket: &impl Bucket) -> Result<Vec<String>, BucketError> {
-    let page = bucket.list(List { prefix: BROKEN_PREFIX, ..List::default() }).await?;
+    let line = |Verdict { key, findings }: Verdict| {
+        let texts: Vec<_> = findings.into_iter().map(|finding| finding.text).collect();
+        format!("{key}: {}", texts.join("; "))
+    };
+    let (mut lines, more) = newest(bucket, BROKEN_PREFIX, MAX_OBJECTS, line).await?;
+    lines.extend(more.map(|more| format!("and {more} more under {BROKEN_PREFIX}")));
+    Ok(lines)
+}
+
+/// A line for each of the last JSON objects of a listing's first page, and how many others there are, if any.
+async fn newest<T: DeserializeOwned>(
+    bucket: &impl Bucket,
+    prefix: &str,
+    limit: usize,
+    line: impl Fn(T) -> String,
+) -> Result<(Vec<String>, Option<String>), BucketError> {
+    let page = bucket.list(List { prefix, ..List::default() }).await?;
     let mut lines = Vec::new();
-    for listed in page.objects.iter().rev().take(MAX_OBJECTS) {
+    for listed in page.objects.iter().rev().take(limit) {
         let Some(content) = bucket.get(&listed.key).await? else { continue };
-        match serde_json::from_slice::<Verdict>(&content.body) {
-            Ok(Verdict { key, findings }) => {
-                let texts: Vec<_> = findings.into_iter().map(|finding| finding.text).collect();
-                lines.push(format!("{key}: {}", texts.join("; ")));
-            }
-            Err(error) => tracing::warn!(key = listed.key, %error, "a verdict can't be read"),
+        match serde_json::from_slice(&content.body) {
+            Ok(read) => lines.push(line(read)),
+            Err(error) => tracing::warn!(key = listed.key, %error, "left out of the message: it can't be read"),
         }
     }
-    let more = page.objects.len().saturating_sub(MAX_OBJECTS);
+    let more = page.objects.len().saturating_sub(limit);
     let more_than = if page.is_truncated { "more than " } else { "" };
-    lines.extend((more > 0).then(|| format!("and {more_than}{more} more under {BROKEN_PREFIX}")));
-    Ok(lines)
+    Ok((lines, (more > 0).then(|| format!("{more_than}{more}"))))
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ impl<B: Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T> {
             let watched = change.about.watched.as_ref();
             change.about.details = details::read(&self.bucket, watched, change.at, deadline).await;
         }
-        // At once: a group's webhook that does not answer must not take the others' time.
+        // Concurrently: a group's webhook that does not answer must not take the others' time.
         let notices = owners.into_iter().map(|recipient| self.notify_of(recipient, &change, chart.as_ref(), deadline));
         join_all(notices).await.into_iter().collect()
     }

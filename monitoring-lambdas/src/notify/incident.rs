@@ -36,7 +36,7 @@ pub(crate) struct Episode {
     #[serde(rename = "told")]
     pub(crate) announced: bool,
     pub(crate) about: About,
-    /// Absent when CloudWatch did not say.
+    /// Absent when CloudWatch did not answer.
     pub(crate) chart: Option<Chart>,
 }
 

@@ -23,7 +23,7 @@ const VERSION: u8 = 1;
 pub(crate) const MAX_ALARMS: usize = 500;
 /// A message that nobody has tried to send for this long is taken over by the next run: longer than notify may run.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(120);
-/// How often a message is tried: for two hours, by a run every five minutes.
+/// How often a message is tried: for two hours, with a run every five minutes.
 pub(crate) const MAX_TRIES: u32 = 24;
 
 /// A group's ledger.

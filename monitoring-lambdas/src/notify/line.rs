@@ -1,5 +1,5 @@
-//! A line of a message. It quotes text that others wrote (names, object keys, reasons, user agents): whatever that is, it stays
-//! one line of bounded length in which everything is visible, in its order.
+//! A line of a message. It quotes text from outside (names, object keys, reasons, user agents): whatever that is, it stays one
+//! line of bounded length in which everything is visible, in its order.
 
 /// The most characters of a line.
 const MAX_LINE_CHARACTERS: usize = 800;

@@ -142,13 +142,13 @@ impl Webhook {
     }
 }
 
-/// Begins a pattern for alarms that they don't get, whatever other patterns say.
+/// Begins a pattern for alarms that the group does not get, whatever other patterns match.
 const EXCLUDED: char = '!';
 
-/// `*` stands for any characters, `?` for one.
+/// `*` matches any characters, `?` any one.
 fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let (mut at, mut from) = (0, 0);
-    // Where the last star is, and where in the name what it stands for ends at least.
+    // Where the last star is, and the earliest end of what it matches in the name.
     let mut star = None;
     while from < name.len() {
         match pattern.get(at) {

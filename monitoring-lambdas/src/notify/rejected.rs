@@ -1,4 +1,4 @@
-//! What is rejected most and from whom, counted in a few of the newest rejected files, for the messages. Only reasons, origins,
+//! Counts what is rejected most, and from whom, in a few of the newest rejected files, for the messages. Only reasons, origins,
 //! user agents and paths: never an address or a body.
 
 use std::collections::BTreeMap;
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_that_says_who_somebody_is_is_named() {
+    async fn nothing_that_identifies_a_person_is_named() {
         let bucket = MemoryBucket::default();
         put(&bucket, 9, 0, 1, line("invalid_json", None, None, Some("/events?token=SECRET")).as_bytes());
         let said = said(&bucket).await.join("\n");

@@ -1,4 +1,4 @@
-//! Ledgers in the bucket: read, changed, and written on the condition that nobody else has written meanwhile.
+//! Ledgers in the bucket: read, changed, and written if nobody else has written meanwhile.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ async fn load_version(bucket: &impl Bucket, group: &str) -> Result<(Ledger, Opti
     let Some(content) = bucket.get(&key).await? else { return Ok((Ledger::default(), None)) };
     let ledger = serde_json::from_slice(&content.body).unwrap_or_else(|error| {
         // An alarm that reaches nobody is worse than one that is announced twice.
-        tracing::error!(key, %error, "the ledger can't be read; it is begun anew");
+        tracing::error!(key, %error, "the ledger can't be read; a new one is started");
         Ledger::default()
     });
     Ok((ledger, Some(content.etag)))

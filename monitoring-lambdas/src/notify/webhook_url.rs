@@ -13,7 +13,7 @@ pub struct WebhookUrl(Uri);
 pub enum WebhookError {
     #[error("it is not a URL")]
     NotAUrl,
-    #[error("it must begin with https://; http:// is for this machine alone")]
+    #[error("it must begin with https://; http:// works for this machine only")]
     NotEncrypted,
 }
 
@@ -24,7 +24,9 @@ impl std::fmt::Debug for WebhookUrl {
 }
 
 impl WebhookUrl {
-    /// When it is no absolute URL, or unencrypted and of another machine.
+    /// # Errors
+    ///
+    /// When it is not an absolute URL, or unencrypted and not on this machine.
     pub fn parse(text: &str) -> Result<Self, WebhookError> {
         let uri: Uri = text.parse().map_err(|_| WebhookError::NotAUrl)?;
         let host = uri.host().ok_or(WebhookError::NotAUrl)?;

@@ -8,7 +8,7 @@ use super::partition::Partition;
 
 const MILLIS_PER_MINUTE: i64 = 60_000;
 
-/// Hours that are looked at, and as far back as their dates.
+/// How many hours back seal-partition and check-recency look.
 pub const LOOKBACK_HOURS: i64 = 48;
 
 /// A date is sealed after its last hour.
@@ -93,7 +93,7 @@ pub fn judge(partition: Partition, first_sealed_at: Option<UnixMillis>, due_minu
     }
 }
 
-/// Whether a late seal is still worth a word.
+/// Whether a late seal is still reported.
 pub const fn is_reported(first_sealed_at: UnixMillis, now: UnixMillis) -> bool {
     now.0 < first_sealed_at.0 + LATE_REPORT_MILLIS
 }
@@ -157,7 +157,7 @@ mod tests {
     #[case(Some("2026-11-21T10:20:00.000Z"), State::Ok)]
     #[case(Some("2026-11-21T10:40:00.000Z"), State::Ok)]
     #[case(Some("2026-11-21T10:40:00.001Z"), State::Late { first_sealed_at: UnixMillis(1_795_257_600_001) })]
-    fn of_a_seal_the_time_counts(#[case] sealed_at: Option<&str>, #[case] expected: State) {
+    fn a_seal_is_judged_by_its_time(#[case] sealed_at: Option<&str>, #[case] expected: State) {
         let partition = Partition::Hour(hour("dt=2026-11-21/hour=09"));
         assert_eq!(judge(partition, sealed_at.map(time), 40), expected);
     }

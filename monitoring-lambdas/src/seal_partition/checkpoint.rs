@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use shared::timestamp::UnixMillis;
 
 use super::overlaps::Extents;
-use super::state::ETags;
+use super::published::ETags;
 use crate::bucket::{Content, Part};
 use crate::manifest::{Overlap, Totals};
 use crate::rules::completeness::LandedRecords;

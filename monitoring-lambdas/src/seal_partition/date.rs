@@ -6,17 +6,17 @@ use futures_util::future::try_join_all;
 use shared::object::manifest_key;
 use shared::timestamp::{UtcDate, UtcHour};
 
+use super::context::{Done, Outcome, Run};
 use super::manifest_text::{self, Manifest};
-use super::run::{Done, Outcome, Run};
-use super::state::Published;
+use super::published::Published;
 use super::{MAX_ATTEMPTS, SealError};
 use crate::bucket::{BucketError, Condition, Streams, Uploads};
 use crate::cloudwatch::Metrics;
 use crate::manifest::{HourOfDate, Success, Totals};
 
 impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
-    /// Seals a date if all of its hours are sealed, and it is not, or one of them later than it. The first date of a bucket,
-    /// whose hours before the first landing are not sealed, never is.
+    /// Seals a date when all of its hours are sealed; and again when one of them was sealed later than it. The first date of a
+    /// bucket, whose hours before the first landing are not sealed, never is.
     pub(super) async fn date(
         &self,
         date: UtcDate,
@@ -79,8 +79,7 @@ impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
     }
 }
 
-/// Whether an hour was sealed after its date. An hour that was sealed anew may have been
-/// so by the same event as the date.
+/// Whether an hour was sealed after its date. One that was sealed again may have been so by the same event as the date.
 fn is_stale(date: UtcDate, success: &Success, known: &BTreeMap<UtcHour, Published>, done: &Done) -> bool {
     date.hours().any(|hour| {
         let sealed = known.get(&hour).and_then(Published::sealed);

@@ -7,10 +7,9 @@ use shared::timestamp::UtcHour;
 
 use super::CONCURRENCY;
 use super::checkpoint::Draft;
+use super::context::{Interrupt, Run};
 use super::manifest_text::{self, MAX_OVERLAPS};
 use super::overlaps::Overlapped;
-use super::run::Run;
-use super::state::Interrupt;
 use crate::bucket::{BucketError, Condition, List, Listed, Streams, Uploads};
 use crate::cloudwatch::Metrics;
 use crate::manifest::{Entry, EntryContent, MAX_KEYS, Overlap, replaced_key};

@@ -1,4 +1,4 @@
-//! Which hours the batches in the failed-batches bucket have records of.
+//! Finds out which hours the batches in the failed-batches bucket have records of.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/kinesis-on-failure-destination.html>
 
 use futures_util::future::try_join_all;
@@ -11,11 +11,11 @@ use crate::manifest::{MAX_KEYS, Missing};
 
 /// Where the mapping puts them.
 const PREFIX: &str = "aws/lambda/";
-/// Pages of the listing at most: 100,000 batches.
+/// The most pages of the listing: 100,000 batches.
 const MAX_PAGES: usize = 100;
-/// Batches that are read in a run at most.
+/// The most batches that are read in a run.
 const MAX_READ: usize = 1_000;
-/// What is said of a batch stands before its payload, which may have megabytes.
+/// What describes a batch comes before its payload, which may have megabytes.
 const HEAD_BYTES: usize = 16 * 1024;
 
 /// A batch that was given up.
@@ -27,7 +27,7 @@ pub(super) struct FailedBatch {
 }
 
 impl FailedBatch {
-    /// A batch whose document was not read, or says nothing: its records arrived before it was given up.
+    /// A batch whose document was not read, or has no times: its records arrived before it was given up.
     fn unread(key: String) -> Self {
         let arrived = (ANY_TIME.0, given_up_at(&key).unwrap_or(ANY_TIME.1));
         Self { key, arrived }
@@ -49,7 +49,7 @@ pub(super) async fn list(bucket: &impl Streams, since: UtcHour) -> Result<Vec<Fa
     Ok(batches)
 }
 
-/// What of an hour lies there.
+/// The batches that may have records of an hour.
 pub(super) fn missing(batches: &[FailedBatch], hour: UtcHour) -> Option<Missing> {
     let concerns = |batch: &&FailedBatch| batch.arrived.0 < hour.end() && batch.arrived.1 >= hour.start();
     let keys: Vec<&String> = batches.iter().filter(concerns).map(|batch| &batch.key).collect();
@@ -57,8 +57,8 @@ pub(super) fn missing(batches: &[FailedBatch], hour: UtcHour) -> Option<Missing>
     (count > 0).then_some(Missing::FailedBatches { count, keys: named })
 }
 
-/// Records arrive before their batch is given up: what was given up before the hour has none of it. With more than is
-/// listed, also the last key that was: what comes after it may be of any hour.
+/// Records arrive before their batch is given up: what was given up before the hour has none of its records. If there are more
+/// batches than are listed, also the last key that was: what comes after it may be of any hour.
 async fn keys(bucket: &impl Bucket, since: UtcHour) -> Result<(Vec<String>, Option<String>), BucketError> {
     let mut keys = Vec::new();
     let mut start_after: Option<String> = None;

@@ -5,7 +5,7 @@ use shared::object::{ObjectKey, ObjectMetadata, success_key};
 use shared::timestamp::UtcHour;
 
 use super::SealError;
-use super::run::{Done, Run};
+use super::context::{Done, Run};
 use super::state::HourState;
 use crate::bucket::{Condition, Head, Streams, Uploads};
 use crate::cloudwatch::Metrics;

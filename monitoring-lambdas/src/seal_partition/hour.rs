@@ -4,14 +4,26 @@ use shared::object::{manifest_key, success_key};
 use shared::timestamp::UtcHour;
 
 use super::checkpoint::{Checkpoint, Draft, Found};
+use super::context::{Interrupt, Run};
 use super::manifest_text::{self, Manifest};
-use super::run::Run;
-use super::state::{ETags, HourState, Interrupt, Published, Sealing};
+use super::published::{ETags, Published};
+use super::state::HourState;
 use super::verdict::{Assessment, Verdict};
 use super::{MAX_ATTEMPTS, SealError};
 use crate::bucket::{BucketError, Condition, Streams, Uploads};
 use crate::cloudwatch::Metrics;
-use crate::manifest::{Success, checkpoint_key};
+use crate::manifest::{Missing, Success, checkpoint_key};
+
+/// How a seal ended.
+pub(super) enum Sealing {
+    Sealed {
+        success: Box<Success>,
+        /// The keys of the reseals that it satisfies.
+        reseals: Vec<String>,
+    },
+    /// The hour is not whole. Never empty.
+    Held(Vec<Missing>),
+}
 
 impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
     /// Seals an hour if it is whole, or accepted as it is.

@@ -1,16 +1,17 @@
 //! How far landing has got in the stream, according to CloudWatch.
 //!
-//! Kinesis puts the age of the last record that each `GetRecords` call returned, 0 at the tip of a shard and without traffic.
-//! So what arrived before a minute less the largest age of that minute has been read, by every consumer that read then.
+//! Kinesis reports the age of the last record that each `GetRecords` call returned, 0 at the tip of a shard and without
+//! traffic. So all that arrived before a minute less the largest age of that minute has been read, by every consumer that read
+//! then.
 //! <https://docs.aws.amazon.com/streams/latest/dev/monitoring-with-cloudwatch.html>
 //!
-//! What was read need not have landed: the mapping buffers batches, and holds one that was given back. Lambda puts the age
+//! What was read need not have landed: the mapping buffers batches, and keeps one that was given back. Lambda reports the age
 //! of the last record of each batch that it invokes landing with; landing, or Lambda in its place, counts each attempt that
 //! failed, at the time at which it began.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html>
 //!
-//! Both say nothing of a mapping that is disabled while another consumer reads the stream. Then records arrive and landing
-//! is not invoked.
+//! Neither shows a mapping that is disabled while another consumer reads the stream: then records arrive and landing is not
+//! invoked.
 //!
 //! Other consumers of the stream may lag, and a batch that failed may be of another hour. So the count of the records that
 //! landed has the last word ([`super::verdict`]).
@@ -40,7 +41,7 @@ const FIVE_MINUTES: Duration = Duration::from_secs(300);
 /// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_concepts.html>
 const MINUTES_KEPT_MILLIS: i64 = 15 * 24 * 60 * MILLIS_PER_MINUTE;
 
-/// Whose progress it is.
+/// Whose progress is read.
 #[derive(Debug, Clone, Copy)]
 pub struct Watched<'a> {
     pub stream_name: &'a str,
@@ -49,12 +50,12 @@ pub struct Watched<'a> {
     pub landing_timeout_millis: i64,
 }
 
-/// What is known of landing.
+/// How far landing has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Landing {
     /// What arrived before this has been read; `None` when CloudWatch has no values.
     pub read_up_to: Option<UnixMillis>,
-    /// What arrived after this is what landing is working at; `None` when it was not invoked lately.
+    /// Landing is working at what arrived after this; `None` when it was not invoked lately.
     pub landed_up_to: Option<UnixMillis>,
     /// Whether batches were given back, failed or were throttled lately.
     is_failing: bool,

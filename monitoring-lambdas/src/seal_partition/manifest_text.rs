@@ -7,7 +7,7 @@ use crate::manifest::{Accepted, HourOfDate, Overlap, Success, Totals, VERSION};
 
 type Result<T> = std::result::Result<T, serde_json::Error>;
 
-/// Overlaps in a manifest at most; `totals` has their number.
+/// The most overlaps in a manifest; `totals` has their number.
 pub(super) const MAX_OVERLAPS: usize = 100;
 
 /// `{"v":1,"partition":"…","objects":[` or `…"hours":[`
@@ -48,7 +48,7 @@ fn end_with_totals(text: &mut Vec<u8>, totals: &Totals) -> Result<()> {
     Ok(())
 }
 
-/// What `_SUCCESS` says of a partition, and what it said before. It replaces exactly that, so each late object counts once.
+/// The `_SUCCESS` of a partition, which replaces the one `before`: so each late object counts once.
 pub(super) fn success(
     (partition, at): (&str, UnixMillis),
     before: Option<&Success>,

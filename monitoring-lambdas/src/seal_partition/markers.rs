@@ -9,13 +9,10 @@ use shared::object::prefix;
 use shared::timestamp::{UtcDate, UtcHour};
 
 use super::SealError;
-use super::run::Run;
-use super::state::HourState;
-use crate::bucket::{Bucket, BucketError, Condition, List, Streams, Uploads};
+use super::context::Run;
+use crate::bucket::{Bucket, BucketError, List, Streams, Uploads};
 use crate::cloudwatch::Metrics;
-use crate::manifest::{
-    CHECKPOINT_SUFFIX, HELD_SUFFIX, LATE_PREFIX, RESEAL_SUFFIX, SEALING_PREFIX, late_key, reseal_key,
-};
+use crate::manifest::{CHECKPOINT_SUFFIX, HELD_SUFFIX, LATE_PREFIX, RESEAL_SUFFIX, SEALING_PREFIX};
 use crate::rules::partition::Partition;
 use crate::rules::recency::{closed_hours, is_closed};
 
@@ -108,41 +105,6 @@ impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
         }
         Ok(work)
     }
-
-    /// Why an hour is sealed anew, as it is in the bucket. What can't be read asks for a seal all the same.
-    pub(super) async fn reseals(&self, markers: &Markers) -> Result<BTreeMap<String, Reseal>, SealError> {
-        let mut reseals = BTreeMap::new();
-        for key in &markers.reseals {
-            if let Some(content) = self.bucket.get(key).await? {
-                reseals.insert(key.clone(), serde_json::from_slice(&content.body).unwrap_or_default());
-            }
-        }
-        Ok(reseals)
-    }
-
-    /// Makes a `late/` marker into a reseal. It is put before the marker is deleted, so that the reason is always in the
-    /// bucket; what comes from now on puts the marker again.
-    pub(super) async fn put_reseal(&self, state: &mut HourState) -> Result<(), SealError> {
-        let partition = state.partition();
-        let key = reseal_key(&partition, &self.id);
-        let late_objects = state.published.success.as_ref().map(|success| success.late_objects);
-        let reseal = Reseal { late_objects, is_sealed: false };
-        self.bucket.put(&key, serde_json::to_vec(&reseal)?.into(), Condition::Always).await?;
-        if state.markers.late {
-            self.bucket.delete(&late_key(&partition)).await?;
-        }
-        state.reseals.insert(key, reseal);
-        Ok(())
-    }
-
-    /// Notes in the bucket which reseals are satisfied: a run that comes after a crash needs no seal for them.
-    pub(super) async fn note_satisfied(&self, state: &mut HourState, keys: &[String]) -> Result<(), SealError> {
-        for (key, reseal) in state.reseals.iter_mut().filter(|(key, reseal)| !reseal.is_sealed && keys.contains(key)) {
-            reseal.is_sealed = true;
-            self.bucket.put(key, serde_json::to_vec(reseal)?.into(), Condition::Always).await?;
-        }
-        Ok(())
-    }
 }
 
 /// The first hour that anything landed in.
@@ -173,7 +135,7 @@ async fn first_folder<P>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::{checkpoint_key, held_key};
+    use crate::manifest::{checkpoint_key, held_key, late_key, reseal_key};
     use rstest::rstest;
 
     fn hour() -> UtcHour {

@@ -1,4 +1,4 @@
-//! Which objects of a shard begin before another one ends, found in one pass in the order of keys.
+//! Finds the objects of a shard that begin before another one ends, in one pass in the order of keys.
 
 use serde::{Deserialize, Serialize};
 use shared::object::{FirstRecord, ObjectKey, ObjectName, RejectedName, prefix};
@@ -18,7 +18,7 @@ pub(super) struct Extents {
 /// The objects whose first numbers have as many digits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Extent {
-    /// What was redriven lies over what it was made of.
+    /// Redriven objects cover the ones that they were made of.
     redriven: bool,
     digits: usize,
     first: String,

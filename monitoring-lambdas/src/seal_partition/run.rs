@@ -1,67 +1,23 @@
 //! One run: everything that is to be sealed at one time, for as long as there is time. Hours that are held back come last; each
 //! kind oldest first.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::try_join_all;
-use shared::timestamp::{UnixMillis, UtcDate, UtcHour};
-use tokio::sync::OnceCell;
+use shared::timestamp::{UtcDate, UtcHour};
 
 use super::checkpoint::{Checkpoint, Found};
+use super::context::{Done, Interrupt, Outcome, Run};
+use super::hour::Sealing;
 use super::markers::Markers;
-use super::state::{ETags, HourState, Interrupt, Published, Sealing};
-use super::verdict::Arrears;
-use super::{CONCURRENCY, Config, SealError};
+use super::published::{ETags, Published};
+use super::state::HourState;
+use super::{CONCURRENCY, SealError};
 use crate::bucket::{BucketError, Condition, Streams, Uploads};
 use crate::cloudwatch::Metrics;
-use crate::manifest::{Missing, Success, checkpoint_key, held_key, incomplete_key};
+use crate::manifest::{Missing, checkpoint_key, held_key, incomplete_key};
 use crate::rules::partition::Partition;
 use crate::rules::recency::is_closed;
-
-/// What a run works with.
-pub(super) struct Run<'a, B, F, M> {
-    pub(super) bucket: &'a B,
-    pub(super) failed_batches: &'a F,
-    pub(super) metrics: &'a M,
-    pub(super) config: &'a Config,
-    /// The oldest hour of which a seal has to find out what is missing.
-    pub(super) oldest: Cell<Option<UtcHour>>,
-    /// Read when the first hour needs it.
-    pub(super) arrears: OnceCell<Arrears>,
-    /// The time of the event that it began with.
-    pub(super) at: UnixMillis,
-    /// The partition whose checkpoint invoked it: the invocations before have done what comes before that. `None` for a
-    /// schedule's.
-    pub(super) resumes_at: Option<Partition>,
-    /// No other run has it, not even one of the same event.
-    pub(super) id: String,
-    /// Bytes of a manifest that are uploaded at once.
-    pub(super) part_bytes: usize,
-    pub(super) time_is_up: &'a dyn Fn() -> bool,
-    /// Whether this run has got anything done: it does not stop before, so that runs which invoke one another come to an end.
-    pub(super) has_worked: Cell<bool>,
-}
-
-/// A partition that was sealed by this run, or by one that crashed before it reported it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Outcome {
-    pub(super) success: Success,
-    /// Objects that came since the seal before.
-    pub(super) late_objects: u64,
-}
-
-/// What a run sealed, to be reported, and why, to be forgotten after that.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Done {
-    pub(super) outcomes: Vec<Outcome>,
-    /// The keys of the reseals of each hour that are satisfied.
-    pub(super) reseals: BTreeMap<UtcHour, Vec<String>>,
-    /// Hours that have an `_INCOMPLETE`.
-    pub(super) incomplete: u64,
-    /// Hours that no longer have one.
-    pub(super) released: Vec<UtcHour>,
-}
 
 impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
     /// Seals everything. What is left is to report it, and then to forget why it was sealed.
@@ -125,11 +81,6 @@ impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
         dates.filter(|date| is_closed(date.hour(23), self.at, self.config.grace_millis())).collect()
     }
 
-    /// Whether the time is up, and something was done in it.
-    pub(super) fn is_out_of_time(&self) -> bool {
-        self.has_worked.get() && (self.time_is_up)()
-    }
-
     /// Stops before a partition when the time is up. The partition's checkpoint is put, with the draft that it has, if any, and
     /// S3 invokes seal-partition again.
     async fn stop_if_out_of_time(&self, partition: Partition) -> Result<(), Interrupt> {
@@ -169,15 +120,6 @@ impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
         self.conclude(&state, done);
         *published = state.published;
         Ok(())
-    }
-
-    async fn state(&self, hour: UtcHour, markers: Markers, published: &Published) -> Result<HourState, SealError> {
-        let partition = hour.partition();
-        let reseals = self.reseals(&markers).await?;
-        // Another run may have satisfied them since the hour was looked at.
-        let published = if reseals.is_empty() { published.clone() } else { self.published(&partition).await? };
-        let checkpoint = if markers.checkpoint { self.checkpoint(&partition, &published).await? } else { None };
-        Ok(HourState { hour, markers, published, reseals, checkpoint })
     }
 
     /// Seals an hour; what is missing, if it is not whole.

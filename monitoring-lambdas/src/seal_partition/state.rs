@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-use shared::object::{manifest_key, success_key};
 use shared::timestamp::UtcHour;
 
 use super::SealError;
 use super::checkpoint::Found;
+use super::context::Run;
 use super::markers::{Markers, Reseal};
-use super::run::Run;
-use crate::bucket::{BucketError, Streams, Uploads};
+use super::published::Published;
+use crate::bucket::{BucketError, Condition, Streams, Uploads};
 use crate::cloudwatch::Metrics;
-use crate::manifest::{Missing, Success};
+use crate::manifest::{late_key, reseal_key};
 
 /// An hour that may have to be sealed.
 pub(super) struct HourState {
@@ -43,101 +42,53 @@ impl HourState {
     }
 }
 
-/// The `ETag`s of what is published.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct ETags {
-    pub(super) success: Option<String>,
-    pub(super) manifest: Option<String>,
-}
-
-/// What is published of a partition.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Published {
-    /// `None` also for a `_SUCCESS` of others: a seal replaces it, or it is removed.
-    pub(super) success: Option<Success>,
-    pub(super) etags: ETags,
-}
-
-impl Published {
-    /// What `_SUCCESS` says, if it is of the manifest that is there. It is not when a run was killed between the two, after
-    /// another one had replaced the manifest.
-    pub(super) fn sealed(&self) -> Option<&Success> {
-        self.success.as_ref().filter(|success| success.manifest.is_none() || success.manifest == self.etags.manifest)
-    }
-
-    /// Whether `_SUCCESS` is of another manifest.
-    pub(super) fn is_torn(&self) -> bool {
-        self.success.is_some() && self.sealed().is_none()
-    }
-
-    /// Whether it was whole once: what comes later is added to it, whatever is missing.
-    pub(super) fn was_whole(&self) -> bool {
-        self.success.as_ref().is_some_and(|success| success.accepted.is_none())
-    }
-}
-
-/// How a seal ended.
-pub(super) enum Sealing {
-    Sealed {
-        success: Box<Success>,
-        /// The keys of the reseals that it satisfies.
-        reseals: Vec<String>,
-    },
-    /// The hour is not whole. Never empty.
-    Held(Vec<Missing>),
-}
-
-/// Why a run or a seal does not go on.
-pub(super) enum Interrupt {
-    /// Something changed meanwhile: begin anew.
-    Conflict,
-    /// The time is up, and a checkpoint is in the bucket.
-    OutOfTime,
-    Failed(SealError),
-}
-
-impl From<BucketError> for Interrupt {
-    fn from(error: BucketError) -> Self {
-        match error {
-            BucketError::ConditionFailed { .. } | BucketError::UploadGone { .. } => Self::Conflict,
-            error @ BucketError::Failed { .. } => Self::Failed(error.into()),
-        }
-    }
-}
-
-impl From<serde_json::Error> for Interrupt {
-    fn from(error: serde_json::Error) -> Self {
-        Self::Failed(error.into())
-    }
-}
-
-impl From<SealError> for Interrupt {
-    fn from(error: SealError) -> Self {
-        Self::Failed(error)
-    }
-}
-
 impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
-    pub(super) async fn published(&self, partition: &str) -> Result<Published, SealError> {
-        let content = self.bucket.get(&success_key(partition)).await?;
-        let manifest = self.bucket.head(&manifest_key(partition)).await?.map(|manifest| manifest.etag);
-        let success = content.as_ref().and_then(|content| serde_json::from_slice(&content.body).ok());
-        Ok(Published { success, etags: ETags { success: content.map(|content| content.etag), manifest } })
+    pub(super) async fn state(
+        &self,
+        hour: UtcHour,
+        markers: Markers,
+        published: &Published,
+    ) -> Result<HourState, SealError> {
+        let partition = hour.partition();
+        let reseals = self.reseals(&markers).await?;
+        // Another run may have satisfied them since the hour was looked at.
+        let published = if reseals.is_empty() { published.clone() } else { self.published(&partition).await? };
+        let checkpoint = if markers.checkpoint { self.checkpoint(&partition, &published).await? } else { None };
+        Ok(HourState { hour, markers, published, reseals, checkpoint })
     }
 
-    /// Removes a `_SUCCESS` that seal-partition did not write: readers would take the partition for whole.
-    pub(super) async fn remove_foreign_success(
-        &self,
-        partition: &str,
-        published: &Published,
-    ) -> Result<(), BucketError> {
-        let (None, Some(etag)) = (&published.success, &published.etags.success) else { return Ok(()) };
-        let key = success_key(partition);
-        tracing::warn!(key, "removing a _SUCCESS that seal-partition did not write: the partition is not whole");
-        match self.bucket.delete_matching(&key, etag).await {
-            // Another run has sealed the partition meanwhile.
-            Ok(()) | Err(BucketError::ConditionFailed { .. }) => Ok(()),
-            Err(error) => Err(error),
+    /// Why an hour is sealed anew, as it is in the bucket. What can't be read asks for a seal all the same.
+    async fn reseals(&self, markers: &Markers) -> Result<BTreeMap<String, Reseal>, SealError> {
+        let mut reseals = BTreeMap::new();
+        for key in &markers.reseals {
+            if let Some(content) = self.bucket.get(key).await? {
+                reseals.insert(key.clone(), serde_json::from_slice(&content.body).unwrap_or_default());
+            }
         }
+        Ok(reseals)
+    }
+
+    /// Makes a `late/` marker into a reseal. It is put before the marker is deleted, so that the reason is always in the
+    /// bucket; what comes from now on puts the marker again.
+    pub(super) async fn put_reseal(&self, state: &mut HourState) -> Result<(), SealError> {
+        let partition = state.partition();
+        let key = reseal_key(&partition, &self.id);
+        let late_objects = state.published.success.as_ref().map(|success| success.late_objects);
+        let reseal = Reseal { late_objects, is_sealed: false };
+        self.bucket.put(&key, serde_json::to_vec(&reseal)?.into(), Condition::Always).await?;
+        if state.markers.late {
+            self.bucket.delete(&late_key(&partition)).await?;
+        }
+        state.reseals.insert(key, reseal);
+        Ok(())
+    }
+
+    /// Notes in the bucket which reseals are satisfied: a run that comes after a crash needs no seal for them.
+    pub(super) async fn note_satisfied(&self, state: &mut HourState, keys: &[String]) -> Result<(), SealError> {
+        for (key, reseal) in state.reseals.iter_mut().filter(|(key, reseal)| !reseal.is_sealed && keys.contains(key)) {
+            reseal.is_sealed = true;
+            self.bucket.put(key, serde_json::to_vec(reseal)?.into(), Condition::Always).await?;
+        }
+        Ok(())
     }
 }

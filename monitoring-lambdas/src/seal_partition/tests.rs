@@ -265,7 +265,7 @@ async fn an_hour_of_which_everything_was_spilled_is_sealed_with_its_events() {
 }
 
 #[tokio::test]
-async fn spilled_lines_do_not_stand_for_records_that_did_not_land() {
+async fn spilled_lines_do_not_make_up_for_records_that_did_not_land() {
     let (bucket, metrics) = (MemoryBucket::default(), MemoryMetrics::default());
     land(&bucket, Kind::Event, hour(9), 0, (100, 109));
     spill(&bucket, Kind::Event, hour(9), (1, 5));
@@ -397,7 +397,7 @@ async fn a_date_whose_first_hours_were_before_the_bucket_is_not_sealed() {
 }
 
 #[tokio::test]
-async fn a_success_that_is_not_ours_is_sealed_over() {
+async fn a_foreign_success_is_replaced() {
     let bucket = sealed_until(9).await;
     bucket.insert("events/dt=2026-11-21/hour=04/_SUCCESS", "", HashMap::new());
     run(&bucket, &MemoryMetrics::default(), "2026-11-21T10:20:00.000Z").await.unwrap();
@@ -406,7 +406,7 @@ async fn a_success_that_is_not_ours_is_sealed_over() {
 
 /// As a run leaves it that was killed after another one had written `_SUCCESS` for the manifest before.
 #[tokio::test]
-async fn a_success_that_stands_for_another_manifest_is_sealed_again() {
+async fn a_success_of_another_manifest_is_sealed_again() {
     let bucket = sealed_until(8).await;
     let manifest = "events/dt=2026-11-21/hour=05/_MANIFEST.json";
     bucket.insert(manifest, "{}", HashMap::new());

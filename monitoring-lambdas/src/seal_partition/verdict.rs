@@ -11,10 +11,11 @@ use shared::object::prefix;
 use shared::timestamp::UtcHour;
 
 use super::SealError;
+use super::backlog::Backlog;
 use super::checkpoint::Draft;
-use super::failed_batches::{self, FailedBatch};
+use super::context::Run;
+use super::failed_batches;
 use super::landing::{self, Landing, Watched};
-use super::run::Run;
 use super::state::HourState;
 use crate::bucket::{BucketError, List, Streams, Uploads};
 use crate::cloudwatch::Metrics;
@@ -63,25 +64,6 @@ fn explains(missing: &[Missing]) -> bool {
     missing.iter().any(|missing| !matches!(missing, Missing::BrokenObjects { .. }))
 }
 
-/// What landing has not landed yet and what it has given up, of any hour, when the run began.
-#[derive(Debug)]
-pub(super) struct Arrears {
-    landing: Landing,
-    failed_batches: Vec<FailedBatch>,
-}
-
-impl Arrears {
-    fn of(&self, hour: UtcHour) -> Vec<Missing> {
-        let failed = failed_batches::missing(&self.failed_batches, hour);
-        self.landing.owes(hour.end()).into_iter().chain(failed).collect()
-    }
-
-    /// Whether it is known how far the stream has been read.
-    fn is_read(&self) -> bool {
-        self.landing.read_up_to.is_some()
-    }
-}
-
 /// Whether the records that arrived in an hour have landed.
 enum Count {
     All,
@@ -99,7 +81,7 @@ impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
         if published.was_whole() {
             return Ok(Assessment::WasWhole);
         }
-        let mut missing = self.arrears(*hour).await?.of(*hour);
+        let mut missing = self.backlog(*hour).await?.of(*hour);
         missing.extend(self.broken(*hour).await?);
         if markers.held {
             missing.extend(self.still_unreadable(*hour).await?);
@@ -155,7 +137,7 @@ impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
         let unreadable = (count > 0).then_some(Missing::UnreadableObjects { count, keys });
         // It may have been found to be unreadable before the listing already.
         missing.extend(unreadable.filter(|unreadable| !known.contains(unreadable)));
-        let is_read = self.arrears(hour).await?.is_read();
+        let is_read = self.backlog(hour).await?.is_read();
         let count = self.count(hour, draft.landed_records).await?;
         let may_be_owed = match count {
             Count::Fewer(_) => true,
@@ -177,7 +159,7 @@ impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
     }
 
     /// Reads what may be owed to the hours of this run, once: nothing has been listed by then.
-    async fn arrears(&self, hour: UtcHour) -> Result<&Arrears, SealError> {
+    async fn backlog(&self, hour: UtcHour) -> Result<&Backlog, SealError> {
         let read = || async move {
             let watched = Watched {
                 stream_name: &self.config.stream_name,
@@ -187,9 +169,9 @@ impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
             let landing = Landing::look(self.metrics, &watched, self.at).await?;
             let since = self.oldest.get().unwrap_or(hour);
             let failed_batches = failed_batches::list(self.failed_batches, since).await?;
-            Ok::<_, SealError>(Arrears { landing, failed_batches })
+            Ok::<_, SealError>(Backlog { landing, failed_batches })
         };
-        self.arrears.get_or_try_init(read).await
+        self.backlog.get_or_try_init(read).await
     }
 
     /// Compares the records that landed with those that arrived, where the neighbouring hours may have some of them.

@@ -80,7 +80,7 @@ async fn the_runbook_quotes_what_is_sent() {
 }
 
 #[tokio::test]
-async fn a_reminder_says_how_it_is_by_now() {
+async fn a_reminder_shows_the_newest_value() {
     let mut incident = incident().await;
     incident.alarms.values_mut().next().unwrap().announced = true;
     let reminder = text(Kind::Reminder, &incident, 65);
@@ -105,7 +105,7 @@ async fn a_storm_makes_a_bounded_text() {
 }
 
 #[tokio::test]
-async fn what_came_on_later_stands_apart() {
+async fn alarms_that_came_on_later_are_listed_apart() {
     let mut incident = storm(3).await;
     incident.alarms.values_mut().next().unwrap().announced = true;
     let update = text(Kind::Update, &incident, 5);
@@ -117,7 +117,7 @@ async fn what_came_on_later_stands_apart() {
 }
 
 #[tokio::test]
-async fn an_alarm_that_nobody_heard_of_is_described_when_it_is_over() {
+async fn an_alarm_that_was_never_announced_is_described_when_it_is_over() {
     let mut incident = incident().await;
     let episode = incident.alarms.values_mut().next().unwrap();
     episode.until = Some(UnixMillis(episode.since.0 + 60_000));
@@ -145,7 +145,7 @@ async fn the_actual_value_is_what_cloudwatch_saw(#[case] reason: &str, #[case] e
 }
 
 #[tokio::test]
-async fn without_a_chart_or_a_metric_the_rest_is_said() {
+async fn a_message_without_a_chart_or_metric_keeps_its_other_lines() {
     let mut incident = incident().await;
     incident.alarms.values_mut().next().unwrap().chart = None;
     assert!(text(Kind::Opened, &incident, 0).text.contains("Last values: CloudWatch did not say"));
@@ -197,7 +197,7 @@ proptest! {
     /// Whatever others write, each thing stays in its line, and the whole is what SNS takes.
     /// <https://docs.aws.amazon.com/sns/latest/api/API_Publish.html>
     #[test]
-    fn what_others_write_stays_in_its_line(name in words(), all in words(), details in prop::collection::vec(words(), 0..6)) {
+    fn quoted_text_stays_in_its_line(name in words(), all in words(), details in prop::collection::vec(words(), 0..6)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let mut incident = runtime.block_on(storm(MAX_DESCRIBED));
         let mut alarms = std::mem::take(&mut incident.alarms);

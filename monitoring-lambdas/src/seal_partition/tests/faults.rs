@@ -198,7 +198,7 @@ async fn an_upload_that_is_gone_begins_anew() {
 }
 
 #[tokio::test]
-async fn a_marker_that_is_damaged_or_out_of_date_begins_anew() {
+async fn a_checkpoint_that_is_damaged_or_out_of_date_starts_the_seal_again() {
     let world = world().await;
     let (expected, _) = undisturbed(&world).await;
     let (bucket, metrics) = (copy(&world), MemoryMetrics::default());

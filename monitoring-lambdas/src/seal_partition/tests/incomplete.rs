@@ -328,7 +328,7 @@ async fn records_around_the_full_hour_are_owed_while_others_arrive_and_landing_i
 #[case::found_by_the_listing("", Lack::MissingRecords)]
 #[case::cut(r#"{"v":1,"partition":"dt=2026-11-21/hour=09""#, Lack::UnreadableObject)]
 #[tokio::test]
-async fn a_success_of_others_is_removed_from_an_hour_that_is_not_whole(#[case] text: &'static str, #[case] lack: Lack) {
+async fn a_foreign_success_is_removed_from_an_hour_that_is_not_whole(#[case] text: &'static str, #[case] lack: Lack) {
     let world = World::new();
     for (time, is_due) in [("2026-11-21T10:20:00.000Z", false), ("2026-11-21T10:40:00.000Z", true)] {
         world.bucket.insert(SUCCESS, text, HashMap::new());
@@ -356,7 +356,7 @@ async fn a_success_that_another_run_writes_meanwhile_is_not_removed() {
 }
 
 #[tokio::test]
-async fn a_success_of_others_is_removed_from_a_date_of_which_an_hour_is_not_whole() {
+async fn a_foreign_success_is_removed_from_a_date_of_which_an_hour_is_not_whole() {
     let world = World::new();
     (0..24).for_each(|number| drop(land(&world.bucket, Kind::Event, hour(number), 1, (500, 501))));
     world.bucket.insert("events/dt=2026-11-21/_SUCCESS", "", HashMap::new());
