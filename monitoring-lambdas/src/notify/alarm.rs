@@ -286,7 +286,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn notices_without_a_meaning_are_named() {
+    fn unusable_notices_name_their_problem() {
         let event = |message: &str| {
             let record = serde_json::json!({"Sns": {"Message": message, "Timestamp": "2026-11-21T09:40:12.345Z"}});
             changes(&serde_json::json!({"Records": [record]}).to_string()).remove(0)

@@ -47,14 +47,14 @@ mod tests {
     #[case("\u{202e}cod.exe", "�cod.exe")]
     #[case("zero\u{200b}width\u{feff}", "zero�width�")]
     #[case("Café 日本 ▁▇·… 🎬", "Café 日本 ▁▇·… 🎬")]
-    fn what_cannot_be_seen_is_marked(#[case] line: &str, #[case] expected: &str) {
+    fn invisible_characters_are_marked(#[case] line: &str, #[case] expected: &str) {
         assert_eq!(one_line(line), expected);
     }
 
     #[rstest]
     #[case(MAX_LINE_CHARACTERS, false)]
     #[case(MAX_LINE_CHARACTERS + 1, true)]
-    fn a_long_line_is_cut_and_says_so(#[case] characters: usize, #[case] is_cut: bool) {
+    fn a_long_line_ends_in_an_ellipsis(#[case] characters: usize, #[case] is_cut: bool) {
         let line = one_line(&"é".repeat(characters));
         assert_eq!((line.chars().count(), line.ends_with('…')), (MAX_LINE_CHARACTERS, is_cut));
     }

@@ -195,7 +195,7 @@ mod tests {
     #[rstest]
     #[case(Format::Text, MAX_TEXT_CHARACTERS)]
     #[case(Format::AdaptiveCard, MAX_CARD_BYTES)]
-    fn what_is_too_long_says_how_much_is_left_out(#[case] format: Format, #[case] limit: usize) {
+    fn text_that_is_too_long_ends_with_the_number_of_lines_left_out(#[case] format: Format, #[case] limit: usize) {
         let text = vec!["<".repeat(200); 500].join("\n");
         let body = body(format, &text);
         assert!(body.len() <= limit + 100 && body.len() > limit / 2, "{}", body.len());

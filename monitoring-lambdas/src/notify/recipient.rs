@@ -279,7 +279,7 @@ mod tests {
 
         /// Whatever is typed into whichever member, and wherever the text is cut off: what is said has nothing of it.
         #[test]
-        fn no_error_says_a_secret(
+        fn no_error_contains_a_secret(
             members in prop::collection::btree_map(
                 prop::sample::select(vec!["group", "alarms", "webhook", "format", "email", "SECRET"]),
                 secret_value(),

@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn just_after_the_full_hour_the_hour_before_says_it() {
+    async fn just_after_the_full_hour_the_hour_before_is_counted() {
         let bucket = MemoryBucket::default();
         put(&bucket, 9, 0, 1, line("too_deep", None, None, None).as_bytes());
         put(&bucket, 8, 0, 1, line("invalid_json", None, None, None).repeat(2).as_bytes());
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn values_that_somebody_makes_up_are_bounded() {
+    async fn made_up_values_are_bounded() {
         let mut tally = Tally::default();
         for number in 0..10_000 {
             tally.add(line("too_deep", Some(&format!("{number}{}", "x".repeat(10_000))), None, None).as_bytes());

@@ -137,7 +137,7 @@ mod tests {
     #[case(&[429, 410], Outcome::Refused("status 410".into()))]
     #[case(&[302], Outcome::Refused("status 302".into()))]
     #[tokio::test]
-    async fn what_may_pass_is_tried_again(#[case] statuses: &[u16], #[case] expected: Outcome) {
+    async fn failures_that_may_pass_are_retried(#[case] statuses: &[u16], #[case] expected: Outcome) {
         let (webhook, requests) = serve(statuses).await;
         let outcome = webhooks().post(&webhook, "Hello <!channel>.", soon()).await;
         assert_eq!(outcome, expected);
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_there_is_a_failure_without_the_address() {
+    async fn an_unreachable_webhook_is_a_failure_without_its_address() {
         let webhook = webhook("http://127.0.0.1:9/secret");
         let outcome = webhooks().post(&webhook, "Hello.", soon()).await;
         assert_eq!(outcome, Outcome::Failed("no connection, or it broke".into()));

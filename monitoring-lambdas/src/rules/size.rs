@@ -222,7 +222,7 @@ mod tests {
     #[rstest]
     #[case(500, Fine)]
     #[case(5_000, Violation)]
-    fn where_weeks_differ_much_much_is_usual(#[case] bytes: u64, #[case] expected: Outcome) {
+    fn when_weeks_differ_much_large_changes_are_usual(#[case] bytes: u64, #[case] expected: Outcome) {
         let weeks_before = [400, 1_600, 700, 1_300, 1_000, 1_000, 600, 1_400].map(Some);
         let sizes = Sizes { bytes, day_before: None, weeks_before };
         assert_eq!(sizes.measure().judge_score(&Limits::SHIPPED), expected);
@@ -260,7 +260,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_as_ever_breaks_no_rule(bytes in 1u64..1_000_000_000) {
+        fn an_ordinary_partition_breaks_no_rule(bytes in 1u64..1_000_000_000) {
             let sizes = Sizes { bytes, day_before: Some(bytes), weeks_before: [Some(bytes); WEEKS] };
             let judged = sizes.measure().judge(0, &Limits::SHIPPED);
             prop_assert!(judged.iter().all(|(_, outcome)| *outcome != Violation));

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_batch_that_says_nothing_counts_unless_it_was_given_up_before_the_hour() {
+    async fn a_batch_without_times_counts_unless_it_was_given_up_before_the_hour() {
         assert!(is_missing(KEY, "{}".to_owned()).await);
         assert!(is_missing(KEY, format!("{}{}", " ".repeat(HEAD_BYTES), document("", ""))).await);
         assert!(is_missing("aws/lambda/other", String::new()).await);

@@ -180,7 +180,7 @@ mod tests {
     #[case::one_shard_was_behind_a_moment_ago(&[(17, 10), (20, 0)], Some(7))]
     #[case::and_caught_up_since(&[(10, 10), (20, 0)], Some(20))]
     #[case::the_newest_is_old(&[(8, 0)], Some(8))]
-    fn the_worst_of_the_newest_minutes_says_what_has_been_read(
+    fn the_worst_of_the_newest_minutes_decides_what_has_been_read(
         #[case] ages: &[(i64, i64)],
         #[case] expected: Option<i64>,
     ) {
