@@ -20,7 +20,7 @@
 //! HEADs, two LISTs and two PUTs, and a value of CloudWatch; beyond some 11,000 objects one more PUT for each 5 MiB of
 //! manifest, and two. A run takes 6 LISTs, 50 GETs and 50 HEADs besides, and while an hour is to be sealed six values of
 //! CloudWatch, a LIST of the failed batches and a GET for each that was given up since that hour. An hour that is sealed
-//! anew takes all that again, three PUTs, a copy and a GET.
+//! again takes all that once more, three PUTs, a copy and a GET.
 //!
 //! Memory: at most two parts of a manifest, a page of the listing and [`CONCURRENCY`] requests; 13 MB for any number of
 //! objects. A run that crashed leaves its uploads behind: the bucket needs a lifecycle rule that aborts them.

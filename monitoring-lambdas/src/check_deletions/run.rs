@@ -143,7 +143,7 @@ impl<B: Streams> Run<'_, B> {
         Ok(ObjectKey::parse(&missing.key).is_none_or(is_landed))
     }
 
-    /// Writes a report, or removes it when nothing is missing any more. Returns what is there then.
+    /// Writes a report, or removes it when nothing is missing any more. Returns what is stored afterwards.
     async fn store(&self, report: Report, earlier: Option<Report>) -> Result<Option<Report>, CheckDeletionsError> {
         let key = deleted_key(&report.partition);
         if report.missing_objects == 0 {

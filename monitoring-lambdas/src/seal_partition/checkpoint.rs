@@ -51,7 +51,7 @@ impl Checkpoint {
         Ok(body.into())
     }
 
-    /// `None` for anything else: the seal begins anew then.
+    /// `None` for anything else: then the seal starts again.
     pub(super) fn decode(body: &[u8]) -> Option<Self> {
         let end = body.iter().position(|byte| *byte == b'\n')?;
         let mut checkpoint: Self = serde_json::from_slice(&body[..end]).ok()?;

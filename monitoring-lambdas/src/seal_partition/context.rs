@@ -32,7 +32,7 @@ pub(super) struct Run<'a, B, F, M> {
     /// Bytes of a manifest that are uploaded at once.
     pub(super) part_bytes: usize,
     pub(super) time_is_up: &'a dyn Fn() -> bool,
-    /// Whether this run has got anything done: it does not stop before, so that runs which invoke one another come to an end.
+    /// Whether this piece has got anything done: it does not stop before, so that a run in pieces ends.
     pub(super) has_worked: Cell<bool>,
 }
 
@@ -65,7 +65,7 @@ impl<B, F, M> Run<'_, B, F, M> {
 
 /// Why a run or a seal does not go on.
 pub(super) enum Interrupt {
-    /// Something changed meanwhile: begin anew.
+    /// Something changed meanwhile: start again.
     Conflict,
     /// The time is up, and a checkpoint is in the bucket.
     OutOfTime,

@@ -66,7 +66,7 @@ impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
         Ok(self.put_success(&success, unchanged).await?.then_some(success))
     }
 
-    /// All 24; `None` when one is not sealed. They are read anew, since another run may have sealed one again meanwhile.
+    /// All 24; `None` when one is not sealed. They are read again: another run may have sealed one meanwhile.
     async fn hours_of(&self, date: UtcDate) -> Result<Option<Vec<HourOfDate>>, SealError> {
         let read = |hour: UtcHour| async move { self.published(&hour.partition()).await };
         let hours = try_join_all(date.hours().map(read)).await?;

@@ -128,7 +128,7 @@ impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
         Ok(self.bucket.delete(&checkpoint_key(&partition)).await?)
     }
 
-    /// Has another invocation continue. If another run has put a checkpoint since, that one is continued.
+    /// Makes another invocation continue. If another run has put a checkpoint since, that one is continued.
     async fn put_checkpoint(&self, partition: &str, draft: Draft, found: Option<&Found>) -> Result<(), SealError> {
         let upload = draft.upload.clone();
         let condition = Condition::unchanged(found.map(|found| found.etag.as_str()));

@@ -25,7 +25,7 @@ pub(super) enum Marker {
     Checkpoint(Partition),
     /// The hour has an `_INCOMPLETE`.
     Held(UtcHour),
-    /// The hour is to be sealed anew.
+    /// The hour is to be sealed again.
     Reseal(UtcHour),
 }
 
@@ -57,7 +57,7 @@ pub(super) struct Markers {
     pub(super) reseals: Vec<String>,
 }
 
-/// The content of a reseal: that an hour is to be sealed anew. It is put before the `late/` marker is deleted, which happens
+/// A request for another seal. It is put before the `late/` marker is deleted, which happens
 /// before the hour is listed; only a seal whose listing began later satisfies it, and it stays until that seal is reported.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Reseal {
@@ -66,7 +66,7 @@ pub(super) struct Reseal {
     pub(super) is_sealed: bool,
 }
 
-/// What a run looks at.
+/// What a run has to look at.
 pub(super) struct Work {
     pub(super) hours: BTreeMap<UtcHour, Markers>,
     /// Dates before which an earlier run stopped.

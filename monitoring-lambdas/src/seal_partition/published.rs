@@ -19,7 +19,7 @@ pub(super) struct ETags {
 /// What is published of a partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Published {
-    /// `None` also for a `_SUCCESS` of others: a seal replaces it, or it is removed.
+    /// `None` also for a foreign `_SUCCESS`: a seal replaces it, or it is removed.
     pub(super) success: Option<Success>,
     pub(super) etags: ETags,
 }

@@ -20,7 +20,7 @@ use crate::rules::partition::Partition;
 use crate::rules::recency::is_closed;
 
 impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
-    /// Seals everything. What is left is to report it, and then to forget why it was sealed.
+    /// Seals everything. It remains to report that, and then to [`forget`](Self::forget) the markers.
     pub(super) async fn run(&self) -> Result<Done, Interrupt> {
         let mut work = self.work().await?;
         let mut known = self.published_of(work.hours.keys().copied().collect()).await?;
@@ -43,8 +43,7 @@ impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
         Ok(done)
     }
 
-    /// Leaves out the held hours that the invocations before this one have looked at, so that invocations which invoke one
-    /// another come to an end; how many.
+    /// Leaves out the held hours that earlier invocations of this run have checked, so that a run in pieces ends; how many.
     fn leave_out_seen(&self, hours: &mut BTreeMap<UtcHour, Markers>, known: &BTreeMap<UtcHour, Published>) -> u64 {
         let first_held = match self.resumes_at {
             None => return 0,
@@ -81,8 +80,8 @@ impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
         dates.filter(|date| is_closed(date.hour(23), self.at, self.config.grace_millis())).collect()
     }
 
-    /// Stops before a partition when the time is up. The partition's checkpoint is put, with the draft that it has, if any, and
-    /// S3 invokes seal-partition again.
+    /// Stops before a partition when the time is up: puts the partition's checkpoint, with the draft that it has, if any, and S3
+    /// invokes seal-partition again.
     async fn stop_if_out_of_time(&self, partition: Partition) -> Result<(), Interrupt> {
         if !self.is_out_of_time() {
             return Ok(());
@@ -99,7 +98,7 @@ impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
         }
     }
 
-    /// Seals an hour if that is needed and it is whole; `published` is what there is of it then.
+    /// Seals an hour if necessary, and if it is whole; updates `published`.
     async fn hour(
         &self,
         hour: UtcHour,
@@ -144,7 +143,7 @@ impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
         Ok(None)
     }
 
-    /// Notes what is to be reported of a sealed hour.
+    /// Adds a sealed hour to the report.
     fn conclude(&self, state: &HourState, done: &mut Done) {
         let Some(success) = state.published.sealed() else { return };
         let satisfied: BTreeMap<_, _> = state.reseals.iter().filter(|(_, reseal)| reseal.is_sealed).collect();
@@ -158,7 +157,8 @@ impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
         }
     }
 
-    /// Forgets why hours were looked at. Until then a run after a crash finds them, and their dates, however old they are.
+    /// Deletes the markers of what was reported. Until then a run after a crash finds the hours, and their dates, however old they
+    /// are.
     pub(super) async fn forget(&self, done: &Done) -> Result<(), SealError> {
         for key in done.reseals.values().flatten() {
             self.bucket.delete(key).await?;

@@ -33,9 +33,9 @@ impl HourState {
         is_asked_for || self.published.sealed().is_none()
     }
 
-    /// Whether the seal has to ask for another one before it lists. A listing that has begun says nothing of what came since:
-    /// a run that continues one leaves that to the next run, which begins anew. So a large hour that objects trickle into is
-    /// sealed all the same.
+    /// Whether the seal has to ask for another one before it lists. A listing that has begun may lack what came since: a
+    /// run that continues one leaves that to the next run, which lists again. So a large hour that objects trickle into is sealed
+    /// nevertheless.
     pub(super) fn needs_reseal(&self) -> bool {
         let has_begun = self.checkpoint.as_ref().is_some_and(|found| found.draft.is_some());
         !has_begun && (self.markers.late || self.published.is_torn())
@@ -57,7 +57,7 @@ impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
         Ok(HourState { hour, markers, published, reseals, checkpoint })
     }
 
-    /// Why an hour is sealed anew, as it is in the bucket. What can't be read asks for a seal all the same.
+    /// The requests for another seal that are in the bucket. One that can't be read counts as well.
     async fn reseals(&self, markers: &Markers) -> Result<BTreeMap<String, Reseal>, SealError> {
         let mut reseals = BTreeMap::new();
         for key in &markers.reseals {
@@ -68,8 +68,8 @@ impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
         Ok(reseals)
     }
 
-    /// Makes a `late/` marker into a reseal. It is put before the marker is deleted, so that the reason is always in the
-    /// bucket; what comes from now on puts the marker again.
+    /// Turns a `late/` marker into a reseal, which is put before the marker is deleted: the request is always in the bucket.
+    /// Objects that land from now on put the marker again.
     pub(super) async fn put_reseal(&self, state: &mut HourState) -> Result<(), SealError> {
         let partition = state.partition();
         let key = reseal_key(&partition, &self.id);
@@ -83,7 +83,7 @@ impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
         Ok(())
     }
 
-    /// Notes in the bucket which reseals are satisfied: a run that comes after a crash needs no seal for them.
+    /// Records in the bucket which reseals are satisfied: a run after a crash need not seal for them.
     pub(super) async fn note_satisfied(&self, state: &mut HourState, keys: &[String]) -> Result<(), SealError> {
         for (key, reseal) in state.reseals.iter_mut().filter(|(key, reseal)| !reseal.is_sealed && keys.contains(key)) {
             reseal.is_sealed = true;
