@@ -10,11 +10,11 @@
 //! same time: one run in several pieces. If S3's event is lost, the next run finds the checkpoint.
 //!
 //! How far an hour has got is one value, [`state::HourState`]. Whatever crashes, and however often it is retried, the files
-//! are the same. Each object that lands, at any moment of any run, is in the manifest or asked for again: a late marker is
-//! deleted only after a [`markers::Reseal`] has replaced it, and that only after the report of a seal whose listing began
-//! later. Two runs at once do no harm: manifest and `_SUCCESS`
-//! replace only what was there when the run began to list, otherwise it starts again; each run asks for seals of its own; and
-//! an hour whose `_SUCCESS` does not name the current manifest is sealed again.
+//! are the same. Each object that lands, at any moment of any run, is in the manifest or another seal is requested for it: a
+//! late marker is deleted only after a [`markers::Reseal`] has replaced it, and that only after the report of a seal whose
+//! listing began later. Two runs at once do no harm: manifest and `_SUCCESS` replace only what was there when the run began to
+//! list, otherwise it starts again; each run puts reseals of its own; and an hour whose `_SUCCESS` does not name the current
+//! manifest is sealed again.
 //!
 //! Requests, with n objects in the hour: n HEADs, a LIST for each thousand of `events/` and of `rejected/`, two GETs, two
 //! HEADs, two LISTs and two PUTs, and a value of CloudWatch; beyond some 11,000 objects one more PUT for each 5 MiB of

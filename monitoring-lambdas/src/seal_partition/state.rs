@@ -9,7 +9,7 @@ use super::checkpoint::Found;
 use super::context::Run;
 use super::markers::{Markers, Reseal};
 use super::published::Published;
-use crate::bucket::{BucketError, Condition, Streams, Uploads};
+use crate::bucket::{Condition, Streams, Uploads};
 use crate::cloudwatch::Metrics;
 use crate::manifest::{late_key, reseal_key};
 
