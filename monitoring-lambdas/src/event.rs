@@ -1,7 +1,7 @@
 //! What invokes the checks: S3 event notifications and EventBridge schedules.
 //!
 //! Four members of some forty are read. The types of `aws_lambda_events` require more of a schedule's event, so that one made
-//! by hand, with a time alone, would be refused; leave S3's keys encoded and nearly all members optional; and depend on chrono.
+//! by hand, with a time alone, would be refused; they leave S3's keys encoded and the bucket's name optional.
 
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;

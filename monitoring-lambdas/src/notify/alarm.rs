@@ -1,5 +1,7 @@
 //! What the alarms topic delivers: CloudWatch's notice that an alarm changed its state, in an SNS event.
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/Notify_Users_Alarm_Changes.html>
+//!
+//! `aws_lambda_events` would refuse a composite alarm and one without a description, and with it the event's other notices.
 
 use serde::{Deserialize, Serialize};
 use shared::metric::{Metric, NAMESPACE};
