@@ -380,7 +380,7 @@ async fn with_cloudwatch_away_the_check_fails_and_still_names_what_is_missing() 
     bucket.objects.borrow_mut().remove("events/dt=2026-11-21/hour=11/_SUCCESS");
     let said = check(&Handler::new(&bucket, &metrics, 40), now()).await;
     assert_eq!(said[0], "NOT_RUN: 1 partitions are not sealed: dt=2026-11-21/hour=11");
-    assert_eq!(said[1], "CloudWatch, PutMetricData: injected");
+    assert_eq!(said[1], "the metrics were not put: CloudWatch, PutMetricData: injected");
 }
 
 #[tokio::test]
