@@ -236,11 +236,8 @@ impl Bucket for S3Bucket {
         let put = put.set_if_none_match(condition.if_none_match()).set_if_match(condition.if_match());
         match put.body(ByteStream::from(body)).send().await {
             Ok(put) => Ok(put.e_tag.unwrap_or_default()),
-            // 409: another conditional write is under way; 404: what was to be replaced is gone.
-            Err(error) if condition != Condition::Always && matches!(status(&error), Some(404 | 409 | 412)) => {
-                Err(BucketError::ConditionFailed { key: key.to_owned() })
-            }
-            Err(error) => Err(failed("PUT", key, error)),
+            Err(error) if condition == Condition::Always => Err(failed("PUT", key, error)),
+            Err(error) => Err(conditional("PUT", key, error)),
         }
     }
 
@@ -250,13 +247,8 @@ impl Bucket for S3Bucket {
     }
 
     async fn delete_matching(&self, key: &str, etag: &str) -> Result<()> {
-        match self.client.delete_object().bucket(&self.name).key(key).if_match(etag).send().await {
-            Ok(_) => Ok(()),
-            Err(error) if matches!(status(&error), Some(404 | 409 | 412)) => {
-                Err(BucketError::ConditionFailed { key: key.to_owned() })
-            }
-            Err(error) => Err(failed("DELETE", key, error)),
-        }
+        let deleted = self.client.delete_object().bucket(&self.name).key(key).if_match(etag).send().await;
+        deleted.map(|_| ()).map_err(|error| conditional("DELETE", key, error))
     }
 }
 
@@ -308,13 +300,7 @@ impl Uploads for S3Bucket {
     async fn copy(&self, key: &str, etag: &str, to: &str) -> Result<()> {
         let source = format!("{}/{key}", self.name);
         let copy = self.client.copy_object().bucket(&self.name).key(to).copy_source(source).copy_source_if_match(etag);
-        match copy.send().await {
-            Ok(_) => Ok(()),
-            Err(error) if matches!(status(&error), Some(404 | 412)) => {
-                Err(BucketError::ConditionFailed { key: key.to_owned() })
-            }
-            Err(error) => Err(failed("copying", key, error)),
-        }
+        copy.send().await.map(|_| ()).map_err(|error| conditional("copying", key, error))
     }
 }
 
@@ -347,6 +333,17 @@ impl Streams for S3Bucket {
             Err(error) if status(&error) == Some(404) => Ok(None),
             Err(error) => Err(failed("GET", key, error)),
         }
+    }
+}
+
+/// Of a call with a condition. 409: another conditional call is under way; 404: what it was about is gone.
+fn conditional<E>(operation: &'static str, key: &str, error: SdkError<E, HttpResponse>) -> BucketError
+where
+    SdkError<E, HttpResponse>: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+{
+    match status(&error) {
+        Some(404 | 409 | 412) => BucketError::ConditionFailed { key: key.to_owned() },
+        _ => failed(operation, key, error),
     }
 }
 

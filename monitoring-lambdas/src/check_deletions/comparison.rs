@@ -37,7 +37,7 @@ pub(super) async fn compare<B: Bucket, S: Stream>(
     let mut found = match compared {
         Ok(found) => found,
         Err(EntriesError::Bucket(error)) => return Err(error),
-        Err(EntriesError::Manifest(problem)) => {
+        Err(problem) => {
             tracing::warn!(partition = hour.partition(), %problem, "the manifest can't be read; the hour is sealed again");
             Compared::without_manifest(hour, What::Overwritten)
         }
@@ -58,7 +58,7 @@ pub(super) async fn compare_replaced<B: Bucket, S: Stream>(
     match compare_entries(bucket, &mut Listing::new(bucket, hour), entries).await {
         Ok(found) => Ok(found),
         Err(EntriesError::Bucket(error)) => Err(error),
-        Err(EntriesError::Manifest(problem)) => {
+        Err(problem) => {
             tracing::warn!(partition = hour.partition(), %problem, "a manifest that was replaced can't be read");
             Ok(Compared::default())
         }

@@ -9,9 +9,11 @@ use crate::manifest::Entry;
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html>
 const MAX_LINE_BYTES: usize = 16 * 1024;
 
-/// Why a manifest can't be read.
+/// Why the next entry was not read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ManifestError {
+pub(super) enum EntriesError {
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
     #[error("it does not begin like an hour's manifest")]
     Begin,
     #[error("a line has more than {MAX_LINE_BYTES} bytes")]
@@ -22,15 +24,6 @@ pub(super) enum ManifestError {
     Entry(#[from] serde_json::Error),
     #[error("{key} comes after {after}, which sorts after it")]
     Order { key: String, after: String },
-}
-
-/// Why the next entry was not read.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum EntriesError {
-    #[error(transparent)]
-    Bucket(#[from] BucketError),
-    #[error(transparent)]
-    Manifest(#[from] ManifestError),
 }
 
 /// The entries not yet read.
@@ -55,15 +48,15 @@ impl<S: Stream> Entries<S> {
         if self.last_key.is_none() {
             let line = self.line().await?;
             if !line.starts_with(b"{\"v\":1,") || !line.ends_with(b"\"objects\":[") {
-                return Err(ManifestError::Begin.into());
+                return Err(EntriesError::Begin);
             }
             self.last_key = Some(String::new());
         }
         let line = self.line().await?;
-        Ok(self.entry(&line)?)
+        self.entry(&line)
     }
 
-    fn entry(&mut self, line: &[u8]) -> Result<Option<Entry>, ManifestError> {
+    fn entry(&mut self, line: &[u8]) -> Result<Option<Entry>, EntriesError> {
         if line.starts_with(b"]") {
             self.is_done = true;
             return Ok(None);
@@ -71,7 +64,7 @@ impl<S: Stream> Entries<S> {
         let entry: Entry = serde_json::from_slice(line.strip_suffix(b",").unwrap_or(line))?;
         let after = self.last_key.replace(entry.key.clone()).unwrap_or_default();
         if entry.key <= after {
-            return Err(ManifestError::Order { key: entry.key, after });
+            return Err(EntriesError::Order { key: entry.key, after });
         }
         Ok(Some(entry))
     }
@@ -85,11 +78,11 @@ impl<S: Stream> Entries<S> {
                 return Ok(line);
             }
             if self.buffer.len() > MAX_LINE_BYTES {
-                return Err(ManifestError::LongLine.into());
+                return Err(EntriesError::LongLine);
             }
             match self.stream.next().await? {
                 Some(piece) => self.buffer.extend_from_slice(&piece),
-                None => return Err(ManifestError::Truncated.into()),
+                None => return Err(EntriesError::Truncated),
             }
         }
     }

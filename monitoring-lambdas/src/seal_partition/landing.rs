@@ -35,6 +35,7 @@ const RECENT_MILLIS: i64 = 5 * MILLIS_PER_MINUTE;
 const RETRY_MILLIS: i64 = 10 * MILLIS_PER_MINUTE;
 /// By then a record that arrived has invoked landing, and CloudWatch shows it: a batching window may have five minutes.
 const INVOKED_AFTER_MILLIS: i64 = 8 * MILLIS_PER_MINUTE;
+const INCOMING_RECORDS: (&str, &str) = ("AWS/Kinesis", "IncomingRecords");
 const MINUTE: Duration = Duration::from_secs(60);
 const FIVE_MINUTES: Duration = Duration::from_secs(300);
 /// CloudWatch keeps values of a minute for 15 days, and of five minutes for 63.
@@ -70,23 +71,21 @@ impl Landing {
     ///
     /// When CloudWatch does not answer, or only in part.
     pub async fn look(metrics: &impl Metrics, watched: &Watched<'_>, at: UnixMillis) -> Result<Self, MetricsError> {
-        let (stream, landing) = (watched.stream_name, watched.landing_function_name);
-        let minutes = |millis: i64| (UnixMillis(at.0 - millis), at);
-        let age = Series { namespace: "AWS/Kinesis", name: "GetRecords.IteratorAgeMilliseconds", statistic: "Maximum" };
-        let read = age.read(metrics, ("StreamName", stream), minutes(WINDOW_MILLIS)).await?;
-        let age = Series { namespace: "AWS/Lambda", name: "IteratorAge", statistic: "Maximum" };
-        let landed = age.read(metrics, ("FunctionName", landing), minutes(WINDOW_MILLIS)).await?;
+        let stream = ("StreamName", watched.stream_name);
+        let landing = ("FunctionName", watched.landing_function_name);
+        let window = (UnixMillis(at.0 - WINDOW_MILLIS), at);
+        let age = ("AWS/Kinesis", "GetRecords.IteratorAgeMilliseconds");
+        let read = metrics.read(&by_minute(age, stream, "Maximum", window)).await?;
+        let landed = metrics.read(&by_minute(("AWS/Lambda", "IteratorAge"), landing, "Maximum", window)).await?;
+        let attempts = (UnixMillis(at.0 - watched.landing_timeout_millis - RETRY_MILLIS), at);
+        let given_back = (NAMESPACE, Metric::GivenBackBatches.as_str());
         let mut is_failing = false;
-        let given_back = Metric::GivenBackBatches.as_str();
-        for (namespace, name) in [(NAMESPACE, given_back), ("AWS/Lambda", "Errors"), ("AWS/Lambda", "Throttles")] {
-            let failures = Series { namespace, name, statistic: "Sum" };
-            let window = watched.landing_timeout_millis + RETRY_MILLIS;
-            let counts = failures.read(metrics, ("FunctionName", landing), minutes(window)).await?;
+        for failures in [given_back, ("AWS/Lambda", "Errors"), ("AWS/Lambda", "Throttles")] {
+            let counts = metrics.read(&by_minute(failures, landing, "Sum", attempts)).await?;
             is_failing |= counts.iter().any(|(_, count)| *count > 0.0);
         }
-        let incoming = Series { namespace: "AWS/Kinesis", name: "IncomingRecords", statistic: "Sum" };
-        let a_while_ago = (UnixMillis(at.0 - WINDOW_MILLIS), UnixMillis(at.0 - INVOKED_AFTER_MILLIS));
-        let arrived = incoming.read(metrics, ("StreamName", stream), a_while_ago).await?;
+        let a_while_ago = (window.0, UnixMillis(at.0 - INVOKED_AFTER_MILLIS));
+        let arrived = metrics.read(&by_minute(INCOMING_RECORDS, stream, "Sum", a_while_ago)).await?;
         let is_idle = landed.is_empty() && arrived.iter().any(|(_, records)| *records > 0.0);
         Ok(Self { read_up_to: up_to(&read), landed_up_to: up_to(&landed), is_failing, is_idle })
     }
@@ -114,15 +113,9 @@ pub(super) async fn arrived(
 ) -> Result<Option<[Counted; 3]>, MetricsError> {
     let from = hour.plus(-1).start();
     let period = if at.0 - from.0 < MINUTES_KEPT_MILLIS { MINUTE } else { FIVE_MINUTES };
-    let query = Query {
-        namespace: "AWS/Kinesis".to_owned(),
-        name: "IncomingRecords".to_owned(),
-        dimensions: vec![("StreamName".to_owned(), config.stream_name.clone())],
-        statistic: "Sum".to_owned(),
-        from,
-        to: hour.plus(1).end(),
-        period,
-    };
+    let around = (from, hour.plus(1).end());
+    let query = by_minute(INCOMING_RECORDS, ("StreamName", &config.stream_name), "Sum", around);
+    let query = Query { period, ..query };
     let values = metrics.read(&query).await?;
     let is_known = values.iter().any(|(at, _)| (hour.start()..hour.end()).contains(at));
     Ok(is_known.then(|| [-1, 0, 1].map(|hours| counted(&values, hour.plus(hours), period))))
@@ -137,30 +130,21 @@ fn up_to(ages: &[(UnixMillis, f64)]) -> Option<UnixMillis> {
     recent.map(|(minute, age)| UnixMillis(minute.0.saturating_sub(age.ceil() as i64))).min()
 }
 
-/// A metric and how its values become one a minute.
-struct Series<'a> {
-    namespace: &'a str,
-    name: &'a str,
-    statistic: &'a str,
-}
-
-impl Series<'_> {
-    async fn read(
-        &self,
-        metrics: &impl Metrics,
-        (dimension, value): (&str, &str),
-        (from, to): (UnixMillis, UnixMillis),
-    ) -> Result<Vec<(UnixMillis, f64)>, MetricsError> {
-        let query = Query {
-            namespace: self.namespace.to_owned(),
-            name: self.name.to_owned(),
-            dimensions: vec![(dimension.to_owned(), value.to_owned())],
-            statistic: self.statistic.to_owned(),
-            from,
-            to,
-            period: MINUTE,
-        };
-        metrics.read(&query).await
+/// A metric of one resource, with a value for each minute.
+fn by_minute(
+    (namespace, name): (&str, &str),
+    (dimension, value): (&str, &str),
+    statistic: &str,
+    (from, to): (UnixMillis, UnixMillis),
+) -> Query {
+    Query {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        dimensions: vec![(dimension.to_owned(), value.to_owned())],
+        statistic: statistic.to_owned(),
+        from,
+        to,
+        period: MINUTE,
     }
 }
 
