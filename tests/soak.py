@@ -20,7 +20,7 @@ from statistics import median
 
 from support.account import WRONG, Account, settle
 from support.faults import Faults, read_stream
-from support.landed import verify_all
+from support.landed import from_stream, verify_all
 from support.players import Players
 from support.stack import INGEST, LANDING, Stack, wait_for
 
@@ -203,9 +203,9 @@ def observe(stack, minutes, seed, progress):
 
 
 def wait_until_landed(stack, lines):
-    """Until there are as many lines as the stream has, or too many; what they say is looked at later."""
+    """Until as many lines landed from the stream as it has, or too many; what they say is looked at later."""
     def count():
-        return len(stack.lines("events")) + len(stack.lines("rejected"))
+        return from_stream(stack.lines("events"), stack.lines("rejected"))
 
     try:
         wait_for(lambda: count() >= lines, LANDING_SECONDS)

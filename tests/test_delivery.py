@@ -22,7 +22,7 @@ def assert_settled(stack, players, patience=3 * LANDING_SECONDS):
     faults.wait_for_held_writes()
     records = read_stream(stack)
     lines = sum(len(record.lines) for record in records)
-    wait_for(lambda: len(stack.lines("events")) + len(stack.lines("rejected")) >= lines, patience,
+    wait_for(lambda: landed.from_stream(stack.lines("events"), stack.lines("rejected")) >= lines, patience,
              lambda: f"{lines} lines in files\n{stack.tail()}")
     landed.verify_all(stack)
     account = settle(players, records, faults.stored_unacknowledged(), stack.lines("events"), stack.lines("rejected"))

@@ -191,6 +191,76 @@ def test_an_update_under_traffic_loses_nothing(dev, history):
     assert [line for line in lines if "ip" in line.json["client"]]
 
 
+def records(deployment):
+    """The data of all records on the stream."""
+    kinesis, stream = deployment.cloud.client("kinesis"), deployment.outputs["StreamName"]
+    for shard in kinesis.list_shards(StreamName=stream)["Shards"]:
+        position = kinesis.get_shard_iterator(StreamName=stream, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON")
+        answer = kinesis.get_records(ShardIterator=position["ShardIterator"])
+        while answer["Records"]:
+            yield from (record["Data"] for record in answer["Records"])
+            answer = kinesis.get_records(ShardIterator=answer["NextShardIterator"])
+
+
+def compressed_records(deployment):
+    return sum(data.startswith(b"\x28\xb5\x2f\xfd") for data in records(deployment))
+
+
+@pytest.fixture
+def older(cloud, monkeypatch):
+    """A stack of a version that had no compressed records, deployed as that version was: its template lacks the parameter."""
+    variables = Deployment.variables(cloud) | {"YES": "1", "STACK": "playhead-older", "PARAMETERS": QUICK}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    module = script("deploy")
+    document = module.yaml_parse(module.BUILT.read_text())
+    del document["Parameters"]["RecordCompression"]
+    ingest = document["Resources"]["IngestFunction"]["Properties"]
+    ingest["VersionDescription"]["Fn::Sub"] = ingest["VersionDescription"]["Fn::Sub"].replace(" ${RecordCompression}", "")
+    del ingest["Environment"]["Variables"]["RECORD_COMPRESSION"]
+    template = module.BUILT.with_name("older.yaml")
+    template.write_text(json.dumps(document))
+    monkeypatch.setattr(module, "BUILT", template)
+    monkeypatch.setattr(module, "let_landing_read_first", lambda stack, found, values: values)
+    module.main("dev")
+    template.unlink()
+    return Deployment.existing(cloud, "dev", "playhead-older")
+
+
+def test_a_stack_of_an_older_version_compresses_records_one_deployment_after_landing_reads_them(older):
+    """Landing reads compressed records before ingest writes them, so under traffic none lands as rejected."""
+    configured = lambda: {one["ParameterKey"]: one["ParameterValue"] for one in older.cloud.client("cloudformation").describe_stacks(
+        StackName=older.stack)["Stacks"][0]["Parameters"]}
+    assert "RecordCompression" not in configured()
+    parameters = f"{QUICK} RecordCompression=zstd"
+    with Traffic(older, viewers=4, pause=0.05) as traffic:
+        for compression, says in (("off", "the next one turns zstd on"), ("zstd", "")):
+            before = len(traffic.answers)
+            wait_for(lambda: len(traffic.answers) > before + 20, 30, "traffic")
+            older.deploy(parameters)
+            assert configured()["RecordCompression"] == compression
+            assert says in older.said and ("the next one turns" in older.said) == bool(says), older.said
+            if compression == "off":
+                wait_for(lambda: len(traffic.answers) > before + 40, 30, "traffic")
+                assert not compressed_records(older)
+        after = len(traffic.answers)
+        wait_for(lambda: len(traffic.answers) > after + 20, 30, "traffic after the updates")
+    assert set(traffic.statuses) == {200}, traffic.statuses
+    assert compressed_records(older)
+    accepted = set(traffic.accepted)
+    lines = older.wait_for_lines(lambda line: line.json["id"] in accepted, len(accepted))
+    assert len(lines) == len(accepted)
+    assert older.lines("rejected/") == []
+
+
+def test_a_new_stack_has_the_compression_that_the_template_says(dev, monkeypatch):
+    """No landing of an older version runs there."""
+    monkeypatch.setenv("ARCHITECTURE", ARCHITECTURE)
+    deployed, = dev.cloud.client("cloudformation").describe_stacks(StackName=dev.stack)["Stacks"]
+    values = {one["ParameterKey"]: one["ParameterValue"] for one in deployed["Parameters"]}
+    assert values["RecordCompression"] == script("deploy").parameters([])["RecordCompression"]
+
+
 def test_an_older_commit_does_not_replace_a_newer_one(dev, history):
     """With FORWARD_ONLY=1, as in CI, a commit that comes before the deployed one is refused, and nothing changes."""
     with pytest.raises(AssertionError, match=f"deployed from {dev.outputs['Commit']}"):

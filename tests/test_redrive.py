@@ -15,6 +15,7 @@ from support.account import settle
 from support.failed_batches import THREE_SECONDS, failed_batches, put_failed_batch, template_with
 from support.faults import Faults, read_stream
 from support.players import Players
+from support.spilled import put_spilled
 from support.stack import FAILED_BATCHES_BUCKET, LANDING_BUCKET, STREAM, wait_for
 
 # Longer than the time within which it is not certain which of two attempts came later.
@@ -217,6 +218,28 @@ def put_rejected(stack, number, *lines):
     key = f"rejected/dt=2026-11-21/hour=09/shardId-000000000000-{number}.jsonl.bz2"
     stack.s3().put_object(Bucket=LANDING_BUCKET, Key=key, Body=bz2.compress(text.encode()), Metadata={"event-format": "envelope"})
     return key
+
+
+def test_rejected_input_that_was_spilled_is_redriven_as_any_other(fresh_stack):
+    """The events land in an object of the spilled one's name, and check-object finds both good."""
+    stack = fresh_stack()
+    now = datetime.now(UTC)
+    rejected = {"reason": "unsupported_content_type", "detail": "d", "content_type": "x/y",
+                "body_base64": base64.b64encode(b'{"id":"spilled"}').decode()}
+    line = {"v": 1, "id": "i", "received_at": f"{now:%Y-%m-%dT%H:%M:%S.000Z}", "request_id": "r", "client": {}, "rejected": rejected}
+    key = put_spilled(stack, "rejected", f"{now:dt=%Y-%m-%d/hour=%H}", [line])
+    command = redrive.rejected(today(), "--reasons", "unsupported_content_type", "--content-type", "application/json")
+    for _ in range(2):
+        code, output = redrive.run(stack, *command)
+        assert code == 0, output
+        assert [line.json["id"] for line in redriven(stack)] == ["spilled"]
+    expected = key.replace("rejected/", "events/").replace(".jsonl.bz2", "-redriven.jsonl.bz2")
+    assert [file.key for file in stack.landed_files("events")] == [expected]
+    landed.verify_all(stack)
+    wait_for(lambda: stack.metric("Invocations", now.replace(second=0), "Sum", 3600, "AWS/Lambda", FunctionName="check-object")
+             == [2], what="both to be checked")
+    broken = stack.s3().list_objects_v2(Bucket=LANDING_BUCKET, Prefix="broken/").get("Contents", [])
+    assert [stack.s3().get_object(Bucket=LANDING_BUCKET, Key=one["Key"])["Body"].read() for one in broken] == []
 
 
 def test_every_body_has_an_outcome_beside_unreadable_objects_and_missing_parts(fresh_stack):

@@ -12,6 +12,7 @@ from support import landed, redrive
 from support.failed_batches import put_failed_batch
 from support.faults import read_stream
 from support.redrive import GONE
+from support.spilled import put_spilled
 from support.stack import FAILED_BATCHES_BUCKET, LANDING_BUCKET, STREAM, wait_for
 from support.traffic import JSON
 
@@ -140,6 +141,44 @@ def kill_half_way(stack, hour):
         with redrive.start(stack, *redrive.replay(hour, GONE), address=address) as process:
             process.communicate(timeout=60)
     assert process.returncode < 0
+
+
+def spilled_event(hour, name):
+    """An event that was received at the start of an hour."""
+    received_at = hour.removeprefix("dt=").replace("/hour=", "T") + ":00:00.000Z"
+    return {"v": 1, "id": name, "received_at": received_at, "request_id": "r", "client": {}, "event": {"id": name}}
+
+
+def test_what_was_spilled_counts_as_landed_and_a_spilled_file_that_is_lost_is_named(fresh_stack, hour):
+    """It is not on the stream: a replay neither lands it again nor can bring it back. The manifest lists it."""
+    stack = fresh_stack(parameters="BatchingWindowSeconds=0 ShardCount=1")
+    post(stack, 0, posts=2)
+    kept, gone = (put_spilled(stack, "events", hour, [spilled_event(hour, name)]) for name in ("kept", "gone"))
+    seal(stack, hour)
+    manifest = json.loads(stack.s3().get_object(Bucket=LANDING_BUCKET, Key=f"events/{hour}/_MANIFEST.json")["Body"].read())
+    assert {kept, gone} < {entry["key"] for entry in manifest["objects"]}
+    assert (manifest["totals"]["spilled_events"], manifest["totals"]["events"], manifest["totals"]["overlaps"]) == (2, 6, 0)
+    before = contents(stack)
+    lost, *_ = (key for key in before if "/shardId-" in key)
+    delete(stack, [lost])
+    code, output = replay(stack, hour)
+    assert code == 0 and contents(stack) == before, output
+    assert "2 spilled objects" in output, output
+    delete(stack, [gone])
+    code, output = replay(stack, hour)
+    assert code == 1 and f"LEFT: {gone} " in output and kept not in output, output
+    landed.verify_all(stack)
+
+
+def test_an_hour_of_nothing_but_spilled_events_is_sealed_whole(fresh_stack, hour):
+    """While Kinesis is away nothing arrives on the stream, and the hour is not taken for an empty one."""
+    stack = fresh_stack()
+    put_spilled(stack, "events", hour, [spilled_event(hour, name) for name in ("a", "b")])
+    seal(stack, hour)
+    success = json.loads(stack.s3().get_object(Bucket=LANDING_BUCKET, Key=f"events/{hour}/_SUCCESS")["Body"].read())
+    assert (success["totals"]["events"], success["totals"]["spilled_events"]) == (2, 2)
+    assert "accepted" not in success
+    landed.verify_all(stack)
 
 
 def accept_and_seal(stack, hour):

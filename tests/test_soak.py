@@ -77,5 +77,19 @@ def test_out_of_order_is_found():
     assert (account.ordered, account.out_of_order, account.is_good) == (2, ["b"], False)
 
 
-def line(one):
-    return SimpleNamespace(text=f'{{"id":"{one}"}}', json={"id": one})
+def test_spilled_events_land_once_and_have_no_order():
+    """They are not on the stream. One that is on it too, because an answer of Kinesis was lost, is explained by that."""
+    players = SimpleNamespace(sent=["a", "b"], accepted=["a", "b"], reported_not_stored=0, given_up=[], bad_refused=[],
+                              sent_again_unanswered=Counter(), in_order={"k": ["a", "b"]})
+    record = SimpleNamespace(sequence_number="1", lines=[line("b").text])
+    files = [line("b"), line("a", is_spilled=True)]
+    assert settle(players, [record], set(), files, []).is_good
+    assert settle(players, [record], set(), files[:1], []).missing == ["a"]
+    both = [*files, line("b", is_spilled=True)]
+    assert settle(players, [record], {"1"}, both, []).is_good
+    assert settle(players, [record], set(), both, []).unexplained == ["b"]
+    assert settle(players, [record], set(), [*files, line("b")], []).doubled == [line("b").text]
+
+
+def line(one, is_spilled=False):
+    return SimpleNamespace(text=f'{{"id":"{one}"}}', json={"id": one}, is_spilled=is_spilled)

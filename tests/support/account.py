@@ -18,7 +18,7 @@ class Account:
     landed: int
     # Answered 2xx, or on the stream, and not landed.
     missing: list = field(repr=False)
-    # More often landed than they are on the stream.
+    # More often landed than they are on the stream, or more often than once beside what was spilled.
     doubled: list = field(repr=False)
     # Twice on the stream, and nothing that happened to their senders explains it.
     unexplained: list = field(repr=False)
@@ -28,7 +28,7 @@ class Account:
     rejected_missing: list = field(repr=False)
     # Events whose order is promised: posted one after the other under one key, each answered 200 at the first try.
     ordered: int
-    # Of these, those that landed before one that was posted earlier.
+    # Of these, those that landed from the stream before one that was posted earlier.
     out_of_order: list = field(repr=False)
 
     @property
@@ -48,7 +48,8 @@ def settle(players, records, unacknowledged, event_lines, rejected_lines):
     """
     on_stream = Counter(line for record in records for line in record.lines)
     in_files = Counter(line.text for line in [*event_lines, *rejected_lines])
-    lost, doubled = on_stream - in_files, in_files - on_stream
+    spilled = Counter(line.text for line in [*event_lines, *rejected_lines] if line.is_spilled)
+    lost, doubled = on_stream + spilled - in_files, in_files - on_stream - spilled
     copies = Counter(line.json["id"] for line in event_lines)
     kept = {one.body for one in landed.rejected(rejected_lines)}
     explained = explanations(players, records, unacknowledged)
@@ -66,7 +67,7 @@ def settle(players, records, unacknowledged, event_lines, rejected_lines):
         rejected=len(players.bad_refused),
         rejected_missing=[body for body in players.bad_refused if body not in kept],
         ordered=sum(map(len, players.in_order.values())),
-        out_of_order=out_of_order(players.in_order, [line.json["id"] for line in event_lines]),
+        out_of_order=out_of_order(players.in_order, [line.json["id"] for line in event_lines if not line.is_spilled]),
     )
 
 

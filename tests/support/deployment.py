@@ -14,7 +14,7 @@ from importlib.machinery import SourceFileLoader
 from urllib.parse import urlsplit
 
 from support.cloud import REGION
-from support.landed import KEY, Line
+from support.landed import KEY, LandedFile, Line
 from support.stack import REPOSITORY, request, wait_for, without_aws
 
 # The packages that this machine can run.
@@ -48,6 +48,18 @@ class Deployment:
         """`make deploy`, but for the build."""
         own = {"PARAMETERS": parameters, "RECIPIENTS": recipients or "", "ARCHITECTURE": ARCHITECTURE, "YES": "1"}
         self.said = self.run("deploy", own | (variables or {}))
+        self.look()
+
+    @classmethod
+    def existing(cls, cloud, environment, stack):
+        """A stack that something else deployed."""
+        one = cls.__new__(cls)
+        one.cloud, one.environment, one.stack = cloud, environment, stack
+        one.look()
+        return one
+
+    def look(self):
+        """Finds out what the stack has."""
         self.outputs = self.cloud.outputs(self.stack)
         self.resources = self.cloud.resources(self.stack)
 
@@ -61,11 +73,17 @@ class Deployment:
 
     def run_by_hand(self, script, *arguments, variables=None, answer=""):
         """Runs a script as somebody with access to the account would, and answers what it asks."""
-        own = {"AWS_ENDPOINT_URL": self.cloud.address, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
-               "AWS_DEFAULT_REGION": REGION, "AWS_CA_BUNDLE": str(self.cloud.certificate), "SAM_CLI_POLL_DELAY": "1"}
-        return subprocess.run([sys.executable, script, *arguments], cwd=REPOSITORY, env=without_aws() | own | (variables or {}),
+        own = self.variables(self.cloud) | (variables or {})
+        return subprocess.run([sys.executable, script, *arguments], cwd=REPOSITORY, env=without_aws() | own,
                               input=answer, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               timeout=DEPLOY_SECONDS, check=False)
+
+    @staticmethod
+    def variables(cloud):
+        """What leads to a MiniStack as to an AWS account."""
+        return {"AWS_ENDPOINT_URL": cloud.address, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+                "AWS_DEFAULT_REGION": REGION, "AWS_CA_BUNDLE": str(cloud.certificate), "SAM_CLI_POLL_DELAY": "1",
+                "ARCHITECTURE": ARCHITECTURE}
 
     # ---- What players do ----
 
@@ -101,9 +119,9 @@ class Deployment:
 
     def lines(self, prefix="events/"):
         """The landed lines in the order of their shards' records."""
-        keys = [match for match in map(KEY.fullmatch, self.keys(prefix)) if match]
-        keys.sort(key=lambda match: (match["shard"], int(match["first"])))
-        texts = [bz2.decompress(self.object(match.string)["Body"].read()).decode() for match in keys]
+        keys = [key for key in self.keys(prefix) if KEY.fullmatch(key)]
+        keys.sort(key=lambda key: LandedFile(None, key).position)
+        texts = [bz2.decompress(self.object(key)["Body"].read()).decode() for key in keys]
         return [Line(text, json.loads(text)) for content in texts for text in content.removesuffix("\n").split("\n")]
 
     def wait_for_lines(self, wanted, count, prefix="events/", timeout=LANDING_SECONDS):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 KEY = re.compile(
     r"(?P<kind>events|rejected)/dt=(?P<date>\d{4}-\d\d-\d\d)/hour=(?P<hour>\d\d)"
-    r"/(?P<shard>shardId-\d{12})-(?P<first>\d+)(?P<redriven>-redriven)?\.jsonl\.bz2"
+    r"/(?:(?P<shard>shardId-\d{12})-(?P<first>\d+)|spill-(?P<spill>[0-9a-f]{32}))(?P<redriven>-redriven)?\.jsonl\.bz2"
 )
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 EVENT_MEMBER = ',"event":'
@@ -23,10 +23,11 @@ EVENT_MEMBER = ',"event":'
 
 @dataclass
 class Line:
-    """A landed line: its text and what it says."""
+    """A landed line: its text and what it says. A spilled one did not come from the stream."""
 
     text: str
     json: dict = field(repr=False)
+    is_spilled: bool = False
 
     @property
     def event_text(self):
@@ -50,7 +51,9 @@ class LandedFile:
 
     @property
     def position(self):
-        """Sorts files by shard and, within it, by their records."""
+        """Sorts files by shard and, within it, by their records; spilled ones come last, by their ids."""
+        if self.parts["spill"]:
+            return "spill", int(self.parts["spill"], 16)
         return self.parts["shard"], int(self.parts["first"])
 
 
@@ -65,7 +68,13 @@ def read_lines(path):
     """The lines of a file. Only a line feed ends one: U+2028 and the like are part of the text."""
     content = bz2.decompress(path.read_bytes()).decode("utf-8")
     assert content.endswith("\n"), f"{path} does not end with a line feed"
-    return [Line(text, json.loads(text)) for text in content[:-1].split("\n")]
+    is_spilled = path.name.startswith("spill-")
+    return [Line(text, json.loads(text), is_spilled) for text in content[:-1].split("\n")]
+
+
+def from_stream(*lines):
+    """How many of the lines came from the stream."""
+    return sum(not line.is_spilled for one in lines for line in one)
 
 
 def id_of(line):
@@ -94,7 +103,10 @@ def verify(stack, file):
     lines = verify_content(metadata, compressed)
     assert head["ETag"].strip('"') == hashlib.md5(compressed).hexdigest()
     assert head["ContentLength"] == len(compressed)
-    assert int(metadata["last-sequence-number"]) >= int(file.parts["first"])
+    if file.parts["spill"]:
+        assert metadata["record-count"] == "0" and "last-sequence-number" not in metadata
+    else:
+        assert int(metadata["last-sequence-number"]) >= int(file.parts["first"])
     verify_times(file, metadata, lines)
     return metadata
 
@@ -128,7 +140,7 @@ def verify_all(stack):
         last = defaultdict(int)
         for file in stack.landed_files(prefix):
             metadata[file.key] = verify(stack, file)
-            if file.parts["redriven"]:
+            if file.parts["redriven"] or file.parts["spill"]:
                 continue
             shard, first = file.position
             assert first > last[shard], f"{file.key} begins before the file before it ends"

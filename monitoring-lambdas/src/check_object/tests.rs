@@ -11,7 +11,7 @@ use rstest::rstest;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use shared::line::{Client, Envelope, EventFormat, IdLiteral, Kind, Rejected};
-use shared::object::{Attempt, ReceivedIn, object_key};
+use shared::object::{Attempt, ReceivedIn, SpillId, object_key};
 use shared::rejection::{Reason, Rejection};
 use shared::timestamp::UtcHour;
 
@@ -99,6 +99,15 @@ impl Object {
         object
     }
 
+    /// The same lines as ingest writes them while Kinesis is away.
+    fn spilled(mut self) -> Self {
+        let kind = ObjectKey::parse(&self.key).unwrap().kind;
+        self.key = ObjectKey::spilled(kind, hour(), SpillId(0x019a_a5d1)).to_string();
+        self.metadata.last_sequence_number = None;
+        self.metadata.record_count = 0;
+        self
+    }
+
     fn store(&self, bucket: &MemoryBucket) {
         bucket.insert(&self.key, self.body.clone(), self.metadata.to_entries());
     }
@@ -134,7 +143,8 @@ fn now<T>(work: impl Future<Output = T>) -> T {
 
 #[tokio::test]
 async fn good_objects_cost_one_request_and_leave_nothing() {
-    for object in [Object::events(), Object::rejected()] {
+    let spilled = [Object::events().spilled(), Object::rejected().spilled()];
+    for object in [Object::events(), Object::rejected()].into_iter().chain(spilled) {
         let bucket = MemoryBucket::default();
         object.store(&bucket);
         assert_eq!(check_at(&bucket, &object.key, IN_TIME).await, Verdict::Good);
@@ -182,6 +192,10 @@ async fn redriven_lines_are_good() {
     object.metadata.record_count = 0;
     object.metadata.received_in = ReceivedIn { elsewhere: 2, ..ReceivedIn::default() };
     object.metadata.earliest_received_at = minute(-500);
+    assert_eq!(findings(&object).await, []);
+    let spilled = ObjectKey::spilled(Kind::Rejected, hour(), SpillId(1));
+    object.key = spilled.redriven().to_string();
+    object.metadata.last_sequence_number = None;
     assert_eq!(findings(&object).await, []);
 }
 
@@ -234,6 +248,20 @@ fn text_of(body: &[u8]) -> Vec<u8> {
 fn metadata_that_differs_from_the_content_is_found(#[case] change: fn(&mut ObjectMetadata), #[case] code: &str) {
     let mut object = Object::events();
     change(&mut object.metadata);
+    assert_eq!(codes(&now(findings(&object))), [code]);
+}
+
+#[rstest]
+#[case::lines(|o: &mut Object| o.metadata.event_count += 1, "count")]
+#[case::sha(|o: &mut Object| o.metadata.uncompressed_sha256 = "0".repeat(64), "value")]
+#[case::received_in(|o: &mut Object| o.metadata.received_in.previous += 1, "value")]
+#[case::latest(|o: &mut Object| o.metadata.latest_received_at = minute(10), "value")]
+#[case::cut_off(|o: &mut Object| o.body.truncate(o.body.len() - 1), "truncated")]
+#[case::records(|o: &mut Object| o.metadata.record_count = 1, "metadata")]
+#[case::sequence_number(|o: &mut Object| o.metadata.last_sequence_number = Some("1".into()), "metadata")]
+fn a_spilled_object_is_checked_as_any_other(#[case] change: fn(&mut Object), #[case] code: &str) {
+    let mut object = Object::events().spilled();
+    change(&mut object);
     assert_eq!(codes(&now(findings(&object))), [code]);
 }
 

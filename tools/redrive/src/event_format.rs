@@ -246,11 +246,17 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_each_shard_are_looked_at_and_nothing_that_was_redriven() {
-        let key = |name: &str| format!("events/dt=2026-11-21/hour=09/shardId-{name}.jsonl.bz2");
-        let names =
-            ["000000000000-9", "000000000000-10", "000000000000-8", "000000000000-1-redriven", "000000000001-5"];
-        let keys = names.map(key);
+    fn the_ends_of_each_shard_are_looked_at_and_nothing_that_was_redriven_or_spilled() {
+        let key = |name: &str| format!("events/dt=2026-11-21/hour=09/{name}.jsonl.bz2");
+        let keys = [
+            "shardId-000000000000-9",
+            "shardId-000000000000-10",
+            "shardId-000000000000-8",
+            "shardId-000000000000-1-redriven",
+            "shardId-000000000001-5",
+            "spill-019aa5d1c2f67b3a9f1e0123456789ab",
+        ]
+        .map(key);
         assert_eq!(first_and_last(&keys), BTreeSet::from([&keys[2], &keys[1], &keys[4]]));
         assert!(first_and_last(&["events/dt=2026-11-21/hour=09/_SUCCESS".to_owned()]).is_empty());
     }

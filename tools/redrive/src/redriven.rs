@@ -144,6 +144,7 @@ impl Redriven {
 pub(crate) mod tests {
     use super::*;
     use rstest::rstest;
+    use shared::object::SpillId;
     use std::io::Read;
 
     fn key() -> ObjectKey {
@@ -205,6 +206,17 @@ pub(crate) mod tests {
         assert!(with(Some(&object), &[found]).is_none());
         let added = with(Some(&object), &[found, "{\"b\":1}"]).unwrap();
         assert_eq!(self::text(&added), format!("{found}\n{{\"b\":1}}\n"));
+    }
+
+    #[test]
+    fn the_events_of_a_spilled_object_have_no_place_on_the_stream() {
+        let spilled = ObjectKey::spilled(Kind::Rejected, key().hour, SpillId(1));
+        let mut redriven = Redriven::behind(None, EventFormat::Raw).unwrap();
+        redriven.add("{}").unwrap();
+        let object = redriven.finish(&spilled, attempt()).unwrap().unwrap();
+        assert_eq!((&object.metadata.last_sequence_number, object.metadata.record_count), (&None, 0));
+        let (name, entries) = (spilled.redriven().name, object.metadata.to_entries());
+        assert_eq!(ObjectMetadata::from_entries(&name, &entries), Ok(object.metadata));
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod coverage;
 mod gaps;
 mod seal;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -80,7 +80,7 @@ impl Replay<'_> {
         let named = sealed.objects.into_iter().map(|entry| (entry.key.clone(), entry)).collect();
         let hour = Hour { wanted, named, failed };
         let is_done = self.shards(&hour).await?;
-        let is_whole = self.report_lost(&hour).await?;
+        let is_whole = self.report_rest(&hour).await?;
         Ok(is_kept && is_done && is_whole)
     }
 
@@ -203,19 +203,34 @@ impl Replay<'_> {
         Ok(())
     }
 
-    /// Names the objects of the manifest that are still gone; whether there are none.
-    async fn report_lost(&self, hour: &Hour) -> anyhow::Result<bool> {
-        let landed = |key: &str| ObjectKey::parse(key).and_then(|key| key.name.into_landed());
-        let mut lost = BTreeMap::from_iter(hour.named.iter().filter(|(key, _)| landed(key).is_some()));
+    /// Says what of the hour is not for the stream to give: spilled objects that are there, and objects of the manifest that are
+    /// still gone. Returns whether there are none of the latter.
+    async fn report_rest(&self, hour: &Hour) -> anyhow::Result<bool> {
+        let (mut gone, mut spilled) = (BTreeSet::from_iter(hour.named.keys()), 0);
         for kind in [Kind::Event, Kind::Rejected] {
             for key in self.landing.keys(&format!("{}/{}/", prefix(kind), hour.wanted.hour.partition())).await? {
-                lost.remove(&key);
+                gone.remove(&key);
+                let name = ObjectKey::parse(&key).map(|key| key.name);
+                spilled += u64::from(matches!(name, Some(ObjectName::Spilled(_))));
             }
         }
-        lost.keys().for_each(|key| {
-            println!("LEFT: {key} is in the manifest, but its first record is not on the stream any more")
-        });
+        if spilled > 0 {
+            println!("{spilled} spilled objects were already there: their lines are not taken from the stream");
+        }
+        let lost = gone.into_iter().filter_map(|key| Some((key, why_lost(&ObjectKey::parse(key)?.name)?)));
+        let lost: Vec<(&String, &str)> = lost.collect();
+        lost.iter().for_each(|(key, why)| println!("LEFT: {key} is in the manifest, but {why}"));
         Ok(lost.is_empty())
+    }
+}
+
+/// Why an object that is gone could not be made again; `None` where that is not for a replay to do.
+const fn why_lost(name: &ObjectName) -> Option<&'static str> {
+    match name {
+        ObjectName::Landed(_) => Some("its first record is not on the stream any more"),
+        ObjectName::Spilled(_) => Some("it was never on the stream: restore it"),
+        // Redriving the rejected object makes it again.
+        ObjectName::Redriven(_) => None,
     }
 }
 
