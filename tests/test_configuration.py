@@ -6,7 +6,7 @@ import pytest
 
 from support.stack import BINARY
 
-INGEST = {"STREAM_NAME": "event-stream"}
+INGEST = {"STREAM_NAME": "event-stream", "BUCKET_NAME": "landing"}
 
 
 def start(binary, variables):
@@ -22,6 +22,8 @@ def start(binary, variables):
     [
         ("ingest-lambda", {}, "STREAM_NAME"),
         ("ingest-lambda", {"STREAM_NAME": ""}, "STREAM_NAME"),
+        ("ingest-lambda", {"STREAM_NAME": "event-stream"}, "BUCKET_NAME"),
+        ("ingest-lambda", INGEST | {"KINESIS_RETRY_MS": "5001"}, "KINESIS_RETRY_MS"),
         ("ingest-lambda", INGEST | {"EVENT_FORMAT": "csv"}, "EVENT_FORMAT"),
         ("ingest-lambda", INGEST | {"CLIENT_IP": "yes"}, "CLIENT_IP"),
         ("ingest-lambda", INGEST | {"ALLOWED_ORIGINS": " , "}, "ALLOWED_ORIGINS"),

@@ -112,10 +112,8 @@ def test_a_panic_costs_one_request_and_no_batch(fresh_stack, tmp_path):
 
 def broken_template(directory, bucket_name, limit):
     """The template with a landing function that can never land, and a small limit for it."""
-    # Other functions refer to the value.
-    value = "&landing_bucket !Sub ${AWS::StackName}-landing-${AWS::AccountId}-${AWS::Region}"
-    broken = f'OF_OTHERS: {value}\n          BUCKET_NAME: "{bucket_name}"'
-    return template_with(directory, {f"BUCKET_NAME: {value}": broken} | limit)
+    of_landing = "BUCKET_NAME: *landing_bucket\n          EVENT_FORMAT:"
+    return template_with(directory, {of_landing: of_landing.replace("*landing_bucket", f'"{bucket_name}"')} | limit)
 
 
 @pytest.mark.parametrize("bucket_name", ["no-such-bucket", ""], ids=["no_bucket", "function_cannot_start"])

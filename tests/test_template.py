@@ -319,7 +319,11 @@ LIST = {LANDING: ["s3:ListBucket"]}
 
 # All that each function may do besides writing its log: the actions that it calls, by what it calls them on.
 ALLOWED = {
-    "Ingest": {"EventStream": ["kinesis:PutRecords"]},
+    "Ingest": {
+        "EventStream": ["kinesis:PutRecords"],
+        f"{LANDING}/events/*/spill-*": ["s3:PutObject"],
+        f"{LANDING}/rejected/*/spill-*": ["s3:PutObject"],
+    },
     "Landing": {
         f"{LANDING}/events/*": ["s3:GetObject", "s3:PutObject"],
         f"{LANDING}/rejected/*": ["s3:GetObject", "s3:PutObject"],

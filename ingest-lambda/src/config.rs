@@ -1,5 +1,7 @@
 //! What can be configured, read once at the start.
 
+use std::time::Duration;
+
 use lambda_setup::environment::{self, EnvironmentError};
 use shared::limits;
 use shared::line::EventFormat;
@@ -32,6 +34,10 @@ pub enum RecordCompression {
 pub struct Config {
     /// `STREAM_NAME`
     pub stream_name: String,
+    /// `BUCKET_NAME`
+    pub bucket_name: String,
+    /// `KINESIS_RETRY_MS`
+    pub kinesis_retry: Duration,
     /// `EVENT_FORMAT`
     pub event_format: EventFormat,
     /// `CLIENT_IP`
@@ -66,6 +72,8 @@ impl Config {
             .map_err(|error| EnvironmentError::new("ALLOWED_ORIGINS", error.to_string()))?;
         Ok(Self {
             stream_name: environment::required("STREAM_NAME")?,
+            bucket_name: environment::required("BUCKET_NAME")?,
+            kinesis_retry: Duration::from_millis(environment::number("KINESIS_RETRY_MS", 1_500, 0..=5_000)?),
             event_format: environment::choice("EVENT_FORMAT", &EventFormat::NAMES)?,
             client_ip: environment::choice(
                 "CLIENT_IP",

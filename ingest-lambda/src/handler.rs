@@ -24,19 +24,21 @@ use crate::event::KeyFields;
 use crate::front_door::{Request, Response};
 use crate::metrics::{self, Answered};
 use crate::pack::{Packer, Packing};
-use crate::put::{PutReport, RecordStream, put_all};
+use crate::put::{PutReport, RecordStream};
+use crate::spill::SpillBucket;
 use crate::split::{Item, split};
+use crate::store::{Origin, Store};
 
 /// What it takes to answer after the last attempt to store.
 const ANSWER_TIME: Duration = Duration::from_millis(500);
 
 /// Answers requests, one at a time.
-pub struct Handler<S> {
+pub struct Handler<S, B> {
     config: Config,
     key_fields: KeyFields,
     /// Nothing waits while it is borrowed.
     frames: RefCell<FrameWriter>,
-    stream: S,
+    store: Store<S, B>,
     vital_signs: VitalSigns,
 }
 
@@ -48,10 +50,11 @@ struct Arrival<'a> {
     deadline: Deadline,
 }
 
-impl<S: RecordStream> Handler<S> {
-    pub fn new(config: Config, stream: S) -> Self {
+impl<S: RecordStream, B: SpillBucket> Handler<S, B> {
+    pub fn new(config: Config, stream: S, bucket: B) -> Self {
         let key_fields = KeyFields::new(&config.partition_key_fields);
-        Self { config, key_fields, frames: RefCell::default(), stream, vital_signs: VitalSigns::new() }
+        let store = Store::new(stream, bucket, config.event_format, config.kinesis_retry);
+        Self { config, key_fields, frames: RefCell::default(), store, vital_signs: VitalSigns::new() }
     }
 
     /// # Errors
@@ -183,7 +186,8 @@ impl<S: RecordStream> Handler<S> {
             RecordCompression::Off => packer.into_records(None),
             RecordCompression::Zstd => packer.into_records(Some(&mut self.frames.borrow_mut())),
         };
-        put_all(&self.stream, records, arrival.deadline, rand::random::<f64>).await
+        let Arrival { request_id, at: received_at, deadline, .. } = *arrival;
+        self.store.store(records, Origin { request_id, received_at, deadline }).await
     }
 }
 
@@ -259,6 +263,7 @@ mod tests {
     use crate::origins::AllowedOrigins;
     use crate::pack::Record;
     use crate::put::{EntryOutcome, PutError};
+    use crate::spill::{CreateError, Spilled};
     use rstest::rstest;
     use serde_json::{Value, json};
     use shared::line::{EventFormat, Kind};
@@ -271,7 +276,7 @@ mod tests {
     }
 
     impl RecordStream for &MemoryStream {
-        async fn put(&self, records: &[&Record]) -> Result<Vec<EntryOutcome>, PutError> {
+        async fn put(&self, records: &[&Record], _: Duration) -> Result<Vec<EntryOutcome>, PutError> {
             let outcome = |record: &&Record| {
                 if self.full.contains(&record.partition_key()) {
                     return EntryOutcome::Throttled("ProvisionedThroughputExceededException".into());
@@ -286,6 +291,14 @@ mod tests {
     /// The partition key of events with this session.
     fn key_of(sid: &str) -> String {
         format!("e-{}", Buckets::default().bucket_of(HashKey::of(sid.as_bytes())).number)
+    }
+
+    struct S3IsAway;
+
+    impl SpillBucket for S3IsAway {
+        async fn create(&self, _: &Spilled, _: Duration) -> Result<(), CreateError> {
+            Err(CreateError::Permanent("NoSuchBucket".into()))
+        }
     }
 
     impl MemoryStream {
@@ -305,6 +318,8 @@ mod tests {
     fn config() -> Config {
         Config {
             stream_name: "s".into(),
+            bucket_name: "b".into(),
+            kinesis_retry: Duration::from_millis(1_500),
             event_format: EventFormat::Envelope,
             client_ip: ClientIp::Off,
             partition_key_fields: vec!["sid".into()],
@@ -324,7 +339,7 @@ mod tests {
     }
 
     async fn handle(stream: &MemoryStream, request: Request) -> (u16, Value) {
-        let response = Handler::new(config(), stream).handle(request, context(700)).await.unwrap();
+        let response = Handler::new(config(), stream, S3IsAway).handle(request, context(700)).await.unwrap();
         (response.status_code, serde_json::from_str(&response.body).unwrap_or(Value::Null))
     }
 
@@ -391,7 +406,7 @@ mod tests {
         let get = |path: &str| Request { method: "GET".into(), path: path.into(), ..Request::default() };
         assert_eq!(handle(&stream, get("/health")).await, (200, json!({"status": "ok"})));
         for path in ["/events", "/events/cmcd", "/", ""] {
-            let response = Handler::new(config(), &stream).handle(get(path), context(700)).await.unwrap();
+            let response = Handler::new(config(), &stream, S3IsAway).handle(get(path), context(700)).await.unwrap();
             assert_eq!(response.status_code, 405, "{path}");
             assert!(response.headers.contains(&("allow", "POST, OPTIONS".into())), "{path}");
         }
@@ -447,7 +462,7 @@ mod tests {
         let config = Config { event_format: EventFormat::Raw, ..config() };
         let headers = Headers { origin: Some("https://a.example".into()), ..Headers::default() };
         let request = Request { headers, ..post("[{\"t\":\"\\ud83d\"},7]") };
-        let answer = Handler::new(config, &stream).handle(request, context(700)).await.unwrap();
+        let answer = Handler::new(config, &stream, S3IsAway).handle(request, context(700)).await.unwrap();
         assert_eq!(answer.status_code, 200);
         let lines = stream.lines();
         assert_eq!(lines[0], json!({"t": "\u{fffd}"}));
@@ -460,7 +475,7 @@ mod tests {
     #[tokio::test]
     async fn lone_surrogates_are_counted_in_what_is_on_the_stream() {
         let stream = MemoryStream { full: vec![key_of("full")], ..MemoryStream::default() };
-        let handler = Handler::new(config(), &stream);
+        let handler = Handler::new(config(), &stream, S3IsAway);
         let context = context(700);
         let deadline = Deadline::before(context.deadline, ANSWER_TIME);
         let two = r#"{"sid":"x","id":"\ud83d","a\udc00":"\ud83d\ude00"}"#;
@@ -515,7 +530,7 @@ mod tests {
     #[tokio::test]
     async fn reasons_are_counted_line_by_line() {
         let stream = MemoryStream::default();
-        let handler = Handler::new(config(), &stream);
+        let handler = Handler::new(config(), &stream, S3IsAway);
         let context = context(700);
         let deadline = Deadline::before(context.deadline, ANSWER_TIME);
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(100), "]".repeat(100));
@@ -526,7 +541,7 @@ mod tests {
 
         // In several parts, for the reason of the first.
         let request = post(&format!("[7,{deep},\"{}\"]", "x".repeat(600)));
-        let small = Handler::new(Config { max_record_bytes: 600, ..config() }, &stream);
+        let small = Handler::new(Config { max_record_bytes: 600, ..config() }, &stream, S3IsAway);
         let (_, report) = small.answer(&arrival(&request)).await;
         let parts = report.records.len() as u64;
         assert!(parts > 1 && report.rejected_lines().iter().eq([(Reason::NotAnObject, parts)]));

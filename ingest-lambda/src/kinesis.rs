@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::config::Builder;
 use aws_sdk_kinesis::config::timeout::TimeoutConfig;
 use aws_sdk_kinesis::error::{BuildError, DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::operation::put_records::{PutRecordsError, PutRecordsOutput};
@@ -12,7 +13,7 @@ use aws_sdk_kinesis::types::{PutRecordsRequestEntry, PutRecordsResultEntry};
 use lambda_setup::sdk::SdkConfig;
 
 use crate::pack::Record;
-use crate::put::{CALL_TIMEOUT, EntryOutcome, PutError, RecordStream};
+use crate::put::{EntryOutcome, PutError, RecordStream, sdk_time_limit};
 
 /// A Kinesis data stream.
 pub struct KinesisStream {
@@ -23,20 +24,17 @@ pub struct KinesisStream {
 impl KinesisStream {
     #[must_use]
     pub fn new(config: &SdkConfig, name: String) -> Self {
-        // Before the caller's own limit: only a call that the SDK itself gives up takes its connection out of use, and
-        // the next call would go out on the one that hangs.
-        let attempt = CALL_TIMEOUT - Duration::from_millis(100);
-        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(attempt).build();
-        let config = aws_sdk_kinesis::config::Builder::from(config).timeout_config(timeouts).build();
-        Self { client: Client::from_conf(config), name }
+        Self { client: Client::new(config), name }
     }
 }
 
 impl RecordStream for KinesisStream {
-    async fn put(&self, records: &[&Record]) -> Result<Vec<EntryOutcome>, PutError> {
+    async fn put(&self, records: &[&Record], time_limit: Duration) -> Result<Vec<EntryOutcome>, PutError> {
+        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(sdk_time_limit(time_limit)).build();
         let entries = records.iter().map(|record| entry(record)).collect::<Result<_, _>>();
         let entries = entries.map_err(|error| PutError::Permanent(error.into()))?;
-        let call = self.client.put_records().stream_name(&self.name).set_records(Some(entries));
+        let call = self.client.put_records().stream_name(&self.name).set_records(Some(entries)).customize();
+        let call = call.config_override(Builder::new().timeout_config(timeouts));
         // Boxed, so that not each future around it has room for it.
         match Box::pin(call.send()).await {
             Ok(answer) => outcomes(answer, records.len()),
@@ -173,6 +171,8 @@ mod tests {
         }
     }
 
+    const TIME_LIMIT: Duration = Duration::from_millis(300);
+
     async fn put(endpoint: Endpoint, records: usize) -> Result<Vec<EntryOutcome>, PutError> {
         let endpoint = SharedHttpConnector::new(endpoint);
         let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, None, "test");
@@ -191,7 +191,7 @@ mod tests {
             reasons: Vec::new(),
             replaced_surrogates: 0,
         };
-        KinesisStream::new(&config, "event-stream".into()).put(&vec![&record; records]).await
+        KinesisStream::new(&config, "event-stream".into()).put(&vec![&record; records], TIME_LIMIT).await
     }
 
     #[tokio::test]
@@ -279,7 +279,7 @@ mod tests {
     /// Only a call that the SDK itself gives up takes its connection out of use.
     #[tokio::test(start_paused = true)]
     async fn a_call_without_an_answer_ends_before_its_caller_gives_up() {
-        let outcome = tokio::time::timeout(CALL_TIMEOUT, put(Endpoint::NoAnswer, 1)).await;
+        let outcome = tokio::time::timeout(TIME_LIMIT, put(Endpoint::NoAnswer, 1)).await;
         assert!(matches!(outcome, Ok(Err(PutError::Transient(_)))), "{outcome:?}");
     }
 

@@ -1,13 +1,15 @@
 //! HTTP request in, Kinesis records out.
 //!
 //! The way of a request: [`front_door`] (what AWS hands over) → [`content`] (bytes, decoded) → [`split`] (pieces, each an
-//! [`event`] or not; [`cmcd`] reads reports) → [`pack`] (records, by [`bucket`]) → [`put`] (stored, entry by entry; what became of each) →
+//! [`event`] or not; [`cmcd`] reads reports) → [`pack`] (records, by [`bucket`]) →
+//! [`store`] ([`put`] on the stream, entry by entry, unless the [`breaker`] is open; else [`spill`] to S3; what became of each) →
 //! [`answer`] and [`metrics`].
 //! `lines` tells values a line from one value, `salvage` finds the members of a list that is not valid JSON, [`inflate`]
 //! decompresses within bounds.
-//! All but [`handler`] and [`put`] is pure; [`kinesis`] alone knows the SDK.
+//! All but [`handler`], [`store`], [`put`] and [`spill`] is pure; [`kinesis`] and [`s3`] alone know the SDK.
 
 pub mod answer;
+pub mod breaker;
 pub mod bucket;
 pub mod cmcd;
 pub mod config;
@@ -22,6 +24,9 @@ pub mod metrics;
 pub mod origins;
 pub mod pack;
 pub mod put;
+pub mod s3;
 mod salvage;
+pub mod spill;
 pub mod split;
 mod steps;
+pub mod store;

@@ -1,4 +1,4 @@
-//! Takes the events that players post and puts them on the Kinesis stream.
+//! Takes the events that players post and stores them: on the Kinesis stream or, while Kinesis is away, in S3.
 
 // The types of the SDK and of the runtime nest deeper than the compiler's default.
 #![recursion_limit = "256"]
@@ -7,6 +7,7 @@ use anyhow::Context;
 use ingest_lambda::config::Config;
 use ingest_lambda::handler::Handler;
 use ingest_lambda::kinesis::KinesisStream;
+use ingest_lambda::s3::Bucket;
 use lambda_runtime::{LambdaEvent, service_fn};
 use lambda_setup::sdk;
 
@@ -14,8 +15,10 @@ use lambda_setup::sdk;
 async fn main() -> anyhow::Result<()> {
     lambda_setup::log::init()?;
     let config = Config::from_environment().context("ingest-lambda can't start")?;
-    let stream = KinesisStream::new(&sdk::config()?, config.stream_name.clone());
-    let handler = Handler::new(config, stream);
+    let sdk_config = sdk::config()?;
+    let stream = KinesisStream::new(&sdk_config, config.stream_name.clone());
+    let bucket = Bucket::new(&sdk_config, config.bucket_name.clone());
+    let handler = Handler::new(config, stream, bucket);
     // Boxed, because the runtime's layers each move it: all states of an invocation would be copied five times.
     let handle = |event: LambdaEvent<_>| Box::pin(handler.handle(event.payload, event.context));
     lambda_runtime::run(service_fn(handle)).await.map_err(anyhow::Error::from_boxed)

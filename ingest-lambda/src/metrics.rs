@@ -29,6 +29,7 @@ pub fn values(
     let mut values = Vec::with_capacity(USUAL_COUNT);
     values.extend([
         (Metric::AcceptedEvents, answered.accepted as u64),
+        (Metric::SpilledEvents, report.spilled_events()),
         (Metric::RejectedLines, rejected.total()),
         (Metric::NotStoredEvents, answered.not_stored as u64),
         (Metric::ReplacedSurrogates, report.replaced_surrogates()),
@@ -66,6 +67,7 @@ mod tests {
     use super::*;
     use crate::bucket::{Buckets, HashKey};
     use crate::pack::Record;
+    use crate::put::Place;
     use proptest::prelude::*;
     use proptest::sample::select;
     use rstest::rstest;
@@ -116,7 +118,7 @@ mod tests {
             record(&[Reason::TooDeep, Reason::NotAnObject, Reason::TooDeep], b"seven77"),
             record(&[Reason::TooDeep, Reason::InvalidJson], b"lost"),
         ];
-        let stored = vec![true, true, false];
+        let stored = vec![Some(Place::Stream), Some(Place::Stream), None];
         let values = values_of(&PutReport { records, stored, throttled_entries: 5, ..PutReport::default() });
         for expected in [
             (Metric::RejectedLines, 3),
@@ -146,7 +148,7 @@ mod tests {
         fn reasons_add_up_to_the_rejected_lines_and_none_stands_twice(
             records in prop::collection::vec((prop::collection::vec(select(Reason::ALL.to_vec()), 0..20), any::<bool>()), 0..20),
         ) {
-            let stored = records.iter().map(|(_, stored)| *stored).collect();
+            let stored = records.iter().map(|(_, stored)| stored.then_some(Place::Stream)).collect();
             let records = records.iter().map(|(reasons, _)| record(reasons, b"")).collect();
             let values = values_of(&PutReport { records, stored, ..PutReport::default() });
             let by_reason = values.iter().filter(|(metric, _)| matches!(metric, Metric::Rejected(_)));

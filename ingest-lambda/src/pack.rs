@@ -1,6 +1,8 @@
 //! From events and rejections to as few Kinesis records as hold them.
 
-use shared::frame::{FrameWriter, MAX_LINES_BYTES};
+use std::borrow::Cow;
+
+use shared::frame::{FrameError, FrameReader, FrameWriter, MAX_LINES_BYTES, is_frame};
 use shared::line::{Envelope, EventFormat, IdLiteral, Kind, Part, Rejected};
 use shared::rejection::{Reason, Rejection};
 use uuid::Uuid;
@@ -32,6 +34,15 @@ impl Record {
     #[must_use]
     pub fn partition_key(&self) -> String {
         format!("{}{}", self.kind.key_prefix(), self.bucket.number)
+    }
+
+    /// Its lines, as they were before compression.
+    ///
+    /// # Errors
+    ///
+    /// When its frame is damaged: never, as this process wrote it.
+    pub fn lines(&self, reader: &mut FrameReader) -> Result<Cow<'_, [u8]>, FrameError> {
+        if is_frame(&self.data) { reader.lines(&self.data).map(Cow::Owned) } else { Ok(Cow::Borrowed(&self.data)) }
     }
 
     /// What Kinesis counts against its limits, with the longest key.
@@ -180,10 +191,8 @@ mod tests {
     use proptest::prelude::*;
     use proptest::sample::select;
     use rstest::rstest;
-    use shared::frame::FrameReader;
     use shared::line::Client;
     use shared::timestamp::UnixMillis;
-    use std::borrow::Cow;
     use std::collections::BTreeMap;
 
     fn event(json: String, key: Option<&str>) -> Event<'static> {
@@ -341,7 +350,7 @@ mod tests {
             let mut last_of = BTreeMap::new();
             for record in &records {
                 prop_assert!(record.size() <= max_record_bytes);
-                let text = FrameReader::default().lines(&record.data).unwrap_or_else(|_| record.data.clone());
+                let text = record.lines(&mut FrameReader::default())?;
                 prop_assert_eq!(text.iter().filter(|byte| **byte == b'\n').count(), record.items.len());
                 for index in &record.items {
                     if let Some(key) = keys[index] {

@@ -17,6 +17,7 @@ use ingest_lambda::handler::Handler;
 use ingest_lambda::origins::AllowedOrigins;
 use ingest_lambda::pack::Record;
 use ingest_lambda::put::{EntryOutcome, PutError, RecordStream};
+use ingest_lambda::spill::{CreateError, SpillBucket, Spilled};
 use lambda_runtime::Context;
 use rstest::rstest;
 use serde_json::json;
@@ -34,8 +35,14 @@ const MOST_BYTES: u64 = 24 * DEFAULT_MAX_BODY_BYTES as u64;
 struct Nowhere;
 
 impl RecordStream for Nowhere {
-    async fn put(&self, records: &[&Record]) -> Result<Vec<EntryOutcome>, PutError> {
+    async fn put(&self, records: &[&Record], _: Duration) -> Result<Vec<EntryOutcome>, PutError> {
         Ok(vec![EntryOutcome::Stored; records.len()])
+    }
+}
+
+impl SpillBucket for Nowhere {
+    async fn create(&self, _: &Spilled, _: Duration) -> Result<(), CreateError> {
+        Ok(())
     }
 }
 
@@ -62,6 +69,8 @@ fn cost_from(
     let payload = payload.to_string().into_bytes();
     let config = Config {
         stream_name: "stream".into(),
+        bucket_name: "bucket".into(),
+        kinesis_retry: Duration::from_millis(1_500),
         event_format: EventFormat::Envelope,
         client_ip: ClientIp::Full,
         partition_key_fields: vec!["sid".into()],
@@ -71,7 +80,7 @@ fn cost_from(
         max_body_bytes: DEFAULT_MAX_BODY_BYTES,
         max_record_bytes: DEFAULT_MAX_RECORD_BYTES,
     };
-    let (handler, mut status) = (Handler::new(config, Nowhere), 0);
+    let (handler, mut status) = (Handler::new(config, Nowhere, Nowhere), 0);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let end = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_mins(10);
     let mut context = Context::default();

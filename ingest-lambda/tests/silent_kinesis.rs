@@ -12,6 +12,7 @@ use ingest_lambda::front_door::Request;
 use ingest_lambda::handler::Handler;
 use ingest_lambda::kinesis::KinesisStream;
 use ingest_lambda::origins::AllowedOrigins;
+use ingest_lambda::s3::Bucket;
 use lambda_runtime::Context;
 use serde_json::{Value, json};
 use shared::line::EventFormat;
@@ -20,6 +21,8 @@ use tokio::net::TcpListener;
 fn config() -> Config {
     Config {
         stream_name: "stream".into(),
+        bucket_name: "bucket".into(),
+        kinesis_retry: Duration::from_millis(1_500),
         event_format: EventFormat::Envelope,
         client_ip: ClientIp::Off,
         partition_key_fields: Vec::new(),
@@ -44,7 +47,11 @@ async fn all_events_are_named_before_the_time_is_up_when_kinesis_never_answers()
     let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, None, "test");
     let loader = lambda_setup::sdk::loader().region(Region::new("eu-central-1")).credentials_provider(credentials);
     let sdk_config = loader.endpoint_url(endpoint).load().await;
-    let handler = Handler::new(config(), KinesisStream::new(&sdk_config, "stream".into()));
+    let handler = Handler::new(
+        config(),
+        KinesisStream::new(&sdk_config, "stream".into()),
+        Bucket::new(&sdk_config, "bucket".into()),
+    );
     let (started, time) = (Instant::now(), Duration::from_secs(4));
     let end = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + time;
     let mut context = Context::default();

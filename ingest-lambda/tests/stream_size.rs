@@ -14,6 +14,7 @@ use ingest_lambda::handler::Handler;
 use ingest_lambda::origins::AllowedOrigins;
 use ingest_lambda::pack::Record;
 use ingest_lambda::put::{EntryOutcome, PutError, RecordStream};
+use ingest_lambda::spill::{CreateError, SpillBucket, Spilled};
 use lambda_runtime::Context;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -27,9 +28,17 @@ use uuid::Uuid;
 struct MemoryStream(RefCell<Vec<Record>>);
 
 impl RecordStream for &MemoryStream {
-    async fn put(&self, records: &[&Record]) -> Result<Vec<EntryOutcome>, PutError> {
+    async fn put(&self, records: &[&Record], _: Duration) -> Result<Vec<EntryOutcome>, PutError> {
         self.0.borrow_mut().extend(records.iter().map(|record| (*record).clone()));
         Ok(vec![EntryOutcome::Stored; records.len()])
+    }
+}
+
+struct S3IsAway;
+
+impl SpillBucket for S3IsAway {
+    async fn create(&self, _: &Spilled, _: Duration) -> Result<(), CreateError> {
+        Err(CreateError::Permanent("NoSuchBucket".into()))
     }
 }
 
@@ -37,6 +46,8 @@ impl RecordStream for &MemoryStream {
 fn records_of(events: &[Value]) -> Vec<Record> {
     let config = Config {
         stream_name: "stream".into(),
+        bucket_name: "bucket".into(),
+        kinesis_retry: Duration::from_millis(1_500),
         event_format: EventFormat::Envelope,
         client_ip: ClientIp::Off,
         partition_key_fields: vec!["session_id".into()],
@@ -56,7 +67,7 @@ fn records_of(events: &[Value]) -> Vec<Record> {
     context.deadline = u64::try_from(end.as_millis()).unwrap();
     let stream = MemoryStream::default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let response = runtime.block_on(Handler::new(config, &stream).handle(request, context)).unwrap();
+    let response = runtime.block_on(Handler::new(config, &stream, S3IsAway).handle(request, context)).unwrap();
     assert_eq!(response.status_code, 200);
     let mut reader = FrameReader::default();
     let lines = |record: &Record| reader.lines(&record.data).unwrap().iter().filter(|byte| **byte == b'\n').count();

@@ -1,9 +1,8 @@
 //! From a group's lines to an object: bzip2 bytes and the metadata that says what is in them.
 
 use bytes::Bytes;
-use bzip2_encoder::{Encoder, Level, SortError};
-use sha2::{Digest, Sha256};
-use shared::object::{Attempt, BlockSize, ObjectMetadata};
+use bzip2_encoder::SortError;
+use shared::object::{Attempt, BlockSize, Compressed, LineWriter, ObjectMetadata};
 use shared::timestamp::UnixMillis;
 
 use crate::group::Group;
@@ -13,61 +12,6 @@ use crate::group::Group;
 pub struct Object {
     pub body: Bytes,
     pub metadata: ObjectMetadata,
-}
-
-/// Compresses lines as they come, and notes what was written.
-pub struct LineWriter {
-    encoder: Encoder,
-    bytes: u64,
-    sha256: Sha256,
-}
-
-/// Lines that were compressed.
-pub struct Compressed {
-    pub body: Bytes,
-    pub uncompressed_bytes: u64,
-    /// As lower-case hexadecimal.
-    pub uncompressed_sha256: String,
-}
-
-impl LineWriter {
-    #[must_use]
-    pub fn new(block_size: BlockSize) -> Self {
-        Self { encoder: Encoder::new(Level::nearest(block_size.units())), bytes: 0, sha256: Sha256::new() }
-    }
-
-    /// Appends lines, and a line feed if the last has none.
-    ///
-    /// # Errors
-    ///
-    /// Only if the compressor has no memory.
-    pub fn write(&mut self, lines: &[u8]) -> Result<(), SortError> {
-        self.append(lines)?;
-        if lines.ends_with(b"\n") { Ok(()) } else { self.append(b"\n") }
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> Result<(), SortError> {
-        self.bytes += bytes.len() as u64;
-        self.sha256.update(bytes);
-        self.encoder.write(bytes)
-    }
-
-    /// Bytes that were written so far.
-    #[must_use]
-    pub const fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// # Errors
-    ///
-    /// Only if the compressor has no memory.
-    pub fn finish(self) -> Result<Compressed, SortError> {
-        Ok(Compressed {
-            body: self.encoder.finish()?.into(),
-            uncompressed_bytes: self.bytes,
-            uncompressed_sha256: hex::encode(self.sha256.finalize()),
-        })
-    }
 }
 
 /// Compresses a group. The lines go straight into the compressor.
@@ -96,7 +40,7 @@ pub fn encode(group: &Group, block_size: BlockSize, attempt: &Attempt) -> Result
         block_size,
         attempt: attempt.clone(),
     };
-    Ok(Object { body, metadata })
+    Ok(Object { body: body.into(), metadata })
 }
 
 #[cfg(test)]

@@ -38,6 +38,12 @@ impl Deadline {
         Self { at: Instant::now() + left }
     }
 
+    /// This one, or so much later than now, whichever comes first.
+    #[must_use]
+    pub fn within(self, left: Duration) -> Self {
+        Self { at: self.at.min(Instant::now() + left) }
+    }
+
     /// The time that is left; zero once it is over.
     #[must_use]
     pub fn remaining(self) -> Duration {

@@ -7,6 +7,7 @@ pub mod deadline;
 pub mod environment;
 pub mod http_client;
 pub mod log;
+pub mod s3;
 pub mod sdk;
 pub mod vital_signs;
 

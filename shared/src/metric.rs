@@ -71,11 +71,11 @@ macro_rules! metrics {
 
 metrics! {
     // ---- ingest-lambda, one line a request ----
-    /// Events that ingest answered as accepted: they are on the stream.
+    /// Events that ingest answered as accepted: they are on the stream or in S3.
     AcceptedEvents: Count,
-    /// Rejected lines that ingest put on the stream, each part of a large body for itself.
+    /// Rejected lines that ingest stored, each part of a large body for itself.
     RejectedLines: Count,
-    /// Events and rejected pieces that Kinesis did not take in the time there was: the answer says so.
+    /// Events and rejected pieces that neither Kinesis nor S3 took in the time there was: the answer says so.
     NotStoredEvents: Count,
     /// Accepted events that were written to S3 because Kinesis did not take them.
     SpilledEvents: Count,

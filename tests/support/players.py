@@ -28,6 +28,8 @@ class Players:
         self.sent, self.accepted, self.given_up = [], [], []
         self.bad_bodies, self.bad_refused = [], []
         self.answers, self.reported_not_stored = Counter(), 0
+        # Of each answer when its request was sent, by the monotonic clock, and how many seconds it took.
+        self.times = []
         self.sent_again_unanswered = Counter()
         # By partition key, in the order of their posts: the ids of events whose post was answered 200 at the first try. A
         # player sends its next post after that answer.
@@ -116,6 +118,7 @@ class Players:
 
     def _post(self, connection, body):
         """The answer; None when there is none."""
+        sent = time.monotonic()
         try:
             answer = request(connection, "POST", "/events", body, JSON)
         except (http.client.HTTPException, OSError) as error:
@@ -125,4 +128,5 @@ class Players:
             return None
         with self.lock:
             self.answers[answer.status] += 1
+            self.times.append((sent, time.monotonic() - sent))
         return answer

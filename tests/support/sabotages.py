@@ -22,7 +22,7 @@ SABOTAGES = {}
 # One entry each time that a sabotage changed something.
 WORK = []
 
-LANDING_OBJECT = re.compile(r"/landing-bucket/(events|rejected)/.*\.jsonl\.bz2")
+LANDING_OBJECT = re.compile(r"/landing-bucket/(events|rejected)/.*/shardId-[^/]*\.jsonl\.bz2")
 ENVELOPE_ID = re.compile(rb'^\{"v":1,"id":"[^"]*"', re.MULTILINE)
 
 
@@ -99,6 +99,15 @@ def call_failures_stored(request, send):
         return reply
     at_work()
     return answer_of([STORED] * len(records))
+
+
+@sabotage
+def forget_what_is_spilled(request, send):
+    """S3 says that it has created a spilled object, and has not."""
+    if request.method != "PUT" or "/spill-" not in request.path:
+        return send(request)
+    at_work()
+    return proxy.Reply(200)
 
 
 @sabotage

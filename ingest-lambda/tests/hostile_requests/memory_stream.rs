@@ -11,6 +11,7 @@ use ingest_lambda::handler::Handler;
 use ingest_lambda::origins::AllowedOrigins;
 use ingest_lambda::pack::Record;
 use ingest_lambda::put::{EntryOutcome, PutError, RecordStream};
+use ingest_lambda::spill::{CreateError, SpillBucket, Spilled};
 use lambda_runtime::Context;
 use shared::line::EventFormat;
 use testbed::{Entry, Limits, Stream};
@@ -75,7 +76,7 @@ impl MemoryStream {
 }
 
 impl RecordStream for &MemoryStream {
-    async fn put(&self, records: &[&Record]) -> Result<Vec<EntryOutcome>, PutError> {
+    async fn put(&self, records: &[&Record], _: Duration) -> Result<Vec<EntryOutcome>, PutError> {
         let entry = |record: &&Record| Entry {
             partition_key: record.partition_key(),
             explicit_hash_key: Some(record.bucket.first_hash_key),
@@ -87,10 +88,20 @@ impl RecordStream for &MemoryStream {
     }
 }
 
+struct S3IsAway;
+
+impl SpillBucket for S3IsAway {
+    async fn create(&self, _: &Spilled, _: Duration) -> Result<(), CreateError> {
+        Err(CreateError::Permanent("NoSuchBucket".into()))
+    }
+}
+
 /// The status and the body that the function answers. Waits take no time.
 pub(crate) fn answer(request: Request, stream: &MemoryStream) -> (u16, String) {
     let config = Config {
         stream_name: "stream".into(),
+        bucket_name: "bucket".into(),
+        kinesis_retry: Duration::from_millis(1_500),
         event_format: EventFormat::Envelope,
         client_ip: ClientIp::Full,
         partition_key_fields: vec!["session_id".into(), "xid".into(), "sid".into()],
@@ -105,7 +116,7 @@ pub(crate) fn answer(request: Request, stream: &MemoryStream) -> (u16, String) {
     let mut context = Context::default();
     context.request_id = "request-1".into();
     context.deadline = u64::try_from(end.as_millis()).unwrap();
-    let response = runtime.block_on(Handler::new(config, stream).handle(request, context)).unwrap();
+    let response = runtime.block_on(Handler::new(config, stream, S3IsAway).handle(request, context)).unwrap();
     // As it goes to the front door.
     let response: serde_json::Value = serde_json::from_slice(&serde_json::to_vec(&response).unwrap()).unwrap();
     let status = response["statusCode"].as_u64().and_then(|status| u16::try_from(status).ok());

@@ -27,9 +27,9 @@ const OF_PUT_RECORDS: [Fault; 7] = [
 const THROTTLED: &str = "ProvisionedThroughputExceededException";
 
 /// Shorter than ingest waits for an answer.
-const SLOWEST: Duration = Duration::from_secs(2);
+const SLOWEST: Duration = Duration::from_millis(500);
 /// Longer than that.
-const LATE: Duration = Duration::from_secs(4);
+const LATE: Duration = Duration::from_secs(1);
 
 /// Answers a function's `PutRecords`, unless a fault does.
 pub async fn answer(

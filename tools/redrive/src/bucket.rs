@@ -42,7 +42,7 @@ impl Bucket {
     pub(crate) fn new(config: &SdkConfig, name: String) -> Self {
         let retries = RetryConfig::standard().with_max_attempts(ATTEMPTS);
         let config = config.to_builder().retry_config(retries).build();
-        Self { client: kinesis_to_s3_lambda::s3::client(&config), name }
+        Self { client: lambda_setup::s3::client(&config), name }
     }
 
     /// All keys under a prefix, in order.

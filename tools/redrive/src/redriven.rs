@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use anyhow::{Context, ensure};
-use kinesis_to_s3_lambda::encode::{Compressed, LineWriter, Object};
+use kinesis_to_s3_lambda::encode::Object;
 use shared::json::replace_lone_surrogates;
 use shared::line::{EventFormat, Kind};
-use shared::object::{Attempt, BlockSize, ObjectKey, ObjectMetadata, ReceivedIn};
+use shared::object::{Attempt, BlockSize, Compressed, LineWriter, ObjectKey, ObjectMetadata, ReceivedIn};
 use shared::timestamp::UnixMillis;
 use shared::trust::Trust;
 
@@ -136,7 +136,7 @@ impl Redriven {
             block_size: BLOCK_SIZE,
             attempt,
         };
-        Ok(Some(Object { body, metadata }))
+        Ok(Some(Object { body: body.into(), metadata }))
     }
 }
 
@@ -201,7 +201,7 @@ pub(crate) mod tests {
         let text = b"{\"a\":\"\\ud83d\"}\n";
         let (mut writer, mut object) = (LineWriter::new(BLOCK_SIZE), with(None, &["{}"]).unwrap());
         writer.write(text).unwrap();
-        object.body = writer.finish().unwrap().body;
+        object.body = writer.finish().unwrap().body.into();
         let found = "{\"a\":\"\\ufffd\"}";
         assert!(with(Some(&object), &[found]).is_none());
         let added = with(Some(&object), &[found, "{\"b\":1}"]).unwrap();

@@ -78,9 +78,8 @@ impl RejectedLine {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use kinesis_to_s3_lambda::encode::LineWriter;
     use rstest::rstest;
-    use shared::object::BlockSize;
+    use shared::object::{BlockSize, LineWriter};
 
     /// A line as ingest writes it.
     pub(crate) fn line(id: &str, content_encoding: &str, body: &[u8]) -> String {
@@ -102,7 +101,7 @@ pub(crate) mod tests {
     pub(crate) fn compressed(text: &[u8]) -> Vec<u8> {
         let mut writer = LineWriter::new(BlockSize::fitting(text.len()));
         writer.write(text).unwrap();
-        writer.finish().unwrap().body.to_vec()
+        writer.finish().unwrap().body
     }
 
     const OURS: &str = r#"{"v":1,"id":"i","received_at":"2026-11-21T09:32:08.006Z","request_id":"r","client":{},"rejected":{"reason":"invalid_json","detail":"d","part":2,"parts":3,"body_base64":"e30="}}"#;
