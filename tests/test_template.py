@@ -85,7 +85,7 @@ def test_nobody_is_woken_for_one_event_in_100_million():
         assert alarm.get("DatapointsToAlarm", alarm["EvaluationPeriods"]) >= 2 or entry == "slow", suffix(alarm)
         if entry == "errors":
             assert alarm["Statistic"] == "Average"
-        if entry in ("not-stored-events", "front-door-4xx", "front-door-5xx"):
+        if entry in ("not-stored-events", "spilled-events", "front-door-4xx", "front-door-5xx"):
             percent, *parts = alarm["Metrics"]
             assert "100 * " in percent["Expression"] and " / " in percent["Expression"]
             assert all(part["ReturnData"] is False for part in parts)
@@ -273,6 +273,26 @@ def test_minutes_of_rejects_raise_an_alarm_and_one_bad_post_none(minutes, state)
     assert queries.keys() == NIGHT.keys() and {(one["Period"], one["Stat"]) for one in queries.values()} == {(60, "Sum")}
     threshold = document()["Parameters"][alarm["Threshold"]["Ref"]]["Default"]
     assert metric_math.state(alarm, threshold, [NIGHT] * 5 + minutes) == state
+
+
+QUIET = {"spilled": None, "accepted": None}
+
+
+@pytest.mark.parametrize(("minutes", "state"), [
+    pytest.param([{"spilled": 500, "accepted": 500}] * 2, "ALARM", id="everything for two minutes"),
+    pytest.param([{"spilled": 500, "accepted": 500}, QUIET, QUIET, QUIET, QUIET], "OK", id="for a minute"),
+    pytest.param([{"spilled": 2, "accepted": 1_000}] * 2, "ALARM", id="0.2 % for two minutes"),
+    pytest.param([{"spilled": 1, "accepted": 1_000}] * 5, "OK", id="0.1 %"),
+    pytest.param([{"spilled": None, "accepted": 1_000}] * 5, "OK", id="none"),
+    pytest.param([{"spilled": 1, "accepted": 1}, QUIET, QUIET, QUIET, QUIET], "OK", id="one at night"),
+    pytest.param([QUIET] * 5, "OK", id="nothing"),
+])
+def test_minutes_of_spilled_events_raise_a_warning_and_one_none(minutes, state):
+    alarm = alarms()["SpilledEventsAlarm"]
+    assert suffix(alarm) == "warning-spilled-events"
+    queries = {query["Id"]: query["MetricStat"] for query in alarm["Metrics"] if "MetricStat" in query}
+    assert queries.keys() == QUIET.keys() and {(one["Period"], one["Stat"]) for one in queries.values()} == {(60, "Sum")}
+    assert metric_math.state(alarm, alarm["Threshold"], [QUIET] * 5 + minutes) == state
 
 
 @pytest.mark.parametrize(("minutes", "state"), [

@@ -8,7 +8,9 @@ use bzip2_encoder::SortError;
 use lambda_setup::deadline::{Deadline, backoff_ceiling};
 use shared::frame::{FrameError, FrameReader};
 use shared::line::{EventFormat, Kind, LineHead};
-use shared::object::{Attempt, BlockSize, Compressed, LineWriter, ObjectKey, ObjectMetadata, ReceivedIn, SpillId};
+use shared::object::{
+    Attempt, BlockSize, Compressed, LineWriter, ObjectKey, ObjectMetadata, ReceivedIn, SpillId, receipt,
+};
 use shared::rejection::ReasonCounts;
 use shared::timestamp::UnixMillis;
 
@@ -87,7 +89,7 @@ impl Source {
                 reason.iter().for_each(|reason| reasons.add(*reason, 1));
             }
         }
-        let received_at = said.unwrap_or(self.attempt.began);
+        let received_at = receipt(said, self.attempt.began);
         let metadata = ObjectMetadata {
             event_format: self.format,
             last_sequence_number: None,

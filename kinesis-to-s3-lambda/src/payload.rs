@@ -4,6 +4,7 @@ use bytes::Bytes;
 use shared::frame::{FrameReader, is_frame};
 use shared::json::as_line;
 use shared::line::{Client, Envelope, IdLiteral, Kind, LineHead, Rejected};
+use shared::object::receipt;
 use shared::rejection::{Reason, Rejection};
 use shared::timestamp::UnixMillis;
 use shared::trust::Trust;
@@ -70,10 +71,6 @@ pub const MAX_REJECTED_LINES: usize = 100;
 fn max_rejected_lines(record_bytes: usize) -> usize {
     (record_bytes / 128).clamp(2, MAX_REJECTED_LINES)
 }
-
-/// How far our own time of receipt can lie from the arrival on the stream: retries and clocks that differ. A time farther
-/// off was made up by whoever wrote the line.
-const MAX_RECEIPT_DISTANCE_MILLIS: i64 = 3_600_000;
 
 /// A UTF-8 byte order mark. It is no part of what it stands before.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -255,8 +252,7 @@ impl Source<'_> {
     }
 
     fn receipt(&self, head: LineHead) -> Receipt {
-        let near = |time: &UnixMillis| time.0.abs_diff(self.arrival.0) <= MAX_RECEIPT_DISTANCE_MILLIS.unsigned_abs();
-        let received_at = head.received_at.filter(near).unwrap_or(self.arrival);
+        let received_at = receipt(head.received_at, self.arrival);
         Receipt { received_at, arrived_in: self.arrival.hour() }
     }
 }

@@ -9,4 +9,4 @@ pub use key::{
     success_key,
 };
 pub use line_writer::{Compressed, LineWriter};
-pub use metadata::{Attempt, BlockSize, MetadataError, ObjectMetadata, ReceivedIn, Writing};
+pub use metadata::{Attempt, BlockSize, MetadataError, ObjectMetadata, ReceivedIn, Writing, receipt};

@@ -51,6 +51,18 @@ impl Attempt {
     }
 }
 
+/// How far a line's own time of receipt can lie from its arrival: retries and clocks that differ. A time farther off was made
+/// up by whoever wrote the line.
+const MAX_RECEIPT_DISTANCE_MILLIS: u64 = 3_600_000;
+
+/// When a line was received, as the metadata has it: what the line says, if that is at most an hour from its arrival, else its
+/// arrival.
+#[must_use]
+pub fn receipt(said: Option<UnixMillis>, arrival: UnixMillis) -> UnixMillis {
+    let is_near = |said: &UnixMillis| said.0.abs_diff(arrival.0) <= MAX_RECEIPT_DISTANCE_MILLIS;
+    said.filter(is_near).unwrap_or(arrival)
+}
+
 /// Lines by the hour in which ingest received them, as seen from the hour of the object, which is the hour of arrival on
 /// the stream. It lets what ingest counted be compared with what landed, hour by hour and to the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
