@@ -48,14 +48,16 @@ def test_the_documented_fast_clock_reports_no_loss_and_no_error_under_steady_tra
     stack = fresh_stack(parameters="", CLOCK=f"{start:%Y-%m-%dT%H:%M:%S}Z x{factor}")
     accepted = post_steadily(stack, SECONDS)
     hours = SECONDS * factor // 3600
-    for name in ("LostEvents", "DoubledEvents", "LostRecords"):
+    for name in ("LostEvents", "DoubledEvents", "LostRecords", "DoubledRecords"):
         found = stack.metric(name, start, period=3600, FunctionName="check-completeness")
         assert len(found) >= hours - 5 and set(found) == {0}, (name, found, stack.tail())
-    assert sum(stack.metric("AcceptedEvents", start, "Sum", 3600, FunctionName=INGEST)) == accepted
     landed_events = lambda: sum(stack.metric("LandedEvents", start, "Sum", 3600, FunctionName=LANDING))
     wait_for(lambda: landed_events() == accepted, what=lambda: f"{accepted} in LandedEvents, but {landed_events()}")
     assert errors(stack) == []
     sealed = [line for line in stack.errors_path.read_text().splitlines() if " sealed " in line]
     assert len(sealed) >= hours - 3 and all(line.endswith(("files, complete", "files, all hours sealed")) for line in sealed), sealed
+    # Until its environments end ingest holds back some counts: days of silence on this clock, of which the checks complain.
+    counted = lambda: sum(stack.metric("AcceptedEvents", start, "Sum", 3600, FunctionName=INGEST))
+    wait_for(lambda: counted() == accepted, what=lambda: f"{accepted} in AcceptedEvents, but {counted()}")
     assert stack.stop() == 0, stack.tail()
     landed.assert_once(stack.lines(), [f"clock-{number}" for number in range(accepted)])

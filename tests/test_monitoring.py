@@ -158,7 +158,7 @@ def test_half_a_day_missing_shows_in_the_metric_that_the_size_alarm_watches(days
 
 def test_completeness_finds_neither_loss_nor_doubles_in_any_hour(days):
     """What ingest accepted, what the stream took and what landed are the same numbers, hour by hour."""
-    for name in ("LostEvents", "DoubledEvents", "LostRecords"):
+    for name in ("LostEvents", "DoubledEvents", "LostRecords", "DoubledRecords"):
         values = wait_for(lambda: days.metric(name, FunctionName="check-completeness"), what=name)
         assert len(values) > 24 and set(values) == {0}, (name, values)
 

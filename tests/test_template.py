@@ -64,7 +64,7 @@ def test_each_alarm_says_what_is_wrong_in_which_unit_and_where_to_read_on():
 # What must never be, or is already a number of an hour, a date, or five minutes: one value is enough. A batch that landing is
 # behind with has waited for five minutes.
 FACTS = {
-    "broken-objects", "date-size", "deleted-objects", "doubled-events", "dropped", "failed-batches", "given-up", "hour-size",
+    "broken-objects", "date-size", "deleted-objects", "doubled-events", "doubled-records", "dropped", "failed-batches", "given-up", "hour-size",
     "incomplete-partitions", "landing-behind", "late-objects", "late-partitions", "lost-events", "lost-records", "missing-partitions", "overlapping-objects", "stale-data",
 }
 
@@ -513,7 +513,8 @@ def check_what_bounds_the_bill(resources):
     for function in ("Ingest", "SealPartition"):
         assert resources[f"{function}Function"]["Properties"]["ReservedConcurrentExecutions"]["Fn::If"][0] == "LimitsConcurrency"
     for function in ALLOWED:
-        assert resources[f"{function}Function"]["Properties"]["LoggingConfig"] == {"LogGroup": {"Ref": f"{function}LogGroup"}}
+        assert resources[f"{function}Function"]["Properties"]["LoggingConfig"] == {
+            "LogGroup": {"Ref": f"{function}LogGroup"}, "LogFormat": "JSON", "SystemLogLevel": "WARN", "ApplicationLogLevel": "INFO"}
     rules = {rule.get("Id"): rule for rule in resources["LandingBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]}
     assert rules["remove-old-versions"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 14}
 

@@ -128,13 +128,11 @@ def test_counters_are_there_at_zero_before_the_first_event(fresh_stack):
 
 def test_invoke_shows_what_the_function_logged(stack):
     """The last of its lines, as Lambda's LogType=Tail gives them."""
-    run = stack.run_script("invoke", "ingest-lambda")
-    assert run.returncode == 0 and "AcceptedEvents" in run.stderr, run
+    run = stack.run_script("invoke", "kinesis-to-s3-lambda")
+    assert run.returncode == 0 and "LandedEvents" in run.stderr, run
     # Each invocation has its own.
-    answer = stack.functions().invoke(FunctionName="ingest-lambda", Payload=b"{}", LogType="Tail")
-    assert "FunctionError" in answer or answer["StatusCode"] == 200
-    again = stack.run_script("invoke", "ingest-lambda")
-    assert again.stderr.count("AcceptedEvents\":1") == 1, again
+    again = stack.run_script("invoke", "kinesis-to-s3-lambda")
+    assert again.stderr.count("LandedEvents\":") == 1, again
 
 
 def test_an_invocation_that_does_not_ask_for_the_log_gets_none(stack):

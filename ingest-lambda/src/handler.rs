@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use lambda_runtime::Context;
 use lambda_setup::deadline::Deadline;
-use lambda_setup::vital_signs::VitalSigns;
+use lambda_setup::vital_signs::remaining_time;
 use shared::emf;
 use shared::frame::FrameWriter;
 use shared::limits::{MAX_HEADER_BYTES, MAX_ORIGIN_BYTES, MAX_PATH_BYTES, MAX_USER_AGENT_BYTES};
@@ -20,9 +21,10 @@ use uuid::Uuid;
 use crate::answer::{Answer, Refusal, RejectedItem};
 use crate::config::{ClientIp, Config, RecordCompression};
 use crate::content::{body_as_sent, body_form, decompress};
+use crate::counts::Counts;
 use crate::event::KeyFields;
 use crate::front_door::{Request, Response};
-use crate::metrics::{self, Answered};
+use crate::metrics;
 use crate::pack::{Packer, Packing};
 use crate::put::{PutReport, RecordStream};
 use crate::spill::SpillBucket;
@@ -39,7 +41,7 @@ pub struct Handler<S, B> {
     /// Nothing waits while it is borrowed.
     frames: RefCell<FrameWriter>,
     store: Store<S, B>,
-    vital_signs: VitalSigns,
+    counts: Arc<Counts>,
 }
 
 /// A request with its time and id, which alone distinguish its lines from those of an equal one, and its deadline.
@@ -54,13 +56,19 @@ impl<S: RecordStream, B: SpillBucket> Handler<S, B> {
     pub fn new(config: Config, stream: S, bucket: B) -> Self {
         let key_fields = KeyFields::new(&config.partition_key_fields);
         let store = Store::new(stream, bucket, config.event_format, config.kinesis_retry);
-        Self { config, key_fields, frames: RefCell::default(), store, vital_signs: VitalSigns::new() }
+        Self { config, key_fields, frames: RefCell::default(), store, counts: Counts::new() }
+    }
+
+    /// What this environment counts.
+    pub fn counts(&self) -> Arc<Counts> {
+        self.counts.clone()
     }
 
     /// # Errors
     ///
     /// Never: whatever a request holds, there is an answer to it.
     pub async fn handle(&self, request: Request, context: Context) -> Result<Response, std::convert::Infallible> {
+        let began = Instant::now();
         let arrival = Arrival {
             request: &request,
             at: request.received_at.unwrap_or_else(lambda_setup::now),
@@ -68,31 +76,15 @@ impl<S: RecordStream, B: SpillBucket> Handler<S, B> {
             deadline: Deadline::before(context.deadline, ANSWER_TIME),
         };
         let (answer, report) = self.answer(&arrival).await;
-        if let Some(answered) = answer.answered() {
-            self.log(answered, &report, &arrival, &context);
-        }
+        log_loss(&answer, &report, &arrival, &context);
+        let times = [
+            (Metric::HandlingTime, began.elapsed().as_micros() as u64),
+            remaining_time(context.deadline, lambda_setup::now()),
+        ];
+        let values = metrics::values(&request, &report, answer.answered(), times);
+        let due = self.counts.add(arrival.at, &context.env_config.function_name, &values);
+        due.iter().for_each(|line| println!("{line}"));
         Ok(answer.into_response(&request, &self.config.allowed_origins))
-    }
-
-    /// One line a request with its numbers, and one more when something was not stored. No content, no address.
-    fn log(&self, answered: Answered, report: &PutReport, arrival: &Arrival<'_>, context: &Context) {
-        let Answered { not_stored, .. } = answered;
-        let request_id = arrival.request_id;
-        let lambda_runtime::Config { function_name, version, .. } = &*context.env_config;
-        if not_stored > 0 {
-            let reason = report.last_error.as_deref().unwrap_or("unknown");
-            tracing::error!(request_id, not_stored, reason, "events not stored; the answer names them");
-            let value = (Metric::NotStoredEvents, not_stored as u64);
-            if let Some(line) = emf::line_of_version(arrival.at, function_name, version, value) {
-                println!("{line}");
-            }
-        }
-        let vital_signs = self.vital_signs.values(context.deadline, lambda_setup::now());
-        let values = metrics::values(arrival.request, report, answered, vital_signs);
-        if !values.is_empty() {
-            let properties = Some(("request_id", request_id)).filter(|_| metrics::has_trouble(&values));
-            println!("{}", emf::line(arrival.at, function_name, &values, properties.as_slice()));
-        }
     }
 
     async fn answer(&self, arrival: &Arrival<'_>) -> (Answer, PutReport) {
@@ -188,6 +180,21 @@ impl<S: RecordStream, B: SpillBucket> Handler<S, B> {
         };
         let Arrival { request_id, at: received_at, deadline, .. } = *arrival;
         self.store.store(records, Origin { request_id, received_at, deadline }).await
+    }
+}
+
+/// One line when something was not stored, and one for the version, which a canary watches. No content, no address.
+fn log_loss(answer: &Answer, report: &PutReport, arrival: &Arrival<'_>, context: &Context) {
+    let not_stored = answer.answered().map_or(0, |answered| answered.not_stored);
+    if not_stored == 0 {
+        return;
+    }
+    let (request_id, reason) = (arrival.request_id, report.last_error.as_deref().unwrap_or("unknown"));
+    tracing::error!(request_id, not_stored, reason, "events not stored; the answer names them");
+    let lambda_runtime::Config { function_name, version, .. } = &*context.env_config;
+    let value = (Metric::NotStoredEvents, not_stored as u64);
+    if let Some(line) = emf::line_of_version(arrival.at, function_name, version, value) {
+        println!("{line}");
     }
 }
 

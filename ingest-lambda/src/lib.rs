@@ -3,7 +3,7 @@
 //! The way of a request: [`front_door`] (what AWS hands over) → [`content`] (bytes, decoded) → [`split`] (pieces, each an
 //! [`event`] or not; [`cmcd`] reads reports) → [`pack`] (records, by [`bucket`]) →
 //! [`store`] ([`put`] on the stream, entry by entry, unless the [`breaker`] is open; else [`spill`] to S3; what became of each) →
-//! [`answer`] and [`metrics`].
+//! [`answer`] and [`metrics`], which [`counts`] sums up.
 //! `lines` tells values a line from one value, `salvage` finds the members of a list that is not valid JSON, [`inflate`]
 //! decompresses within bounds.
 //! All but [`handler`], [`store`], [`put`] and [`spill`] is pure; [`kinesis`] and [`s3`] alone know the SDK.
@@ -14,6 +14,7 @@ pub mod bucket;
 pub mod cmcd;
 pub mod config;
 pub mod content;
+pub mod counts;
 pub mod event;
 pub mod front_door;
 pub mod handler;

@@ -9,7 +9,7 @@ use ingest_lambda::handler::Handler;
 use ingest_lambda::kinesis::KinesisStream;
 use ingest_lambda::s3::Bucket;
 use lambda_runtime::{LambdaEvent, service_fn};
-use lambda_setup::sdk;
+use lambda_setup::{sdk, shutdown};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
@@ -19,6 +19,11 @@ async fn main() -> anyhow::Result<()> {
     let stream = KinesisStream::new(&sdk_config, config.stream_name.clone());
     let bucket = Bucket::new(&sdk_config, config.bucket_name.clone());
     let handler = Handler::new(config, stream, bucket);
+    let counts = handler.counts();
+    // Without it a few seconds of counts are missing at the end. That is no reason to take no events.
+    if let Err(error) = shutdown::on_shutdown(move || counts.rest().iter().for_each(|line| println!("{line}"))).await {
+        tracing::warn!(%error, "what this environment counts last will be missing from the metrics");
+    }
     // Boxed, because the runtime's layers each move it: all states of an invocation would be copied five times.
     let handle = |event: LambdaEvent<_>| Box::pin(handler.handle(event.payload, event.context));
     lambda_runtime::run(service_fn(handle)).await.map_err(anyhow::Error::from_boxed)

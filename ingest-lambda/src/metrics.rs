@@ -1,4 +1,4 @@
-//! The numbers of one request, which become one line of metrics. docs/METRICS.md says what each means.
+//! The numbers of one request. docs/METRICS.md says what each means.
 
 use shared::metric::Metric;
 
@@ -6,7 +6,7 @@ use crate::front_door::Request;
 use crate::put::PutReport;
 
 /// The usual number of values: a request seldom has more than one reason for rejection.
-const USUAL_COUNT: usize = 12;
+const USUAL_COUNT: usize = 16;
 
 /// What the answer says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,16 +17,23 @@ pub struct Answered {
     pub not_stored: usize,
 }
 
-/// The metrics of a request. `vital_signs` are those of the environment that handled it.
+/// The metrics of a request; `answered` is `None` for health checks and preflights. What did not happen is left out.
 #[must_use]
 pub fn values(
     request: &Request,
     report: &PutReport,
-    answered: Answered,
-    vital_signs: impl Iterator<Item = (Metric, u64)>,
+    answered: Option<Answered>,
+    times: [(Metric, u64); 2],
 ) -> Vec<(Metric, u64)> {
-    let rejected = report.rejected_lines();
     let mut values = Vec::with_capacity(USUAL_COUNT);
+    values.extend(times);
+    values.push((Metric::Requests, 1));
+    let Some(answered) = answered else {
+        values.push((Metric::Preflights, 1));
+        return values;
+    };
+    let rejected = report.rejected_lines();
+    let body_bytes = body_bytes(request) as u64;
     values.extend([
         (Metric::AcceptedEvents, answered.accepted as u64),
         (Metric::SpilledEvents, report.spilled_events()),
@@ -36,25 +43,14 @@ pub fn values(
         (Metric::PutRecords, report.records.len() as u64),
         (Metric::RetriedEntries, report.retried_entries),
         (Metric::ThrottledEntries, report.throttled_entries),
-        (Metric::RequestBytes, body_bytes(request) as u64),
+        (Metric::RequestBytes, body_bytes),
+        (Metric::LargestRequest, body_bytes),
         (Metric::StoredBytes, report.stored_bytes()),
     ]);
-    // A metric takes a seventh of the line, and the line is most of what monitoring costs: what did not happen is left out.
-    values.retain(|(_, value)| *value > 0);
-    values.extend(vital_signs);
     values.extend(rejected.iter().map(|(reason, lines)| (Metric::Rejected(reason), lines)));
+    // But not of times: nothing left is the worst that there is.
+    values.retain(|(metric, value)| *value > 0 || *metric == Metric::RemainingTime);
     values
-}
-
-/// Whether somebody may want to know which request it was. Of others the id would be an eighth of the line.
-#[must_use]
-pub fn has_trouble(values: &[(Metric, u64)]) -> bool {
-    values.iter().any(|(metric, _)| {
-        matches!(
-            metric,
-            Metric::RejectedLines | Metric::NotStoredEvents | Metric::RetriedEntries | Metric::ThrottledEntries
-        )
-    })
 }
 
 /// The bytes that the client sent.
@@ -85,10 +81,11 @@ mod tests {
         }
     }
 
+    const TIMES: [(Metric, u64); 2] = [(Metric::HandlingTime, 700), (Metric::RemainingTime, 0)];
+
     fn values_of(report: &PutReport) -> Vec<(Metric, u64)> {
         let request = Request { body: "e30=".into(), body_is_base64: true, ..Request::default() };
-        let vital_signs = [(Metric::RemainingTime, 9_000), (Metric::ColdStarts, 1)];
-        values(&request, report, Answered { accepted: 3, not_stored: 2 }, vital_signs.into_iter())
+        values(&request, report, Some(Answered { accepted: 3, not_stored: 2 }), TIMES)
     }
 
     #[test]
@@ -96,19 +93,21 @@ mod tests {
         assert_eq!(
             values_of(&PutReport::default()),
             [
+                (Metric::HandlingTime, 700),
+                (Metric::RemainingTime, 0),
+                (Metric::Requests, 1),
                 (Metric::AcceptedEvents, 3),
                 (Metric::NotStoredEvents, 2),
                 (Metric::RequestBytes, 2),
-                (Metric::RemainingTime, 9_000),
-                (Metric::ColdStarts, 1),
+                (Metric::LargestRequest, 2),
             ]
         );
     }
 
     #[test]
-    fn a_request_is_named_when_something_went_wrong() {
-        assert!(has_trouble(&values_of(&PutReport::default())), "not stored");
-        assert!(!has_trouble(&[(Metric::AcceptedEvents, 1), (Metric::RemainingTime, 5), (Metric::ColdStarts, 1)]));
+    fn preflights_count_as_requests_and_nothing_else() {
+        let values = values(&Request::default(), &PutReport::default(), None, TIMES);
+        assert_eq!(values[2..], [(Metric::Requests, 1), (Metric::Preflights, 1)]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lambda_runtime::Context;
 use lambda_setup::deadline::Deadline;
-use lambda_setup::vital_signs::VitalSigns;
+use lambda_setup::vital_signs::{VitalSigns, remaining_time};
 use shared::emf;
 use shared::line::EventFormat;
 use shared::metric::Metric;
@@ -71,7 +71,8 @@ impl<S: ObjectStore> Handler<S> {
             }
         }
         let ended = lambda_setup::now();
-        let vital_signs = self.vital_signs.values(context.deadline, ended);
+        let remaining = remaining_time(context.deadline, ended);
+        let vital_signs = std::iter::once(remaining).chain(self.vital_signs.of_environment());
         let values = metrics::values(&event, &groups, &landed, Times { began, ended }, vital_signs);
         log(ended, &values, &context);
         Ok(BatchAnswer::landed())

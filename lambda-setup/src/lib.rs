@@ -1,5 +1,5 @@
 //! What each function needs around its handler: its environment read once, SDK configuration, an HTTP client, its log, a
-//! deadline to keep, and its vital signs as metrics.
+//! deadline to keep, its vital signs as metrics, and word of its end.
 
 #![warn(missing_docs)]
 
@@ -9,6 +9,7 @@ pub mod http_client;
 pub mod log;
 pub mod s3;
 pub mod sdk;
+pub mod shutdown;
 pub mod vital_signs;
 
 use std::time::{SystemTime, UNIX_EPOCH};

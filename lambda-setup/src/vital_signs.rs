@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use shared::metric::Metric;
 use shared::timestamp::UnixMillis;
@@ -13,53 +13,30 @@ const STATUS: &str = "/proc/self/status";
 /// Bytes of it that are read; it has some 1,500, and the line that matters stands in the first half.
 const STATUS_BYTES: usize = 2048;
 
-/// How often an environment says them. To look takes some 20 µs, a tenth of a small request, and a line of metrics costs by
-/// its length: at 100 million requests a day a hundred bytes in each are 5 USD. One value a second of each environment says
-/// as much.
-const LOOK_EVERY_MILLIS: i64 = 1_000;
-
 /// The vital signs of an environment. There is one in each handler, for as long as the process lives.
 #[derive(Debug)]
 pub struct VitalSigns {
-    /// Whether an invocation has been counted as the first.
+    /// Whether the cold start has been counted.
     started: AtomicBool,
     /// Open all the time, to be read without a name to look up. `None` where there is none, on other systems than Linux.
     status: Option<File>,
-    looked_at: AtomicI64,
 }
 
 impl VitalSigns {
     /// Those of this process.
     #[must_use]
     pub fn new() -> Self {
-        Self { started: AtomicBool::new(false), status: File::open(STATUS).ok(), looked_at: AtomicI64::new(i64::MIN) }
+        Self { started: AtomicBool::new(false), status: File::open(STATUS).ok() }
     }
 
-    /// What is to be said by an invocation that is done: `end_unix_ms` is when Lambda would have ended it. The first one that
-    /// asks is the cold start. There is no peak of memory where the system does not say it.
-    pub fn values(&self, end_unix_ms: u64, now: UnixMillis) -> impl Iterator<Item = (Metric, u64)> {
+    /// The peak of memory, where the system says it, and for the first caller the cold start. To look takes some 20 µs.
+    pub fn of_environment(&self) -> impl Iterator<Item = (Metric, u64)> {
         let is_first = !self.started.swap(true, Ordering::Relaxed);
-        let is_due = self.is_due(now);
-        [
-            is_due.then(|| (Metric::RemainingTime, remaining_millis(end_unix_ms, now))),
-            is_due.then(|| self.look()).flatten().map(|bytes| (Metric::PeakMemory, bytes)),
-            is_first.then_some((Metric::ColdStarts, 1)),
-        ]
-        .into_iter()
-        .flatten()
+        let peak = self.peak().map(|bytes| (Metric::PeakMemory, bytes));
+        peak.into_iter().chain(is_first.then_some((Metric::ColdStarts, 1)))
     }
 
-    fn is_due(&self, now: UnixMillis) -> bool {
-        // A clock that was set back makes it due too.
-        let since = now.0.saturating_sub(self.looked_at.load(Ordering::Relaxed));
-        let is_due = !(0..LOOK_EVERY_MILLIS).contains(&since);
-        if is_due {
-            self.looked_at.store(now.0, Ordering::Relaxed);
-        }
-        is_due
-    }
-
-    fn look(&self) -> Option<u64> {
+    fn peak(&self) -> Option<u64> {
         let mut text = [0; STATUS_BYTES];
         let length = self.status.as_ref()?.read_at(&mut text, 0).ok()?;
         peak_of(&text[..length])
@@ -72,8 +49,10 @@ impl Default for VitalSigns {
     }
 }
 
-fn remaining_millis(end_unix_ms: u64, now: UnixMillis) -> u64 {
-    end_unix_ms.saturating_sub(u64::try_from(now.0).unwrap_or(0))
+/// The time that is left to an invocation which is done at `now` and which Lambda would have ended at `end_unix_ms`.
+#[must_use]
+pub fn remaining_time(end_unix_ms: u64, now: UnixMillis) -> (Metric, u64) {
+    (Metric::RemainingTime, end_unix_ms.saturating_sub(u64::try_from(now.0).unwrap_or(0)))
 }
 
 /// The line `VmHWM: 2044 kB`: the high-water mark of resident memory, in KiB whatever it says.
@@ -88,16 +67,15 @@ mod tests {
     use super::*;
     use rstest::rstest;
 
-    fn value(vital_signs: &VitalSigns, metric: Metric, now: i64) -> Option<u64> {
-        vital_signs.values(0, UnixMillis(now)).find(|(found, _)| *found == metric).map(|(_, value)| value)
+    fn value(vital_signs: &VitalSigns, metric: Metric) -> Option<u64> {
+        vital_signs.of_environment().find(|(found, _)| *found == metric).map(|(_, value)| value)
     }
 
     #[test]
-    fn the_first_invocation_alone_is_a_cold_start() {
+    fn an_environment_has_one_cold_start() {
         let vital_signs = VitalSigns::new();
-        let found = [0, 1, 1_000_000].map(|now| value(&vital_signs, Metric::ColdStarts, now));
-        assert_eq!(found, [Some(1), None, None]);
-        assert_eq!(value(&VitalSigns::new(), Metric::ColdStarts, 0), Some(1));
+        assert_eq!([(); 3].map(|()| value(&vital_signs, Metric::ColdStarts)), [Some(1), None, None]);
+        assert_eq!(value(&VitalSigns::new(), Metric::ColdStarts), Some(1));
     }
 
     #[rstest]
@@ -107,7 +85,7 @@ mod tests {
     #[case(10_000, -1, 10_000)]
     #[case(u64::MAX, 1, u64::MAX - 1)]
     fn what_is_left_never_falls_below_nothing(#[case] end: u64, #[case] now: i64, #[case] left: u64) {
-        assert_eq!(remaining_millis(end, UnixMillis(now)), left);
+        assert_eq!(remaining_time(end, UnixMillis(now)), (Metric::RemainingTime, left));
     }
 
     #[rstest]
@@ -125,24 +103,19 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn the_peak_grows_with_what_is_used_and_is_looked_at_once_a_second() {
+    fn the_peak_grows_with_what_is_used() {
         const GROWTH: usize = 64 << 20;
         let vital_signs = VitalSigns::new();
-        let peak = |now| value(&vital_signs, Metric::PeakMemory, now);
-        let before = peak(5_000).unwrap();
+        let before = value(&vital_signs, Metric::PeakMemory).unwrap();
         assert!(before > 500_000);
         drop(std::hint::black_box(vec![1u8; GROWTH]));
-        assert_eq!(peak(5_999), None);
-        let after = peak(6_000).unwrap();
+        let after = value(&vital_signs, Metric::PeakMemory).unwrap();
         assert!(after >= before + GROWTH as u64 / 2, "{before} {after}");
-        drop(std::hint::black_box(vec![1u8; 4 * GROWTH]));
-        assert!(peak(4_000).unwrap() > after, "the clock was set back");
     }
 
     #[test]
-    fn without_a_status_there_is_no_peak_and_all_else() {
+    fn without_a_status_there_is_no_peak() {
         let vital_signs = VitalSigns { status: None, ..VitalSigns::new() };
-        let found: Vec<Metric> = vital_signs.values(0, UnixMillis(0)).map(|(metric, _)| metric).collect();
-        assert_eq!(found, [Metric::RemainingTime, Metric::ColdStarts]);
+        assert!(vital_signs.of_environment().eq([(Metric::ColdStarts, 1)]));
     }
 }

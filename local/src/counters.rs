@@ -8,7 +8,11 @@ use crate::metric_store::{MetricId, MetricStore};
 use crate::template;
 
 /// What ingest counts, besides the reasons of rejection.
-const INGEST: [Metric; 10] = [
+const INGEST: [Metric; 14] = [
+    Metric::Requests,
+    Metric::Preflights,
+    Metric::HandlingTime,
+    Metric::SpilledEvents,
     Metric::AcceptedEvents,
     Metric::RejectedLines,
     Metric::NotStoredEvents,

@@ -29,6 +29,10 @@ pub(crate) const MAX_ENVIRONMENTS: usize = 8;
 /// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html>
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long an environment stays without an invocation. Lambda keeps one for minutes, but nobody wants to wait so long for what
+/// a function writes at its end.
+const IDLE_TIME: Duration = Duration::from_secs(10);
+
 /// The time that Lambda gives a process with an internal extension to end.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html>
 const SHUTDOWN_TIME: Duration = Duration::from_millis(500);
@@ -39,7 +43,10 @@ pub struct Function {
     aws_endpoint: String,
     log: FunctionLog,
     places: Arc<Semaphore>,
+    /// The one that was used last is the last.
     idle: Mutex<Vec<Environment>>,
+    /// Held while environments are shut down, so that the last shutdown waits for those before it.
+    shutting_down: tokio::sync::Mutex<()>,
     started: AtomicU64,
     environments: Environments,
     metrics: MetricStore,
@@ -71,8 +78,19 @@ impl Function {
         let binary = binaries.join(&spec.binary);
         anyhow::ensure!(binary.is_file(), "{} is not built; `make build-local` builds it", binary.display());
         let places = Arc::new(Semaphore::new(MAX_ENVIRONMENTS));
-        let (idle, started) = (Mutex::default(), AtomicU64::new(0));
-        Ok(Arc::new(Self { spec, binary, aws_endpoint, log, places, idle, started, environments, metrics }))
+        let (idle, shutting_down, started) = (Mutex::default(), tokio::sync::Mutex::default(), AtomicU64::new(0));
+        Ok(Arc::new(Self {
+            spec,
+            binary,
+            aws_endpoint,
+            log,
+            places,
+            idle,
+            shutting_down,
+            started,
+            environments,
+            metrics,
+        }))
     }
 
     pub fn name(&self) -> &str {
@@ -166,13 +184,28 @@ impl Function {
             // Dropping the environment kills its process.
             () = tokio::time::sleep(timeout) => return Err(InvokeError::TimedOut(timeout)),
         };
+        environment.idle_since = Instant::now();
         self.idle.lock().push(environment);
         result
     }
 
+    /// Shuts down the environments that have been idle for [`IDLE_TIME`], for as long as the stack runs.
+    pub(crate) async fn shut_down_idle(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(IDLE_TIME / 10).await;
+            self.shut_down_if(|environment| environment.idle_since.elapsed() >= IDLE_TIME).await;
+        }
+    }
+
+    /// Shuts down all environments that run nothing.
     pub async fn shut_down(&self) {
-        let idle = std::mem::take(&mut *self.idle.lock());
-        idle.into_iter().map(Environment::shut_down).collect::<JoinSet<()>>().join_all().await;
+        self.shut_down_if(|_| true).await;
+    }
+
+    async fn shut_down_if(&self, ends: impl Fn(&Environment) -> bool) {
+        let _one_at_a_time = self.shutting_down.lock().await;
+        let ending: Vec<Environment> = self.idle.lock().extract_if(.., |environment| ends(environment)).collect();
+        ending.into_iter().map(Environment::shut_down).collect::<JoinSet<()>>().join_all().await;
     }
 
     /// The environment that was used last, if its process still lives.
@@ -199,7 +232,8 @@ impl Function {
             tokio::spawn(self.log.clone().follow(process.stderr.take(), tail.clone())),
         ];
         let (registered, killed) = self.environments.register(&name);
-        let mut environment = Environment { api, process, output, tail, killed, _registered: registered };
+        let idle_since = Instant::now();
+        let mut environment = Environment { api, process, output, tail, killed, idle_since, _registered: registered };
         tokio::select! {
             started = environment.api.started() => {
                 started?;
@@ -224,7 +258,6 @@ impl Function {
             .env("AWS_LAMBDA_FUNCTION_NAME", &self.spec.binary)
             .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
             .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", self.spec.memory_mb.to_string())
-            .env("AWS_LAMBDA_LOG_FORMAT", "JSON")
             .env("AWS_REGION", REGION)
             // By its key the embedded services know who sent a request.
             .env("AWS_ACCESS_KEY_ID", name)
@@ -249,6 +282,7 @@ struct Environment {
     output: [JoinHandle<()>; 2],
     tail: Tail,
     killed: Arc<Notify>,
+    idle_since: Instant,
     _registered: Registered,
 }
 

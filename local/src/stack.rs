@@ -70,6 +70,9 @@ impl Stack {
         let (front_door, aws) = (front_door_port.local_addr()?, aws_port.local_addr()?);
         let builder = Builder::new(config, &template)?;
         let functions = builder.functions(functions_port.local_addr()?)?;
+        for function in &functions.0 {
+            tokio::spawn(function.clone().shut_down_idle());
+        }
         let (kinesis, s3) = builder.services(&functions, aws_port, functions_port)?;
         let (phase, phases) = watch::channel(Phase::Running);
         builder.schedules(&functions, &kinesis, &phases)?;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use saphyr::{LoadableYamlNode, Yaml};
 use serde_json::Value;
 
-use resolve::{Properties, Template, binary, to_json};
+use resolve::{Properties, Template, binary, text_of, to_json};
 pub use resources::{
     ACCOUNT_ID, Function, Mapping, Notification, REGION, Schedule, Scheduler, Stack, Stream, TemplateError,
     function_arn, stream_arn,
@@ -70,6 +70,7 @@ fn function(id: &str, resource: &Value, properties: &Properties<'_>) -> Result<F
     let globals = Properties { template, id: "Globals.Function", values: &globals };
     let mut environment = globals.variables()?;
     environment.extend(properties.variables()?);
+    environment.extend(log_variables(properties, &globals)?);
     let number = |name| match properties.number(name)? {
         Some(number) => Ok(Some(number)),
         None => globals.number(name),
@@ -83,6 +84,20 @@ fn function(id: &str, resource: &Value, properties: &Properties<'_>) -> Result<F
         environment,
         event_retries: event_retries(properties)?,
     })
+}
+
+/// What Lambda says of a function's `LoggingConfig` in its environment. Its own lines about invocations, which `SystemLogLevel`
+/// filters, are not played.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime>
+fn log_variables(function: &Properties<'_>, globals: &Properties<'_>) -> Result<Vec<(String, String)>> {
+    let configs = [function.members("LoggingConfig")?, globals.members("LoggingConfig")?];
+    let mut variables = Vec::new();
+    for (name, variable) in [("LogFormat", "AWS_LAMBDA_LOG_FORMAT"), ("ApplicationLogLevel", "AWS_LAMBDA_LOG_LEVEL")] {
+        let Some(value) = configs.iter().flatten().find_map(|config| config.get(name)) else { continue };
+        let value = function.template.resolve(&function.place(&format!("LoggingConfig.{name}")), value)?;
+        variables.push((variable.to_owned(), text_of(&value)));
+    }
+    Ok(variables)
 }
 
 /// The shards of a new on-demand stream.
@@ -136,6 +151,23 @@ mod tests {
                 on_failure_bucket: Some("failed-batches-bucket".into()),
             }]
         );
+    }
+
+    #[test]
+    fn functions_learn_their_log_format_and_level_and_their_own_overrides_the_global_one() {
+        let variables = |stack: &Stack| -> Vec<[Option<String>; 2]> {
+            let of = |name: &str, function: &Function| function.environment.get(name).cloned();
+            let both = |function| ["AWS_LAMBDA_LOG_FORMAT", "AWS_LAMBDA_LOG_LEVEL"].map(|name| of(name, function));
+            stack.functions.iter().map(both).collect()
+        };
+        let json = [Some("JSON".to_owned()), Some("INFO".to_owned())];
+        assert!(variables(&parse(&[]).unwrap()).iter().all(|found| *found == json));
+        let check = "{Binary: check}}\n    Properties:\n";
+        let own = NAMES.replace(check, &format!("{check}      LoggingConfig: {{ApplicationLogLevel: WARN}}\n"));
+        let globals = "Globals: {Function: {LoggingConfig: {LogFormat: JSON, ApplicationLogLevel: INFO}}}";
+        let stack = Stack::parse(&format!("{globals}\n{own}"), &BTreeMap::new()).unwrap();
+        assert_eq!(variables(&stack), [[Some("JSON".to_owned()), Some("WARN".to_owned())], json]);
+        assert_eq!(variables(&Stack::parse(NAMES, &BTreeMap::new()).unwrap()), [[None, None], [None, None]]);
     }
 
     #[test]

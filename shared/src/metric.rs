@@ -14,6 +14,8 @@ pub enum Unit {
     Count,
     /// Bytes.
     Bytes,
+    /// Microseconds.
+    Microseconds,
     /// Milliseconds.
     Milliseconds,
     /// Seconds.
@@ -70,7 +72,11 @@ macro_rules! metrics {
 }
 
 metrics! {
-    // ---- ingest-lambda, one line a request ----
+    // ---- ingest-lambda, sums of a minute of receipt ----
+    /// Requests that ingest answered, whatever they brought.
+    Requests: Count,
+    /// Those of `Requests` that bring nothing: CORS preflights and health checks.
+    Preflights: Count,
     /// Events that ingest answered as accepted: they are on the stream or in S3.
     AcceptedEvents: Count,
     /// Rejected lines that ingest stored, each part of a large body for itself.
@@ -81,16 +87,20 @@ metrics! {
     SpilledEvents: Count,
     /// Surrogate escapes without a partner in events on the stream, which were written as `\ufffd`.
     ReplacedSurrogates: Count,
-    /// Kinesis records that one request became.
+    /// Kinesis records that requests became.
     PutRecords: Count,
     /// Entries of `PutRecords` calls that failed and were tried again.
     RetriedEntries: Count,
     /// Entries of `PutRecords` calls that failed because a shard or the call was throttled.
     ThrottledEntries: Count,
-    /// Bytes of a request's body as it came.
+    /// Bytes of requests' bodies as they came.
     RequestBytes: Bytes,
-    /// Bytes of data that one request put on the stream.
+    /// Bytes of the largest body.
+    LargestRequest: Bytes,
+    /// Bytes of data that requests put on the stream.
     StoredBytes: Bytes,
+    /// Time from a request's arrival in the function to its answer.
+    HandlingTime: Microseconds,
 
     // ---- kinesis-to-s3-lambda, one line a batch ----
     /// Kinesis records in one batch that landed.
@@ -154,10 +164,12 @@ metrics! {
     DataFreshness: Seconds,
     /// Events that ingest accepted in an hour and that did not land.
     LostEvents: Count,
-    /// Events that landed in an hour and that ingest did not accept, or not so often.
+    /// Events that landed in an hour more often than ingest accepted them.
     DoubledEvents: Count,
     /// Kinesis records that arrived in an hour and did not land.
     LostRecords: Count,
+    /// Kinesis records that landed in an hour more often than they arrived.
+    DoubledRecords: Count,
     /// Objects of sealed hours that were deleted or overwritten since, and are not restored.
     DeletedObjects: Count,
 }

@@ -29,6 +29,7 @@ pub(crate) fn value(number: f64, unit: Option<Unit>) -> String {
     match unit {
         Some(Unit::Count) => format!("{text} (count)"),
         Some(Unit::Bytes) => format!("{text} bytes"),
+        Some(Unit::Microseconds) => format!("{text} µs"),
         Some(Unit::Milliseconds) => format!("{text} ms"),
         Some(Unit::Seconds) => format!("{text} s"),
         Some(Unit::Percent) => format!("{text} %"),

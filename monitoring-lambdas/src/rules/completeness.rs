@@ -22,6 +22,10 @@ pub(crate) struct Sent {
     pub(crate) accepted: Counted,
     /// Rejected lines that ingest put on the stream, by their receipt.
     pub(crate) rejected: Counted,
+    /// Requests that ingest counted, by their receipt.
+    pub(crate) requests: Counted,
+    /// Invocations of ingest that Lambda counted.
+    pub(crate) invocations: Counted,
     /// Records that arrived on the stream.
     pub(crate) records: Counted,
 }
@@ -43,19 +47,8 @@ pub(crate) struct Balance {
     pub(crate) doubled_events: f64,
     /// Records that arrived on the stream and did not land.
     pub(crate) lost_records: f64,
-}
-
-/// One accepted event in this many may be lost or doubled in an hour without being reported: CloudWatch occasionally drops a
-/// log line or takes it twice, and one line of ingest counts a whole request.
-const TOLERATED_ONE_IN: f64 = 10_000.0;
-
-impl Balance {
-    /// What is reported for an hour with this many accepted events: numbers above the tolerance, in full. Records have no
-    /// tolerance: Kinesis itself counts them.
-    pub(crate) fn beyond_tolerance(self, accepted: f64) -> Self {
-        let beyond = |events: f64| if events * TOLERATED_ONE_IN > accepted { events } else { 0.0 };
-        Self { lost_events: beyond(self.lost_events), doubled_events: beyond(self.doubled_events), ..self }
-    }
+    /// Records that landed more often than they arrived.
+    pub(crate) doubled_records: f64,
 }
 
 /// The balances of consecutive sealed hours, oldest first, except for the first and the last, which lack a neighbour.
@@ -63,29 +56,70 @@ impl Balance {
 /// Lines that carry their time of receipt are compared exactly. Raw events and records are not: what is in flight at the full
 /// hour is counted in one hour when sent and in the other when landed (see [`missing`]). What is certainly in two objects is
 /// doubled and does not offset a loss.
+///
+/// Ingest's counts of an hour may be incomplete: lines that are not written yet, processes that were killed, lines of its log
+/// that CloudWatch dropped. Its count of requests is in the same lines, and Lambda counts invocations by itself: with fewer
+/// requests than invocations events that landed and were not counted prove nothing, and with more of them, as CloudWatch took a
+/// line twice, nor do events that were counted and did not land. Lambda counts no invocation where it does not run.
 pub(crate) fn balances(hours: &[Hour<'_>], format: EventFormat) -> Vec<Balance> {
-    let records: Vec<Flow> = hours.iter().map(Flow::of_records).collect();
-    let raw_events: Vec<Flow> = hours.iter().map(Flow::of_raw_events).collect();
-    let lost_records = missing(&records);
-    let raw_lost = missing(&raw_events);
-    let raw_doubled = missing(&raw_events.iter().map(Flow::reversed).collect::<Vec<_>>());
+    let flows = |of: fn(&Hour<'_>) -> Flow| -> Vec<Flow> { hours.iter().map(of).collect() };
+    let (records, requests) = (Differences::of(&flows(Flow::of_records)), Differences::of(&flows(Flow::of_requests)));
+    let raw_events = Differences::of(&flows(Flow::of_raw_events));
     let balance = |(at, around): (usize, &[Hour<'_>])| {
         let this = &around[1];
-        let (lost, doubled) = match format {
+        let events = match format {
             EventFormat::Envelope => {
-                differences(this.sent.accepted, received_events(around), received(around, repeated_events))
+                difference(this.sent.accepted, received_events(around), received(around, repeated_events))
             }
-            EventFormat::Raw => (raw_lost[at], raw_doubled[at] + this.landed.repeated.events as f64),
+            EventFormat::Raw => raw_events.at(at, this.landed.repeated.events as f64),
         };
         let repeated = received(around, |totals| totals.repeated.rejected_received_in);
-        let (lost_rejected, doubled_rejected) = differences(this.sent.rejected, received_rejected(around), repeated);
+        let rejected = difference(this.sent.rejected, received_rejected(around), repeated);
+        let (records, requests) = (records.at(at, this.landed.repeated.records as f64), requests.at(at, 0.0));
+        let counted_too_little = requests.lost > 0.0;
+        let counted_too_often = requests.surplus > 0.0 && this.sent.invocations.whole > 0.0;
+        let known = |unknown: bool, count: f64| if unknown { 0.0 } else { count };
         Balance {
-            lost_events: lost + lost_rejected,
-            doubled_events: doubled + doubled_rejected,
-            lost_records: lost_records[at],
+            lost_events: known(counted_too_often, events.lost + rejected.lost),
+            doubled_events: known(counted_too_little, events.surplus + rejected.surplus)
+                + events.repeated
+                + rejected.repeated,
+            lost_records: records.lost,
+            doubled_records: records.surplus + records.repeated,
         }
     };
     hours.windows(3).enumerate().map(balance).collect()
+}
+
+/// What of an hour's things is lost, what of them is too much, and what is certainly in two objects.
+#[derive(Debug, Clone, Copy)]
+struct Difference {
+    lost: f64,
+    surplus: f64,
+    repeated: f64,
+}
+
+/// Of lines of which so many landed, some of them `repeated`.
+fn difference(sent: Counted, landed: f64, repeated: f64) -> Difference {
+    let distinct = (landed - repeated).max(0.0);
+    Difference { lost: (sent.whole - distinct).max(0.0), surplus: (distinct - sent.whole).max(0.0), repeated }
+}
+
+/// Of consecutive hours.
+struct Differences {
+    lost: Vec<f64>,
+    surplus: Vec<f64>,
+}
+
+impl Differences {
+    fn of(flows: &[Flow]) -> Self {
+        let reversed: Vec<Flow> = flows.iter().map(Flow::reversed).collect();
+        Self { lost: missing(flows), surplus: missing(&reversed) }
+    }
+
+    fn at(&self, at: usize, repeated: f64) -> Difference {
+        Difference { lost: self.lost[at], surplus: self.surplus[at], repeated }
+    }
 }
 
 /// Events that ingest received in the middle of three hours, whichever of them they landed in.
@@ -107,12 +141,6 @@ fn received(around: &[Hour<'_>], of: impl Fn(&Totals) -> Received) -> f64 {
     of(previous.landed).next as f64 + of(this.landed).this as f64 + of(next.landed).previous as f64
 }
 
-/// What is lost, and what is doubled, of lines of which so many landed, some of them `repeated`.
-fn differences(sent: Counted, landed: f64, repeated: f64) -> (f64, f64) {
-    let distinct = (landed - repeated).max(0.0);
-    ((sent.whole - distinct).max(0.0), (distinct - sent.whole).max(0.0) + repeated)
-}
-
 /// Expected and actual counts of an hour, by different clocks.
 #[derive(Debug, Clone, Copy)]
 struct Flow {
@@ -132,6 +160,12 @@ impl Flow {
     fn of_raw_events(hour: &Hour<'_>) -> Self {
         let Totals { events, redriven_events, repeated, .. } = hour.landed;
         Self::new(hour.sent.accepted, events.saturating_sub(*redriven_events).saturating_sub(repeated.events))
+    }
+
+    /// Lambda's clock dates invocations, and the front door's requests.
+    fn of_requests(hour: &Hour<'_>) -> Self {
+        let Sent { requests, invocations, .. } = hour.sent;
+        Self { there: requests.whole, ..Self::new(invocations, 0) }
     }
 
     fn new(sent: Counted, landed: u64) -> Self {
@@ -239,7 +273,7 @@ mod tests {
     }
 
     fn events(lost_events: f64, doubled_events: f64) -> Balance {
-        Balance { lost_events, doubled_events, lost_records: 0.0 }
+        Balance { lost_events, doubled_events, ..Balance::default() }
     }
 
     #[rstest]
@@ -283,7 +317,10 @@ mod tests {
         };
         let sent = Sent { rejected: at_the_edges(6.0), records: at_the_edges(10.0), ..accepted(100.0) };
         let balance = balance_of(sent, [Totals::default(), this, Totals::default()], format);
-        assert_eq!(balance, Balance { lost_events: 21.0, doubled_events: 32.0, lost_records: 2.0 });
+        assert_eq!(
+            balance,
+            Balance { lost_events: 21.0, doubled_events: 32.0, lost_records: 2.0, doubled_records: 3.0 }
+        );
     }
 
     #[test]
@@ -321,22 +358,51 @@ mod tests {
         assert_eq!(lost_records(&arrived, &landed_records(&[97, 103, 97, 100, 100])), [0.0, 0.0, 0.0]);
     }
 
+    /// Of an hour in which ingest accepted 100 events, and of which so many landed.
     #[rstest]
-    #[case::none(0.0, 0.0)]
-    #[case::at_the_bound(400.0, 0.0)]
-    #[case::one_past_it(401.0, 401.0)]
-    fn one_in_ten_thousand_accepted_events_is_tolerated(#[case] events: f64, #[case] reported: f64) {
-        let found = Balance { lost_events: events, doubled_events: events, lost_records: 1.0 };
-        let expected = Balance { lost_events: reported, doubled_events: reported, lost_records: 1.0 };
-        assert_eq!(found.beyond_tolerance(4_000_000.0), expected);
+    #[case::all_counted(50.0, 50.0, 103, events(0.0, 3.0))]
+    #[case::one_request_not_counted(51.0, 50.0, 103, events(0.0, 0.0))]
+    #[case::one_request_not_counted_hides_no_loss(51.0, 50.0, 97, events(3.0, 0.0))]
+    #[case::one_request_counted_twice(50.0, 51.0, 97, events(0.0, 0.0))]
+    #[case::one_request_counted_twice_hides_no_doubles(50.0, 51.0, 103, events(0.0, 3.0))]
+    #[case::lambda_counts_none(0.0, 50.0, 97, events(3.0, 0.0))]
+    fn a_surplus_or_a_loss_is_reported_where_ingest_counted_as_many_requests_as_lambda_ran(
+        #[case] invocations: f64,
+        #[case] requests: f64,
+        #[case] landed: u64,
+        #[case] expected: Balance,
+        #[values(EventFormat::Envelope, EventFormat::Raw)] format: EventFormat,
+    ) {
+        let counted = |whole| Counted { whole, ..Counted::default() };
+        let (invocations, requests) = (counted(invocations), counted(requests));
+        let sent = Sent { invocations, requests, accepted: counted(100.0), ..Sent::default() };
+        let landed = [Totals::default(), totals(0, landed, 0, 0), Totals::default()];
+        assert_eq!(balance_of(sent, landed, format), expected);
     }
 
     #[test]
-    fn of_few_events_none_is_tolerated() {
-        let found = events(1.0, 1.0);
-        assert_eq!(found.beyond_tolerance(9_999.0), found);
-        assert_eq!(found.beyond_tolerance(0.0), found);
-        assert_eq!(found.beyond_tolerance(10_000.0), Balance::default());
+    fn requests_at_the_full_hour_may_be_invocations_of_either() {
+        let sent = |invocations: f64, requests: f64, accepted: f64| Sent {
+            invocations: at_the_edges(invocations),
+            requests: at_the_edges(requests),
+            accepted: at_the_edges(accepted),
+            ..Sent::default()
+        };
+        let sent = [sent(10.0, 11.0, 100.0), sent(10.0, 9.0, 100.0), sent(10.0, 10.0, 100.0)];
+        let landed = [Totals::default(), totals(0, 104, 0, 0), Totals::default()];
+        assert_eq!(balances(&hours(&sent, &landed), EventFormat::Envelope), [events(0.0, 4.0)]);
+    }
+
+    #[rstest]
+    #[case::as_many([100, 100, 100], 0.0)]
+    #[case::from_the_next_hour([100, 103, 97], 0.0)]
+    #[case::too_many([100, 103, 98], 1.0)]
+    #[case::in_all_hours([110, 103, 110], 3.0)]
+    fn records_that_landed_more_often_than_they_arrived_are_doubled(#[case] landed: [u64; 3], #[case] doubled: f64) {
+        let sent = [records(at_the_edges(100.0)); 3];
+        let landed = landed_records(&landed);
+        let balances = balances(&hours(&sent, &landed), EventFormat::Envelope);
+        assert_eq!(balances, [Balance { doubled_records: doubled, ..Balance::default() }]);
     }
 
     #[test]

@@ -299,12 +299,14 @@ async fn redriven_lines_that_landed_twice_hide_no_loss_and_make_up_none() {
     run(&bucket, &metrics, "2026-11-21T10:20:00.000Z").await.unwrap();
     let success: crate::manifest::Success = serde_json::from_value(success(&bucket, "dt=2026-11-21/hour=09")).unwrap();
     for (accepted, lost_events) in [(10.0, 0.0), (11.0, 1.0)] {
-        let sent = Sent { accepted: Counted { whole: accepted, ..Counted::default() }, ..Sent::default() };
+        let counted = |whole| Counted { whole, ..Counted::default() };
+        let records = counted(success.totals.records as f64);
+        let sent = Sent { accepted: counted(accepted), records, ..Sent::default() };
         let nothing = Totals::default();
         let hour = |of_day, sent, landed| Hour { hour: hour(of_day), sent, landed };
         let hours =
             [hour(8, Sent::default(), &nothing), hour(9, sent, &success.totals), hour(10, Sent::default(), &nothing)];
-        let expected = Balance { lost_events, doubled_events: 2.0, lost_records: 0.0 };
+        let expected = Balance { lost_events, doubled_events: 2.0, ..Balance::default() };
         assert_eq!(balances(&hours, EventFormat::Raw), [expected]);
     }
 }

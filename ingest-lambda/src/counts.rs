@@ -1,0 +1,224 @@
+//! What requests count, summed by the minute of their receipt: a line of metrics a request would cost more than the rest of it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lambda_setup::vital_signs::VitalSigns;
+use shared::emf;
+use shared::metric::Metric;
+use shared::timestamp::UnixMillis;
+
+/// How long counts are held back while requests come.
+const WRITE_EVERY_MILLIS: u64 = 10_000;
+/// What CloudWatch keeps apart.
+const MINUTE_MILLIS: i64 = 60_000;
+
+/// The counts of an environment that are not written yet. They are written by the first request, and by each that is ten
+/// seconds away from the one that last wrote them, so a quiet environment holds nothing back. Lambda freezes an environment
+/// between requests: what the last ones counted waits for the next, or for the end.
+#[derive(Debug)]
+pub struct Counts {
+    pending: Mutex<Pending>,
+    vital_signs: VitalSigns,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    /// As the metrics' dimension says it.
+    function_name: String,
+    minutes: BTreeMap<UnixMillis, Sums>,
+    /// When the request was received that last wrote. By the requests' clock alone: the stack's may run fast.
+    written_at: Option<UnixMillis>,
+}
+
+/// One value a metric: a sum, or an extreme where a sum says nothing.
+type Sums = BTreeMap<Metric, u64>;
+
+impl Counts {
+    /// Of a new environment.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { pending: Mutex::default(), vital_signs: VitalSigns::new() })
+    }
+
+    /// Counts a request that was received at `at`. Gives the lines that are to be written now: all of them if they are due, or
+    /// if events are lost.
+    #[must_use]
+    pub fn add(&self, at: UnixMillis, function_name: &str, values: &[(Metric, u64)]) -> Vec<String> {
+        let mut pending = self.pending();
+        if pending.function_name != function_name {
+            function_name.clone_into(&mut pending.function_name);
+        }
+        let sums = pending.minutes.entry(minute_of(at)).or_default();
+        values.iter().for_each(|(metric, value)| combine(sums, *metric, *value));
+        let is_loss = values.iter().any(|(metric, count)| *metric == Metric::NotStoredEvents && *count > 0);
+        if !is_loss && !pending.is_due(at) {
+            return Vec::new();
+        }
+        pending.written_at = Some(at);
+        self.lines(&mut pending)
+    }
+
+    /// The lines of all that is not written yet.
+    #[must_use]
+    pub fn rest(&self) -> Vec<String> {
+        self.lines(&mut self.pending())
+    }
+
+    fn lines(&self, pending: &mut Pending) -> Vec<String> {
+        if let Some(mut newest) = pending.minutes.last_entry() {
+            self.vital_signs.of_environment().for_each(|(metric, value)| combine(newest.get_mut(), metric, value));
+        }
+        let minutes = std::mem::take(&mut pending.minutes);
+        let line = |(minute, sums): (UnixMillis, Sums)| {
+            emf::line(minute, &pending.function_name, &sums.into_iter().collect::<Vec<_>>(), &[])
+        };
+        minutes.into_iter().map(line).collect()
+    }
+
+    /// Nothing in between can panic half way.
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pending {
+    /// A clock that is set back or forth makes them due, too.
+    fn is_due(&self, at: UnixMillis) -> bool {
+        self.written_at.is_none_or(|written_at| written_at.0.abs_diff(at.0) >= WRITE_EVERY_MILLIS)
+    }
+}
+
+fn minute_of(at: UnixMillis) -> UnixMillis {
+    UnixMillis(at.0.saturating_sub(at.0.rem_euclid(MINUTE_MILLIS)))
+}
+
+fn combine(sums: &mut Sums, metric: Metric, value: u64) {
+    let combined = match metric {
+        Metric::RemainingTime => u64::min,
+        Metric::LargestRequest | Metric::PeakMemory => u64::max,
+        _ => u64::saturating_add,
+    };
+    sums.entry(metric).and_modify(|sum| *sum = combined(*sum, value)).or_insert(value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rstest::rstest;
+    use serde_json::Value;
+
+    /// 2026-11-21T09:32:00Z
+    const MINUTE: i64 = 1_795_253_520_000;
+
+    fn add(counts: &Counts, at: i64, accepted: u64) -> Vec<Value> {
+        read(&counts.add(
+            UnixMillis(at),
+            "ingest",
+            &[(Metric::AcceptedEvents, accepted), (Metric::RemainingTime, accepted)],
+        ))
+    }
+
+    fn read(lines: &[String]) -> Vec<Value> {
+        lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Minute and sum of each line.
+    fn accepted(lines: &[Value]) -> Vec<(i64, u64)> {
+        let sum =
+            |line: &Value| (line["_aws"]["Timestamp"].as_i64().unwrap(), line["AcceptedEvents"].as_u64().unwrap());
+        lines.iter().map(sum).collect()
+    }
+
+    #[test]
+    fn the_first_request_writes_and_later_ones_are_summed_until_ten_seconds_are_over() {
+        let counts = Counts::new();
+        assert_eq!(accepted(&add(&counts, MINUTE + 5_000, 1)), [(MINUTE, 1)]);
+        for later in [5_001, 9_000, 14_999] {
+            assert_eq!(add(&counts, MINUTE + later, 2), [] as [Value; 0]);
+        }
+        assert_eq!(accepted(&add(&counts, MINUTE + 15_000, 4)), [(MINUTE, 10)]);
+        assert!(counts.rest().is_empty());
+    }
+
+    #[test]
+    fn requests_count_in_the_minute_of_their_receipt_and_nothing_is_left_at_the_end() {
+        let counts = Counts::new();
+        add(&counts, MINUTE + 55_000, 1);
+        add(&counts, MINUTE + 59_999, 2);
+        add(&counts, MINUTE + 60_000, 3);
+        add(&counts, MINUTE + 59_998, 4);
+        assert_eq!(accepted(&read(&counts.rest())), [(MINUTE, 6), (MINUTE + 60_000, 3)]);
+        assert!(counts.rest().is_empty());
+    }
+
+    #[test]
+    fn what_is_lost_is_written_at_once() {
+        let counts = Counts::new();
+        add(&counts, MINUTE, 1);
+        add(&counts, MINUTE + 1, 1);
+        let lines = counts.add(UnixMillis(MINUTE + 2), "ingest", &[(Metric::NotStoredEvents, 3)]);
+        let line = &read(&lines)[0];
+        assert_eq!((&line["NotStoredEvents"], &line["AcceptedEvents"]), (&3.into(), &1.into()));
+        assert_eq!(add(&counts, MINUTE + 3, 1), [] as [Value; 0]);
+    }
+
+    #[test]
+    fn extremes_are_not_summed() {
+        let counts = Counts::new();
+        add(&counts, MINUTE, 1);
+        for (largest, remaining) in [(5, 9_000), (70, 8_000), (6, 9_500)] {
+            let values = [(Metric::LargestRequest, largest), (Metric::RemainingTime, remaining), (Metric::Requests, 1)];
+            assert!(counts.add(UnixMillis(MINUTE + 1), "ingest", &values).is_empty());
+        }
+        let line = &read(&counts.rest())[0];
+        let found = ["LargestRequest", "RemainingTime", "Requests"].map(|name| line[name].as_u64());
+        assert_eq!(found, [Some(70), Some(8_000), Some(3)]);
+    }
+
+    #[test]
+    fn each_write_has_the_environments_memory_and_the_first_one_the_cold_start() {
+        let counts = Counts::new();
+        let lines = [0, 60_000].map(|later| add(&counts, MINUTE + later, 1));
+        let cold_starts = lines.each_ref().map(|lines| lines[0]["ColdStarts"].as_u64());
+        assert_eq!(cold_starts, [Some(1), None]);
+        assert!(!cfg!(target_os = "linux") || lines.iter().all(|lines| lines[0]["PeakMemory"].as_u64() > Some(0)));
+    }
+
+    #[rstest]
+    #[case::back(-10_000, true)]
+    #[case::a_little_back(-9_999, false)]
+    #[case::forth(10_000, true)]
+    #[case::to_the_beginning_of_time(i64::MIN, true)]
+    #[case::to_its_end(i64::MAX, true)]
+    fn a_clock_that_is_set_makes_counts_due(#[case] by: i64, #[case] writes: bool) {
+        let counts = Counts::new();
+        add(&counts, MINUTE, 1);
+        assert_eq!(add(&counts, MINUTE.saturating_add(by), 1).is_empty(), !writes);
+    }
+
+    proptest! {
+        /// Whatever the clocks show, what is written is what was counted, in its minutes, and few minutes wait.
+        #[test]
+        fn sums_are_exact_and_few_minutes_are_open(
+            requests in prop::collection::vec((prop_oneof![-200_000i64..200_000, any::<i64>()], 0u64..1_000, 0u64..2), 0..200),
+        ) {
+            let (counts, mut expected, mut written) = (Counts::new(), BTreeMap::new(), BTreeMap::new());
+            let mut note = |lines: Vec<String>| {
+                for line in read(&lines) {
+                    let minute = line["_aws"]["Timestamp"].as_i64().unwrap();
+                    *written.entry(minute).or_default() += line["AcceptedEvents"].as_u64().unwrap();
+                }
+            };
+            for (at, events, lost) in requests {
+                *expected.entry(minute_of(UnixMillis(at)).0).or_insert(0) += events;
+                let values = [(Metric::AcceptedEvents, events), (Metric::NotStoredEvents, lost)];
+                note(counts.add(UnixMillis(at), "ingest", &values));
+                prop_assert!(counts.pending().minutes.len() <= 2);
+            }
+            note(counts.rest());
+            prop_assert_eq!(written, expected);
+        }
+    }
+}
