@@ -129,6 +129,57 @@ def test_a_body_that_was_damaged_on_its_way_is_refused(stack):
     assert status_of(s3.head_object, Key=name) == 404
 
 
+@pytest.fixture
+def upload(stack):
+    """Where to upload parts; what has been uploaded at the end is removed."""
+    s3, name = stack.s3(), key()
+    place = {"Bucket": LANDING_BUCKET, "Key": name}
+    place["UploadId"] = s3.create_multipart_upload(**place)["UploadId"]
+    yield place
+    s3.abort_multipart_upload(**place)
+
+
+def test_parts_are_copied_from_ranges_of_objects(stack, upload):
+    s3, source = stack.s3(), {"Bucket": LANDING_BUCKET, "Key": key()}
+    tag = s3.put_object(**source, Body=b"0123456789")["ETag"]
+    ranges = {1: "bytes=2-4", 2: "bytes=9-9", 3: None}
+    for number, asked in ranges.items():
+        optional = {"CopySourceRange": asked} if asked else {}
+        s3.upload_part_copy(**upload, PartNumber=number, CopySource=source, CopySourceIfMatch=tag, **optional)
+    assert [part["Size"] for part in s3.list_parts(**upload)["Parts"]] == [3, 1, 10]
+    copied = s3.upload_part_copy(**upload, PartNumber=1, CopySource=source, CopySourceRange="bytes=0-9")
+    assert copied["CopyPartResult"]["ETag"] == tag
+    assert s3.list_parts(**upload)["Parts"][0]["ETag"] == tag
+
+
+@pytest.mark.parametrize("asked", ["bytes=0-10", "bytes=10-10", "bytes=7-", "bytes=-3", "bytes=4-2", "0-9", "bytes=0-1,3-4"])
+def test_ranges_that_no_part_can_be_copied_from_are_invalid(stack, upload, asked):
+    s3, source = stack.s3(), {"Bucket": LANDING_BUCKET, "Key": key()}
+    s3.put_object(**source, Body=b"0123456789")
+    with pytest.raises(ClientError, match="InvalidArgument"):
+        s3.upload_part_copy(**upload, PartNumber=1, CopySource=source, CopySourceRange=asked)
+    assert "Parts" not in s3.list_parts(**upload)
+
+
+def test_a_part_is_not_copied_from_a_changed_or_absent_object_or_to_an_absent_upload(stack, upload):
+    s3, source = stack.s3(), {"Bucket": LANDING_BUCKET, "Key": key()}
+    s3.put_object(**source, Body=b"x")
+    arguments = {name: upload[name] for name in ("Key", "UploadId")} | {"PartNumber": 1, "CopySource": source}
+    assert status_of(s3.upload_part_copy, **arguments, CopySourceIfMatch='"another"') == 412
+    assert status_of(s3.upload_part_copy, **arguments | {"CopySource": source | {"Key": key()}}) == 404
+    assert status_of(s3.upload_part_copy, **arguments | {"UploadId": "absent"}) == 404
+    assert status_of(s3.list_parts, Key=upload["Key"], UploadId="absent") == 404
+    assert "Parts" not in s3.list_parts(**upload)
+
+
+def test_parts_are_listed_by_the_page(stack, upload):
+    s3 = stack.s3()
+    for number in (1, 3, 7):
+        s3.upload_part(**upload, PartNumber=number, Body=b"x")
+    pages = s3.get_paginator("list_parts").paginate(**upload, PaginationConfig={"PageSize": 2})
+    assert [[part["PartNumber"] for part in page["Parts"]] for page in pages] == [[1, 3], [7]]
+
+
 def test_ranges_and_conditions_are_honoured(stack):
     s3, name = stack.s3(), key()
     tag = s3.put_object(Bucket=LANDING_BUCKET, Key=name, Body=b"0123456789")["ETag"]

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use aws_sdk_s3::config::retry::RetryConfig;
-use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_cloudwatch::config::retry::RetryConfig;
+use aws_sdk_cloudwatch::config::timeout::TimeoutConfig;
 use lambda_setup::sdk::{SdkConfig, loader};
 
 /// Attempts at a call, and how long each may take. All of them only read, and so may be repeated.

@@ -122,7 +122,7 @@ pub(crate) struct LoadArgs {
     /// Connections to open before the start and keep alive
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = value_parser!(u32).range(1..=100_000))]
     pub(crate) connections: u32,
-    /// Connections at most; beyond --connections they are opened when all are busy
+    /// The most connections; beyond --connections they are opened when all are busy
     #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = value_parser!(u32).range(1..=100_000))]
     pub(crate) max_connections: u32,
     /// How long to wait for an answer

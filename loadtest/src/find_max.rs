@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::attempt::{AttemptError, attempt};
 use crate::cli::{FindMaxArgs, LoadArgs, RunArgs};
 use crate::figures::Quantity;
+use crate::measure::{MeasureError, measure};
 use crate::progress::Display;
 use crate::rate::Rate;
 use crate::result::{Outcome, RunResult, VERSION};
@@ -65,7 +65,7 @@ pub(crate) fn step_id(args: &FindMaxArgs, step: usize) -> String {
 }
 
 /// Tries one rate after the other, and prints a line for each.
-pub(crate) async fn find_max(args: &FindMaxArgs, display: &Display) -> Result<FindMaxResult, AttemptError> {
+pub(crate) async fn find_max(args: &FindMaxArgs, display: &Display) -> Result<FindMaxResult, MeasureError> {
     let mut search = FindMaxResult::new(args.from, args.to);
     search.step_seconds = args.duration.as_secs_f64();
     while let Some(rate) = search.next().filter(|_| search.steps.len() < MAX_STEPS) {
@@ -74,7 +74,7 @@ pub(crate) async fn find_max(args: &FindMaxArgs, display: &Display) -> Result<Fi
         }
         let load = LoadArgs { run_id: step_id(args, search.steps.len()), ..args.load.clone() };
         let run = RunArgs { rate: Rate::constant(rate), duration: args.duration, load };
-        let step = Step { rate, result: attempt(&run, display).await? };
+        let step = Step { rate, result: measure(&run, display).await? };
         println!("{}", step.line());
         search.learn(rate, step.result.verdict.outcome);
         search.steps.push(step);

@@ -12,16 +12,18 @@ mod watch;
 
 use std::time::Duration;
 
+use monitoring_lambdas::bucket::{BucketError, S3Bucket};
+
 use crate::ledger::Ledger;
 use crate::result::Truth;
 use crate::run::unix_ms;
 
-pub(crate) use bucket::{BucketAccess, access};
+pub(crate) use bucket::access;
 
 /// What is looked for, and for how long.
 #[derive(Debug)]
 pub(crate) struct Search<'l> {
-    /// What stands before the number in each id: [`crate::ledger::id_prefix`].
+    /// What precedes the number in each id: [`crate::ledger::id_prefix`].
     pub(crate) prefix: String,
     pub(crate) ledger: &'l Ledger,
     /// When the first POST was planned, in milliseconds since 1970.
@@ -37,8 +39,8 @@ pub(crate) struct Search<'l> {
 /// Why what landed is not known. No file is skipped: one that can't be read might hold what is missing.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LandedError {
-    #[error("s3://{bucket}/{key} can't be read: {problem}")]
-    Bucket { bucket: String, key: String, problem: String },
+    #[error("s3://{bucket} can't be read: {problem}")]
+    Bucket { bucket: String, problem: BucketError },
     #[error("the content of {key}: {problem}")]
     Content { key: String, problem: content::ContentError },
     #[error("{key} changed or went away each time that it was read")]
@@ -52,11 +54,11 @@ pub(crate) enum LandedError {
 /// Waits until everything that the answers called stored is in the bucket, or patience runs out, and reports what is there.
 /// After each look `progress` gets how many of the expected events have landed, and how many are expected.
 pub(crate) async fn find(
-    access: &BucketAccess,
+    bucket: &S3Bucket,
     search: &Search<'_>,
     progress: impl FnMut(u64, u64),
 ) -> Result<Truth, LandedError> {
-    let inventory = watch::watch(access, search, progress).await?;
+    let inventory = watch::watch(bucket, search, progress).await?;
     let waited_ms = unix_ms().saturating_sub(search.ended_unix_ms);
     Ok(account::truth(&inventory, search, Duration::from_millis(waited_ms))?)
 }

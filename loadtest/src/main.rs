@@ -1,7 +1,6 @@
 //! The load test: how much a deployment carries.
 
 mod answer;
-mod attempt;
 mod aws;
 mod cli;
 mod compare;
@@ -10,6 +9,7 @@ mod figures;
 mod find_max;
 mod landed;
 mod ledger;
+mod measure;
 mod progress;
 mod rate;
 mod recorder;
@@ -35,8 +35,8 @@ use clap::Parser;
 use serde::Serialize;
 use tokio::task::LocalSet;
 
-use attempt::{attempt, check_bucket};
 use cli::{Cli, Command, CompareArgs, FindMaxArgs, LoadArgs, ReportArgs, RunArgs};
+use measure::{check_bucket, measure};
 use progress::Display;
 use saved::Saved;
 
@@ -64,7 +64,7 @@ fn on_one_thread(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow
 
 async fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     check_bucket(&args.load, &args.load.run_id).await?;
-    let result = attempt(args, &Display::new()).await?;
+    let result = measure(args, &Display::new()).await?;
     save(&args.load, &result, || report::of_run(&result))?;
     print!("{}", summary::text(&result));
     Ok(result.verdict.outcome.exit_code())

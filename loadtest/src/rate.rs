@@ -6,9 +6,9 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-/// A second at most: the clock has microseconds.
+/// Requests a second: the clock has microseconds.
 const MAX_RATE: f64 = 1_000_000.0;
-/// In one run at most: the ledger takes eight bytes for each event.
+/// Requests in one run: the ledger takes eight bytes for each event.
 const MAX_TOTAL: f64 = 1_000_000_000.0;
 
 /// A rate as written on the command line, and as meant.

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use shared::timestamp::UnixMillis;
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -116,5 +117,10 @@ async fn send_all(shared: &Rc<Shared>, mut workload: Workload) -> Result<(), Run
 
 /// In milliseconds since 1970.
 pub(crate) fn unix_ms() -> u64 {
-    u64::try_from(lambda_setup::now().0).unwrap_or_default()
+    unix_ms_of(lambda_setup::now())
+}
+
+/// 0 for a time before 1970.
+pub(crate) fn unix_ms_of(time: UnixMillis) -> u64 {
+    u64::try_from(time.0).unwrap_or_default()
 }

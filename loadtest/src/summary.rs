@@ -2,7 +2,7 @@
 
 use crate::result::{Distribution, RunResult, ThresholdOutcome, Truth, Verdict};
 
-/// Lines at most: the result has the rest.
+/// How many are printed; the result has the rest.
 const MAX_THRESHOLDS: usize = 5;
 const MAX_EXAMPLES: usize = 2;
 

@@ -75,7 +75,7 @@ const WANTED: [Wanted; 18] = [
 /// The finest that CloudWatch keeps of them, in seconds.
 const PERIOD_SECONDS: i32 = 60;
 const MINUTE_MS: u64 = 60_000;
-/// Series at most: what one `GetMetricData` takes.
+/// What one `GetMetricData` takes.
 /// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricData.html>
 const MAX_SERIES: usize = 500;
 
@@ -102,7 +102,7 @@ pub(crate) async fn read(
     while let Some(page) = pages.next().await {
         let page = page.map_err(|error| failed("GetMetricData", error))?;
         for result in page.metric_data_results() {
-            // A page before the last says PartialData of what goes on behind it.
+            // Before the last page, PartialData means that more follows.
             let is_whole = match result.status_code() {
                 Some(StatusCode::PartialData) => page.next_token().is_some(),
                 status => status == Some(&StatusCode::Complete),

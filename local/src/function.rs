@@ -1,6 +1,6 @@
 //! A function: its execution environments, each a process of its own, started on demand and reused.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,10 +37,21 @@ const IDLE_TIME: Duration = Duration::from_secs(10);
 /// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html>
 const SHUTDOWN_TIME: Duration = Duration::from_millis(500);
 
+/// What all functions share.
+#[derive(Clone)]
+pub struct Host {
+    /// The folder of the functions' binaries.
+    pub binaries: PathBuf,
+    /// Where functions call AWS.
+    pub aws_endpoint: String,
+    pub environments: Environments,
+    pub metrics: MetricStore,
+}
+
 pub struct Function {
     pub(crate) spec: template::Function,
+    host: Host,
     binary: PathBuf,
-    aws_endpoint: String,
     log: FunctionLog,
     places: Arc<Semaphore>,
     /// The one that was used last is the last.
@@ -48,8 +59,6 @@ pub struct Function {
     /// Held while environments are shut down, so that the last shutdown waits for those before it.
     shutting_down: tokio::sync::Mutex<()>,
     started: AtomicU64,
-    environments: Environments,
-    metrics: MetricStore,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -67,30 +76,12 @@ pub enum InvokeError {
 }
 
 impl Function {
-    pub fn new(
-        spec: template::Function,
-        binaries: &Path,
-        aws_endpoint: String,
-        log: FunctionLog,
-        environments: Environments,
-        metrics: MetricStore,
-    ) -> anyhow::Result<Arc<Self>> {
-        let binary = binaries.join(&spec.binary);
+    pub fn new(spec: template::Function, log: FunctionLog, host: Host) -> anyhow::Result<Arc<Self>> {
+        let binary = host.binaries.join(&spec.binary);
         anyhow::ensure!(binary.is_file(), "{} is not built; `make build-local` builds it", binary.display());
         let places = Arc::new(Semaphore::new(MAX_ENVIRONMENTS));
         let (idle, shutting_down, started) = (Mutex::default(), tokio::sync::Mutex::default(), AtomicU64::new(0));
-        Ok(Arc::new(Self {
-            spec,
-            binary,
-            aws_endpoint,
-            log,
-            places,
-            idle,
-            shutting_down,
-            started,
-            environments,
-            metrics,
-        }))
+        Ok(Arc::new(Self { spec, host, binary, log, places, idle, shutting_down, started }))
     }
 
     pub fn name(&self) -> &str {
@@ -132,7 +123,7 @@ impl Function {
         request_id: String,
         payload: Bytes,
     ) -> (Result<Bytes, InvokeError>, Option<Tail>) {
-        let (at, begun) = (self.metrics.now(), Instant::now());
+        let (at, begun) = (self.host.metrics.now(), Instant::now());
         let mut tail = None;
         let result = self.run(request_id, payload, &mut tail).await;
         drop(place);
@@ -147,17 +138,17 @@ impl Function {
 
     /// Notes an invocation that was refused because all environments are busy.
     pub(crate) fn note_throttle(&self) {
-        self.note("Throttles", "Count", self.metrics.now(), 1.0);
+        self.note("Throttles", "Count", self.host.metrics.now(), 1.0);
     }
 
     /// Notes the age of the last record of a batch that is about to be handed to the function.
     pub fn note_iterator_age(&self, age: Duration) {
-        self.note("IteratorAge", "Milliseconds", self.metrics.now(), age.as_secs_f64() * 1000.0);
+        self.note("IteratorAge", "Milliseconds", self.host.metrics.now(), age.as_secs_f64() * 1000.0);
     }
 
     fn note(&self, name: &str, unit: &str, at: UnixMillis, value: f64) {
         let id = MetricId::new("AWS/Lambda", name, &[("FunctionName", self.name())]);
-        self.metrics.note(&id, unit, at, value);
+        self.host.metrics.note(&id, unit, at, value);
     }
 
     async fn run(&self, request_id: String, payload: Bytes, tail: &mut Option<Tail>) -> Result<Bytes, InvokeError> {
@@ -231,7 +222,7 @@ impl Function {
             tokio::spawn(self.log.clone().follow(process.stdout.take(), tail.clone())),
             tokio::spawn(self.log.clone().follow(process.stderr.take(), tail.clone())),
         ];
-        let (registered, killed) = self.environments.register(&name);
+        let (registered, killed) = self.host.environments.register(&name);
         let idle_since = Instant::now();
         let mut environment = Environment { api, process, output, tail, killed, idle_since, _registered: registered };
         tokio::select! {
@@ -262,7 +253,7 @@ impl Function {
             // By its key the embedded services know who sent a request.
             .env("AWS_ACCESS_KEY_ID", name)
             .env("AWS_SECRET_ACCESS_KEY", name)
-            .env("AWS_ENDPOINT_URL", &self.aws_endpoint)
+            .env("AWS_ENDPOINT_URL", &self.host.aws_endpoint)
             .envs(&self.spec.environment)
             // A group of its own: Ctrl-C in the terminal is for the stack, which ends the functions when it is done.
             .process_group(0)

@@ -29,7 +29,7 @@ use crate::template::{ACCOUNT_ID, function_arn};
 
 /// The most bytes of an asynchronous event: 1 MB.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>
-const EVENT_MAX_BYTES: usize = 1024 * 1024;
+const MAX_EVENT_BYTES: usize = 1024 * 1024;
 /// The most invocations by hand in flight, retries included: each may hold a payload.
 const MAX_UNDER_WAY: usize = 16;
 /// How long an invocation's last log lines are waited for.
@@ -120,7 +120,7 @@ impl InvocationType {
     fn payload_limit(self) -> usize {
         match self {
             Self::RequestResponse | Self::DryRun => LAMBDA_PAYLOAD_MAX_BYTES,
-            Self::Event => EVENT_MAX_BYTES,
+            Self::Event => MAX_EVENT_BYTES,
         }
     }
 }
@@ -295,7 +295,7 @@ mod tests {
         let read = |payload: Vec<u8>, invocation| checked(payload.into(), invocation);
         let text = |bytes: usize| [b"\"".to_vec(), vec![b'x'; bytes - 2], b"\"".to_vec()].concat();
         for (invocation, limit) in
-            [(InvocationType::RequestResponse, LAMBDA_PAYLOAD_MAX_BYTES), (InvocationType::Event, EVENT_MAX_BYTES)]
+            [(InvocationType::RequestResponse, LAMBDA_PAYLOAD_MAX_BYTES), (InvocationType::Event, MAX_EVENT_BYTES)]
         {
             assert_eq!(read(text(limit), invocation).unwrap().len(), limit);
             let refusal = read(text(limit + 1), invocation).unwrap_err();

@@ -9,7 +9,7 @@ use s3s::{Body, S3Error, S3ErrorCode, S3Result, TrailingHeaders, s3_error};
 
 use crate::body::MAX_BYTES;
 
-/// What a sender says of a body, in its headers and behind it.
+/// What a sender says of a body, in its headers and trailers.
 pub(crate) struct Digests {
     pub(crate) content_md5: Option<String>,
     pub(crate) checksum: Checksum,
@@ -36,7 +36,7 @@ impl Digests {
         Ok(body)
     }
 
-    /// With the checksums behind the body, which are known once it has been read.
+    /// With the checksums in the trailers, which are known once the body has been read.
     fn said(self) -> Checksum {
         let mut said = self.checksum;
         let Some(trailing) = self.trailing_headers.and_then(|headers| headers.take()) else { return said };

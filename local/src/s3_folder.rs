@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -190,28 +191,28 @@ impl Folder {
     }
 
     /// Writes a body that is no object's yet.
-    pub(crate) fn write(&self, mut bytes: &[u8]) -> io::Result<Body> {
-        let path = self.new_file();
-        let mut hasher = Hasher { md5: Md5::new(), size: 0, out: File::create_new(&path)? };
-        io::copy(&mut bytes, &mut hasher)?;
-        Ok(hasher.body(vec![path]))
+    pub(crate) fn write(&self, body: impl Read) -> io::Result<Body> {
+        self.write_all([Ok(body)])
     }
 
-    /// Writes a body that is the same as an object's.
-    pub(crate) fn copy(&self, bucket: &str, key: &str, body: &Body) -> io::Result<Body> {
-        self.write_all(&[self.path(bucket, key, &body.place)])
+    /// Writes a body that is a range of an object's.
+    pub(crate) fn copy(&self, bucket: &str, key: &str, body: &Body, range: Range<u64>) -> io::Result<Body> {
+        let mut source = File::open(self.path(bucket, key, &body.place))?;
+        source.seek(SeekFrom::Start(range.start))?;
+        self.write(source.take(range.end - range.start))
     }
 
-    /// Writes a body that is those of an upload's parts, one after the other.
+    /// Writes a body that consists of an upload's parts.
     pub(crate) fn join(&self, parts: &Body) -> io::Result<Body> {
-        Ok(self.write_all(parts.unfinished_files())?.with_attributes(parts.attributes.clone()))
+        let joined = self.write_all(parts.unfinished_files().iter().map(File::open))?;
+        Ok(joined.with_attributes(parts.attributes.clone()))
     }
 
-    fn write_all(&self, sources: &[PathBuf]) -> io::Result<Body> {
+    fn write_all(&self, sources: impl IntoIterator<Item = io::Result<impl Read>>) -> io::Result<Body> {
         let path = self.new_file();
         let mut hasher = Hasher { md5: Md5::new(), size: 0, out: File::create_new(&path)? };
         for source in sources {
-            io::copy(&mut File::open(source)?, &mut hasher)?;
+            io::copy(&mut source?, &mut hasher)?;
         }
         Ok(hasher.body(vec![path]))
     }
@@ -362,7 +363,6 @@ fn modified_ms(metadata: &Metadata) -> io::Result<i64> {
 mod tests {
     use super::*;
     use rstest::rstest;
-    use std::io::Read;
     use testbed::Condition;
 
     /// A folder with one bucket, and the objects in it.

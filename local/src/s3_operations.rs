@@ -9,7 +9,7 @@ use testbed::{Content, MAX_KEYS, Part};
 use crate::s3_body::Digests;
 use crate::s3_folder::{Attributes, Body};
 use crate::s3_notifications::url_encoded;
-use crate::s3_store::{Condition, Name, New, Object, Store, bucket, bucket_mut, etag_of, refused};
+use crate::s3_store::{Condition, Name, New, Object, Store, bucket, bucket_mut, etag_of, refused, strong};
 
 macro_rules! name {
     ($input:ident) => {
@@ -110,6 +110,23 @@ fn source(source: &CopySource) -> S3Result<Name<'_>> {
     }
 }
 
+/// Whether a copy with these conditions gets its source.
+fn check_source(object: &Object, matches: Option<&IfMatch>, none_match: Option<&IfNoneMatch>) -> S3Result<()> {
+    check_read(object, matches, none_match).map_err(|_| s3_error!(PreconditionFailed))
+}
+
+/// The bytes that `UploadPartCopy` copies: unlike those that `GetObject` reads, all of them must exist.
+fn copied_range(range: Option<&str>, size: u64) -> S3Result<std::ops::Range<u64>> {
+    let Some(range) = range else { return Ok(0..size) };
+    match Range::parse(range) {
+        Ok(Range::Int { first, last: Some(last) }) if last < size => Ok(first..last + 1),
+        Ok(Range::Int { last: Some(_), .. }) => {
+            Err(s3_error!(InvalidArgument, "Range specified is not valid for source object of size: {size}"))
+        }
+        _ => Err(s3_error!(InvalidArgument, "The x-amz-copy-source-range value must be of the form bytes=first-last")),
+    }
+}
+
 fn part_number(number: PartNumber) -> u16 {
     // None that S3 takes: the model refuses it.
     u16::try_from(number).unwrap_or(0)
@@ -146,8 +163,7 @@ impl Store {
         if let Some(part) = if etag.is_ok() { replaced } else { Some(body) } {
             self.forget(name, part).await?;
         }
-        let etag = etag.map_err(refused)?;
-        Ok(ETag::Strong(etag.trim_matches('"').to_owned()))
+        Ok(strong(&etag.map_err(refused)?))
     }
 
     async fn end_upload(&self, objects: &mut testbed::Bucket<Body>, name: Name<'_>, upload: &str) -> S3Result<()> {
@@ -197,12 +213,12 @@ impl S3 for Store {
 
     async fn copy_object(&self, request: S3Request<CopyObjectInput>) -> Answer<CopyObjectOutput> {
         let mut input = request.input;
-        let (object, body) = self.copy(source(&input.copy_source)?).await?;
-        let (matches, none_match) = (input.copy_source_if_match.as_ref(), input.copy_source_if_none_match.as_ref());
-        if check_read(&object, matches, none_match).is_err() {
-            self.forget(name!(input), body).await?;
-            return Err(s3_error!(PreconditionFailed));
-        }
+        let all = |object: &Object| {
+            let (matches, none_match) = (input.copy_source_if_match.as_ref(), input.copy_source_if_none_match.as_ref());
+            check_source(object, matches, none_match)?;
+            Ok(0..object.content.size())
+        };
+        let (object, body) = self.copy(source(&input.copy_source)?, all).await?;
         let directive = input.metadata_directive.as_ref().map(MetadataDirective::as_str);
         let is_new = directive == Some(MetadataDirective::REPLACE);
         let attributes = if is_new { Arc::new(attributes!(input)) } else { object.content.attributes };
@@ -239,6 +255,13 @@ impl S3 for Store {
         let mut output = described!(HeadObjectOutput, self, object);
         output.content_length = i64::try_from(object.content.size()).ok();
         Ok(S3Response::new(output))
+    }
+
+    /// No object has tags here. The AWS CLI asks before it copies an object in parts.
+    async fn get_object_tagging(&self, request: S3Request<GetObjectTaggingInput>) -> Answer<GetObjectTaggingOutput> {
+        let input = request.input;
+        self.object(name!(input)).await?;
+        Ok(S3Response::new(GetObjectTaggingOutput::default()))
     }
 
     async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> Answer<DeleteObjectOutput> {
@@ -326,6 +349,48 @@ impl S3 for Store {
         let body = self.write_body(bytes, Attributes::default()).await?;
         let etag = self.keep_part(name!(input), &input.upload_id, input.part_number, body).await?;
         Ok(S3Response::new(UploadPartOutput { e_tag: Some(etag), ..UploadPartOutput::default() }))
+    }
+
+    async fn upload_part_copy(&self, request: S3Request<UploadPartCopyInput>) -> Answer<UploadPartCopyOutput> {
+        let input = request.input;
+        let range = |object: &Object| {
+            let (matches, none_match) = (input.copy_source_if_match.as_ref(), input.copy_source_if_none_match.as_ref());
+            check_source(object, matches, none_match)?;
+            copied_range(input.copy_source_range.as_deref(), object.content.size())
+        };
+        let (_, body) = self.copy(source(&input.copy_source)?, range).await?;
+        let etag = self.keep_part(name!(input), &input.upload_id, input.part_number, body).await?;
+        let copied = CopyPartResult {
+            e_tag: Some(etag),
+            last_modified: Some(self.shown(lambda_setup::now().0)),
+            ..CopyPartResult::default()
+        };
+        Ok(S3Response::new(UploadPartCopyOutput { copy_part_result: Some(copied), ..UploadPartCopyOutput::default() }))
+    }
+
+    async fn list_parts(&self, request: S3Request<ListPartsInput>) -> Answer<ListPartsOutput> {
+        let input = request.input;
+        let (max_parts, after) = (limit(input.max_parts)?, input.part_number_marker.map_or(0, part_number));
+        let buckets = self.buckets.read().await;
+        let parts = bucket(&buckets, &input.bucket)?.parts(&input.key, &input.upload_id).map_err(refused)?;
+        let mut rest = parts.filter(|(number, _)| *number > after).map(|(number, body)| s3s::dto::Part {
+            part_number: Some(number.into()),
+            size: i64::try_from(body.size()).ok(),
+            e_tag: Some(strong(&testbed::etag_of(body))),
+            ..s3s::dto::Part::default()
+        });
+        let page: Vec<_> = rest.by_ref().take(max_parts).collect();
+        Ok(S3Response::new(ListPartsOutput {
+            next_part_number_marker: page.last().and_then(|part| part.part_number),
+            is_truncated: Some(rest.next().is_some()),
+            max_parts: i32::try_from(max_parts).ok(),
+            parts: Some(page),
+            part_number_marker: input.part_number_marker,
+            bucket: Some(input.bucket.clone()),
+            key: Some(input.key.clone()),
+            upload_id: Some(input.upload_id.clone()),
+            ..ListPartsOutput::default()
+        }))
     }
 
     async fn complete_multipart_upload(

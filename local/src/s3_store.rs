@@ -78,7 +78,7 @@ impl Store {
 
     /// Writes a body that is no object's yet.
     pub(crate) async fn write_body(&self, bytes: Bytes, attributes: Attributes) -> S3Result<Body> {
-        let body = self.files(move |folder| folder.write(&bytes)).await?;
+        let body = self.files(move |folder| folder.write(&bytes[..])).await?;
         Ok(body.with_attributes(Arc::new(attributes)))
     }
 
@@ -162,12 +162,17 @@ impl Store {
         Ok((object, range, StreamingBlob::wrap(stream)))
     }
 
-    /// An object, and its body as one that can be put elsewhere.
-    pub(crate) async fn copy(&self, name: Name<'_>) -> S3Result<(Object, Body)> {
+    /// An object, and a range of its body as a new one that can be put elsewhere.
+    pub(crate) async fn copy(
+        &self,
+        name: Name<'_>,
+        range: impl FnOnce(&Object) -> S3Result<Range<u64>>,
+    ) -> S3Result<(Object, Body)> {
         let buckets = self.buckets.read().await;
         let object = found(&buckets, name)?;
+        let range = range(&object)?;
         let (bucket, key, body) = (name.bucket.to_owned(), name.key.to_owned(), object.content.clone());
-        let copy = self.files(move |folder| folder.copy(&bucket, &key, &body)).await?;
+        let copy = self.files(move |folder| folder.copy(&bucket, &key, &body, range)).await?;
         Ok((object, copy))
     }
 
@@ -203,5 +208,10 @@ pub(crate) fn refused(error: testbed::S3Error) -> S3Error {
 }
 
 pub(crate) fn etag_of(object: &Object) -> ETag {
-    ETag::Strong(object.etag.trim_matches('"').to_owned())
+    strong(&object.etag)
+}
+
+/// An `ETag` as the model has it, which is in quotes.
+pub(crate) fn strong(etag: &str) -> ETag {
+    ETag::Strong(etag.trim_matches('"').to_owned())
 }

@@ -71,7 +71,7 @@ struct ShardReader {
     shard_id: String,
     /// The last record that was acknowledged or given up.
     checkpoint: Option<SequenceNumber>,
-    /// Failures of the batch behind the checkpoint.
+    /// Failures of the batch after the checkpoint.
     attempts: u32,
     /// The most records of the next batch, after an injected restart.
     restarted_with: Option<usize>,

@@ -21,7 +21,7 @@ use crate::embedded_metrics::{EmbeddedMetrics, LineTime};
 use crate::event_source_mapping::{EventSourceMapping, Phase};
 use crate::failed_batches::FailedBatches;
 use crate::faults::{Faults, resharding};
-use crate::function::Function;
+use crate::function::{Function, Host};
 use crate::function_url::FrontDoor;
 use crate::gate::Door;
 use crate::kinesis::Kinesis;
@@ -126,7 +126,7 @@ impl Stack {
             Ok(drained) => drained?,
             Err(_) => {
                 return Err(anyhow!(
-                    "not everything landed in {} s: batches failed again and again, and what is behind them did not \
+                    "not everything landed in {} s: batches failed again and again, and what follows them did not \
                      land either; see the log of the landing function",
                     LANDING_DRAIN.as_secs()
                 ));
@@ -193,11 +193,13 @@ impl<'a> Builder<'a> {
 
     /// All functions; they call AWS at this address.
     fn functions(&self, aws: SocketAddr) -> anyhow::Result<Functions> {
-        let start = |spec: &template::Function| {
-            let (endpoint, environments) = (format!("http://{aws}"), self.faults.environments.clone());
-            let binaries = &self.config.functions_dir;
-            Function::new(spec.clone(), binaries, endpoint, self.log_of(spec)?, environments, self.metrics.clone())
+        let host = Host {
+            binaries: self.config.functions_dir.clone(),
+            aws_endpoint: format!("http://{aws}"),
+            environments: self.faults.environments.clone(),
+            metrics: self.metrics.clone(),
         };
+        let start = |spec: &template::Function| Function::new(spec.clone(), self.log_of(spec)?, host.clone());
         self.template.functions.iter().map(start).collect::<anyhow::Result<_>>().map(Functions)
     }
 

@@ -109,11 +109,11 @@ fn event_retries(function: &Properties<'_>) -> Result<u64> {
     let values = &function.values["EventInvokeConfig"];
     let id = format!("{}.EventInvokeConfig", function.id);
     let config = Properties { template: function.template, id: &id, values };
-    Ok(config.number("MaximumRetryAttempts")?.unwrap_or(MOST_EVENT_RETRIES).min(MOST_EVENT_RETRIES))
+    Ok(config.number("MaximumRetryAttempts")?.unwrap_or(MAX_EVENT_RETRIES).min(MAX_EVENT_RETRIES))
 }
 
 /// <https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html>
-const MOST_EVENT_RETRIES: u64 = 2;
+const MAX_EVENT_RETRIES: u64 = 2;
 
 #[cfg(test)]
 mod tests {

@@ -18,7 +18,7 @@ use local::asynchronous::InFlight;
 use local::clock::Clock;
 use local::embedded_metrics::{EmbeddedMetrics, LineTime};
 use local::faults::environments::Environments;
-use local::function::Function;
+use local::function::{Function, Host};
 use local::lambda;
 use local::log::FunctionLog;
 use local::metric_store::MetricStore;
@@ -119,8 +119,8 @@ fn function(environment: BTreeMap<String, String>) -> Arc<Function> {
         environment,
         event_retries: 1,
     };
-    let (endpoint, environments) = ("http://127.0.0.1:9".to_owned(), Environments::default());
-    Function::new(spec, &BINARIES, endpoint, log, environments, metrics).unwrap()
+    let (aws_endpoint, environments) = ("http://127.0.0.1:9".to_owned(), Environments::default());
+    Function::new(spec, log, Host { binaries: BINARIES.clone(), aws_endpoint, environments, metrics }).unwrap()
 }
 
 /// Lambda with that function.

@@ -7,11 +7,12 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use bytes::Bytes;
 use lambda_setup::sdk::SdkConfig;
+use shared::timestamp::UnixMillis;
 
 /// Which objects to list.
 #[derive(Debug, Clone, Copy, Default)]
@@ -42,6 +43,8 @@ pub struct Listed {
     /// Bytes.
     pub size: u64,
     pub etag: String,
+    /// When it was stored, by S3's clock.
+    pub modified: UnixMillis,
 }
 
 /// An object without its content.
@@ -49,6 +52,8 @@ pub struct Listed {
 pub struct Head {
     pub etag: String,
     pub metadata: HashMap<String, String>,
+    /// When it was stored, by S3's clock.
+    pub modified: UnixMillis,
 }
 
 /// A small object.
@@ -183,6 +188,23 @@ impl S3Bucket {
     pub fn new(client: Client, name: String) -> Self {
         Self { client, name }
     }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// All objects under a prefix, for those who have room for them: the checks read a page at a time.
+    pub async fn list_all(&self, prefix: &str) -> Result<Vec<Listed>> {
+        let mut objects: Vec<Listed> = Vec::new();
+        loop {
+            let start_after = objects.last().map(|last| last.key.clone());
+            let page = self.list(List { prefix, start_after: start_after.as_deref(), ..List::default() }).await?;
+            objects.extend(page.objects);
+            if !page.is_truncated {
+                return Ok(objects);
+            }
+        }
+    }
 }
 
 impl Bucket for S3Bucket {
@@ -196,16 +218,11 @@ impl Bucket for S3Bucket {
             .set_start_after(list.start_after.map(str::to_owned))
             .set_max_keys(list.limit.map(i32::from));
         let page = listing.send().await.map_err(|error| failed("listing", list.prefix, error))?;
-        let listed = |object: &aws_sdk_s3::types::Object| {
-            Some(Listed {
-                key: object.key()?.to_owned(),
-                size: object.size().and_then(|size| u64::try_from(size).ok())?,
-                etag: object.e_tag().unwrap_or_default().to_owned(),
-            })
-        };
+        let objects =
+            page.contents().iter().map(|object| listed(object).ok_or_else(|| incomplete(list.prefix, object)));
         let prefixes = page.common_prefixes().iter().filter_map(|prefix| prefix.prefix().map(str::to_owned));
         Ok(Page {
-            objects: page.contents().iter().filter_map(listed).collect(),
+            objects: objects.collect::<Result<_>>()?,
             prefixes: prefixes.collect(),
             is_truncated: page.is_truncated().unwrap_or_default(),
         })
@@ -215,6 +232,7 @@ impl Bucket for S3Bucket {
         match self.client.head_object().bucket(&self.name).key(key).send().await {
             Ok(head) => Ok(Some(Head {
                 etag: head.e_tag().unwrap_or_default().to_owned(),
+                modified: millis(head.last_modified()).ok_or_else(|| incomplete(key, &head))?,
                 metadata: head.metadata.unwrap_or_default(),
             })),
             Err(error) if status(&error) == Some(404) => Ok(None),
@@ -327,7 +345,8 @@ impl Streams for S3Bucket {
         match self.client.get_object().bucket(&self.name).key(key).send().await {
             Ok(object) => {
                 let etag = object.e_tag().unwrap_or_default().to_owned();
-                let head = Head { etag, metadata: object.metadata.unwrap_or_default() };
+                let modified = millis(object.last_modified()).ok_or_else(|| incomplete(key, &object))?;
+                let head = Head { etag, metadata: object.metadata.unwrap_or_default(), modified };
                 Ok(Some((head, S3Stream { key: key.to_owned(), body: object.body })))
             }
             Err(error) if status(&error) == Some(404) => Ok(None),
@@ -345,6 +364,24 @@ where
         Some(404 | 409 | 412) => BucketError::ConditionFailed { key: key.to_owned() },
         _ => failed(operation, key, error),
     }
+}
+
+fn listed(object: &aws_sdk_s3::types::Object) -> Option<Listed> {
+    Some(Listed {
+        key: object.key()?.to_owned(),
+        size: u64::try_from(object.size()?).ok()?,
+        etag: object.e_tag()?.to_owned(),
+        modified: millis(object.last_modified())?,
+    })
+}
+
+fn millis(time: Option<&DateTime>) -> Option<UnixMillis> {
+    Some(UnixMillis(time?.to_millis().ok()?))
+}
+
+/// An answer without something that S3 always says.
+fn incomplete(key: &str, answer: &impl std::fmt::Debug) -> BucketError {
+    BucketError::Failed { operation: "reading", key: key.to_owned(), problem: format!("incomplete: {answer:?}") }
 }
 
 fn upload_error<E>(operation: &'static str, key: &str, error: SdkError<E, HttpResponse>) -> BucketError

@@ -142,7 +142,7 @@ async fn check<B: Streams>(bucket: &B, key: &str) -> Result<Verdict, CheckObject
 
 /// The version that was checked, whether it has replaced another one, and what is wrong with it.
 async fn look<B: Streams>(bucket: &B, key: &str) -> Result<(Option<String>, bool, Vec<Finding>), BucketError> {
-    let Some((Head { etag, metadata }, stream)) = bucket.open(key).await? else {
+    let Some((Head { etag, metadata, .. }, stream)) = bucket.open(key).await? else {
         return Ok((None, false, vec![Finding::Gone]));
     };
     let Some(parsed) = ObjectKey::parse(key) else { return Ok((Some(etag), false, vec![Finding::Key])) };

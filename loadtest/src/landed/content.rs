@@ -9,7 +9,7 @@ use shared::line::Kind;
 
 use super::scan::Scanner;
 
-/// Bytes of a line at most. A record has at most 10 MiB, and the base64 of a foreign one a third more.
+/// A record has at most 10 MiB, and the base64 of a foreign one a third more.
 const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes that are decompressed at once.
 const BUFFER_BYTES: usize = 64 * 1024;

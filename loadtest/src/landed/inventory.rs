@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::mem::take;
 use std::sync::Arc;
 
+use monitoring_lambdas::bucket::Listed;
 use shared::line::Kind;
 use shared::object::prefix;
 use shared::timestamp::UnixMillis;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::bucket::{Listed, Objects};
+use super::bucket::Objects;
 use super::content::{self, Holdings};
 use super::scan::Scanner;
 use super::{LandedError, Search};
-use crate::run::unix_ms;
+use crate::run::{unix_ms, unix_ms_of};
 
 /// How the names of landed files end, unlike those of manifests and markers.
 const SUFFIX: &str = ".jsonl.bz2";
@@ -57,7 +58,8 @@ impl Inventory {
         for (kind, listed) in list(objects, search).await? {
             match known.remove(&listed.key).filter(|object| object.etag == listed.etag) {
                 Some(object) => {
-                    self.objects.insert(listed.key, LandedObject { modified_ms: listed.modified_ms, ..object });
+                    self.objects
+                        .insert(listed.key, LandedObject { modified_ms: unix_ms_of(listed.modified), ..object });
                 }
                 None => unread.push((kind, listed)),
             }
@@ -73,7 +75,7 @@ impl Inventory {
     ) -> Result<Option<String>, LandedError> {
         let (budget, mut running) = (Arc::new(Semaphore::new(MAX_DOWNLOAD_BYTES as usize)), JoinSet::new());
         for (kind, listed) in unread {
-            let bytes = u32::try_from(listed.bytes).unwrap_or(u32::MAX);
+            let bytes = u32::try_from(listed.size).unwrap_or(u32::MAX);
             let share = bytes.clamp(MAX_DOWNLOAD_BYTES / MAX_DOWNLOADS, MAX_DOWNLOAD_BYTES);
             let permit = budget.clone().acquire_many_owned(share).await;
             let read = read_one(objects.clone(), kind, listed, self.scanner.clone());
@@ -102,14 +104,14 @@ async fn read_one<O: Objects>(
 ) -> Result<(Listed, Option<LandedObject>), LandedError> {
     let Some(stored) = objects.get(&listed.key).await? else { return Ok((listed, None)) };
     // Decompressing keeps a core busy: not on the thread that awaits answers.
-    let bytes = stored.bytes.clone();
+    let bytes = stored.body.clone();
     let read = tokio::task::spawn_blocking(move || content::read(kind, &bytes, &scanner)).await?;
     let holdings = read.map_err(|problem| LandedError::Content { key: listed.key.clone(), problem })?;
     let object = LandedObject {
         kind,
         etag: stored.etag,
-        modified_ms: listed.modified_ms,
-        compressed_bytes: stored.bytes.len() as u64,
+        modified_ms: unix_ms_of(listed.modified),
+        compressed_bytes: stored.body.len() as u64,
         holdings,
     };
     Ok((listed, Some(object)))
@@ -118,7 +120,7 @@ async fn read_one<O: Objects>(
 /// The landed files of the run's hours that were stored since it began.
 async fn list<O: Objects>(objects: &O, search: &Search<'_>) -> Result<Vec<(Kind, Listed)>, LandedError> {
     let earliest_ms = search.started_unix_ms.saturating_sub(CLOCK_DIFFERENCE_MS);
-    let is_of_the_run = |listed: &Listed| listed.key.ends_with(SUFFIX) && listed.modified_ms >= earliest_ms;
+    let is_of_the_run = |listed: &Listed| listed.key.ends_with(SUFFIX) && unix_ms_of(listed.modified) >= earliest_ms;
     let mut found = Vec::new();
     for (kind, prefix) in prefixes(search.started_unix_ms, unix_ms()) {
         let listed = objects.list(&prefix).await?;

@@ -18,13 +18,13 @@ impl Scanner {
         Self { prefix: Finder::new(prefix).into_owned() }
     }
 
-    /// The numbers in the order in which they stand there, as often as they do.
+    /// All numbers, in order, repeats included.
     pub(super) fn numbers(&self, bytes: &[u8]) -> impl Iterator<Item = u64> {
         let mut from = 0;
         std::iter::from_fn(move || {
             loop {
                 let found = from + self.prefix.find(&bytes[from..])?;
-                // Not behind it: a prefix may begin inside of another.
+                // Not after it: one prefix may begin within another.
                 from = found + 1;
                 if let Some(number) = number_at_start(&bytes[found + self.prefix.needle().len()..]) {
                     return Some(number);

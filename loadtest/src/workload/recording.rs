@@ -127,7 +127,7 @@ fn headers(recorded: &BTreeMap<Cow<'_, str>, Cow<'_, str>>) -> Result<HeaderMap,
 }
 
 impl Request {
-    /// The body of one copy: `copy` goes behind its viewer's and session's ids, and `next_id` gives each event its own.
+    /// The body of one copy: `copy` is appended to its viewer's and session's ids, and `next_id` gives each event its own.
     pub(super) fn body(&self, copy: &str, mut next_id: impl FnMut() -> String) -> String {
         let (mut body, mut from) = (String::with_capacity(self.body.len() + 64 * self.edits.len()), 0);
         for Edit { range, own, before, after } in &self.edits {

@@ -15,8 +15,8 @@ pub(super) struct Template {
     conditions: Map<String, Value>,
     pub(super) resources: Map<String, Value>,
     pub(super) function_globals: Map<String, Value>,
-    /// The `BucketName` nodes of buckets that have one, with the buckets' local names: what a bucket is called in the
-    /// deployed system stands for the bucket here, wherever the same text stands.
+    /// The `BucketName` nodes of buckets that have one, with the buckets' local names: a bucket's deployed name means its
+    /// local one wherever it occurs.
     bucket_names: Vec<(Value, String)>,
 }
 
@@ -50,7 +50,7 @@ impl Template {
         Ok(Self { parameters, conditions, resources, function_globals, bucket_names })
     }
 
-    /// The value of a node in which CloudFormation's functions may stand.
+    /// The value of a node that may contain CloudFormation's functions.
     pub(super) fn resolve(&self, place: &str, node: &Value) -> Result<Value> {
         if let Some((_, bucket)) = self.bucket_names.iter().find(|(name, _)| name == node) {
             return Ok(json!(bucket));

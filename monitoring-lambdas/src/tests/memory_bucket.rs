@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
+use shared::timestamp::UnixMillis;
 use testbed::{Blob, Content as _, Object, S3Error};
 
 use crate::bucket::{
@@ -128,6 +129,7 @@ impl Bucket for &MemoryBucket {
             key: key.to_owned(),
             size: object.content.size(),
             etag: object.etag.clone(),
+            modified: UnixMillis(object.last_modified),
         };
         Ok(Page {
             is_truncated: page.truncated_at.is_some(),
@@ -141,6 +143,7 @@ impl Bucket for &MemoryBucket {
         let head = |object: &Object| Head {
             etag: object.etag.clone(),
             metadata: object.content.metadata.clone().into_iter().collect(),
+            modified: UnixMillis(object.last_modified),
         };
         Ok(self.objects.borrow().get(key).map(head))
     }

@@ -6,10 +6,10 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Levels of arrays and objects that a common reader follows at most: `serde_json` stops here, others later.
+/// Levels of arrays and objects that common readers follow: `serde_json` stops here, others later.
 const MAX_DEPTH: usize = 128;
 
-/// The members of one JSON object, in order, keys and values as they stand in the text.
+/// The members of one JSON object, in order, keys and values as they are in the text.
 #[derive(Debug)]
 pub struct Members<'a>(pub Vec<(&'a str, &'a str)>);
 

@@ -6,7 +6,7 @@ use crate::S3Error;
 use crate::content::{Blob, Content, MAX_METADATA_BYTES};
 use crate::upload::{MIN_PART_BYTES, Upload};
 
-/// Bytes of a key in UTF-8 at most. Any text is a key: `.`, `..` and empty segments are characters like others.
+/// Bytes of a key in UTF-8. Any text is a key: `.`, `..` and empty segments are characters like others.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html>
 const MAX_KEY_BYTES: usize = 1024;
 

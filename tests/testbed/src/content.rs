@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use md5::{Digest, Md5};
 
-/// Bytes of an object's user metadata, names and values, at most.
+/// Bytes of an object's user metadata, names and values.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html>
 pub(crate) const MAX_METADATA_BYTES: usize = 2 * 1024;
 

@@ -7,7 +7,7 @@ use crate::S3Error;
 use crate::bucket::{Bucket, Object};
 use crate::content::Content;
 
-/// Keys and prefixes of a page at most.
+/// Keys and prefixes on a page.
 pub const MAX_KEYS: usize = 1_000;
 
 /// What is asked of a listing.
@@ -88,8 +88,8 @@ impl<C: Content> Bucket<C> {
         }
         let shown_already = common_prefix(key, list).filter(|prefix| after.is_some_and(|after| *prefix <= after));
         let Some(prefix) = shown_already else { return Some((key, object)) };
-        let behind = Bound::Included(behind_all(prefix)?);
-        let (key, object) = self.objects.range((behind, Bound::Unbounded)).next()?;
+        let after = Bound::Included(after_all(prefix)?);
+        let (key, object) = self.objects.range((after, Bound::Unbounded)).next()?;
         key.starts_with(list.prefix).then_some((key.as_str(), object))
     }
 }
@@ -101,7 +101,7 @@ fn common_prefix<'k>(key: &'k str, list: &List<'_>) -> Option<&'k str> {
 }
 
 /// The least text that is greater than all that begin with this; `None` when there is none.
-fn behind_all(prefix: &str) -> Option<String> {
+fn after_all(prefix: &str) -> Option<String> {
     let mut text = prefix.to_owned();
     while let Some(last) = text.pop() {
         // Surrogates are no characters.
@@ -189,10 +189,10 @@ mod tests {
 
     #[test]
     fn the_least_text_behind_a_prefix_skips_what_is_no_character() {
-        assert_eq!(behind_all("a/"), Some("a0".into()));
-        assert_eq!(behind_all("\u{d7ff}"), Some("\u{e000}".into()));
-        assert_eq!(behind_all("a\u{10ffff}"), Some("b".into()));
-        assert_eq!(behind_all("\u{10ffff}"), None);
+        assert_eq!(after_all("a/"), Some("a0".into()));
+        assert_eq!(after_all("\u{d7ff}"), Some("\u{e000}".into()));
+        assert_eq!(after_all("a\u{10ffff}"), Some("b".into()));
+        assert_eq!(after_all("\u{10ffff}"), None);
     }
 
     /// The documentation, word by word and as slow as may be.

@@ -9,7 +9,7 @@ use crate::KinesisError;
 use crate::sequence_number::SequenceNumber;
 use crate::shard::{Record, Shard};
 
-/// What the stream takes and gives at most.
+/// The most that the stream takes and gives.
 /// <https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html>
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -46,11 +46,11 @@ impl Default for ShardRate {
     }
 }
 
-/// Records of one `PutRecords` at most.
+/// Records of one `PutRecords`.
 const CALL_RECORDS: usize = 500;
-/// Characters of a partition key at most.
+/// Characters of a partition key.
 const PARTITION_KEY_CHARACTERS: usize = 256;
-/// What one `GetRecords` gives at most.
+/// The most that one `GetRecords` gives.
 const READ_RECORDS: usize = 10_000;
 const READ_BYTES: usize = 10 * MIB;
 /// How long a shard iterator is good.

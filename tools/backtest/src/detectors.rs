@@ -85,7 +85,7 @@ impl Detector {
     }
 }
 
-/// check-recency sees what has no verdict in time a minute later at most.
+/// check-recency sees within a minute that there is no verdict in time.
 fn missed(seen: &Observation, due_minutes: i64) -> Option<UnixMillis> {
     let verdict_at = recency::verdict_at(seen.partition, due_minutes);
     match recency::judge(seen.partition, seen.sealed_at, due_minutes) {

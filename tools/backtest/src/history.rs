@@ -11,7 +11,7 @@ use shared::timestamp::{UnixMillis, UtcDate, UtcHour};
 const MILLIS_PER_HOUR: i64 = 3_600_000;
 const MILLIS_PER_MINUTE: i64 = 60_000;
 
-/// Hours from the first to the last at most: ten years.
+/// Hours from the first to the last: ten years.
 const MAX_HOURS: usize = 24 * 366 * 10;
 
 /// An hour that was sealed, or should have been.

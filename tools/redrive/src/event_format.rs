@@ -176,12 +176,13 @@ impl Formats {
 
     async fn hours_near(&self, hour: UtcHour) -> anyhow::Result<BTreeSet<UtcHour>> {
         let dates = hour.plus(-MAX_DISTANCE_HOURS).date()..=hour.plus(MAX_DISTANCE_HOURS).date();
+        let first = dates.start().partition();
         let mut hours = BTreeSet::new();
         for kind in [Kind::Event, Kind::Rejected] {
             let root = format!("{}/", prefix(kind));
-            for date in self.bucket.folders(&root).await? {
+            for date in self.bucket.folders(&root, &format!("{root}{first}")).await? {
                 if UtcDate::parse(partition(&date, &root)).is_some_and(|date| dates.contains(&date)) {
-                    let folders = self.bucket.folders(&date).await?;
+                    let folders = self.bucket.folders(&date, &date).await?;
                     hours.extend(folders.iter().filter_map(|hour| UtcHour::parse(partition(hour, &root))));
                 }
             }

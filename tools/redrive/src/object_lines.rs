@@ -7,9 +7,9 @@ use bzip2::read::MultiBzDecoder;
 use sha2::{Digest, Sha256};
 use shared::limits::LAMBDA_PAYLOAD_MAX_BYTES;
 
-/// Bytes of an object's lines at most; check-object looks at no more either.
+/// Bytes of an object's lines; check-object looks at no more either.
 pub(crate) const MAX_OBJECT_BYTES: u64 = 256 * 1024 * 1024;
-/// Bytes of a line at most, as check-object has it: a record is at most [`LAMBDA_PAYLOAD_MAX_BYTES`] as base64.
+/// Bytes of a line, as check-object has it: a record is at most [`LAMBDA_PAYLOAD_MAX_BYTES`] as base64.
 pub(crate) const MAX_LINE_BYTES: usize = LAMBDA_PAYLOAD_MAX_BYTES + 16 * 1024;
 
 /// Hands on each line of a compressed object without its line feed, with its number from 1.

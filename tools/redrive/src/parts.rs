@@ -14,7 +14,7 @@ use crate::found::MAX_BODY_BYTES;
 use crate::reading::Reading;
 use crate::rejected_line::RejectedLine;
 
-/// Parts under a prefix at most; the place of each takes some 200 bytes.
+/// Parts under a prefix; the place of each takes some 200 bytes.
 const MAX_PARTS: usize = 1_000_000;
 
 struct Place {

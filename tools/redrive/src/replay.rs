@@ -156,7 +156,7 @@ impl Replay<'_> {
 
     /// The last record of what landed: by the manifest, if that means this object, else by its metadata.
     async fn last(&self, object: &Listed, name: &ObjectName, hour: &Hour) -> anyhow::Result<String> {
-        let named = hour.named.get(&object.key).filter(|entry| entry.bytes == object.bytes);
+        let named = hour.named.get(&object.key).filter(|entry| entry.bytes == object.size);
         if let Some(last) = named.and_then(|entry| entry.content.as_ref()?.last_sequence_number.clone()) {
             return Ok(last);
         }

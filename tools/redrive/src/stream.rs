@@ -14,7 +14,7 @@ use lambda_setup::sdk::SdkConfig;
 use shared::timestamp::UnixMillis;
 use tokio::time::Instant;
 
-/// How often a request is made at most. Reading means the same each time.
+/// Attempts at a call. Reading is safe to repeat.
 const ATTEMPTS: u32 = 8;
 /// A shard takes five reads a second, of all its readers. Landing needs some of them.
 /// <https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html>
@@ -89,7 +89,7 @@ pub(crate) struct ShardReader<'a> {
 }
 
 impl ShardReader<'_> {
-    /// The next records; none at times where some follow. `None` at the shard's end, and behind all that has arrived.
+    /// The next records; sometimes none although more follow. `None` at the shard's end, and after all that has arrived.
     pub(crate) async fn next(&mut self) -> anyhow::Result<Option<Vec<Record>>> {
         let Some(iterator) = self.iterator.take() else { return Ok(None) };
         tokio::time::sleep_until(self.next_read).await;

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use bzip2::{Compression, write::BzEncoder};
+use monitoring_lambdas::bucket::{Content, Listed};
 use shared::line::Kind;
 use shared::timestamp::UnixMillis;
 
 use super::*;
-use crate::landed::bucket::{Listed, Stored};
 use crate::ledger::{Ledger, Said, id};
 use crate::run::unix_ms;
 
@@ -28,13 +28,13 @@ struct MemoryBucket {
 
 impl MemoryBucket {
     fn put(&self, kind: &str, name: &str, lines: &str) {
-        let hour = UnixMillis(i64::try_from(unix_ms()).unwrap()).hour();
-        let key = format!("{kind}/{}/{name}", hour.partition());
+        let modified = UnixMillis(i64::try_from(unix_ms()).unwrap());
+        let key = format!("{kind}/{}/{name}", modified.hour().partition());
         let mut encoder = BzEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(lines.as_bytes()).unwrap();
         let bytes = Bytes::from(encoder.finish().unwrap());
         let mut objects = self.objects.lock().unwrap();
-        let listed = Listed { etag: lines.into(), modified_ms: unix_ms(), bytes: bytes.len() as u64, key: key.clone() };
+        let listed = Listed { etag: lines.into(), modified, size: bytes.len() as u64, key: key.clone() };
         objects.insert(key, (listed, bytes));
     }
 
@@ -65,14 +65,14 @@ impl Objects for MemoryBucket {
         Ok(under.map(|(listed, _)| listed.clone()).collect())
     }
 
-    async fn get(&self, key: &str) -> Result<Option<Stored>, LandedError> {
+    async fn get(&self, key: &str) -> Result<Option<Content>, LandedError> {
         self.reads.lock().unwrap().push(key.to_owned());
         let mut objects = self.objects.lock().unwrap();
         let Some((listed, bytes)) = objects.get_mut(key) else { return Ok(None) };
-        let stored = Stored { etag: listed.etag.clone(), bytes: bytes.clone() };
+        let stored = Content { etag: listed.etag.clone(), body: bytes.clone() };
         if self.unsettled.lock().unwrap().as_deref() == Some(key) {
             listed.etag.push('+');
-            return Ok(Some(Stored { etag: "between two".into(), ..stored }));
+            return Ok(Some(Content { etag: "between two".into(), ..stored }));
         }
         Ok(Some(stored))
     }
@@ -166,13 +166,13 @@ async fn files_with_other_names_and_from_before_the_run_are_not_read() {
     bucket.put("events", "_MANIFEST.json", "lt-r-0000000000");
     bucket.put_events("old.jsonl.bz2", &[0]);
     let five_minutes = 5 * 60 * 1_000;
-    bucket.objects.lock().unwrap().values_mut().for_each(|(listed, _)| listed.modified_ms -= five_minutes + 1);
+    bucket.objects.lock().unwrap().values_mut().for_each(|(listed, _)| listed.modified.0 -= five_minutes + 1);
     bucket.put_events("new.jsonl.bz2", &[0]);
     // A clock that is five minutes behind is allowed for.
     bucket.put("rejected", "odd.jsonl.bz2", "");
     bucket.objects.lock().unwrap().values_mut().for_each(|(listed, _)| {
         if listed.key.ends_with("odd.jsonl.bz2") {
-            listed.modified_ms -= five_minutes - 1_000;
+            listed.modified.0 -= five_minutes - 1_000;
         }
     });
     assert_eq!(watched(&bucket, &stored(1)).await.unwrap().counts, [1]);
@@ -207,6 +207,6 @@ async fn of_many_files_each_is_read() {
         bucket.put_events(&format!("{number}.jsonl.bz2"), &[number]);
     }
     // Larger than what may be read at once: it is read alone.
-    bucket.objects.lock().unwrap().values_mut().take(3).for_each(|(listed, _)| listed.bytes = 1 << 40);
+    bucket.objects.lock().unwrap().values_mut().take(3).for_each(|(listed, _)| listed.size = 1 << 40);
     assert_eq!(watched(&bucket, &stored(100)).await.unwrap().counts, vec![1; 100]);
 }

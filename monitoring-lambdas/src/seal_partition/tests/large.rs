@@ -73,13 +73,14 @@ impl Bucket for &Endless {
             key: Endless::key(number),
             size: 40_000,
             etag: "\"0123456789abcdef0123456789abcdef\"".into(),
+            modified: UnixMillis(0),
         });
         Ok(Page { objects: objects.collect(), prefixes: Vec::new(), is_truncated: to < self.objects })
     }
 
     async fn head(&self, key: &str) -> Result<Option<Head>> {
         let is_object = key.ends_with(".bz2");
-        Ok(is_object.then(|| Head { etag: String::new(), metadata: self.metadata.clone() }))
+        Ok(is_object.then(|| Head { etag: String::new(), metadata: self.metadata.clone(), modified: UnixMillis(0) }))
     }
 
     async fn get(&self, _: &str) -> Result<Option<Content>> {

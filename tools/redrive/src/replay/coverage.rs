@@ -29,8 +29,8 @@ impl Spans {
     }
 
     fn contains(&self, number: &str) -> bool {
-        let behind = self.0.partition_point(|(first, _)| compare(first, number).is_le());
-        self.0[..behind].last().is_some_and(|(_, last)| compare(number, last).is_le())
+        let after = self.0.partition_point(|(first, _)| compare(first, number).is_le());
+        self.0[..after].last().is_some_and(|(_, last)| compare(number, last).is_le())
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use monitoring_lambdas::bucket::S3Bucket;
+
 use crate::cli::{LoadArgs, RunArgs};
-use crate::landed::{self, BucketAccess, LandedError, Search};
+use crate::landed::{self, LandedError, Search};
 use crate::ledger::{Ledger, id_prefix};
 use crate::progress::Display;
 use crate::rate::{RateError, Schedule};
@@ -16,7 +18,7 @@ use crate::verdict;
 use crate::workload::{Players, Recording, RecordingError, Replay, Workload};
 
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum AttemptError {
+pub(crate) enum MeasureError {
     #[error(transparent)]
     Rate(#[from] RateError),
     #[error(transparent)]
@@ -34,7 +36,7 @@ pub(crate) enum AttemptError {
 }
 
 /// Sends, waits for what landed, and judges.
-pub(crate) async fn attempt(args: &RunArgs, display: &Display) -> Result<RunResult, AttemptError> {
+pub(crate) async fn measure(args: &RunArgs, display: &Display) -> Result<RunResult, MeasureError> {
     let load = &args.load;
     let given = load.threshold.iter().chain(&load.thresholds).flatten().cloned().collect();
     let thresholds = thresholds::with_defaults(given, load.bucket.is_some())?;
@@ -56,7 +58,7 @@ pub(crate) async fn attempt(args: &RunArgs, display: &Display) -> Result<RunResu
 
 /// Fails before a long run, not after it, if the bucket can't be read; and refuses a run id whose events landed in the last
 /// minutes, because they would count as this run's.
-pub(crate) async fn check_bucket(load: &LoadArgs, run_id: &str) -> Result<(), AttemptError> {
+pub(crate) async fn check_bucket(load: &LoadArgs, run_id: &str) -> Result<(), MeasureError> {
     let Some(access) = access(load).await else { return Ok(()) };
     let (now, ledger) = (unix_ms(), Ledger::default());
     let search = Search {
@@ -69,14 +71,14 @@ pub(crate) async fn check_bucket(load: &LoadArgs, run_id: &str) -> Result<(), At
     };
     let truth = landed::find(&access, &search, |_, _| {}).await?;
     // Nothing has been sent yet, so anything with the id is misplaced.
-    if truth.misplaced > 0 { Err(AttemptError::RunIdTaken(run_id.to_owned())) } else { Ok(()) }
+    if truth.misplaced > 0 { Err(MeasureError::RunIdTaken(run_id.to_owned())) } else { Ok(()) }
 }
 
-async fn access(load: &LoadArgs) -> Option<BucketAccess> {
+async fn access(load: &LoadArgs) -> Option<S3Bucket> {
     Some(landed::access(load.bucket.clone()?, load.endpoint_url.as_deref()).await)
 }
 
-fn workload(args: &RunArgs) -> Result<Workload, AttemptError> {
+fn workload(args: &RunArgs) -> Result<Workload, MeasureError> {
     let (load, schedule) = (&args.load, Schedule::new(&args.rate, args.duration)?);
     if let Some(path) = &load.replay {
         return Ok(Workload::Replay(Replay::new(Recording::read(path)?, schedule, load.speed, &load.run_id)));
