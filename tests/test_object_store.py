@@ -172,6 +172,14 @@ def test_a_part_is_not_copied_from_a_changed_or_absent_object_or_to_an_absent_up
     assert "Parts" not in s3.list_parts(**upload)
 
 
+def test_objects_have_no_tags(stack):
+    """Version 2 of the AWS CLI asks for them before it copies an object in parts."""
+    s3, name = stack.s3(), key()
+    s3.put_object(Bucket=LANDING_BUCKET, Key=name, Body=b"x")
+    assert s3.get_object_tagging(Bucket=LANDING_BUCKET, Key=name)["TagSet"] == []
+    assert status_of(s3.get_object_tagging, Key=f"{name}-absent") == 404
+
+
 def test_parts_are_listed_by_the_page(stack, upload):
     s3 = stack.s3()
     for number in (1, 3, 7):
