@@ -8,14 +8,17 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use lambda_setup::environment::{self, EnvironmentError};
 use lambda_setup::log::UtcMillis;
 use local::aws_endpoint::METRICS_PATH;
 use local::config::Config;
 use local::stack::Stack;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::Level;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
 
 const HELP: &str = "\
 Runs the whole pipeline on this machine: `make run` builds what it needs and starts it. It takes no arguments, but variables:
@@ -65,13 +68,19 @@ fn start_log(folder: &Path) -> anyhow::Result<()> {
     let place = || format!("DATA_DIR: {}", folder.display());
     std::fs::create_dir_all(folder).with_context(place)?;
     let file = File::options().create(true).append(true).open(folder.join("local.log")).with_context(place)?;
-    let terminal = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("local=info"));
+    let own = Targets::new().with_target("local", Level::INFO);
+    let terminal = match environment::optional("RUST_LOG")? {
+        Some(text) => {
+            text.parse().map_err(|problem| EnvironmentError::new("RUST_LOG", format!("is {text:?}: {problem}")))?
+        }
+        None => own.clone(),
+    };
     // A closed terminal or a full disk must not stop the landing.
     let lines = || tracing_subscriber::fmt::layer().with_timer(UtcMillis).with_ansi(false).log_internal_errors(false);
     tracing_subscriber::registry()
         .with(vec![
             lines().with_target(false).with_writer(io::stderr).with_filter(terminal).boxed(),
-            lines().with_writer(Mutex::new(file)).with_filter(EnvFilter::new("warn,local=info")).boxed(),
+            lines().with_writer(Mutex::new(file)).with_filter(own.with_default(Level::WARN)).boxed(),
         ])
         .init();
     Ok(())
