@@ -65,15 +65,15 @@ def test_a_file_is_checked_and_its_hour_marked(landed_stack):
     s3.delete_object(Bucket=LANDING_BUCKET, Key="broken/of-test-ops.json")
 
 
-def test_each_look_runs_to_its_end(landed_stack, monkeypatch, capsys):
+def test_each_alarm_s_diagnostics_run_to_their_end(landed_stack, monkeypatch, capsys):
     """Also where the one-machine stack has nothing to show."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", landed_stack.aws_address)
     monkeypatch.setenv("DATA_DIR", str(landed_stack.data))
     module = script("ops")
-    place = module.places.this_machine()
-    for alarm, commands in module.looks().items():
+    stack = module.stacks.this_machine()
+    for alarm, commands in module.diagnostics().items():
         of = "Landing" if any(line.startswith("metric") and "$OF" in line for line in commands) else "dt=2026-11-21/hour=09"
-        module.run(place, module.arguments().parse_args(["look", alarm, of]))
+        module.run(stack, module.arguments().parse_args(["look", alarm, of]))
         assert capsys.readouterr().out.count("$ ") == len(commands), alarm
 
 
@@ -83,9 +83,9 @@ HOUR = "dt=2026-11-21/hour=09"
 
 
 class Account:
-    """A place, and all of its clients, in one object."""
+    """A stack, and all of its clients, in one object."""
 
-    stack, landing_bucket = "playhead-dev", "files"
+    name, landing_bucket = "playhead-dev", "files"
 
     def __init__(self, files=(), broken=()):
         self.files, self.broken, self.calls = dict(files), broken, []

@@ -54,18 +54,18 @@ def test_every_block_parses():
 
 
 def test_each_entry_says_what_it_means_and_what_to_look_at_and_to_do():
-    """It has one command that shows what there is to look at, which tools/scripts/looks.txt knows."""
+    """It has one command that shows what there is to look at, which tools/scripts/diagnostics.txt knows."""
     assert len(RUNBOOK.splitlines()) <= 450
     for entry in ENTRIES:
         assert re.findall(r"\*\*(Means|Look|Do)\.\*\*", section(entry)) == ["Means", "Look", "Do"], entry
         assert f"**Look.** `ops look {entry}" in section(entry), entry
-    assert set(ENTRIES) | {"tuning"} == OPS.looks().keys()
+    assert set(ENTRIES) | {"tuning"} == OPS.diagnostics().keys()
 
 
-def test_looks_name_only_what_the_templates_have():
+def test_diagnostics_name_only_what_the_templates_have():
     """Metrics and what they are of, functions, and whether an hour or a function has to be named."""
     functions = {name.removesuffix("Function") for name in binaries()}
-    for alarm, commands in OPS.looks().items():
+    for alarm, commands in OPS.diagnostics().items():
         of = LOOKS.get(alarm, "")
         assert ("$OF" in "".join(commands)) == bool(of), alarm
         for given in (OPS.arguments().parse_args(shlex.split(command.replace("$OF", of))) for command in commands):
@@ -244,10 +244,10 @@ def test_every_look_works_in_aws(shell, monkeypatch, capsys):
     for name, value in shell.environment().items():
         monkeypatch.setenv(name, value)
     boto3.setup_default_session()
-    place, said = OPS.places.deployed(shell.dev.stack), {}
+    stack, said = OPS.stacks.deployed(shell.dev.stack), {}
     for alarm, of in LOOKS.items():
         of = shell.hour if "=" in of else of
-        OPS.run(place, OPS.arguments().parse_args(["look", alarm, *filter(None, [of])]))
+        OPS.run(stack, OPS.arguments().parse_args(["look", alarm, *filter(None, [of])]))
         said[alarm], complaints = capsys.readouterr()
         assert complaints == "", alarm
     # They show what there is.

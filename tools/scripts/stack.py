@@ -25,9 +25,9 @@ REGION, ACCOUNT = "us-east-1", "000000000000"
 
 
 @dataclass
-class Place:
+class Stack:
     # Its name in AWS; None on this machine.
-    stack: str | None
+    name: str | None
     region: str
     account: str
     outputs: dict
@@ -47,7 +47,7 @@ class Place:
 
     def _named(self, names, name, kind):
         if name not in names:
-            sys.exit(f"{self.stack or 'the one-machine stack'} has no {kind} {name}; it has {', '.join(sorted(names))}")
+            sys.exit(f"{self.name or 'the one-machine stack'} has no {kind} {name}; it has {', '.join(sorted(names))}")
         return names[name]
 
     @property
@@ -71,18 +71,18 @@ def this_machine():
         "EventStream": "event-stream", "FailedBatchesBucket": "failed-batches-bucket",
         # These have metrics only in AWS.
         "LandingFunctionStream": "none", "NotifyFunctionReminders": "none"}
-    return Place(None, REGION, ACCOUNT, outputs, resources, connection, Config(proxies={}, s3={"addressing_style": "path"}))
+    return Stack(None, REGION, ACCOUNT, outputs, resources, connection, Config(proxies={}, s3={"addressing_style": "path"}))
 
 
-def deployed(stack):
+def deployed(name):
     cloudformation = boto3.client("cloudformation")
-    found, = cloudformation.describe_stacks(StackName=stack)["Stacks"]
+    found, = cloudformation.describe_stacks(StackName=name)["Stacks"]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
-    pages = cloudformation.get_paginator("list_stack_resources").paginate(StackName=stack)
+    pages = cloudformation.get_paginator("list_stack_resources").paginate(StackName=name)
     resources = {one["LogicalResourceId"]: one.get("PhysicalResourceId")
                  for page in pages for one in page["StackResourceSummaries"]}
     region, account = found["StackId"].split(":")[3:5]
-    return Place(stack, region, account, outputs, resources, {}, Config())
+    return Stack(name, region, account, outputs, resources, {}, Config())
 
 
 def hour(text):
@@ -98,5 +98,5 @@ def add_stack_option(parser):
 
 
 def of(given):
-    """The place that --stack names."""
+    """The stack that --stack names."""
     return deployed(given.stack) if given.stack else this_machine()
