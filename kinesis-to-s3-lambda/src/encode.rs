@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use bzip2_encoder::SortError;
+use shared::frame::FrameError;
 use shared::object::{Attempt, BlockSize, Compressed, LineWriter, ObjectMetadata};
 use shared::timestamp::UnixMillis;
 
@@ -14,16 +15,25 @@ pub struct Object {
     pub metadata: ObjectMetadata,
 }
 
-/// Compresses a group. The lines go straight into the compressor.
+/// Why lines can't be compressed.
+#[derive(Debug, thiserror::Error)]
+pub enum EncodeError {
+    /// The compressor has no memory.
+    #[error(transparent)]
+    Sort(#[from] SortError),
+    /// A record's frame can't be read, although it was read before.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+}
+
+/// Compresses a group. Of its lines, one record's are held at a time.
 ///
 /// # Errors
 ///
-/// Only if the compressor has no memory.
-pub fn encode(group: &Group, block_size: BlockSize, attempt: &Attempt) -> Result<Object, SortError> {
+/// None that the group's records are to blame for: see [`EncodeError`].
+pub fn encode(group: &Group, block_size: BlockSize, attempt: &Attempt) -> Result<Object, EncodeError> {
     let mut lines = LineWriter::new(block_size);
-    for text in &group.texts {
-        lines.write(text)?;
-    }
+    group.for_each_text(|text| lines.write(text).map_err(EncodeError::from))?;
     let Compressed { body, uncompressed_bytes, uncompressed_sha256 } = lines.finish()?;
     let (earliest_received_at, latest_received_at) = group.counts.received_at.unwrap_or((UnixMillis(0), UnixMillis(0)));
     let metadata = ObjectMetadata {

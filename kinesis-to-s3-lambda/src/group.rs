@@ -1,17 +1,19 @@
 //! The lines of a batch by kind and hour: what becomes one object each.
 
 use bytes::Bytes;
+use shared::frame::FrameError;
 use shared::line::{EventFormat, Kind};
 use shared::object::{FirstRecord, ObjectKey, ObjectName};
 use shared::timestamp::UtcHour;
-use shared::trust::Trust;
 
+use crate::counts::Counts;
 use crate::kinesis_event::Record;
-use crate::lines::{Counts, Lines};
-use crate::payload::{Source, read_record};
+use crate::record_lines::{Lines, RecordReader, Source};
 
 /// The lines of one kind and hour, in the order of the stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// They are counted here and read again when they are compressed: uncompressed, the frames of a batch can be 200 MiB.
+#[derive(Debug, Clone)]
 pub struct Group {
     pub event_format: EventFormat,
     pub kind: Kind,
@@ -23,8 +25,18 @@ pub struct Group {
     pub record_count: u64,
     /// What its lines are.
     pub counts: Counts,
-    /// The lines, one text a record.
-    pub texts: Vec<Bytes>,
+    /// Bytes of all lines.
+    pub bytes: usize,
+    records: Vec<Member>,
+}
+
+/// A record with lines in a group.
+#[derive(Debug, Clone)]
+enum Member {
+    /// The lines are all of its text: these data, or what is in this frame.
+    Whole(Bytes),
+    /// The lines are found by judging it again.
+    Part(Box<Record>),
 }
 
 impl Group {
@@ -46,16 +58,35 @@ impl Group {
         self.counts.lines
     }
 
-    /// Bytes of all lines.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.texts.iter().map(Bytes::len).sum()
+    /// Hands on the lines, those of a record at a time; the last may lack its line feed.
+    ///
+    /// # Errors
+    ///
+    /// The first of `take`. (That a frame can't be read was found when the group was made.)
+    pub fn for_each_text<E: From<FrameError>>(&self, mut take: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        let mut reader = RecordReader::default();
+        for record in &self.records {
+            match record {
+                Member::Whole(data) => take(reader.text(data)?)?,
+                Member::Part(record) => {
+                    let lines = reader.read(&record.kinesis.data, &Source::of(record, self.event_format));
+                    take(&lines.of(self.kind).text)?;
+                }
+            }
+        }
+        Ok(())
     }
 
-    fn push(&mut self, record: &Record, lines: Lines) {
+    fn push(&mut self, record: &Record, lines: &Lines, are_its_text: bool) {
         self.last_sequence_number.clone_from(&record.kinesis.sequence_number);
         self.counts.add_all(&lines.counts);
-        self.texts.push(lines.into_text(&record.kinesis.data));
+        self.bytes += lines.text.len();
+        let member = if are_its_text {
+            Member::Whole(record.kinesis.data.clone())
+        } else {
+            Member::Part(Box::new(record.clone()))
+        };
+        self.records.push(member);
     }
 }
 
@@ -66,11 +97,11 @@ impl Group {
 #[must_use]
 pub fn group(records: &[Record], format: EventFormat) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
+    let mut reader = RecordReader::default();
     for record in records {
         let hour = record.arrival().hour();
-        let trust = Trust::in_record(format, &record.kinesis.partition_key);
-        let source = Source { arrival: record.arrival(), name: &record.event_id, trust };
-        for (index, (kind, lines)) in read_record(&record.kinesis.data, &source).into_kinds().enumerate() {
+        let lines = reader.read(&record.kinesis.data, &Source::of(record, format));
+        for (index, (kind, of_kind)) in lines.kinds().enumerate() {
             let is_its =
                 |group: &Group| group.kind == kind && group.hour == hour && group.shard_id == record.shard_id();
             let at = groups.iter().position(is_its).unwrap_or_else(|| {
@@ -78,7 +109,7 @@ pub fn group(records: &[Record], format: EventFormat) -> Vec<Group> {
                 groups.len() - 1
             });
             groups[at].record_count += u64::from(index == 0);
-            groups[at].push(record, lines);
+            groups[at].push(record, of_kind, lines.are_its_text);
         }
     }
     groups
@@ -94,7 +125,8 @@ fn empty_group(record: &Record, event_format: EventFormat, kind: Kind) -> Group 
         last_sequence_number: record.kinesis.sequence_number.clone(),
         record_count: 0,
         counts: Counts::default(),
-        texts: Vec::new(),
+        bytes: 0,
+        records: Vec::new(),
     }
 }
 
@@ -195,12 +227,38 @@ pub(crate) mod tests {
         assert_eq!(group(&[record], EventFormat::Envelope)[0].kind, Kind::Rejected);
     }
 
+    fn texts(group: &Group) -> Vec<Vec<u8>> {
+        let mut texts = Vec::new();
+        let take = |text: &[u8]| {
+            texts.push(text.to_vec());
+            Ok::<_, FrameError>(())
+        };
+        group.for_each_text(take).unwrap();
+        texts
+    }
+
+    fn framed(number: u64, lines: &str) -> Record {
+        let mut record = record(number, "", 0.0);
+        record.kinesis.data = zstd::bulk::compress(lines.as_bytes(), 1).unwrap().into();
+        record
+    }
+
     #[test]
-    fn a_record_that_lands_as_it_is_is_not_copied() {
-        let records = [record(1, "{\"a\":1}\n{\"b\":2}\n", 0.0), record(2, "{\"a\":\"\\ud83d\"}\n", 0.0)];
-        let texts = &group(&records, EventFormat::Envelope)[0].texts;
-        assert_eq!(texts[0].as_ptr(), records[0].kinesis.data.as_ptr());
-        assert_eq!(&texts[1][..], b"{\"a\":\"\\ufffd\"}\n");
+    fn a_group_has_the_lines_of_its_kind_whatever_stands_beside_them_and_in_frames_or_not() {
+        let data = ["{\"a\":1}\n{\"b\":2}\n", "{\"a\":\"\\ud83d\"}\n", "x\n{}", "{ }"];
+        let of = |record: fn(u64, &str) -> Record| {
+            let records: Vec<_> = (1..).zip(data).map(|(number, data)| record(number, data)).collect();
+            group(&records, EventFormat::Envelope)
+        };
+        for groups in [of(|number, data| record(number, data, 0.0)), of(framed)] {
+            let [events, rejected] = &groups[..] else { panic!("{groups:?}") };
+            assert_eq!(
+                texts(events),
+                ["{\"a\":1}\n{\"b\":2}\n", "{\"a\":\"\\ufffd\"}\n", "{}\n", "{ }"].map(Vec::from)
+            );
+            assert_eq!((events.bytes, events.lines(), rejected.lines()), (16 + 15 + 3 + 4, 5, 1));
+            assert_eq!(texts(rejected).concat().len(), rejected.bytes);
+        }
     }
 
     proptest! {
@@ -221,7 +279,7 @@ pub(crate) mod tests {
             prop_assert!(shorter.len() <= whole.len());
             for (short, long) in shorter.iter().zip(&whole) {
                 prop_assert_eq!(short.key(), long.key());
-                prop_assert!(long.texts.starts_with(&short.texts));
+                prop_assert!(texts(long).starts_with(&texts(short)));
             }
         }
     }

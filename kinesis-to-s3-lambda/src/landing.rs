@@ -15,11 +15,10 @@
 use std::future::Future;
 use std::time::Duration;
 
-use bzip2_encoder::SortError;
 use lambda_setup::deadline::{Deadline, TimeIsUp, backoff_ceiling};
 use shared::object::{Attempt, BlockSize, Writing};
 
-use crate::encode::{Object, encode};
+use crate::encode::{EncodeError, Object, encode};
 use crate::group::Group;
 
 /// A store of objects with conditional writes.
@@ -88,7 +87,7 @@ pub enum LandingError {
     #[error(transparent)]
     Head(HeadError),
     #[error("compression failed: {0}")]
-    Encode(#[from] SortError),
+    Encode(#[from] EncodeError),
 }
 
 impl LandingError {
@@ -130,7 +129,7 @@ pub async fn land(
 ) -> Result<Landed, LandingError> {
     let key = group.key();
     let mut calls = Calls { key: &key, attempt, deadline, jitter, retries: 0, has_failed: false };
-    let mut object = encode(group, BlockSize::fitting(group.bytes()), attempt)?;
+    let mut object = encode(group, BlockSize::fitting(group.bytes), attempt)?;
     let mut condition = Condition::Absent;
     loop {
         match calls.call(store.put(&key, &object, &condition)).await {

@@ -6,12 +6,13 @@
 
 use allocation_counter::{AllocationInfo, measure};
 use base64_simd::STANDARD as BASE64;
-use kinesis_to_s3_lambda::encode::encode;
+use kinesis_to_s3_lambda::encode::{EncodeError, encode};
 use kinesis_to_s3_lambda::group::{Group, group};
 use kinesis_to_s3_lambda::kinesis_event::KinesisEvent;
 use md5::{Digest, Md5};
 use rstest::rstest;
 use serde_json::json;
+use shared::frame::MAX_LINES_BYTES;
 use shared::limits::{DEFAULT_MAX_RECORD_BYTES, LAMBDA_PAYLOAD_MAX_BYTES, LARGEST_MAX_RECORD_BYTES};
 use shared::line::EventFormat;
 use shared::object::{Attempt, BlockSize};
@@ -25,6 +26,8 @@ const MOST_BYTES_OF_LINES: u64 = 6 * LAMBDA_PAYLOAD_MAX_BYTES as u64;
 /// Records in a batch at most.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/services-kinesis-parameters.html>
 const MAX_BATCH_RECORDS: usize = 10_000;
+/// Records in a batch that the template's `BatchSize` allows at most.
+const MAX_BATCH_FRAMES: usize = 200;
 
 fn record(number: usize, data: &str) -> String {
     let kinesis = json!({
@@ -66,11 +69,25 @@ fn compress(group: &Group) {
         deadline: UnixMillis(1_795_253_588_006),
         request_id: "request-1".into(),
     };
-    std::hint::black_box(encode(group, BlockSize::fitting(group.bytes()), &attempt).unwrap());
+    std::hint::black_box(encode(group, BlockSize::fitting(group.bytes), &attempt).unwrap());
+}
+
+/// Reads the lines again, as compression does.
+fn read_again(group: &Group) {
+    let take = |text: &[u8]| {
+        std::hint::black_box(text);
+        Ok::<_, EncodeError>(())
+    };
+    group.for_each_text(take).unwrap();
 }
 
 fn filled_with(piece: &[u8], bytes: usize) -> Vec<u8> {
     piece.repeat(bytes / piece.len())
+}
+
+/// A zstd frame of as much as may be in one, which is a few hundred bytes.
+fn bomb(piece: &[u8]) -> Vec<u8> {
+    zstd::bulk::compress(&filled_with(piece, MAX_LINES_BYTES), 1).unwrap()
 }
 
 /// An aggregated record of so many user records.
@@ -123,7 +140,25 @@ fn memory_is_bounded(#[case] data: Vec<u8>) {
 #[case::noise(vec![0xff; LARGEST])]
 fn memory_of_lines_is_bounded(#[case] data: Vec<u8>) {
     let payload = payload_of(&data, MAX_BATCH_RECORDS);
-    let info = cost(&payload, |_| ());
+    let info = cost(&payload, read_again);
+    println!("{} bytes sent, {} live at most, {} in all", payload.len(), info.bytes_max, info.bytes_total);
+    assert!(info.bytes_max < MOST_BYTES_OF_LINES, "{info:?}");
+}
+
+/// The largest batch of frames that the template allows, each full of lines: some 200 MiB of them.
+#[rstest]
+#[case::lines(bomb(b"{}\n"))]
+#[case::one_line(zstd::bulk::compress(format!("{{\"t\":\"{}\"}}", "x".repeat(MAX_LINES_BYTES - 9)).as_bytes(), 1).unwrap())]
+#[case::lines_that_must_be_trimmed(bomb(b"{} \n"))]
+#[case::lines_of_both_kinds(bomb(REJECTED_AND_EVENT))]
+#[case::bad_lines(zstd::bulk::compress(&[&b"{}\n"[..], &filled_with(b"x\n", MAX_LINES_BYTES - 3)].concat(), 1).unwrap())]
+#[case::no_object(bomb(b"x\n"))]
+#[case::a_value_over_lines(bomb(b"[\n"))]
+#[case::more_lines_than_may_be(zstd::bulk::compress(&filled_with(b"{}\n", 1 << 30), 1).unwrap())]
+#[case::more_lines_than_may_be_and_says_nothing(zstd::stream::encode_all(&filled_with(b"{}\n", 1 << 30)[..], 1).unwrap())]
+fn memory_of_frames_is_bounded(#[case] data: Vec<u8>) {
+    let payload = payload_of(&data, MAX_BATCH_FRAMES);
+    let info = cost(&payload, read_again);
     println!("{} bytes sent, {} live at most, {} in all", payload.len(), info.bytes_max, info.bytes_total);
     assert!(info.bytes_max < MOST_BYTES_OF_LINES, "{info:?}");
 }
@@ -133,6 +168,8 @@ fn memory_of_lines_is_bounded(#[case] data: Vec<u8>) {
 #[rstest]
 #[case::records(&|n| (b"{}\nx\n".to_vec(), n))]
 #[case::lines(&|n| (b"{}\n{} \n\n{\r}\n".repeat(n), 1))]
+#[case::lines_in_a_frame(&|n| (zstd::bulk::compress(&b"{}\n{} \n\n{\r}\nx\n".repeat(n), 1).unwrap(), 1))]
+#[case::frames(&|n| (zstd::bulk::compress(&b"{}\nx\n".repeat(100), 1).unwrap(), n / 10))]
 #[case::one_line(&|n| (format!("{{\"title\":\"{}\"}}\n", "x".repeat(n * 50)).into_bytes(), 1))]
 #[case::bad_lines(&|n| (b"{}\nx".repeat(n), 1))]
 #[case::open_arrays(&|n| (b"[".repeat(n * 10), 1))]
@@ -155,8 +192,19 @@ fn work_grows_with_the_input(#[case] batch: &dyn Fn(usize) -> (Vec<u8>, usize)) 
 #[case::a_hundred_records(100, 867)]
 #[case::a_thousand_records(1_000, 8_076)]
 fn usual_batches_allocate_as_often_as_ever(#[case] records: usize, #[case] allocations: u64) {
-    let head = "{\"v\":1,\"id\":\"0193a5c2-7d1e-7b3a-9c4f-2f1f0c3b7d11\",\"received_at\":\"2026-11-21T09:32:08.006Z\",\"request_id\":\"r\"";
-    let line = format!("{head},\"client\":{{}},\"event\":{{\"title\":\"{:>260}\"}}}}\n", 'x');
-    let info = cost(&payload_of(line.as_bytes(), records), compress);
+    let info = cost(&payload_of(usual_line().as_bytes(), records), compress);
     assert!(info.count_total <= allocations + allocations / 20 + 5, "{} instead of {allocations}", info.count_total);
+}
+
+/// As many as without frames, and some for the reader of frames.
+#[test]
+fn usual_frames_allocate_no_more() {
+    let frame = zstd::bulk::compress(usual_line().repeat(20).as_bytes(), 1).unwrap();
+    let info = cost(&payload_of(&frame, 100), compress);
+    assert!(info.count_total <= 800, "{}", info.count_total);
+}
+
+fn usual_line() -> String {
+    let head = "{\"v\":1,\"id\":\"0193a5c2-7d1e-7b3a-9c4f-2f1f0c3b7d11\",\"received_at\":\"2026-11-21T09:32:08.006Z\",\"request_id\":\"r\"";
+    format!("{head},\"client\":{{}},\"event\":{{\"title\":\"{:>260}\"}}}}\n", 'x')
 }

@@ -54,12 +54,16 @@ impl FrameWriter {
     }
 }
 
-/// Reads frames. It keeps its tables, some hundred KiB, from one frame to the next.
-pub struct FrameReader(DCtx<'static>);
+/// Reads frames. It keeps its tables, some hundred KiB, and room for the lines from one frame to the next.
+pub struct FrameReader {
+    context: DCtx<'static>,
+    /// Of [`MAX_LINES_BYTES`], and no more: a frame need not say how much it holds.
+    lines: Vec<u8>,
+}
 
 impl Default for FrameReader {
     fn default() -> Self {
-        Self(DCtx::create())
+        Self { context: DCtx::create(), lines: Vec::with_capacity(MAX_LINES_BYTES) }
     }
 }
 
@@ -69,18 +73,18 @@ impl FrameReader {
     /// # Errors
     ///
     /// When it is none, or not one of those that [`FrameWriter`] could have written.
-    pub fn lines(&mut self, frame: &[u8]) -> Result<Vec<u8>, FrameError> {
+    pub fn lines(&mut self, frame: &[u8]) -> Result<&[u8], FrameError> {
         let end = zstd_safe::find_frame_compressed_size(frame).map_err(|_| FrameError::Damaged)?;
         if end < frame.len() {
             return Err(FrameError::TrailingBytes(frame.len() - end));
         }
-        // A frame need not say how much it holds.
-        let size = zstd_safe::get_frame_content_size(frame).map_err(|_| FrameError::Damaged)?;
-        let size = size.map_or(Some(MAX_LINES_BYTES), |size| usize::try_from(size).ok());
-        let size = size.filter(|size| *size <= MAX_LINES_BYTES).ok_or(FrameError::TooLarge)?;
-        let mut lines = Vec::with_capacity(size);
-        match self.0.decompress(&mut lines, frame) {
-            Ok(_) => Ok(lines),
+        let says = zstd_safe::get_frame_content_size(frame).map_err(|_| FrameError::Damaged)?;
+        if says.is_some_and(|bytes| bytes > MAX_LINES_BYTES as u64) {
+            return Err(FrameError::TooLarge);
+        }
+        self.lines.clear();
+        match self.context.decompress(&mut self.lines, frame) {
+            Ok(_) => Ok(&self.lines),
             Err(DESTINATION_TOO_SMALL) => Err(FrameError::TooLarge),
             Err(_) => Err(FrameError::Damaged),
         }
@@ -102,7 +106,7 @@ mod tests {
     }
 
     fn read(frame: &[u8]) -> Result<Vec<u8>, FrameError> {
-        FrameReader::default().lines(frame)
+        FrameReader::default().lines(frame).map(<[u8]>::to_vec)
     }
 
     /// As another producer writes them: a stream, whose frame doesn't say how much it holds.

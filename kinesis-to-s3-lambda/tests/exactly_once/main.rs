@@ -133,7 +133,7 @@ fn one_write_under_way(replacements: usize) -> History {
         steps.push(Step::Serve { attempt: 0, requests: 3 });
     }
     steps.push(Step::LateWrite { write: 0 });
-    History { arrivals: vec![Arrival { content: Content::Event, next_hour: false }; 2], steps }
+    History { arrivals: vec![Arrival { content: Content::Event, framed: false, next_hour: false }; 2], steps }
 }
 
 /// A batch that is sent when it is certain that it is later than the one before.

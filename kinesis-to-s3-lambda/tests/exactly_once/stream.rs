@@ -6,6 +6,7 @@ use base64_simd::STANDARD as BASE64;
 use kinesis_to_s3_lambda::kinesis_event::{KinesisData, KinesisEvent, Record};
 use proptest::prelude::*;
 use serde_json::Value;
+use shared::frame::is_frame;
 
 const SHARD: &str = "shardId-000000000000";
 /// 2026-11-21T00:00:00Z, in milliseconds since 1970.
@@ -26,6 +27,8 @@ pub(crate) enum Content {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Arrival {
     pub(crate) content: Content,
+    /// Whether its data are a zstd frame.
+    pub(crate) framed: bool,
     /// Whether it is the first of another hour: a batch that holds it becomes more than one object.
     pub(crate) next_hour: bool,
 }
@@ -51,7 +54,7 @@ impl Stream {
             hour += u32::from(arrival.next_hour);
             records.push((arrival.content, hour));
             let arrived_at = MIDNIGHT_MS + i64::from(hour) * 3_600_000 + record as i64 * 1_000;
-            let data = data(record, arrival.content).into();
+            let data = data(record, *arrival).into();
             let entry = testbed::Entry { partition_key: "e-viewer".into(), data, ..testbed::Entry::default() };
             shard.put(arrived_at, entry).unwrap();
         }
@@ -99,13 +102,14 @@ impl Stream {
     }
 }
 
-fn data(record: usize, content: Content) -> String {
-    match content {
+fn data(record: usize, arrival: Arrival) -> Vec<u8> {
+    let lines = match arrival.content {
         Content::Event => format!("{{\"line\":\"{record}/0\"}}"),
         Content::TwoEvents => format!("{{\"line\":\"{record}/0\"}}\n{{\"line\":\"{record}/1\"}}\n"),
         Content::Foreign => format!("{record}/0"),
         Content::Both => format!("{{\"line\":\"{record}/0\"}}\n{record}/1"),
-    }
+    };
+    if arrival.framed { zstd::bulk::compress(lines.as_bytes(), 1).unwrap() } else { lines.into_bytes() }
 }
 
 fn event_record(record: &testbed::Record) -> Record {
@@ -130,9 +134,15 @@ impl Line {
     pub(crate) fn parse(text: &str) -> Self {
         let json: Value = serde_json::from_str(text).unwrap();
         match json["rejected"]["body_base64"].as_str() {
-            Some(body) => Self::named(&String::from_utf8(BASE64.decode_to_vec(body).unwrap()).unwrap()),
+            Some(body) => Self::kept(&BASE64.decode_to_vec(body).unwrap()),
             None => Self::named(json["line"].as_str().unwrap()),
         }
+    }
+
+    /// From what a rejected line keeps: a line, or a whole frame of one.
+    fn kept(body: &[u8]) -> Self {
+        let line = if is_frame(body) { zstd::bulk::decompress(body, 100).unwrap() } else { body.to_vec() };
+        Self::named(&String::from_utf8(line).unwrap())
     }
 
     fn named(name: &str) -> Self {
@@ -143,6 +153,7 @@ impl Line {
 
 pub(crate) fn arrivals() -> impl Strategy<Value = Vec<Arrival>> {
     let content = prop::sample::select(vec![Content::Event, Content::TwoEvents, Content::Foreign, Content::Both]);
-    let arrival = (content, prop::bool::weighted(0.2)).prop_map(|(content, next_hour)| Arrival { content, next_hour });
+    let arrival = (content, any::<bool>(), prop::bool::weighted(0.2));
+    let arrival = arrival.prop_map(|(content, framed, next_hour)| Arrival { content, framed, next_hour });
     prop::collection::vec(arrival, 1..=8)
 }

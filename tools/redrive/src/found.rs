@@ -6,7 +6,7 @@ use bytes::Bytes;
 use ingest_lambda::content::{BodyForm, body_form, decompress};
 use ingest_lambda::event::{Event, KeyFields};
 use ingest_lambda::split::split;
-use kinesis_to_s3_lambda::payload::{Source, read_record};
+use kinesis_to_s3_lambda::record_lines::{RecordReader, Source};
 use shared::line::{Envelope, EventFormat, IdLiteral};
 use shared::rejection::{Reason, Rejection};
 use shared::trust::Trust;
@@ -55,7 +55,8 @@ impl EventReader<'_> {
     fn for_each_foreign(&self, line: &RejectedLine, body: &[u8], mut see: impl FnMut(&str)) {
         let trust = Trust::in_record(self.event_format, "");
         let source = Source { arrival: line.received_at, name: &line.id, trust };
-        let read = read_record(&Bytes::copy_from_slice(body), &source);
+        let mut reader = RecordReader::default();
+        let read = reader.read(&Bytes::copy_from_slice(body), &source);
         String::from_utf8_lossy(&read.events.text).split_terminator('\n').for_each(&mut see);
     }
 

@@ -179,7 +179,7 @@ impl Replay<'_> {
     /// Writes a group's object where there is none. One with the same lines is another replay's, or an earlier try.
     async fn land_group(&self, group: &Group) -> anyhow::Result<()> {
         let key = group.key();
-        let object = encode(group, BlockSize::fitting(group.bytes()), &self.lander.attempt())?;
+        let object = encode(group, BlockSize::fitting(group.bytes), &self.lander.attempt())?;
         let mut has_written = false;
         let merge = async |found: Option<&Stored>| match found {
             None => {
