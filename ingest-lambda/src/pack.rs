@@ -42,7 +42,11 @@ impl Record {
     ///
     /// When its frame is damaged: never, as this process wrote it.
     pub fn lines(&self, reader: &mut FrameReader) -> Result<Cow<'_, [u8]>, FrameError> {
-        if is_frame(&self.data) { reader.lines(&self.data).map(Cow::Owned) } else { Ok(Cow::Borrowed(&self.data)) }
+        if is_frame(&self.data) {
+            reader.lines(&self.data).map(|lines| Cow::Owned(lines.to_vec()))
+        } else {
+            Ok(Cow::Borrowed(&self.data))
+        }
     }
 
     /// What Kinesis counts against its limits, with the longest key.

@@ -33,7 +33,7 @@ pub(crate) fn read_stream(stream: &MemoryStream) -> Result<Kept, TestCaseError> 
     for record in stream.records() {
         let text = match is_frame(&record.data) {
             true => reader.lines(&record.data).map_err(|error| TestCaseError::fail(error.to_string()))?,
-            false => record.data.to_vec(),
+            false => &record.data,
         };
         let lines = text.strip_suffix(b"\n").ok_or_else(|| TestCaseError::fail("no line feed at the end"))?;
         for line in lines.split(|byte| *byte == b'\n') {
