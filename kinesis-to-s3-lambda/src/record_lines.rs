@@ -294,12 +294,12 @@ impl<'a> Judge<'a> {
         let id = serde_json::Value::from(format!("{name}/{}", self.rejected - self.rejected_before)).to_string();
         let rejection = Rejection::new(Reason::ForeignRecord, detail);
         let rejected = Rejected { rejection: &rejection, content_type: None, content_encoding: None, part: None, body };
-        let mut line = Vec::new();
+        let receipt = Receipt { received_at: arrival, arrived_in: arrival.hour() };
+        let head = LineHead { kind: Kind::Rejected, received_at: Some(arrival), reason: Some(rejection.reason) };
         let envelope = Envelope::new(arrival, name, &Client::default());
-        envelope.write_rejected(&mut line, IdLiteral::new(&id), &rejected);
-        let reason = Some(Reason::ForeignRecord);
-        let head = LineHead { kind: Kind::Rejected, received_at: Some(arrival), reason };
-        self.lines.push(&line, head, self.source.receipt(head));
+        self.lines.first.get_or_insert(Kind::Rejected);
+        envelope.write_rejected(&mut self.lines.rejected.text, IdLiteral::new(&id), &rejected);
+        self.lines.rejected.counts.add_line(head, receipt);
         self.rejected += 1;
     }
 
