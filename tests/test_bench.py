@@ -11,7 +11,7 @@ from support.stack import BINARY, REPOSITORY
 BENCH = BINARY.with_name("bench")
 REFERENCE = REPOSITORY / "tools/bench/reference"
 QUICK = ["--quick", "--rust-only"]
-EVENTS = {"ingest_one": 1, "ingest_twenty": 20, "landing_small": 100, "landing_large": 2_000}
+EVENTS = {"ingest_one": 1, "ingest_twenty": 20, "landing_small": 100, "landing_large": 2_000, "landing_frames": 2_000}
 
 
 def bench(*arguments):

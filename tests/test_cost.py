@@ -27,11 +27,14 @@ import model  # noqa: E402
 import prices  # noqa: E402
 from model import ENVELOPE_BYTES, MAX_RECORD_BYTES, Deployment, Records, Traffic, batches, packed, shards  # noqa: E402
 
+MEASURED = {row["workload"]: row for row in json.loads((REPOSITORY / "docs/measured.json").read_text())["rows"]}
 PAGE = (REPOSITORY / "docs/COST.md").read_text()
-BILLS = (model.playhead, model.playhead_without_monitoring, model.firehose_behind_function, model.http_api_to_kinesis)
+BILLS = (model.playhead, model.playhead_without_monitoring, model.firehose_behind_function, model.delivery_behind_function)
 TRAFFICS = [Traffic(events, events_a_post, bytes_an_event) for events, events_a_post, bytes_an_event
             in product((1e4, 1e6, 1e7, 1e8, 1e9), (1, 20, 1_000), (50, 300, 5_000))]
-DEPLOYMENTS = [Deployment(door, mode) for door, mode in product(("FunctionUrl", "HttpApi"), ("PROVISIONED", "ON_DEMAND"))]
+DEPLOYMENTS = [Deployment(door, mode, compression=compression) for door, mode, compression
+               in product(("FunctionUrl", "HttpApi"), ("PROVISIONED", "ON_DEMAND"), ("zstd", "off"))]
+PLAIN = Deployment(compression="off")
 
 
 def total(traffic, deployment=Deployment(), bill=model.playhead):
@@ -195,28 +198,48 @@ def test_lines_of_metrics_are_as_long_as_the_model_takes_them_to_be(stack):
 
 # ---- What traffic becomes ----
 
+def plain(count, size):
+    return Records(count, size, size)
+
+
 @pytest.mark.parametrize("traffic, deployment, records", [
-    (Traffic(100e6, 20, 300), Deployment(), Records(5e6, 20 * 580)),
-    (Traffic(100e6, 20, 300), Deployment(event_format="raw"), Records(5e6, 20 * 301)),
+    (Traffic(100e6, 20, 300), PLAIN, plain(5e6, 20 * 580)),
+    (Traffic(100e6, 20, 300), replace(PLAIN, event_format="raw"), plain(5e6, 20 * 301)),
     # 1,807 lines of 580 bytes fit into a record of 1 MiB.
-    (Traffic(1_807, 1_807, 300), Deployment(), Records(1, 1_807 * 580)),
-    (Traffic(1_808, 1_808, 300), Deployment(), Records(2, 904 * 580)),
+    (Traffic(1_807, 1_807, 300), PLAIN, plain(1, 1_807 * 580)),
+    (Traffic(1_808, 1_808, 300), PLAIN, plain(2, 904 * 580)),
     # One that fits into none is counted by its bytes all the same.
-    (Traffic(1, 1, MAX_RECORD_BYTES), Deployment(), Records(1, MAX_RECORD_BYTES + 280)),
+    (Traffic(1, 1, MAX_RECORD_BYTES), PLAIN, plain(1, MAX_RECORD_BYTES + 280)),
 ])
 def test_events_of_a_post_are_packed_in_as_few_records_as_fit(traffic, deployment, records):
     assert packed(traffic, deployment) == records
+    compressed = packed(traffic, replace(deployment, compression="zstd"))
+    assert (compressed.count, compressed.lines) == (records.count, records.lines)
+    assert 0 < compressed.size <= records.size
+
+
+def test_records_are_as_long_as_the_bench_measured_them():
+    for workload, events in (("ingest_one", 1), ("ingest_twenty", 20)):
+        row = MEASURED[workload]
+        posted = (row["input_bytes"] - 1) / events - 1
+        found = packed(Traffic(events, events, posted), Deployment())
+        # A list of one event has two bytes more than the event, not one more for each event and one for all.
+        assert found.size == pytest.approx(row["costs"]["rust"]["stored_bytes"], abs=2)
+    assert packed(Traffic(20, 20), Deployment()).size <= 20 * 110
 
 
 @pytest.mark.parametrize("records, needed", [
-    (Records(1, 1), 1),
+    (plain(1, 1), 1),
     # A mean of 100 records a second is a peak of 1,000.
-    (Records(8_640_000, 10), 1),
-    (Records(8_640_001, 10), 2),
+    (plain(8_640_000, 10), 1),
+    (plain(8_640_001, 10), 2),
     # A mean of 0.1 MiB a second, by records that are few and large.
-    (Records(8_640, 2**20), 1),
-    (Records(8_641, 2**20), 2),
-    (Records(5e6, 11_000), 7),
+    (plain(8_640, 2**20), 1),
+    (plain(8_641, 2**20), 2),
+    (plain(5e6, 11_000), 7),
+    # A mean of half a megabyte of lines a second, however small the records are.
+    (Records(86_400, 10, 500_000), 1),
+    (Records(86_400, 10, 500_001), 2),
 ])
 def test_shards_are_as_many_as_the_peak_needs(records, needed):
     assert shards(records, Traffic(peak=10)) == needed
@@ -224,19 +247,19 @@ def test_shards_are_as_many_as_the_peak_needs(records, needed):
 
 @pytest.mark.parametrize("records, deployment, a_day", [
     # Never full within five seconds: 17,280 windows a day in each of seven shards.
-    (Records(5e6, 11_000), Deployment(), 7 * 17_280),
-    (Records(5e6, 11_000), Deployment(window_seconds=10), 7 * 8_640),
+    (plain(5e6, 11_000), Deployment(), 7 * 17_280),
+    (plain(5e6, 11_000), Deployment(window_seconds=10), 7 * 8_640),
     # Full before the window is over, by records.
-    (Records(100e6, 550), Deployment(), 1e6),
-    (Records(100e6, 550), Deployment(batch_size=50), 2e6),
+    (plain(100e6, 550), Deployment(), 1e6),
+    (plain(100e6, 550), Deployment(batch_size=50), 2e6),
     # Full by bytes: 4.5 MiB in records of 1 MiB are four.
-    (Records(1e6, 2**20), Deployment(window_seconds=300), 250_000),
+    (plain(1e6, 2**20), Deployment(window_seconds=300), 250_000),
     # Fewer records than windows: a batch each.
-    (Records(1_000, 550), Deployment(), 1_000),
+    (plain(1_000, 550), Deployment(), 1_000),
     # No window, and the mapping looks once a second.
-    (Records(5e6, 11_000), Deployment(window_seconds=0), 7 * 86_400),
+    (plain(5e6, 11_000), Deployment(window_seconds=0), 7 * 86_400),
     # A stream on demand has twice as many shards.
-    (Records(5e6, 11_000), Deployment(stream_mode="ON_DEMAND"), 14 * 17_280),
+    (plain(5e6, 11_000), Deployment(stream_mode="ON_DEMAND"), 14 * 17_280),
 ])
 def test_batches_end_when_they_are_full_or_their_window_is_over(records, deployment, a_day):
     assert batches(records, Traffic(), deployment) == pytest.approx(a_day)
@@ -263,19 +286,19 @@ def test_an_http_api_meters_512_kb(requests, body_bytes, usd):
 @pytest.mark.parametrize("size, usd", [(1, 0.4256), (25_600, 0.4256), (25_601, 0.8512), (2**20, 41 * 0.4256)])
 def test_payload_units_are_25_kb(size, usd):
     """A million records a day: 30.4 million, at 0.014 USD a million units."""
-    assert charges.payload_units(Records(1e6, size)) == pytest.approx(usd)
+    assert charges.payload_units(plain(1e6, size)) == pytest.approx(usd)
 
 
 @pytest.mark.parametrize("size, billed", [(300, 5_120), (5_120, 5_120), (5_121, 10_240), (11_000, 15_360)])
 def test_firehose_rounds_each_record_up_to_5_kb(size, billed):
     """2**30 records a day make as many GB as one has bytes."""
     gb = 30.4 * billed
-    assert gb < 512_000 and charges.firehose(Records(2**30, size)) == pytest.approx(gb * 0.029)
+    assert gb < 512_000 and charges.firehose(plain(2**30, size)) == pytest.approx(gb * 0.029)
 
 
 def test_firehose_has_tiers():
     """30.4 times 20,480 GB: 512,000 of the first tier, the rest of the second."""
-    assert charges.firehose(Records(2**30, 20_480)) == pytest.approx(512_000 * 0.029 + (30.4 * 20_480 - 512_000) * 0.025)
+    assert charges.firehose(plain(2**30, 20_480)) == pytest.approx(512_000 * 0.029 + (30.4 * 20_480 - 512_000) * 0.025)
 
 
 @pytest.mark.parametrize("seconds, memory_mb, architecture, usd", [
@@ -288,7 +311,7 @@ def test_lambda_bills_begun_milliseconds(seconds, memory_mb, architecture, usd):
 
 
 def test_a_provisioned_stream_costs_its_shards_their_retention_and_its_units():
-    found = charges.provisioned_stream(Records(5e6, 11_000), 7)
+    found = charges.provisioned_stream(plain(5e6, 11_000), 7)
     assert found == pytest.approx({
         "Kinesis: shards": 7 * 729.6 * 0.015,
         "Kinesis: retention of seven days": 7 * 729.6 * 0.020,
@@ -298,7 +321,7 @@ def test_a_provisioned_stream_costs_its_shards_their_retention_and_its_units():
 
 def test_a_stream_on_demand_rounds_records_in_up_to_1_kb():
     """2**20 records of 1,025 bytes a day: 2 GB in, of which six days are kept, and 1.001 GB out."""
-    found = charges.on_demand_stream(Records(2**20, 1_025))
+    found = charges.on_demand_stream(plain(2**20, 1_025))
     assert found == pytest.approx({
         "Kinesis: a stream on demand": 729.6 * 0.04,
         "Kinesis: data in and out": 30.4 * (2 * 0.08 + 1_025 / 1_024 * 0.04),
@@ -308,7 +331,6 @@ def test_a_stream_on_demand_rounds_records_in_up_to_1_kb():
 
 def test_cpu_time_is_what_the_bench_measured_and_longer_the_smaller_the_function():
     """A straight line through two workloads; half as much again on Lambda, 1769/256 for a share of a vCPU; then the waits."""
-    rows = {row["workload"]: row for row in json.loads((REPOSITORY / "docs/measured.json").read_text())["rows"]}
     for workload, fixed, a_byte in (
         ("ingest_one", model.INGEST_CPU, model.INGEST_CPU_A_BYTE),
         ("ingest_twenty", model.INGEST_CPU, model.INGEST_CPU_A_BYTE),
@@ -316,25 +338,17 @@ def test_cpu_time_is_what_the_bench_measured_and_longer_the_smaller_the_function
         ("landing_large", model.LANDING_CPU, model.LANDING_CPU_A_BYTE),
     ):
         assert fixed > 0 and a_byte > 0
-        row = rows[workload]
+        row = MEASURED[workload]
         assert (fixed + a_byte * row["input_bytes"]) * 1e6 == pytest.approx(row["costs"]["rust"]["cpu_us"])
     on_cpu = model.INGEST_CPU + model.INGEST_CPU_A_BYTE * (20 * 301 + 1)
     assert model.ingest_seconds(Traffic()) == pytest.approx(on_cpu * 1.5 * 1769 / 256 + 0.016)
     on_cpu = model.LANDING_CPU + model.LANDING_CPU_A_BYTE * 1e6
-    assert model.landing_seconds(1e6) == pytest.approx(on_cpu * 1.5 * 1769 / 512 + 0.041)
+    assert model.landing_seconds(1e6) == pytest.approx(on_cpu * 1.5 + 0.041)
 
 
-def test_a_gb_of_logs_costs_by_the_sum_of_all_logs():
-    """A month of many makes monitoring's cheaper than its own table says, which is of one day; few don't."""
-    for traffic, is_cheaper in ((Traffic(1e9, 1), True), (Traffic(1e6), False)):
-        found = model.playhead(traffic, Deployment())["monitoring"]
-        alone = monitoring_a_day(traffic) * prices.DAYS_A_MONTH
-        assert found < alone if is_cheaper else found == pytest.approx(alone)
+# ---- Bills by hand: 152 million POSTs a month, which are records of 11,600 bytes as they are; 120,960 batches a day ----
 
-
-# ---- Bills by hand: 152 million POSTs a month, which are records of 11,600 bytes; 120,960 batches a day ----
-
-POSTS, BATCHES, LINES = 152e6, 120_960 * 30.4, 66 + 52 + 141 + 3 * 26
+POSTS, BATCHES = 152e6, 120_960 * 30.4
 
 
 def billed(seconds):
@@ -342,48 +356,56 @@ def billed(seconds):
 
 
 def test_a_bill_of_playhead_by_hand():
-    found = model.playhead_without_monitoring(Traffic(), Deployment())
     ingest, landing = (billed(seconds) for seconds in (
         model.ingest_seconds(Traffic()), model.landing_seconds(5e6 * 11_600 / 120_960)))
-    assert found == pytest.approx({
+    assert model.playhead_without_monitoring(Traffic(), PLAIN) == pytest.approx({
         "front door": 0,
         "ingest: requests": 152 * 0.20,
         "ingest: duration": POSTS * ingest * 0.25 * 0.0000133334,
-        **charges.provisioned_stream(Records(5e6, 11_600), 7),
-        "landing: requests and duration": BATCHES * (0.20 / 1e6 + landing * 0.5 * 0.0000133334),
+        **charges.provisioned_stream(plain(5e6, 11_600), 7),
+        "landing: requests and duration": BATCHES * (0.20 / 1e6 + landing * 1769 / 1024 * 0.0000133334),
         "S3: PUT, and a HEAD now and then": BATCHES / 1_000 * (1.001 * 0.005 + 0.001 * 0.0004),
         "S3: a month's files": POSTS * 11_600 / model.COMPRESSION / 2**30 * 0.023,
         "answers to the Internet": POSTS * 500 / 2**30 * 0.09,
-        "Lambda's own log lines": (POSTS + BATCHES) * LINES / 1e9 * 0.50,
     }, rel=1e-3)
-    # check-object writes its own lines too.
-    watched = model.playhead(Traffic(), Deployment())
-    assert watched["Lambda's own log lines"] == pytest.approx((POSTS + 2 * BATCHES) * LINES / 1e9 * 0.50)
+
+
+def test_compression_changes_the_stream_and_the_batches_and_nothing_else():
+    compressed, as_it_is = (model.playhead_without_monitoring(Traffic(), deployment) for deployment in (Deployment(), PLAIN))
+    less = {part for part in as_it_is if compressed[part] < as_it_is[part]}
+    assert less == {"Kinesis: shards", "Kinesis: retention of seven days", "landing: requests and duration",
+                    "S3: PUT, and a HEAD now and then"}
+    assert all(compressed[part] == as_it_is[part] for part in as_it_is.keys() - less)
+
+
+SAME = ("front door", "ingest: requests", "ingest: duration", "S3: a month's files", "answers to the Internet")
 
 
 def test_a_bill_of_firehose_by_hand():
     ours = model.playhead_without_monitoring(Traffic(), Deployment())
-    same = ("front door", "ingest: requests", "ingest: duration", "S3: a month's files", "answers to the Internet")
     assert model.firehose_behind_function(Traffic(), Deployment()) == pytest.approx({
-        **{what: ours[what] for what in same},
+        **{what: ours[what] for what in SAME},
         "Firehose": POSTS * 15_360 / 2**30 * 0.029,
         "S3: PUT": POSTS * 11_600 / (5 * 2**20) * 0.005 / 1_000,
-        "Lambda's own log lines": POSTS * LINES / 1e9 * 0.50,
     })
 
 
-def test_a_bill_of_an_http_api_by_hand():
-    """No ingest, other records, and the same from there on."""
-    traffic, deployment, records = Traffic(), Deployment(), Records(5e6, 20 * 301 + 1)
-    in_a_month = batches(records, traffic, deployment) * 30.4
-    assert model.http_api_to_kinesis(traffic, deployment) == pytest.approx({
-        "HTTP API": 152 * 1.00,
-        **charges.provisioned_stream(records, shards(records, traffic)),
-        **model.landing(records, traffic, deployment),
-        **model.files(records),
-        "answers to the Internet": POSTS * 500 / 2**30 * 0.09,
-        "Lambda's own log lines": in_a_month * LINES / 1e9 * 0.50,
+def test_a_bill_of_kinesis_own_delivery_by_hand():
+    """Records of 11,600 bytes are taken in as 12 KB; a file each five minutes."""
+    ours = model.playhead_without_monitoring(Traffic(), Deployment())
+    assert model.delivery_behind_function(Traffic(), Deployment()) == pytest.approx({
+        **{what: ours[what] for what in SAME},
+        "Kinesis: a stream on demand": 729.6 * 0.04,
+        "Kinesis: data in": POSTS * 12_288 / 2**30 * 0.08,
+        "Kinesis: delivery to S3": POSTS * 11_600 / 2**30 * 0.0275,
+        "S3: PUT": 288 * 30.4 * 0.005 / 1_000,
     })
+
+
+def test_an_environment_writes_a_line_of_metrics_every_ten_seconds():
+    """At most one a POST; two environments are busy on average where 87 POSTs come a second."""
+    assert model.ingest_lines(Traffic(20 * 100)) == 100
+    assert model.ingest_lines(Traffic()) == 2 * 8_640
 
 
 def test_an_http_api_in_front_costs_its_requests_and_its_access_log():

@@ -17,14 +17,10 @@ from model import Deployment, Traffic
 from prices import DAYS_A_MONTH
 
 VOLUMES = (1_000_000, 10_000_000, 100_000_000, 1_000_000_000)
+PEAKS = (10, 3)
 OTHERS = {
-    "Playhead without monitoring": model.playhead_without_monitoring,
     "Firehose behind a function": model.firehose_behind_function,
-    "HTTP API straight to Kinesis": model.http_api_to_kinesis,
-}
-CHOICES = {
-    "Playhead, HTTP API": {"front_door": "HttpApi"},
-    "Playhead, stream on demand": {"stream_mode": "ON_DEMAND"},
+    "Kinesis' own delivery to S3": model.delivery_behind_function,
 }
 
 
@@ -50,13 +46,12 @@ def parts_table(traffics, deployment):
 
 
 def volumes_table(traffics, deployment):
-    """Playhead, with other parameters, and others in its place."""
-    bills = {"Playhead": lambda traffic: total(traffic, deployment)}
-    bills |= {name: lambda traffic, choice=choice: total(traffic, replace(deployment, **choice))
-              for name, choice in CHOICES.items()}
+    """Playhead for two peaks, which change nothing for the others, and the others in its place."""
+    bills = {f"Playhead, peak of {peak} times the mean":
+             lambda traffic, peak=peak: total(replace(traffic, peak=peak), deployment) for peak in PEAKS}
     bills |= {name: lambda traffic, bill=bill: sum(bill(traffic, deployment).values()) for name, bill in OTHERS.items()}
     rows = [(f"{plural(events)} a POST: {name}", [usd(replace(traffic, events_a_post=events)) for traffic in traffics])
-            for events in (20, 1) for name, usd in bills.items()]
+            for events in (20, 10, 1) for name, usd in bills.items()]
     return table("USD a month, by events a day", [volume(traffic.events) for traffic in traffics], rows)
 
 
@@ -69,6 +64,7 @@ def changes(traffic, deployment):
         ("players: events of 600 bytes", replace(traffic, bytes_an_event=600), deployment),
         ("`ShardCount` for a peak of 5 times the mean", replace(traffic, peak=5), deployment),
         ("`ShardCount` for a peak of 3 times the mean", replace(traffic, peak=3), deployment),
+        ("`RecordCompression`: `off`", traffic, replace(deployment, compression="off")),
         ("`StreamMode`: `ON_DEMAND`", traffic, replace(deployment, stream_mode="ON_DEMAND")),
         ("`FrontDoor`: `HttpApi`", traffic, replace(deployment, front_door="HttpApi")),
         ("`BatchingWindowSeconds`: 1", traffic, replace(deployment, window_seconds=1)),

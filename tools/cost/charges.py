@@ -33,14 +33,28 @@ def provisioned_stream(records, shards):
     }
 
 
+def on_demand_gb_in(records):
+    return records.count * ceil(records.size / prices.ON_DEMAND_INCREMENT) * prices.ON_DEMAND_INCREMENT / GB
+
+
 def on_demand_stream(records):
     """Data in and out by the GB, and retention from the second day on."""
-    gb_in = records.count * ceil(records.size / prices.ON_DEMAND_INCREMENT) * prices.ON_DEMAND_INCREMENT / GB
+    gb_in = on_demand_gb_in(records)
     gb_out = records.bytes / GB
     return {
         "Kinesis: a stream on demand": HOURS_A_MONTH * prices.ON_DEMAND_HOUR,
         "Kinesis: data in and out": DAYS_A_MONTH * (gb_in * prices.ON_DEMAND_GB_IN + gb_out * prices.ON_DEMAND_GB_OUT),
         "Kinesis: retention of seven days": gb_in * RETENTION_DAYS * prices.ON_DEMAND_GB_RETENTION_MONTH,
+    }
+
+
+def delivered_stream(records):
+    """On demand, kept for a day, which is included; Kinesis delivers it to S3."""
+    delivered = records.bytes / GB * DAYS_A_MONTH
+    return {
+        "Kinesis: a stream on demand": HOURS_A_MONTH * prices.ON_DEMAND_HOUR,
+        "Kinesis: data in": on_demand_gb_in(records) * DAYS_A_MONTH * prices.ON_DEMAND_GB_IN,
+        "Kinesis: delivery to S3": delivered * prices.DELIVERY_GB,
     }
 
 

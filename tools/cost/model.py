@@ -5,13 +5,13 @@ A bill is a dictionary of US dollars a month by what they are for. CPU times and
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 
 import charges
 from prices import (ALARM_MONTH, DASHBOARD_MONTH, DAYS_A_MONTH, GB, LAMBDA_GB_SECOND, LAMBDA_REQUEST, LOG_EVENT_OVERHEAD,
-                    LOG_GB, LOG_GB_BYTES, METRIC_MONTH, METRICS_REQUEST, S3_READ, S3_WRITE)
+                    LOG_GB_BYTES, METRIC_MONTH, METRICS_REQUEST, S3_READ, S3_WRITE)
 
 SECONDS_A_DAY = 24 * 60 * 60
 
@@ -22,27 +22,40 @@ _ROWS = {row["workload"]: row for row in json.loads(
 
 
 def line_through(small, large):
-    """Seconds of CPU of an invocation of any size, and of each byte of its input, from two workloads."""
-    points = [(_ROWS[name]["input_bytes"], _ROWS[name]["costs"]["rust"]["cpu_us"] / 1e6) for name in (small, large)]
-    (few, fast), (many, slow) = points
-    a_byte = (slow - fast) / (many - few)
-    return fast - few * a_byte, a_byte
+    """What an invocation costs that is given nothing, and what each byte adds, from two points."""
+    (few, little), (many, much) = small, large
+    a_byte = (much - little) / (many - few)
+    return little - few * a_byte, a_byte
 
 
-INGEST_CPU, INGEST_CPU_A_BYTE = line_through("ingest_one", "ingest_twenty")
-LANDING_CPU, LANDING_CPU_A_BYTE = line_through("landing_small", "landing_large")
+def cpu(workload):
+    """Bytes of the input, and seconds of CPU."""
+    row = _ROWS[workload]
+    return row["input_bytes"], row["costs"]["rust"]["cpu_us"] / 1e6
+
+
+def on_stream(workload):
+    """Bytes of the lines that a POST became, and of the record that holds them, compressed."""
+    row = _ROWS[workload]
+    return row["input_bytes"] + row["events"] * ENVELOPE_BYTES, row["costs"]["rust"]["stored_bytes"]
+
+
+# The envelope and the line feed, with ids of 36 bytes and a desktop browser's user agent of 101 bytes. Counted by a test.
+ENVELOPE_BYTES = 280
+INGEST_CPU, INGEST_CPU_A_BYTE = line_through(cpu("ingest_one"), cpu("ingest_twenty"))
+LANDING_CPU, LANDING_CPU_A_BYTE = line_through(cpu("landing_small"), cpu("landing_large"))
+RECORD_BYTES, RECORD_BYTES_A_BYTE = line_through(on_stream("ingest_one"), on_stream("ingest_twenty"))
 COMPRESSION = _ROWS["landing_small"]["input_bytes"] / _ROWS["landing_small"]["costs"]["rust"]["stored_bytes"]
 
 # ---- Counted by tests ----
 
-# The envelope and the line feed, with ids of 36 bytes and a desktop browser's user agent of 101 bytes.
-ENVELOPE_BYTES = 280
 # Lines of metrics, with the long name of a deployed function.
 FUNCTION_NAME = 45
 INGEST_LINE, LANDING_LINE = 375 + FUNCTION_NAME, 935 + FUNCTION_NAME
-# Lambda's START, END and REPORT, and a line of the HTTP API's access log in template.yaml's format.
-PLATFORM_LINES = (66, 52, 141)
+# A line of the HTTP API's access log in template.yaml's format.
 ACCESS_LOG_LINE = 164
+# Seconds between an environment's lines of metrics, while it is busy.
+METRICS_SECONDS = 10
 # CloudWatch bills an alarm for each metric that it watches.
 ALARMS, ALARM_METRICS = 61, 73
 # Custom metrics with data in every hour (docs/METRICS.md).
@@ -67,18 +80,22 @@ MAX_RECORD_BYTES = 2**20
 # https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html
 SHARD_BYTES_A_SECOND = 2**20
 SHARD_RECORDS_A_SECOND = 1_000
+# What landing, which takes one batch of a shard at a time, compresses in a second on its vCPU (docs/DELIVERY.md).
+SHARD_LINE_BYTES_A_SECOND = 5_000_000
 # The mapping hands over at most 6 MiB of base64.
 # https://docs.aws.amazon.com/lambda/latest/dg/services-kinesis-create.html
 MAX_BATCH_BYTES = 6 * 2**20 * 3 / 4
 # A whole vCPU: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 VCPU_MB = 1_769
-INGEST_MB, LANDING_MB = 256, 512
+INGEST_MB, LANDING_MB = 256, VCPU_MB
 # Each unit of concurrency takes ten requests a second, however short they are:
 # https://docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html
 REQUESTS_A_UNIT = 10
 # Firehose's defaults: https://docs.aws.amazon.com/firehose/latest/APIReference/API_BufferingHints.html
 FIREHOSE_BUFFER_BYTES = 5 * 2**20
 FIREHOSE_BUFFER_SECONDS = 300
+# The shortest, and the default: https://docs.aws.amazon.com/streams/latest/dev/data-delivery-concepts.html
+DELIVERY_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -108,6 +125,7 @@ class Deployment:
     stream_mode: str = "PROVISIONED"
     batch_size: int = 100
     window_seconds: float = 5
+    compression: str = "zstd"
     event_format: str = "envelope"
     architecture: str = "arm64"
 
@@ -117,26 +135,34 @@ class Records:
     """What is put on a stream in a day."""
     count: float
     size: float  # bytes of one
+    lines: float  # bytes of one's lines
 
     @property
     def bytes(self):
         return self.count * self.size
 
+    @property
+    def line_bytes(self):
+        return self.count * self.lines
+
 
 # ---- What traffic becomes ----
 
 def packed(traffic, deployment):
-    """The events of a POST, which are of one session, in as few records as fit."""
+    """The events of a POST, which are of one session, in as few records as fit, compressed where that is smaller."""
     line = traffic.bytes_an_event + (ENVELOPE_BYTES if deployment.event_format == "envelope" else 1)
     records_a_post = ceil(traffic.events_a_post / max(1, MAX_RECORD_BYTES // line))
-    return Records(traffic.posts * records_a_post, traffic.events_a_post * line / records_a_post)
+    lines = traffic.events_a_post * line / records_a_post
+    compressed = min(lines, RECORD_BYTES + RECORD_BYTES_A_BYTE * lines)
+    return Records(traffic.posts * records_a_post, compressed if deployment.compression == "zstd" else lines, lines)
 
 
 def shards(records, traffic):
     """As many as the peak needs."""
     a_second = traffic.peak / SECONDS_A_DAY
     return max(1, ceil(records.count * a_second / SHARD_RECORDS_A_SECOND),
-               ceil(records.bytes * a_second / SHARD_BYTES_A_SECOND))
+               ceil(records.bytes * a_second / SHARD_BYTES_A_SECOND),
+               ceil(records.line_bytes * a_second / SHARD_LINE_BYTES_A_SECOND))
 
 
 def open_shards(records, traffic, deployment):
@@ -178,30 +204,28 @@ def landing_seconds(batch_bytes):
 # ---- Bills ----
 
 def playhead(traffic, deployment):
-    return data_path(traffic, deployment) | logs_and_monitoring(traffic, deployment)
+    return data_path(traffic, deployment) | {"monitoring": monitoring(traffic, deployment) * DAYS_A_MONTH}
 
 
 def playhead_without_monitoring(traffic, deployment):
-    invocations = traffic.posts + batches(packed(traffic, deployment), traffic, deployment)
-    return data_path(traffic, deployment) | platform_logs(invocations * DAYS_A_MONTH)
+    return data_path(traffic, deployment)
 
 
 def firehose_behind_function(traffic, deployment):
-    """The same ingest, which puts the same records into Firehose. Its files are gzip: it knows no bzip2."""
-    records = packed(traffic, deployment)
+    """The same ingest, which puts the lines into Firehose as they are: it knows neither frames nor bzip2. Its files are gzip."""
+    records = packed(traffic, replace(deployment, compression="off"))
     objects = max(records.bytes / FIREHOSE_BUFFER_BYTES, SECONDS_A_DAY / FIREHOSE_BUFFER_SECONDS) * DAYS_A_MONTH
     return (front_door(traffic, deployment) | ingest(traffic, deployment)
             | {"Firehose": charges.firehose(records), "S3: PUT": objects * S3_WRITE}
-            | files(records) | answers(traffic) | platform_logs(traffic.posts * DAYS_A_MONTH))
+            | files(records) | answers(traffic))
 
 
-def http_api_to_kinesis(traffic, deployment):
-    """No ingest: a POST becomes one record, as it is. The same landing lands it."""
-    records = Records(traffic.posts, traffic.body_bytes)
-    invocations = batches(records, traffic, deployment) * DAYS_A_MONTH
-    return ({"HTTP API": charges.http_api(traffic.posts * DAYS_A_MONTH, traffic.body_bytes)}
-            | kinesis(records, traffic, deployment) | landing(records, traffic, deployment)
-            | files(records) | answers(traffic) | platform_logs(invocations))
+def delivery_behind_function(traffic, deployment):
+    """The same ingest, and Kinesis' own delivery of a stream on demand to S3, of lines as they are."""
+    records = packed(traffic, replace(deployment, compression="off"))
+    objects = SECONDS_A_DAY / DELIVERY_SECONDS * DAYS_A_MONTH
+    return (front_door(traffic, deployment) | ingest(traffic, deployment) | charges.delivered_stream(records)
+            | {"S3: PUT": objects * S3_WRITE} | files(records) | answers(traffic))
 
 
 def data_path(traffic, deployment):
@@ -235,7 +259,7 @@ def kinesis(records, traffic, deployment):
 
 def landing(records, traffic, deployment):
     count = batches(records, traffic, deployment) * DAYS_A_MONTH
-    seconds = landing_seconds(records.bytes * DAYS_A_MONTH / count)
+    seconds = landing_seconds(records.line_bytes * DAYS_A_MONTH / count)
     return {
         "landing: requests and duration":
             count * LAMBDA_REQUEST + charges.duration(count, seconds, LANDING_MB, deployment.architecture),
@@ -244,26 +268,11 @@ def landing(records, traffic, deployment):
 
 
 def files(records):
-    return {"S3: a month's files": charges.storage(records.bytes * DAYS_A_MONTH / COMPRESSION / GB)}
+    return {"S3: a month's files": charges.storage(records.line_bytes * DAYS_A_MONTH / COMPRESSION / GB)}
 
 
 def answers(traffic):
     return {"answers to the Internet": charges.internet(traffic.posts * DAYS_A_MONTH * ANSWER_BYTES / GB)}
-
-
-def platform_logs(invocations):
-    return {"Lambda's own log lines": charges.logs(log_gb(invocations, PLATFORM_LINES))}
-
-
-def logs_and_monitoring(traffic, deployment):
-    """Both write logs, and a GB costs by their sum. check-object runs once for each object, as landing does."""
-    posts = traffic.posts * DAYS_A_MONTH
-    objects = batches(packed(traffic, deployment), traffic, deployment) * DAYS_A_MONTH
-    platform = log_gb(posts + 2 * objects, PLATFORM_LINES)
-    metrics = log_gb(posts, (INGEST_LINE,)) + log_gb(objects, (LANDING_LINE,))
-    usd_a_gb = charges.logs(platform + metrics) / (platform + metrics)
-    watched = monitoring(traffic, deployment, usd_a_gb)
-    return {"Lambda's own log lines": platform * usd_a_gb, "monitoring": watched * DAYS_A_MONTH}
 
 
 def log_gb(times, line_bytes):
@@ -305,11 +314,17 @@ def checks(objects, shards_open):
     ]
 
 
-def monitoring(traffic, deployment, usd_a_gb=LOG_GB):
+def monitoring(traffic, deployment):
     """US dollars a day: lines of metrics, checks, custom metrics, alarms and a dashboard."""
     records = packed(traffic, deployment)
     objects = batches(records, traffic, deployment)
-    lines = log_gb(traffic.posts, (INGEST_LINE,)) + log_gb(objects, (LANDING_LINE,))
+    lines = log_gb(ingest_lines(traffic), (INGEST_LINE,)) + log_gb(objects, (LANDING_LINE,))
     watching = sum(check.usd for check in checks(objects, open_shards(records, traffic, deployment)))
     fixed = STEADY_METRICS * METRIC_MONTH + ALARM_METRICS * ALARM_MONTH + DASHBOARD_MONTH
-    return lines * usd_a_gb + watching + fixed / DAYS_A_MONTH
+    return charges.logs(lines * DAYS_A_MONTH) / DAYS_A_MONTH + watching + fixed / DAYS_A_MONTH
+
+
+def ingest_lines(traffic):
+    """Each environment writes one a METRICS_SECONDS; as many run as are busy on average."""
+    environments = ceil(traffic.posts / SECONDS_A_DAY * ingest_seconds(traffic))
+    return min(traffic.posts, environments * SECONDS_A_DAY / METRICS_SECONDS)

@@ -44,6 +44,8 @@ ON_DEMAND_HOUR = 0.04
 ON_DEMAND_GB_IN = 0.08
 ON_DEMAND_GB_OUT = 0.04
 ON_DEMAND_GB_RETENTION_MONTH = 0.10  # from 24 hours to 7 days
+# From a stream on demand to S3. https://docs.aws.amazon.com/streams/latest/dev/data-delivery.html
+DELIVERY_GB = 0.0275
 ON_DEMAND_INCREMENT = 1024  # bytes to which a record is rounded up
 
 # https://aws.amazon.com/firehose/pricing/ — seen: the first tier, with many users; the increment, on AWS's page. Not seen:

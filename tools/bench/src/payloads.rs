@@ -2,6 +2,7 @@
 
 use base64_simd::STANDARD as BASE64;
 use serde_json::{Value, json};
+use shared::frame::FrameWriter;
 
 /// Viewers whose events are mixed in one batch.
 const VIEWERS: usize = 25;
@@ -110,9 +111,17 @@ fn line(post: usize, event: Value) -> String {
     format!("{line}\n")
 }
 
+/// These records, compressed as ingest does it.
+pub(crate) fn frames(records: &[String]) -> Vec<Vec<u8>> {
+    #[allow(clippy::expect_used)]
+    let mut writer = FrameWriter::new().expect("there is memory for a compressor");
+    let frame = |lines: &String| writer.compress(lines.as_bytes()).unwrap_or_else(|| lines.clone().into_bytes());
+    records.iter().map(frame).collect()
+}
+
 /// A batch of these records' data, as the mapping hands it over. They arrived in the same hour.
-pub(crate) fn batch(records: &[String]) -> String {
-    let record = |(number, data): (usize, &String)| {
+pub(crate) fn batch<T: AsRef<[u8]>>(records: &[T]) -> String {
+    let record = |(number, data): (usize, &T)| {
         let sequence_number = format!("49590338271490256608559692538361571095921575989{number:09}");
         json!({
             "kinesis": {

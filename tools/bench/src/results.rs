@@ -51,8 +51,9 @@ impl Plan {
         Self { rust_only, quick }
     }
 
-    fn implementations(&self) -> &'static [Implementation] {
-        match self.rust_only {
+    /// The reference in Python knows no frames.
+    fn implementations(&self, workload: Workload) -> &'static [Implementation] {
+        match self.rust_only || workload == Workload::LandingFrames {
             true => &[Implementation::Rust, Implementation::EmptyHandler],
             false => &[Implementation::Rust, Implementation::Python, Implementation::EmptyHandler],
         }
@@ -108,7 +109,7 @@ impl Samples {
     }
 
     async fn measure_round(&mut self, folders: &Folders, plan: &Plan, round: u32) -> anyhow::Result<()> {
-        for implementation in plan.implementations() {
+        for implementation in plan.implementations(self.workload) {
             let name = implementation.name();
             progress(&format!("round {round} of {}: {}, {name}", plan.processes(), self.workload.title()));
             let invocations = match round {

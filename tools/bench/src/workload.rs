@@ -8,6 +8,7 @@ use bzip2::read::MultiBzDecoder;
 use local::runtime_api::Reply;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use shared::frame::{FrameReader, is_frame};
 
 use crate::implementation::Function;
 use crate::payloads;
@@ -20,10 +21,12 @@ pub(crate) enum Workload {
     IngestTwenty,
     LandingSmall,
     LandingLarge,
+    LandingFrames,
 }
 
 impl Workload {
-    pub(crate) const ALL: [Self; 4] = [Self::IngestOne, Self::IngestTwenty, Self::LandingSmall, Self::LandingLarge];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::IngestOne, Self::IngestTwenty, Self::LandingSmall, Self::LandingLarge, Self::LandingFrames];
 
     pub(crate) fn title(self) -> &'static str {
         match self {
@@ -31,6 +34,7 @@ impl Workload {
             Self::IngestTwenty => "ingest, 20 events",
             Self::LandingSmall => "landing, 100 records of 1 event",
             Self::LandingLarge => "landing, 100 records of 20 events",
+            Self::LandingFrames => "landing, 100 frames of 20 events",
         }
     }
 
@@ -40,12 +44,16 @@ impl Workload {
             Self::IngestTwenty => Job::post(payloads::events(20)),
             Self::LandingSmall => Job::batch(&payloads::records(100, 1)),
             Self::LandingLarge => Job::batch(&payloads::records(100, 20)),
+            Self::LandingFrames => Job::batch_of_frames(&payloads::records(100, 20)),
         }
     }
 
     /// Divides the invocations: heavier work needs fewer.
     pub(crate) fn weight(self) -> u32 {
-        if self == Self::LandingLarge { 20 } else { 1 }
+        match self {
+            Self::LandingLarge | Self::LandingFrames => 20,
+            _ => 1,
+        }
     }
 }
 
@@ -80,10 +88,19 @@ impl Job {
 
     /// A batch of records, each of which holds these lines.
     fn batch(records: &[String]) -> Self {
+        Self::landing(records, payloads::batch(records))
+    }
+
+    /// The same, each compressed as ingest does it.
+    fn batch_of_frames(records: &[String]) -> Self {
+        Self::landing(records, payloads::batch(&payloads::frames(records)))
+    }
+
+    fn landing(records: &[String], payload: String) -> Self {
         let lines = records.concat();
         Self {
             function: Function::Landing,
-            payload: payloads::batch(records).into(),
+            payload: payload.into(),
             events: lines.lines().count(),
             input_bytes: lines.len(),
             expected: Expected::InTheBucket { lines },
@@ -132,7 +149,8 @@ impl Job {
 
 fn check_record(record: &Record, expected: &[Value]) -> anyhow::Result<()> {
     let mut events = Vec::new();
-    for line in record.data.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+    let lines = if is_frame(&record.data) { FrameReader::default().lines(&record.data)? } else { record.data.clone() };
+    for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let line: Value = serde_json::from_slice(line).context("a line on the stream is not JSON")?;
         for member in [&line["id"], &line["received_at"], &line["request_id"], &line["client"]["user_agent"]] {
             ensure!(member.is_string(), "a line on the stream has no complete envelope: {line}");
