@@ -220,7 +220,7 @@ def test_an_upload_that_takes_too_long_is_answered_408(stack):
 
 
 def test_while_events_queue_health_is_answered_at_once_and_players_get_429(fresh_stack):
-    stack = fresh_stack(FAULTS="kinesis.late=1")
+    stack = fresh_stack(FAULTS="kinesis.late=1 s3.late=1")
     with ThreadPoolExecutor(100) as players:
         answers = [players.submit(stack.post, body=b'{"n":1}') for _ in range(100)]
         time.sleep(1)

@@ -83,7 +83,7 @@ impl Config {
             key_buckets: environment::choice("KEY_BUCKETS", &Buckets::COUNTS)?,
             record_compression: environment::choice(
                 "RECORD_COMPRESSION",
-                &[("off", RecordCompression::Off), ("zstd", RecordCompression::Zstd)],
+                &[("zstd", RecordCompression::Zstd), ("off", RecordCompression::Off)],
             )?,
             allowed_origins,
             max_body_bytes: environment::number(

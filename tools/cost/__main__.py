@@ -69,8 +69,8 @@ def changes(traffic, deployment):
         ("`FrontDoor`: `HttpApi`", traffic, replace(deployment, front_door="HttpApi")),
         ("`BatchingWindowSeconds`: 1", traffic, replace(deployment, window_seconds=1)),
         ("`BatchingWindowSeconds`: 60", traffic, replace(deployment, window_seconds=60)),
-        ("`BatchingWindowSeconds`: 60, `BatchSize`: 1000", traffic,
-         replace(deployment, window_seconds=60, batch_size=1_000)),
+        ("`BatchingWindowSeconds`: 60, `BatchSize`: 200", traffic,
+         replace(deployment, window_seconds=60, batch_size=200)),
         ("`EventFormat`: `raw`", traffic, replace(deployment, event_format="raw")),
         ("`Architecture`: `x86_64`", traffic, replace(deployment, architecture="x86_64")),
     ]

@@ -149,7 +149,8 @@ impl Job {
 
 fn check_record(record: &Record, expected: &[Value]) -> anyhow::Result<()> {
     let mut events = Vec::new();
-    let lines = if is_frame(&record.data) { FrameReader::default().lines(&record.data)? } else { record.data.clone() };
+    let mut reader = FrameReader::default();
+    let lines = if is_frame(&record.data) { reader.lines(&record.data)? } else { &record.data };
     for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let line: Value = serde_json::from_slice(line).context("a line on the stream is not JSON")?;
         for member in [&line["id"], &line["received_at"], &line["request_id"], &line["client"]["user_agent"]] {
