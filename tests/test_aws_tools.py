@@ -5,6 +5,8 @@ import bz2
 import hashlib
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import urllib.error
@@ -16,6 +18,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from support import landed
+from support.faults import is_frame
 from support.stack import FAILED_BATCHES_BUCKET, LANDING_BUCKET, REPOSITORY, STREAM, wait_for
 
 
@@ -115,15 +118,35 @@ def test_boto3_lists_by_the_page(stack):
 
 
 def test_boto3_describes_and_reads_the_stream(stack):
-    """boto3 describes the stream as the template has it, and reads its records, which are lines."""
+    """boto3 describes the stream as the template has it, and reads its records: docs/READING.md takes their lines out."""
     session = post_and_wait(stack)
+    assert stack.post(body=json.dumps([{"session_id": session, "n": number} for number in range(20)]).encode()).status == 200
     kinesis = stack.kinesis()
     summary = kinesis.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]
     assert (summary["StreamStatus"], summary["OpenShardCount"]) == ("ACTIVE", 2)
     assert summary["RetentionPeriodHours"] == 7 * 24
     shards = kinesis.describe_stream(StreamName=STREAM)["StreamDescription"]["Shards"]
     found = [record for shard in shards for record in records(kinesis, shard["ShardId"])]
-    assert any(session.encode() in record for record in found)
+    assert any(is_frame(record) for record in found)
+    for of_record in (example("python"), example("js")):
+        if of_record:
+            assert sum(session in line for record in found for line in of_record(record)) == 21
+
+
+def example(language):
+    """The function `lines` of docs/READING.md; None where its runtime is not on this machine."""
+    code = re.search(rf"## The stream.*?```{language}\n(.*?)```", (REPOSITORY / "docs/READING.md").read_text(), re.S)[1]
+    if language == "python":
+        names = {}
+        exec(code, names)
+        return lambda data: [line.decode() for line in names["lines"](data)]
+    node = shutil.which("node")
+    has_zstd = node and subprocess.run([node, "-e", "require('node:zlib').zstdDecompressSync.name"], check=False, capture_output=True)
+    if not has_zstd or has_zstd.returncode:
+        print("no Node.js with zstd here: its example in docs/READING.md was not run")
+        return None
+    program = code + "process.stdout.write(JSON.stringify(lines(require('node:fs').readFileSync(0))))"
+    return lambda data: json.loads(subprocess.run([node, "-e", program], input=data, check=True, capture_output=True).stdout)
 
 
 def records(kinesis, shard):

@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 from support import landed
 from support.cloud import MiniStack
 from support.deployment import ARCHITECTURE, PACKAGES, Deployment, binaries, script
+from support.faults import is_frame
 from support.sessions import event_texts, replay, requests
 from support.stack import REPOSITORY, wait_for
 from support.traffic import JSON, Traffic
@@ -203,7 +204,7 @@ def records(deployment):
 
 
 def compressed_records(deployment):
-    return sum(data.startswith(b"\x28\xb5\x2f\xfd") for data in records(deployment))
+    return sum(is_frame(data) for data in records(deployment))
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def assert_counted(output, kinds=KINDS):
 
 READER, = examples("README.md", "python")
 KINDS_READER = READER.partition("print(")[0]
-SPARK, PANDAS, POLARS = examples("docs/READING.md", "python")
+SPARK, PANDAS, POLARS, _ = examples("docs/READING.md", "python")
 SHELL, = examples("README.md", "sh")
 DUCKDB, = examples("docs/READING.md", "sh")
 
