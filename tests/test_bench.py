@@ -34,7 +34,7 @@ def test_each_workload_has_its_numbers(quick_run):
     for name, row in rows.items():
         assert row["costs"].keys() == {"rust", "empty_handler"}
         assert row["costs"]["rust"]["records"] == (1 if name.startswith("ingest") else 0)
-        assert row["costs"]["rust"]["stored_bytes"] > 500
+        assert row["costs"]["rust"]["stored_bytes"] > 300
         for cost in row["costs"].values():
             for number in ("start_up_ms", "first_answer_ms", "cpu_us", "peak_rss_mib"):
                 assert cost[number] > 0, (name, number)
@@ -93,8 +93,8 @@ def test_python_and_libbz2_do_the_same_work():
     subprocess.run([REFERENCE / "install.sh", "python", "floor"], check=True, timeout=300)
     run = bench("--quick")
     assert run.returncode == 0, run.stdout + run.stderr
-    assert run.stdout.count(": Python ") == len(EVENTS)
-    assert run.stdout.count(": libbz2 alone ") == 2
+    assert run.stdout.count(": Python ") == len(EVENTS) - 1, "the reference in Python knows no frames"
+    assert run.stdout.count(": libbz2 alone ") == 3
 
 
 @pytest.mark.parametrize(
