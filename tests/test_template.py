@@ -827,6 +827,8 @@ def test_environments_set_only_parameters_that_exist():
             assert value in map(str, declared.get("AllowedValues", [value]))
             if declared["Type"] == "Number":
                 assert declared.get("MinValue", 0) <= int(value) <= declared.get("MaxValue", int(value))
+        shards, buckets = (int(overrides.get(name, parameters[name]["Default"])) for name in ("ShardCount", "KeyBuckets"))
+        assert buckets % shards == 0, "each shard has as many buckets as the others"
     # A first deployment that failed is removed where nobody needs to read what is left of it.
     assert [config[environment]["deploy"]["parameters"].get("on_failure") for environment in environments] == ["DELETE", None, None]
 

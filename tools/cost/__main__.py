@@ -68,7 +68,6 @@ def changes(traffic, deployment):
         ("`StreamMode`: `ON_DEMAND`", traffic, replace(deployment, stream_mode="ON_DEMAND")),
         ("`FrontDoor`: `HttpApi`", traffic, replace(deployment, front_door="HttpApi")),
         ("`BatchingWindowSeconds`: 1", traffic, replace(deployment, window_seconds=1)),
-        ("`BatchingWindowSeconds`: 60", traffic, replace(deployment, window_seconds=60)),
         ("`BatchingWindowSeconds`: 60, `BatchSize`: 200", traffic,
          replace(deployment, window_seconds=60, batch_size=200)),
         ("`EventFormat`: `raw`", traffic, replace(deployment, event_format="raw")),

@@ -51,7 +51,7 @@ COMPRESSION = _ROWS["landing_small"]["input_bytes"] / _ROWS["landing_small"]["co
 
 # Lines of metrics, with the long name of a deployed function.
 FUNCTION_NAME = 45
-INGEST_LINE, LANDING_LINE = 375 + FUNCTION_NAME, 935 + FUNCTION_NAME
+INGEST_LINE, LANDING_LINE = 375 + FUNCTION_NAME, 955 + FUNCTION_NAME
 # A line of the HTTP API's access log in template.yaml's format.
 ACCESS_LOG_LINE = 164
 # Seconds between an environment's lines of metrics, while it is busy.
