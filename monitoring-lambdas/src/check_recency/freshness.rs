@@ -50,9 +50,13 @@ pub(super) async fn find(bucket: &impl Bucket, now: UnixMillis, memory: &mut Mem
     for back in 0..=LOOKBACK_HOURS {
         let hour = now.hour().plus(-back);
         let mut found = memory.take(hour);
-        go_on_listing(bucket, &series(bucket, hour).await?, &mut found).await?;
-        if !found.last_keys.is_empty() {
+        let listed = go_on_listing(bucket, hour, &mut found).await;
+        let has_objects = !found.last_keys.is_empty();
+        if has_objects {
             *memory = found;
+        }
+        listed?;
+        if has_objects {
             return newest(bucket, hour, memory).await;
         }
     }
@@ -69,9 +73,11 @@ async fn series(bucket: &impl Bucket, hour: UtcHour) -> Result<Vec<String>, Buck
     Ok(page.prefixes.into_iter().chain([format!("{folder}{SPILL_PREFIX}")]).collect())
 }
 
-async fn go_on_listing(bucket: &impl Bucket, series: &[String], memory: &mut Memory) -> Result<(), BucketError> {
+/// What was listed before an error is remembered, too.
+async fn go_on_listing(bucket: &impl Bucket, hour: UtcHour, memory: &mut Memory) -> Result<(), BucketError> {
+    let series = series(bucket, hour).await?;
     let mut pages = MAX_FURTHER_PAGES + series.len();
-    for prefix in series {
+    for prefix in &series {
         loop {
             if pages == 0 {
                 tracing::warn!(prefix, "the hour's listing goes on in the next minute: until then the age is too high");

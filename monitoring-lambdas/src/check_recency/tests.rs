@@ -273,6 +273,23 @@ async fn a_listing_of_many_pages_is_followed_and_bounded() {
     assert_eq!(metrics.last(Metric::DataFreshness), Some(51.0), "it went on where it stopped");
 }
 
+/// S3 fails now and then where an hour has very many objects: a listing that began anew each minute would never end.
+#[tokio::test]
+async fn a_listing_that_failed_goes_on_behind_the_last_page_that_came() {
+    let (bucket, mut memory) = (MemoryBucket::default(), freshness::Memory::default());
+    (10..30).for_each(|number| object(&bucket, 0, number, now(), UnixMillis(now().0 - 30_000 + number as i64)));
+    bucket.page_size.set(Some(1));
+    // A LIST for shards, and four of twenty pages. The first failure without a page left is that of the spilled objects.
+    for _ in 0..5 {
+        bucket.calls.set(0);
+        bucket.fails_from.set(Some(6));
+        freshness::find(&&bucket, now(), &mut memory).await.unwrap_err();
+    }
+    bucket.calls.set(0);
+    let newest = freshness::find(&&bucket, now(), &mut memory).await.unwrap();
+    assert_eq!(newest.received_at, UnixMillis(now().0 - 30_000 + 29));
+}
+
 #[rstest]
 #[case(0, 0.0)]
 #[case(3, 3.0)]
