@@ -6,6 +6,7 @@ use std::io::Read;
 
 use bzip2::read::BzDecoder;
 use serde::Deserialize;
+use shared::object::SPILL_PREFIX;
 use shared::timestamp::{UnixMillis, UtcHour};
 
 use crate::bucket::{Bucket, BucketError, List, Stream, Streams};
@@ -15,7 +16,7 @@ const MAX_FILES: usize = 8;
 /// The most bytes that are read of a file, compressed and uncompressed. bzip2 takes a second for some 2 MB at 128 MB of memory.
 const MAX_COMPRESSED_BYTES: usize = 1024 * 1024;
 const MAX_UNCOMPRESSED_BYTES: u64 = 512 * 1024;
-/// The most pages of the listing of one shard's hour: 5,000 files. If there are more, the files that are read are not the newest.
+/// The most pages of the listing of one shard's hour, or of what was spilled in it: 5,000 files. If there are more, the files that are read are not the newest.
 const MAX_PAGES: usize = 5;
 /// The most distinct values that are counted of each kind; others are counted together.
 const MAX_VALUES: usize = 200;
@@ -36,25 +37,28 @@ pub(super) async fn most_frequent<B: Streams>(bucket: &B, now: UnixMillis) -> Re
     Ok(tally.lines())
 }
 
-/// The last keys of the hour's first shards, the same number for each.
+/// The last keys of the hour: of what was spilled and of each shard about as many, until there are enough.
 async fn newest(bucket: &impl Bucket, hour: UtcHour, limit: usize) -> Result<Vec<String>, BucketError> {
-    let prefix = format!("rejected/{}/shardId-", hour.partition());
-    let shards = List { prefix: &prefix, delimiter: Some("-"), ..List::default() };
-    let mut shards = bucket.list(shards).await?.prefixes;
-    shards.truncate(limit);
+    let folder = format!("rejected/{}/", hour.partition());
+    let shards = List { prefix: &format!("{folder}shardId-"), delimiter: Some("-"), ..List::default() };
+    let mut series = vec![format!("{folder}{SPILL_PREFIX}")];
+    series.extend(bucket.list(shards).await?.prefixes);
     let mut keys = Vec::new();
-    for shard in &shards {
-        keys.extend(last_keys(bucket, shard, limit / shards.len()).await?);
+    for (at, prefix) in series.iter().enumerate() {
+        let share = (limit - keys.len()).div_ceil(series.len() - at);
+        if share == 0 {
+            break;
+        }
+        keys.extend(last_keys(bucket, prefix, share).await?);
     }
     Ok(keys)
 }
 
-async fn last_keys(bucket: &impl Bucket, shard: &str, limit: usize) -> Result<Vec<String>, BucketError> {
+async fn last_keys(bucket: &impl Bucket, prefix: &str, limit: usize) -> Result<Vec<String>, BucketError> {
     let mut keys: Vec<String> = Vec::new();
     for _ in 0..MAX_PAGES {
-        let page = bucket
-            .list(List { prefix: shard, start_after: keys.last().map(String::as_str), ..List::default() })
-            .await?;
+        let page =
+            bucket.list(List { prefix, start_after: keys.last().map(String::as_str), ..List::default() }).await?;
         keys.extend(page.objects.into_iter().map(|object| object.key));
         keys.drain(..keys.len().saturating_sub(limit));
         if !page.is_truncated {
@@ -182,6 +186,8 @@ mod tests {
     use bzip2::write::BzEncoder;
     use proptest::prelude::*;
     use serde_json::json;
+    use shared::line::Kind;
+    use shared::object::{ObjectKey, SpillId};
 
     use super::*;
     use crate::tests::memory_bucket::MemoryBucket;
@@ -206,10 +212,18 @@ mod tests {
     }
 
     fn put(bucket: &MemoryBucket, hour: u32, shard: u32, number: u32, lines: &[u8]) {
+        let key = format!("rejected/dt=2026-11-21/hour={hour:02}/shardId-{shard:012}-{number:06}.jsonl.bz2");
+        put_at(bucket, &key, lines);
+    }
+
+    fn spill(bucket: &MemoryBucket, id: u128, lines: &[u8]) {
+        put_at(bucket, &ObjectKey::spilled(Kind::Rejected, now().hour(), SpillId(id)).to_string(), lines);
+    }
+
+    fn put_at(bucket: &MemoryBucket, key: &str, lines: &[u8]) {
         let mut encoder = BzEncoder::new(Vec::new(), Compression::best());
         encoder.write_all(lines).unwrap();
-        let key = format!("rejected/dt=2026-11-21/hour={hour:02}/shardId-{shard:012}-{number:06}.jsonl.bz2");
-        bucket.insert(&key, encoder.finish().unwrap(), HashMap::new());
+        bucket.insert(key, encoder.finish().unwrap(), HashMap::new());
     }
 
     async fn said(bucket: &MemoryBucket) -> Vec<String> {
@@ -255,8 +269,24 @@ mod tests {
         }
         bucket.page_size.set(Some(10));
         assert_eq!(said(&bucket).await[1], "reasons: 8 × too_deep");
-        // A LIST for shards, two pages of each; eight files; a LIST for the hour before.
-        assert_eq!(bucket.calls.get(), 1 + 4 + 8 + 1);
+        // A LIST for shards, one for what was spilled, two pages of each shard; eight files; a LIST for the hour before.
+        assert_eq!(bucket.calls.get(), 1 + 1 + 4 + 8 + 1);
+    }
+
+    #[tokio::test]
+    async fn what_was_spilled_is_counted_alone_and_beside_what_landed() {
+        let bucket = MemoryBucket::default();
+        for id in 0..15 {
+            let reason = if id < 4 { "invalid_json" } else { "too_deep" };
+            spill(&bucket, id, line(reason, None, None, None).as_bytes());
+        }
+        bucket.page_size.set(Some(10));
+        assert_eq!(
+            said(&bucket).await[..2],
+            ["counted: 8 rejected lines of 8 of the newest files", "reasons: 8 × too_deep"]
+        );
+        (0..2).for_each(|shard| put(&bucket, 9, shard, 1, line("no_events", None, None, None).as_bytes()));
+        assert_eq!(said(&bucket).await[1], "reasons: 3 × too_deep · 2 × no_events");
     }
 
     #[tokio::test]
