@@ -1,6 +1,7 @@
 //! Did everything that was sent in an hour land, exactly once?
 
 use serde::{Deserialize, Serialize};
+use shared::limits::MAX_EVENTS_PER_REQUEST;
 use shared::line::EventFormat;
 use shared::timestamp::UtcHour;
 
@@ -49,6 +50,15 @@ pub(crate) struct Balance {
     pub(crate) lost_records: f64,
     /// Records that landed more often than they arrived.
     pub(crate) doubled_records: f64,
+    /// Events and rejected lines by which ingest's counts may be wrong: that many more may be lost, or doubled.
+    pub(crate) unknown_events: f64,
+}
+
+impl Balance {
+    /// Whether nothing is certainly lost or doubled.
+    pub(crate) fn is_even(&self) -> bool {
+        *self == Self { unknown_events: self.unknown_events, ..Self::default() }
+    }
 }
 
 /// The balances of consecutive sealed hours, oldest first, except for the first and the last, which lack a neighbour.
@@ -58,9 +68,9 @@ pub(crate) struct Balance {
 /// doubled and does not offset a loss.
 ///
 /// Ingest's counts of an hour may be incomplete: lines that are not written yet, processes that were killed, lines of its log
-/// that CloudWatch dropped. Its count of requests is in the same lines, and Lambda counts invocations by itself: with fewer
-/// requests than invocations events that landed and were not counted prove nothing, and with more of them, as CloudWatch took a
-/// line twice, nor do events that were counted and did not land. Lambda counts no invocation where it does not run.
+/// that CloudWatch dropped. Its count of requests is in the same lines, and Lambda counts invocations by itself. A request that
+/// was not counted excuses [`MAX_EVENTS_PER_REQUEST`] events that landed and were not counted; and one too many, as CloudWatch
+/// took a line twice, that many that were counted and did not land. Lambda counts no invocation where it does not run.
 pub(crate) fn balances(hours: &[Hour<'_>], format: EventFormat) -> Vec<Balance> {
     let flows = |of: fn(&Hour<'_>) -> Flow| -> Vec<Flow> { hours.iter().map(of).collect() };
     let (records, requests) = (Differences::of(&flows(Flow::of_records)), Differences::of(&flows(Flow::of_requests)));
@@ -76,16 +86,18 @@ pub(crate) fn balances(hours: &[Hour<'_>], format: EventFormat) -> Vec<Balance> 
         let repeated = received(around, |totals| totals.repeated.rejected_received_in);
         let rejected = difference(this.sent.rejected, received_rejected(around), repeated);
         let (records, requests) = (records.at(at, this.landed.repeated.records as f64), requests.at(at, 0.0));
-        let counted_too_little = requests.lost > 0.0;
-        let counted_too_often = requests.surplus > 0.0 && this.sent.invocations.whole > 0.0;
-        let known = |unknown: bool, count: f64| if unknown { 0.0 } else { count };
+        let events_of = |requests: f64| requests * MAX_EVENTS_PER_REQUEST as f64;
+        let not_counted = events_of(requests.lost);
+        let runs_in_lambda = this.sent.invocations.whole > 0.0;
+        let counted_twice = if runs_in_lambda { events_of(requests.surplus) } else { 0.0 };
         Balance {
-            lost_events: known(counted_too_often, events.lost + rejected.lost),
-            doubled_events: known(counted_too_little, events.surplus + rejected.surplus)
+            lost_events: (events.lost + rejected.lost - counted_twice).max(0.0),
+            doubled_events: (events.surplus + rejected.surplus - not_counted).max(0.0)
                 + events.repeated
                 + rejected.repeated,
             lost_records: records.lost,
             doubled_records: records.surplus + records.repeated,
+            unknown_events: not_counted + counted_twice,
         }
     };
     hours.windows(3).enumerate().map(balance).collect()
@@ -319,7 +331,13 @@ mod tests {
         let balance = balance_of(sent, [Totals::default(), this, Totals::default()], format);
         assert_eq!(
             balance,
-            Balance { lost_events: 21.0, doubled_events: 32.0, lost_records: 2.0, doubled_records: 3.0 }
+            Balance {
+                lost_events: 21.0,
+                doubled_events: 32.0,
+                lost_records: 2.0,
+                doubled_records: 3.0,
+                unknown_events: 0.0
+            }
         );
     }
 
@@ -358,24 +376,29 @@ mod tests {
         assert_eq!(lost_records(&arrived, &landed_records(&[97, 103, 97, 100, 100])), [0.0, 0.0, 0.0]);
     }
 
-    /// Of an hour in which ingest accepted 100 events, and of which so many landed.
+    /// Of an hour in which ingest accepted 20,003 events, and of which so many landed.
     #[rstest]
-    #[case::all_counted(50.0, 50.0, 103, events(0.0, 3.0))]
-    #[case::one_request_not_counted(51.0, 50.0, 103, events(0.0, 0.0))]
-    #[case::one_request_not_counted_hides_no_loss(51.0, 50.0, 97, events(3.0, 0.0))]
-    #[case::one_request_counted_twice(50.0, 51.0, 97, events(0.0, 0.0))]
-    #[case::one_request_counted_twice_hides_no_doubles(50.0, 51.0, 103, events(0.0, 3.0))]
-    #[case::lambda_counts_none(0.0, 50.0, 97, events(3.0, 0.0))]
-    fn a_surplus_or_a_loss_is_reported_where_ingest_counted_as_many_requests_as_lambda_ran(
+    #[case::all_counted(50.0, 50.0, 20_006, events(0.0, 3.0), 0.0)]
+    #[case::one_request_not_counted(51.0, 50.0, 30_003, events(0.0, 0.0), 10_000.0)]
+    #[case::one_request_not_counted_and_more_than_it_can_hold(51.0, 50.0, 30_004, events(0.0, 1.0), 10_000.0)]
+    #[case::one_request_not_counted_hides_no_loss(51.0, 50.0, 20_000, events(3.0, 0.0), 10_000.0)]
+    #[case::one_request_counted_twice(50.0, 51.0, 10_003, events(0.0, 0.0), 10_000.0)]
+    #[case::one_request_counted_twice_and_more_than_it_can_hold(50.0, 51.0, 10_002, events(1.0, 0.0), 10_000.0)]
+    #[case::two_requests_counted_twice(50.0, 52.0, 3, events(0.0, 0.0), 20_000.0)]
+    #[case::one_request_counted_twice_hides_no_doubles(50.0, 51.0, 20_006, events(0.0, 3.0), 10_000.0)]
+    #[case::lambda_counts_none(0.0, 50.0, 20_000, events(3.0, 0.0), 0.0)]
+    fn a_request_that_was_not_counted_or_counted_twice_excuses_what_it_can_hold(
         #[case] invocations: f64,
         #[case] requests: f64,
         #[case] landed: u64,
         #[case] expected: Balance,
+        #[case] unknown_events: f64,
         #[values(EventFormat::Envelope, EventFormat::Raw)] format: EventFormat,
     ) {
         let counted = |whole| Counted { whole, ..Counted::default() };
         let (invocations, requests) = (counted(invocations), counted(requests));
-        let sent = Sent { invocations, requests, accepted: counted(100.0), ..Sent::default() };
+        let sent = Sent { invocations, requests, accepted: counted(20_003.0), ..Sent::default() };
+        let expected = Balance { unknown_events, ..expected };
         let landed = [Totals::default(), totals(0, landed, 0, 0), Totals::default()];
         assert_eq!(balance_of(sent, landed, format), expected);
     }
@@ -391,6 +414,10 @@ mod tests {
         let sent = [sent(10.0, 11.0, 100.0), sent(10.0, 9.0, 100.0), sent(10.0, 10.0, 100.0)];
         let landed = [Totals::default(), totals(0, 104, 0, 0), Totals::default()];
         assert_eq!(balances(&hours(&sent, &landed), EventFormat::Envelope), [events(0.0, 4.0)]);
+        // One of the three is none of a neighbour's.
+        let sent = [sent[0], Sent { requests: at_the_edges(8.0), ..sent[1] }, sent[2]];
+        let unknown_events = balances(&hours(&sent, &landed), EventFormat::Envelope)[0].unknown_events;
+        assert_eq!(unknown_events, 10_000.0);
     }
 
     #[rstest]
@@ -443,7 +470,48 @@ mod tests {
         assert_eq!(super::lost_records(arrived, LandedRecords { at_least, at_most }, neighbours), expected);
     }
 
+    /// The requests in a line of ingest's log by their events, and how often CloudWatch took it.
+    fn counted_lines(taken: std::ops::Range<usize>) -> impl Strategy<Value = Vec<(Vec<u16>, usize)>> {
+        let requests = prop::collection::vec(prop_oneof![0u16..30, 0..=MAX_EVENTS_PER_REQUEST as u16], 0..20);
+        prop::collection::vec((requests, taken), 1..20)
+    }
+
+    /// Of an hour of which so many events landed.
+    fn balance_of_lines(lines: &[(Vec<u16>, usize)], landed: u64, format: EventFormat) -> Balance {
+        let counted = |of: fn(&[u16]) -> u64| {
+            let whole = lines.iter().map(|(requests, taken)| of(requests) * *taken as u64).sum::<u64>() as f64;
+            Counted { whole, ..Counted::default() }
+        };
+        let invocations = Counted {
+            whole: lines.iter().map(|(requests, _)| requests.len()).sum::<usize>() as f64,
+            ..Counted::default()
+        };
+        let (accepted, requests) = (counted(events_in), counted(|requests| requests.len() as u64));
+        let sent = Sent { accepted, requests, invocations, ..Sent::default() };
+        balance_of(sent, [Totals::default(), totals(0, landed, 0, 0), Totals::default()], format)
+    }
+
+    fn events_in(requests: &[u16]) -> u64 {
+        requests.iter().copied().map(u64::from).sum()
+    }
+
     proptest! {
+        /// Where lines are only missing, or only taken more than once.
+        #[test]
+        fn wrong_counts_are_neither_a_loss_nor_doubles_and_hide_no_more_than_their_requests_can_hold(
+            lines in prop_oneof![counted_lines(0..2), counted_lines(1..4)], gone in 0u64..100_000, raw: bool,
+        ) {
+            let format = if raw { EventFormat::Raw } else { EventFormat::Envelope };
+            let sent: u64 = lines.iter().map(|(requests, _)| events_in(requests)).sum();
+            let all_landed = balance_of_lines(&lines, sent, format);
+            prop_assert!(all_landed.is_even(), "{:?}", all_landed);
+            let gone = gone.min(sent);
+            let found = balance_of_lines(&lines, sent - gone, format);
+            prop_assert_eq!(found.doubled_events, 0.0);
+            prop_assert!(found.lost_events <= gone as f64);
+            prop_assert!(found.lost_events + found.unknown_events >= gone as f64);
+        }
+
         #[test]
         fn events_are_lost_and_doubled_to_the_line_wherever_they_land(
             on_time in 0u64..1_000_000, before in 0u64..1_000, after in 0u64..1_000,
