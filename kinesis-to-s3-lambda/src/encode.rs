@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use bzip2_encoder::SortError;
+use lambda_setup::deadline::{Deadline, TimeIsUp};
 use shared::frame::FrameError;
 use shared::object::{Attempt, BlockSize, Compressed, LineWriter, ObjectMetadata};
 use shared::timestamp::UnixMillis;
@@ -24,16 +25,29 @@ pub enum EncodeError {
     /// A record's frame can't be read, although it was read before.
     #[error(transparent)]
     Frame(#[from] FrameError),
+    /// The deadline came first: the lines of a large batch take seconds.
+    #[error(transparent)]
+    TimeIsUp(#[from] TimeIsUp),
 }
 
-/// Compresses a group. Of its lines, one record's are held at a time.
+/// Compresses a group. Of its lines, one record's are held at a time, and the deadline is looked at before each.
 ///
 /// # Errors
 ///
 /// None that the group's records are to blame for: see [`EncodeError`].
-pub fn encode(group: &Group, block_size: BlockSize, attempt: &Attempt) -> Result<Object, EncodeError> {
+pub fn encode(
+    group: &Group,
+    block_size: BlockSize,
+    attempt: &Attempt,
+    deadline: Deadline,
+) -> Result<Object, EncodeError> {
     let mut lines = LineWriter::new(block_size);
-    group.for_each_text(|text| lines.write(text).map_err(EncodeError::from))?;
+    group.for_each_text(|text| {
+        if deadline.remaining().is_zero() {
+            return Err(EncodeError::TimeIsUp(TimeIsUp));
+        }
+        Ok(lines.write(text)?)
+    })?;
     let Compressed { body, uncompressed_bytes, uncompressed_sha256 } = lines.finish()?;
     let (earliest_received_at, latest_received_at) = group.counts.received_at.unwrap_or((UnixMillis(0), UnixMillis(0)));
     let metadata = ObjectMetadata {
@@ -57,11 +71,26 @@ pub fn encode(group: &Group, block_size: BlockSize, attempt: &Attempt) -> Result
 pub(crate) mod tests {
     use super::*;
     use crate::group::group;
-    use crate::group::tests::record;
+    use crate::group::tests::{framed, record};
     use proptest::prelude::*;
+    use shared::frame::MAX_LINES_BYTES;
     use shared::line::EventFormat;
     use shared::object::ReceivedIn;
     use std::io::Read;
+    use std::time::Duration;
+
+    fn encode(group: &Group, block_size: BlockSize, attempt: &Attempt) -> Result<Object, EncodeError> {
+        super::encode(group, block_size, attempt, Deadline::after(Duration::from_secs(50)))
+    }
+
+    #[test]
+    fn compression_ends_with_the_deadline() {
+        let records: Vec<_> = (1..=200).map(|number| framed(number, &"{}\n".repeat(MAX_LINES_BYTES / 3))).collect();
+        let groups = group(&records, EventFormat::Envelope);
+        let deadline = Deadline::after(Duration::from_millis(20));
+        let encoded = super::encode(&groups[0], BlockSize::LARGEST, &attempt(1), deadline);
+        assert!(matches!(encoded, Err(EncodeError::TimeIsUp(_))), "{encoded:?}");
+    }
 
     /// An attempt that begins that many milliseconds after 1970 and has a minute.
     pub(crate) fn attempt(began: i64) -> Attempt {

@@ -237,7 +237,7 @@ pub(crate) mod tests {
         texts
     }
 
-    fn framed(number: u64, lines: &str) -> Record {
+    pub(crate) fn framed(number: u64, lines: &str) -> Record {
         let mut record = record(number, "", 0.0);
         record.kinesis.data = zstd::bulk::compress(lines.as_bytes(), 1).unwrap().into();
         record

@@ -136,6 +136,16 @@ mod tests {
         assert_eq!(answer.batch_item_failures[0].item_identifier, "7");
     }
 
+    /// Lambda would end it within one that takes seconds to compress, and nothing would say that the batch did not land.
+    #[tokio::test]
+    async fn a_batch_whose_time_is_over_is_given_back_before_anything_is_written() {
+        let (store, mut over) = (MemoryStore::default(), context());
+        over.deadline -= 1_000;
+        let answer = Handler::new(&store, EventFormat::Envelope).handle(event(), over).await.unwrap();
+        assert_eq!(answer.batch_item_failures[0].item_identifier, "7");
+        assert_eq!(store.bucket.borrow().objects().count(), 0);
+    }
+
     #[tokio::test]
     async fn an_empty_batch_is_landed() {
         let store = MemoryStore::default();

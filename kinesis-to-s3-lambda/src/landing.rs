@@ -87,7 +87,16 @@ pub enum LandingError {
     #[error(transparent)]
     Head(HeadError),
     #[error("compression failed: {0}")]
-    Encode(#[from] EncodeError),
+    Encode(#[source] EncodeError),
+}
+
+impl From<EncodeError> for LandingError {
+    fn from(error: EncodeError) -> Self {
+        match error {
+            EncodeError::TimeIsUp(TimeIsUp) => Self::TimeIsUp { last_failure: "compression took too long".into() },
+            EncodeError::Sort(_) | EncodeError::Frame(_) => Self::Encode(error),
+        }
+    }
 }
 
 impl LandingError {
@@ -129,7 +138,7 @@ pub async fn land(
 ) -> Result<Landed, LandingError> {
     let key = group.key();
     let mut calls = Calls { key: &key, attempt, deadline, jitter, retries: 0, has_failed: false };
-    let mut object = encode(group, BlockSize::fitting(group.bytes), attempt)?;
+    let mut object = encode(group, BlockSize::fitting(group.bytes), attempt, deadline)?;
     let mut condition = Condition::Absent;
     loop {
         match calls.call(store.put(&key, &object, &condition)).await {
@@ -144,7 +153,10 @@ pub async fn land(
         match look(store, &key, &mut calls).await? {
             None => condition = Condition::Absent,
             Some(found) => {
-                object = replacement(group, attempt, object, &found.writing)?;
+                let (block_size, attempt) = replacement(&object, attempt, &found.writing)?;
+                if (block_size, &attempt) != (object.metadata.block_size, &object.metadata.attempt) {
+                    object = encode(group, block_size, &attempt, deadline)?;
+                }
                 condition = Condition::Matches(found.etag);
             }
         }
@@ -156,8 +168,8 @@ pub async fn land(
     })
 }
 
-/// The group's object with other bytes than the one that was found, if this attempt may replace that one.
-fn replacement(group: &Group, attempt: &Attempt, object: Object, found: &Writing) -> Result<Object, LandingError> {
+/// How an object is to be written so that it has other bytes than the one that was found, if this attempt may replace that one.
+fn replacement(object: &Object, attempt: &Attempt, found: &Writing) -> Result<(BlockSize, Attempt), LandingError> {
     let same_lines = found.uncompressed_sha256.as_ref() == Some(&object.metadata.uncompressed_sha256);
     if let Some(earlier) = &found.attempt
         && !same_lines
@@ -169,10 +181,7 @@ fn replacement(group: &Group, attempt: &Attempt, object: Object, found: &Writing
     // Who writes the same lines again does not make them older than they are.
     let attempt = found.attempt.as_ref().map_or_else(|| attempt.clone(), |earlier| attempt.later_of(earlier));
     let block_size = found.block_size.unwrap_or(object.metadata.block_size).next();
-    if object.metadata.block_size == block_size && object.metadata.attempt == attempt {
-        return Ok(object);
-    }
-    Ok(encode(group, block_size, &attempt)?)
+    Ok((block_size, attempt))
 }
 
 /// Looks at the object until there is an answer.
@@ -384,7 +393,8 @@ pub(crate) mod tests {
         land_in(&store, &batch(1..9)).await.unwrap();
         let seen_by_the_dead = Condition::Matches(store.etag(&key));
         land_in(&store, &batch(1..4)).await.unwrap();
-        let late = encode(&batch(1..7), BlockSize::fitting(1), &attempt(0)).unwrap();
+        let in_time = Deadline::after(Duration::from_secs(50));
+        let late = encode(&batch(1..7), BlockSize::fitting(1), &attempt(0), in_time).unwrap();
         for condition in [seen_by_the_dead, Condition::Absent] {
             assert!(matches!(store.apply(&key, &late, &condition), Err(PutError::ConditionFailed)));
         }

@@ -86,7 +86,7 @@ impl RecordLines {
 pub const MAX_REJECTED_LINES: usize = 100;
 
 /// How many lines of a record of so many bytes are rejected one by one: two, or one in 128 bytes. A bad line of two bytes
-/// becomes one of some 600, and a batch can hold 10,000 records that are full of them.
+/// becomes one of some 600, so a small record full of them would become hundreds of times as large.
 fn max_rejected_lines(record_bytes: usize) -> usize {
     (record_bytes / 128).clamp(2, MAX_REJECTED_LINES)
 }

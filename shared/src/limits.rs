@@ -1,5 +1,7 @@
 //! Limits of the AWS services between a player and a landed file, and our own bounds inside them.
 
+use crate::frame::MAX_LINES_BYTES;
+
 /// Records that one `PutRecords` call takes at most.
 /// <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html>
 pub const PUT_RECORDS_MAX_RECORDS: usize = 500;
@@ -21,6 +23,20 @@ pub const LARGEST_MAX_RECORD_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of one synchronous invocation's payload at most: 6 MB, counted by Lambda as 6 MiB.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>
 pub const LAMBDA_PAYLOAD_MAX_BYTES: usize = 6 * 1024 * 1024;
+
+/// Records that landing takes at once, at most: the template's largest `BatchSize`.
+pub const MAX_BATCH_RECORDS: usize = 200;
+
+/// Bytes of lines that landing makes of one frame, at most: when it rejects them, base64 makes four bytes of three, and the
+/// envelopes of at most 101 rejected lines take up to a quarter of a MiB.
+pub const MAX_LANDED_FRAME_BYTES: usize = MAX_LINES_BYTES.div_ceil(3) * 4 + 256 * 1024;
+
+/// Bytes of an object's lines at most: what landing makes of a whole batch. Plain records are base64 in its payload already.
+pub const MAX_OBJECT_BYTES: u64 = (MAX_BATCH_RECORDS * MAX_LANDED_FRAME_BYTES + LAMBDA_PAYLOAD_MAX_BYTES) as u64;
+
+/// Bytes of an object's line at most. A record reaches landing as base64 in a payload of at most [`LAMBDA_PAYLOAD_MAX_BYTES`], and
+/// one that is rejected whole is base64 again in its line, with an envelope around it.
+pub const MAX_OBJECT_LINE_BYTES: usize = LAMBDA_PAYLOAD_MAX_BYTES + 16 * 1024;
 
 /// Bytes of a request body after decoding, at most, unless configured: 4 MiB. A body that Lambda hands over as base64
 /// cannot be larger than 4.5 MiB.

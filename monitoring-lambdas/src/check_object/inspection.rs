@@ -2,6 +2,7 @@
 
 use bzip2::{Decompress, Error, Status};
 use sha2::{Digest, Sha256};
+use shared::limits::MAX_OBJECT_BYTES;
 use shared::object::{ObjectKey, ObjectMetadata, ObjectName, ReceivedIn};
 use shared::sequence_number::compare;
 
@@ -10,10 +11,6 @@ use super::lines::Lines;
 
 /// How many bytes are decompressed at once.
 const OUTPUT_BYTES: usize = 64 * 1024;
-
-/// The most bytes of lines in an object. A batch is an event of at most 6 MiB; base64, envelopes and redriven lines add to
-/// it. More than that is not decompressed, whatever the metadata claims.
-pub(super) const MAX_OBJECT_BYTES: u64 = 256 * 1024 * 1024;
 
 /// `BZh` and a digit: bzip2's header.
 const HEADER_BYTES: usize = 4;
@@ -41,6 +38,7 @@ pub(super) struct Inspection<'a> {
 }
 
 impl<'a> Inspection<'a> {
+    /// An object that says that it has more than [`MAX_OBJECT_BYTES`] of lines is not decompressed.
     pub(super) fn new(key: &'a ObjectKey, metadata: &'a ObjectMetadata) -> Self {
         let (said, at_most) = (metadata.uncompressed_bytes, MAX_OBJECT_BYTES);
         let too_much = Finding::SaysTooMuch { said, at_most };

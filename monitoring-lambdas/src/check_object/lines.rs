@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use shared::limits::LAMBDA_PAYLOAD_MAX_BYTES;
+use shared::limits::MAX_OBJECT_LINE_BYTES;
 use shared::line::{EventFormat, Kind};
 use shared::object::{ObjectKey, ReceivedIn};
 use shared::rejection::Reason;
@@ -10,10 +10,6 @@ use shared::trust::Trust;
 
 use super::finding::{Finding, LineProblem};
 use super::times::Times;
-
-/// The most bytes of a line. A record reaches landing as base64 in a payload of at most [`LAMBDA_PAYLOAD_MAX_BYTES`], and one
-/// that is rejected whole is base64 again in its line, with an envelope around it. Only `redrive` can write longer ones.
-pub(super) const MAX_LINE_BYTES: usize = LAMBDA_PAYLOAD_MAX_BYTES + 16 * 1024;
 
 /// The most lines that a verdict names; the others are counted.
 pub(super) const MAX_NAMED_LINES: usize = 10;
@@ -82,7 +78,7 @@ impl<'a> Lines<'a> {
     }
 
     fn keep(&mut self, piece: &[u8]) {
-        self.is_too_long |= self.begun.len() + piece.len() > MAX_LINE_BYTES;
+        self.is_too_long |= self.begun.len() + piece.len() > MAX_OBJECT_LINE_BYTES;
         if self.is_too_long {
             self.begun = Vec::new();
         } else {
@@ -94,7 +90,7 @@ impl<'a> Lines<'a> {
         let line = std::mem::take(&mut self.begun);
         if std::mem::take(&mut self.is_too_long) {
             self.count += 1;
-            self.bad(LineProblem::TooLong(MAX_LINE_BYTES));
+            self.bad(LineProblem::TooLong(MAX_OBJECT_LINE_BYTES));
         } else {
             self.line(&line);
         }

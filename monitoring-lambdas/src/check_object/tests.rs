@@ -2,14 +2,17 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
+use std::time::Duration;
 
 use allocation_counter::measure;
 use bzip2::Compression;
 use bzip2::write::BzEncoder;
+use nix::time::{ClockId, clock_gettime};
 use proptest::prelude::*;
 use rstest::rstest;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use shared::limits::{MAX_OBJECT_BYTES, MAX_OBJECT_LINE_BYTES};
 use shared::line::{Client, Envelope, EventFormat, IdLiteral, Kind, Rejected};
 use shared::object::{Attempt, ReceivedIn, SpillId, object_key};
 use shared::rejection::{Reason, Rejection};
@@ -298,12 +301,53 @@ fn a_line_stands_on_the_bound_and_one_past_it() {
     let line = |bytes: usize| event_line(3, &format!("{{\"a\":\"{}\"}}", "x".repeat(bytes - frame)));
     let lines_of = |bytes| {
         let mut object = Object::new(Kind::Event, &(line(bytes) + &event_line(9, "{}")));
-        object.metadata.received_in.this = if bytes > lines::MAX_LINE_BYTES { 1 } else { 2 };
+        object.metadata.received_in.this = if bytes > MAX_OBJECT_LINE_BYTES { 1 } else { 2 };
         now(findings(&object))
     };
-    assert_eq!(lines_of(lines::MAX_LINE_BYTES), []);
-    let too_long = LineProblem::TooLong(lines::MAX_LINE_BYTES);
-    assert_eq!(lines_of(lines::MAX_LINE_BYTES + 1)[0], Finding::Line { number: 1, problem: too_long });
+    assert_eq!(lines_of(MAX_OBJECT_LINE_BYTES), []);
+    let too_long = LineProblem::TooLong(MAX_OBJECT_LINE_BYTES);
+    assert_eq!(lines_of(MAX_OBJECT_LINE_BYTES + 1)[0], Finding::Line { number: 1, problem: too_long });
+}
+
+#[rstest]
+#[case::as_much_as_landing_writes(MAX_OBJECT_BYTES, "count")]
+#[case::more(MAX_OBJECT_BYTES + 1, "says_too_much")]
+fn an_object_stands_on_the_bound_and_one_past_it(#[case] says: u64, #[case] code: &str) {
+    let mut object = Object::events();
+    object.metadata.uncompressed_bytes = says;
+    assert_eq!(codes(&now(findings(&object))), [code]);
+}
+
+/// What the largest objects take of the function's time: CPU time a byte, against that of decompressing and hashing alone.
+/// docs/PERFORMANCE.md has the seconds.
+#[rstest]
+#[case::shortest_events("{}\n".to_owned())]
+#[case::many_members(format!("{{{}\"\":0}}\n", "\"\":0,".repeat(100_000)))]
+#[case::deep(format!("{{\"a\":{}{}}}\n", "[".repeat(100), "]".repeat(100)))]
+#[case::envelopes(event_line(3, "{\"type\":\"heartbeat\",\"position\":1.5}"))]
+#[case::rejected_frames(rejected_line(3, Reason::ForeignRecord, &[b'x'; 1 << 20]))]
+fn reading_the_worst_lines_takes_no_more_than_a_few_times_as_long_as_decompressing_them(#[case] line: String) {
+    const TIMES_AS_LONG: f64 = 8.0;
+    const BYTES: usize = 4 << 20;
+    let kind = if line.contains("rejected") { Kind::Rejected } else { Kind::Event };
+    let text = line.repeat(BYTES.div_ceil(line.len()));
+    let object = Object::new(kind, &text);
+    let checking = cpu_time(|| drop(now(findings(&object))));
+    let alone = cpu_time(|| drop(sha256(&text_of(&object.body))));
+    let (times, nanos) = (checking.div_duration_f64(alone), checking.as_nanos() / text.len() as u128);
+    println!("{nanos} ns a byte, {times:.1} times as long");
+    assert!(times < TIMES_AS_LONG, "{times:.1} times as long");
+}
+
+/// The least of three measurements: what else the machine does only adds to it.
+fn cpu_time(mut work: impl FnMut()) -> Duration {
+    let now = || Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap());
+    let measure = |_| {
+        let began = now();
+        work();
+        now() - began
+    };
+    (0..3).map(measure).min().unwrap()
 }
 
 #[tokio::test]

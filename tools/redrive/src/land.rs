@@ -18,7 +18,7 @@ use crate::bucket::Stored;
 use crate::landed::Landed;
 
 /// The longest that landing one object may take, retries included.
-const TIME: Duration = Duration::from_secs(60);
+pub(crate) const TIME: Duration = Duration::from_secs(60);
 /// The longest that one write may take.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 const BACKOFF_BASE: Duration = Duration::from_millis(50);

@@ -5,12 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use anyhow::ensure;
 use bzip2::read::MultiBzDecoder;
 use sha2::{Digest, Sha256};
-use shared::limits::LAMBDA_PAYLOAD_MAX_BYTES;
-
-/// Bytes of an object's lines; check-object looks at no more either.
-pub(crate) const MAX_OBJECT_BYTES: u64 = 256 * 1024 * 1024;
-/// Bytes of a line, as check-object has it: a record is at most [`LAMBDA_PAYLOAD_MAX_BYTES`] as base64.
-pub(crate) const MAX_LINE_BYTES: usize = LAMBDA_PAYLOAD_MAX_BYTES + 16 * 1024;
+use shared::limits::{MAX_OBJECT_BYTES, MAX_OBJECT_LINE_BYTES};
 
 /// Hands on each line of a compressed object without its line feed, with its number from 1.
 ///
@@ -25,13 +20,13 @@ pub(crate) fn for_each_line(
     let (mut line, mut bytes) = (Vec::new(), 0);
     for number in 1.. {
         line.clear();
-        let read = reader.by_ref().take(MAX_LINE_BYTES as u64 + 1).read_until(b'\n', &mut line)?;
+        let read = reader.by_ref().take(MAX_OBJECT_LINE_BYTES as u64 + 1).read_until(b'\n', &mut line)?;
         bytes += read as u64;
         if read == 0 {
             break;
         }
         ensure!(bytes <= MAX_OBJECT_BYTES, "it holds more than {MAX_OBJECT_BYTES} bytes");
-        ensure!(read <= MAX_LINE_BYTES, "line {number} is longer than {MAX_LINE_BYTES} bytes");
+        ensure!(read <= MAX_OBJECT_LINE_BYTES, "line {number} is longer than {MAX_OBJECT_LINE_BYTES} bytes");
         see(number, line.strip_suffix(b"\n").unwrap_or(&line))?;
     }
     Ok(())
@@ -59,8 +54,8 @@ mod tests {
 
     #[test]
     fn a_line_stands_on_the_bound_and_one_past_it() {
-        assert_eq!(lines_of(&format!("{}\n{{}}\n", "x".repeat(MAX_LINE_BYTES - 1))).unwrap(), 2);
-        assert!(lines_of(&format!("{}\n", "x".repeat(MAX_LINE_BYTES))).is_err());
+        assert_eq!(lines_of(&format!("{}\n{{}}\n", "x".repeat(MAX_OBJECT_LINE_BYTES - 1))).unwrap(), 2);
+        assert!(lines_of(&format!("{}\n", "x".repeat(MAX_OBJECT_LINE_BYTES))).is_err());
     }
 
     #[test]

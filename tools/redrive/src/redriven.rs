@@ -5,15 +5,16 @@ use std::collections::HashMap;
 use anyhow::{Context, ensure};
 use kinesis_to_s3_lambda::encode::Object;
 use shared::json::replace_lone_surrogates;
+use shared::limits::MAX_OBJECT_LINE_BYTES;
 use shared::line::{EventFormat, Kind};
 use shared::object::{Attempt, BlockSize, Compressed, LineWriter, ObjectKey, ObjectMetadata, ReceivedIn};
 use shared::timestamp::UnixMillis;
 use shared::trust::Trust;
 
 use crate::bucket::Stored;
-use crate::object_lines::{MAX_LINE_BYTES, fingerprint, for_each_line};
+use crate::object_lines::{fingerprint, for_each_line};
 
-/// Bytes of lines in it at most: ten times what a batch can hold, so that what lands stays small however bodies are compressed.
+/// Bytes of lines in it at most, so that it stays small however bodies are compressed.
 pub(crate) const MAX_BYTES: u64 = 64 * 1024 * 1024;
 /// Lines in it at most; each is remembered by some 40 bytes.
 pub(crate) const MAX_LINES: u64 = 1_000_000;
@@ -88,7 +89,7 @@ impl Redriven {
             return Ok(());
         }
         let bytes = line.len() as u64 + 1;
-        if line.len() >= MAX_LINE_BYTES || self.writer.bytes() + bytes > MAX_BYTES || self.lines >= MAX_LINES {
+        if line.len() >= MAX_OBJECT_LINE_BYTES || self.writer.bytes() + bytes > MAX_BYTES || self.lines >= MAX_LINES {
             self.left_out += 1;
             return Ok(());
         }
@@ -229,7 +230,7 @@ pub(crate) mod tests {
     #[test]
     fn a_line_stands_on_the_bound_and_one_past_it() {
         let line = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes - 8));
-        for (bytes, left_out) in [(MAX_LINE_BYTES - 1, 0), (MAX_LINE_BYTES, 1)] {
+        for (bytes, left_out) in [(MAX_OBJECT_LINE_BYTES - 1, 0), (MAX_OBJECT_LINE_BYTES, 1)] {
             let mut redriven = Redriven::behind(None, EventFormat::Raw).unwrap();
             redriven.add(&line(bytes)).unwrap();
             assert_eq!((redriven.left_out, redriven.added), (left_out, 1 - left_out));

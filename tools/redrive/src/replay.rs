@@ -15,6 +15,7 @@ use anyhow::{Context, anyhow};
 use futures_util::{StreamExt, stream};
 use kinesis_to_s3_lambda::encode::encode;
 use kinesis_to_s3_lambda::group::Group;
+use lambda_setup::deadline::Deadline;
 use monitoring_lambdas::cloudwatch::CloudWatch;
 use monitoring_lambdas::manifest::Entry;
 use shared::line::Kind;
@@ -24,7 +25,7 @@ use shared::timestamp::{UnixMillis, UtcHour};
 use crate::bucket::{Bucket, Listed, Stored};
 use crate::event_format::Formats;
 use crate::failed_batch::{self, FailedBatch};
-use crate::land::Lander;
+use crate::land::{self, Lander};
 use crate::stream::{SHARDS_AT_ONCE, Stream};
 
 use coverage::{Coverage, Reach};
@@ -179,7 +180,8 @@ impl Replay<'_> {
     /// Writes a group's object where there is none. One with the same lines is another replay's, or an earlier try.
     async fn land_group(&self, group: &Group) -> anyhow::Result<()> {
         let key = group.key();
-        let object = encode(group, BlockSize::fitting(group.bytes), &self.lander.attempt())?;
+        let object =
+            encode(group, BlockSize::fitting(group.bytes), &self.lander.attempt(), Deadline::after(land::TIME))?;
         let mut has_written = false;
         let merge = async |found: Option<&Stored>| match found {
             None => {

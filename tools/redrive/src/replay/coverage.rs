@@ -34,6 +34,30 @@ impl Spans {
     }
 }
 
+/// Objects by the kind of their lines.
+#[derive(Debug, Default)]
+struct Objects {
+    events: Spans,
+    rejected: Spans,
+}
+
+impl Objects {
+    fn new(objects: &[Reach]) -> Self {
+        let spans = |kind| {
+            let of_kind = objects.iter().filter(|reach| reach.kind == kind);
+            Spans::new(of_kind.map(|reach| (reach.first.clone(), reach.last.clone())).collect())
+        };
+        Self { events: spans(Kind::Event), rejected: spans(Kind::Rejected) }
+    }
+
+    fn contain(&self, kind: Kind, number: &str) -> bool {
+        match kind {
+            Kind::Event => self.events.contains(number),
+            Kind::Rejected => self.rejected.contains(number),
+        }
+    }
+}
+
 /// The first and the last record of an object.
 #[derive(Debug, Clone)]
 pub(crate) struct Reach {
@@ -56,9 +80,10 @@ pub(crate) enum Place {
 /// What is known of a shard's hour.
 #[derive(Debug, Default)]
 pub(crate) struct Coverage {
-    events: Spans,
-    rejected: Spans,
+    landed: Objects,
     failed: Spans,
+    /// Those of the manifest, lost or not.
+    named: Objects,
     /// Where objects that were lost began and ended: an object that is made anew has the same name and the same records, and
     /// if the old one is restored after all, it takes its place.
     starts: HashSet<(Kind, String)>,
@@ -69,29 +94,26 @@ impl Coverage {
     /// Of the objects that there are, the failed batches from their first to their last record, and the objects that the
     /// hour's manifest names.
     pub(crate) fn new(landed: Vec<Reach>, failed: Vec<(String, String)>, named: Vec<Reach>) -> Self {
-        let spans = |kind| {
-            let of_kind = landed.iter().filter(|reach| reach.kind == kind);
-            Spans::new(of_kind.map(|reach| (reach.first.clone(), reach.last.clone())).collect())
-        };
         Self {
-            events: spans(Kind::Event),
-            rejected: spans(Kind::Rejected),
+            landed: Objects::new(&landed),
             failed: Spans::new(failed),
+            named: Objects::new(&named),
             starts: named.iter().map(|reach| (reach.kind, reach.first.clone())).collect(),
             ends: named.into_iter().map(|reach| (reach.kind, reach.last)).collect(),
         }
     }
 
     pub(crate) fn place(&self, kind: Kind, number: &str) -> Place {
-        let landed = match kind {
-            Kind::Event => &self.events,
-            Kind::Rejected => &self.rejected,
-        };
-        match (landed.contains(number), self.failed.contains(number)) {
+        match (self.landed.contain(kind, number), self.failed.contains(number)) {
             (true, _) => Place::Landed,
             (false, true) => Place::FailedBatch,
             (false, false) => Place::Nowhere,
         }
+    }
+
+    /// Whether an object of the manifest had this record's lines.
+    pub(crate) fn is_named(&self, kind: Kind, number: &str) -> bool {
+        self.named.contain(kind, number)
     }
 
     /// Whether an object that was lost began with this record.

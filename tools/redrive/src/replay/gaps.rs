@@ -1,21 +1,21 @@
 //! The records of a shard that are in no object, grouped into what becomes one object each.
 //!
 //! An object of events holds all records with events between its first and its last, and one of rejected lines likewise;
-//! so each kind has gaps of its own. A gap is cut where an object that was lost began or ended, as far as that is known.
+//! so each kind has gaps of its own. A gap is cut where an object that was lost began or ended, as far as that is known, and
+//! where its object would become too large otherwise.
 
 use kinesis_to_s3_lambda::group::{Group, group};
 use kinesis_to_s3_lambda::kinesis_event::Record;
-use shared::limits::LAMBDA_PAYLOAD_MAX_BYTES;
+use kinesis_to_s3_lambda::record_lines::{RecordReader, Source};
+use shared::limits::{LAMBDA_PAYLOAD_MAX_BYTES, MAX_BATCH_RECORDS};
 use shared::line::{EventFormat, Kind};
 use shared::timestamp::{UnixMillis, UtcHour};
 
 use super::coverage::{Coverage, Place};
 
-/// Bytes of records in an object at most, as in a batch, whose records are base64. One record may be larger.
+/// Bytes of lines in an object at most, unless it was larger when it was lost: what a batch of plain records, which are base64,
+/// can hold. One record may have more.
 const MAX_BYTES: usize = LAMBDA_PAYLOAD_MAX_BYTES / 4 * 3;
-/// Records in an object at most, as in a batch.
-/// <https://docs.aws.amazon.com/lambda/latest/dg/services-kinesis-parameters.html>
-const MAX_RECORDS: usize = 10_000;
 
 /// Which records are wanted, and how they are read.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +38,7 @@ pub(crate) struct Counts {
 struct Run {
     kind: Kind,
     records: Vec<Record>,
+    /// Of their lines.
     bytes: usize,
 }
 
@@ -45,6 +46,7 @@ struct Run {
 pub(crate) struct Gaps {
     wanted: Wanted,
     coverage: Coverage,
+    reader: RecordReader,
     runs: [Run; 2],
     pub(crate) counts: Counts,
 }
@@ -52,7 +54,7 @@ pub(crate) struct Gaps {
 impl Gaps {
     pub(crate) fn new(wanted: Wanted, coverage: Coverage) -> Self {
         let runs = [Kind::Event, Kind::Rejected].map(|kind| Run { kind, records: Vec::new(), bytes: 0 });
-        Self { wanted, coverage, runs, counts: Counts::default() }
+        Self { wanted, coverage, reader: RecordReader::default(), runs, counts: Counts::default() }
     }
 
     /// Takes the shard's next record; the groups that end before it or with it.
@@ -62,18 +64,23 @@ impl Gaps {
         if arrival.hour() != wanted.hour || arrival >= wanted.before {
             return Vec::new();
         }
-        let kinds = group(std::slice::from_ref(record), wanted.event_format);
+        let lines = self.reader.read(&record.kinesis.data, &Source::of(record, wanted.event_format));
         let mut ended = Vec::new();
-        for run in self.runs.iter_mut().filter(|run| kinds.iter().any(|group| group.kind == run.kind)) {
+        for run in &mut self.runs {
+            let bytes = lines.of(run.kind).text.len();
+            if bytes == 0 {
+                continue;
+            }
             let place = self.coverage.place(run.kind, number);
-            let begins = place != Place::Nowhere || self.coverage.starts(run.kind, number) || run.is_full(record);
+            let is_full = run.is_full(bytes) && !self.coverage.is_named(run.kind, number);
+            let begins = place != Place::Nowhere || self.coverage.starts(run.kind, number) || is_full;
             ended.extend(begins.then(|| run.end(wanted.event_format)).flatten());
             match place {
                 Place::Landed => self.counts.already_there += 1,
                 Place::FailedBatch => self.counts.in_failed_batches += 1,
                 Place::Nowhere => {
                     self.counts.missing += 1;
-                    run.push(record);
+                    run.push(record, bytes);
                 }
             }
             let ends = self.coverage.ends(run.kind, number);
@@ -90,12 +97,12 @@ impl Gaps {
 }
 
 impl Run {
-    fn is_full(&self, next: &Record) -> bool {
-        self.records.len() >= MAX_RECORDS || self.bytes + next.kinesis.data.len() > MAX_BYTES
+    fn is_full(&self, next_bytes: usize) -> bool {
+        self.records.len() >= MAX_BATCH_RECORDS || self.bytes + next_bytes > MAX_BYTES
     }
 
-    fn push(&mut self, record: &Record) {
-        self.bytes += record.kinesis.data.len();
+    fn push(&mut self, record: &Record, bytes: usize) {
+        self.bytes += bytes;
         self.records.push(record.clone());
     }
 
@@ -114,6 +121,8 @@ mod tests {
     use bytes::Bytes;
     use kinesis_to_s3_lambda::kinesis_event::KinesisData;
     use proptest::prelude::*;
+    use rstest::rstest;
+    use shared::frame::{FrameWriter, MAX_LINES_BYTES};
     use std::collections::BTreeMap;
 
     fn record(number: usize, data: &str) -> Record {
@@ -137,6 +146,10 @@ mod tests {
         Reach { kind: group.kind, first: group.first_sequence_number.clone(), last: group.last_sequence_number.clone() }
     }
 
+    fn records_of(groups: &[Group]) -> Vec<u64> {
+        groups.iter().map(|group| group.record_count).collect()
+    }
+
     fn replay(records: &[Record], coverage: Coverage) -> (Vec<Group>, Counts) {
         let mut gaps = Gaps::new(wanted(), coverage);
         let mut groups: Vec<Group> = records.iter().flat_map(|record| gaps.take(record)).collect();
@@ -146,14 +159,39 @@ mod tests {
 
     #[test]
     fn a_gap_is_cut_where_it_is_as_large_as_a_batch() {
-        let records: Vec<Record> = (1..=MAX_RECORDS + 1).map(|number| record(number, "{}")).collect();
-        let (groups, _) = replay(&records, Coverage::default());
-        assert_eq!(groups.iter().map(|group| group.record_count).collect::<Vec<_>>(), [MAX_RECORDS as u64, 1]);
+        let records: Vec<Record> = (1..=MAX_BATCH_RECORDS + 1).map(|number| record(number, "{}")).collect();
+        assert_eq!(records_of(&replay(&records, Coverage::default()).0), [MAX_BATCH_RECORDS as u64, 1]);
         let large = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes - 8));
         for (more, objects) in [(0, 1), (1, 2)] {
-            let records = [record(1, &large(MAX_BYTES / 2)), record(2, &large(MAX_BYTES / 2 + more))];
+            let records = [record(1, &large(MAX_BYTES / 2 - 1)), record(2, &large(MAX_BYTES / 2 - 1 + more))];
             assert_eq!(replay(&records, Coverage::default()).0.len(), objects);
         }
+    }
+
+    /// A frame of as many lines as it may hold.
+    fn full_frame(number: usize) -> Record {
+        let mut record = record(number, "");
+        record.kinesis.data = FrameWriter::default().compress(&b"{}\n".repeat(MAX_LINES_BYTES / 3)).unwrap().into();
+        record
+    }
+
+    #[test]
+    fn a_gap_of_frames_is_cut_by_the_bytes_of_their_lines() {
+        let frames: Vec<Record> = (1..=9).map(full_frame).collect();
+        let (groups, counts) = replay(&frames, Coverage::default());
+        assert_eq!((records_of(&groups), counts.missing), (vec![4, 4, 1], 9));
+        assert!(groups.iter().all(|group| group.bytes <= MAX_BYTES));
+    }
+
+    #[rstest]
+    #[case::frames((1..=12).map(full_frame).collect())]
+    #[case::more_records_than_a_batch_has_today((1..=MAX_BATCH_RECORDS + 7).map(|number| record(number, "{}")).collect())]
+    fn an_object_that_the_manifest_names_is_made_again_however_large(#[case] records: Vec<Record>) {
+        let named = group(&records[2..records.len() - 2], EventFormat::Envelope);
+        let coverage = Coverage::new(Vec::new(), Vec::new(), named.iter().map(reach).collect());
+        let (groups, _) = replay(&records, coverage);
+        assert_eq!(records_of(&groups), [2, records.len() as u64 - 4, 2]);
+        assert_eq!(groups[1].key(), named[0].key());
     }
 
     #[test]
