@@ -167,6 +167,7 @@ mod tests {
     use flate2::write::GzEncoder;
     use kinesis_to_s3_lambda::encode::Object;
     use rstest::rstest;
+    use shared::frame::FrameWriter;
     use shared::line::EventFormat::{self, Envelope, Raw};
     use shared::object::{Attempt, ObjectKey};
     use shared::timestamp::UnixMillis;
@@ -191,7 +192,8 @@ mod tests {
         event_format: EventFormat,
     ) -> (Option<Object>, Outcomes) {
         let (mut outcomes, mut parts) = (Outcomes::default(), Parts::default());
-        let reading = Reading { reasons: vec![Reason::InvalidJson], content_type: None };
+        let reasons = vec![Reason::InvalidJson, Reason::ForeignRecord];
+        let reading = Reading { reasons, content_type: None };
         for (number, object) in objects.iter().enumerate() {
             parts.note(&number.to_string(), object, &reading).unwrap();
         }
@@ -234,6 +236,35 @@ mod tests {
         assert_eq!((outcomes.bodies, object.unwrap().metadata.event_count), (2, 2));
         assert_eq!((outcomes.odd, outcomes.described.len()), (vec![2, 3], 2));
     }
+
+    /// The id of a line that landing rejected ends with its number, behind that of the user record that it was in.
+    #[rstest]
+    #[case::lines("shard:1/0", b"{}\nx\n{}", [2, 2])]
+    #[case::lines_in_a_user_record("shard:1/7/0", b"{}\nx\n{}", [2, 2])]
+    #[case::a_frame("shard:1/0", &frame(&"{}\n".repeat(20)), [20, 0])]
+    #[case::a_frame_of_rejected_lines("shard:1/0", &frame(&line("a", "", b"x").repeat(3)), [0, 0])]
+    #[case::a_frame_in_a_user_record("shard:1/7/0", &frame(&"{}\n".repeat(20)), [0, 0])]
+    #[case::an_aggregate("shard:1/0", AGGREGATE, [1, 1])]
+    #[case::an_aggregate_in_a_user_record("shard:1/7/0", AGGREGATE, [0, 0])]
+    fn records_of_other_producers_are_read_as_landing_reads_them(
+        #[case] id: &str,
+        #[case] body: &[u8],
+        #[case] events: [u64; 2],
+    ) {
+        let rejected = line(id, "", body).replace("invalid_json", "foreign_record");
+        for (format, events) in [Envelope, Raw].into_iter().zip(events) {
+            let (object, outcomes) = merge(&compressed(rejected.as_bytes()), None, format);
+            assert_eq!(object.map_or(0, |object| object.metadata.event_count), events, "{format:?}");
+            assert_eq!(outcomes.still_rejected, usize::from(events == 0));
+        }
+    }
+
+    fn frame(lines: &str) -> Vec<u8> {
+        FrameWriter::default().compress(lines.as_bytes()).unwrap()
+    }
+
+    /// An aggregated record of one user record, `{}`.
+    const AGGREGATE: &[u8] = b"\xf3\x89\x9a\xc2\x1a\x04\x1a\x02{}\x0a4&\xb3\x04\xc4\x15\x83\xea\xf2\x05\xc6>\x81T\xfa";
 
     #[test]
     fn what_is_redriven_again_was_already_there() {

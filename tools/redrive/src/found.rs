@@ -6,7 +6,9 @@ use bytes::Bytes;
 use ingest_lambda::content::{BodyForm, body_form, decompress};
 use ingest_lambda::event::{Event, KeyFields};
 use ingest_lambda::split::split;
+use kinesis_to_s3_lambda::kpl::is_aggregate;
 use kinesis_to_s3_lambda::record_lines::{RecordReader, Source};
+use shared::frame::is_frame;
 use shared::line::{Envelope, EventFormat, IdLiteral};
 use shared::rejection::{Reason, Rejection};
 use shared::trust::Trust;
@@ -51,13 +53,28 @@ impl EventReader<'_> {
         if found { Ok(()) } else { Err(Rejection::new(Reason::NoEvents, "no event is in it")) }
     }
 
-    /// A record that landing rejected had no key of ours, or none of our lines.
+    /// A record that landing rejected had no key of ours, or none of our lines; or it is a frame, and landing could not read those
+    /// yet.
     fn for_each_foreign(&self, line: &RejectedLine, body: &[u8], mut see: impl FnMut(&str)) {
+        if !self.may_be_read(line, body) {
+            return;
+        }
         let trust = Trust::in_record(self.event_format, "");
         let source = Source { arrival: line.received_at, name: &line.id, trust };
         let mut reader = RecordReader::default();
         let read = reader.read(&Bytes::copy_from_slice(body), &source);
         String::from_utf8_lossy(&read.events.text).split_terminator('\n').for_each(&mut see);
+    }
+
+    /// What landing never reads stays rejected: frames and aggregates in user records. So do frames of raw lines: whether they are
+    /// events or rejected lines, their record's key said, which is gone.
+    fn may_be_read(&self, line: &RejectedLine, body: &[u8]) -> bool {
+        let is_user_record = line.id.matches('/').count() > 1;
+        match (is_frame(body), self.event_format) {
+            (true, EventFormat::Raw) => false,
+            (true, EventFormat::Envelope) => !is_user_record,
+            (false, _) => !(is_user_record && is_aggregate(body)),
+        }
     }
 
     fn for_each_own(&self, line: &RejectedLine, body: &[u8], mut see: impl FnMut(&str)) -> Result<(), Rejection> {
