@@ -207,8 +207,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What ingest puts before a client's text in the partition keys of records that hold lines of this kind. No client can
-    /// write a key that begins otherwise.
+    /// How ingest begins the partition keys of records that hold lines of this kind: a bucket's number follows. Clients write no
+    /// part of a key.
     #[must_use]
     pub const fn key_prefix(self) -> &'static str {
         match self {

@@ -1,8 +1,8 @@
 //! Which lines may say of themselves what they are.
 //!
-//! In envelopes, a client's JSON is one member of a line that ingest wrote, so the line's other members can be believed. Raw
-//! lines are a client's own: any of them may look like a rejected line, or name a time of receipt. What marks the rejected
-//! lines among them is the partition key of their record, of which ingest writes the beginning.
+//! In envelopes, a client's JSON is one member of a line that ingest wrote, so the line's other members can be trusted. A raw line
+//! is the client's own: it may look like a rejected line, or name a time of receipt. So with raw lines only the partition key of
+//! the record, which ingest writes, says whether its lines are rejected ones.
 
 use crate::line::{EventFormat, Kind, LineError, LineHead, read_head};
 

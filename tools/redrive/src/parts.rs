@@ -1,7 +1,7 @@
 //! Bodies that were too large for one record: where their parts are, and how they are put together again.
 //!
-//! The parts of a body have partition keys of their own, so they are in several objects, perhaps of two hours. What is
-//! remembered of a part is its place; its bytes are read again when its body's turn comes.
+//! Each part is in a record of its own, so the parts can be in several objects, perhaps of two hours. Only where a part is, is
+//! remembered; its bytes are read again when its body is redriven.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
