@@ -103,6 +103,26 @@ def test_sentences_on_the_page_agree_with_the_model():
     assert all(0.015 < model.ingest_seconds(traffic) < 0.03 for traffic in (Traffic(events_a_post=1), day))
 
 
+def test_figures_in_other_documents_agree_with_the_model():
+    """README says what it costs beside others, DEPLOYING what landing's batches take and what each environment is sized for."""
+    documents = {name: re.sub(r"\s+", " ", (REPOSITORY / name).read_text()) for name in ("README.md", "docs/DEPLOYING.md", "samconfig.toml")}
+
+    def number(document, pattern):
+        return int(re.search(pattern, documents[document])[1].replace(",", ""))
+
+    day, alone = Traffic(), Traffic(events_a_post=1)
+    assert number("README.md", r"it costs (\d+) USD a month") == round(total(day, bill=model.firehose_behind_function))
+    assert number("README.md", r"USD a month; Playhead (\d+)") == round(total(day))
+    assert number("README.md", r"some (\d+) USD for the same") == round(total(day, bill=model.delivery_behind_function), -1)
+    assert number("README.md", r"one event a POST Playhead costs some ([\d,]+) USD") == round(total(alone), -2)
+    lines = 100 * day.events_a_post * (day.bytes_an_event + ENVELOPE_BYTES + 1)
+    assert number("docs/DEPLOYING.md", r"full batches of 1.2 MB take some (\d+) ms") == round(model.landing_seconds(lines) * 1e3, -1)
+    assert lines == pytest.approx(1.2e6, rel=0.05)
+    capacity = re.search(r"shards: [^|]*\| (\d+) \| (\d+) \| (\d+) \|", documents["docs/DEPLOYING.md"])
+    configured = re.findall(r'"ShardCount=(\d+)"', documents["samconfig.toml"])
+    assert list(capacity.groups()) == configured
+
+
 def test_concurrency_is_the_larger_of_what_runs_at_once_and_a_tenth_of_the_requests(monkeypatch):
     """A Function URL takes ten requests a second for each unit of concurrency, so short requests need a tenth of their rate;
     those of more than 100 ms need rate × duration."""
@@ -341,7 +361,7 @@ def test_cpu_time_is_what_the_bench_measured_and_longer_the_smaller_the_function
         ("ingest_one", model.INGEST_CPU, model.INGEST_CPU_A_BYTE),
         ("ingest_twenty", model.INGEST_CPU, model.INGEST_CPU_A_BYTE),
         ("landing_small", model.LANDING_CPU, model.LANDING_CPU_A_BYTE),
-        ("landing_large", model.LANDING_CPU, model.LANDING_CPU_A_BYTE),
+        ("landing_frames", model.LANDING_CPU, model.LANDING_CPU_A_BYTE),
     ):
         assert fixed > 0 and a_byte > 0
         row = MEASURED[workload]

@@ -740,6 +740,26 @@ def test_malformed_parameters_are_refused_by_name(given, monkeypatch):
         deploy.parameters([])
 
 
+@pytest.mark.parametrize(("given", "refused"), [
+    ("ShardCount=8", "KeyBuckets=4"),
+    ("ShardCount=8 KeyBuckets=8", None),
+    ("ShardCount=8 StreamMode=ON_DEMAND", None),
+    ("LandingTimeoutSeconds=30", None),
+    ("LandingTimeoutSeconds=20", "BatchSize=100 .* lower BatchSize to 90"),
+    ("LandingTimeoutSeconds=30 BatchSize=200", "BatchSize=200"),
+    ("LandingTimeoutSeconds=5 BatchSize=15", None),
+])
+def test_values_that_do_not_fit_each_other_are_refused_before_anything_is_deployed(given, refused, monkeypatch):
+    deploy = script("deploy")
+    defaults = {name: parameter["Default"] for name, parameter in document()["Parameters"].items() if "Default" in parameter}
+    values = defaults | dict(one.split("=") for one in given.split())
+    if refused:
+        with pytest.raises(SystemExit, match=refused):
+            deploy.refuse_what_does_not_fit(values)
+    else:
+        deploy.refuse_what_does_not_fit(values)
+
+
 def test_packages_are_installed_before_there_are_credentials():
     steps = document(".github/workflows/deploy-to.yml")["jobs"]["deploy"]["steps"]
     places = {name: next(place for place, step in enumerate(steps) if name in step.get("run", step.get("uses", "")))

@@ -43,7 +43,7 @@ def on_stream(workload):
 # The envelope and the line feed, with ids of 36 bytes and a desktop browser's user agent of 101 bytes. Counted by a test.
 ENVELOPE_BYTES = 280
 INGEST_CPU, INGEST_CPU_A_BYTE = line_through(cpu("ingest_one"), cpu("ingest_twenty"))
-LANDING_CPU, LANDING_CPU_A_BYTE = line_through(cpu("landing_small"), cpu("landing_large"))
+LANDING_CPU, LANDING_CPU_A_BYTE = line_through(cpu("landing_small"), cpu("landing_frames"))
 RECORD_BYTES, RECORD_BYTES_A_BYTE = line_through(on_stream("ingest_one"), on_stream("ingest_twenty"))
 COMPRESSION = _ROWS["landing_small"]["input_bytes"] / _ROWS["landing_small"]["costs"]["rust"]["stored_bytes"]
 
