@@ -18,7 +18,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from support import landed
-from support.faults import is_frame
+from support.frames import is_frame
 from support.stack import FAILED_BATCHES_BUCKET, LANDING_BUCKET, REPOSITORY, STREAM, wait_for
 
 

@@ -3,6 +3,7 @@
 import base64
 import json
 
+from support.frames import text_of
 from support.stack import FAILED_BATCHES_BUCKET, REPOSITORY
 
 TWO_RETRIES = {"MaximumRetryAttempts: -1": "MaximumRetryAttempts: 2"}
@@ -47,10 +48,10 @@ def failed_batches(stack):
 
 
 def data_of(document):
-    """What the records of a failed batch hold. Lambda gives the event as a string of JSON."""
+    """The text of the records of a failed batch. Lambda gives the event as a string of JSON."""
     payload = document["payload"]
     event = json.loads(payload) if isinstance(payload, str) else payload
-    return b"".join(base64.b64decode(record["kinesis"]["data"]) for record in event["Records"])
+    return b"".join(text_of(base64.b64decode(record["kinesis"]["data"])) for record in event["Records"])
 
 
 def holding(stack, text):

@@ -4,8 +4,7 @@ import json
 import urllib.request
 from dataclasses import dataclass
 
-import zstandard
-
+from support.frames import text_of
 from support.stack import wait_for
 
 # A write that is held back takes place within this many seconds, and some for a busy machine.
@@ -73,15 +72,6 @@ def read_shard(kinesis, name, shard):
     while iterator:
         page = kinesis.get_records(ShardIterator=iterator, Limit=10_000)
         for record in page["Records"]:
-            yield StreamRecord(record["SequenceNumber"], shard, lines_of(record["Data"]))
+            lines = text_of(record["Data"]).decode().removesuffix("\n").split("\n")
+            yield StreamRecord(record["SequenceNumber"], shard, lines)
         iterator = page.get("NextShardIterator") if page["Records"] else None
-
-
-def is_frame(data):
-    return data.startswith(zstandard.FRAME_HEADER)
-
-
-def lines_of(data):
-    """The lines of a record: as they are, or in a zstd frame."""
-    text = zstandard.ZstdDecompressor().decompress(data) if is_frame(data) else data
-    return text.decode().removesuffix("\n").split("\n")

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from support import proxy
+from support.frames import text_of, with_text
 from support.stack import FAILED_BATCHES_BUCKET
 
 # By name: `function(request, send)` returns the reply to a request, and sends on what the stack shall see of it.
@@ -48,10 +49,12 @@ def with_records(request, records):
 
 
 def with_data(request, change):
-    """The call of PutRecords with other data in its records."""
-    records = [record | {"Data": base64.b64encode(change(base64.b64decode(record["Data"]))).decode()}
-               for record in put_records(request)]
-    return with_records(request, records)
+    """The call of PutRecords with another text in its records."""
+    def changed(record):
+        data = base64.b64decode(record["Data"])
+        return record | {"Data": base64.b64encode(with_text(data, change(text_of(data)))).decode()}
+
+    return with_records(request, [changed(record) for record in put_records(request)])
 
 
 STORED = {"SequenceNumber": "1", "ShardId": "shardId-000000000000"}
@@ -370,6 +373,6 @@ def change_nothing(request, send):
     """Takes apart, puts together and signs what the others change."""
     at_work()
     if put_records(request):
-        return send(with_data(request, lambda data: data))
+        return send(with_data(request, lambda text: text))
     lines = lines_of(request)
     return send(request if lines is None else with_lines(request, lines))
