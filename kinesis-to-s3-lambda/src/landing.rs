@@ -6,6 +6,8 @@
 //! seems right already, and always with other bytes. S3's `ETag` is the MD5 of the bytes, so a write of a dead attempt
 //! that was conditional on the old one fails when it arrives at last.
 //!
+//! A large group is looked at before it is compressed: what is replaced need not be compressed twice.
+//!
 //! An attempt that is not over, although its batch was sent again (a mapping that restarts does that), looks and
 //! replaces too, perhaps after the later attempt was acknowledged. So an object also says which attempt wrote it. An
 //! attempt replaces other lines than its own only if it was certainly sent later than the one that wrote them; else it
@@ -119,6 +121,16 @@ pub struct Landed {
     pub replaced: bool,
 }
 
+impl Landed {
+    fn new(object: &Object, replaced: bool) -> Self {
+        let uncompressed_bytes = object.metadata.uncompressed_bytes;
+        Self { uncompressed_bytes, compressed_bytes: object.body.len(), replaced }
+    }
+}
+
+/// Of a group of so many bytes of lines, compression takes seconds. So S3 is asked first what is there, and the lines are
+/// compressed once.
+const LOOK_FIRST_BYTES: usize = 16 * 1024 * 1024;
 /// The longest that one request may take: S3 answers in some 50 ms; one that hangs must leave time for another.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 const BACKOFF_BASE: Duration = Duration::from_millis(50);
@@ -138,50 +150,51 @@ pub async fn land(
 ) -> Result<Landed, LandingError> {
     let key = group.key();
     let mut calls = Calls { key: &key, attempt, deadline, jitter, retries: 0, has_failed: false };
-    let mut object = encode(group, BlockSize::fitting(group.bytes), attempt, deadline)?;
-    let mut condition = Condition::Absent;
+    let mut found = if group.bytes < LOOK_FIRST_BYTES { None } else { look(store, &key, &mut calls).await? };
+    let (block_size, written_as) = form(group, attempt, found.as_ref());
+    let mut object = encode(group, block_size, &written_as, deadline)?;
     loop {
+        if let Some(found) = &found {
+            refuse_if_superseded(&object, attempt, &found.writing)?;
+            let (block_size, written_as) = form(group, attempt, Some(found));
+            if (block_size, &written_as) != (object.metadata.block_size, &object.metadata.attempt) {
+                object = encode(group, block_size, &written_as, deadline)?;
+            }
+        }
+        let condition = found.as_ref().map_or(Condition::Absent, |found| Condition::Matches(found.etag.clone()));
         match calls.call(store.put(&key, &object, &condition)).await {
-            Some(Ok(())) => break,
+            Some(Ok(())) => return Ok(Landed::new(&object, found.is_some())),
             Some(Err(error @ PutError::Permanent(_))) => return Err(LandingError::Put(error)),
             // Somebody was here before: look at once.
-            Some(Err(PutError::ConditionFailed)) if condition == Condition::Absent && calls.retries == 0 => {}
+            Some(Err(PutError::ConditionFailed)) if found.is_none() && calls.retries == 0 => {}
             Some(Err(error)) => calls.wait_after(&error.to_string()).await?,
             None => calls.wait_after("S3 did not answer a write").await?,
         }
         calls.retries += 1;
-        match look(store, &key, &mut calls).await? {
-            None => condition = Condition::Absent,
-            Some(found) => {
-                let (block_size, attempt) = replacement(&object, attempt, &found.writing)?;
-                if (block_size, &attempt) != (object.metadata.block_size, &object.metadata.attempt) {
-                    object = encode(group, block_size, &attempt, deadline)?;
-                }
-                condition = Condition::Matches(found.etag);
-            }
-        }
+        found = look(store, &key, &mut calls).await?;
     }
-    Ok(Landed {
-        uncompressed_bytes: object.metadata.uncompressed_bytes,
-        compressed_bytes: object.body.len(),
-        replaced: condition != Condition::Absent,
-    })
 }
 
-/// How an object is to be written so that it has other bytes than the one that was found, if this attempt may replace that one.
-fn replacement(object: &Object, attempt: &Attempt, found: &Writing) -> Result<(BlockSize, Attempt), LandingError> {
+/// How the group's object is to be written: with other bytes than the one that was found, and, since the same lines may be
+/// written again, as no older than it.
+fn form(group: &Group, attempt: &Attempt, found: Option<&Found>) -> (BlockSize, Attempt) {
+    let fitting = BlockSize::fitting(group.bytes);
+    let Some(Found { writing, .. }) = found else { return (fitting, attempt.clone()) };
+    let attempt = writing.attempt.as_ref().map_or_else(|| attempt.clone(), |earlier| attempt.later_of(earlier));
+    (writing.block_size.unwrap_or(fitting).next(), attempt)
+}
+
+/// Other lines than this attempt's are replaced only if it was certainly sent later.
+fn refuse_if_superseded(object: &Object, attempt: &Attempt, found: &Writing) -> Result<(), LandingError> {
     let same_lines = found.uncompressed_sha256.as_ref() == Some(&object.metadata.uncompressed_sha256);
-    if let Some(earlier) = &found.attempt
-        && !same_lines
-        && earlier.request_id != attempt.request_id
-        && !attempt.is_certainly_later_than(earlier)
-    {
-        return Err(LandingError::Superseded { request_id: earlier.request_id.clone() });
+    match &found.attempt {
+        Some(earlier)
+            if !same_lines && earlier.request_id != attempt.request_id && !attempt.is_certainly_later_than(earlier) =>
+        {
+            Err(LandingError::Superseded { request_id: earlier.request_id.clone() })
+        }
+        Some(_) | None => Ok(()),
     }
-    // Who writes the same lines again does not make them older than they are.
-    let attempt = found.attempt.as_ref().map_or_else(|| attempt.clone(), |earlier| attempt.later_of(earlier));
-    let block_size = found.block_size.unwrap_or(object.metadata.block_size).next();
-    Ok((block_size, attempt))
 }
 
 /// Looks at the object until there is an answer.
@@ -235,7 +248,8 @@ pub(crate) mod tests {
     use super::*;
     use crate::encode::tests::attempt;
     use crate::group::group;
-    use crate::group::tests::record;
+    use crate::group::tests::{framed, record};
+    use shared::frame::MAX_LINES_BYTES;
     use shared::line::EventFormat;
     use std::cell::RefCell;
     use std::io::Read;
@@ -352,6 +366,40 @@ pub(crate) mod tests {
             let expected: Vec<String> = later.map(|number| format!("{{\"n\":{number}}}")).collect();
             assert_eq!(store.lines(&key), expected);
         }
+    }
+
+    fn large_batch(records: u64) -> Group {
+        let lines = "{}\n".repeat(MAX_LINES_BYTES / 3);
+        let records: Vec<_> = (1..=records).map(|number| framed(number, &lines)).collect();
+        group(&records, EventFormat::Envelope).remove(0)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_group_is_compressed_for_what_is_there() {
+        let (store, [shorter, longer]) = (MemoryStore::default(), [17, 18].map(large_batch));
+        let key = longer.key();
+        assert!(shorter.bytes > LOOK_FIRST_BYTES);
+        assert!(!land_as(&attempt(50_000), &store, &longer).await.unwrap().replaced);
+        let mut before = store.etag(&key);
+        for (began, batch, landed) in [(50_000, &longer, true), (20_000, &shorter, false), (120_000, &shorter, true)] {
+            assert_eq!(land_as(&attempt(began), &store, batch).await.is_ok_and(|landed| landed.replaced), landed);
+            assert_eq!(store.etag(&key) != before, landed);
+            before = store.etag(&key);
+        }
+        assert_eq!(store.lines(&key).len() as u64, shorter.lines());
+        // Not once did it write in vain.
+        assert_eq!(*store.calls.borrow(), ["head", "put", "head", "put", "head", "head", "put"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn faults_on_the_way_of_a_large_group_end_in_exactly_the_batch() {
+        let look = || Fault::Fails(HeadError::Transient("503 SlowDown".into()));
+        let looks = RefCell::new(Faults::script([look()]));
+        let store = MemoryStore { looks, ..MemoryStore::scripted([done_but_fails(), conflict(), fails()]) };
+        let batch = large_batch(17);
+        assert!(land_in(&store, &batch).await.unwrap().replaced);
+        assert_eq!(store.lines(&batch.key()).len() as u64, batch.lines());
+        assert_eq!(store.bucket.borrow().objects().count(), 1);
     }
 
     #[tokio::test(start_paused = true)]
