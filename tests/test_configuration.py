@@ -23,7 +23,7 @@ def start(binary, variables):
         ("ingest-lambda", {}, "STREAM_NAME"),
         ("ingest-lambda", {"STREAM_NAME": ""}, "STREAM_NAME"),
         ("ingest-lambda", {"STREAM_NAME": "event-stream"}, "BUCKET_NAME"),
-        ("ingest-lambda", INGEST | {"KINESIS_RETRY_MS": "5001"}, "KINESIS_RETRY_MS"),
+        ("ingest-lambda", INGEST | {"KINESIS_RETRY_MS": "1501"}, "KINESIS_RETRY_MS"),
         ("ingest-lambda", INGEST | {"EVENT_FORMAT": "csv"}, "EVENT_FORMAT"),
         ("ingest-lambda", INGEST | {"CLIENT_IP": "yes"}, "CLIENT_IP"),
         ("ingest-lambda", INGEST | {"ALLOWED_ORIGINS": " , "}, "ALLOWED_ORIGINS"),

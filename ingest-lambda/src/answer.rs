@@ -28,11 +28,11 @@ pub enum Answer {
     Healthy,
     /// A CORS preflight.
     Preflight,
-    /// Nothing was accepted; what the request brought is on the stream as one rejected body.
+    /// Nothing was accepted; what the request brought is stored as one rejected body.
     Refused(Refusal),
-    /// At least one event was accepted, and all of the body is on the stream.
+    /// At least one event was accepted, and all of the body is stored.
     Stored { accepted: usize, rejected: Vec<RejectedItem> },
-    /// Some or all of it is not on the stream.
+    /// Some or all of it is not stored.
     NotStored { accepted: usize, not_stored: Vec<usize>, rejected: Vec<RejectedItem> },
 }
 

@@ -1,53 +1,68 @@
-//! When Kinesis is tried at all: after a call that failed, requests go to S3 at once, and every few seconds one of them asks
-//! whether Kinesis is back. Without it each request would wait until its time for Kinesis is over, and in a brown-out those
-//! that wait would take all the concurrency there is.
+//! What a request may ask of Kinesis, by how Kinesis did before. While it is away, requests go to S3 at once, and now and then
+//! one of them probes whether it is back; while a shard is throttled, nothing waits for that shard. Otherwise each request
+//! would wait until its own time is over, and those that wait would take all the concurrency there is.
 
 use std::time::Duration;
 
+use lambda_setup::deadline::backoff_ceiling;
 use tokio::time::Instant;
 
-/// From a failed call to the first probe, and between probes.
-pub const PROBE_INTERVAL: Duration = Duration::from_secs(3);
+use crate::put::Tried;
 
-/// What a request may do with Kinesis.
+/// From a failed call to the first probe; and for how long nothing waits for a throttled shard.
+pub const INTERVAL: Duration = Duration::from_secs(3);
+/// The longest time between probes, which doubles from one to the next: a probe may cost its request 0.7 s.
+pub const LONGEST_INTERVAL: Duration = Duration::from_secs(30);
+
+/// What a request may ask of Kinesis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// Call it, and try again what fails.
-    Try,
-    /// Make one short call.
-    Probe,
-    /// Leave it alone.
+    /// To take the records, and to be tried again with those that it throttles.
+    Retry,
+    /// To take the records, once.
+    Once,
+    /// Nothing.
     Refuse,
 }
 
-/// Closed, or open until a probe is answered.
+/// A circuit breaker with a state of its own for throttling, where Kinesis is there but some of its shards are full.
 #[derive(Debug, Default)]
-pub struct Breaker {
-    /// When the next probe is due; `None` while it is closed.
-    next_probe: Option<Instant>,
+pub enum Breaker {
+    #[default]
+    Closed,
+    /// Entries were throttled for as long as a request could wait.
+    Throttled { until: Instant },
+    /// A call failed, and since then no probe was answered.
+    Open { probes: u32, next_probe: Instant },
 }
 
 impl Breaker {
-    /// For a request that comes now. A probe is given to one request alone.
+    /// For a request that comes now. Of those that come while a probe is due, the first alone is the probe.
     pub fn admit(&mut self, now: Instant) -> Admission {
-        match self.next_probe {
-            None => Admission::Try,
-            Some(due) if now < due => Admission::Refuse,
-            Some(_) => {
-                self.next_probe = Some(now + PROBE_INTERVAL);
-                Admission::Probe
+        match *self {
+            Self::Throttled { until } if now < until => Admission::Once,
+            Self::Closed | Self::Throttled { .. } => Admission::Retry,
+            Self::Open { next_probe, .. } if now < next_probe => Admission::Refuse,
+            Self::Open { probes, .. } => {
+                *self = Self::open(probes + 1, now);
+                Admission::Once
             }
         }
     }
 
-    /// Kinesis answered a call. Entries that it throttled are an answer.
-    pub const fn answered(&mut self) {
-        self.next_probe = None;
+    /// Notes how Kinesis did just now.
+    pub fn note(&mut self, tried: Tried, now: Instant) {
+        match (tried, &self) {
+            // One that is open stays as its last probe left it; that other shards have room empties no full one.
+            (Tried::Failed, Self::Open { .. }) | (Tried::All, Self::Throttled { .. }) => {}
+            (Tried::Failed, _) => *self = Self::open(0, now),
+            (Tried::Partly, _) => *self = Self::Throttled { until: now + INTERVAL },
+            (Tried::All, _) => *self = Self::Closed,
+        }
     }
 
-    /// A call failed, or was not answered in time.
-    pub fn failed(&mut self, now: Instant) {
-        self.next_probe = Some(now + PROBE_INTERVAL);
+    fn open(probes: u32, now: Instant) -> Self {
+        Self::Open { probes, next_probe: now + backoff_ceiling(probes, INTERVAL, LONGEST_INTERVAL) }
     }
 }
 
@@ -56,53 +71,80 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn while_kinesis_is_away_probes_come_ever_less_often() {
+        let (mut breaker, began) = (Breaker::default(), Instant::now());
+        breaker.note(Tried::Failed, began);
+        let mut probes = Vec::new();
+        for second in 0..120 {
+            if breaker.admit(began + SECOND * second) == Admission::Once {
+                probes.push(second);
+                breaker.note(Tried::Failed, began + SECOND * second);
+            }
+        }
+        assert_eq!(probes, [3, 9, 21, 45, 75, 105]);
+    }
+
+    #[test]
+    fn the_first_probe_that_is_answered_closes_it_and_the_next_outage_is_probed_as_soon_as_the_first() {
+        let (mut breaker, mut now) = (Breaker::default(), Instant::now());
+        for _ in 0..2 {
+            breaker.note(Tried::Failed, now);
+            now += INTERVAL;
+            assert_eq!((breaker.admit(now), breaker.admit(now)), (Admission::Once, Admission::Refuse));
+            breaker.note(Tried::All, now);
+            assert_eq!(breaker.admit(now), Admission::Retry);
+        }
+    }
+
+    #[test]
+    fn while_a_shard_is_throttled_each_request_has_one_try_until_the_interval_is_over() {
+        let (mut breaker, began) = (Breaker::default(), Instant::now());
+        breaker.note(Tried::Partly, began);
+        breaker.note(Tried::All, began);
+        let later = [Duration::ZERO, INTERVAL - SECOND / 1000, INTERVAL];
+        assert_eq!(
+            later.map(|later| breaker.admit(began + later)),
+            [Admission::Once, Admission::Once, Admission::Retry]
+        );
+    }
+
     #[derive(Debug, Clone, Copy)]
     enum Step {
         Wait(u64),
-        Request,
-        Answered,
-        Failed,
+        Request(Tried),
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let step = prop_oneof![
-            (0u64..4_000).prop_map(Step::Wait),
-            Just(Step::Request),
-            Just(Step::Request),
-            Just(Step::Answered),
-            Just(Step::Failed),
-        ];
-        prop::collection::vec(step, 0..60)
+        let tried = || prop_oneof![Just(Tried::All), Just(Tried::Partly), Just(Tried::Failed)];
+        prop::collection::vec(prop_oneof![(0u64..9_000).prop_map(Step::Wait), tried().prop_map(Step::Request)], 0..60)
     }
 
     proptest! {
+        /// Whatever Kinesis does: nothing asks it within the interval after a failure, nothing waits for it within the interval
+        /// after throttling, and it is never left alone for longer than the longest interval.
         #[test]
-        fn an_open_breaker_lets_one_request_through_in_each_interval_and_a_closed_one_all(steps in steps()) {
+        fn trouble_costs_one_request_an_interval_and_kinesis_is_never_given_up(steps in steps()) {
             let (mut breaker, mut now) = (Breaker::default(), Instant::now());
-            // When Kinesis last failed or was probed since it last answered.
-            let mut last_trouble = None;
+            let (mut failed, mut throttled, mut asked) = (None, None, now);
+            let within = |since: Option<Instant>, now: Instant| since.is_some_and(|since| now - since < INTERVAL);
             for step in steps {
                 match step {
                     Step::Wait(millis) => now += Duration::from_millis(millis),
-                    Step::Answered => {
-                        breaker.answered();
-                        last_trouble = None;
-                    }
-                    Step::Failed => {
-                        breaker.failed(now);
-                        last_trouble = Some(now);
-                    }
-                    Step::Request => {
-                        let is_quiet = last_trouble.is_some_and(|last| now - last < PROBE_INTERVAL);
-                        let expected = match last_trouble {
-                            None => Admission::Try,
-                            Some(_) if is_quiet => Admission::Refuse,
-                            Some(_) => Admission::Probe,
-                        };
-                        prop_assert_eq!(breaker.admit(now), expected);
-                        if expected == Admission::Probe {
-                            last_trouble = Some(now);
+                    Step::Request(tried) => {
+                        let admission = breaker.admit(now);
+                        prop_assert!(!within(failed, now) || admission == Admission::Refuse);
+                        prop_assert!(!within(throttled, now) || admission != Admission::Retry);
+                        if admission == Admission::Refuse {
+                            prop_assert!(now - asked < LONGEST_INTERVAL);
+                            continue;
                         }
+                        breaker.note(tried, now);
+                        asked = now;
+                        failed = (tried == Tried::Failed).then_some(now);
+                        throttled = if tried == Tried::Partly { Some(now) } else { throttled.filter(|_| tried == Tried::All) };
                     }
                 }
             }

@@ -73,7 +73,7 @@ impl Config {
         Ok(Self {
             stream_name: environment::required("STREAM_NAME")?,
             bucket_name: environment::required("BUCKET_NAME")?,
-            kinesis_retry: Duration::from_millis(environment::number("KINESIS_RETRY_MS", 1_500, 0..=5_000)?),
+            kinesis_retry: Duration::from_millis(environment::number("KINESIS_RETRY_MS", 1_000, 0..=1_500)?),
             event_format: environment::choice("EVENT_FORMAT", &EventFormat::NAMES)?,
             client_ip: environment::choice(
                 "CLIENT_IP",

@@ -135,7 +135,7 @@ impl<S: RecordStream, B: SpillBucket> Handler<S, B> {
         Ok((conclude(count, rejected, &report), report))
     }
 
-    /// Puts what the request brought on the stream as one rejected body. With nothing brought there is nothing to keep,
+    /// Stores what the request brought as one rejected body. With nothing brought there is nothing to keep,
     /// unless the body should have been there.
     async fn refuse(&self, arrival: &Arrival<'_>, body: &[u8], refusal: Refusal) -> (Answer, PutReport) {
         let expects_body = !matches!(refusal.rejection.reason, Reason::MethodNotAllowed | Reason::UnknownPath);
@@ -326,7 +326,7 @@ mod tests {
         Config {
             stream_name: "s".into(),
             bucket_name: "b".into(),
-            kinesis_retry: Duration::from_millis(1_500),
+            kinesis_retry: Duration::from_secs(1),
             event_format: EventFormat::Envelope,
             client_ip: ClientIp::Off,
             partition_key_fields: vec!["sid".into()],

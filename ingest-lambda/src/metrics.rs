@@ -40,7 +40,7 @@ pub fn values(
         (Metric::RejectedLines, rejected.total()),
         (Metric::NotStoredEvents, answered.not_stored as u64),
         (Metric::ReplacedSurrogates, report.replaced_surrogates()),
-        (Metric::PutRecords, report.records.len() as u64),
+        (Metric::PutRecords, report.put_records()),
         (Metric::RetriedEntries, report.retried_entries),
         (Metric::ThrottledEntries, report.throttled_entries),
         (Metric::RequestBytes, body_bytes),
@@ -111,25 +111,32 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_on_the_stream_is_counted() {
+    fn what_is_stored_is_counted_and_of_the_stream_only_what_is_on_it() {
         let records = vec![
             record(&[], b"four"),
             record(&[Reason::TooDeep, Reason::NotAnObject, Reason::TooDeep], b"seven77"),
+            record(&[], b"spilled"),
+            record(&[Reason::InvalidJson], b"spilled"),
             record(&[Reason::TooDeep, Reason::InvalidJson], b"lost"),
+            record(&[], b"lost"),
         ];
-        let stored = vec![Some(Place::Stream), Some(Place::Stream), None];
+        let (stream, spilled) = (Some(Place::Stream), Some(Place::Spilled));
+        let stored = vec![stream, stream, spilled, spilled, None, None];
         let values = values_of(&PutReport { records, stored, throttled_entries: 5, ..PutReport::default() });
         for expected in [
-            (Metric::RejectedLines, 3),
+            (Metric::SpilledEvents, 1),
+            (Metric::RejectedLines, 4),
             (Metric::Rejected(Reason::TooDeep), 2),
             (Metric::Rejected(Reason::NotAnObject), 1),
+            (Metric::Rejected(Reason::InvalidJson), 1),
+            (Metric::PutRecords, 2),
             (Metric::StoredBytes, 11),
-            (Metric::ReplacedSurrogates, 2),
+            (Metric::ReplacedSurrogates, 4),
             (Metric::ThrottledEntries, 5),
         ] {
             assert!(values.contains(&expected), "{expected:?} in {values:?}");
         }
-        assert_eq!(values.iter().filter(|(metric, _)| matches!(metric, Metric::Rejected(_))).count(), 2);
+        assert_eq!(values.iter().filter(|(metric, _)| matches!(metric, Metric::Rejected(_))).count(), 3);
     }
 
     #[rstest]

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use shared::frame::{FrameError, FrameReader, FrameWriter, MAX_LINES_BYTES, is_frame};
+use shared::frame::{FrameError, FrameReader, FrameWriter, MAX_LINES_BYTES, content_size, is_frame};
 use shared::line::{Envelope, EventFormat, IdLiteral, Kind, Part, Rejected};
 use shared::rejection::{Reason, Rejection};
 use uuid::Uuid;
@@ -47,6 +47,12 @@ impl Record {
         } else {
             Ok(Cow::Borrowed(&self.data))
         }
+    }
+
+    /// Bytes of its lines, as they were before compression.
+    #[must_use]
+    pub fn lines_len(&self) -> usize {
+        if is_frame(&self.data) { content_size(&self.data).unwrap_or(MAX_LINES_BYTES) } else { self.data.len() }
     }
 
     /// What Kinesis counts against its limits, with the longest key.

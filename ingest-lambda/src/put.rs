@@ -1,5 +1,5 @@
-//! Puts records on the stream: in calls within Kinesis' limits, failed entries again, until all are stored or the time
-//! is up. What became of each record is known at the end.
+//! Puts records on the stream: in calls within Kinesis' limits, throttled entries again, until all are stored, the time is up
+//! or Kinesis fails. What became of each record is known at the end.
 
 use std::future::Future;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use lambda_setup::deadline::{Deadline, TimeIsUp, backoff_ceiling};
 use shared::limits::{PUT_RECORDS_MAX_BYTES, PUT_RECORDS_MAX_RECORDS};
 use shared::line::Kind;
 use shared::rejection::ReasonCounts;
+use tokio::time::Instant;
 
 use crate::pack::Record;
 
@@ -46,7 +47,7 @@ pub enum PutError {
     Permanent(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// The longest that one call may take. Kinesis answers in some 10 ms; a call that hangs must leave time for another.
+/// The longest that one call may take. Kinesis answers in some 10 ms; one that takes longer than this is as good as away.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_millis(700);
 /// What the SDK is given of a call's time: it gives up before its caller, because only a call that the SDK itself gives up
 /// takes its connection out of use, and the next call would go out on the one that hangs.
@@ -57,6 +58,11 @@ pub(crate) const fn sdk_time_limit(time_limit: Duration) -> Duration {
 
 /// A call is not begun with less time than this: encoding and signing 5 MiB can't be interrupted.
 pub(crate) const LEAST_CALL_TIME: Duration = Duration::from_millis(100);
+/// Nor is a retry with less than this: a call that is cut short says nothing about Kinesis, and may double its records.
+const LEAST_RETRY_TIME: Duration = Duration::from_millis(350);
+/// A call that fails within this time is made again, once. Lambda freezes environments between requests, and Kinesis closes
+/// connections meanwhile: the first call finds that out at once.
+const QUICK_FAILURE: Duration = Duration::from_millis(100);
 const BACKOFF_BASE: Duration = Duration::from_millis(25);
 const BACKOFF_CAP: Duration = Duration::from_secs(1);
 
@@ -66,8 +72,6 @@ pub struct PutReport {
     pub(crate) records: Vec<Record>,
     /// For each record where it is stored; `None` until it is known to be.
     pub(crate) stored: Vec<Option<Place>>,
-    /// How the last call of Kinesis ended.
-    pub(crate) last_call: LastCall,
     /// Entries that failed and were tried again.
     pub retried_entries: u64,
     /// Entries that were throttled, by themselves or with their call, each time anew.
@@ -84,17 +88,15 @@ pub enum Place {
     Spilled,
 }
 
-/// How a call of Kinesis ended.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub enum LastCall {
-    #[default]
-    NotMade,
-    /// Also by throttling some or all of it.
-    Answered,
-    /// Without an answer, or with a fault of the service.
+/// How Kinesis did when it was tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tried {
+    /// It has all records.
+    All,
+    /// It answered, but some records are not stored: their shards were throttled, or the time is over.
+    Partly,
+    /// A call was not answered in time, failed, or stored nothing though nothing was throttled.
     Failed,
-    /// For good: no such stream, no permission.
-    Refused,
 }
 
 impl PutReport {
@@ -103,49 +105,58 @@ impl PutReport {
         Self { stored: vec![None; records.len()], records, ..Self::default() }
     }
 
-    /// Puts all records that are not stored, with retries until the deadline. `jitter` gives numbers from 0 to 1.
-    pub async fn put(&mut self, stream: &impl RecordStream, deadline: Deadline, mut jitter: impl FnMut() -> f64) {
-        for retry in 0.. {
-            self.try_pending(stream, deadline).await;
+    /// Puts all records that are not stored. Those that are throttled are retried until the deadline. `jitter` gives numbers
+    /// from 0 to 1.
+    pub async fn put(
+        &mut self,
+        stream: &impl RecordStream,
+        deadline: Deadline,
+        mut jitter: impl FnMut() -> f64,
+    ) -> Tried {
+        let mut retry = 0;
+        loop {
+            let tried = self.put_once(stream, deadline).await;
             let wait = backoff_ceiling(retry, BACKOFF_BASE, BACKOFF_CAP).mul_f64(jitter());
-            let is_final = self.is_stored() || self.last_call == LastCall::Refused;
-            if is_final || deadline.remaining() < wait + LEAST_CALL_TIME {
-                break;
+            if tried != Tried::Partly || deadline.remaining() < wait + LEAST_RETRY_TIME {
+                return tried;
             }
             tokio::time::sleep(wait).await;
             self.retried_entries += self.pending().len() as u64;
+            retry += 1;
         }
     }
 
-    /// Tries each record once that is not stored, unless time or Kinesis' permission ends.
-    pub async fn try_pending(&mut self, stream: &impl RecordStream, deadline: Deadline) {
-        let pending = self.pending();
-        for call in calls(&self.records, &pending) {
-            if self.last_call == LastCall::Refused || deadline.remaining() < LEAST_CALL_TIME {
+    /// Puts each record once that is not stored. A call that fails is the last.
+    pub async fn put_once(&mut self, stream: &impl RecordStream, deadline: Deadline) -> Tried {
+        for call in calls(&self.records, &self.pending()) {
+            if deadline.remaining() < LEAST_CALL_TIME {
                 break;
             }
             let entries: Vec<&Record> = call.iter().map(|&index| &self.records[index]).collect();
-            let time_limit = CALL_TIMEOUT.min(deadline.remaining());
-            let answer = deadline.bound(time_limit, stream.put(&entries, time_limit)).await;
-            self.note(call, answer);
+            let answer = call_twice(stream, &entries, deadline, &mut self.retried_entries).await;
+            if !self.note(call, answer) {
+                return Tried::Failed;
+            }
         }
+        if self.is_stored() { Tried::All } else { Tried::Partly }
     }
 
-    fn note(&mut self, call: &[usize], answer: Result<Result<Vec<EntryOutcome>, PutError>, TimeIsUp>) {
-        let (last_call, error) = match answer {
-            Ok(Ok(outcomes)) => {
-                self.last_call = LastCall::Answered;
-                return call.iter().zip(outcomes).for_each(|(&index, outcome)| self.note_entry(index, outcome));
+    /// Notes what became of a call's records. False if the call failed.
+    fn note(&mut self, call: &[usize], answer: Result<Vec<EntryOutcome>, PutError>) -> bool {
+        match answer {
+            Ok(outcomes) => {
+                let is_failed = |outcome: &EntryOutcome| matches!(outcome, EntryOutcome::Failed(_));
+                let is_failure = outcomes.iter().all(is_failed);
+                call.iter().zip(outcomes).for_each(|(&index, outcome)| self.note_entry(index, outcome));
+                !is_failure
             }
-            Ok(Err(error @ PutError::Throttled(_))) => {
-                self.throttled_entries += call.len() as u64;
-                (LastCall::Answered, error.to_string())
+            Err(error) => {
+                let is_throttled = matches!(error, PutError::Throttled(_));
+                self.throttled_entries += if is_throttled { call.len() as u64 } else { 0 };
+                self.last_error = Some(error.to_string());
+                is_throttled
             }
-            Ok(Err(error @ PutError::Transient(_))) => (LastCall::Failed, error.to_string()),
-            Ok(Err(error @ PutError::Permanent(_))) => (LastCall::Refused, error.to_string()),
-            Err(TimeIsUp) => (LastCall::Failed, "Kinesis did not answer in time".to_owned()),
-        };
-        (self.last_call, self.last_error) = (last_call, Some(error));
+        }
     }
 
     fn note_entry(&mut self, index: usize, outcome: EntryOutcome) {
@@ -178,18 +189,14 @@ impl PutReport {
         (0..self.records.len()).filter(|&index| self.stored[index].is_none()).collect()
     }
 
-    /// The records of a kind that are not stored.
-    pub(crate) fn pending_of(&self, kind: Kind) -> Vec<&Record> {
-        let pending = self.pending().into_iter().map(|index| &self.records[index]);
-        pending.filter(|record| record.kind == kind).collect()
+    /// The indexes of the records of a kind that are not stored.
+    pub(crate) fn pending_of(&self, kind: Kind) -> Vec<usize> {
+        self.pending().into_iter().filter(|&index| self.records[index].kind == kind).collect()
     }
 
-    /// Notes that all records of a kind that were not stored are in S3.
-    pub(crate) fn note_spilled(&mut self, kind: Kind) {
-        let stored = self.records.iter().zip(&mut self.stored);
-        stored.filter(|(record, _)| record.kind == kind).for_each(|(_, place)| {
-            place.get_or_insert(Place::Spilled);
-        });
+    /// Notes that these records are in S3.
+    pub(crate) fn note_spilled(&mut self, indexes: &[usize]) {
+        indexes.iter().for_each(|&index| self.stored[index] = Some(Place::Spilled));
     }
 
     /// The indexes of items of which a line is not stored, in order, each once.
@@ -211,11 +218,16 @@ impl PutReport {
         lines
     }
 
-    /// Bytes of data that are on the stream, without partition keys.
+    /// Records that are on the stream.
+    #[must_use]
+    pub fn put_records(&self) -> u64 {
+        self.on_stream().count() as u64
+    }
+
+    /// Bytes of their data, without partition keys.
     #[must_use]
     pub fn stored_bytes(&self) -> u64 {
-        let on_stream = self.stored_records().filter(|(_, place)| *place == Place::Stream);
-        on_stream.map(|(record, _)| record.data.len() as u64).sum()
+        self.on_stream().map(|record| record.data.len() as u64).sum()
     }
 
     /// Events that are in S3.
@@ -232,9 +244,39 @@ impl PutReport {
         self.stored_records().map(|(record, _)| record.replaced_surrogates).sum()
     }
 
+    fn on_stream(&self) -> impl Iterator<Item = &Record> {
+        self.stored_records().filter(|(_, place)| *place == Place::Stream).map(|(record, _)| record)
+    }
+
     fn stored_records(&self) -> impl Iterator<Item = (&Record, Place)> {
         self.records.iter().zip(&self.stored).filter_map(|(record, place)| Some((record, (*place)?)))
     }
+}
+
+/// Makes a call, and makes it again if it fails quickly.
+async fn call_twice(
+    stream: &impl RecordStream,
+    records: &[&Record],
+    deadline: Deadline,
+    retried_entries: &mut u64,
+) -> Result<Vec<EntryOutcome>, PutError> {
+    let began = Instant::now();
+    let answer = call_once(stream, records, deadline).await;
+    if !matches!(answer, Err(PutError::Transient(_))) || began.elapsed() > QUICK_FAILURE {
+        return answer;
+    }
+    *retried_entries += records.len() as u64;
+    call_once(stream, records, deadline).await
+}
+
+async fn call_once(
+    stream: &impl RecordStream,
+    records: &[&Record],
+    deadline: Deadline,
+) -> Result<Vec<EntryOutcome>, PutError> {
+    let time_limit = CALL_TIMEOUT.min(deadline.remaining());
+    let answer = deadline.bound(time_limit, stream.put(records, time_limit)).await;
+    answer.unwrap_or_else(|TimeIsUp| Err(PutError::Transient("Kinesis did not answer in time".into())))
 }
 
 /// Cuts the pending records into calls within Kinesis's limits, in order.
@@ -260,6 +302,7 @@ mod tests {
     use super::*;
     use crate::bucket::Bucket;
     use proptest::prelude::*;
+    use rstest::rstest;
     use std::cell::RefCell;
     use std::collections::VecDeque;
 
@@ -281,6 +324,8 @@ mod tests {
         Throttled,
         Transient,
         Permanent,
+        /// Fails after that time.
+        Slow(Duration),
         Hangs,
     }
 
@@ -293,6 +338,10 @@ mod tests {
                 Some(Fault::Throttled) => return Err(PutError::Throttled("too many".into())),
                 Some(Fault::Transient) => return Err(PutError::Transient("500".into())),
                 Some(Fault::Permanent) => return Err(PutError::Permanent("no such stream".into())),
+                Some(Fault::Slow(late)) => {
+                    tokio::time::sleep(late).await;
+                    return Err(PutError::Transient("500".into()));
+                }
                 Some(Fault::Hangs) => std::future::pending().await,
                 Some(Fault::Internal) => {
                     return Ok(vec![EntryOutcome::Failed("InternalFailure".into()); records.len()]);
@@ -337,17 +386,17 @@ mod tests {
 
     const TEN_SECONDS: Duration = Duration::from_secs(10);
 
-    async fn put_all(stream: &ScriptedStream, records: Vec<Record>, deadline: Deadline) -> PutReport {
+    async fn put_all(stream: &ScriptedStream, records: Vec<Record>, deadline: Deadline) -> (PutReport, Tried) {
         let mut report = PutReport::new(records);
-        report.put(stream, deadline, || 0.5).await;
-        report
+        let tried = report.put(stream, deadline, || 0.5).await;
+        (report, tried)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_entries_alone_are_tried_again() {
+    async fn throttled_entries_alone_are_tried_again() {
         let stream = scripted([Fault::Entries(3), Fault::Entries(2)]);
-        let report = put_all(&stream, records(7), Deadline::after(TEN_SECONDS)).await;
-        assert_eq!(report.stored, [Some(Place::Stream); 7]);
+        let (report, tried) = put_all(&stream, records(7), Deadline::after(TEN_SECONDS)).await;
+        assert_eq!((report.stored.as_slice(), tried), ([Some(Place::Stream); 7].as_slice(), Tried::All));
         assert_eq!(*stream.call_sizes.borrow(), [7, 3, 2]);
         assert_eq!((report.retried_entries, report.throttled_entries), (5, 5));
         assert_eq!(sorted_items(&stream), (0..7).collect::<Vec<_>>());
@@ -356,7 +405,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn six_hundred_records_are_two_calls() {
         let stream = ScriptedStream::default();
-        let report = put_all(&stream, records(600), Deadline::after(TEN_SECONDS)).await;
+        let (report, _) = put_all(&stream, records(600), Deadline::after(TEN_SECONDS)).await;
         assert_eq!(report.stored, [Some(Place::Stream); 600]);
         assert_eq!(*stream.call_sizes.borrow(), [500, 100]);
     }
@@ -365,43 +414,58 @@ mod tests {
     async fn throttled_to_the_end_it_stops_before_the_deadline_and_says_what_is_missing() {
         let stream = scripted(std::iter::repeat_n(Fault::Entries(2), 10_000));
         let deadline = Deadline::after(TEN_SECONDS);
-        let report = put_all(&stream, records(2), deadline).await;
-        assert_eq!(report.stored, [None, Some(Place::Stream)]);
+        let (report, tried) = put_all(&stream, records(2), deadline).await;
+        assert_eq!((report.stored.as_slice(), tried), ([None, Some(Place::Stream)].as_slice(), Tried::Partly));
         assert_eq!(report.last_error.as_deref(), Some("ProvisionedThroughputExceededException"));
         assert!(!deadline.remaining().is_zero());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_that_hangs_leaves_time_for_another() {
-        let stream = scripted([Fault::Hangs, Fault::Transient]);
-        let report = put_all(&stream, records(1), Deadline::after(TEN_SECONDS)).await;
-        assert_eq!(report.stored, [Some(Place::Stream)]);
-        assert_eq!(stream.call_sizes.borrow().len(), 3);
-    }
-
-    #[tokio::test(start_paused = true)]
     async fn what_was_throttled_is_counted_each_time_and_other_failures_are_not() {
-        let stream = scripted([Fault::Throttled, Fault::Internal, Fault::Entries(2), Fault::Transient]);
-        let report = put_all(&stream, records(5), Deadline::after(TEN_SECONDS)).await;
-        assert_eq!(report.stored, [Some(Place::Stream); 5]);
-        assert_eq!(*stream.call_sizes.borrow(), [5, 5, 5, 3, 3]);
-        assert_eq!((report.retried_entries, report.throttled_entries), (5 + 5 + 3 + 3, 5 + 3));
+        let stream = scripted([Fault::Throttled, Fault::Entries(2), Fault::Transient]);
+        let (report, tried) = put_all(&stream, records(5), Deadline::after(TEN_SECONDS)).await;
+        assert_eq!((report.stored.as_slice(), tried), ([Some(Place::Stream); 5].as_slice(), Tried::All));
+        assert_eq!(*stream.call_sizes.borrow(), [5, 5, 3, 3]);
+        assert_eq!((report.retried_entries, report.throttled_entries), (5 + 3 + 3, 5 + 3));
+    }
+
+    #[rstest]
+    #[case::a_quick_failure(vec![Fault::Transient], 2, Tried::All)]
+    #[case::two_quick_failures(vec![Fault::Transient, Fault::Transient], 2, Tried::Failed)]
+    #[case::a_slow_failure(vec![Fault::Slow(QUICK_FAILURE + Duration::from_millis(1))], 1, Tried::Failed)]
+    #[case::no_answer(vec![Fault::Hangs], 1, Tried::Failed)]
+    #[case::a_quick_failure_and_no_answer(vec![Fault::Transient, Fault::Hangs], 2, Tried::Failed)]
+    #[case::each_entry_failed(vec![Fault::Internal], 1, Tried::Failed)]
+    #[case::refused(vec![Fault::Permanent], 1, Tried::Failed)]
+    #[case::a_failure_after_throttling(vec![Fault::Throttled, Fault::Hangs], 2, Tried::Failed)]
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_fails_is_the_last_unless_it_fails_quickly(
+        #[case] script: Vec<Fault>,
+        #[case] calls: usize,
+        #[case] expected: Tried,
+    ) {
+        let (stream, began) = (scripted(script), Instant::now());
+        let (report, tried) = put_all(&stream, records(3), Deadline::after(TEN_SECONDS)).await;
+        assert_eq!((tried, stream.call_sizes.borrow().len()), (expected, calls));
+        assert_eq!(report.is_stored(), expected == Tried::All);
+        assert!(began.elapsed() < CALL_TIMEOUT + QUICK_FAILURE, "{:?}", began.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_permanent_error_is_not_tried_again() {
-        let stream = scripted([Fault::Permanent]);
-        let report = put_all(&stream, records(3), Deadline::after(TEN_SECONDS)).await;
-        assert_eq!(report.stored, [None; 3]);
-        assert_eq!(stream.call_sizes.borrow().len(), 1);
-        assert!(report.last_error.unwrap().contains("no such stream"));
+    async fn a_failed_call_counts_although_others_of_its_request_are_answered() {
+        let stream = scripted([Fault::Hangs]);
+        let (report, tried) = put_all(&stream, records(600), Deadline::after(TEN_SECONDS)).await;
+        assert_eq!((tried, report.put_records(), stream.call_sizes.borrow().clone()), (Tried::Failed, 0, vec![500]));
+        let stream = scripted([Fault::Entries(501), Fault::Hangs]);
+        let (report, tried) = put_all(&stream, records(600), Deadline::after(TEN_SECONDS)).await;
+        assert_eq!((tried, report.put_records()), (Tried::Failed, 499));
     }
 
     #[tokio::test(start_paused = true)]
     async fn without_time_nothing_hangs() {
         let stream = scripted([Fault::Hangs]);
-        let report = put_all(&stream, records(1), Deadline::after(Duration::ZERO)).await;
-        assert_eq!(report.stored, [None]);
+        let (report, tried) = put_all(&stream, records(1), Deadline::after(Duration::ZERO)).await;
+        assert_eq!((report.stored.as_slice(), tried), ([None].as_slice(), Tried::Partly));
         assert!(stream.call_sizes.borrow().is_empty());
     }
 

@@ -12,12 +12,12 @@ use uuid::Uuid;
 
 use crate::breaker::{Admission, Breaker};
 use crate::pack::Record;
-use crate::put::{CALL_TIMEOUT, LastCall, PutReport, RecordStream};
-use crate::spill::{Source, SpillBucket, SpillError, Spilled, create};
+use crate::put::{CALL_TIMEOUT, PutReport, RecordStream};
+use crate::spill::{Source, SpillBucket, SpillError, Spilled, create, fitting};
 
-/// The longest that a probe may take: what a request loses to it while Kinesis is away.
-const PROBE_TIME: Duration = Duration::from_millis(300);
-/// The time for S3, behind that for Kinesis: where both are away, players are told so within three seconds.
+/// How long Kinesis and S3 are waited for: where both are away, players are told so within three seconds.
+const PATIENCE: Duration = Duration::from_millis(2_900);
+/// S3's share of it, without what it takes to compress.
 const SPILL_TIME: Duration = Duration::from_millis(1_300);
 
 /// The stream, and the bucket behind it.
@@ -25,7 +25,8 @@ pub struct Store<S, B> {
     stream: S,
     bucket: B,
     format: EventFormat,
-    kinesis_retry: Duration,
+    /// How long a request tries Kinesis.
+    kinesis_time: Duration,
     /// Nothing waits while it is borrowed.
     breaker: RefCell<Breaker>,
 }
@@ -40,9 +41,10 @@ pub struct Origin<'a> {
 }
 
 impl<S: RecordStream, B: SpillBucket> Store<S, B> {
-    /// A store that tries Kinesis again for so long.
+    /// A store that tries Kinesis for so long, and for one call at least.
     pub fn new(stream: S, bucket: B, format: EventFormat, kinesis_retry: Duration) -> Self {
-        Self { stream, bucket, format, kinesis_retry, breaker: RefCell::default() }
+        let kinesis_time = kinesis_retry.max(CALL_TIMEOUT);
+        Self { stream, bucket, format, kinesis_time, breaker: RefCell::default() }
     }
 
     /// Stores the records; what became of each is in the report.
@@ -51,68 +53,61 @@ impl<S: RecordStream, B: SpillBucket> Store<S, B> {
         if report.is_stored() {
             return report;
         }
-        self.put(&mut report, origin.deadline).await;
+        let patience = origin.deadline.within(PATIENCE);
+        let admission = self.breaker.borrow_mut().admit(Instant::now());
+        self.put(&mut report, admission, patience).await;
         if !report.is_stored() {
             self.spill(&mut report, origin).await;
         }
-        if !report.is_stored() && report.last_call == LastCall::NotMade {
-            self.try_once(&mut report, origin.deadline).await;
+        if !report.is_stored() {
+            // With S3 away too, no breaker is a reason to lose anything.
+            self.put(&mut report, Admission::Retry, patience).await;
         }
         report
     }
 
-    /// With S3 away too, an open breaker is no reason to lose anything: Kinesis may be back since.
-    async fn try_once(&self, report: &mut PutReport, deadline: Deadline) {
-        let s3_error = report.last_error.take();
-        report.try_pending(&self.stream, deadline.within(CALL_TIMEOUT)).await;
-        self.note_last_call(report);
-        s3_error.iter().for_each(|error| report.add_error(error));
+    async fn put(&self, report: &mut PutReport, admission: Admission, patience: Deadline) {
+        let stream = &self.stream;
+        let tried = match admission {
+            Admission::Retry => report.put(stream, patience.within(self.kinesis_time), rand::random::<f64>).await,
+            Admission::Once => report.put_once(stream, patience.within(CALL_TIMEOUT)).await,
+            Admission::Refuse => return,
+        };
+        self.breaker.borrow_mut().note(tried, Instant::now());
     }
 
-    async fn put(&self, report: &mut PutReport, deadline: Deadline) {
-        let admission = self.breaker.borrow_mut().admit(Instant::now());
-        if admission == Admission::Probe {
-            report.try_pending(&self.stream, deadline.within(PROBE_TIME)).await;
-        }
-        if admission == Admission::Try || report.last_call == LastCall::Answered && !report.is_stored() {
-            report.put(&self.stream, deadline.within(self.kinesis_retry), rand::random::<f64>).await;
-        }
-        self.note_last_call(report);
-    }
-
-    fn note_last_call(&self, report: &PutReport) {
-        match report.last_call {
-            LastCall::NotMade => {}
-            LastCall::Answered => self.breaker.borrow_mut().answered(),
-            LastCall::Failed | LastCall::Refused => self.breaker.borrow_mut().failed(Instant::now()),
-        }
-    }
-
+    /// Writes what is not stored to S3: events first, rejected lines in the time that they leave.
     async fn spill(&self, report: &mut PutReport, origin: Origin<'_>) {
-        let objects = [Kind::Event, Kind::Rejected].map(|kind| (kind, self.object(kind, report, origin)));
-        let deadline = origin.deadline.within(SPILL_TIME);
-        for (kind, object) in objects {
-            let Some(object) = object else { continue };
-            match self.create(object, deadline).await {
-                Ok(key) => log_spilled(report, &key, origin),
-                Err(error) => {
-                    report.add_error(&error.to_string());
-                    continue;
-                }
+        let (reason, mut keys, mut s3_time) = (report.last_error.clone(), Vec::new(), SPILL_TIME);
+        for kind in [Kind::Event, Kind::Rejected] {
+            let indexes = compressible(report, kind, origin.deadline.remaining().saturating_sub(s3_time));
+            if indexes.is_empty() {
+                continue;
             }
-            report.note_spilled(kind);
+            let records: Vec<&Record> = indexes.iter().map(|&index| &report.records[index]).collect();
+            let object = self.source(origin).object(kind, &records, SpillId(Uuid::now_v7().as_u128()));
+            let began = Instant::now();
+            match self.create(object, origin.deadline.within(s3_time)).await {
+                Ok(key) => {
+                    report.note_spilled(&indexes);
+                    keys.push(key);
+                }
+                Err(error) => report.add_error(&error.to_string()),
+            }
+            s3_time = s3_time.saturating_sub(began.elapsed());
         }
-    }
-
-    /// The object of the records of a kind that are not stored, if there are any.
-    fn object(&self, kind: Kind, report: &PutReport, origin: Origin<'_>) -> Option<Result<Spilled, SpillError>> {
-        let records = report.pending_of(kind);
-        let (id, began) = (SpillId(Uuid::now_v7().as_u128()), lambda_setup::now());
-        let left = i64::try_from(origin.deadline.remaining().as_millis()).unwrap_or(i64::MAX);
-        let deadline = UnixMillis(began.0.saturating_add(left));
-        let attempt = Attempt { began, deadline, request_id: origin.request_id.to_owned() };
-        let source = Source { format: self.format, received_at: origin.received_at, attempt };
-        (!records.is_empty()).then(|| source.object(kind, &records, id))
+        // Only the requests that tried Kinesis know a reason: in an outage they are few.
+        if report.is_stored()
+            && let Some(reason) = reason
+        {
+            let (request_id, keys) = (origin.request_id, keys.join(" "));
+            tracing::warn!(
+                request_id,
+                keys,
+                reason,
+                "Kinesis did not take all records; these are in S3, nothing is lost"
+            );
+        }
     }
 
     async fn create(&self, object: Result<Spilled, SpillError>, deadline: Deadline) -> Result<String, SpillError> {
@@ -120,18 +115,22 @@ impl<S: RecordStream, B: SpillBucket> Store<S, B> {
         create(&self.bucket, &object, deadline, rand::random::<f64>).await?;
         Ok(object.key)
     }
+
+    fn source(&self, origin: Origin<'_>) -> Source {
+        let began = lambda_setup::now();
+        let left = i64::try_from(origin.deadline.remaining().as_millis()).unwrap_or(i64::MAX);
+        let deadline = UnixMillis(began.0.saturating_add(left));
+        let attempt = Attempt { began, deadline, request_id: origin.request_id.to_owned() };
+        Source { format: self.format, received_at: origin.received_at, attempt }
+    }
 }
 
-/// Where Kinesis was tried: requests that left it alone follow one that says why.
-fn log_spilled(report: &PutReport, key: &str, origin: Origin<'_>) {
-    if report.last_call == LastCall::NotMade {
-        return;
+/// The records of a kind that are not stored, as far as there is time to compress them.
+fn compressible(report: &mut PutReport, kind: Kind, time: Duration) -> Vec<usize> {
+    let pending = report.pending_of(kind);
+    let fitting = fitting(pending.iter().map(|&index| (index, report.records[index].lines_len())), time);
+    if fitting.len() < pending.len() {
+        report.add_error(&SpillError::TooLong(pending.len() - fitting.len()).to_string());
     }
-    let (request_id, reason) = (origin.request_id, report.last_error.as_deref().unwrap_or_default());
-    tracing::warn!(
-        request_id,
-        key,
-        reason,
-        "Kinesis did not take all records in time; these are in S3, nothing is lost"
-    );
+    fitting
 }

@@ -116,7 +116,7 @@ async fn store(store: &Store<&MemoryStream, &MemoryBucket>, records: Vec<Record>
 }
 
 fn new_store<'a>(stream: &'a MemoryStream, bucket: &'a MemoryBucket) -> Store<&'a MemoryStream, &'a MemoryBucket> {
-    Store::new(stream, bucket, EventFormat::Envelope, Duration::from_millis(1_500))
+    Store::new(stream, bucket, EventFormat::Envelope, Duration::from_secs(1))
 }
 
 fn kinesis_is_away(hangs: bool) -> MemoryStream {
@@ -129,27 +129,54 @@ fn s3_is_away(hangs: bool) -> MemoryBucket {
     MemoryBucket { faults: RefCell::new(Faults::planned(fault)), ..MemoryBucket::default() }
 }
 
+/// A probe of a Kinesis that never answers costs its request 0.7 s.
 #[rstest]
-#[case::fails(false)]
-#[case::hangs(true)]
+#[case::fails(false, 0)]
+#[case::hangs(true, 6)]
 #[tokio::test(start_paused = true)]
-async fn while_kinesis_is_away_the_first_request_takes_2_5_s_at_most_and_later_ones_half_a_second(#[case] hangs: bool) {
+async fn in_two_minutes_without_kinesis_the_first_request_and_a_few_probes_take_0_7_s_and_others_no_time(
+    #[case] hangs: bool,
+    #[case] probes: usize,
+) {
     let (stream, bucket) = (kinesis_is_away(hangs), MemoryBucket::default());
     let kept = new_store(&stream, &bucket);
+    let mut slow = Vec::new();
     for number in 0..200 {
         let (report, time) = store(&kept, records(number..number + 1)).await;
         assert!(report.is_stored());
-        assert!(time <= Duration::from_millis(if number == 0 { 2_500 } else { 500 }), "{number}: {time:?}");
+        assert!(time <= Duration::from_millis(800), "{number}: {time:?}");
+        slow.extend((number > 0 && time > Duration::from_millis(10)).then_some(time));
         tokio::time::sleep(Duration::from_millis(600)).await;
     }
+    assert_eq!(slow.len(), probes, "{slow:?}");
     assert!(stream.items.borrow().is_empty());
     let items = bucket.items();
     assert_eq!((items.len(), items.into_iter().collect::<BTreeSet<_>>()), (400, (0..400).collect()));
 }
 
+/// A probe has the time of any other call: what would be an answer to that closes the breaker.
+#[rstest]
+#[case::soon(10)]
+#[case::in_the_time_of_a_call(400)]
+#[case::just_in_time(690)]
+#[tokio::test(start_paused = true)]
+async fn a_kinesis_that_answers_in_time_is_used_again_from_the_first_probe_on(#[case] millis: u64) {
+    let fault = move |call| Some(if call == 1 { Fault::Lost } else { Fault::Slow(Duration::from_millis(millis)) });
+    let stream = MemoryStream { faults: RefCell::new(Faults::planned(fault)), ..MemoryStream::default() };
+    let bucket = MemoryBucket::default();
+    let kept = new_store(&stream, &bucket);
+    for number in 0..20 {
+        assert!(store(&kept, records(number..number + 1)).await.0.is_stored());
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let (on_stream, in_s3) = (stream.items.borrow().clone(), bucket.items());
+    assert!(in_s3.len() <= 2 * 8, "{in_s3:?}");
+    assert!(in_s3.iter().all(|item| !on_stream.contains(item)), "probes double nothing");
+}
+
 #[tokio::test(start_paused = true)]
 async fn kinesis_is_used_again_within_seconds_of_its_return() {
-    let fault = |call| (call <= 3).then(|| Fault::Fails(PutError::Permanent("AccessDenied".into())));
+    let fault = |call| (call <= 2).then(|| Fault::Fails(PutError::Permanent("AccessDenied".into())));
     let stream = MemoryStream { faults: RefCell::new(Faults::planned(fault)), ..MemoryStream::default() };
     let (bucket, began) = (MemoryBucket::default(), Instant::now());
     let kept = new_store(&stream, &bucket);
@@ -180,27 +207,70 @@ async fn with_both_away_all_items_are_named_within_three_seconds(#[case] kinesis
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_s3_away_an_open_breaker_keeps_nothing_from_a_kinesis_that_is_back() {
-    let fault = |call| (call <= 1).then_some(Fault::Lost);
+async fn with_s3_away_kinesis_is_asked_once_more_whether_the_breaker_is_open_or_not() {
+    let fault = |call| [1, 2, 4].contains(&call).then_some(Fault::Lost);
     let stream = MemoryStream { faults: RefCell::new(Faults::planned(fault)), ..MemoryStream::default() };
     let bucket = s3_is_away(false);
-    // A single try, so that the breaker is open behind it.
-    let kept = Store::new(&stream, &bucket, EventFormat::Envelope, Duration::from_millis(100));
+    let kept = new_store(&stream, &bucket);
     assert!(!store(&kept, records(0..1)).await.0.is_stored());
-    assert!(store(&kept, records(1..2)).await.0.is_stored());
-    assert_eq!(*stream.items.borrow(), [2, 3]);
+    assert!(store(&kept, records(1..2)).await.0.is_stored(), "the breaker was open");
+    assert!(store(&kept, records(3..4)).await.0.is_stored(), "its first call was lost");
+    assert_eq!(*stream.items.borrow(), [2, 3, 6, 7]);
 }
 
+/// The throttled records of one request would have to wait again and again, and any other with a record of that shard.
 #[tokio::test(start_paused = true)]
-async fn throttled_entries_are_spilled_and_keep_no_other_request_from_kinesis() {
+async fn throttled_entries_are_spilled_and_for_some_seconds_nothing_waits_for_their_shard() {
     let (stream, bucket) = (MemoryStream { throttled: Some(2), ..MemoryStream::default() }, MemoryBucket::default());
     let kept = new_store(&stream, &bucket);
     let (report, time) = store(&kept, records(0..2)).await;
-    assert!(report.is_stored() && time <= Duration::from_millis(1_600), "{time:?}");
+    assert!(report.is_stored() && time <= Duration::from_millis(1_100), "{time:?}");
     assert_eq!((stream.items.borrow().clone(), bucket.items()), (vec![2, 3], vec![0, 1]));
+    for _ in 0..2 {
+        let calls = *stream.calls.borrow();
+        let (report, time) = store(&kept, records(2..4)).await;
+        assert_eq!((report.spilled_events(), *stream.calls.borrow(), time), (0, calls + 1, Duration::ZERO));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
     let calls = *stream.calls.borrow();
     store(&kept, records(2..4)).await;
     assert!(*stream.calls.borrow() > calls + 1, "tried again and again, as with a closed breaker");
+}
+
+/// Records of 1 MB of lines.
+fn large_records(items: std::ops::Range<usize>, kind: Kind) -> Vec<Record> {
+    let enlarge = |mut record: Record| {
+        let line = |item| format!("{}{item}\n", "0".repeat(499_998));
+        let text = record.items.iter().map(line).collect::<String>().into_bytes();
+        record.data = FrameWriter::default().compress(&text).unwrap();
+        record.kind = kind;
+        record.reasons = if kind == Kind::Rejected { vec![Reason::TooDeep; 2] } else { Vec::new() };
+        record
+    };
+    records(items).into_iter().map(enlarge).collect()
+}
+
+#[rstest]
+#[case::all_fit(3_900, 0..0)]
+#[case::one_does_not(2_100, 4..6)]
+#[case::no_rejected_line_does(1_700, 2..6)]
+#[tokio::test(start_paused = true)]
+async fn what_can_not_be_compressed_in_time_is_named_and_costs_nothing_else(
+    #[case] millis: u64,
+    #[case] expected: std::ops::Range<usize>,
+) {
+    let (stream, bucket) = (kinesis_is_away(false), MemoryBucket::default());
+    let kept = new_store(&stream, &bucket);
+    let records = [records(0..1), large_records(1..3, Kind::Rejected)].concat();
+    let origin = Origin {
+        request_id: "r",
+        received_at: lambda_setup::now(),
+        deadline: Deadline::after(Duration::from_millis(millis)),
+    };
+    let report = kept.store(records, origin).await;
+    assert_eq!(report.not_stored(), expected.clone().collect::<Vec<_>>());
+    assert_eq!(bucket.items(), (0..6).filter(|item| !expected.contains(item)).collect::<Vec<_>>());
 }
 
 #[tokio::test(start_paused = true)]
@@ -213,7 +283,7 @@ async fn an_object_whose_answer_was_lost_is_there_once() {
 }
 
 fn faults_of_kinesis() -> impl Strategy<Value = Vec<u8>> {
-    prop::collection::vec(0u8..8, 0..40)
+    prop::collection::vec(0u8..9, 0..40)
 }
 
 fn kinesis_fault(kind: u8) -> Option<Fault<PutError>> {
@@ -224,7 +294,8 @@ fn kinesis_fault(kind: u8) -> Option<Fault<PutError>> {
         3 => Fault::AnswerLost,
         4 => Fault::Lost,
         5 => Fault::Slow(Duration::from_millis(200)),
-        6 => Fault::Fails(PutError::Permanent("ResourceNotFoundException".into())),
+        6 => Fault::Slow(Duration::from_millis(690)),
+        7 => Fault::Fails(PutError::Permanent("ResourceNotFoundException".into())),
         _ => return None,
     })
 }
@@ -237,6 +308,7 @@ fn s3_fault(kind: u8) -> Option<Fault<CreateError>> {
         3 => Fault::AnswerLost,
         4 => Fault::Lost,
         5 => Fault::Slow(Duration::from_millis(200)),
+        6 => Fault::Slow(Duration::from_millis(590)),
         _ => return None,
     })
 }

@@ -31,16 +31,26 @@ use shared::line::EventFormat;
 /// process takes before the first request and what the SDK takes to send 5 MiB come on top.
 const MOST_BYTES: u64 = 24 * DEFAULT_MAX_BODY_BYTES as u64;
 
-/// Takes everything and keeps nothing.
-struct Nowhere;
+/// Keeps nothing of what it takes.
+#[derive(Debug, Clone, Copy)]
+enum Kinesis {
+    Takes(RecordCompression),
+    /// All goes to S3.
+    Fails(RecordCompression),
+}
 
-impl RecordStream for Nowhere {
+impl RecordStream for Kinesis {
     async fn put(&self, records: &[&Record], _: Duration) -> Result<Vec<EntryOutcome>, PutError> {
-        Ok(vec![EntryOutcome::Stored; records.len()])
+        match self {
+            Self::Takes(_) => Ok(vec![EntryOutcome::Stored; records.len()]),
+            Self::Fails(_) => Err(PutError::Transient("500".into())),
+        }
     }
 }
 
-impl SpillBucket for Nowhere {
+struct S3;
+
+impl SpillBucket for S3 {
     async fn create(&self, _: &Spilled, _: Duration) -> Result<(), CreateError> {
         Ok(())
     }
@@ -48,15 +58,15 @@ impl SpillBucket for Nowhere {
 
 /// What a request costs, from its front door's JSON to the answer, and the answer's status. The user agent, the origin and the
 /// path are as long as they are kept, in characters that JSON escapes.
-fn cost(content_type: &str, encoding: &str, body: &[u8]) -> (AllocationInfo, u16) {
+fn cost(kinesis: Kinesis, content_type: &str, encoding: &str, body: &[u8]) -> (AllocationInfo, u16) {
     let limits = [MAX_USER_AGENT_BYTES, MAX_ORIGIN_BYTES, MAX_PATH_BYTES];
-    cost_from(limits.map(|bytes| "\"".repeat(bytes)), content_type, encoding, body)
+    cost_from(limits.map(|bytes| "\"".repeat(bytes)), kinesis, [content_type, encoding], body)
 }
 
 fn cost_from(
     [user_agent, origin, path]: [String; 3],
-    content_type: &str,
-    encoding: &str,
+    kinesis: Kinesis,
+    [content_type, encoding]: [&str; 2],
     body: &[u8],
 ) -> (AllocationInfo, u16) {
     let base64 = || (base64_simd::STANDARD.encode_to_string(body), true);
@@ -67,20 +77,21 @@ fn cost_from(
     let context = json!({"http": {"method": "POST", "sourceIp": "203.0.113.77"}});
     let payload = json!({"rawPath": path, "requestContext": context, "headers": headers, "body": body, "isBase64Encoded": is_base64});
     let payload = payload.to_string().into_bytes();
+    let (Kinesis::Takes(record_compression) | Kinesis::Fails(record_compression)) = kinesis;
     let config = Config {
         stream_name: "stream".into(),
         bucket_name: "bucket".into(),
-        kinesis_retry: Duration::from_millis(1_500),
+        kinesis_retry: Duration::from_secs(1),
         event_format: EventFormat::Envelope,
         client_ip: ClientIp::Full,
         partition_key_fields: vec!["sid".into()],
         key_buckets: Buckets::default(),
-        record_compression: RecordCompression::Off,
+        record_compression,
         allowed_origins: AllowedOrigins::Any,
         max_body_bytes: DEFAULT_MAX_BODY_BYTES,
         max_record_bytes: DEFAULT_MAX_RECORD_BYTES,
     };
-    let (handler, mut status) = (Handler::new(config, Nowhere, Nowhere), 0);
+    let (handler, mut status) = (Handler::new(config, kinesis, S3), 0);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let end = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_mins(10);
     let mut context = Context::default();
@@ -121,6 +132,8 @@ fn lists_of(item: &str, reports: usize) -> Vec<u8> {
 fn most_events(event: impl Fn(usize) -> String) -> Vec<u8> {
     format!("[{}]", (0..MAX_EVENTS_PER_REQUEST).map(event).collect::<Vec<_>>().join(",")).into_bytes()
 }
+
+const USUAL: Kinesis = Kinesis::Takes(RecordCompression::Off);
 
 const JSON: &str = "application/json";
 const LINES: &str = "application/x-ndjson";
@@ -166,9 +179,20 @@ const CMCD: &str = "application/cmcd";
 #[case::reports_of_equal_keys(CMCD, "", format!("{}a\n", "a,".repeat(32_000)).repeat(65).into_bytes(), 200)]
 #[case::tiny_reports(CMCD, "", b"a\n".repeat(MAX_EVENTS_PER_REQUEST), 200)]
 #[case::noise(JSON, "", vec![0xff; 4_500_000], 413)]
-fn memory_is_bounded(#[case] content_type: &str, #[case] encoding: &str, #[case] body: Vec<u8>, #[case] status: u16) {
-    let (info, answered) = cost(content_type, encoding, &body);
-    println!("{} bytes sent, {} live at most, {} in all", body.len(), info.bytes_max, info.bytes_total);
+fn memory_is_bounded(
+    #[case] content_type: &str,
+    #[case] encoding: &str,
+    #[case] body: Vec<u8>,
+    #[case] status: u16,
+    #[values(
+        Kinesis::Takes(RecordCompression::Off),
+        Kinesis::Fails(RecordCompression::Off),
+        Kinesis::Fails(RecordCompression::Zstd)
+    )]
+    kinesis: Kinesis,
+) {
+    let (info, answered) = cost(kinesis, content_type, encoding, &body);
+    println!("{kinesis:?}: {} bytes sent, {} live at most, {} in all", body.len(), info.bytes_max, info.bytes_total);
     assert_eq!(answered, status);
     assert!(info.bytes_max < MOST_BYTES, "{info:?}");
 }
@@ -192,7 +216,7 @@ fn memory_is_bounded(#[case] content_type: &str, #[case] encoding: &str, #[case]
 #[case::surrogates(JSON, &|n| format!("{{\"a\":\"{}\"}}", "\\ud83d".repeat(n)).into_bytes())]
 #[case::escapes(CMCD, &|n| format!("a=\"{}\"", "\\\\".repeat(n * 4)).into_bytes())]
 fn work_grows_with_the_input(#[case] content_type: &str, #[case] body: &dyn Fn(usize) -> Vec<u8>) {
-    let [(once, _), (twice, _)] = [4_000, 8_000].map(|n| cost(content_type, "", &body(n)));
+    let [(once, _), (twice, _)] = [4_000, 8_000].map(|n| cost(USUAL, content_type, "", &body(n)));
     assert!(twice.count_total <= 3 * once.count_total, "{once:?} {twice:?}");
     assert!(twice.bytes_total <= 3 * once.bytes_total, "{once:?} {twice:?}");
 }
@@ -219,7 +243,7 @@ fn usual_event(number: usize) -> String {
 fn usual_requests_allocate_as_often_as_ever(#[case] events: usize, #[case] allocations: u64) {
     let body = format!("[{}]", (0..events).map(usual_event).collect::<Vec<_>>().join(","));
     let sender = ["Mozilla/5.0", "https://player.example", ""].map(str::to_owned);
-    let (info, status) = cost_from(sender, JSON, "", body.as_bytes());
+    let (info, status) = cost_from(sender, USUAL, [JSON, ""], body.as_bytes());
     assert_eq!(status, 200);
     assert!(info.count_total <= allocations + allocations / 20 + 5, "{} instead of {allocations}", info.count_total);
 }

@@ -1,4 +1,4 @@
-//! A Kinesis that takes connections and never answers.
+//! A Kinesis and an S3 that take connections and never answer.
 
 // .cargo/clippy.toml allows it in the tests themselves only, not in what they call.
 #![allow(clippy::unwrap_used)]
@@ -22,7 +22,7 @@ fn config() -> Config {
     Config {
         stream_name: "stream".into(),
         bucket_name: "bucket".into(),
-        kinesis_retry: Duration::from_millis(1_500),
+        kinesis_retry: Duration::from_secs(1),
         event_format: EventFormat::Envelope,
         client_ip: ClientIp::Off,
         partition_key_fields: Vec::new(),
@@ -35,7 +35,7 @@ fn config() -> Config {
 }
 
 #[tokio::test]
-async fn all_events_are_named_before_the_time_is_up_when_kinesis_never_answers() {
+async fn all_events_are_named_within_three_seconds_when_neither_kinesis_nor_s3_answers() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let server = tokio::spawn(async move {
@@ -52,13 +52,13 @@ async fn all_events_are_named_before_the_time_is_up_when_kinesis_never_answers()
         KinesisStream::new(&sdk_config, "stream".into()),
         Bucket::new(&sdk_config, "bucket".into()),
     );
-    let (started, time) = (Instant::now(), Duration::from_secs(4));
-    let end = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + time;
+    let started = Instant::now();
+    let end = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(10);
     let mut context = Context::default();
     context.deadline = u64::try_from(end.as_millis()).unwrap();
     let request = Request { method: "POST".into(), path: "/".into(), body: "[{},7,{}]".into(), ..Request::default() };
     let response = handler.handle(request, context).await.unwrap();
-    assert!(started.elapsed() < time, "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
     assert_eq!(response.status_code, 503);
     let body: Value = serde_json::from_str(&response.body).unwrap();
     assert_eq!((&body["accepted"], &body["not_stored"]), (&json!(0), &json!([0, 1, 2])));

@@ -33,6 +33,13 @@ pub fn is_frame(data: &[u8]) -> bool {
     data.starts_with(&MAGIC)
 }
 
+/// Bytes of lines that a frame says it holds, if it says so: those of [`FrameWriter`] do.
+#[must_use]
+pub fn content_size(frame: &[u8]) -> Option<usize> {
+    let bytes = zstd_safe::get_frame_content_size(frame).ok()??;
+    usize::try_from(bytes).ok()
+}
+
 /// Writes frames. It keeps its tables, some hundred KiB, from one frame to the next.
 pub struct FrameWriter(CCtx<'static>);
 
@@ -159,6 +166,7 @@ mod tests {
             let lines = lines.concat().into_bytes();
             if let Some(frame) = compress(&lines) {
                 prop_assert!(is_frame(&frame) && frame.len() < lines.len());
+                prop_assert_eq!(content_size(&frame), Some(lines.len()));
                 prop_assert_eq!(read(&frame), Ok(lines.clone()));
             }
             prop_assert_eq!(read(&streamed(&lines)), Ok(lines));
