@@ -2,8 +2,9 @@
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html>
 //!
 //! Only internal extensions, which are part of the function's own process: external ones come with layers, and no function
-//! has one. Lambda lets internal extensions subscribe to INVOKE and not to SHUTDOWN: the process of a function with an
-//! extension gets SIGTERM instead, and half a second. Errors are those of AWS's Runtime Interface Emulator.
+//! has one. Lambda does not let internal extensions subscribe to SHUTDOWN: the process of a function with an extension gets
+//! SIGTERM instead, and half a second. They could subscribe to INVOKE; no function's does, so that is refused here, too.
+//! Other errors are those of AWS's Runtime Interface Emulator.
 
 use std::sync::Arc;
 
@@ -14,8 +15,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
-use serde_json::{Value, json};
-use tokio::sync::{Notify, mpsc};
+use serde_json::json;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::mutex::Mutex;
@@ -24,7 +25,6 @@ use crate::mutex::Mutex;
 const MAX_EXTENSIONS: usize = 10;
 const NAME: &str = "lambda-extension-name";
 const IDENTIFIER: &str = "lambda-extension-identifier";
-const EVENT_IDENTIFIER: &str = "lambda-extension-event-identifier";
 
 pub(crate) struct Extensions {
     function_name: String,
@@ -44,9 +44,6 @@ struct Extension {
     name: String,
     /// Whether it has asked for an event: it is then ready.
     is_ready: bool,
-    /// `None` without a subscription to INVOKE.
-    invocations: Option<mpsc::Sender<Value>>,
-    events: Arc<tokio::sync::Mutex<mpsc::Receiver<Value>>>,
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,7 +52,7 @@ pub(crate) enum Refusal {
     NoName,
     #[error("{0}")]
     Malformed(String),
-    #[error("{0}: an internal extension can subscribe to INVOKE alone; SIGTERM tells the process that it is shut down")]
+    #[error("{0}: this stack has no events for extensions; SIGTERM tells the process that it is shut down")]
     EventType(String),
     #[error("Extension registration closed already: register before the runtime asks for its first invocation")]
     Closed,
@@ -123,8 +120,9 @@ async fn next(State(extensions): State<Arc<Extensions>>, headers: HeaderMap) -> 
     if id.is_empty() {
         return Err(Refusal::NoIdentifier);
     }
-    let event = extensions.next(id).await?;
-    Ok(([(EVENT_IDENTIFIER, Uuid::new_v4().to_string())], Json(event)).into_response())
+    extensions.note_ready(id)?;
+    // Without a subscription it waits until its process ends.
+    std::future::pending().await
 }
 
 fn header<'h>(headers: &'h HeaderMap, name: &str) -> &'h str {
@@ -140,8 +138,8 @@ impl Extensions {
         if name.is_empty() {
             return Err(Refusal::NoName);
         }
-        if let Some(other) = events.iter().find(|event| *event != "INVOKE") {
-            return Err(Refusal::EventType(other.clone()));
+        if let Some(event) = events.first() {
+            return Err(Refusal::EventType(event.clone()));
         }
         let mut registry = self.registry.lock();
         if registry.is_closed {
@@ -153,15 +151,8 @@ impl Extensions {
         if registry.extensions.len() == MAX_EXTENSIONS {
             return Err(Refusal::TooMany);
         }
-        let (sender, events_sent) = mpsc::channel(1);
         let id = Uuid::new_v4().to_string();
-        registry.extensions.push(Extension {
-            id: id.clone(),
-            name: name.to_owned(),
-            is_ready: false,
-            invocations: (!events.is_empty()).then_some(sender),
-            events: Arc::new(tokio::sync::Mutex::new(events_sent)),
-        });
+        registry.extensions.push(Extension { id: id.clone(), name: name.to_owned(), is_ready: false });
         Ok(id)
     }
 
@@ -186,33 +177,14 @@ impl Extensions {
         }
     }
 
-    /// Tells those that want to know of an invocation. Waits for one that is not done with the last: an invocation ends when the
-    /// extensions ask for the next.
-    pub(crate) async fn invoked(&self, event: &Value) {
-        let subscribed: Vec<_> =
-            self.registry.lock().extensions.iter().filter_map(|extension| extension.invocations.clone()).collect();
-        for extension in subscribed {
-            if extension.send(event.clone()).await.is_err() {
-                tracing::debug!("an extension is gone before it learnt of an invocation");
-            }
-        }
-    }
-
-    /// The next event of an extension. One without a subscription waits until it is ended.
-    async fn next(&self, id: &str) -> Result<Value, Refusal> {
-        let events = {
-            let mut registry = self.registry.lock();
-            let extension = registry.extensions.iter_mut().find(|extension| extension.id == id);
-            let extension = extension.ok_or_else(|| Refusal::UnknownIdentifier(id.to_owned()))?;
-            extension.is_ready = true;
-            extension.events.clone()
-        };
+    /// Notes that an extension has asked for an event.
+    fn note_ready(&self, id: &str) -> Result<(), Refusal> {
+        let mut registry = self.registry.lock();
+        let extension = registry.extensions.iter_mut().find(|extension| extension.id == id);
+        extension.ok_or_else(|| Refusal::UnknownIdentifier(id.to_owned()))?.is_ready = true;
+        drop(registry);
         self.changed.notify_waiters();
-        let event = events.lock().await.recv().await;
-        match event {
-            Some(event) => Ok(event),
-            None => std::future::pending().await,
-        }
+        Ok(())
     }
 }
 
@@ -225,8 +197,6 @@ mod tests {
         Extensions::new("f".to_owned())
     }
 
-    const INVOKE: &str = "INVOKE";
-
     fn register(extensions: &Extensions, name: &str, events: &[&str]) -> Result<String, Refusal> {
         let events: Vec<String> = events.iter().map(|event| (*event).to_owned()).collect();
         extensions.register(name, &events)
@@ -234,11 +204,12 @@ mod tests {
 
     #[rstest]
     #[case::no_name("", &[], Refusal::NoName)]
-    #[case::shutdown("a", &[INVOKE, "SHUTDOWN"], Refusal::EventType("SHUTDOWN".into()))]
+    #[case::shutdown("a", &["SHUTDOWN"], Refusal::EventType("SHUTDOWN".into()))]
+    #[case::invoke("a", &["INVOKE"], Refusal::EventType("INVOKE".into()))]
     #[case::taken("first", &[], Refusal::NameTaken)]
-    fn what_lambda_refuses_is_refused(#[case] name: &str, #[case] events: &[&str], #[case] refusal: Refusal) {
+    fn what_can_not_be_served_is_refused(#[case] name: &str, #[case] events: &[&str], #[case] refusal: Refusal) {
         let extensions = extensions();
-        register(&extensions, "first", &[INVOKE]).unwrap();
+        register(&extensions, "first", &[]).unwrap();
         assert_eq!(register(&extensions, name, events), Err(refusal));
     }
 
@@ -267,27 +238,9 @@ mod tests {
         let ids = ["a", "b"].map(|name| register(&extensions, name, &[]).unwrap());
         for id in ids {
             assert!(!ready().await);
-            let extensions = extensions.clone();
-            tokio::spawn(async move { extensions.next(&id).await });
+            extensions.note_ready(&id).unwrap();
         }
         assert!(ready().await);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn those_that_subscribed_learn_of_each_invocation_in_order_and_are_waited_for() {
-        let extensions = extensions();
-        let subscribed = register(&extensions, "subscribed", &[INVOKE]).unwrap();
-        register(&extensions, "other", &[]).unwrap();
-        extensions.invoked(&json!(1)).await;
-        let second = tokio::spawn({
-            let extensions = extensions.clone();
-            async move { extensions.invoked(&json!(2)).await }
-        });
-        tokio::task::yield_now().await;
-        assert!(!second.is_finished());
-        assert_eq!(extensions.next(&subscribed).await, Ok(json!(1)));
-        assert_eq!(extensions.next(&subscribed).await, Ok(json!(2)));
-        second.await.unwrap();
-        assert_eq!(extensions.next("unknown").await, Err(Refusal::UnknownIdentifier("unknown".into())));
+        assert_eq!(extensions.note_ready("unknown"), Err(Refusal::UnknownIdentifier("unknown".into())));
     }
 }

@@ -16,7 +16,6 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
-use serde_json::json;
 use shared::limits::LAMBDA_PAYLOAD_MAX_BYTES;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -122,14 +121,6 @@ impl RuntimeApi {
     /// Hands an invocation to the function. The reply comes through the invocation's own channel; when that closes without
     /// one, the environment is gone.
     pub async fn invoke(&self, invocation: Invocation) {
-        let event = json!({
-            "eventType": "INVOKE",
-            "deadlineMs": u64::try_from(deadline_ms(invocation.timeout)).unwrap_or(u64::MAX),
-            "requestId": invocation.request_id,
-            "invokedFunctionArn": self.state.function_arn,
-            "tracing": {"type": "X-Amzn-Trace-Id", "value": ""},
-        });
-        self.state.extensions.invoked(&event).await;
         if self.invocations.send(invocation).await.is_err() {
             tracing::debug!("a Runtime API ended before it took an invocation");
         }
