@@ -12,6 +12,8 @@ use shared::object::{
 };
 use shared::rejection::ReasonCounts;
 use shared::timestamp::UnixMillis;
+use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::pack::Record;
 use crate::put::LEAST_CALL_TIME;
@@ -44,8 +46,8 @@ pub enum SpillError {
     Create(#[from] CreateError),
     #[error("S3 did not answer in time")]
     TimeIsUp,
-    #[error("compressing {0} more records would take longer than the function has")]
-    TooLong(usize),
+    #[error("compressing all lines would take longer than the function has")]
+    TooLong,
 }
 
 /// An object, ready to be written. Its name, its hour and its bytes stay the same from the first try to the last.
@@ -54,20 +56,36 @@ pub struct Spilled {
     pub key: String,
     pub body: Vec<u8>,
     pub metadata: ObjectMetadata,
+    /// How many records' lines it holds.
+    pub records: usize,
 }
 
-/// What compressing a byte of lines takes at most, on the seventh of a processor that 256 MB of memory come with.
+/// What compressing a byte of usual lines takes, on the seventh of a processor that 256 MB of memory come with. Lines that
+/// hardly shrink take up to four times as long.
 const TIME_PER_BYTE: Duration = Duration::from_nanos(500);
 
-/// Those of some lengths, by index, that can be compressed in that time, the first ones first.
-#[must_use]
-pub(crate) fn fitting(lengths: impl IntoIterator<Item = (usize, usize)>, mut time: Duration) -> Vec<usize> {
-    let fits = |(index, bytes)| {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        time = time.checked_sub(TIME_PER_BYTE.saturating_mul(bytes))?;
-        Some(index)
-    };
-    lengths.into_iter().filter_map(fits).collect()
+/// Whether `next` bytes after those that are `done` can be compressed in that time: going by what these took, and half as long
+/// again because a part of them still waits for its block to be full.
+fn is_time_for(next: usize, done: u64, elapsed: Duration, time: Duration) -> bool {
+    let per_byte = (elapsed.as_secs_f64() * 1.5 / done.max(1) as f64).max(TIME_PER_BYTE.as_secs_f64());
+    (done + next as u64) as f64 * per_byte <= time.as_secs_f64()
+}
+
+/// Compresses the lines of records, or of as many of the first as there is time for, and says of how many. Of their lines it
+/// holds one record's.
+fn compress(records: &[&Record], time: Duration) -> Result<(Compressed, BlockSize, usize), SpillError> {
+    let began = Instant::now();
+    let block_size = BlockSize::fitting(records.iter().map(|record| record.lines_len()).sum());
+    let (mut reader, mut lines) = (FrameReader::default(), LineWriter::new(block_size));
+    let mut count = 0;
+    for record in records {
+        if !is_time_for(record.lines_len(), lines.bytes(), began.elapsed(), time) {
+            break;
+        }
+        lines.write(&record.lines(&mut reader)?)?;
+        count += 1;
+    }
+    if count == 0 { Err(SpillError::TooLong) } else { Ok((lines.finish()?, block_size, count)) }
 }
 
 /// What all objects of a request have in common.
@@ -81,23 +99,19 @@ pub struct Source {
 }
 
 impl Source {
-    /// The object of some records of one kind. Of their lines it holds one record's at a time.
+    /// The object of some records of one kind, or of as many of the first as can be compressed in that time.
     ///
     /// # Errors
     ///
-    /// None that the records are to blame for: see [`SpillError`].
-    pub fn object(&self, kind: Kind, records: &[&Record], id: SpillId) -> Result<Spilled, SpillError> {
-        let block_size = BlockSize::fitting(records.iter().map(|record| record.lines_len()).sum());
-        let (mut reader, mut lines) = (FrameReader::default(), LineWriter::new(block_size));
-        for record in records {
-            lines.write(&record.lines(&mut reader)?)?;
-        }
-        let Compressed { body, uncompressed_bytes, uncompressed_sha256 } = lines.finish()?;
+    /// When there is no time for any. The others are none that the records are to blame for: see [`SpillError`].
+    pub fn object(&self, kind: Kind, records: &[&Record], time: Duration) -> Result<Spilled, SpillError> {
+        let (Compressed { body, uncompressed_bytes, uncompressed_sha256 }, block_size, count) =
+            compress(records, time)?;
         let hour = self.attempt.began.hour();
         // Raw events say nothing of their receipt: nobody could check another time than that of their arrival here.
         let said = (kind == Kind::Rejected || self.format == EventFormat::Envelope).then_some(self.received_at);
         let (mut received_in, mut reasons) = (ReceivedIn::default(), ReasonCounts::default());
-        for record in records {
+        for record in &records[..count] {
             for line in 0..record.items.len() {
                 let reason = record.reasons.get(line).copied();
                 received_in.count(LineHead { kind, received_at: said, reason }, hour);
@@ -119,7 +133,8 @@ impl Source {
             block_size,
             attempt: self.attempt.clone(),
         };
-        Ok(Spilled { key: ObjectKey::spilled(kind, hour, id).to_string(), body, metadata })
+        let id = SpillId(Uuid::now_v7().as_u128());
+        Ok(Spilled { key: ObjectKey::spilled(kind, hour, id).to_string(), body, metadata, records: count })
     }
 }
 
@@ -154,5 +169,24 @@ pub async fn create(
         }
         tokio::time::sleep(wait).await;
         retry += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[rstest]
+    #[case::nothing_is_known_yet(0, Duration::ZERO, 1_999_999)]
+    #[case::faster_than_usual(1_000_000, SECOND / 10, 999_999)]
+    #[case::as_usual(600_000, SECOND / 5, 1_399_999)]
+    #[case::twice_as_slow(200_000, SECOND / 5, 466_666)]
+    #[case::too_slow(500_000, SECOND, 0)]
+    fn there_is_time_for_so_many_bytes_in_a_second(#[case] done: u64, #[case] elapsed: Duration, #[case] most: usize) {
+        assert_eq!(is_time_for(most, done, elapsed, SECOND), most > 0);
+        assert!(!is_time_for(most + 2, done, elapsed, SECOND));
     }
 }

@@ -5,15 +5,14 @@ use std::time::Duration;
 
 use lambda_setup::deadline::Deadline;
 use shared::line::{EventFormat, Kind};
-use shared::object::{Attempt, SpillId};
+use shared::object::Attempt;
 use shared::timestamp::UnixMillis;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use crate::breaker::{Admission, Breaker};
 use crate::pack::Record;
-use crate::put::{CALL_TIMEOUT, PutReport, RecordStream};
-use crate::spill::{Source, SpillBucket, SpillError, Spilled, create, fitting};
+use crate::put::{CALL_TIMEOUT, LEAST_CALL_TIME, PutReport, RecordStream};
+use crate::spill::{Source, SpillBucket, SpillError, Spilled, create};
 
 /// How long Kinesis and S3 are waited for: where both are away, players are told so within three seconds.
 const PATIENCE: Duration = Duration::from_millis(2_900);
@@ -60,14 +59,23 @@ impl<S: RecordStream, B: SpillBucket> Store<S, B> {
             self.spill(&mut report, origin).await;
         }
         if !report.is_stored() {
-            // With S3 away too, no breaker is a reason to lose anything.
-            self.put(&mut report, Admission::Retry, patience).await;
+            self.put_at_last(&mut report, patience).await;
         }
         report
     }
 
+    /// With S3 away too, no breaker is a reason to lose anything.
+    async fn put_at_last(&self, report: &mut PutReport, patience: Deadline) {
+        let known = report.last_error.take();
+        self.put(report, Admission::Retry, patience).await;
+        known.iter().for_each(|error| report.add_error(error));
+    }
+
     async fn put(&self, report: &mut PutReport, admission: Admission, patience: Deadline) {
         let stream = &self.stream;
+        if patience.remaining() < LEAST_CALL_TIME {
+            return;
+        }
         let tried = match admission {
             Admission::Retry => report.put(stream, patience.within(self.kinesis_time), rand::random::<f64>).await,
             Admission::Once => report.put_once(stream, patience.within(CALL_TIMEOUT)).await,
@@ -80,17 +88,21 @@ impl<S: RecordStream, B: SpillBucket> Store<S, B> {
     async fn spill(&self, report: &mut PutReport, origin: Origin<'_>) {
         let (reason, mut keys, mut s3_time) = (report.last_error.clone(), Vec::new(), SPILL_TIME);
         for kind in [Kind::Event, Kind::Rejected] {
-            let indexes = compressible(report, kind, origin.deadline.remaining().saturating_sub(s3_time));
-            if indexes.is_empty() {
+            let pending = report.pending_of(kind);
+            if pending.is_empty() {
                 continue;
             }
-            let records: Vec<&Record> = indexes.iter().map(|&index| &report.records[index]).collect();
-            let object = self.source(origin).object(kind, &records, SpillId(Uuid::now_v7().as_u128()));
+            let records: Vec<&Record> = pending.iter().map(|&index| &report.records[index]).collect();
+            let time = origin.deadline.remaining().saturating_sub(s3_time);
+            let object = self.source(origin).object(kind, &records, time);
             let began = Instant::now();
             match self.create(object, origin.deadline.within(s3_time)).await {
-                Ok(key) => {
-                    report.note_spilled(&indexes);
-                    keys.push(key);
+                Ok(object) => {
+                    report.note_spilled(&pending[..object.records]);
+                    if object.records < pending.len() {
+                        report.add_error(&SpillError::TooLong.to_string());
+                    }
+                    keys.push(object.key);
                 }
                 Err(error) => report.add_error(&error.to_string()),
             }
@@ -110,10 +122,10 @@ impl<S: RecordStream, B: SpillBucket> Store<S, B> {
         }
     }
 
-    async fn create(&self, object: Result<Spilled, SpillError>, deadline: Deadline) -> Result<String, SpillError> {
+    async fn create(&self, object: Result<Spilled, SpillError>, deadline: Deadline) -> Result<Spilled, SpillError> {
         let object = object?;
         create(&self.bucket, &object, deadline, rand::random::<f64>).await?;
-        Ok(object.key)
+        Ok(object)
     }
 
     fn source(&self, origin: Origin<'_>) -> Source {
@@ -123,14 +135,4 @@ impl<S: RecordStream, B: SpillBucket> Store<S, B> {
         let attempt = Attempt { began, deadline, request_id: origin.request_id.to_owned() };
         Source { format: self.format, received_at: origin.received_at, attempt }
     }
-}
-
-/// The records of a kind that are not stored, as far as there is time to compress them.
-fn compressible(report: &mut PutReport, kind: Kind, time: Duration) -> Vec<usize> {
-    let pending = report.pending_of(kind);
-    let fitting = fitting(pending.iter().map(|&index| (index, report.records[index].lines_len())), time);
-    if fitting.len() < pending.len() {
-        report.add_error(&SpillError::TooLong(pending.len() - fitting.len()).to_string());
-    }
-    fitting
 }

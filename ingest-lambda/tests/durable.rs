@@ -21,7 +21,7 @@ use proptest::prelude::*;
 use rstest::rstest;
 use shared::frame::FrameWriter;
 use shared::line::{EventFormat, Kind};
-use shared::object::{ObjectKey, ObjectMetadata, ObjectName};
+use shared::object::{BlockSize, ObjectKey, ObjectMetadata, ObjectName};
 use shared::rejection::Reason;
 use testbed::{Blob, Bucket, Condition, Fault, Faults};
 use tokio::time::Instant;
@@ -84,6 +84,11 @@ impl MemoryBucket {
             let entries = object.content.metadata.clone().into_iter().collect();
             let metadata = ObjectMetadata::from_entries(&key.name, &entries).unwrap();
             assert_eq!((metadata.record_count, metadata.event_count), (0, text.lines().count() as u64));
+            assert_eq!(
+                metadata.block_size,
+                BlockSize::fitting(text.len()),
+                "or check-object takes it for a replaced one"
+            );
             assert_eq!(metadata.rejected_reasons.is_empty(), key.kind == Kind::Event);
             items.extend(text.lines().map(|line| line.parse::<usize>().unwrap()));
         }
@@ -202,6 +207,9 @@ async fn with_both_away_all_items_are_named_within_three_seconds(#[case] kinesis
         let (report, time) = store(&kept, records(0..3)).await;
         assert_eq!(report.not_stored(), (0..6).collect::<Vec<_>>());
         assert!(time <= Duration::from_secs(3), "{time:?}");
+        let errors = report.last_error.unwrap();
+        assert!(kinesis || errors.contains("the call failed"), "{errors}");
+        assert!(s3 || errors.contains("the write was not answered"), "{errors}");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
@@ -270,6 +278,7 @@ async fn what_can_not_be_compressed_in_time_is_named_and_costs_nothing_else(
     };
     let report = kept.store(records, origin).await;
     assert_eq!(report.not_stored(), expected.clone().collect::<Vec<_>>());
+    assert_eq!(report.last_error.is_some_and(|error| error.contains("would take longer")), !expected.is_empty());
     assert_eq!(bucket.items(), (0..6).filter(|item| !expected.contains(item)).collect::<Vec<_>>());
 }
 
