@@ -302,7 +302,7 @@ def checks(objects, shards_open):
     minutes, week = 24 * 60, 7 * 24
     deletion_lists = 4 * (7 * objects / 1_000 + 2 * week)
     return [
-        Check("check-object", objects, 0.050, objects, 0, 0),
+        Check("check-object", objects, 0.050, objects, 0, 0, gb=512 / 1024),
         # Each run looks at every hour of two days; each object costs a HEAD, 64 at once.
         Check("seal-partition", 144, 0.5 + objects * 0.030 / 64 / 144, objects + 144 * 100 + 96,
               objects / 1_000 + 120 + 144 * 6 + 50, 144 + 24 * 7),
