@@ -23,8 +23,9 @@ use shared::timestamp::UnixMillis;
 
 /// How many frames are measured.
 const FRAMES: usize = 3;
-/// CPU time of landing them, against that of usual lines.
-const TIMES_AS_LONG: f64 = 4.0;
+/// CPU time of landing them at most, against that of usual lines, of which 200 frames take 6 s where this was measured: then the
+/// worst take 36 s, and on Lambda, which is assumed to take half as long again, 54 of landing's 58.
+const TIMES_AS_LONG: f64 = 6.0;
 
 fn filled_with(piece: &[u8]) -> Vec<u8> {
     piece.repeat(MAX_LINES_BYTES / piece.len())
@@ -102,7 +103,7 @@ fn land(records: &[Record]) {
     }
 }
 
-/// The least of three measurements: what else the machine does only adds to it.
+/// The least of five measurements: what else the machine does only adds to it.
 fn cpu_time(records: &[Record]) -> Duration {
     let now = || Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap());
     let measure = |_| {
@@ -110,7 +111,7 @@ fn cpu_time(records: &[Record]) -> Duration {
         land(records);
         now() - began
     };
-    (0..3).map(measure).min().unwrap()
+    (0..5).map(measure).min().unwrap()
 }
 
 #[test]
