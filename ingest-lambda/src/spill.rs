@@ -61,7 +61,7 @@ pub struct Spilled {
 }
 
 /// What compressing a byte of usual lines takes, on the seventh of a processor that 256 MB of memory come with. Lines that
-/// hardly shrink take up to four times as long.
+/// hardly shrink take several times as long.
 const TIME_PER_BYTE: Duration = Duration::from_nanos(500);
 
 /// Whether `next` bytes after those that are `done` can be compressed in that time: going by what these took, and half as long

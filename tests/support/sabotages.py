@@ -106,11 +106,12 @@ def call_failures_stored(request, send):
 
 @sabotage
 def forget_what_is_spilled(request, send):
-    """S3 says that it has created a spilled object, and has not."""
-    if request.method != "PUT" or "/spill-" not in request.path:
-        return send(request)
-    at_work()
-    return proxy.Reply(200)
+    """S3 says that it has created a spilled object, and has removed it."""
+    reply = send(request)
+    if request.method == "PUT" and "/spill-" in request.path and reply.status == 200:
+        at_work()
+        assert send(proxy.signed(replace(request, method="DELETE"), b"", {})).status == 204
+    return reply
 
 
 @sabotage
