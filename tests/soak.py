@@ -121,6 +121,7 @@ class Soaked:
     minutes: float
     seed: int
     account: Account
+    frames: int
     fired: dict
     memory: dict
     details: list = field(repr=False)
@@ -135,6 +136,7 @@ class Soaked:
         for name in WRONG:
             yield not getattr(account, name), f"{name.replace('_', ' ')}: {len(getattr(account, name)):,}"
         yield account.ordered > 0, f"events whose order is promised: {account.ordered:,} (at least 1)"
+        yield self.frames > 0, f"records that are zstd frames: {self.frames:,} (at least 1)"
         yield (least is not None and self.fired[least] >= fired,
                f"least frequent fault: {least}, {self.fired.get(least, 0):,} times (at least {fired})")
         for function in (INGEST, LANDING):
@@ -199,7 +201,8 @@ def observe(stack, minutes, seed, progress):
     fired, unacknowledged = faults.fired, faults.stored_unacknowledged()
     assert stack.stop() == 0, stack.tail()
     account = settle(players, records, unacknowledged, stack.lines("events"), stack.lines("rejected"))
-    return Soaked(minutes, seed, account, fired, grown, details(stack, players, fired, len(metadata), grown))
+    frames = sum(record.is_frame for record in records)
+    return Soaked(minutes, seed, account, frames, fired, grown, details(stack, players, fired, len(metadata), grown))
 
 
 def wait_until_landed(stack, lines):

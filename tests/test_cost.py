@@ -79,6 +79,8 @@ def test_monitoring_costs_less_than_two_and_a_half_dollars_a_day():
 
 def test_sentences_on_the_page_agree_with_the_model():
     day = Traffic()
+    # What it is held to.
+    assert total(day) <= 150
     # Firehose is cheaper up to 100 million events a day, and dearer at a billion where events come together.
     firehose = model.firehose_behind_function
     for events, events_a_post in product((1e6, 1e7, 1e8), (1, 10, 20)):

@@ -178,7 +178,7 @@ def test_an_update_under_traffic_loses_nothing(dev, history):
     version = dev.live_version("LandingFunction")
     with Traffic(dev, viewers=4, pause=0.05) as traffic:
         wait_for(lambda: len(traffic.answers) > 20, 30, "traffic")
-        dev.deploy(f"{QUICK} LandingTimeoutSeconds=30 ClientIp=truncated", variables=history.at(2) | {"FORWARD_ONLY": "1"})
+        dev.deploy(f"{QUICK} LandingTimeoutSeconds=120 ClientIp=truncated", variables=history.at(2) | {"FORWARD_ONLY": "1"})
         after = len(traffic.answers)
         wait_for(lambda: len(traffic.answers) > after + 20, 30, "traffic after the update")
     assert set(traffic.statuses) == {200}, traffic.statuses
@@ -190,7 +190,7 @@ def test_an_update_under_traffic_loses_nothing(dev, history):
     assert dev.live_version("LandingFunction") != version
     configuration = dev.cloud.client("lambda").get_function_configuration(
         FunctionName=dev.resources["LandingFunction"], Qualifier="live")
-    assert configuration["Timeout"] == 30
+    assert configuration["Timeout"] == 120
     assert [line for line in lines if "ip" in line.json["client"]]
 
 

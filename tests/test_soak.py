@@ -29,8 +29,8 @@ FIRED = {"s3.late": 50, "shard.split": 70}
 MEMORY = {INGEST: Growth(10, 17, 3), LANDING: Growth(20, 20, 3)}
 
 
-def soaked(minutes=10, account=GOOD, fired=FIRED, memory=MEMORY):
-    return Soaked(minutes, 1, account, fired, memory, [])
+def soaked(minutes=10, account=GOOD, fired=FIRED, memory=MEMORY, frames=1):
+    return Soaked(minutes, 1, account, frames, fired, memory, [])
 
 
 def test_a_soak_on_every_bound_is_good():
@@ -44,6 +44,7 @@ def test_a_soak_on_every_bound_is_good():
     soaked(account=replace(GOOD, given_up=1)),
     soaked(account=replace(GOOD, ordered=0)),
     *(soaked(account=replace(GOOD, **{name: ["one"]})) for name in WRONG),
+    soaked(frames=0),
     soaked(fired=FIRED | {"s3.late": 49}),
     soaked(1, fired=FIRED | {"s3.late": 0}),
     soaked(fired={}),

@@ -744,20 +744,59 @@ def test_malformed_parameters_are_refused_by_name(given, monkeypatch):
     ("ShardCount=8", "KeyBuckets=4"),
     ("ShardCount=8 KeyBuckets=8", None),
     ("ShardCount=8 StreamMode=ON_DEMAND", None),
-    ("LandingTimeoutSeconds=30", None),
-    ("LandingTimeoutSeconds=20", "BatchSize=100 .* lower BatchSize to 90"),
-    ("LandingTimeoutSeconds=30 BatchSize=200", "BatchSize=200"),
-    ("LandingTimeoutSeconds=5 BatchSize=15", None),
+    ("LandingTimeoutSeconds=60", None),
+    ("LandingTimeoutSeconds=30", "BatchSize=100 .* lower BatchSize to 70"),
+    ("LandingTimeoutSeconds=60 BatchSize=200", "BatchSize=200"),
+    ("LandingTimeoutSeconds=120 BatchSize=200", None),
+    ("LandingTimeoutSeconds=5 BatchSize=7", None),
 ])
 def test_values_that_do_not_fit_each_other_are_refused_before_anything_is_deployed(given, refused, monkeypatch):
     deploy = script("deploy")
-    defaults = {name: parameter["Default"] for name, parameter in document()["Parameters"].items() if "Default" in parameter}
-    values = defaults | dict(one.split("=") for one in given.split())
+    values = values_with(given)
     if refused:
         with pytest.raises(SystemExit, match=refused):
             deploy.refuse_what_does_not_fit(values)
     else:
         deploy.refuse_what_does_not_fit(values)
+
+
+def values_with(given):
+    defaults = {name: str(parameter["Default"]) for name, parameter in document()["Parameters"].items() if "Default" in parameter}
+    return defaults | dict(one.split("=") for one in given.split())
+
+
+def stack_with(given):
+    values = dict(one.split("=") for one in given.split())
+    return {"Parameters": [{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()]} if values else {}
+
+
+@pytest.mark.parametrize(("running", "given", "step"), [
+    ("", "ShardCount=16", None),
+    ("StreamMode=PROVISIONED ShardCount=7", "ShardCount=4", None),
+    ("StreamMode=PROVISIONED ShardCount=7", "ShardCount=3", 4),
+    ("StreamMode=PROVISIONED ShardCount=2", "ShardCount=4", None),
+    ("StreamMode=PROVISIONED ShardCount=2", "ShardCount=5", 4),
+    ("StreamMode=ON_DEMAND ShardCount=2", "ShardCount=16", None),
+    ("StreamMode=PROVISIONED ShardCount=2", "ShardCount=16 StreamMode=ON_DEMAND", None),
+])
+def test_shards_are_at_most_doubled_or_halved(running, given, step):
+    deploy = script("deploy")
+    if step:
+        with pytest.raises(SystemExit, match=f"PARAMETERS=ShardCount={step}$"):
+            deploy.refuse_a_jump_in_shards("playhead-prod", stack_with(running), values_with(given))
+    else:
+        deploy.refuse_a_jump_in_shards("playhead-prod", stack_with(running), values_with(given))
+
+
+def test_a_stack_of_an_older_version_keeps_its_shards_until_records_are_compressed():
+    deploy = script("deploy")
+    configured = values_with("ShardCount=2 RecordCompression=zstd")
+    older = stack_with("StreamMode=PROVISIONED ShardCount=7")
+    values = deploy.let_landing_read_first("playhead-prod", older, configured)
+    assert {name for name in values if values[name] != configured[name]} == {"RecordCompression", "ShardCount", "KeyBuckets"}
+    assert (values["RecordCompression"], values["ShardCount"], values["KeyBuckets"]) == ("off", "7", "7")
+    newer = stack_with("StreamMode=PROVISIONED ShardCount=7 RecordCompression=off")
+    assert deploy.let_landing_read_first("playhead-prod", newer, configured) == configured
 
 
 def test_packages_are_installed_before_there_are_credentials():

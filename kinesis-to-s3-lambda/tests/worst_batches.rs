@@ -115,6 +115,7 @@ fn cpu_time(records: &[Record]) -> Duration {
 }
 
 #[test]
+#[ignore = "measures times: docs/PERFORMANCE.md"]
 fn the_worst_lines_take_no_more_than_a_few_times_as_long_as_usual_ones() {
     let usual = cpu_time(&batch(&envelopes(), FRAMES));
     println!("envelopes: {usual:?}");

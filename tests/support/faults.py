@@ -4,7 +4,7 @@ import json
 import urllib.request
 from dataclasses import dataclass
 
-from support.frames import text_of
+from support.frames import is_frame, text_of
 from support.stack import wait_for
 
 # A write that is held back takes place within this many seconds, and some for a busy machine.
@@ -56,6 +56,7 @@ class StreamRecord:
     sequence_number: str
     shard: str
     lines: list
+    is_frame: bool
 
 
 def read_stream(stack, name="event-stream"):
@@ -73,5 +74,5 @@ def read_shard(kinesis, name, shard):
         page = kinesis.get_records(ShardIterator=iterator, Limit=10_000)
         for record in page["Records"]:
             lines = text_of(record["Data"]).decode().removesuffix("\n").split("\n")
-            yield StreamRecord(record["SequenceNumber"], shard, lines)
+            yield StreamRecord(record["SequenceNumber"], shard, lines, is_frame(record["Data"]))
         iterator = page.get("NextShardIterator") if page["Records"] else None

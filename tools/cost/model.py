@@ -80,7 +80,7 @@ MAX_RECORD_BYTES = 2**20
 # https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html
 SHARD_BYTES_A_SECOND = 2**20
 SHARD_RECORDS_A_SECOND = 1_000
-# What landing, which takes one batch of a shard at a time, compresses in a second on its vCPU (docs/DELIVERY.md).
+# What landing, which takes one batch of a shard at a time, takes a second of the worst lines (docs/PERFORMANCE.md).
 SHARD_LINE_BYTES_A_SECOND = 5_000_000
 # The mapping hands over at most 6 MiB of base64.
 # https://docs.aws.amazon.com/lambda/latest/dg/services-kinesis-create.html

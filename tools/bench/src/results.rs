@@ -53,7 +53,7 @@ impl Plan {
 
     /// The reference in Python knows no frames.
     fn implementations(&self, workload: Workload) -> &'static [Implementation] {
-        match self.rust_only || workload == Workload::LandingFrames {
+        match self.rust_only || matches!(workload, Workload::LandingSmallFrames | Workload::LandingFrames) {
             true => &[Implementation::Rust, Implementation::EmptyHandler],
             false => &[Implementation::Rust, Implementation::Python, Implementation::EmptyHandler],
         }

@@ -68,7 +68,7 @@ fn rules(workload: Workload) -> Vec<(&'static str, Bound, Measured)> {
         Workload::IngestOne => [&[python], &start[..]].concat(),
         Workload::IngestTwenty => vec![python],
         Workload::LandingSmall => [&libbz2, &start[..]].concat(),
-        Workload::LandingLarge | Workload::LandingFrames => libbz2.to_vec(),
+        Workload::LandingLarge | Workload::LandingSmallFrames | Workload::LandingFrames => libbz2.to_vec(),
     }
 }
 

@@ -21,12 +21,19 @@ pub(crate) enum Workload {
     IngestTwenty,
     LandingSmall,
     LandingLarge,
+    LandingSmallFrames,
     LandingFrames,
 }
 
 impl Workload {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::IngestOne, Self::IngestTwenty, Self::LandingSmall, Self::LandingLarge, Self::LandingFrames];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::IngestOne,
+        Self::IngestTwenty,
+        Self::LandingSmall,
+        Self::LandingLarge,
+        Self::LandingSmallFrames,
+        Self::LandingFrames,
+    ];
 
     pub(crate) fn title(self) -> &'static str {
         match self {
@@ -34,6 +41,7 @@ impl Workload {
             Self::IngestTwenty => "ingest, 20 events",
             Self::LandingSmall => "landing, 100 records of 1 event",
             Self::LandingLarge => "landing, 100 records of 20 events",
+            Self::LandingSmallFrames => "landing, 100 frames of 1 event",
             Self::LandingFrames => "landing, 100 frames of 20 events",
         }
     }
@@ -44,6 +52,7 @@ impl Workload {
             Self::IngestTwenty => Job::post(payloads::events(20)),
             Self::LandingSmall => Job::batch(&payloads::records(100, 1)),
             Self::LandingLarge => Job::batch(&payloads::records(100, 20)),
+            Self::LandingSmallFrames => Job::batch_of_frames(&payloads::records(100, 1)),
             Self::LandingFrames => Job::batch_of_frames(&payloads::records(100, 20)),
         }
     }
