@@ -19,7 +19,7 @@ from support.cloud import MiniStack
 from support.deployment import ARCHITECTURE, PACKAGES, Deployment, binaries, script
 from support.frames import is_frame
 from support.sessions import event_texts, replay, requests
-from support.stack import REPOSITORY, wait_for
+from support.stack import LANDING_SECONDS, REPOSITORY, wait_for
 from support.traffic import JSON, Traffic
 
 # Landing need not wait for a batch to fill.
@@ -181,10 +181,7 @@ def test_an_update_under_traffic_loses_nothing(dev, history):
         dev.deploy(f"{QUICK} LandingTimeoutSeconds=120 ClientIp=truncated", variables=history.at(2) | {"FORWARD_ONLY": "1"})
         after = len(traffic.answers)
         wait_for(lambda: len(traffic.answers) > after + 20, 30, "traffic after the update")
-    assert set(traffic.statuses) == {200}, traffic.statuses
-    accepted = set(traffic.accepted)
-    lines = dev.wait_for_lines(lambda line: line.json["id"] in accepted, len(accepted))
-    assert len(lines) == len(accepted)
+    lines = assert_nothing_is_lost(dev, traffic)
     # It was an update: of the functions that serve, and of what lands.
     assert dev.outputs["Commit"] == history.commits[2]
     assert dev.live_version("LandingFunction") != version
@@ -192,6 +189,19 @@ def test_an_update_under_traffic_loses_nothing(dev, history):
         FunctionName=dev.resources["LandingFunction"], Qualifier="live")
     assert configuration["Timeout"] == 120
     assert [line for line in lines if "ip" in line.json["client"]]
+
+
+def assert_nothing_is_lost(deployment, traffic):
+    """What was answered 200 has landed, and from the stream once. While MiniStack installs functions it stands still, at times for
+    longer than ingest waits: then events are also spilled, or answered 503."""
+    assert set(traffic.statuses) <= {200, 503} and traffic.statuses[503] <= len(traffic.answers) / 100, traffic.statuses
+    accepted = set(traffic.accepted)
+    found = lambda: [line for line in deployment.lines() if line.json["id"] in accepted]
+    lines = wait_for(lambda: (lines := found()) and {line.json["id"] for line in lines} == accepted and lines, LANDING_SECONDS,
+                     f"{len(accepted)} events landed")
+    from_stream = [line.json["id"] for line in lines if not line.is_spilled]
+    assert len(from_stream) == len(set(from_stream))
+    return lines
 
 
 def records(deployment):
@@ -250,11 +260,8 @@ def test_a_stack_of_an_older_version_compresses_records_one_deployment_after_lan
                 assert not compressed_records(older)
         after = len(traffic.answers)
         wait_for(lambda: len(traffic.answers) > after + 20, 30, "traffic after the updates")
-    assert set(traffic.statuses) == {200}, traffic.statuses
     assert compressed_records(older)
-    accepted = set(traffic.accepted)
-    lines = older.wait_for_lines(lambda line: line.json["id"] in accepted, len(accepted))
-    assert len(lines) == len(accepted)
+    assert_nothing_is_lost(older, traffic)
     assert older.lines("rejected/") == []
 
 

@@ -303,7 +303,7 @@ def compare(*arguments):
 
 def test_a_comparison_fails_when_the_ratio_breaks_a_threshold(tmp_path):
     fast = saved(tmp_path, "fast", "run", "--rate", 50)
-    slow = saved(tmp_path, "slow", "run", "--rate", 50, serve=lambda _: time.sleep(0.2))
+    slow = saved(tmp_path, "slow", "run", "--rate", 50, serve=lambda _: time.sleep(3))
     page = tmp_path / "comparison.html"
     compared = compare(fast, slow, "--report", page)
     assert compared.code == PASS and "verdict" in compared.stdout, compared

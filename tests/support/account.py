@@ -20,9 +20,9 @@ class Account:
     missing: list = field(repr=False)
     # More often landed than they are on the stream, or more often than once beside what was spilled.
     doubled: list = field(repr=False)
-    # Twice on the stream, and nothing that happened to their senders explains it.
+    # Stored twice, and nothing that happened to their senders explains it.
     unexplained: list = field(repr=False)
-    # Twice on the stream because an answer was lost: their ids tell.
+    # Stored twice because an answer was lost or too late: their ids tell.
     doubled_under_one_id: int
     rejected: int
     rejected_missing: list = field(repr=False)
@@ -52,7 +52,8 @@ def settle(players, records, unacknowledged, event_lines, rejected_lines):
     lost, doubled = on_stream + spilled - in_files, in_files - on_stream - spilled
     copies = Counter(line.json["id"] for line in event_lines)
     kept = {one.body for one in landed.rejected(rejected_lines)}
-    explained = explanations(players, records, unacknowledged)
+    # Ingest spills what Kinesis did not confirm in time, and Kinesis may have stored it.
+    explained = explanations(players, records, unacknowledged) + Counter(line.json["id"] for line in event_lines if line.is_spilled)
     return Account(
         sent=len(players.sent),
         accepted=len(players.accepted),

@@ -121,8 +121,9 @@ class Deployment:
         """The landed lines in the order of their shards' records."""
         keys = [key for key in self.keys(prefix) if KEY.fullmatch(key)]
         keys.sort(key=lambda key: LandedFile(None, key).position)
-        texts = [bz2.decompress(self.object(key)["Body"].read()).decode() for key in keys]
-        return [Line(text, json.loads(text)) for content in texts for text in content.removesuffix("\n").split("\n")]
+        texts = [(key, bz2.decompress(self.object(key)["Body"].read()).decode()) for key in keys]
+        return [Line(text, json.loads(text), is_spilled=bool(KEY.fullmatch(key)["spill"]))
+                for key, content in texts for text in content.removesuffix("\n").split("\n")]
 
     def wait_for_lines(self, wanted, count, prefix="events/", timeout=LANDING_SECONDS):
         """The landed lines that are wanted, once there are so many."""
