@@ -85,10 +85,10 @@ def test_sentences_on_the_page_agree_with_the_model():
     firehose = model.firehose_behind_function
     for events, events_a_post in product((1e6, 1e7, 1e8), (1, 10, 20)):
         assert total(Traffic(events, events_a_post), bill=firehose) < total(Traffic(events, events_a_post))
-    # With a peak of three they are as dear at 100 million.
+    # With a peak of three they are nearly as dear at 100 million.
     for events_a_post in (1, 10, 20):
         traffic = Traffic(1e8, events_a_post, peak=3)
-        assert total(traffic, bill=firehose) == pytest.approx(total(traffic), rel=0.03)
+        assert total(traffic, bill=firehose) == pytest.approx(total(traffic), rel=0.05)
     assert all(total(Traffic(1e9, events_a_post)) < total(Traffic(1e9, events_a_post), bill=firehose) for events_a_post in (10, 20))
     # A third of the bill is the stream.
     bill = model.playhead(day, Deployment())

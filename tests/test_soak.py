@@ -79,7 +79,7 @@ def test_out_of_order_is_found():
 
 
 def test_spilled_events_land_once_and_have_no_order():
-    """They are not on the stream. One that is on it too, because an answer of Kinesis was lost, is explained by that."""
+    """They are not on the stream. One that is on it too is explained: Kinesis stored it, and its answer was lost or too late."""
     players = SimpleNamespace(sent=["a", "b"], accepted=["a", "b"], reported_not_stored=0, given_up=[], bad_refused=[],
                               sent_again_unanswered=Counter(), in_order={"k": ["a", "b"]})
     record = SimpleNamespace(sequence_number="1", lines=[line("b").text])
@@ -87,8 +87,9 @@ def test_spilled_events_land_once_and_have_no_order():
     assert settle(players, [record], set(), files, []).is_good
     assert settle(players, [record], set(), files[:1], []).missing == ["a"]
     both = [*files, line("b", is_spilled=True)]
-    assert settle(players, [record], {"1"}, both, []).is_good
-    assert settle(players, [record], set(), both, []).unexplained == ["b"]
+    assert settle(players, [record], set(), both, []).is_good
+    twice = [*both, line("b", is_spilled=True), line("b")]
+    assert settle(players, [record, record], set(), twice, []).unexplained == ["b"]
     assert settle(players, [record], set(), [*files, line("b")], []).doubled == [line("b").text]
 
 

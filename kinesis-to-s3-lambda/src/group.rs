@@ -1,7 +1,7 @@
 //! The lines of a batch by kind and hour: what becomes one object each.
 
 use bytes::Bytes;
-use shared::frame::FrameError;
+use shared::frame::{FrameError, is_frame};
 use shared::line::{EventFormat, Kind};
 use shared::object::{FirstRecord, ObjectKey, ObjectName};
 use shared::timestamp::UtcHour;
@@ -12,7 +12,8 @@ use crate::record_lines::{Lines, RecordReader, Source};
 
 /// The lines of one kind and hour, in the order of the stream.
 ///
-/// They are counted here and read again when they are compressed: uncompressed, the frames of a batch can be 200 MiB.
+/// They are counted here and, but for the first MiB, read again when they are compressed: uncompressed, the frames of a batch
+/// can be 200 MiB.
 #[derive(Debug, Clone)]
 pub struct Group {
     pub event_format: EventFormat,
@@ -30,10 +31,13 @@ pub struct Group {
     records: Vec<Member>,
 }
 
+/// Bytes of a group's lines up to which those of frames are kept, so that most batches decompress them once.
+const MAX_KEPT_BYTES: usize = 1024 * 1024;
+
 /// A record with lines in a group.
 #[derive(Debug, Clone)]
 enum Member {
-    /// The lines are all of its text: these data, or what is in this frame.
+    /// The lines are all of its text: this, or what is in this frame.
     Whole(Bytes),
     /// The lines are found by judging it again.
     Part(Box<Record>),
@@ -81,7 +85,9 @@ impl Group {
         self.last_sequence_number.clone_from(&record.kinesis.sequence_number);
         self.counts.add_all(&lines.counts);
         self.bytes += lines.text.len();
-        let member = if are_its_text {
+        let member = if are_its_text && is_frame(&record.kinesis.data) && self.bytes <= MAX_KEPT_BYTES {
+            Member::Whole(Bytes::copy_from_slice(&lines.text))
+        } else if are_its_text {
             Member::Whole(record.kinesis.data.clone())
         } else {
             Member::Part(Box::new(record.clone()))
