@@ -258,10 +258,8 @@ pub(crate) mod tests {
         };
         for groups in [of(|number, data| record(number, data, 0.0)), of(framed)] {
             let [events, rejected] = &groups[..] else { panic!("{groups:?}") };
-            assert_eq!(
-                texts(events),
-                ["{\"a\":1}\n{\"b\":2}\n", "{\"a\":\"\\ufffd\"}\n", "{}\n", "{ }"].map(Vec::from)
-            );
+            let without_line_feeds: Vec<_> = texts(events).iter().map(|text| text.trim_ascii_end().to_vec()).collect();
+            assert_eq!(without_line_feeds, ["{\"a\":1}\n{\"b\":2}", "{\"a\":\"\\ufffd\"}", "{}", "{ }"].map(Vec::from));
             assert_eq!((events.bytes, events.lines(), rejected.lines()), (16 + 15 + 3 + 4, 5, 1));
             assert_eq!(texts(rejected).concat().len(), rejected.bytes);
         }
