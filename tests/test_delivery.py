@@ -103,7 +103,7 @@ def test_ingest_that_is_throttled_while_s3_is_away_names_what_is_not_stored(fres
 def test_kinesis_away_and_then_s3_away_under_traffic(fresh_stack, fault, waits):
     """While Kinesis is away events go to S3, and while S3 is away the stream keeps what came: nothing that was answered 2xx is lost.
 
-    Of each environment the first request may wait for Kinesis, and so may each probe; with both away players are told so."""
+    Of each environment the first request may wait for Kinesis, and so may each probe; with both away players get a 503."""
     stack = fresh_stack(parameters="BatchingWindowSeconds=1 LandingTimeoutSeconds=5")
     faults = Faults(stack)
     with Players(stack, players=8, pause=0.2) as players:

@@ -14,7 +14,7 @@ use crate::pack::Record;
 use crate::put::{CALL_TIMEOUT, LEAST_CALL_TIME, PutReport, RecordStream};
 use crate::spill::{Source, SpillBucket, SpillError, Spilled, create};
 
-/// How long Kinesis and S3 are waited for: where both are away, players are told so within three seconds.
+/// How long Kinesis and S3 are waited for: where both are away, players get their 503 within three seconds.
 const PATIENCE: Duration = Duration::from_millis(2_900);
 /// S3's share of it, without what it takes to compress.
 const SPILL_TIME: Duration = Duration::from_millis(1_300);

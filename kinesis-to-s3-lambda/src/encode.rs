@@ -30,7 +30,7 @@ pub enum EncodeError {
     TimeIsUp(#[from] TimeIsUp),
 }
 
-/// Compresses a group. Of its lines, one record's are held at a time, and the deadline is looked at before each.
+/// Compresses a group. Of the lines that it does not keep, one record's are held at a time. The deadline is looked at before each.
 ///
 /// # Errors
 ///
