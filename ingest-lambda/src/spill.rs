@@ -64,10 +64,14 @@ pub struct Spilled {
 /// hardly shrink take several times as long.
 const TIME_PER_BYTE: Duration = Duration::from_nanos(500);
 
+/// What fewer bytes took says nothing of the rate: it is the compressor's set-up, or a moment in which the process did not run.
+const LEAST_SAMPLE_BYTES: u64 = 64 * 1024;
+
 /// Whether `next` bytes after those that are `done` can be compressed in that time: going by what these took, and half as long
 /// again because a part of them still waits for its block to be full.
 fn is_time_for(next: usize, done: u64, elapsed: Duration, time: Duration) -> bool {
-    let per_byte = (elapsed.as_secs_f64() * 1.5 / done.max(1) as f64).max(TIME_PER_BYTE.as_secs_f64());
+    let sample = done.max(LEAST_SAMPLE_BYTES) as f64;
+    let per_byte = (elapsed.as_secs_f64() * 1.5 / sample).max(TIME_PER_BYTE.as_secs_f64());
     (done + next as u64) as f64 * per_byte <= time.as_secs_f64()
 }
 
@@ -185,6 +189,7 @@ mod tests {
     #[case::as_usual(600_000, SECOND / 5, 1_399_999)]
     #[case::twice_as_slow(200_000, SECOND / 5, 466_666)]
     #[case::too_slow(500_000, SECOND, 0)]
+    #[case::a_pause_at_the_first_small_record(300, SECOND / 20, 873_513)]
     fn there_is_time_for_so_many_bytes_in_a_second(#[case] done: u64, #[case] elapsed: Duration, #[case] most: usize) {
         assert_eq!(is_time_for(most, done, elapsed, SECOND), most > 0);
         assert!(!is_time_for(most + 2, done, elapsed, SECOND));
