@@ -4,7 +4,8 @@
     python3 tools/cost --events 5000000 --peak 3         for 5 million events a day and a peak of three times the mean
     python3 tools/cost --write docs/COST.md              into the page, between its marks (`make bench` does it)
 
-prices.py has the prices, charges.py what AWS counts, model.py what traffic becomes and what was measured or assumed.
+prices.py has the prices, charges.py what AWS counts, model.py what traffic becomes and what was measured or assumed, server.py the
+same for ingest-server.
 """
 
 import argparse
@@ -18,6 +19,12 @@ from prices import DAYS_A_MONTH
 
 VOLUMES = (1_000_000, 10_000_000, 100_000_000, 1_000_000_000)
 PEAKS = (10, 3)
+EVENTS_A_POST = (1, 2, 5, 10, 20, 40)
+SERVER = Deployment(front_door="Server")
+# Of AWS' figure for Clickstream Analytics, all day long.
+CLICKSTREAM = Traffic(events=1_000 * 10 * model.SECONDS_A_DAY, events_a_post=10, peak=1)
+# In the order of the data's way.
+PARTS = ("front door", "ingest", "Kinesis", "landing", "S3", "answers to the Internet", "monitoring")
 OTHERS = {
     "Firehose behind a function": model.firehose_behind_function,
     "Kinesis' own delivery to S3": model.delivery_behind_function,
@@ -28,27 +35,54 @@ def tables(traffic, deployment):
     """Markdown, by the names of the page's marks."""
     volumes = [replace(traffic, events=events) for events in VOLUMES]
     return {
-        "parts": parts_table([traffic, replace(traffic, events_a_post=1)], deployment),
+        "parts": parts_table([traffic, replace(traffic, events_a_post=1)], (deployment, SERVER)),
         "volumes": volumes_table(volumes, deployment),
         "changes": changes_table(traffic, deployment),
         "concurrency": concurrency_table(volumes),
+        "front doors": front_doors_table(traffic, deployment),
+        "clickstream": clickstream_table(),
     }
 
 
-def parts_table(traffics, deployment):
-    bills = [model.playhead(traffic, deployment) for traffic in traffics]
+def parts_table(traffics, deployments):
+    """By front door; a part that one of them does not have costs nothing there. Parts that cost nothing anywhere are left out."""
+    columns = [(traffic, deployment) for deployment in deployments for traffic in traffics]
+    bills = [model.playhead(*column) for column in columns]
     sums = [sum(bill.values()) for bill in bills]
-    millions = [traffic.events * DAYS_A_MONTH / 1e6 for traffic in traffics]
-    rows = [(part, [bill[part] for bill in bills]) for part in bills[0]]
+    millions = [traffic.events * DAYS_A_MONTH / 1e6 for traffic, _ in columns]
+    parts = sorted(dict.fromkeys(part for bill in bills for part in bill), key=lambda part: PARTS.index(part.split(":")[0]))
+    rows = [(part, usd) for part in parts if any(usd := [bill.get(part, 0) for bill in bills])]
     rows += [("all", sums), ("all, for a million events", [usd / count for usd, count in zip(sums, millions)])]
-    heading = [f"{volume(traffic.events)} events a day, {plural(traffic.events_a_post)} a POST" for traffic in traffics]
-    return table("USD a month", heading, rows)
+    heading = [f"`{deployment.front_door}`, {plural(traffic.events_a_post)} a POST" for traffic, deployment in columns]
+    return table(f"USD a month, {volume(traffics[0].events)} events a day", heading, rows)
+
+
+def front_doors_table(traffic, deployment):
+    """Where the server becomes cheaper, and what both cost at the volume."""
+    lines = ["| events a POST | `Server` is cheaper from | POSTs a second, mean | `FunctionUrl` | `Server` |",
+             "| ---: | ---: | ---: | ---: | ---: |"]
+    for events_a_post in EVENTS_A_POST:
+        posts = replace(traffic, events_a_post=events_a_post)
+        even = model.break_even(posts, deployment, SERVER)
+        lines.append(f"| {events_a_post} | {even / 1e6:,.0f} million a day | {even / events_a_post / model.SECONDS_A_DAY:,.0f} "
+                     f"| {total(posts, deployment):,.0f} | {total(posts, SERVER):,.0f} |")
+    return "\n".join(lines)
+
+
+def clickstream_table():
+    scope, bill = (counted(CLICKSTREAM, SERVER) for counted in (model.in_clickstream_scope, model.playhead))
+    millions = CLICKSTREAM.events * DAYS_A_MONTH / 1e6
+    rows = [(part, [usd]) for part, usd in scope.items()]
+    rows += [(f"{name}{', for a million events' * is_each}", [sum(parts.values()) / (millions if is_each else 1)])
+             for name, parts in (("all that theirs counts", scope), ("the full bill", bill)) for is_each in (False, True)]
+    return table("USD a month", ["1,000 requests a second of 10 events, all day"], rows, "{:,.4g}".format)
 
 
 def volumes_table(traffics, deployment):
     """Playhead for two peaks, which change nothing for the others, and the others in its place."""
     bills = {f"Playhead, peak of {peak} times the mean":
              lambda traffic, peak=peak: total(replace(traffic, peak=peak), deployment) for peak in PEAKS}
+    bills["Playhead with the server, peak of 10 times the mean"] = lambda traffic: total(traffic, SERVER)
     bills |= {name: lambda traffic, bill=bill: sum(bill(traffic, deployment).values()) for name, bill in OTHERS.items()}
     rows = [(f"{plural(events)} a POST: {name}", [usd(replace(traffic, events_a_post=events)) for traffic in traffics])
             for events in (20, 10, 1) for name, usd in bills.items()]
@@ -67,6 +101,7 @@ def changes(traffic, deployment):
         ("`RecordCompression`: `off`", traffic, replace(deployment, compression="off")),
         ("`StreamMode`: `ON_DEMAND`", traffic, replace(deployment, stream_mode="ON_DEMAND")),
         ("`FrontDoor`: `HttpApi`", traffic, replace(deployment, front_door="HttpApi")),
+        ("`FrontDoor`: `Server`", traffic, replace(deployment, front_door="Server")),
         ("`BatchingWindowSeconds`: 1", traffic, replace(deployment, window_seconds=1)),
         ("`BatchingWindowSeconds`: 60, `BatchSize`: 200", traffic,
          replace(deployment, window_seconds=60, batch_size=200)),

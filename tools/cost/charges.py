@@ -20,6 +20,21 @@ def duration(invocations, seconds, memory_mb, architecture):
     return tiered(invocations * milliseconds / 1000 * memory_mb / 1024, prices.LAMBDA_GB_SECONDS[architecture])
 
 
+def tasks(count, vcpu, gb, architecture):
+    """Of Fargate, that run all month."""
+    an_hour = vcpu * prices.FARGATE_VCPU_HOUR[architecture] + gb * prices.FARGATE_GB_HOUR[architecture]
+    return count * an_hour * HOURS_A_MONTH
+
+
+def load_balancer(units):
+    """A network load balancer, and its capacity units on average."""
+    return (prices.NLB_HOUR + units * prices.NLCU_HOUR) * HOURS_A_MONTH
+
+
+def public_addresses(count):
+    return count * prices.PUBLIC_IPV4_HOUR * HOURS_A_MONTH
+
+
 def payload_units(records):
     return records.count * DAYS_A_MONTH * ceil(records.size / prices.PAYLOAD_UNIT_BYTES) * prices.PAYLOAD_UNIT
 

@@ -10,6 +10,7 @@ from math import ceil
 from pathlib import Path
 
 import charges
+import server
 from prices import (ALARM_MONTH, DASHBOARD_MONTH, DAYS_A_MONTH, GB, LAMBDA_GB_SECOND, LAMBDA_REQUEST, LOG_EVENT_OVERHEAD,
                     LOG_GB_BYTES, METRIC_MONTH, METRICS_REQUEST, S3_READ, S3_WRITE)
 
@@ -113,6 +114,11 @@ class Traffic:
         return self.events / self.events_a_post
 
     @property
+    def posts_a_second(self):
+        """On average."""
+        return self.posts / SECONDS_A_DAY
+
+    @property
     def body_bytes(self):
         """A JSON array."""
         return self.events_a_post * (self.bytes_an_event + 1) + 1
@@ -121,7 +127,7 @@ class Traffic:
 @dataclass(frozen=True)
 class Deployment:
     """Parameters of template.yaml that change the bill, with its defaults."""
-    front_door: str = "FunctionUrl"
+    front_door: str = "FunctionUrl"  # or HttpApi, or Server
     stream_mode: str = "PROVISIONED"
     batch_size: int = 100
     window_seconds: float = 5
@@ -149,12 +155,49 @@ class Records:
 # ---- What traffic becomes ----
 
 def packed(traffic, deployment):
-    """The events of a POST, which are of one session, in as few records as fit, compressed where that is smaller."""
-    line = traffic.bytes_an_event + (ENVELOPE_BYTES if deployment.event_format == "envelope" else 1)
+    """The events of a POST, which are of one session, in as few records as fit, compressed where that is smaller. The server's records
+    hold several POSTs."""
+    line = line_bytes(traffic, deployment)
     records_a_post = ceil(traffic.events_a_post / max(1, MAX_RECORD_BYTES // line))
+    if deployment.front_door == "Server" and records_a_post == 1:
+        return grouped(traffic, deployment)
     lines = traffic.events_a_post * line / records_a_post
-    compressed = min(lines, RECORD_BYTES + RECORD_BYTES_A_BYTE * lines)
+    compressed = min(lines, compressed_bytes(lines))
     return Records(traffic.posts * records_a_post, compressed if deployment.compression == "zstd" else lines, lines)
+
+
+def line_bytes(traffic, deployment):
+    return traffic.bytes_an_event + (ENVELOPE_BYTES if deployment.event_format == "envelope" else 1)
+
+
+def compressed_bytes(lines):
+    """Of lines of one session."""
+    return RECORD_BYTES + RECORD_BYTES_A_BYTE * lines
+
+
+def grouped(traffic, deployment):
+    """Records of several POSTs, each of another session."""
+    line = line_bytes(traffic, deployment)
+    posts = server.posts_a_record(traffic, line, server_tasks(traffic))
+    lines = posts * traffic.events_a_post * line
+    firsts, others = server.grouped_bytes(posts, line), posts * RECORD_BYTES_A_BYTE * (traffic.events_a_post - 1) * line
+    compressed = min(lines, firsts + others)
+    return Records(traffic.posts / posts, compressed if deployment.compression == "zstd" else lines, lines)
+
+
+def server_tasks(traffic):
+    """That run on average. Fargate's processors are as slow as Lambda's."""
+    return server.tasks(server.cpu_seconds(traffic) * SLOWER)
+
+
+def at_peak(traffic):
+    return replace(traffic, events=traffic.events * traffic.peak, peak=1)
+
+
+def shards_needed(traffic, deployment):
+    """For the peak, at which the server's records are larger."""
+    peak = at_peak(traffic)
+    return shards(packed(peak, deployment), peak)
 
 
 def shards(records, traffic):
@@ -165,24 +208,23 @@ def shards(records, traffic):
                ceil(records.line_bytes * a_second / SHARD_LINE_BYTES_A_SECOND))
 
 
-def open_shards(records, traffic, deployment):
+def open_shards(needed, deployment):
     """On demand, a stream has room for twice its peak and never fewer than four shards.
     https://docs.aws.amazon.com/streams/latest/dev/how-do-i-size-a-stream.html"""
-    needed = shards(records, traffic)
     return max(4, 2 * needed) if deployment.stream_mode == "ON_DEMAND" else needed
 
 
-def batches(records, traffic, deployment):
+def batches(records, needed, deployment):
     """A batch ends when it is full or its window is over, whichever comes first; none is empty."""
     full = records.count / min(deployment.batch_size, max(1, MAX_BATCH_BYTES // records.size))
     # Without a window the mapping still looks once a second.
-    windows = open_shards(records, traffic, deployment) * SECONDS_A_DAY / max(1, deployment.window_seconds)
+    windows = open_shards(needed, deployment) * SECONDS_A_DAY / max(1, deployment.window_seconds)
     return min(records.count, max(full, windows))
 
 
 def requests_a_second(traffic):
     """At the peak."""
-    return traffic.posts * traffic.peak / SECONDS_A_DAY
+    return traffic.posts_a_second * traffic.peak
 
 
 def concurrency(traffic):
@@ -211,13 +253,24 @@ def playhead_without_monitoring(traffic, deployment):
     return data_path(traffic, deployment)
 
 
+def break_even(traffic, deployment, other):
+    """Events a day from which the other is cheaper: between what it is too small for and far more than anybody has."""
+    low, high = 1e5, 1e11
+    while high / low > 1.001:
+        middle = (low * high) ** 0.5
+        found = replace(traffic, events=middle)
+        is_cheaper = sum(playhead(found, other).values()) < sum(playhead(found, deployment).values())
+        low, high = (low, middle) if is_cheaper else (middle, high)
+    return high
+
+
 def firehose_behind_function(traffic, deployment):
     """The same ingest, which puts the lines into Firehose as they are: it knows neither frames nor bzip2. Its files are gzip."""
     records = packed(traffic, replace(deployment, compression="off"))
     objects = max(records.bytes / FIREHOSE_BUFFER_BYTES, SECONDS_A_DAY / FIREHOSE_BUFFER_SECONDS) * DAYS_A_MONTH
     return (front_door(traffic, deployment) | ingest(traffic, deployment)
             | {"Firehose": charges.firehose(records), "S3: PUT": objects * S3_WRITE}
-            | files(records) | answers(traffic))
+            | files(records) | answers(traffic, deployment))
 
 
 def delivery_behind_function(traffic, deployment):
@@ -225,13 +278,19 @@ def delivery_behind_function(traffic, deployment):
     records = packed(traffic, replace(deployment, compression="off"))
     objects = SECONDS_A_DAY / DELIVERY_SECONDS * DAYS_A_MONTH
     return (front_door(traffic, deployment) | ingest(traffic, deployment) | charges.delivered_stream(records)
-            | {"S3: PUT": objects * S3_WRITE} | files(records) | answers(traffic))
+            | {"S3: PUT": objects * S3_WRITE} | files(records) | answers(traffic, deployment))
 
 
 def data_path(traffic, deployment):
     records = packed(traffic, deployment)
     return (front_door(traffic, deployment) | ingest(traffic, deployment) | kinesis(records, traffic, deployment)
-            | landing(records, traffic, deployment) | files(records) | answers(traffic))
+            | landing(records, traffic, deployment) | files(records) | answers(traffic, deployment))
+
+
+def in_clickstream_scope(traffic, deployment):
+    """What AWS' figure for Clickstream Analytics counts: load balancer, servers, stream and S3. Landing is ours alone."""
+    counted = ("front door", "ingest", "Kinesis", "landing", "S3")
+    return {part: usd for part, usd in data_path(traffic, deployment).items() if part.startswith(counted)}
 
 
 # ---- Parts of bills ----
@@ -239,11 +298,15 @@ def data_path(traffic, deployment):
 def front_door(traffic, deployment):
     if deployment.front_door == "FunctionUrl":
         return {"front door": 0}
+    if deployment.front_door == "Server":
+        return server.front_door(traffic, server_tasks(traffic))
     posts = traffic.posts * DAYS_A_MONTH
     return {"front door": charges.http_api(posts, traffic.body_bytes) + charges.logs(log_gb(posts, (ACCESS_LOG_LINE,)))}
 
 
 def ingest(traffic, deployment):
+    if deployment.front_door == "Server":
+        return server.ingest(server_tasks(traffic), deployment.architecture)
     posts = traffic.posts * DAYS_A_MONTH
     return {
         "ingest: requests": posts * LAMBDA_REQUEST,
@@ -254,11 +317,11 @@ def ingest(traffic, deployment):
 def kinesis(records, traffic, deployment):
     if deployment.stream_mode == "ON_DEMAND":
         return charges.on_demand_stream(records)
-    return charges.provisioned_stream(records, shards(records, traffic))
+    return charges.provisioned_stream(records, shards_needed(traffic, deployment))
 
 
 def landing(records, traffic, deployment):
-    count = batches(records, traffic, deployment) * DAYS_A_MONTH
+    count = batches(records, shards_needed(traffic, deployment), deployment) * DAYS_A_MONTH
     seconds = landing_seconds(records.line_bytes * DAYS_A_MONTH / count)
     return {
         "landing: requests and duration":
@@ -271,7 +334,9 @@ def files(records):
     return {"S3: a month's files": charges.storage(records.line_bytes * DAYS_A_MONTH / COMPRESSION / GB)}
 
 
-def answers(traffic):
+def answers(traffic, deployment):
+    if deployment.front_door == "Server":
+        return {"answers to the Internet": charges.internet(server.sent_gb(traffic))}
     return {"answers to the Internet": charges.internet(traffic.posts * DAYS_A_MONTH * ANSWER_BYTES / GB)}
 
 
@@ -316,15 +381,19 @@ def checks(objects, shards_open):
 
 def monitoring(traffic, deployment):
     """US dollars a day: lines of metrics, checks, custom metrics, alarms and a dashboard."""
-    records = packed(traffic, deployment)
-    objects = batches(records, traffic, deployment)
-    lines = log_gb(ingest_lines(traffic), (INGEST_LINE,)) + log_gb(objects, (LANDING_LINE,))
-    watching = sum(check.usd for check in checks(objects, open_shards(records, traffic, deployment)))
-    fixed = STEADY_METRICS * METRIC_MONTH + ALARM_METRICS * ALARM_MONTH + DASHBOARD_MONTH
+    needed = shards_needed(traffic, deployment)
+    objects = batches(packed(traffic, deployment), needed, deployment)
+    lines = log_gb(ingest_lines(traffic, deployment), (INGEST_LINE,)) + log_gb(objects, (LANDING_LINE,))
+    watching = sum(check.usd for check in checks(objects, open_shards(needed, deployment)))
+    alarm_metrics = ALARM_METRICS + (server.ALARM_METRICS if deployment.front_door == "Server" else 0)
+    fixed = STEADY_METRICS * METRIC_MONTH + alarm_metrics * ALARM_MONTH + DASHBOARD_MONTH
     return charges.logs(lines * DAYS_A_MONTH) / DAYS_A_MONTH + watching + fixed / DAYS_A_MONTH
 
 
-def ingest_lines(traffic):
-    """Each environment writes one a METRICS_SECONDS; as many run as are busy on average."""
-    environments = ceil(traffic.posts / SECONDS_A_DAY * ingest_seconds(traffic))
+def ingest_lines(traffic, deployment):
+    """Each environment writes one a METRICS_SECONDS; as many run as are busy on average. So does each task of the server."""
+    if deployment.front_door == "Server":
+        environments = server_tasks(traffic)
+    else:
+        environments = ceil(traffic.posts_a_second * ingest_seconds(traffic))
     return min(traffic.posts, environments * SECONDS_A_DAY / METRICS_SECONDS)

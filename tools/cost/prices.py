@@ -31,6 +31,20 @@ LAMBDA_GB_SECONDS = {
     "x86_64": ((6e9, 0.0000166667), (15e9, 0.000015), (inf, 0.0000133334)),
 }
 
+# https://aws.amazon.com/fargate/pricing/ — seen: vantage.sh and cloudburn.io, 2026; without the 20 GB of disk that are included.
+FARGATE_VCPU_HOUR = {"arm64": 0.03238, "x86_64": 0.04048}
+FARGATE_GB_HOUR = {"arm64": 0.00356, "x86_64": 0.004445}
+
+# https://aws.amazon.com/elasticloadbalancing/pricing/ — seen: clustercost.com (2025), the hour and a unit's dimensions for TLS; not
+# seen there: the unit's price.
+NLB_HOUR = 0.0225
+NLCU_HOUR = 0.006
+NLCU_NEW = 50  # TLS connections a second
+NLCU_ACTIVE = 3_000  # TLS connections at once; the third dimension is a GB an hour
+
+# https://aws.amazon.com/vpc/pricing/ — seen: cloudburn.io, 2026: each address in use, a load balancer's and a task's.
+PUBLIC_IPV4_HOUR = 0.005
+
 # https://aws.amazon.com/api-gateway/pricing/ — seen: Infracost, and AWS's white paper on private APIs, also for 512 KB.
 HTTP_API_INCREMENT = 512 * 1024  # bytes that are metered as one request
 HTTP_API_REQUESTS = ((300e6, 1.00 / 1e6), (inf, 0.90 / 1e6))
