@@ -61,7 +61,7 @@ pub struct Config {
 const DEFAULT_PARTITION_KEY_FIELDS: &str = "session_id,sessionId,viewer_id,viewerId,xid,sid";
 
 /// Leaves room for an envelope and a partition key of the largest size.
-const SMALLEST_MAX_RECORD_BYTES: usize = 16 * 1024;
+const MIN_CONFIGURED_RECORD_BYTES: usize = 16 * 1024;
 
 impl Config {
     /// # Errors
@@ -89,12 +89,12 @@ impl Config {
             max_body_bytes: environment::number(
                 "MAX_BODY_BYTES",
                 limits::DEFAULT_MAX_BODY_BYTES,
-                1..=limits::LAMBDA_PAYLOAD_MAX_BYTES,
+                1..=limits::MAX_LAMBDA_PAYLOAD_BYTES,
             )?,
             max_record_bytes: environment::number(
                 "MAX_RECORD_BYTES",
                 limits::DEFAULT_MAX_RECORD_BYTES,
-                SMALLEST_MAX_RECORD_BYTES..=limits::LARGEST_MAX_RECORD_BYTES,
+                MIN_CONFIGURED_RECORD_BYTES..=limits::MAX_CONFIGURED_RECORD_BYTES,
             )?,
         })
     }

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use lambda_setup::deadline::{Deadline, TimeIsUp, backoff_ceiling};
-use shared::limits::{PUT_RECORDS_MAX_BYTES, PUT_RECORDS_MAX_RECORDS};
+use shared::limits::{MAX_PUT_RECORDS, MAX_PUT_RECORDS_BYTES};
 use shared::line::Kind;
 use shared::rejection::ReasonCounts;
 use tokio::time::Instant;
@@ -285,7 +285,7 @@ fn calls<'p>(records: &[Record], pending: &'p [usize]) -> Vec<&'p [usize]> {
     let (mut start, mut bytes) = (0, 0);
     for (position, &index) in pending.iter().enumerate() {
         let size = records[index].size();
-        if position - start == PUT_RECORDS_MAX_RECORDS || bytes + size > PUT_RECORDS_MAX_BYTES && position > start {
+        if position - start == MAX_PUT_RECORDS || bytes + size > MAX_PUT_RECORDS_BYTES && position > start {
             calls.push(&pending[start..position]);
             (start, bytes) = (position, 0);
         }
@@ -472,7 +472,7 @@ mod tests {
     #[test]
     fn calls_stand_on_the_byte_limit_and_one_past_it() {
         let sized = |bytes: usize| record(bytes - record(0).size());
-        let half = PUT_RECORDS_MAX_BYTES / 2;
+        let half = MAX_PUT_RECORDS_BYTES / 2;
         assert_eq!(calls(&[sized(half), sized(half)], &[0, 1]), [&[0, 1]]);
         assert_eq!(calls(&[sized(half), sized(half + 1)], &[0, 1]), [&[0], &[1]]);
     }
@@ -489,8 +489,8 @@ mod tests {
             let calls = calls(&all, &pending);
             prop_assert_eq!(calls.concat(), pending.clone());
             for call in calls {
-                prop_assert!(!call.is_empty() && call.len() <= PUT_RECORDS_MAX_RECORDS);
-                prop_assert!(call.iter().map(|&index| all[index].size()).sum::<usize>() <= PUT_RECORDS_MAX_BYTES);
+                prop_assert!(!call.is_empty() && call.len() <= MAX_PUT_RECORDS);
+                prop_assert!(call.iter().map(|&index| all[index].size()).sum::<usize>() <= MAX_PUT_RECORDS_BYTES);
             }
         }
     }

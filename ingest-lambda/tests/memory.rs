@@ -22,8 +22,8 @@ use lambda_runtime::Context;
 use rstest::rstest;
 use serde_json::json;
 use shared::limits::{
-    DEFAULT_MAX_BODY_BYTES, DEFAULT_MAX_RECORD_BYTES, LAMBDA_PAYLOAD_MAX_BYTES, MAX_CMCD_REPORT_BYTES,
-    MAX_EVENTS_PER_REQUEST, MAX_ORIGIN_BYTES, MAX_PATH_BYTES, MAX_USER_AGENT_BYTES,
+    DEFAULT_MAX_BODY_BYTES, DEFAULT_MAX_RECORD_BYTES, MAX_CMCD_REPORT_BYTES, MAX_EVENTS_PER_REQUEST,
+    MAX_LAMBDA_PAYLOAD_BYTES, MAX_ORIGIN_BYTES, MAX_PATH_BYTES, MAX_USER_AGENT_BYTES,
 };
 use shared::line::EventFormat;
 
@@ -120,7 +120,7 @@ fn filled_with(piece: &[u8]) -> Vec<u8> {
 /// As many gzip members as an invocation's payload holds in base64.
 fn members_of(bytes: &[u8]) -> Vec<u8> {
     let member = gzip(bytes);
-    member.repeat((LAMBDA_PAYLOAD_MAX_BYTES - 1000) / 4 * 3 / member.len())
+    member.repeat((MAX_LAMBDA_PAYLOAD_BYTES - 1000) / 4 * 3 / member.len())
 }
 
 /// Reports as long as they may be, of one inner list each.

@@ -16,15 +16,17 @@ use md5::{Digest, Md5};
 use rstest::rstest;
 use serde_json::json;
 use shared::frame::MAX_LINES_BYTES;
-use shared::limits::{DEFAULT_MAX_RECORD_BYTES, LAMBDA_PAYLOAD_MAX_BYTES, LARGEST_MAX_RECORD_BYTES, MAX_BATCH_RECORDS};
+use shared::limits::{
+    DEFAULT_MAX_RECORD_BYTES, MAX_BATCH_RECORDS, MAX_CONFIGURED_RECORD_BYTES, MAX_LAMBDA_PAYLOAD_BYTES,
+};
 use shared::line::EventFormat;
 use shared::object::{Attempt, BlockSize};
 use shared::timestamp::UnixMillis;
 
 /// Live bytes at any moment, the mapping's JSON included: six times the largest payload. The function has 1,769 MB, for its CPU.
-const MOST_BYTES: u64 = 6 * LAMBDA_PAYLOAD_MAX_BYTES as u64;
+const MOST_BYTES: u64 = 6 * MAX_LAMBDA_PAYLOAD_BYTES as u64;
 /// The part of them that is left for everything but compression, which takes about as much whatever the lines are.
-const MOST_BYTES_OF_LINES: u64 = 5 * LAMBDA_PAYLOAD_MAX_BYTES as u64;
+const MOST_BYTES_OF_LINES: u64 = 5 * MAX_LAMBDA_PAYLOAD_BYTES as u64;
 
 /// The same for a batch of frames, beside the payload: the lines of one of them, in a few forms.
 const MOST_BYTES_OF_A_FRAME: u64 = 8 * MAX_LINES_BYTES as u64;
@@ -49,7 +51,7 @@ fn record(number: usize, data: &str) -> String {
 /// A payload of at most so many equal records, as many as it holds.
 fn payload_of(data: &[u8], at_most: usize) -> Vec<u8> {
     let data = BASE64.encode_to_string(data);
-    let fitting = (LAMBDA_PAYLOAD_MAX_BYTES - 100) / (record(0, &data).len() + 1);
+    let fitting = (MAX_LAMBDA_PAYLOAD_BYTES - 100) / (record(0, &data).len() + 1);
     let records: Vec<String> = (0..fitting.min(at_most)).map(|number| record(number, &data)).collect();
     assert!(!records.is_empty());
     format!("{{\"Records\":[{}]}}", records.join(",")).into_bytes()
@@ -115,7 +117,7 @@ fn aggregated_of_nothing(bytes: usize) -> Vec<u8> {
 const REJECTED_AND_EVENT: &[u8] =
     b"{\"v\":1,\"received_at\":\"2026-11-21T09:32:08.006Z\",\"rejected\":{\"reason\":\"\"}}\n{}\n";
 const MIB: usize = DEFAULT_MAX_RECORD_BYTES;
-const LARGEST: usize = LARGEST_MAX_RECORD_BYTES;
+const LARGEST: usize = MAX_CONFIGURED_RECORD_BYTES;
 
 /// The rest of what a batch may be is in `memory_of_lines_is_bounded`, where nothing waits for compression.
 #[rstest]

@@ -9,7 +9,7 @@ use axum::body::Bytes;
 use base64_simd::STANDARD as BASE64;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shared::limits::LAMBDA_PAYLOAD_MAX_BYTES;
+use shared::limits::MAX_LAMBDA_PAYLOAD_BYTES;
 use shared::timestamp::UnixMillis;
 use testbed::{Record, SequenceNumber};
 use tokio::sync::watch;
@@ -56,13 +56,13 @@ impl EventSourceMapping {
         // Most batches are far from the limit, and this runs at each poll.
         let at_most =
             |record: &Record| record.data.len().div_ceil(3) * 4 + 6 * record.partition_key.len() + RECORD_FRAME_BYTES;
-        if records.iter().map(at_most).sum::<usize>() < LAMBDA_PAYLOAD_MAX_BYTES {
+        if records.iter().map(at_most).sum::<usize>() < MAX_LAMBDA_PAYLOAD_BYTES {
             return records.len();
         }
         let mut bytes = br#"{"Records":[]}"#.len();
         let fits = records.iter().take_while(|record| {
             bytes += self.event_record(shard_id, record).to_string().len() + 1;
-            bytes <= LAMBDA_PAYLOAD_MAX_BYTES
+            bytes <= MAX_LAMBDA_PAYLOAD_BYTES
         });
         fits.count().max(1).min(records.len())
     }

@@ -14,7 +14,7 @@ use axum::response::IntoResponse;
 use base64_simd::STANDARD as BASE64;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shared::limits::LAMBDA_PAYLOAD_MAX_BYTES;
+use shared::limits::MAX_LAMBDA_PAYLOAD_BYTES;
 use shared::timestamp::UnixMillis;
 use time::OffsetDateTime;
 use time::macros::format_description;
@@ -60,7 +60,7 @@ impl FrontDoor {
     async fn invoke(self: Arc<Self>, peer: SocketAddr, request: Request<Bytes>) -> Response<Body> {
         let request_id = new_request_id();
         let payload = payload(&request, peer, &request_id, self.clock.now()).to_string();
-        if payload.len() > LAMBDA_PAYLOAD_MAX_BYTES {
+        if payload.len() > MAX_LAMBDA_PAYLOAD_BYTES {
             return too_large();
         }
         let body_bytes = request.body().len();

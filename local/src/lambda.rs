@@ -16,7 +16,7 @@ use axum::routing::post;
 use base64_simd::STANDARD as BASE64;
 use serde::de::IgnoredAny;
 use serde_json::json;
-use shared::limits::LAMBDA_PAYLOAD_MAX_BYTES;
+use shared::limits::MAX_LAMBDA_PAYLOAD_BYTES;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
@@ -119,7 +119,7 @@ impl InvocationType {
 
     fn payload_limit(self) -> usize {
         match self {
-            Self::RequestResponse | Self::DryRun => LAMBDA_PAYLOAD_MAX_BYTES,
+            Self::RequestResponse | Self::DryRun => MAX_LAMBDA_PAYLOAD_BYTES,
             Self::Event => MAX_EVENT_BYTES,
         }
     }
@@ -295,7 +295,7 @@ mod tests {
         let read = |payload: Vec<u8>, invocation| checked(payload.into(), invocation);
         let text = |bytes: usize| [b"\"".to_vec(), vec![b'x'; bytes - 2], b"\"".to_vec()].concat();
         for (invocation, limit) in
-            [(InvocationType::RequestResponse, LAMBDA_PAYLOAD_MAX_BYTES), (InvocationType::Event, MAX_EVENT_BYTES)]
+            [(InvocationType::RequestResponse, MAX_LAMBDA_PAYLOAD_BYTES), (InvocationType::Event, MAX_EVENT_BYTES)]
         {
             assert_eq!(read(text(limit), invocation).unwrap().len(), limit);
             let refusal = read(text(limit + 1), invocation).unwrap_err();

@@ -16,7 +16,7 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
-use shared::limits::LAMBDA_PAYLOAD_MAX_BYTES;
+use shared::limits::MAX_LAMBDA_PAYLOAD_BYTES;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
@@ -94,7 +94,7 @@ impl RuntimeApi {
             .route("/2018-06-01/runtime/init/error", post(init_error))
             .route("/2020-01-01/extension/init/error", post(init_error))
             .route("/2020-01-01/extension/exit/error", post(init_error))
-            .layer(DefaultBodyLimit::max(LAMBDA_PAYLOAD_MAX_BYTES))
+            .layer(DefaultBodyLimit::max(MAX_LAMBDA_PAYLOAD_BYTES))
             .with_state(state.clone())
             .merge(extensions::router(state.extensions.clone()));
         let server = tokio::spawn(serve(listener, router)).abort_handle();

@@ -11,7 +11,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use shared::limits::LAMBDA_PAYLOAD_MAX_BYTES;
+use shared::limits::MAX_LAMBDA_PAYLOAD_BYTES;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -33,8 +33,8 @@ impl Door {
     const fn body_limits(self) -> (usize, Duration) {
         match self {
             // A page that takes longer is gone.
-            Self::Events => (LAMBDA_PAYLOAD_MAX_BYTES, Duration::from_secs(10)),
-            Self::Runtime => (LAMBDA_PAYLOAD_MAX_BYTES, Duration::from_secs(60)),
+            Self::Events => (MAX_LAMBDA_PAYLOAD_BYTES, Duration::from_secs(10)),
+            Self::Runtime => (MAX_LAMBDA_PAYLOAD_BYTES, Duration::from_secs(60)),
             // A part of a large object.
             Self::Aws => (body::MAX_BYTES, Duration::from_secs(60)),
         }

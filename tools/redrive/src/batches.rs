@@ -1,5 +1,7 @@
 //! Batches that were given up: from the on-failure destination to where they belong.
 
+mod decision;
+
 use std::cell::Cell;
 use std::collections::BTreeSet;
 
@@ -12,11 +14,11 @@ use shared::object::{Attempt, ObjectKey, ObjectMetadata};
 use shared::timestamp::UtcHour;
 
 use crate::bucket::Bucket;
-use crate::decision::{Decision, Range, decide};
 use crate::event_format::Formats;
 use crate::failed_batch::{FailedBatch, by_shard};
-use crate::land::Lander;
+use crate::lander::Lander;
 use crate::stream::SHARDS_AT_ONCE;
+use decision::{Decision, Range, decide};
 use shared::sequence_number::compare;
 
 pub(crate) struct Redrive<'a> {

@@ -7,22 +7,13 @@
 #![recursion_limit = "256"]
 
 mod batches;
-mod bodies;
 mod bucket;
-mod decision;
 mod event_format;
 mod failed_batch;
-mod found;
-mod land;
-mod landed;
-mod object_lines;
-mod parts;
-mod reading;
-mod redriven;
+mod landed_counts;
+mod lander;
 mod rejected;
-mod rejected_line;
 mod replay;
-mod report;
 mod stream;
 
 use std::process::ExitCode;
@@ -38,8 +29,8 @@ use monitoring_lambdas::cloudwatch::CloudWatch;
 
 use bucket::Bucket;
 use event_format::Formats;
-use land::Lander;
-use reading::Reading;
+use lander::Lander;
+use rejected::read_options::ReadOptions;
 use replay::{LandingNow, Replay};
 use stream::Stream;
 
@@ -170,8 +161,8 @@ async fn run(command: Command) -> anyhow::Result<bool> {
             redrive.all(&prefix).await
         }
         Command::Rejected { bucket: name, prefix, reasons, content_type, format } => {
-            let reading = Reading { reasons, content_type };
-            rejected::Redrive::new(bucket(&name), &lander, formats(format), reading).all(&prefix).await
+            let options = ReadOptions { reasons, content_type };
+            rejected::Redrive::new(bucket(&name), &lander, formats(format), options).all(&prefix).await
         }
         Command::Replay { stream, bucket: name, failed_batches, hour, landing_function, format, .. } => {
             let landing_now = landing_function.map(|function| LandingNow {

@@ -6,31 +6,40 @@
 //!
 //! Each body has an outcome of its own: one that is too large or not whole is named, and those behind it are read.
 
+mod bodies;
+mod body_parts;
+mod events;
+mod line;
+mod object_lines;
+pub(crate) mod read_options;
+mod redriven_object;
+mod report;
+
 use anyhow::{Context, ensure};
 use shared::object::ObjectKey;
 
-use crate::bodies::{Bodies, BodyReader, whole_bodies};
 use crate::bucket::{Bucket, Stored};
 use crate::event_format::Formats;
-use crate::found::EventReader;
-use crate::land::Lander;
-use crate::parts::Parts;
-use crate::reading::Reading;
-use crate::report::{Outcomes, Report};
+use crate::lander::Lander;
+use bodies::{Bodies, BodyReader, whole_bodies};
+use body_parts::BodyParts;
+use events::EventReader;
+use read_options::ReadOptions;
+use report::{Outcomes, Report};
 
 /// A run over rejected objects.
 pub(crate) struct Redrive<'a> {
     bucket: Bucket,
     lander: &'a Lander,
     formats: Formats,
-    reading: Reading,
-    parts: Parts,
+    options: ReadOptions,
+    parts: BodyParts,
     report: Report,
 }
 
 impl<'a> Redrive<'a> {
-    pub(crate) fn new(bucket: Bucket, lander: &'a Lander, formats: Formats, reading: Reading) -> Self {
-        Self { bucket, lander, formats, reading, parts: Parts::default(), report: Report::default() }
+    pub(crate) fn new(bucket: Bucket, lander: &'a Lander, formats: Formats, options: ReadOptions) -> Self {
+        Self { bucket, lander, formats, options, parts: BodyParts::default(), report: Report::default() }
     }
 
     /// Redrives all rejected lines under a prefix; whether every body was read and all that was found has landed.
@@ -56,7 +65,7 @@ impl<'a> Redrive<'a> {
         let mut readable = Vec::with_capacity(keys.len());
         for key in keys {
             let noted = match self.stored(key).await {
-                Ok(stored) => self.parts.note(key, &stored.bytes, &self.reading),
+                Ok(stored) => self.parts.note(key, &stored.bytes, &self.options),
                 Err(problem) => Err(problem),
             };
             match noted {
@@ -93,9 +102,9 @@ impl<'a> Redrive<'a> {
         let rejected = ObjectKey::parse(key).context("its key is not a landed object's")?;
         let event_format = self.formats.of_object(rejected.hour, &stored.entries).await?;
         let mut outcomes = Outcomes::default();
-        let bodies = whole_bodies(&stored.bytes, &self.reading, &self.parts, &mut outcomes)?;
+        let bodies = whole_bodies(&stored.bytes, &self.options, &self.parts, &mut outcomes)?;
         let open = async |key: &str| self.bucket.get(key).await?.with_context(|| format!("{key} is gone"));
-        let events = EventReader { reading: &self.reading, event_format };
+        let events = EventReader { options: &self.options, event_format };
         let reader = BodyReader { events, parts: &self.parts, open };
         let bodies = Bodies::measure(bodies, reader, &mut outcomes).await?;
         let (target, attempt) = (rejected.redriven().to_string(), self.lander.attempt());

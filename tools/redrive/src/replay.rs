@@ -25,7 +25,7 @@ use shared::timestamp::{UnixMillis, UtcHour};
 use crate::bucket::{Bucket, Listed, Stored};
 use crate::event_format::Formats;
 use crate::failed_batch::{self, FailedBatch};
-use crate::land::{self, Lander};
+use crate::lander::{self, Lander};
 use crate::stream::{SHARDS_AT_ONCE, Stream};
 
 use coverage::{Coverage, Reach};
@@ -181,7 +181,7 @@ impl Replay<'_> {
     async fn land_group(&self, group: &Group) -> anyhow::Result<()> {
         let key = group.key();
         let object =
-            encode(group, BlockSize::fitting(group.bytes), &self.lander.attempt(), Deadline::after(land::TIME))?;
+            encode(group, BlockSize::fitting(group.bytes), &self.lander.attempt(), Deadline::after(lander::TIME))?;
         let mut has_written = false;
         let merge = async |found: Option<&Stored>| match found {
             None => {

@@ -14,7 +14,7 @@ use lambda_setup::sdk::SdkConfig;
 use shared::timestamp::UnixMillis;
 use tokio::time::Instant;
 
-/// Attempts at a call. Reading is safe to repeat.
+/// Attempts at a call. ReadOptions is safe to repeat.
 const ATTEMPTS: u32 = 8;
 /// A shard takes five reads a second, of all its readers. Landing needs some of them.
 /// <https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html>

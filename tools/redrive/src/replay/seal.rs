@@ -9,7 +9,7 @@ use shared::object::{manifest_key, success_key};
 use shared::timestamp::{UnixMillis, UtcHour};
 
 use crate::bucket::Bucket;
-use crate::land::LONGEST_INVOCATION_MILLIS;
+use crate::lander::LONGEST_INVOCATION_MILLIS;
 
 /// An hour that landing is done with.
 pub(crate) struct SealedHour {

@@ -41,7 +41,7 @@ pub(crate) fn fingerprint(line: &[u8]) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rejected_line::tests::compressed;
+    use crate::rejected::line::tests::compressed;
 
     fn lines_of(text: &str) -> anyhow::Result<usize> {
         let mut lines = 0;

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use crate::bucket::Stored;
-use crate::landed::Landed;
+use crate::landed_counts::LandedCounts;
 
 /// The longest that landing one object may take, retries included.
 pub(crate) const TIME: Duration = Duration::from_secs(60);
@@ -32,13 +32,13 @@ pub(crate) const LONGEST_INVOCATION_MILLIS: i64 = 900_000;
 pub(crate) struct Lander {
     bucket: Bucket,
     request_id: String,
-    pub(crate) landed: Landed,
+    pub(crate) landed: LandedCounts,
 }
 
 impl Lander {
     pub(crate) fn new(config: &SdkConfig, bucket: String) -> Self {
         let bucket = Bucket::new(config, bucket);
-        Self { bucket, request_id: format!("redrive-{}", Uuid::new_v4()), landed: Landed::default() }
+        Self { bucket, request_id: format!("redrive-{}", Uuid::new_v4()), landed: LandedCounts::default() }
     }
 
     /// An attempt that begins now. What is landed by it must have been read later than this.

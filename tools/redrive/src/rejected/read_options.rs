@@ -4,17 +4,17 @@ use std::collections::HashSet;
 
 use shared::rejection::Reason;
 
-use crate::object_lines::{fingerprint, for_each_line};
-use crate::rejected_line::RejectedLine;
+use crate::rejected::line::RejectedLine;
+use crate::rejected::object_lines::{fingerprint, for_each_line};
 
 /// What is read, and how.
-pub(crate) struct Reading {
+pub(crate) struct ReadOptions {
     pub(crate) reasons: Vec<Reason>,
     /// What whole bodies are read as, whatever their senders called it.
     pub(crate) content_type: Option<String>,
 }
 
-impl Reading {
+impl ReadOptions {
     /// Hands on the lines of a rejected object that are to be read, each once and with its number from 1: one that ingest
     /// put on the stream twice, because an answer was lost, is the same to the byte. A line of another form comes as what is
     /// wrong with it.

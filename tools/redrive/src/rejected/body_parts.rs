@@ -10,11 +10,11 @@ use std::sync::Arc;
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 
-use crate::found::MAX_BODY_BYTES;
-use crate::reading::Reading;
-use crate::rejected_line::RejectedLine;
+use crate::rejected::events::MAX_BODY_BYTES;
+use crate::rejected::line::RejectedLine;
+use crate::rejected::read_options::ReadOptions;
 
-/// Parts under a prefix; the place of each takes some 200 bytes.
+/// BodyParts under a prefix; the place of each takes some 200 bytes.
 const MAX_PARTS: usize = 1_000_000;
 
 struct Place {
@@ -37,20 +37,20 @@ pub(crate) enum Role {
 
 /// Where the parts of bodies are.
 #[derive(Default)]
-pub(crate) struct Parts {
+pub(crate) struct BodyParts {
     bodies: HashMap<String, BTreeMap<usize, Place>>,
     count: usize,
 }
 
-impl Parts {
+impl BodyParts {
     /// Notes where the parts in an object are.
     ///
     /// # Errors
     ///
     /// When the object can't be read, and when there are more parts than can be remembered.
-    pub(crate) fn note(&mut self, object: &str, compressed: &[u8], reading: &Reading) -> anyhow::Result<()> {
+    pub(crate) fn note(&mut self, object: &str, compressed: &[u8], options: &ReadOptions) -> anyhow::Result<()> {
         let object: Arc<str> = object.into();
-        reading.for_each_rejected(compressed, |_, line| {
+        options.for_each_rejected(compressed, |_, line| {
             if let Ok(line) = line
                 && line.rejected.parts > 1
                 && self.count <= MAX_PARTS
@@ -90,7 +90,7 @@ impl Parts {
     pub(crate) async fn body<'l>(
         &self,
         line: &'l RejectedLine,
-        reading: &Reading,
+        options: &ReadOptions,
         open: &impl AsyncFn(&str) -> anyhow::Result<Bytes>,
     ) -> anyhow::Result<Cow<'l, [u8]>> {
         if line.rejected.parts == 1 {
@@ -106,7 +106,7 @@ impl Parts {
                 let place = places.get(&part.rejected.part).filter(|_| part.id == line.id);
                 place.is_some_and(|place| place.object == *object && place.bytes == part.rejected.body.len())
             };
-            reading.for_each_rejected(&compressed, |_, part| {
+            options.for_each_rejected(&compressed, |_, part| {
                 if let Some(part) = part.ok().filter(is_noted) {
                     parts.entry(part.rejected.part).or_insert(part.rejected.body);
                 }
@@ -120,16 +120,16 @@ impl Parts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rejected_line::tests::{compressed, line_of_part};
+    use crate::rejected::line::tests::{compressed, line_of_part};
     use rstest::rstest;
     use shared::rejection::Reason;
 
-    fn parts_of(objects: &[Vec<(usize, usize)>]) -> Parts {
-        let mut parts = Parts::default();
-        let reading = Reading { reasons: vec![Reason::InvalidJson], content_type: None };
+    fn parts_of(objects: &[Vec<(usize, usize)>]) -> BodyParts {
+        let mut parts = BodyParts::default();
+        let options = ReadOptions { reasons: vec![Reason::InvalidJson], content_type: None };
         for (number, object) in objects.iter().enumerate() {
             let lines: String = object.iter().map(|(part, of)| line_of_part("a", *part, *of, b"x")).collect();
-            parts.note(&format!("object {number}"), &compressed(lines.as_bytes()), &reading).unwrap();
+            parts.note(&format!("object {number}"), &compressed(lines.as_bytes()), &options).unwrap();
         }
         parts
     }
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn the_bytes_of_all_parts_count() {
-        let reading = Reading { reasons: vec![Reason::InvalidJson], content_type: None };
+        let options = ReadOptions { reasons: vec![Reason::InvalidJson], content_type: None };
         let text = |last: usize| {
             let half = vec![b' '; MAX_BODY_BYTES / 4];
             let sizes = [half.len(), half.len(), half.len(), last];
@@ -162,8 +162,8 @@ mod tests {
             lines.map(|(part, bytes)| line_of_part("a", part + 1, 4, &vec![b' '; *bytes])).collect::<String>()
         };
         for (last, expected) in [(MAX_BODY_BYTES / 4, Role::Body), (MAX_BODY_BYTES / 4 + 1, Role::TooLarge)] {
-            let (mut parts, text) = (Parts::default(), text(last));
-            parts.note("object", &compressed(text.as_bytes()), &reading).unwrap();
+            let (mut parts, text) = (BodyParts::default(), text(last));
+            parts.note("object", &compressed(text.as_bytes()), &options).unwrap();
             let first = RejectedLine::parse(text.lines().next().unwrap().as_bytes()).unwrap();
             assert_eq!(parts.role(&first), expected);
         }

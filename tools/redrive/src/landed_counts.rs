@@ -12,13 +12,13 @@ const NAME: &str = "redrive";
 
 /// What has landed so far.
 #[derive(Debug, Default)]
-pub(crate) struct Landed {
+pub(crate) struct LandedCounts {
     records: Cell<u64>,
     events: Cell<u64>,
     rejected: Cell<u64>,
 }
 
-impl Landed {
+impl LandedCounts {
     /// A group of a failed batch.
     pub(crate) fn add_group(&self, group: &Group) {
         let lines = match group.kind {

@@ -13,8 +13,8 @@ use shared::line::{Envelope, EventFormat, IdLiteral};
 use shared::rejection::{Reason, Rejection};
 use shared::trust::Trust;
 
-use crate::reading::Reading;
-use crate::rejected_line::RejectedLine;
+use crate::rejected::line::RejectedLine;
+use crate::rejected::read_options::ReadOptions;
 
 /// Bytes of a body after decompression at most: four times what ingest takes unless configured.
 pub(crate) const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
@@ -22,7 +22,7 @@ pub(crate) const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 /// How bodies are read, and how their events are written.
 #[derive(Clone, Copy)]
 pub(crate) struct EventReader<'a> {
-    pub(crate) reading: &'a Reading,
+    pub(crate) options: &'a ReadOptions,
     pub(crate) event_format: EventFormat,
 }
 
@@ -91,7 +91,7 @@ impl EventReader<'_> {
     fn form(&self, line: &RejectedLine) -> Result<BodyForm, Rejection> {
         match (&line.rejected.content_type, line.rejected.reason) {
             (None, Reason::InvalidCmcd) => Ok(BodyForm::Cmcd),
-            (content_type, _) => body_form(self.reading.content_type.as_deref().or(content_type.as_deref())),
+            (content_type, _) => body_form(self.options.content_type.as_deref().or(content_type.as_deref())),
         }
     }
 }

@@ -12,7 +12,7 @@ use shared::timestamp::UnixMillis;
 use shared::trust::Trust;
 
 use crate::bucket::Stored;
-use crate::object_lines::{fingerprint, for_each_line};
+use crate::rejected::object_lines::{fingerprint, for_each_line};
 
 /// Bytes of lines in it at most, so that it stays small however bodies are compressed.
 pub(crate) const MAX_BYTES: u64 = 64 * 1024 * 1024;
@@ -22,7 +22,7 @@ pub(crate) const MAX_LINES: u64 = 1_000_000;
 const BLOCK_SIZE: BlockSize = BlockSize::LARGEST;
 
 /// The object while it is written.
-pub(crate) struct Redriven {
+pub(crate) struct RedrivenObject {
     format: EventFormat,
     writer: LineWriter,
     /// The lines that were there, and how often each has not been met again.
@@ -37,13 +37,13 @@ pub(crate) struct Redriven {
     received_at: Option<(UnixMillis, UnixMillis)>,
 }
 
-impl Redriven {
+impl RedrivenObject {
     /// Begins with what was landed earlier.
     ///
     /// # Errors
     ///
     /// When that can't be read, or has another format.
-    pub(crate) fn behind(earlier: Option<&Stored>, format: EventFormat) -> anyhow::Result<Self> {
+    pub(crate) fn continuing(earlier: Option<&Stored>, format: EventFormat) -> anyhow::Result<Self> {
         let mut redriven = Self {
             format,
             writer: LineWriter::new(BLOCK_SIZE),
@@ -158,7 +158,7 @@ pub(crate) mod tests {
 
     fn with(earlier: Option<&Object>, lines: &[&str]) -> Option<Object> {
         let earlier = earlier.map(stored);
-        let mut redriven = Redriven::behind(earlier.as_ref(), EventFormat::Raw).unwrap();
+        let mut redriven = RedrivenObject::continuing(earlier.as_ref(), EventFormat::Raw).unwrap();
         lines.iter().for_each(|line| redriven.add(line).unwrap());
         redriven.finish(&key(), attempt()).unwrap()
     }
@@ -212,7 +212,7 @@ pub(crate) mod tests {
     #[test]
     fn the_events_of_a_spilled_object_have_no_place_on_the_stream() {
         let spilled = ObjectKey::spilled(Kind::Rejected, key().hour, SpillId(1));
-        let mut redriven = Redriven::behind(None, EventFormat::Raw).unwrap();
+        let mut redriven = RedrivenObject::continuing(None, EventFormat::Raw).unwrap();
         redriven.add("{}").unwrap();
         let object = redriven.finish(&spilled, attempt()).unwrap().unwrap();
         assert_eq!((&object.metadata.last_sequence_number, object.metadata.record_count), (&None, 0));
@@ -223,15 +223,15 @@ pub(crate) mod tests {
     #[test]
     fn what_landed_in_another_format_is_not_added_to() {
         let raw = stored(&with(None, &["{}"]).unwrap());
-        assert!(Redriven::behind(Some(&raw), EventFormat::Envelope).is_err());
-        assert!(Redriven::behind(Some(&raw), EventFormat::Raw).is_ok());
+        assert!(RedrivenObject::continuing(Some(&raw), EventFormat::Envelope).is_err());
+        assert!(RedrivenObject::continuing(Some(&raw), EventFormat::Raw).is_ok());
     }
 
     #[test]
     fn a_line_stands_on_the_bound_and_one_past_it() {
         let line = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes - 8));
         for (bytes, left_out) in [(MAX_OBJECT_LINE_BYTES - 1, 0), (MAX_OBJECT_LINE_BYTES, 1)] {
-            let mut redriven = Redriven::behind(None, EventFormat::Raw).unwrap();
+            let mut redriven = RedrivenObject::continuing(None, EventFormat::Raw).unwrap();
             redriven.add(&line(bytes)).unwrap();
             assert_eq!((redriven.left_out, redriven.added), (left_out, 1 - left_out));
         }

@@ -1,6 +1,6 @@
 //! What became of rejected bodies, and how it is said.
 
-use crate::found::MAX_BODY_BYTES;
+use crate::rejected::events::MAX_BODY_BYTES;
 
 /// Lines of an object whose faults are described at most, of those that are not in our form.
 const MAX_DESCRIBED: usize = 10;
