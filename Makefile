@@ -53,7 +53,7 @@ soak: build-local $(VENV)/installed ## traffic under injected faults, each event
 .PHONY: outage
 outage: OUTAGE_SECONDS ?= 120
 outage: build-local $(VENV)/installed ## traffic while Kinesis and then S3 are away (OUTAGE_SECONDS=120)
-	OUTAGE_SECONDS=$(OUTAGE_SECONDS) $(PYTHON) -m pytest tests/test_delivery.py -s -k away_under_traffic $(PYTEST_ARGS)
+	OUTAGE_SECONDS=$(OUTAGE_SECONDS) $(PYTHON) -m pytest tests/test_delivery.py -s -o faulthandler_timeout=1200 -k away_under_traffic $(PYTEST_ARGS)
 
 .PHONY: large-hour
 large-hour: build-local $(VENV)/installed ## an hour of many objects is sealed in little memory (OBJECTS=200000)
