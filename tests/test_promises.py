@@ -130,10 +130,10 @@ HOSTILE_RECORDS = ("Whatever bytes a request or a record holds",
                    "kinesis-to-s3-lambda/tests/hostile_records/main.rs::every_byte_of_a_batch_lands_once")
 ARRIVALS = ("An object that lands at any moment",
             "monitoring-lambdas/src/seal_partition/tests/arrivals.rs"
-            "::whatever_lands_during_stopped_killed_and_doubled_runs_is_in_the_manifest_at_the_end")
+            "::objects_that_land_during_stopped_killed_and_doubled_runs_are_in_the_final_manifest")
 WHOLE_HOURS = ("`_SUCCESS` of an hour means",
                "monitoring-lambdas/src/seal_partition/tests/incomplete.rs"
-               "::an_hour_that_lacks_something_is_held_back_until_it_is_whole")
+               "::an_incomplete_hour_is_held_back_until_it_is_whole")
 LACKS = ("UnreadRecords", "UnlandedRecords", "GivenBack", "FailedInvocation", "ThrottledInvocation", "FailedBatch",
          "UnreadableObject", "BrokenObject", "MissingRecords")
 IN_RUST = [

@@ -30,7 +30,7 @@ pub struct Receipt {
 
 impl Counts {
     /// Counts a line.
-    pub fn add_line(&mut self, head: LineHead, receipt: Receipt) {
+    pub(crate) fn add_line(&mut self, head: LineHead, receipt: Receipt) {
         self.lines += 1;
         self.extend_received_at(receipt.received_at, receipt.received_at);
         self.received_in.count(head, receipt.arrived_in);

@@ -81,7 +81,7 @@ impl BatchAnswer {
     /// The whole batch is to be sent again. Acknowledging a part would let the next attempt start at another record,
     /// and so give another name to what may already have landed.
     #[must_use]
-    pub fn send_again(records: &[Record]) -> Self {
+    pub(crate) fn send_again(records: &[Record]) -> Self {
         let first = records.first().map(|record| record.kinesis.sequence_number.clone());
         Self {
             batch_item_failures: first

@@ -82,7 +82,7 @@ impl RecordLines {
 }
 
 /// Lines of one record that are rejected one by one at most; further ones share a rejected line.
-pub const MAX_REJECTED_LINES: usize = 100;
+pub(crate) const MAX_REJECTED_LINES: usize = 100;
 
 /// How many lines of a record of so many bytes are rejected one by one: two, or one in 128 bytes. A bad line of two bytes
 /// becomes one of some 600, so a small record full of them would become hundreds of times as large.

@@ -66,7 +66,7 @@ const OTHER_PARTITIONS: [&str; 5] = ["cn-", "us-gov-", "us-iso", "eu-iso", "eusc
 /// # Errors
 ///
 /// When a variable is missing or not Unicode.
-pub fn aws_roots() -> Result<TrustStore, EnvironmentError> {
+pub(crate) fn aws_roots() -> Result<TrustStore, EnvironmentError> {
     if environment::optional("SSL_CERT_FILE")?.is_some() {
         return Ok(TrustStore::default());
     }
@@ -90,6 +90,15 @@ fn roots(region: &str, endpoint_url: Option<&str>) -> TrustStore {
 pub fn loader() -> ConfigLoader {
     let http_client = client_of_the_sdk(TrustStore::default());
     aws_config::defaults(BehaviorVersion::latest()).http_client(http_client).retry_config(RetryConfig::disabled())
+}
+
+/// The same configuration for calls that may be repeated: the SDK makes so many attempts, of this length at most.
+#[must_use]
+pub fn with_retries(config: &SdkConfig, attempts: u32, attempt_timeout: Duration) -> SdkConfig {
+    let timeouts = config.timeout_config().map_or_else(TimeoutConfig::builder, TimeoutConfig::to_builder);
+    let timeouts = timeouts.operation_attempt_timeout(attempt_timeout).build();
+    let retries = RetryConfig::standard().with_max_attempts(attempts);
+    config.to_builder().retry_config(retries).timeout_config(timeouts).build()
 }
 
 fn client_of_the_sdk(roots: TrustStore) -> SharedHttpClient {

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use shared::line::Kind;
 
-use crate::ledger::{Ledger, Said};
+use crate::ledger::{Ledger, Reported};
 use crate::workload::{Bad, Pieces};
 
 /// Pieces of one POST by what was said of them, and whether that was right.
@@ -63,7 +63,7 @@ fn says_all_accepted(body: &[u8], count: u64) -> bool {
 }
 
 fn all_stored(pieces: Pieces, ledger: &mut Ledger) {
-    (pieces.first..pieces.first + pieces.count).for_each(|number| ledger.say(number, Said::Stored));
+    (pieces.first..pieces.first + pieces.count).for_each(|number| ledger.report(number, Reported::Stored));
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,14 +90,14 @@ fn account(pieces: Pieces, status: u16, outcomes: &[Outcome], ledger: &mut Ledge
     let mut account = Account { as_expected: status == 200, ..Account::default() };
     for (number, outcome) in (pieces.first..).zip(outcomes) {
         let is_bad = ledger.entries()[number as usize].kind == Kind::Rejected;
-        let (count, said, expected) = match outcome {
-            Outcome::Accepted => (&mut account.accepted, Said::Stored, !is_bad),
-            Outcome::Rejected => (&mut account.rejected, Said::Stored, is_bad),
-            Outcome::NotStored => (&mut account.not_stored, Said::NotStored, false),
+        let (count, reported, expected) = match outcome {
+            Outcome::Accepted => (&mut account.accepted, Reported::Stored, !is_bad),
+            Outcome::Rejected => (&mut account.rejected, Reported::Stored, is_bad),
+            Outcome::NotStored => (&mut account.not_stored, Reported::NotStored, false),
         };
         *count += 1;
         account.as_expected &= expected;
-        ledger.say(number, said);
+        ledger.report(number, reported);
     }
     account
 }
@@ -108,7 +108,7 @@ mod tests {
     use rstest::rstest;
 
     /// Three pieces after two of another POST.
-    fn judged(bad: Bad, status: u16, body: &str) -> (Account, Vec<Said>) {
+    fn judged(bad: Bad, status: u16, body: &str) -> (Account, Vec<Reported>) {
         let mut ledger = Ledger::default();
         for place in 0..5 {
             let is_bad = match bad {
@@ -119,9 +119,9 @@ mod tests {
             ledger.add(0, if is_bad { Kind::Rejected } else { Kind::Event });
         }
         let account = judge(Pieces { first: 2, count: 3, bad }, status, body.as_bytes(), &mut ledger);
-        let said: Vec<Said> = ledger.entries().iter().map(|entry| entry.said).collect();
-        assert_eq!(said[..2], [Said::Nothing; 2]);
-        (account, said[2..].to_vec())
+        let reported: Vec<Reported> = ledger.entries().iter().map(|entry| entry.reported).collect();
+        assert_eq!(reported[..2], [Reported::Nothing; 2]);
+        (account, reported[2..].to_vec())
     }
 
     fn counted(counts: [u64; 4], as_expected: bool) -> Account {
@@ -129,7 +129,7 @@ mod tests {
         Account { accepted, rejected, not_stored, unknown, as_expected }
     }
 
-    use Said::{NotStored, Nothing, Stored};
+    use Reported::{NotStored, Nothing, Stored};
 
     #[rstest]
     #[case::all(Bad::Nothing, 200, r#"{"accepted":3,"rejected":[]}"#, [3, 0, 0, 0], true, [Stored; 3])]
@@ -157,8 +157,8 @@ mod tests {
         #[case] body: &str,
         #[case] counts: [u64; 4],
         #[case] as_expected: bool,
-        #[case] said: [Said; 3],
+        #[case] reported: [Reported; 3],
     ) {
-        assert_eq!(judged(bad, status, body), (counted(counts, as_expected), said.to_vec()));
+        assert_eq!(judged(bad, status, body), (counted(counts, as_expected), reported.to_vec()));
     }
 }

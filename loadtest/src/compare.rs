@@ -2,16 +2,16 @@
 
 use std::process::ExitCode;
 
-use crate::figures::{Quantity, Row, Table, asked, found};
+use crate::figures::{Quantity, Row, Table, plan, results};
 use crate::result::{Outcome, RunResult, ThresholdOutcome};
 use crate::saved::Saved;
 use crate::thresholds::Threshold;
 
 pub(crate) struct Comparison<'r> {
     pub(crate) runs: [&'r RunResult; 2],
-    pub(crate) asked: Table,
+    pub(crate) plan: Table,
     pub(crate) warnings: Vec<String>,
-    pub(crate) found: Vec<Table>,
+    pub(crate) results: Vec<Table>,
     pub(crate) thresholds: Vec<ThresholdOutcome>,
 }
 
@@ -23,21 +23,21 @@ pub(crate) struct NothingPassed(&'static str);
 impl<'r> Comparison<'r> {
     pub(crate) fn new(a: &'r Saved, b: &'r Saved, limits: &[Threshold]) -> Result<Self, NothingPassed> {
         let runs = [a.run().ok_or(NothingPassed("A"))?, b.run().ok_or(NothingPassed("B"))?];
-        let (mut asked, mut found) = (asked(&runs), found(&runs));
+        let (mut plan, mut results) = (plan(&runs), results(&runs));
         if let (Saved::FindMax(a), Saved::FindMax(b)) = (a, b) {
             // The rate is then what was found.
-            asked.rows.retain(|row| row.label != "rate");
+            plan.rows.retain(|row| row.label != "rate");
             let highest = [a.highest_passing, b.highest_passing];
             let lowest = [a.lowest_not_passing, b.lowest_not_passing];
             let rows = [
                 Row::figure("highest rate that passed", Quantity::Rate, &highest),
                 Row::figure("lowest that did not", Quantity::Rate, &lowest),
             ];
-            found.insert(0, Table { title: "Search", rows: rows.into_iter().flatten().collect() });
+            results.insert(0, Table { title: "Search", rows: rows.into_iter().flatten().collect() });
         }
-        let warnings = warnings(runs, &asked);
+        let warnings = warnings(runs, &plan);
         let thresholds = limits.iter().map(|limit| limit.judge_ratio(runs[0], runs[1])).collect();
-        Ok(Self { runs, asked, warnings, found, thresholds })
+        Ok(Self { runs, plan, warnings, results, thresholds })
     }
 
     /// For a terminal; ends with a line break.
@@ -46,9 +46,9 @@ impl<'r> Comparison<'r> {
         text += &line("run", self.runs.map(|run| run.plan.run_id.clone()));
         text += &line("started", self.runs.map(RunResult::started));
         text += &line("verdict", self.runs.map(|run| run.verdict.outcome.to_string()));
-        text.extend(self.asked.rows.iter().map(row_line));
+        text.extend(self.plan.rows.iter().map(row_line));
         text.extend(self.warnings.iter().map(|warning| format!("\n{warning}\n")));
-        for table in &self.found {
+        for table in &self.results {
             text += &format!("\n{}\n", table.title);
             text.extend(table.rows.iter().map(row_line));
         }
@@ -81,8 +81,8 @@ fn line(label: &str, cells: impl IntoIterator<Item = impl AsRef<str>>) -> String
     format!("{label:<30}{}", cells.collect::<String>()).trim_end().to_owned() + "\n"
 }
 
-fn warnings(runs: [&RunResult; 2], asked: &Table) -> Vec<String> {
-    let different: Vec<&str> = asked.rows.iter().filter(|row| row.differs()).map(|row| row.label).collect();
+fn warnings(runs: [&RunResult; 2], plan: &Table) -> Vec<String> {
+    let different: Vec<&str> = plan.rows.iter().filter(|row| row.differs()).map(|row| row.label).collect();
     let plans = format!("These were different plans; what differs: {}.", different.join(", "));
     let mut warnings = Vec::from_iter((!different.is_empty()).then_some(plans));
     for (name, result) in ["A", "B"].into_iter().zip(runs) {

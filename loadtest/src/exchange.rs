@@ -49,11 +49,11 @@ impl Shared {
         let Some(_permit) = self.permit().await else {
             return self.record(&post, None, Err(SendError::NotSent));
         };
-        let (connection, mut left) = (self.pool.take(), None);
-        let answer = timeout(self.timeout, self.send(&connection, &post, &mut left)).await;
+        let (connection, mut sent_at) = (self.pool.take(), None);
+        let answer = timeout(self.timeout, self.send(&connection, &post, &mut sent_at)).await;
         let answer = answer.unwrap_or(Err(SendError::Timeout));
         let is_answered = answer.is_ok();
-        self.record(&post, left, answer);
+        self.record(&post, sent_at, answer);
         if is_answered {
             connection.ready().await
         } else {
@@ -71,27 +71,27 @@ impl Shared {
         timeout_at(self.last_start, self.pool.permits.acquire()).await.ok()?.ok()
     }
 
-    fn record(&self, post: &Post, left: Option<Duration>, answer: Result<Answer, SendError>) {
-        let (times, pieces) = (Times { planned: post.planned, left, ended: self.elapsed() }, post.pieces);
+    fn record(&self, post: &Post, sent_at: Option<Duration>, answer: Result<Answer, SendError>) {
+        let (times, pieces) = (Times { planned: post.planned, sent_at, ended: self.elapsed() }, post.pieces);
         let (answer, account) = match answer {
             Ok((status, body)) => (Ok(status), judge(pieces, status, &body, &mut self.ledger.borrow_mut())),
             Err(error) => (Err(error.word()), unknown(pieces)),
         };
-        self.recorder.borrow_mut().ended(times, answer, account);
+        self.recorder.borrow_mut().record_outcome(times, answer, account);
     }
 
     async fn send(
         &self,
         connection: &Connection,
         post: &Post,
-        left: &mut Option<Duration>,
+        sent_at: &mut Option<Duration>,
     ) -> Result<Answer, SendError> {
         let mut request = self.target.request(post).map_err(|error| SendError::Failed(error.into()))?;
         for _ in 0..MAX_STALE {
             let response = connection.start(&self.target, request).await?;
-            if left.is_none() {
-                *left = Some(self.elapsed());
-                self.recorder.borrow_mut().left(self.elapsed());
+            if sent_at.is_none() {
+                *sent_at = Some(self.elapsed());
+                self.recorder.borrow_mut().record_sent(self.elapsed());
             }
             let mut error = match response.await {
                 Ok(response) => return read(response).await,

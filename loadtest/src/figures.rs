@@ -79,7 +79,7 @@ impl Row {
         Some(Self { label, cells: values.iter().map(show).collect(), note })
     }
 
-    fn asked(label: &'static str, cells: Vec<String>) -> Self {
+    fn of_plan(label: &'static str, cells: Vec<String>) -> Self {
         let note = if cells.windows(2).all(|pair| pair[0] == pair[1]) { "" } else { DIFFERS };
         Self { label, cells, note: note.to_owned() }
     }
@@ -92,8 +92,8 @@ impl Row {
 const DIFFERS: &str = "differs";
 
 /// What was asked for.
-pub(crate) fn asked(runs: &[&RunResult]) -> Table {
-    let row = |label, cell: fn(&RunResult) -> String| Row::asked(label, runs.iter().map(|run| cell(run)).collect());
+pub(crate) fn plan(runs: &[&RunResult]) -> Table {
+    let row = |label, cell: fn(&RunResult) -> String| Row::of_plan(label, runs.iter().map(|run| cell(run)).collect());
     let rows = vec![
         row("URL", |run| run.plan.url.clone()),
         row("workload", |run| run.plan.workload.clone()),
@@ -107,7 +107,7 @@ pub(crate) fn asked(runs: &[&RunResult]) -> Table {
 }
 
 /// What was found, without tables of which no run knows anything.
-pub(crate) fn found(runs: &[&RunResult]) -> Vec<Table> {
+pub(crate) fn results(runs: &[&RunResult]) -> Vec<Table> {
     let table = |title, figures: &[Figure]| Table {
         title,
         rows: figures.iter().filter_map(|(label, quantity, find)| row(runs, label, *quantity, find)).collect(),

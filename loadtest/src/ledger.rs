@@ -7,7 +7,7 @@ use shared::line::Kind;
 
 /// What the answer said of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Said {
+pub(crate) enum Reported {
     /// Accepted or, if bad, rejected: either way it is kept.
     Stored,
     NotStored,
@@ -21,7 +21,7 @@ pub(crate) struct Entry {
     pub(crate) planned_ms: u32,
     /// Where it belongs: what is bad on purpose, under `rejected/`.
     pub(crate) kind: Kind,
-    pub(crate) said: Said,
+    pub(crate) reported: Reported,
 }
 
 /// All entries of a run; an entry's number is its place.
@@ -33,18 +33,18 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// Appends an entry, and returns its number.
     pub(crate) fn add(&mut self, planned_ms: u32, kind: Kind) -> u64 {
-        self.entries.push(Entry { planned_ms, kind, said: Said::Nothing });
+        self.entries.push(Entry { planned_ms, kind, reported: Reported::Nothing });
         self.entries.len() as u64 - 1
     }
 
     /// Notes what the answer said of an entry that is there.
-    pub(crate) fn say(&mut self, number: u64, said: Said) {
-        self.entries[number as usize].said = said;
+    pub(crate) fn report(&mut self, number: u64, reported: Reported) {
+        self.entries[number as usize].reported = reported;
     }
 
     /// How many were said to be stored.
     pub(crate) fn stored(&self) -> u64 {
-        self.entries.iter().filter(|entry| entry.said == Said::Stored).count() as u64
+        self.entries.iter().filter(|entry| entry.reported == Reported::Stored).count() as u64
     }
 
     pub(crate) fn entries(&self) -> &[Entry] {

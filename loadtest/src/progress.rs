@@ -54,7 +54,7 @@ impl Display {
             ticks.tick().await;
             loop {
                 ticks.tick().await;
-                let live = shared.recorder.borrow_mut().look();
+                let live = shared.recorder.borrow_mut().snapshot();
                 display.show(line(&before, &live, looked.elapsed(), shared.elapsed()));
                 (before, looked) = (live, Instant::now());
             }
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates_are_of_the_time_since_the_last_look() {
+    fn rates_cover_the_time_since_the_last_snapshot() {
         let before = Live { planned: 100, sent: 100, answered: 90, errors: 1, p99_us: 0 };
         let live = Live { planned: 300, sent: 300, answered: 280, errors: 3, p99_us: 12_345 };
         let expected = "   7 s  planned 100/s  sent 100/s  answered 95/s  errors 3  p99 12.3 ms  in flight 20";

@@ -21,7 +21,7 @@ const MAX_SECONDS: usize = 30 * 3_600;
 pub(crate) struct Times {
     pub(crate) planned: Duration,
     /// When it was given to an open connection; `None` if it never was.
-    pub(crate) left: Option<Duration>,
+    pub(crate) sent_at: Option<Duration>,
     pub(crate) ended: Duration,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Recorder {
     latency: Histogram<u64>,
     service_time: Histogram<u64>,
     lag: Histogram<u64>,
-    since_last_look: Histogram<u32>,
+    since_last_snapshot: Histogram<u32>,
     /// Seconds that are not over, or have POSTs without an outcome.
     open: BTreeMap<usize, OpenSecond>,
     /// When the last POST must have left.
@@ -70,14 +70,14 @@ impl Recorder {
             latency: histogram()?,
             service_time: histogram()?,
             lag: histogram()?,
-            since_last_look: histogram()?,
+            since_last_snapshot: histogram()?,
             open: BTreeMap::new(),
             ends,
         })
     }
 
     /// The generator starts on a POST, this long after its planned time.
-    pub(crate) fn turned_to(
+    pub(crate) fn record_start(
         &mut self,
         planned: Duration,
         lag: Duration,
@@ -102,14 +102,14 @@ impl Recorder {
     }
 
     /// A POST was given to an open connection.
-    pub(crate) fn left(&mut self, at: Duration) {
+    pub(crate) fn record_sent(&mut self, at: Duration) {
         self.sent += 1;
         self.result.generator.sent_after_end += u64::from(at > self.ends);
         self.second(place(at)).sent += 1;
     }
 
     /// A POST was answered with a status, or failed for a reason in a word.
-    pub(crate) fn ended(&mut self, times: Times, answer: Result<u16, &'static str>, account: Account) {
+    pub(crate) fn record_outcome(&mut self, times: Times, answer: Result<u16, &'static str>, account: Account) {
         self.ended += 1;
         let posts = &mut self.result.posts;
         match answer {
@@ -141,9 +141,9 @@ impl Recorder {
     fn record_latency(&mut self, planned: usize, times: Times) {
         let latency = micros(times.ended.saturating_sub(times.planned));
         self.latency.saturating_record(latency);
-        self.since_last_look.saturating_record(latency);
-        if let Some(left) = times.left {
-            self.service_time.saturating_record(micros(times.ended.saturating_sub(left)));
+        self.since_last_snapshot.saturating_record(latency);
+        if let Some(sent_at) = times.sent_at {
+            self.service_time.saturating_record(micros(times.ended.saturating_sub(sent_at)));
         }
         if let Some(open) = self.open.get_mut(&planned) {
             open.latency.saturating_record(latency);
@@ -176,9 +176,9 @@ impl Recorder {
         self.result.posts.planned - self.ended
     }
 
-    pub(crate) fn look(&mut self) -> Live {
-        let p99_us = self.since_last_look.value_at_quantile(0.99);
-        self.since_last_look.reset();
+    pub(crate) fn snapshot(&mut self) -> Live {
+        let p99_us = self.since_last_snapshot.value_at_quantile(0.99);
+        self.since_last_snapshot.reset();
         let (planned, errors) = (self.result.posts.planned, self.result.posts.errors());
         Live { planned, sent: self.sent, answered: self.answered, errors, p99_us }
     }

@@ -4,7 +4,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::{Value, json};
 
 use crate::compare::Comparison;
-use crate::figures::{Quantity, Table, asked, found};
+use crate::figures::{Quantity, Table, plan, results};
 use crate::find_max::{FindMaxResult, Step};
 use crate::result::{MetricSeries, Posts, RunResult, ThresholdOutcome, Truth, Verdict};
 
@@ -55,11 +55,11 @@ pub(crate) fn of_comparison(comparison: &Comparison<'_>) -> String {
         }
         @for warning in &comparison.warnings { p { b { (warning) } } }
         @if !comparison.thresholds.is_empty() { h2 { "B/A" } (thresholds(&comparison.thresholds)) }
-        h2 { "What was asked" }
-        (table(&comparison.asked, ""))
+        h2 { "Plan" }
+        (table(&comparison.plan, ""))
         (chart("percentiles", "Latency by percentile"))
-        h2 { "What was found" }
-        (groups(&comparison.found))
+        h2 { "Results" }
+        (groups(&comparison.results))
     };
     page(&format!("{a} and {b}"), &body, &json!({ "runs": comparison.runs }))
 }
@@ -123,10 +123,10 @@ fn thresholds(thresholds: &[ThresholdOutcome]) -> Markup {
 
 fn run(result: &RunResult) -> Markup {
     html! {
-        h2 { "What was asked" }
-        (table(&asked(&[result]), ""))
-        h2 { "What was found" }
-        (groups(&found(&[result])))
+        h2 { "Plan" }
+        (table(&plan(&[result]), ""))
+        h2 { "Results" }
+        (groups(&results(&[result])))
         (errors(&result.posts))
         @if let Some(truth) = &result.truth { (landed(truth)) }
         (chart("rate", "Rate"))

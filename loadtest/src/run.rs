@@ -109,7 +109,7 @@ async fn send_all(shared: &Rc<Shared>, mut workload: Workload) -> Result<(), Run
         }
         without_a_pause += 1;
         let lag = shared.elapsed().saturating_sub(post.planned);
-        shared.recorder.borrow_mut().turned_to(post.planned, lag, post.pieces.count, post.body.len() as u64)?;
+        shared.recorder.borrow_mut().record_start(post.planned, lag, post.pieces.count, post.body.len() as u64)?;
         spawn_local(shared.clone().post(post));
     }
     Ok(())

@@ -1,26 +1,25 @@
-//! The system's own metrics of a run's time, from CloudWatch: the only file here that knows its SDK.
+//! The system's own metrics of a run's time, from CloudWatch.
 //!
 //! CloudWatch keeps them by the minute and is a minute or two late; the one-machine stack is not.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use aws_sdk_cloudwatch::Client;
 use aws_sdk_cloudwatch::error::DisplayErrorContext;
-use aws_sdk_cloudwatch::primitives::DateTime;
-use aws_sdk_cloudwatch::types::{Metric as SdkMetric, MetricDataQuery, MetricStat, ScanBy, StatusCode};
+use aws_sdk_cloudwatch::types::Metric as SdkMetric;
+use lambda_setup::sdk::with_retries;
+use monitoring_lambdas::cloudwatch::{CloudWatch, Metrics, MetricsError, Query};
 use shared::metric::{Metric, NAMESPACE, Unit};
+use shared::timestamp::UnixMillis;
 
 use crate::aws;
 use crate::result::MetricSeries;
 use crate::run::unix_ms;
 
-/// CloudWatch refused, or did not answer after the SDK's retries.
-#[derive(Debug, thiserror::Error)]
-#[error("CloudWatch, {operation}: {problem}")]
-pub(crate) struct MetricsError {
-    operation: &'static str,
-    problem: String,
-}
+/// Attempts at `ListMetrics`, and how long each may take.
+const ATTEMPTS: u32 = 4;
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A metric to look for.
 #[derive(Debug, Clone, Copy)]
@@ -72,11 +71,10 @@ const WANTED: [Wanted; 18] = [
     ours(Metric::GivenBackBatches, SUM),
 ];
 
-/// The finest that CloudWatch keeps of them, in seconds.
-const PERIOD_SECONDS: i32 = 60;
-const MINUTE_MS: u64 = 60_000;
-/// What one `GetMetricData` takes.
-/// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricData.html>
+/// The finest that CloudWatch keeps of them.
+const PERIOD: Duration = Duration::from_secs(60);
+const MINUTE_MS: i64 = 60_000;
+/// The most series that are read, with a call each: a deployment has some sixty.
 const MAX_SERIES: usize = 500;
 
 /// The wanted metrics of functions and streams whose names begin with `prefix`, by the minute, from the minute of the start
@@ -86,38 +84,16 @@ pub(crate) async fn read(
     started_unix_ms: u64,
     prefix: &str,
 ) -> Result<Vec<MetricSeries>, MetricsError> {
-    let client = Client::new(&aws::config(endpoint_url).await);
-    let found = find(&client, prefix).await?;
-    if found.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut series: Vec<MetricSeries> = found.iter().map(Found::series).collect();
-    let get = client
-        .get_metric_data()
-        .start_time(minute(started_unix_ms / MINUTE_MS))
-        .end_time(minute(unix_ms() / MINUTE_MS + 1))
-        .scan_by(ScanBy::TimestampAscending)
-        .set_metric_data_queries(Some((0..).zip(&found).map(|(place, found)| found.query(place)).collect()));
-    let mut pages = get.into_paginator().send();
-    while let Some(page) = pages.next().await {
-        let page = page.map_err(|error| failed("GetMetricData", error))?;
-        for result in page.metric_data_results() {
-            // Before the last page, PartialData means that more follows.
-            let is_whole = match result.status_code() {
-                Some(StatusCode::PartialData) => page.next_token().is_some(),
-                status => status == Some(&StatusCode::Complete),
-            };
-            if !is_whole {
-                let problem = format!("StatusCode is {:?}: {:?}", result.status_code(), result.messages());
-                return Err(MetricsError { operation: "GetMetricData", problem });
-            }
-            let place = result.id().and_then(|id| id.strip_prefix('m')?.parse::<usize>().ok());
-            let Some(series) = place.and_then(|place| series.get_mut(place)) else { continue };
-            let seconds = result.timestamps().iter().map(|time| u64::try_from(time.secs()).unwrap_or_default());
-            series.points.extend(seconds.zip(result.values().iter().copied()));
+    let config = aws::config(endpoint_url).await;
+    let cloudwatch = CloudWatch::new(&config);
+    let (from, to) = (minute(started_unix_ms, 0), minute(unix_ms(), 1));
+    let mut series = Vec::new();
+    for found in find(&Client::new(&with_retries(&config, ATTEMPTS, ATTEMPT_TIMEOUT)), prefix).await? {
+        let values = cloudwatch.read(&found.query(from, to)).await?;
+        if !values.is_empty() {
+            series.push(found.series(&values));
         }
     }
-    series.retain(|series| !series.points.is_empty());
     Ok(series)
 }
 
@@ -125,25 +101,27 @@ pub(crate) async fn read(
 #[derive(Debug)]
 struct Found {
     wanted: Wanted,
-    metric: SdkMetric,
     /// The function's or the stream's name.
     of: String,
 }
 
 impl Found {
-    /// Without its points.
-    fn series(&self) -> MetricSeries {
-        MetricSeries {
-            name: format!("{} {} ({})", self.wanted.namespace, self.wanted.name, self.of),
-            statistic: self.wanted.statistic.to_owned(),
-            unit: self.wanted.unit.as_str().to_owned(),
-            points: Vec::new(),
-        }
+    fn query(&self, from: UnixMillis, to: UnixMillis) -> Query {
+        let Wanted { namespace, name, dimension, statistic, .. } = self.wanted;
+        let dimensions = vec![(dimension.to_owned(), self.of.clone())];
+        let (namespace, name, statistic) = (namespace.to_owned(), name.to_owned(), statistic.to_owned());
+        Query { namespace, name, dimensions, statistic, from, to, period: PERIOD }
     }
 
-    fn query(&self, place: usize) -> MetricDataQuery {
-        let stat = MetricStat::builder().metric(self.metric.clone()).stat(self.wanted.statistic).period(PERIOD_SECONDS);
-        MetricDataQuery::builder().id(format!("m{place}")).metric_stat(stat.build()).build()
+    fn series(&self, values: &[(UnixMillis, f64)]) -> MetricSeries {
+        let Wanted { namespace, name, statistic, unit, .. } = self.wanted;
+        let seconds = |at: UnixMillis| u64::try_from(at.0 / 1_000).unwrap_or_default();
+        MetricSeries {
+            name: format!("{namespace} {name} ({})", self.of),
+            statistic: statistic.to_owned(),
+            unit: unit.as_str().to_owned(),
+            points: values.iter().map(|(at, value)| (seconds(*at), *value)).collect(),
+        }
     }
 }
 
@@ -155,12 +133,10 @@ async fn find(client: &Client, prefix: &str) -> Result<Vec<Found>, MetricsError>
         let list = client.list_metrics().namespace(wanted.namespace).metric_name(wanted.name);
         let mut pages = list.into_paginator().send();
         while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| failed("ListMetrics", error))?;
-            let of_the_deployment = |metric: &SdkMetric| {
-                let of = name_of(metric, wanted.dimension, prefix)?;
-                Some(Found { wanted, of, metric: metric.clone() })
-            };
-            found.extend(page.metrics().iter().filter_map(of_the_deployment));
+            let page =
+                page.map_err(|error| MetricsError::new("ListMetrics", DisplayErrorContext(error).to_string()))?;
+            let names = page.metrics().iter().filter_map(|metric| name_of(metric, wanted.dimension, prefix));
+            found.extend(names.map(|of| Found { wanted, of }));
         }
     }
     let ours: BTreeSet<String> =
@@ -177,13 +153,10 @@ fn name_of(metric: &SdkMetric, dimension: &str, prefix: &str) -> Option<String> 
     (only.name() == Some(dimension)).then(|| of.to_owned())
 }
 
-/// Minutes since 1970.
-fn minute(minutes: u64) -> DateTime {
-    DateTime::from_millis(i64::try_from(minutes * MINUTE_MS).unwrap_or(i64::MAX))
-}
-
-fn failed(operation: &'static str, error: impl std::error::Error) -> MetricsError {
-    MetricsError { operation, problem: DisplayErrorContext(error).to_string() }
+/// The beginning of the minute of a time, or of one so many minutes after it.
+fn minute(unix_ms: u64, after: i64) -> UnixMillis {
+    let minutes = i64::try_from(unix_ms).unwrap_or(i64::MAX) / MINUTE_MS;
+    UnixMillis(minutes.saturating_add(after).saturating_mul(MINUTE_MS))
 }
 
 #[cfg(test)]

@@ -180,7 +180,7 @@ mod tests {
     #[case("http://127.0.0.1:1", "", "/")]
     #[case("http://127.0.0.1:1/events/", "/cmcd", "/events/cmcd")]
     #[case("http://[::1]:1/stage/events?k=v", "/cmcd", "/stage/events/cmcd?k=v")]
-    fn the_path_goes_on_where_that_of_the_url_ends(#[case] url: &str, #[case] after: &str, #[case] expected: &str) {
+    fn the_path_of_a_post_extends_that_of_the_url(#[case] url: &str, #[case] after: &str, #[case] expected: &str) {
         assert_eq!(uri(&url.parse().unwrap(), false, after).unwrap().to_string(), expected);
     }
 

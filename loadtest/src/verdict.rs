@@ -117,7 +117,7 @@ mod tests {
     #[case("max<1us", Outcome::Invalid)]
     #[case("max<1h", Outcome::Pass)]
     #[case("p50<1us", Outcome::Fail)]
-    fn lateness_of_the_generator_is_not_held_against_the_system(#[case] thresholds: &str, #[case] expected: Outcome) {
+    fn the_lag_of_the_generator_does_not_count_against_the_system(#[case] thresholds: &str, #[case] expected: Outcome) {
         let mut result = sample();
         (result.generator.lag.count, result.generator.lag.max_us) = (1_000, 500_000);
         assert_eq!(outcome(&result, thresholds).0, expected);

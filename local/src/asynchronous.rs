@@ -42,7 +42,7 @@ impl fmt::Display for Source {
 
 impl Source {
     /// Whether the next event makes up for this one, so that nobody need act on its failure: the function has said what is wrong.
-    fn is_made_up_for(&self, problem: &InvokeError) -> bool {
+    fn is_superseded(&self, problem: &InvokeError) -> bool {
         matches!((self, problem), (Self::Schedule(..), InvokeError::Reported(_)))
     }
 }
@@ -66,7 +66,7 @@ impl InFlight {
     }
 
     /// Resolves when there are fewer than `limit`.
-    pub async fn fewer_than(&self, limit: u64) {
+    pub(crate) async fn fewer_than(&self, limit: u64) {
         if self.0.subscribe().wait_for(|events| *events < limit).await.is_err() {
             unreachable!("the sender is here");
         }
@@ -92,7 +92,7 @@ pub async fn invoke(request_id: String, function: &Function, event: &Bytes, sour
                 warn!(function, request_id, %problem, "{source} failed and is tried again");
                 sleep(pause).await;
             }
-            None if source.is_made_up_for(&problem) => {
+            None if source.is_superseded(&problem) => {
                 warn!(function, request_id, %problem, "{source} failed {} times; the next run does its work", retries + 1);
             }
             None => error!(function, request_id, %problem, "{source} failed {} times and is dropped", retries + 1),
@@ -120,7 +120,7 @@ mod tests {
         #[case] problem: InvokeError,
         #[case] expected: bool,
     ) {
-        assert_eq!(source.is_made_up_for(&problem), expected);
+        assert_eq!(source.is_superseded(&problem), expected);
     }
 
     #[tokio::test]

@@ -53,7 +53,7 @@ fn to_json(value: Cbor, unit: TimeUnit) -> Result<Value, String> {
     }
 }
 
-pub(crate) fn written(answer: &Value, unit: TimeUnit) -> Vec<u8> {
+pub(crate) fn write(answer: &Value, unit: TimeUnit) -> Vec<u8> {
     let mut body = Vec::new();
     if ciborium::into_writer(&to_cbor("", answer, unit), &mut body).is_err() {
         unreachable!("a Vec takes whatever is written");
@@ -97,11 +97,11 @@ mod tests {
     #[rstest]
     #[case(TimeUnit::Milliseconds, Cbor::Integer(1_795_253_528_006_i64.into()))]
     #[case(TimeUnit::Seconds, Cbor::Float(1_795_253_528.006))]
-    fn data_are_bytes_and_times_have_their_tag_and_all_is_read_back(#[case] unit: TimeUnit, #[case] time: Cbor) {
+    fn data_and_times_round_trip_as_bytes_and_tagged_times(#[case] unit: TimeUnit, #[case] time: Cbor) {
         let answer = json!({"Records": [{
             "Data": "QQ==", "ApproximateArrivalTimestamp": 1_795_253_528.006, "PartitionKey": "a", "N": 7, "B": true,
         }], "Next": null, "Values": [2.0, 3]});
-        let body = written(&answer, unit);
+        let body = write(&answer, unit);
         let sent: Cbor = ciborium::from_reader(&body[..]).unwrap();
         let member =
             |name: &str| sent.as_map().unwrap().iter().find(|(key, _)| key.as_text() == Some(name)).unwrap().1.clone();
@@ -116,13 +116,13 @@ mod tests {
 
     #[test]
     fn lists_of_times_have_a_tag_each() {
-        let sent: Cbor = ciborium::from_reader(&written(&json!({"Timestamps": [60]}), TimeUnit::Seconds)[..]).unwrap();
+        let sent: Cbor = ciborium::from_reader(&write(&json!({"Timestamps": [60]}), TimeUnit::Seconds)[..]).unwrap();
         let time = Cbor::Tag(TIME, Box::new(Cbor::Float(60.0)));
         assert_eq!(sent, Cbor::Map(vec![(Cbor::Text("Timestamps".into()), Cbor::Array(vec![time]))]));
     }
 
     #[test]
-    fn what_is_no_request_is_refused() {
+    fn malformed_cbor_is_refused() {
         for body in
             [&b"\x61"[..], &[0xa1, 0x01, 0x02], &[0x1b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], b"\xff\xff"]
         {

@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_is_claimed_by_one_at_a_time() {
+    fn a_folder_has_one_claim_at_a_time() {
         let folder = std::env::temp_dir().join(format!("claim-{}", std::process::id()));
         let held = claim(&folder).unwrap();
         assert!(claim(&folder).is_err());

@@ -80,7 +80,7 @@ impl Clock {
     }
 
     /// The real time from one of its times to a later one; zero if that is past.
-    pub fn real_time(&self, from: UnixMillis, to: UnixMillis) -> Duration {
+    pub(crate) fn real_time(&self, from: UnixMillis, to: UnixMillis) -> Duration {
         self.really(between(from, to))
     }
 
@@ -94,7 +94,7 @@ impl Clock {
         between(self.at(real), self.now())
     }
 
-    pub fn is_fast(&self) -> bool {
+    pub(crate) fn is_fast(&self) -> bool {
         self.pace.factor > 1.0
     }
 }
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn milliseconds_and_fractions_are_taken() {
+    fn milliseconds_and_fractions_are_accepted() {
         let pace: Pace = " 2026-11-18T09:30:00.500Z   x1.5 ".parse().unwrap();
         assert_eq!(pace.to_string(), "2026-11-18T09:30:00.500Z x1.5");
     }
@@ -150,14 +150,14 @@ mod tests {
     #[case("2026-11-18T00:00:00Z x0.5", "factor")]
     #[case("2026-11-18T00:00:00Z x3601", "factor")]
     #[case("2026-11-18T00:00:00Z xNaN", "factor")]
-    fn what_is_wrong_is_named(#[case] text: &str, #[case] named: &str) {
+    fn errors_in_a_plan_are_named(#[case] text: &str, #[case] named: &str) {
         let problem = text.parse::<Pace>().unwrap_err().to_string();
         assert!(problem.contains(named), "{problem}");
     }
 
     proptest! {
         #[test]
-        fn what_is_later_stays_later(factor in 1u32..=3_600, real in 0i64..4_000_000_000_000, later in 1i64..1_000_000_000) {
+        fn the_clock_keeps_the_order_of_times(factor in 1u32..=3_600, real in 0i64..4_000_000_000_000, later in 1i64..1_000_000_000) {
             let clock = clock(&format!("2026-11-18T00:00:00Z x{factor}"));
             prop_assert!(clock.at(UnixMillis(real)) < clock.at(UnixMillis(real + later)));
         }

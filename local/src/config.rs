@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_clock_is_named() {
+    fn invalid_clocks_are_named() {
         let clock = parsed::<Pace>;
         assert!(clock("CLOCK", "2026-11-18T00:00:00Z x1440").is_ok());
         assert!(clock("CLOCK", "noon").unwrap_err().to_string().contains("CLOCK"));

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_takes_nothing_blocks_its_connection_until_it_does() {
+    async fn a_client_that_reads_nothing_blocks_its_connection_until_it_does() {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, progress) = (listener.accept().await.unwrap().0, Progress::begin());

@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn latencies_of_landing_are_kept_where_the_stack_runs_on_machine_time() {
+    fn landing_latencies_are_kept_when_the_stack_runs_on_machine_time() {
         let now = lambda_setup::now();
         assert_eq!(kept(Clock::new(None, now), LineTime::Machine, now).len(), 3);
     }
@@ -237,12 +237,12 @@ mod tests {
     #[case::no_dimension(
         "{\"_aws\":{\"Timestamp\":1,\"CloudWatchMetrics\":[{\"Namespace\":\"N\",\"Dimensions\":[[\"A\"]],\"Metrics\":[{\"Name\":\"x\"}]}]},\"x\":1}"
     )]
-    fn what_is_not_by_the_format_is_an_error(#[case] line: &str) {
+    fn lines_that_break_the_format_are_errors(#[case] line: &str) {
         assert!(read(line.as_bytes()).is_err());
     }
 
     #[test]
-    fn a_hundred_values_are_taken_and_one_more_is_not() {
+    fn a_hundred_values_are_accepted_and_one_more_is_not() {
         assert_eq!(sample(&json!(vec![1; MAX_VALUES])).unwrap().count, 100.0);
         assert_eq!(sample(&json!(vec![1; MAX_VALUES + 1])), None);
         assert_eq!(sample(&json!([])), None);

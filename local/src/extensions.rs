@@ -207,7 +207,7 @@ mod tests {
     #[case::shutdown("a", &["SHUTDOWN"], Refusal::EventType("SHUTDOWN".into()))]
     #[case::invoke("a", &["INVOKE"], Refusal::EventType("INVOKE".into()))]
     #[case::taken("first", &[], Refusal::NameTaken)]
-    fn what_can_not_be_served_is_refused(#[case] name: &str, #[case] events: &[&str], #[case] refusal: Refusal) {
+    fn unsupported_registrations_are_refused(#[case] name: &str, #[case] events: &[&str], #[case] refusal: Refusal) {
         let extensions = extensions();
         register(&extensions, "first", &[]).unwrap();
         assert_eq!(register(&extensions, name, events), Err(refusal));
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn none_is_registered_once_the_runtime_has_asked_for_work() {
+    fn registration_ends_when_the_runtime_asks_for_work() {
         let extensions = extensions();
         extensions.close();
         assert_eq!(register(&extensions, "late", &[]), Err(Refusal::Closed));

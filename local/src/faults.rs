@@ -33,7 +33,7 @@ use plan::{Fault, Plan};
 
 /// Where the running stack's faults are read (GET), changed (PUT with a plan as `FAULTS` takes it) and ended (DELETE).
 /// No bucket can have this name.
-pub const CONTROL_PATH: &str = "/_faults";
+pub(crate) const CONTROL_PATH: &str = "/_faults";
 
 pub struct Faults {
     drawing: Mutex<Drawing>,
@@ -117,7 +117,7 @@ impl Faults {
         longest.mul_f64(self.drawing.lock().random.random_range(0.0..=1.0))
     }
 
-    pub fn count_up_to(&self, most: usize) -> usize {
+    pub(crate) fn count_up_to(&self, most: usize) -> usize {
         self.drawing.lock().random.random_range(1..=most.max(1))
     }
 
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fires_is_counted_and_written_down() {
+    fn faults_that_fire_are_counted_and_journaled() {
         let (folder, faults) = faults("s3.slow=1");
         assert_eq!(faults.draw(&[Fault::S3Error, Fault::S3Slow], "the object"), Some(Fault::S3Slow));
         faults.end();
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn only_functions_are_hit() {
+    fn faults_hit_functions_only() {
         let (_folder, faults) = faults("s3.slow=1");
         let (_environment, _killed) = faults.environments.register("landing-1");
         let sender = |key: &str| {

@@ -103,7 +103,7 @@ impl Function {
     }
 
     /// [`Function::invoke`], with the log of the environment that ran it, if one did. Its last lines may still be on their way.
-    pub async fn invoke_logged(
+    pub(crate) async fn invoke_logged(
         &self,
         request_id: String,
         payload: Bytes,
@@ -142,7 +142,7 @@ impl Function {
     }
 
     /// Notes the age of the last record of a batch that is about to be handed to the function.
-    pub fn note_iterator_age(&self, age: Duration) {
+    pub(crate) fn note_iterator_age(&self, age: Duration) {
         self.note("IteratorAge", "Milliseconds", self.host.metrics.now(), age.as_secs_f64() * 1000.0);
     }
 
@@ -304,6 +304,6 @@ impl Environment {
     }
 }
 
-pub fn new_request_id() -> String {
+pub(crate) fn new_request_id() -> String {
     Uuid::new_v4().to_string()
 }

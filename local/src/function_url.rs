@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_has_the_time_of_the_clock() {
+    fn requests_carry_the_time_of_the_clock() {
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         let payload = payload(&Request::new(Bytes::new()), peer, "r-1", UnixMillis(1_795_253_528_006));
         assert_eq!(payload["requestContext"]["timeEpoch"], 1_795_253_528_006_i64);
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_are_no_response_are_errors() {
+    fn answers_that_are_not_http_responses_are_errors() {
         for answer in ["", "null", "{}", "{\"statusCode\":99}", "{\"statusCode\":200,\"headers\":{\"a b\":\"c\"}}"] {
             assert!(response(answer.as_bytes()).is_err(), "{answer}");
         }

@@ -146,7 +146,7 @@ mod tests {
     #[case("localhost")]
     #[case("LOCALHOST:65535")]
     #[case("landing-bucket.localhost:4566")]
-    fn names_of_this_machine_are_let_in(#[case] host: &str) {
+    fn names_of_this_machine_are_admitted(#[case] host: &str) {
         for door in [Door::Events, Door::Aws] {
             assert_eq!(admit(door, "/", &[("host", host)]), Ok(()));
         }
@@ -207,7 +207,7 @@ mod tests {
     #[case("null")]
     #[case("")]
     #[case("localhost")]
-    fn pages_elsewhere_may_post_events_and_nothing_else(#[case] origin: &str) {
+    fn foreign_pages_may_post_events_and_nothing_else(#[case] origin: &str) {
         let headers = [("host", "127.0.0.1:1"), ("origin", origin)];
         assert_eq!(admit(Door::Events, "/", &headers), Ok(()));
         assert_eq!(admit(Door::Aws, "/", &headers), Err(Refusal::Origin(origin.to_owned())));
@@ -217,7 +217,7 @@ mod tests {
     #[case("http://localhost:3000")]
     #[case("https://127.0.0.1")]
     #[case("http://[::1]:8081")]
-    fn pages_on_this_machine_are_let_in(#[case] origin: &str) {
+    fn pages_on_this_machine_are_admitted(#[case] origin: &str) {
         assert_eq!(admit(Door::Aws, "/", &[("host", "localhost:1"), ("origin", origin)]), Ok(()));
     }
 

@@ -105,7 +105,7 @@ pub(crate) fn answer(kinesis: &Kinesis, headers: &HeaderMap, body: &[u8]) -> Res
     };
     let body = match &answer {
         Value::Null => Vec::new(),
-        answer if is_cbor => cbor::written(answer, TimeUnit::Milliseconds),
+        answer if is_cbor => cbor::write(answer, TimeUnit::Milliseconds),
         answer => answer.to_string().into_bytes(),
     };
     response(status, if is_cbor { CBOR } else { JSON }, body.into())
@@ -162,7 +162,7 @@ impl Call {
             streams.stream_mut(&stream)?.put(now.0, entry)?
         };
         kinesis.note_put(&stream, now, &[size], 0);
-        Ok(shown_place(&placed))
+        Ok(place_json(&placed))
     }
 
     fn put_records(self, kinesis: &Kinesis) -> Answer {
@@ -181,11 +181,11 @@ impl Call {
         let stored = outcomes.iter().zip(sizes).filter(|(outcome, _)| outcome.is_ok()).map(|(_, size)| size);
         let stored: Vec<usize> = stored.collect();
         kinesis.note_put(&stream, now, &stored, outcomes.len() - stored.len());
-        let shown = |outcome: &Result<Placed, Refusal>| match outcome {
-            Ok(placed) => shown_place(placed),
+        let shape = |outcome: &Result<Placed, Refusal>| match outcome {
+            Ok(placed) => place_json(placed),
             Err(refusal) => json!({"ErrorCode": refusal.code(), "ErrorMessage": refusal.to_string()}),
         };
-        let records: Vec<Value> = outcomes.iter().map(shown).collect();
+        let records: Vec<Value> = outcomes.iter().map(shape).collect();
         Ok(json!({"FailedRecordCount": records.len() - stored.len(), "Records": records}))
     }
 
@@ -248,7 +248,7 @@ impl Call {
         let after = token.map(|(_, shard)| shard).or(self.exclusive_start_shard_id.as_deref());
         let streams = kinesis.streams();
         let page = ShardPage::of(streams.stream(&stream)?, after, self.max_results);
-        let mut answer = json!({"Shards": page.shown()});
+        let mut answer = json!({"Shards": page.json()});
         if let (true, Some(last)) = (page.has_more, page.shards.last()) {
             answer["NextToken"] = json!(format!("{stream}/{}", last.id));
         }
@@ -268,8 +268,8 @@ impl Call {
         let streams = kinesis.streams();
         let stream = streams.stream(&name)?;
         let page = ShardPage::of(stream, self.exclusive_start_shard_id.as_deref(), self.limit);
-        let mut description = described(&name, stream);
-        description["Shards"] = page.shown();
+        let mut description = description(&name, stream);
+        description["Shards"] = page.json();
         description["HasMoreShards"] = json!(page.has_more);
         Ok(json!({"StreamDescription": description}))
     }
@@ -278,7 +278,7 @@ impl Call {
         let name = self.stream()?;
         let streams = kinesis.streams();
         let stream = streams.stream(&name)?;
-        let mut description = described(&name, stream);
+        let mut description = description(&name, stream);
         description["OpenShardCount"] = json!(stream.shards().iter().filter(|shard| shard.is_open()).count());
         description["ConsumerCount"] = json!(0);
         description["MaxRecordSizeInKiB"] = json!(stream.limits.record_bytes / 1024);
@@ -340,30 +340,30 @@ impl<'s> ShardPage<'s> {
         Self { shards: &rest[..rest.len().min(limit)], has_more: rest.len() > limit }
     }
 
-    fn shown(&self) -> Value {
-        self.shards.iter().map(shown_shard).collect()
+    fn json(&self) -> Value {
+        self.shards.iter().map(shard_json).collect()
     }
 }
 
-fn shown_shard(shard: &testbed::Shard) -> Value {
-    let mut shown = json!({
+fn shard_json(shard: &testbed::Shard) -> Value {
+    let mut shape = json!({
         "ShardId": shard.id,
         "HashKeyRange": hash_key_range(shard),
         "SequenceNumberRange": {"StartingSequenceNumber": shard.starting_sequence_number.to_string()},
     });
     if let Some(end) = shard.ending_sequence_number {
-        shown["SequenceNumberRange"]["EndingSequenceNumber"] = json!(end.to_string());
+        shape["SequenceNumberRange"]["EndingSequenceNumber"] = json!(end.to_string());
     }
     for (name, parent) in ["ParentShardId", "AdjacentParentShardId"].into_iter().zip(&shard.parents) {
-        shown[name] = json!(parent);
+        shape[name] = json!(parent);
     }
-    shown
+    shape
 }
 
 fn child_shard(stream: &testbed::Stream, id: &str) -> Value {
     let child = stream.shards().iter().find(|shard| shard.id == id);
-    let shown = |child: &testbed::Shard| json!({"ShardId": child.id, "ParentShards": child.parents, "HashKeyRange": hash_key_range(child)});
-    child.map_or(Value::Null, shown)
+    let shape = |child: &testbed::Shard| json!({"ShardId": child.id, "ParentShards": child.parents, "HashKeyRange": hash_key_range(child)});
+    child.map_or(Value::Null, shape)
 }
 
 fn hash_key_range(shard: &testbed::Shard) -> Value {
@@ -371,7 +371,7 @@ fn hash_key_range(shard: &testbed::Shard) -> Value {
     json!({"StartingHashKey": start, "EndingHashKey": end})
 }
 
-fn described(name: &str, stream: &testbed::Stream) -> Value {
+fn description(name: &str, stream: &testbed::Stream) -> Value {
     json!({
         "StreamName": name,
         "StreamARN": stream_arn(name),
@@ -384,7 +384,7 @@ fn described(name: &str, stream: &testbed::Stream) -> Value {
     })
 }
 
-fn shown_place(placed: &Placed) -> Value {
+fn place_json(placed: &Placed) -> Value {
     json!({"ShardId": placed.shard_id, "SequenceNumber": placed.sequence_number.to_string()})
 }
 
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_put_is_read_from_its_shard() {
+    async fn records_are_read_from_their_shard() {
         let kinesis = kinesis();
         let entries = json!([
             {"PartitionKey": "a", "Data": "QQ==", "ExplicitHashKey": "0"},
@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stack_that_stops_takes_no_records_and_still_gives_them() {
+    async fn a_stopping_stack_refuses_puts_and_serves_reads() {
         let kinesis = kinesis();
         let put = || ask(&kinesis, "PutRecord", json!({"PartitionKey": "a", "Data": "QQ=="}));
         put().unwrap();
@@ -491,7 +491,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn calls_that_can_t_be_done_are_refused_by_their_names() {
+    async fn invalid_calls_are_refused_with_the_codes_of_kinesis() {
         let kinesis = kinesis();
         for (operation, request, code) in [
             ("Dance", json!({}), "UnknownOperationException"),

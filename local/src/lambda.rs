@@ -39,7 +39,7 @@ const LOG_TIME: Duration = Duration::from_millis(100);
 const FUNCTIONS_PATH: &str = "/2015-03-31/functions/";
 const INVOCATIONS: &str = "/invocations";
 
-pub fn handles(path: &str) -> bool {
+pub(crate) fn handles(path: &str) -> bool {
     path.strip_prefix(FUNCTIONS_PATH).is_some_and(|rest| rest.ends_with(INVOCATIONS))
 }
 
@@ -158,8 +158,8 @@ async fn invoke(
 impl Lambda {
     /// The function of a name, an ARN or a part of one, each with or without a qualifier.
     fn function(&self, name: &str) -> Result<Arc<Function>, Refusal> {
-        let is_meant = |function: &&Arc<Function>| is_name_of(function.name(), name);
-        let found = self.functions.iter().find(is_meant).cloned();
+        let is_named = |function: &&Arc<Function>| is_name_of(function.name(), name);
+        let found = self.functions.iter().find(is_named).cloned();
         found.ok_or_else(|| {
             let arn = if name.starts_with("arn:") { name.to_owned() } else { function_arn(name) };
             Refusal::NoFunction(arn)
@@ -243,17 +243,17 @@ fn executed(status: StatusCode, request_id: &str, body: Bytes) -> Response {
 
 /// What the function said, or what Lambda says in its place.
 fn function_error(problem: InvokeError, request_id: &str) -> FunctionError {
-    let said = |error_type: &str, text: String| FunctionError {
+    let error = |error_type: &str, text: String| FunctionError {
         error_type: error_type.to_owned(),
         error_message: format!("RequestId: {request_id} Error: {text}"),
     };
     match problem {
         InvokeError::Reported(error) => error,
         InvokeError::TimedOut(after) => {
-            said("Sandbox.Timedout", format!("Task timed out after {:.2} seconds", after.as_secs_f64()))
+            error("Sandbox.Timedout", format!("Task timed out after {:.2} seconds", after.as_secs_f64()))
         }
         InvokeError::Died(_) | InvokeError::Killed | InvokeError::NotStarted(_) => {
-            said("Runtime.ExitError", problem.to_string())
+            error("Runtime.ExitError", problem.to_string())
         }
     }
 }

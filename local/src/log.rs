@@ -51,7 +51,7 @@ impl FunctionLog {
     fn take(&self, line: &[u8]) {
         if is_metrics(line) {
             self.keep_metrics(line);
-        } else if let Some(shown) = terminal::shown(&self.name, line)
+        } else if let Some(shown) = terminal::format(&self.name, line)
             && let Err(problem) = writeln!(io::stderr(), "{shown}")
         {
             tracing::debug!(%problem, "nobody reads standard error");
@@ -108,7 +108,7 @@ mod tests {
 
     /// `/dev/full` takes no byte, like a disk without room.
     #[test]
-    fn a_line_that_the_log_file_does_not_take_has_its_metrics_all_the_same() {
+    fn a_line_that_the_log_file_refuses_still_has_its_metrics() {
         let metrics = MetricStore::new(Clock::new(None, lambda_setup::now()));
         let file = OpenOptions::new().write(true).open("/dev/full").unwrap();
         let (file, file_fails) = (Arc::new(Mutex::new(file)), Arc::default());

@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::mutex::Mutex;
 
 /// CloudWatch keeps points of a minute for 15 days.
-pub const RETENTION_MINUTES: i64 = 15 * 24 * 60;
+pub(crate) const RETENTION_MINUTES: i64 = 15 * 24 * 60;
 /// CloudWatch takes what is at most two weeks old,
 const OLDEST_MINUTES: i64 = 14 * 24 * 60;
 /// and at most two hours ahead.
@@ -151,7 +151,7 @@ impl MetricStore {
 
     /// Has a metric there from the start on, with no values: a counter that appears with its first value has no rate of it.
     /// CloudWatch's own operations don't see it before that.
-    pub fn declare(&self, id: MetricId, unit: &str) {
+    pub(crate) fn declare(&self, id: MetricId, unit: &str) {
         let declared = || Series { unit: Some(unit.to_owned()), is_declared: true, ..Series::default() };
         self.kept.lock().series.entry(id).or_insert_with(declared);
     }
@@ -172,7 +172,7 @@ impl MetricStore {
         with_values.map(|(id, _)| id).filter(|id| wanted(id)).cloned().collect()
     }
 
-    pub fn visit(&self, mut show: impl FnMut(&MetricId, &Series)) {
+    pub(crate) fn visit(&self, mut show: impl FnMut(&MetricId, &Series)) {
         self.kept.lock().series.iter().for_each(|(id, series)| show(id, series));
     }
 
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_late_does_not_become_the_last_value() {
+    fn late_values_do_not_become_the_last_one() {
         let mut kept = Kept::default();
         put(&mut kept, "A", NOW.0, 1.0).unwrap();
         put(&mut kept, "A", NOW.0 - 1, 2.0).unwrap();
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn times_far_off_are_refused_and_the_nearest_ones_taken() {
+    fn times_out_of_range_are_refused_and_those_at_its_edges_accepted() {
         let mut kept = Kept::default();
         let (oldest, newest) = (NOW.0 - OLDEST_MINUTES * MINUTE_MS, NOW.0 + NEWEST_MINUTES * MINUTE_MS);
         assert_eq!(put(&mut kept, "A", oldest, 1.0), Ok(()));
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn one_metric_too_many_is_refused_until_old_ones_have_gone() {
+    fn one_metric_too_many_is_refused_until_old_ones_expire() {
         let mut kept = Kept::default();
         for number in 0..MAX_SERIES {
             put(&mut kept, &number.to_string(), NOW.0, 1.0).unwrap();
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn minutes_past_their_retention_go() {
+    fn minutes_past_their_retention_are_dropped() {
         let mut kept = Kept::default();
         put(&mut kept, "A", NOW.0, 1.0).unwrap();
         let later = UnixMillis(NOW.0 + (RETENTION_MINUTES + 1) * MINUTE_MS);
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn when_there_are_too_many_points_the_oldest_hour_goes() {
+    fn the_oldest_hour_is_dropped_when_there_are_too_many_points() {
         let mut kept = Kept::default();
         for hours in 0..3 {
             put(&mut kept, "A", NOW.0 - hours * 60 * MINUTE_MS, 1.0).unwrap();
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_declared_is_at_zero_and_unknown_to_cloudwatch_until_a_value_comes() {
+    fn declared_metrics_are_zero_and_unknown_to_cloudwatch_until_a_value_arrives() {
         let store = MetricStore::new(Clock::new(None, NOW));
         let (id, now) = (metric("A"), store.now());
         store.declare(id.clone(), "Count");
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_declared_stays_when_its_values_have_gone() {
+    fn declared_metrics_outlive_their_values() {
         let mut kept = Kept::default();
         kept.series.insert(metric("A"), Series { is_declared: true, ..Series::default() });
         put(&mut kept, "A", NOW.0, 2.0).unwrap();
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_leave_their_end_out() {
+    fn ranges_exclude_their_end() {
         let store = MetricStore::new(Clock::new(None, NOW));
         let (id, now) = (metric("A"), store.now());
         store.record(&id, Some("Count"), now, Sample::of(2.0)).unwrap();

@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_shard_that_waits_ages_in_the_time_of_the_clock_and_one_that_is_read_is_at_the_tip() {
+    async fn a_waiting_shard_ages_by_the_clock_and_a_read_one_is_at_the_tip() {
         let now = lambda_setup::now();
         let clock = Clock::new(Some("2026-11-18T00:00:00Z x60".parse().unwrap()), UnixMillis(now.0 - 600_000));
         let metrics = MetricStore::new(clock);
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_slowest_shard_says_how_far_landing_is_until_it_is_read_to_its_end() {
+    async fn landing_is_as_far_as_the_slowest_shard_that_has_not_ended() {
         let clock = Clock::new(None, lambda_setup::now());
         let progress = ReadProgress::new(MetricStore::new(clock), clock);
         assert_eq!(progress.landed_until(), None);

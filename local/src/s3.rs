@@ -81,7 +81,7 @@ impl S3 {
         let answer = self.service.call(request).await;
         if let Some(sender) = writer {
             // Whoever makes events waits until there is room for them.
-            self.notifications.room(sender.as_deref()).await;
+            self.notifications.wait_for_room(sender.as_deref()).await;
         }
         answer
     }

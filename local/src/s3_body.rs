@@ -29,29 +29,29 @@ impl Digests {
         {
             return Err(s3_error!(BadDigest, "The Content-MD5 you specified did not match what we received."));
         }
-        let said = self.said();
-        if checksum_of(&body, &said) != said {
+        let claimed = self.with_trailers();
+        if checksum_of(&body, &claimed) != claimed {
             return Err(s3_error!(BadDigest, "The checksum you specified did not match what we received."));
         }
         Ok(body)
     }
 
     /// With the checksums in the trailers, which are known once the body has been read.
-    fn said(self) -> Checksum {
-        let mut said = self.checksum;
-        let Some(trailing) = self.trailing_headers.and_then(|headers| headers.take()) else { return said };
+    fn with_trailers(self) -> Checksum {
+        let mut claimed = self.checksum;
+        let Some(trailing) = self.trailing_headers.and_then(|headers| headers.take()) else { return claimed };
         for (name, checksum) in [
-            ("x-amz-checksum-crc32", &mut said.checksum_crc32),
-            ("x-amz-checksum-crc32c", &mut said.checksum_crc32c),
-            ("x-amz-checksum-crc64nvme", &mut said.checksum_crc64nvme),
-            ("x-amz-checksum-sha1", &mut said.checksum_sha1),
-            ("x-amz-checksum-sha256", &mut said.checksum_sha256),
+            ("x-amz-checksum-crc32", &mut claimed.checksum_crc32),
+            ("x-amz-checksum-crc32c", &mut claimed.checksum_crc32c),
+            ("x-amz-checksum-crc64nvme", &mut claimed.checksum_crc64nvme),
+            ("x-amz-checksum-sha1", &mut claimed.checksum_sha1),
+            ("x-amz-checksum-sha256", &mut claimed.checksum_sha256),
         ] {
             if let Some(value) = trailing.get(name) {
                 *checksum = Some(String::from_utf8_lossy(value.as_bytes()).into_owned());
             }
         }
-        said
+        claimed
     }
 }
 

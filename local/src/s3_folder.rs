@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn any_keys_are_kept_apart_and_found_again_after_a_restart() {
+    fn any_keys_stay_distinct_and_survive_a_restart() {
         let mut world = World::new("keys");
         let long = "x".repeat(300);
         let keys = ["a/b/c", "a", "a/b", "a/b/", "a//b", "./a", "../b/a", "/", "a/b/c/d", "é", "nul\0", &long, "%"];
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_others_put_replaced_or_removed_are_as_they_are_after_a_restart() {
+    fn files_changed_by_hand_are_seen_after_a_restart() {
         let mut world = World::new("others");
         ["kept", "replaced", "removed"].iter().for_each(|key| world.put(key, key));
         let root = world.folder.root.join("b");

@@ -69,7 +69,7 @@ impl Notifications {
         Arc::new(Self { rules, queues, handlers, in_flight, clock, sequencer: AtomicU64::new(started) })
     }
 
-    pub fn deliver_to(&self, function: &Arc<Function>) {
+    pub(crate) fn deliver_to(&self, function: &Arc<Function>) {
         let Some((_, receiver)) = self.queues.get(&function.spec.id) else { return };
         for _ in 0..AT_ONCE {
             let (function, receiver, clock) = (function.clone(), receiver.clone(), self.clock);
@@ -107,7 +107,7 @@ impl Notifications {
     }
 
     /// Resolves when there is room for more events, as far as this sender has to wait for it.
-    pub async fn room(&self, sender: Option<&str>) {
+    pub async fn wait_for_room(&self, sender: Option<&str>) {
         let handles_events = |name: &str| self.handlers.iter().any(|handler| handler == name);
         // Environments are named after their function, with a number.
         if sender.and_then(|sender| sender.rsplit_once('-')).is_some_and(|(name, _)| handles_events(name)) {
@@ -240,7 +240,7 @@ mod tests {
             notifications.created(&created(&number.to_string()));
         }
         let soon = Duration::from_millis(50);
-        let waits = |sender: &'static str| tokio::time::timeout(soon, notifications.room(Some(sender)));
+        let waits = |sender: &'static str| tokio::time::timeout(soon, notifications.wait_for_room(Some(sender)));
         assert!(waits("check-object-3").await.is_ok());
         assert!(waits("kinesis-to-s3-lambda-0").await.is_err());
         let (_, receiver) = &notifications.queues["CheckFunction"];

@@ -56,7 +56,7 @@ macro_rules! described {
     ($output:ident, $store:ident, $object:ident) => {
         $output {
             e_tag: Some(etag_of(&$object)),
-            last_modified: Some($store.shown($object.last_modified)),
+            last_modified: Some($store.timestamp($object.last_modified)),
             accept_ranges: Some("bytes".into()),
             metadata: Some($object.content.attributes.metadata.clone().into_iter().collect()),
             content_type: $object.content.attributes.content_type.clone(),
@@ -69,7 +69,7 @@ macro_rules! described {
     };
 }
 
-fn shown_key(key: &str, encoding: Option<&EncodingType>) -> String {
+fn encoded_key(key: &str, encoding: Option<&EncodingType>) -> String {
     let is_encoded = encoding.is_some_and(|encoding| encoding.as_str() == EncodingType::URL);
     if is_encoded { url_encoded(key) } else { key.to_owned() }
 }
@@ -146,7 +146,7 @@ impl Store {
         s3s::dto::Object {
             key: Some(key),
             size: i64::try_from(object.content.size()).ok(),
-            last_modified: Some(self.shown(object.last_modified)),
+            last_modified: Some(self.timestamp(object.last_modified)),
             e_tag: Some(etag_of(object)),
             storage_class: Some(ObjectStorageClass::from_static(ObjectStorageClass::STANDARD)),
             ..s3s::dto::Object::default()
@@ -190,14 +190,14 @@ impl S3 for Store {
     }
 
     async fn list_buckets(&self, _: S3Request<ListBucketsInput>) -> Answer<ListBucketsOutput> {
-        let mut shown = Vec::new();
+        let mut listed = Vec::new();
         for name in self.buckets.read().await.keys().cloned() {
             let looked_at = name.clone();
             let created = self.files(move |folder| folder.bucket_created(&looked_at)).await?;
-            let creation_date = Some(self.shown_system_time(created));
-            shown.push(s3s::dto::Bucket { name: Some(name), creation_date, ..s3s::dto::Bucket::default() });
+            let creation_date = Some(self.system_timestamp(created));
+            listed.push(s3s::dto::Bucket { name: Some(name), creation_date, ..s3s::dto::Bucket::default() });
         }
-        Ok(S3Response::new(ListBucketsOutput { buckets: Some(shown), ..ListBucketsOutput::default() }))
+        Ok(S3Response::new(ListBucketsOutput { buckets: Some(listed), ..ListBucketsOutput::default() }))
     }
 
     async fn put_object(&self, mut request: S3Request<PutObjectInput>) -> Answer<PutObjectOutput> {
@@ -226,7 +226,7 @@ impl S3 for Store {
         let copy = self.create(name!(input), new, Condition::None).await?;
         let copied = CopyObjectResult {
             e_tag: Some(etag_of(&copy)),
-            last_modified: Some(self.shown(copy.last_modified)),
+            last_modified: Some(self.timestamp(copy.last_modified)),
             ..CopyObjectResult::default()
         };
         Ok(S3Response::new(CopyObjectOutput { copy_object_result: Some(copied), ..CopyObjectOutput::default() }))
@@ -306,9 +306,9 @@ impl S3 for Store {
         };
         let buckets = self.buckets.read().await;
         let page = bucket(&buckets, &input.bucket)?.list(&list).map_err(refused)?;
-        let shown_key = |key: &str| shown_key(key, encoding);
-        let object = |(key, object): &(&str, &Object)| self.listed(shown_key(key), object);
-        let prefix = |prefix: &String| CommonPrefix { prefix: Some(shown_key(prefix)) };
+        let encoded_key = |key: &str| encoded_key(key, encoding);
+        let object = |(key, object): &(&str, &Object)| self.listed(encoded_key(key), object);
+        let prefix = |prefix: &String| CommonPrefix { prefix: Some(encoded_key(prefix)) };
         Ok(S3Response::new(ListObjectsV2Output {
             key_count: i32::try_from(page.objects.len() + page.common_prefixes.len()).ok(),
             max_keys: i32::try_from(max_keys).ok(),
@@ -316,9 +316,9 @@ impl S3 for Store {
             next_continuation_token: page.next_continuation_token(),
             contents: Some(page.objects.iter().map(object).collect()),
             common_prefixes: Some(page.common_prefixes.iter().map(prefix).collect()),
-            prefix: Some(shown_key(list.prefix)),
-            delimiter: list.delimiter.map(shown_key),
-            start_after: list.start_after.map(shown_key),
+            prefix: Some(encoded_key(list.prefix)),
+            delimiter: list.delimiter.map(encoded_key),
+            start_after: list.start_after.map(encoded_key),
             encoding_type: encoding.cloned(),
             continuation_token: input.continuation_token.clone(),
             name: Some(input.bucket.clone()),
@@ -362,7 +362,7 @@ impl S3 for Store {
         let etag = self.keep_part(name!(input), &input.upload_id, input.part_number, body).await?;
         let copied = CopyPartResult {
             e_tag: Some(etag),
-            last_modified: Some(self.shown(lambda_setup::now().0)),
+            last_modified: Some(self.timestamp(lambda_setup::now().0)),
             ..CopyPartResult::default()
         };
         Ok(S3Response::new(UploadPartCopyOutput { copy_part_result: Some(copied), ..UploadPartCopyOutput::default() }))

@@ -177,15 +177,15 @@ impl Store {
     }
 
     /// A real time as the stack's clock shows it.
-    pub(crate) fn shown(&self, real_ms: i64) -> Timestamp {
+    pub(crate) fn timestamp(&self, real_ms: i64) -> Timestamp {
         let shown = i128::from(self.clock.at(UnixMillis(real_ms)).0) * 1_000_000;
         let shown = OffsetDateTime::from_unix_timestamp_nanos(shown);
         Timestamp::from(shown.unwrap_or(OffsetDateTime::UNIX_EPOCH))
     }
 
-    pub(crate) fn shown_system_time(&self, real: SystemTime) -> Timestamp {
+    pub(crate) fn system_timestamp(&self, real: SystemTime) -> Timestamp {
         let nanos = OffsetDateTime::from(real).unix_timestamp_nanos();
-        self.shown(i64::try_from(nanos.div_euclid(1_000_000)).unwrap_or_default())
+        self.timestamp(i64::try_from(nanos.div_euclid(1_000_000)).unwrap_or_default())
     }
 }
 

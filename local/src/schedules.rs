@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::event_source_mapping::Phase;
 use crate::function::{Function, new_request_id};
 use crate::read_progress::ReadProgress;
-use crate::template::{ACCOUNT_ID, REGION, Schedule, Scheduler};
+use crate::template::{ACCOUNT_ID, REGION, Schedule};
 
 /// The longest single sleep, so that a machine that was suspended is soon on time again.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
@@ -90,27 +90,17 @@ impl Schedules {
 
 /// What EventBridge hands to the function; `time` is when it was due.
 fn event(schedule: &Schedule, due: UnixMillis) -> Value {
-    let name = &schedule.name;
-    let (source, resource, detail) = match schedule.scheduler {
-        Scheduler::EventBridgeRule => {
-            ("aws.events", format!("arn:aws:events:{REGION}:{ACCOUNT_ID}:rule/{name}"), json!({}))
-        }
-        // Here the detail is a text.
-        Scheduler::EventBridgeScheduler => {
-            ("aws.scheduler", format!("arn:aws:scheduler:{REGION}:{ACCOUNT_ID}:schedule/default/{name}"), json!("{}"))
-        }
-    };
     json!({
         "version": "0",
         "id": Uuid::new_v4().to_string(),
         "detail-type": "Scheduled Event",
-        "source": source,
+        "source": "aws.events",
         "account": ACCOUNT_ID,
         // Whole seconds.
         "time": format!("{}Z", &due.rfc3339()[..19]),
         "region": REGION,
-        "resources": [resource],
-        "detail": detail,
+        "resources": [format!("arn:aws:events:{REGION}:{ACCOUNT_ID}:rule/{}", schedule.name)],
+        "detail": {},
     })
 }
 
@@ -118,15 +108,12 @@ fn event(schedule: &Schedule, due: UnixMillis) -> Value {
 mod tests {
     use super::*;
 
-    fn schedule(scheduler: Scheduler) -> Schedule {
-        let expression = "cron(20 * * * ? *)".parse().unwrap();
-        Schedule { function: "SealFunction".into(), name: "SealFunctionHourly".into(), scheduler, expression }
-    }
-
     #[test]
     fn the_event_has_the_form_of_eventbridge() {
         let due = UnixMillis::parse("2026-11-18T09:20:00.000Z").unwrap();
-        let mut event = event(&schedule(Scheduler::EventBridgeRule), due);
+        let expression = "cron(20 * * * ? *)".parse().unwrap();
+        let schedule = Schedule { function: "SealFunction".into(), name: "SealFunctionHourly".into(), expression };
+        let mut event = event(&schedule, due);
         assert!(event["id"].take().as_str().is_some_and(|id| id.len() == 36));
         let expected = json!({
             "version": "0",
@@ -140,11 +127,5 @@ mod tests {
             "detail": {},
         });
         assert_eq!(event, expected);
-    }
-
-    #[test]
-    fn an_event_of_the_scheduler_differs_in_source_and_detail() {
-        let event = event(&schedule(Scheduler::EventBridgeScheduler), UnixMillis(0));
-        assert_eq!((&event["source"], &event["detail"]), (&json!("aws.scheduler"), &json!("{}")));
     }
 }

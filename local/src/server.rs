@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_port_keeps_its_connections_until_another_waits_and_then_ends_one() {
+    async fn a_full_port_ends_an_idle_connection_only_when_another_waits() {
         let address = port(2, 1).await;
         let mut kept = [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
         for client in &mut kept {
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_is_taken_late_arrives_whole_though_another_waits() {
+    async fn an_answer_that_is_read_late_arrives_whole_while_another_waits() {
         let address = port(1, LARGE_ANSWER).await;
         let mut slow = TcpStream::connect(address).await.unwrap();
         ask(&mut slow).await.unwrap();

@@ -16,10 +16,8 @@ use saphyr::{LoadableYamlNode, Yaml};
 use serde_json::Value;
 
 use resolve::{Properties, Template, binary, text_of, to_json};
-pub use resources::{
-    ACCOUNT_ID, Function, Mapping, Notification, REGION, Schedule, Scheduler, Stack, Stream, TemplateError,
-    function_arn, stream_arn,
-};
+pub(crate) use resources::{ACCOUNT_ID, REGION, function_arn, stream_arn};
+pub use resources::{Function, Mapping, Notification, Schedule, Stack, Stream, TemplateError};
 use resources::{Result, error, local_name};
 
 impl Stack {

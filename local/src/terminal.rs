@@ -26,7 +26,7 @@ enum Level {
 
 /// What the terminal shows of a line: warnings, errors, and sealed hours and dates. Text that is not a log line, such as a panic, is
 /// shown unchanged.
-pub(crate) fn shown(function: &str, line: &[u8]) -> Option<String> {
+pub(crate) fn format(function: &str, line: &[u8]) -> Option<String> {
     let Ok(line) = serde_json::from_slice::<Line>(line) else {
         let text = String::from_utf8_lossy(line);
         return (!text.trim().is_empty()).then(|| cut(format!("[{function}] {text}")));
@@ -34,8 +34,8 @@ pub(crate) fn shown(function: &str, line: &[u8]) -> Option<String> {
     let (level, text) = match line.level {
         Level::Trace | Level::Debug => return None,
         Level::Info => ("INFO", sealed(&line.fields)?),
-        Level::Warn => ("WARN", in_words(line.fields)),
-        Level::Error => ("ERROR", in_words(line.fields)),
+        Level::Warn => ("WARN", text_of(line.fields)),
+        Level::Error => ("ERROR", text_of(line.fields)),
     };
     let time = line.timestamp.unwrap_or_else(|| lambda_setup::now().rfc3339());
     Some(cut(format!("{time} {level:>5} [{function}] {text}")))
@@ -66,7 +66,7 @@ fn sealed(fields: &Map<String, Value>) -> Option<String> {
 }
 
 /// The message, then what it is about, the longest last, where it can be cut: `the landed object is broken: key=…, problem=…`
-fn in_words(mut fields: Map<String, Value>) -> String {
+fn text_of(mut fields: Map<String, Value>) -> String {
     let message = fields.remove("message").map(|message| text(&message)).unwrap_or_default();
     let mut rest: Vec<String> = fields.iter().map(|(name, value)| format!("{name}={}", text(value))).collect();
     rest.sort_by_key(String::len);
@@ -96,7 +96,7 @@ mod tests {
 
     fn line(level: &str, fields: Value) -> Option<String> {
         let line = json!({"timestamp": "2026-11-21T09:32:08.006Z", "level": level, "fields": fields});
-        shown("check", line.to_string().as_bytes())
+        format("check", line.to_string().as_bytes())
     }
 
     #[rstest]
@@ -126,7 +126,7 @@ mod tests {
         "ERROR", json!({"message": "it is broken", "key": "a/b", "lost": 3}),
         Some("2026-11-21T09:32:08.006Z ERROR [check] it is broken: lost=3, key=a/b")
     )]
-    fn what_a_person_must_know_is_shown_with_its_time(
+    fn lines_that_matter_to_a_person_are_shown_with_their_time(
         #[case] level: &str,
         #[case] fields: Value,
         #[case] expected: Option<&str>,
@@ -144,25 +144,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_line_of_the_log_is_shown_as_it_is() {
-        assert_eq!(shown("check", b"thread 'main' panicked").unwrap(), "[check] thread 'main' panicked");
-        assert_eq!(shown("check", b" "), None);
-        assert_eq!(shown("check", b"\x1b[2J{").unwrap(), "[check]  [2J{");
+    fn text_that_is_not_a_log_line_is_shown_unchanged() {
+        assert_eq!(format("check", b"thread 'main' panicked").unwrap(), "[check] thread 'main' panicked");
+        assert_eq!(format("check", b" "), None);
+        assert_eq!(format("check", b"\x1b[2J{").unwrap(), "[check]  [2J{");
     }
 
     #[test]
-    fn a_line_is_cut_past_its_bound_and_not_at_it() {
+    fn a_line_is_cut_only_past_the_limit() {
         let prefix = "[check] ".len();
-        let fits = shown("check", "é".repeat(MAX_CHARACTERS - prefix).as_bytes()).unwrap();
+        let fits = format("check", "é".repeat(MAX_CHARACTERS - prefix).as_bytes()).unwrap();
         assert!(!fits.contains('…'));
-        let cut = shown("check", "é".repeat(MAX_CHARACTERS - prefix + 1).as_bytes()).unwrap();
+        let cut = format("check", "é".repeat(MAX_CHARACTERS - prefix + 1).as_bytes()).unwrap();
         assert_eq!(cut, format!("{fits}…"));
     }
 
     proptest! {
         #[test]
-        fn whatever_a_function_writes_is_at_most_one_line(line in prop::collection::vec(any::<u8>(), 0..600)) {
-            let shown = shown("check", &line).unwrap_or_default();
+        fn any_output_is_shown_as_one_line_at_most(line in prop::collection::vec(any::<u8>(), 0..600)) {
+            let shown = format("check", &line).unwrap_or_default();
             prop_assert!(!shown.contains(char::is_control) && shown.chars().count() <= MAX_CHARACTERS + 1);
         }
     }

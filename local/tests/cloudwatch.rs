@@ -62,7 +62,7 @@ fn last_hour() -> i64 {
 }
 
 #[tokio::test]
-async fn what_the_sdk_puts_it_gets_back() {
+async fn the_sdk_reads_back_what_it_puts() {
     let (client, hour) = (client().await, last_hour());
     let data = [datum(1.0, hour), datum(2.5, hour + 60), datum(4.0, hour - 1)];
     client.put_metric_data().namespace("Playhead").set_metric_data(Some(data.to_vec())).send().await.unwrap();
@@ -88,7 +88,7 @@ async fn what_the_sdk_puts_it_gets_back() {
 
 /// The SDK compresses what is larger than 10 KiB.
 #[tokio::test]
-async fn a_large_request_comes_compressed_and_is_taken() {
+async fn large_compressed_requests_are_accepted() {
     let (client, hour) = (client().await, last_hour());
     let data: Vec<MetricDatum> = (0..1_000).map(|_| datum(1.0, hour)).collect();
     client.put_metric_data().namespace("Playhead").set_metric_data(Some(data)).send().await.unwrap();

@@ -196,7 +196,7 @@ async fn a_failure_of_the_function_is_an_answer(#[case] then: &str, #[case] erro
 
 /// By the function's own number of retries, and under the request id that the caller got.
 #[tokio::test]
-async fn an_event_is_taken_at_once_and_tried_again() {
+async fn an_event_is_accepted_at_once_and_retried() {
     let written = BINARIES.join("events");
     let payload = json!({"write": written, "then": "fail"}).to_string();
     let answer = invoke(service(), NAME, &[SIGNED, EVENT], payload).await;

@@ -4,14 +4,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::retry::RetryConfig;
-use aws_sdk_s3::config::timeout::TimeoutConfig;
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use bytes::Bytes;
-use lambda_setup::sdk::SdkConfig;
+use lambda_setup::s3::{self, status};
+use lambda_setup::sdk::{SdkConfig, with_retries};
 use shared::timestamp::UnixMillis;
 
 /// Which objects to list.
@@ -173,15 +172,9 @@ pub struct S3Bucket {
 const ATTEMPTS: u32 = 4;
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A client for S3 that retries: all calls of the checks may be repeated. With a custom endpoint the bucket is part
-/// of the path.
+/// A client for S3 that retries: all calls of the checks may be repeated.
 pub fn client(config: &SdkConfig) -> Client {
-    let path_style = config.endpoint_url().is_some();
-    let builder = aws_sdk_s3::config::Builder::from(config)
-        .force_path_style(path_style)
-        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
-        .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build());
-    Client::from_conf(builder.build())
+    s3::client(&with_retries(config, ATTEMPTS, ATTEMPT_TIMEOUT))
 }
 
 impl S3Bucket {
@@ -400,13 +393,5 @@ fn failed<E>(operation: &'static str, key: &str, error: SdkError<E, HttpResponse
 where
     SdkError<E, HttpResponse>: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
 {
-    let problem = match error.code() {
-        Some(code) => format!("{code}: {}", error.message().unwrap_or_default()),
-        None => DisplayErrorContext(error).to_string(),
-    };
-    BucketError::Failed { operation, key: key.to_owned(), problem }
-}
-
-fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
-    error.raw_response().map(|response| response.status().as_u16())
+    BucketError::Failed { operation, key: key.to_owned(), problem: s3::describe(error) }
 }

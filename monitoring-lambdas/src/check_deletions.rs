@@ -110,7 +110,7 @@ impl<B: Streams, M: Metrics> Handler<B, M> {
         let (reported, replaced) = (reported(&self.bucket).await?, replaced(&self.bucket).await?);
         let run = Run { bucket: &self.bucket, at, deadline, reported, replaced };
         let problem = run.compare_hours(&mut state).await;
-        let problem = problem.or(run.look_at_old_reports().await.err());
+        let problem = problem.or(run.recheck_old_reports().await.err());
         state.put(&self.bucket).await?;
         let deleted = (Metric::DeletedObjects, self.count().await? as f64);
         cloudwatch::put(&self.metrics, function_name, at, &[deleted]).await?;

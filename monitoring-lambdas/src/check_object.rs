@@ -74,7 +74,7 @@ pub struct Handler<O> {
 }
 
 /// How often a broken object is checked when it keeps changing.
-const MAX_LOOKS: u32 = 3;
+const MAX_ATTEMPTS: u32 = 3;
 
 impl<O> Handler<O> {
     pub fn new(open: O, grace_minutes: i64) -> Self {
@@ -119,9 +119,9 @@ fn report(key: &str, findings: &[Finding], at: UnixMillis, function_name: &str) 
 
 /// Checks an object and stores the verdict in the bucket.
 async fn check<B: Streams>(bucket: &B, key: &str) -> Result<Verdict, CheckObjectError> {
-    let mut looks = 1;
+    let mut attempts = 1;
     loop {
-        let (etag, replaced, findings) = look(bucket, key).await?;
+        let (etag, replaced, findings) = inspect(bucket, key).await?;
         if findings.is_empty() {
             if replaced {
                 bucket.delete(&broken_key(key)).await?;
@@ -130,8 +130,8 @@ async fn check<B: Streams>(bucket: &B, key: &str) -> Result<Verdict, CheckObject
         }
         // The object's next version may have been checked already: its verdict must not be overwritten.
         let now = bucket.head(key).await?.map(|head| head.etag);
-        if now != etag && looks < MAX_LOOKS {
-            looks += 1;
+        if now != etag && attempts < MAX_ATTEMPTS {
+            attempts += 1;
             continue;
         }
         let broken = serde_json::to_vec(&Broken::new(key, etag.as_deref(), &findings))?;
@@ -141,7 +141,7 @@ async fn check<B: Streams>(bucket: &B, key: &str) -> Result<Verdict, CheckObject
 }
 
 /// The version that was checked, whether it has replaced another one, and what is wrong with it.
-async fn look<B: Streams>(bucket: &B, key: &str) -> Result<(Option<String>, bool, Vec<Finding>), BucketError> {
+async fn inspect<B: Streams>(bucket: &B, key: &str) -> Result<(Option<String>, bool, Vec<Finding>), BucketError> {
     let Some((Head { etag, metadata, .. }, stream)) = bucket.open(key).await? else {
         return Ok((None, false, vec![Finding::Gone]));
     };
@@ -150,13 +150,13 @@ async fn look<B: Streams>(bucket: &B, key: &str) -> Result<(Option<String>, bool
         Ok(metadata) => metadata,
         Err(error) => return Ok((Some(etag), false, vec![Finding::Metadata(error)])),
     };
-    let findings = inspect(stream, Inspection::new(&parsed, &metadata)).await?;
+    let findings = read_through(stream, Inspection::new(&parsed, &metadata)).await?;
     let bytes = usize::try_from(metadata.uncompressed_bytes).unwrap_or(usize::MAX);
     let replaced = metadata.block_size != BlockSize::fitting(bytes);
     Ok((Some(etag), replaced, findings))
 }
 
-async fn inspect(mut stream: impl Stream, mut inspection: Inspection<'_>) -> Result<Vec<Finding>, BucketError> {
+async fn read_through(mut stream: impl Stream, mut inspection: Inspection<'_>) -> Result<Vec<Finding>, BucketError> {
     while let Some(piece) = stream.next().await? {
         if !inspection.feed(&piece) {
             break;

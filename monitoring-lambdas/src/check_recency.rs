@@ -112,8 +112,8 @@ impl<B: Bucket, M: Metrics> Handler<B, M> {
         let now = event.at().map_err(|error| CheckRecencyError(vec![error.into()]))?;
         // An invocation that is cut off here loses it, which only costs requests.
         let mut memory = self.memory.take();
-        let looking = Deadline::before(context.deadline, REPORT_TIME);
-        let Answers { values, mut problems } = self.look(now, looking, &mut memory).await;
+        let until = Deadline::before(context.deadline, REPORT_TIME);
+        let Answers { values, mut problems } = self.answers(now, until, &mut memory).await;
         self.memory.replace(memory);
         // Before the metrics are put: CloudWatch may be away.
         for problem in &problems {
@@ -131,21 +131,21 @@ impl<B: Bucket, M: Metrics> Handler<B, M> {
     }
 
     /// Answers each question within its share of the time.
-    async fn look(&self, now: UnixMillis, looking: Deadline, memory: &mut Memory) -> Answers {
+    async fn answers(&self, now: UnixMillis, until: Deadline, memory: &mut Memory) -> Answers {
         let mut answers = Answers::default();
-        let report = partitions::look(&self.bucket, now, self.due_minutes, &mut memory.partitions);
-        let half = looking.remaining() / 2;
-        match within("can't tell whether partitions are sealed", looking, half, report).await {
+        let report = partitions::check(&self.bucket, now, self.due_minutes, &mut memory.partitions);
+        let half = until.remaining() / 2;
+        match within("can't tell whether partitions are sealed", until, half, report).await {
             Ok(report) => answers.add_report(&report),
             Err(problem) => answers.problems.push(problem),
         }
-        let half = looking.remaining() / 2;
-        match within("the broken objects were not counted", looking, half, self.broken()).await {
+        let half = until.remaining() / 2;
+        match within("the broken objects were not counted", until, half, self.broken()).await {
             Ok(count) => answers.values.push((Metric::BrokenObjects, count as f64)),
             Err(problem) => answers.problems.push(problem),
         }
         let newest = freshness::find(&self.bucket, now, &mut memory.freshness);
-        match within("the newest event was not found", looking, looking.remaining(), newest).await {
+        match within("the newest event was not found", until, until.remaining(), newest).await {
             Ok(newest) => answers.values.push((Metric::DataFreshness, newest.age_seconds(now))),
             Err(problem) => answers.problems.push(problem),
         }

@@ -3,8 +3,6 @@
 use std::time::Duration;
 
 use aws_sdk_cloudwatch::Client;
-use aws_sdk_cloudwatch::config::retry::RetryConfig;
-use aws_sdk_cloudwatch::config::timeout::TimeoutConfig;
 use aws_sdk_cloudwatch::error::DisplayErrorContext;
 use aws_sdk_cloudwatch::operation::get_metric_data::GetMetricDataOutput;
 use aws_sdk_cloudwatch::primitives::DateTime;
@@ -12,7 +10,7 @@ use aws_sdk_cloudwatch::types::{
     Dimension, MessageData, Metric as SdkMetric, MetricDataQuery, MetricDataResult, MetricDatum, MetricStat, ScanBy,
     StandardUnit, StatusCode,
 };
-use lambda_setup::sdk::SdkConfig;
+use lambda_setup::sdk::{SdkConfig, with_retries};
 use shared::metric::{Metric, NAMESPACE};
 use shared::timestamp::UnixMillis;
 
@@ -91,10 +89,7 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl CloudWatch {
     pub fn new(config: &SdkConfig) -> Self {
-        let builder = aws_sdk_cloudwatch::config::Builder::from(config)
-            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
-            .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build());
-        Self { client: Client::from_conf(builder.build()) }
+        Self { client: Client::new(&with_retries(config, ATTEMPTS, ATTEMPT_TIMEOUT)) }
     }
 }
 
@@ -126,7 +121,7 @@ const GET_METRIC_DATA: &str = "GetMetricData";
 /// The most values a page.
 const PAGE_VALUES: i32 = 1_000;
 /// The most pages that are read of one metric.
-pub const MAX_PAGES: usize = 20;
+pub(crate) const MAX_PAGES: usize = 20;
 
 /// Reads pages until there is no token; an error if that was not the end.
 async fn read_pages(
@@ -292,14 +287,14 @@ mod tests {
     #[case::internal_error(StatusCode::InternalError)]
     #[case::forbidden(StatusCode::from("Forbidden"))]
     #[tokio::test]
-    async fn a_page_that_failed_fails_the_read_even_if_more_follow(#[case] status: StatusCode) {
+    async fn a_failed_page_fails_the_read_even_if_more_follow(#[case] status: StatusCode) {
         let last = page(Some(result(Some(StatusCode::Complete), &[(60, 1.0)])), None);
         let (read, _) = read(vec![page(Some(result(Some(status), &[])), Some("a")), last]).await;
         assert!(read.is_err());
     }
 
     #[tokio::test]
-    async fn an_answer_without_a_result_or_with_a_message_of_its_own_is_no_answer() {
+    async fn an_answer_without_a_result_or_with_a_message_is_an_error() {
         assert!(read(vec![page(None, None)]).await.0.is_err());
         let mut answer = page(Some(result(Some(StatusCode::Complete), &[(60, 1.0)])), None);
         answer.messages = Some(vec![MessageData::builder().code("MaxMetricsExceeded").value("too many").build()]);
@@ -315,7 +310,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn as_many_pages_are_read_as_are_allowed_and_no_more() {
+    async fn at_most_the_allowed_number_of_pages_is_read() {
         let pages = |count: usize| {
             let mut pages: Vec<_> = (0..count).map(|_| page(None, Some("on"))).collect();
             pages.push(page(Some(result(Some(StatusCode::Complete), &[])), None));

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invocation_is_one_or_the_other() {
+    fn an_invocation_is_an_s3_event_or_a_schedule() {
         let read = |text: &str| serde_json::from_str::<Invocation>(text);
         assert!(matches!(read(r#"{"Records":[]}"#), Ok(Invocation::S3(_))));
         assert!(matches!(read(r#"{"time":"2026-11-21T09:20:00Z"}"#), Ok(Invocation::Schedule(_))));
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schedule_has_whole_seconds() {
+    fn scheduled_times_in_whole_seconds_are_read() {
         let event: ScheduledEvent = serde_json::from_str(
             r#"{"version":"0","detail-type":"Scheduled Event","source":"aws.events","time":"2026-11-21T09:20:00Z",
             "resources":[],"detail":{}}"#,

@@ -11,10 +11,11 @@ use shared::object::{ObjectMetadata, ReceivedIn};
 use shared::timestamp::UnixMillis;
 
 pub use incomplete::{Accepted, Incomplete, MAX_KEYS, Missing};
-pub use keys::{
+pub use keys::incomplete_key;
+pub(crate) use keys::{
     BROKEN_PREFIX, CHECKPOINT_SUFFIX, DELETED_PREFIX, HELD_SUFFIX, LATE_PREFIX, REPLACED_PREFIX, RESEAL_SUFFIX,
-    SEALING_PREFIX, accepted_key, broken_key, checkpoint_key, deleted_key, held_key, incomplete_key, late_key,
-    replaced_key, reseal_key,
+    SEALING_PREFIX, accepted_key, broken_key, checkpoint_key, deleted_key, held_key, late_key, replaced_key,
+    reseal_key,
 };
 
 /// The version of all three formats.
@@ -120,7 +121,7 @@ pub struct Repeated {
 
 impl Repeated {
     /// Adds an object of which all is in another one.
-    pub fn add_object(&mut self, kind: Kind, metadata: &ObjectMetadata) {
+    pub(crate) fn add_object(&mut self, kind: Kind, metadata: &ObjectMetadata) {
         add(&mut self.records, metadata.record_count);
         match kind {
             Kind::Event => {
@@ -131,7 +132,7 @@ impl Repeated {
         }
     }
 
-    pub fn add_record(&mut self) {
+    pub(crate) fn add_record(&mut self) {
         add(&mut self.records, 1);
     }
 }
@@ -143,7 +144,7 @@ fn add(sum: &mut u64, more: u64) {
 
 impl Totals {
     /// Objects of both kinds.
-    pub const fn all_objects(&self) -> u64 {
+    pub(crate) const fn all_objects(&self) -> u64 {
         self.objects.saturating_add(self.rejected_objects)
     }
 
@@ -153,7 +154,7 @@ impl Totals {
     }
 
     /// Adds an object of so many bytes; `None` for metadata that can't be read.
-    pub fn add_object(&mut self, kind: Kind, bytes: u64, metadata: Option<&ObjectMetadata>) {
+    pub(crate) fn add_object(&mut self, kind: Kind, bytes: u64, metadata: Option<&ObjectMetadata>) {
         let (objects, compressed) = match kind {
             Kind::Event => (&mut self.objects, &mut self.bytes),
             Kind::Rejected => (&mut self.rejected_objects, &mut self.rejected_bytes),
@@ -167,12 +168,12 @@ impl Totals {
     }
 
     /// Of an object that was added: that redrive made it of rejected lines, and no other object has them.
-    pub fn add_redriven(&mut self, metadata: &ObjectMetadata) {
+    pub(crate) fn add_redriven(&mut self, metadata: &ObjectMetadata) {
         add(&mut self.redriven_events, metadata.event_count);
     }
 
     /// Of an object that was added: that ingest wrote it.
-    pub fn add_spilled(&mut self, kind: Kind, metadata: &ObjectMetadata) {
+    pub(crate) fn add_spilled(&mut self, kind: Kind, metadata: &ObjectMetadata) {
         match kind {
             Kind::Event => add(&mut self.spilled_events, metadata.event_count),
             Kind::Rejected => {}
@@ -195,7 +196,7 @@ impl Totals {
     }
 
     /// Adds an hour's sums to its date's.
-    pub fn add_hour(&mut self, hour: &Self) {
+    pub(crate) fn add_hour(&mut self, hour: &Self) {
         add(&mut self.objects, hour.objects);
         add(&mut self.rejected_objects, hour.rejected_objects);
         add(&mut self.unreadable_objects, hour.unreadable_objects);
@@ -333,7 +334,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_sum_wraps_around(one in any_totals(), other in any_totals()) {
+        fn sums_saturate(one in any_totals(), other in any_totals()) {
             let mut sum = one.clone();
             sum.add_hour(&other);
             prop_assert_eq!(sum.objects, one.objects.saturating_add(other.objects));

@@ -63,7 +63,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn only_what_was_sealed_is_read() {
+    async fn only_sealed_objects_are_read() {
         let memory = MemoryBucket::default();
         let bucket = &memory;
         let partition = Partition::of_success_key("events/dt=2026-11-21/hour=09/_SUCCESS").unwrap();

@@ -29,7 +29,7 @@ pub const MAX_BATCH_RECORDS: usize = 200;
 
 /// The most bytes of lines that landing makes of one frame: when it rejects them, base64 makes four bytes of three, and the
 /// envelopes of up to 101 rejected lines take up to a quarter of a MiB.
-pub const MAX_LANDED_FRAME_BYTES: usize = MAX_LINES_BYTES.div_ceil(3) * 4 + 256 * 1024;
+pub(crate) const MAX_LANDED_FRAME_BYTES: usize = MAX_LINES_BYTES.div_ceil(3) * 4 + 256 * 1024;
 
 /// The most bytes of lines in an object: what landing makes of a whole batch. Plain records are base64 in its payload already.
 pub const MAX_OBJECT_BYTES: u64 = (MAX_BATCH_RECORDS * MAX_LANDED_FRAME_BYTES + MAX_LAMBDA_PAYLOAD_BYTES) as u64;

@@ -128,7 +128,7 @@ pub struct Rejection {
 }
 
 /// Bytes of a [`Rejection::detail`] at most: it may quote the input.
-pub const MAX_DETAIL_BYTES: usize = 512;
+pub(crate) const MAX_DETAIL_BYTES: usize = 512;
 
 impl Rejection {
     /// A rejection whose detail is cut to its limit.

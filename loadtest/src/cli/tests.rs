@@ -17,7 +17,7 @@ fn run(arguments: &[&str]) -> Result<Box<RunArgs>, String> {
 }
 
 #[test]
-fn what_is_not_said_is_as_documented() {
+fn omitted_options_have_their_documented_defaults() {
     let run = run(&[]).unwrap();
     assert_eq!((run.rate.text.as_str(), run.duration), ("100", Duration::from_secs(60)));
     let load = &run.load;

@@ -21,7 +21,7 @@ fn line_of<'t>(text: &'t str, label: &str) -> Vec<&'t str> {
 }
 
 #[test]
-fn figures_stand_beside_each_other_with_their_ratio() {
+fn figures_are_side_by_side_with_their_ratio() {
     let (a, mut b) = (sample(), sample());
     b.latency.p99_us = a.latency.p99_us * 3;
     b.generator.held_back = 5;
@@ -52,7 +52,7 @@ fn an_invalid_run_is_named() {
 }
 
 #[test]
-fn what_only_one_of_them_knows_is_shown() {
+fn figures_known_for_one_run_only_are_shown() {
     let (a, mut b) = (sample(), sample());
     b.truth = None;
     assert_eq!(line_of(&text(&a, &b), "missing"), ["1", "not known"]);
@@ -82,7 +82,7 @@ fn limits_of_the_ratio_decide_the_exit_code(#[case] limits: &[&str], #[case] exp
 }
 
 #[test]
-fn an_invalid_run_keeps_to_no_limit() {
+fn an_invalid_run_meets_no_limit() {
     let (a, mut b) = (sample(), sample());
     b.verdict.outcome = Outcome::Invalid;
     assert_eq!(compared(&a, &b, &["p99<2"]).1, ExitCode::from(3));

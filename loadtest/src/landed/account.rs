@@ -8,7 +8,7 @@ use shared::line::Kind;
 
 use super::Search;
 use super::inventory::{Inventory, LandedObject};
-use crate::ledger::{Entry, Said, id};
+use crate::ledger::{Entry, Reported, id};
 use crate::result::{Distribution, Truth};
 
 /// Wrong ids to show.
@@ -75,7 +75,7 @@ impl<'l> Sightings<'l> {
 
     /// Those that were said to be stored and seen.
     pub(super) fn found(&self) -> u64 {
-        self.present().filter(|(entry, _)| entry.said == Said::Stored).count() as u64
+        self.present().filter(|(entry, _)| entry.reported == Reported::Stored).count() as u64
     }
 }
 
@@ -106,7 +106,7 @@ pub(super) fn truth(inventory: &Inventory, search: &Search<'_>, waited: Duration
 /// The first wrong ids, of each kind in turn, so that many of one kind do not hide another.
 fn examples(seen: &Sightings<'_>) -> Vec<String> {
     let name = |number: u64| id(&seen.search.prefix, number);
-    let missing = seen.entries().filter(|(_, entry, seen)| entry.said == Said::Stored && seen.count == 0);
+    let missing = seen.entries().filter(|(_, entry, seen)| entry.reported == Reported::Stored && seen.count == 0);
     let mut missing = missing.map(|(number, ..)| format!("missing {}", name(number)));
     let doubled = seen.entries().filter(|(_, _, seen)| seen.count > 1);
     let mut doubled = doubled.map(|(number, _, seen)| format!("doubled {} ({} times)", name(number), seen.count));

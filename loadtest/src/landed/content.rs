@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_line_counts_once_though_it_says_its_number_twice() {
+    fn an_event_line_counts_once_although_it_has_its_number_twice() {
         let text =
             event("lt-r-0000000001", "lt-r-0000000001") + &event("else", "else") + &event("u", "lt-r-0000000002");
         let found = holdings(Kind::Event, &text).unwrap();
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rejected_body_may_hold_many_each_once() {
+    fn a_rejected_body_may_hold_many_events_and_counts_each_once() {
         let text = rejected(b"[lt-r-0000000001,lt-r-0000000002,lt-r-0000000001\x00\xff");
         let found = holdings(Kind::Rejected, &text).unwrap();
         assert_eq!((found.numbers, found.mixed), (vec![1, 2], vec![]));
@@ -152,7 +152,7 @@ mod tests {
     #[case::no_json("lt-r-0000000001\n")]
     #[case::an_event("{\"v\":1,\"id\":\"lt-r-0000000001\",\"event\":{}}\n")]
     #[case::no_base64("{\"id\":\"x\",\"rejected\":{\"body_base64\":\"?\"}}\n")]
-    fn what_is_not_a_rejected_line_is_an_error(#[case] bad: &str) {
+    fn malformed_rejected_lines_are_errors(#[case] bad: &str) {
         let text = rejected(b"") + bad;
         assert!(matches!(holdings(Kind::Rejected, &text), Err(ContentError::Rejected { number: 2, .. })));
     }
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_decompress_is_an_error() {
+    fn damaged_files_are_errors() {
         let whole = compressed(&b"{\"v\":1}\n".repeat(1_000));
         let scanner = Scanner::new("lt-r-");
         for file in [&whole[..whole.len() - 1], b"plain text, and no bzip2", b""] {

@@ -49,7 +49,7 @@ impl Inventory {
 
     /// Lists the hours from one before the run until now, forgets files that are gone and reads those that are new or replaced.
     /// Returns the key of a file that changed while it was read, if any: then one more look is needed.
-    pub(super) async fn look<O: Objects>(
+    pub(super) async fn refresh<O: Objects>(
         &mut self,
         objects: &O,
         search: &Search<'_>,

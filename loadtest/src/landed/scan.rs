@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_that_begins_inside_of_itself_is_found() {
+    fn a_self_overlapping_prefix_is_found() {
         let text = b"lt-x-lt-x-lt-0000000003";
         assert_eq!(Scanner::new(&id_prefix("x-lt")).numbers(text).collect::<Vec<_>>(), [3]);
     }
@@ -87,7 +87,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_same_is_found_as_by_looking_at_each_place(
+        fn the_scanner_finds_the_same_as_a_naive_search(
             run in "[lt-]{1,3}", pieces in prop::collection::vec("(lt|-|0|00000000000|99999999999999|x){0,6}", 0..12),
             ids in prop::collection::vec(any::<u32>(), 12),
         ) {

@@ -12,7 +12,7 @@ use super::{LandedError, Search};
 /// From one look to the next.
 const POLL: Duration = Duration::from_secs(1);
 /// Last looks at most, until no file changes while it is read.
-const LAST_LOOKS: u32 = 5;
+const MAX_LAST_LISTINGS: u32 = 5;
 
 /// The files when all is there, or when nothing new came for as long as the search has patience.
 pub(super) async fn watch<O: Objects>(
@@ -23,7 +23,7 @@ pub(super) async fn watch<O: Objects>(
     let (mut inventory, expected) = (Inventory::new(&search.prefix), search.ledger.stored());
     let (mut landed, mut newest) = (0, Instant::now());
     loop {
-        inventory.look(objects, search).await?;
+        inventory.refresh(objects, search).await?;
         let seen = Sightings::of(&inventory, search);
         if seen.landed() > landed {
             newest = Instant::now();
@@ -37,10 +37,10 @@ pub(super) async fn watch<O: Objects>(
         sleep(POLL).await;
     }
     sleep(search.settle).await;
-    for look in 1.. {
-        match inventory.look(objects, search).await? {
+    for listing in 1.. {
+        match inventory.refresh(objects, search).await? {
             None => break,
-            Some(key) if look == LAST_LOOKS => return Err(LandedError::Unsettled { key }),
+            Some(key) if listing == MAX_LAST_LISTINGS => return Err(LandedError::Unsettled { key }),
             Some(_) => sleep(POLL).await,
         }
     }

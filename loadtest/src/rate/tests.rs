@@ -68,7 +68,11 @@ fn a_constant_rate_is_even() {
 #[case::ramp_down("100..0", 10, &[(5, 375), (10, 500)])]
 #[case::steps("10,20,30", 30, &[(10, 100), (20, 300), (30, 600)])]
 #[case::spike("10^100", 10, &[(4, 40), (5, 140), (6, 240), (10, 280)])]
-fn shapes_sum_up(#[case] rate: &str, #[case] seconds: u64, #[case] due: &[(u64, u64)]) {
+fn each_shape_of_a_rate_has_its_posts_due_by_each_second(
+    #[case] rate: &str,
+    #[case] seconds: u64,
+    #[case] due: &[(u64, u64)],
+) {
     let schedule = schedule(rate, seconds);
     for (second, expected) in due {
         assert_eq!(due_by(&schedule, Duration::from_secs(*second)), *expected, "by second {second}");
@@ -77,7 +81,7 @@ fn shapes_sum_up(#[case] rate: &str, #[case] seconds: u64, #[case] due: &[(u64, 
 }
 
 #[test]
-fn a_plan_holds_at_least_one_and_no_more_than_fit() {
+fn a_plan_of_no_post_or_too_many_is_refused() {
     let plan = |rate: &str, seconds: u64| Schedule::new(&rate.parse().unwrap(), Duration::from_secs(seconds));
     assert_eq!(plan("0.5", 1).unwrap().total, 1);
     assert_eq!(plan("0.49", 1).unwrap_err(), RateError::TooFew);

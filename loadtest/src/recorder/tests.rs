@@ -13,15 +13,15 @@ fn unanswered(why: &'static str) -> Outcome {
     (Err(why), Account { unknown: 1, ..Account::default() })
 }
 
-fn post(recorder: &mut Recorder, [planned, left, ended]: [u32; 3], (answer, account): Outcome) {
-    recorder.turned_to(MS * planned, Duration::ZERO, 1, 10).unwrap();
-    recorder.left(MS * left);
-    let times = Times { planned: MS * planned, left: Some(MS * left), ended: MS * ended };
-    recorder.ended(times, answer, account);
+fn post(recorder: &mut Recorder, [planned, sent_at, ended]: [u32; 3], (answer, account): Outcome) {
+    recorder.record_start(MS * planned, Duration::ZERO, 1, 10).unwrap();
+    recorder.record_sent(MS * sent_at);
+    let times = Times { planned: MS * planned, sent_at: Some(MS * sent_at), ended: MS * ended };
+    recorder.record_outcome(times, answer, account);
 }
 
 #[test]
-fn latency_counts_from_the_planned_time_and_service_time_from_the_sending() {
+fn latency_counts_from_the_planned_time_and_service_time_from_sending() {
     let mut recorder = Recorder::new(MS * 3_000).unwrap();
     post(&mut recorder, [100, 900, 902], accepted(1));
     let recorded = recorder.finish(sample().plan);
@@ -50,7 +50,7 @@ fn every_post_and_event_is_counted_once() {
 }
 
 #[test]
-fn a_second_has_its_posts_latency_and_what_left_and_came_in_it() {
+fn each_second_has_the_latency_of_its_posts_and_those_sent_and_answered_in_it() {
     let mut recorder = Recorder::new(MS * 3_000).unwrap();
     post(&mut recorder, [500, 1_200, 2_500], accepted(1));
     post(&mut recorder, [1_500, 1_500, 1_510], accepted(1));
@@ -61,7 +61,7 @@ fn a_second_has_its_posts_latency_and_what_left_and_came_in_it() {
 }
 
 #[test]
-fn what_is_late_at_the_end_is_counted_and_nothing_that_is_just_in_time() {
+fn posts_sent_after_the_end_are_counted_and_those_just_in_time_are_not() {
     let mut recorder = Recorder::new(MS * 1_000).unwrap();
     post(&mut recorder, [999, 1_000, 1_001], accepted(1));
     assert_eq!(recorder.result.generator.sent_after_end, 0);
@@ -70,17 +70,17 @@ fn what_is_late_at_the_end_is_counted_and_nothing_that_is_just_in_time() {
 }
 
 #[test]
-fn a_look_shows_the_latency_since_the_last_one() {
+fn a_snapshot_shows_the_latency_since_the_last_one() {
     let mut recorder = Recorder::new(MS * 1_000).unwrap();
     post(&mut recorder, [0, 0, 5], accepted(1));
-    let live = recorder.look();
+    let live = recorder.snapshot();
     assert_eq!((live.planned, live.sent, live.answered, live.errors), (1, 1, 1, 0));
     assert!((5_000..5_010).contains(&live.p99_us));
-    assert_eq!(recorder.look().p99_us, 0);
+    assert_eq!(recorder.snapshot().p99_us, 0);
 }
 
 #[test]
-fn histograms_of_seconds_that_are_over_are_not_kept() {
+fn histograms_of_past_seconds_are_dropped() {
     let mut recorder = Recorder::new(MS * 1_000_000).unwrap();
     (0..1_000).for_each(|second| post(&mut recorder, [second * 1_000; 3], accepted(1)));
     assert!(recorder.open.len() <= 2);

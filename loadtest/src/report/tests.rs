@@ -15,7 +15,7 @@ fn the_verdict_comes_first_in_words(#[case] outcome: Outcome, #[case] word: &str
     result.verdict.outcome = outcome;
     result.verdict.invalid_because = vec!["lag p99 of 80 ms".into()];
     let page = of_run(&result);
-    let before_the_plan = &page[..page.find("What was asked").unwrap()];
+    let before_the_plan = &page[..page.find("<h2>Plan</h2>").unwrap()];
     for text in [word, words, "p99&lt;50ms", "9 ms", "missing=0", "does not hold", "lag p99 of 80 ms"] {
         assert!(before_the_plan.contains(text), "{text} is not in {before_the_plan}");
     }

@@ -59,7 +59,7 @@ fn answers_after_the_end_do_not_count_for_the_rate() {
 #[case("doubled<=5")]
 #[case("landed_p99<1h")]
 #[case("misplaced=0")]
-fn what_is_not_known_does_not_hold(#[case] text: &str) {
+fn a_threshold_on_an_unknown_figure_does_not_hold(#[case] text: &str) {
     let mut result = sample();
     result.truth = None;
     let outcome = one(text).judge(&result);
@@ -67,7 +67,7 @@ fn what_is_not_known_does_not_hold(#[case] text: &str) {
 }
 
 #[test]
-fn times_of_no_post_are_not_known() {
+fn times_are_unknown_without_posts() {
     let mut result = sample();
     result.latency = Distribution::default();
     for text in ["p99<1s", "mean<1s", "max<1s"] {
@@ -107,7 +107,11 @@ fn lists_have_commas_or_lines_and_comments() {
 #[case(&[], false, &["errors<0.1%"])]
 #[case(&[], true, &["errors<0.1%", "missing=0", "doubled=0", "misplaced=0"])]
 #[case(&["errors<5%", "p99<1s,missing<9"], true, &["errors<5%", "p99<1s", "missing<9", "doubled=0", "misplaced=0"])]
-fn defaults_hold_for_what_is_not_given(#[case] given: &[&str], #[case] reads_bucket: bool, #[case] expected: &[&str]) {
+fn defaults_apply_where_no_threshold_is_given(
+    #[case] given: &[&str],
+    #[case] reads_bucket: bool,
+    #[case] expected: &[&str],
+) {
     let found = with_defaults(parsed(&given.join("\n")), reads_bucket).unwrap();
     assert_eq!(found.iter().map(|threshold| threshold.text.as_str()).collect::<Vec<_>>(), expected);
 }

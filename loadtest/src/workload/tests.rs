@@ -102,14 +102,14 @@ fn bytes(posts: &[Post]) -> Vec<(Duration, &[u8], u64)> {
 }
 
 #[test]
-fn a_seed_s_posts_are_the_same_each_time_and_another_s_are_others() {
+fn a_seed_determines_the_posts() {
     let (once, again, other) = (players(plan(7)).0, players(plan(7)).0, players(plan(8)).0);
     assert_eq!(bytes(&once), bytes(&again));
     assert_ne!(bytes(&once), bytes(&other));
 }
 
 #[test]
-fn each_piece_carries_its_own_id_whatever_is_wrong_with_it() {
+fn each_piece_carries_its_own_id_however_bad_it_is() {
     let (posts, _) = players(plan(3));
     for post in &posts {
         let text = String::from_utf8(post.body.to_vec()).unwrap();
@@ -121,7 +121,7 @@ fn each_piece_carries_its_own_id_whatever_is_wrong_with_it() {
 }
 
 #[test]
-fn counts_and_sizes_are_as_asked() {
+fn counts_and_sizes_are_as_configured() {
     let fixed = PlayersArgs { events_per_post: events(20, 20), event_bytes: 700, bad: 0, ..plan(1) };
     let (posts, _) = players(fixed);
     for post in &posts {
@@ -153,7 +153,7 @@ fn replay(file: &str, rate: f64, speed: f64) -> (Vec<Post>, Ledger) {
 #[case("mux-embed-session.jsonl", 4, 21)]
 #[case("dashjs-cmcd-v2-session.jsonl", 38, 38)]
 #[case("made-up-session.jsonl", 6, 10)]
-fn a_replayed_session_is_whole_and_its_copies_are_told_apart(
+fn a_replayed_session_is_complete_and_its_copies_are_distinct(
     #[case] file: &str,
     #[case] requests: usize,
     #[case] events: usize,

@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_begins_ends_and_everything_happens() {
+    fn everything_that_begins_ends_and_each_type_of_event_occurs() {
         let mut counts = BTreeMap::new();
         sessions(50_000).into_iter().flatten().for_each(|kind| *counts.entry(kind).or_insert(0) += 1);
         let count = |kind: &str| counts.get(kind).copied().unwrap_or(0);

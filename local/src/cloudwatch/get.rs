@@ -259,7 +259,7 @@ mod tests {
     #[case("Average", json!([1.5, 4.0]))]
     #[case("Minimum", json!([1.0, 4.0]))]
     #[case("Maximum", json!([2.0, 4.0]))]
-    fn minutes_are_put_together_by_the_period(#[case] stat: &str, #[case] values: Value) {
+    fn minutes_are_grouped_by_period(#[case] stat: &str, #[case] values: Value) {
         // Minutes 1,000, 1,003 and 1,006, of which the first two lie in one period of five minutes.
         let (store, _) = with_values(&[1.0, 2.0, 4.0]);
         let answer = data(&store, &query(stat, 300), &json!({})).unwrap();
@@ -282,14 +282,14 @@ mod tests {
     #[case::just_past_the_end(json!({"EndTime": FIRST + 181}), 2)]
     #[case::unit_is_another(json!({"MetricDataQueries": [{"Id": "q", "MetricStat": {
         "Metric": {"Namespace": "Playhead", "MetricName": "AcceptedEvents"}, "Period": 60, "Stat": "Sum"}}]}), 0)]
-    fn the_range_is_from_the_start_to_before_the_end(#[case] more: Value, #[case] count: usize) {
+    fn the_range_includes_its_start_and_excludes_its_end(#[case] more: Value, #[case] count: usize) {
         let (store, _) = with_values(&[1.0, 2.0]);
         let answer = data(&store, &query("Sum", 60), &more).unwrap();
         assert_eq!(answer["MetricDataResults"][0]["Values"].as_array().unwrap().len(), count);
     }
 
     #[test]
-    fn pages_hold_as_many_points_as_are_asked_for_and_none_twice() {
+    fn pages_hold_the_requested_number_of_points_and_none_twice() {
         let (store, _) = with_values(&[1.0, 2.0, 3.0]);
         let mut found = Vec::new();
         let mut token = Value::Null;
@@ -311,13 +311,13 @@ mod tests {
     #[case(query("Sum", 60), json!({"EndTime": FIRST}), "InvalidParameterValue")]
     #[case(query("Sum", 60), json!({"NextToken": "x"}), "InvalidNextToken")]
     #[case(json!({"Id": "e", "Expression": "a + b"}), json!({}), "InvalidParameterValue")]
-    fn what_is_not_kept_is_refused(#[case] query: Value, #[case] more: Value, #[case] code: &str) {
+    fn queries_that_are_not_supported_are_refused(#[case] query: Value, #[case] more: Value, #[case] code: &str) {
         let (store, _) = with_values(&[1.0]);
         assert_eq!(data(&store, &query, &more).unwrap_err().code(), code);
     }
 
     #[test]
-    fn statistics_of_one_metric_are_given_together() {
+    fn statistics_of_one_metric_are_returned_together() {
         let (store, _) = with_values(&[1.0, 2.0]);
         let input = json!({
             "Namespace": "Playhead", "MetricName": "AcceptedEvents",

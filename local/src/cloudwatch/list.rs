@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_list_comes_by_the_page() {
+    fn a_long_list_is_paged() {
         let (store, _) = with_values(&[]);
         for number in 0..=PAGE {
             store.record(&MetricId::new("N", &number.to_string(), &[]), None, store.now(), Sample::of(1.0)).unwrap();

@@ -66,7 +66,7 @@ pub(super) fn answer(form: Form, output: Result<Value, CloudWatchError>) -> Resp
     };
     let (content_type, body) = match form {
         Form::Json => ("application/x-amz-json-1.0", output.to_string().into_bytes()),
-        Form::Cbor => ("application/cbor", cbor::written(&output, TimeUnit::Seconds)),
+        Form::Cbor => ("application/cbor", cbor::write(&output, TimeUnit::Seconds)),
     };
     let mut response = (status, [(header::CONTENT_TYPE, content_type)], body).into_response();
     let headers = response.headers_mut();

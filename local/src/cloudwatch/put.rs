@@ -130,7 +130,7 @@ mod tests {
     )]
     #[case::values(json!({"Values": [1, 4]}), Sample { sum: 5.0, count: 2.0, min: 1.0, max: 4.0 })]
     #[case::counts(json!({"Values": [1, 4], "Counts": [3, 1]}), Sample { sum: 7.0, count: 4.0, min: 1.0, max: 4.0 })]
-    fn each_way_to_give_values_is_kept(#[case] mut datum: Value, #[case] expected: Sample) {
+    fn every_form_of_values_is_accepted(#[case] mut datum: Value, #[case] expected: Sample) {
         let (store, _) = with_values(&[]);
         datum["MetricName"] = json!("TotalEvents");
         datum["Unit"] = json!("Count");
@@ -161,7 +161,7 @@ mod tests {
         json!({"MetricName": "A", "Value": 1, "Dimensions": [{"Name": "A", "Value": ""}]}),
         "InvalidParameterValue"
     )]
-    fn what_cloudwatch_refuses_is_refused(#[case] datum: Value, #[case] code: &str) {
+    fn data_that_cloudwatch_refuses_are_refused(#[case] datum: Value, #[case] code: &str) {
         let (store, _) = with_values(&[]);
         assert_eq!(put(&store, &datum).unwrap_err().code(), code);
         assert!(store.list(|_| true).is_empty());

@@ -169,7 +169,7 @@ mod tests {
     #[case("s3.slow=NaN", "s3.slow")]
     #[case("s3.slwo=1", "s3.slow-down")]
     #[case("seed=x", "seed")]
-    fn what_is_wrong_is_named(#[case] text: &str, #[case] named: &str) {
+    fn errors_in_a_plan_are_named(#[case] text: &str, #[case] named: &str) {
         let problem = text.parse::<Plan>().unwrap_err().to_string();
         assert!(problem.contains(named), "{problem}");
     }

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_the_stream_has_done_is_counted() {
+    fn only_resharding_that_the_stream_has_done_is_counted() {
         let folder = std::env::temp_dir().join(format!("resharding-{}", uuid::Uuid::new_v4()));
         let faults = Faults::new("shard.split=1".parse().unwrap(), &folder).unwrap();
         assert!(faults.is_due(Fault::ShardSplit) && !faults.is_due(Fault::ShardMerge));

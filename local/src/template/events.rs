@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::resolve::{Properties, text_of};
-use super::resources::{Mapping, Notification, Result, Schedule, Scheduler, error};
+use super::resources::{Mapping, Notification, Result, Schedule, error};
 use super::schedule::Expression;
 
 #[derive(Debug, Default, PartialEq)]
@@ -23,12 +23,7 @@ pub(super) fn events(function: &Properties<'_>) -> Result<Events> {
         match event["Type"].as_str() {
             Some("Kinesis") => events.mappings.push(mapping(function.id, &properties)?),
             Some("S3") => events.notifications.push(notification(function.id, &properties)?),
-            Some("Schedule") => {
-                events.schedules.extend(schedule(function.id, name, Scheduler::EventBridgeRule, &properties)?);
-            }
-            Some("ScheduleV2") => {
-                events.schedules.extend(schedule(function.id, name, Scheduler::EventBridgeScheduler, &properties)?);
-            }
+            Some("Schedule") => events.schedules.extend(schedule(function.id, name, &properties)?),
             // There are no alarms here, so nothing is ever published.
             Some("SNS") => {}
             other => return error(id, format!("events of the type {other:?} are not supported locally")),
@@ -68,20 +63,16 @@ fn notification(function: &str, properties: &Properties<'_>) -> Result<Notificat
 }
 
 /// A schedule; `None` when it is switched off.
-fn schedule(function: &str, name: &str, scheduler: Scheduler, properties: &Properties<'_>) -> Result<Option<Schedule>> {
+fn schedule(function: &str, name: &str, properties: &Properties<'_>) -> Result<Option<Schedule>> {
     if properties.get("Enabled")? == json!(false) || properties.get("State")? == json!("DISABLED") {
         return Ok(None);
     }
     if !properties.values["Input"].is_null() {
         return error(properties.place("Input"), "is not supported locally");
     }
-    let member = match scheduler {
-        Scheduler::EventBridgeRule => "Schedule",
-        Scheduler::EventBridgeScheduler => "ScheduleExpression",
-    };
-    let expression = properties.text(member)?.parse::<Expression>();
-    let expression = expression.or_else(|problem| error(properties.place(member), problem.to_string()))?;
-    Ok(Some(Schedule { function: function.to_owned(), name: format!("{function}{name}"), scheduler, expression }))
+    let expression = properties.text("Schedule")?.parse::<Expression>();
+    let expression = expression.or_else(|problem| error(properties.place("Schedule"), problem.to_string()))?;
+    Ok(Some(Schedule { function: function.to_owned(), name: format!("{function}{name}"), expression }))
 }
 
 fn mapping(function: &str, properties: &Properties<'_>) -> Result<Mapping> {
@@ -168,18 +159,15 @@ Resources:
     }
 
     #[test]
-    fn schedules_of_both_kinds_are_read_and_those_that_are_off_are_left_out() {
+    fn schedules_are_read_and_disabled_ones_left_out() {
         let stack = parse(
             "{A: {Type: Schedule, Properties: {Schedule: 'rate(5 minutes)'}}, \
-              B: {Type: ScheduleV2, Properties: {ScheduleExpression: 'cron(20 * * * ? *)'}}, \
+              B: {Type: Schedule, Properties: {Schedule: 'cron(20 * * * ? *)'}}, \
               C: {Type: Schedule, Properties: {Schedule: rate(1 day), Enabled: false}}}",
         );
         let schedules = stack.unwrap().schedules;
-        let read: Vec<_> = schedules.iter().map(|one| (one.name.as_str(), one.scheduler)).collect();
-        assert_eq!(
-            read,
-            [("CheckFunctionA", Scheduler::EventBridgeRule), ("CheckFunctionB", Scheduler::EventBridgeScheduler)]
-        );
+        let read: Vec<_> = schedules.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!(read, ["CheckFunctionA", "CheckFunctionB"]);
     }
 
     #[test]
@@ -198,7 +186,7 @@ Resources:
     #[case("{A: {Type: S3, Properties: {Events: 's3:ObjectCreated:*'}}}", "Events.A.Bucket")]
     #[case("{A: {Type: S3, Properties: {Bucket: !Ref LandingBucket}}}", "Events.A.Events")]
     #[case("{A: {Type: S3, Properties: {Bucket: x, Events: 's3:ObjectRemoved:*'}}}", "s3:ObjectRemoved")]
-    fn what_can_t_be_played_is_named(#[case] events: &str, #[case] named: &str) {
+    fn unsupported_parts_of_a_template_are_named(#[case] events: &str, #[case] named: &str) {
         let problem = parse(events).unwrap_err().to_string();
         assert!(problem.contains(named), "{problem}");
     }

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use heck::ToKebabCase;
+
 use super::schedule::Expression;
 
 /// The account that local ARNs name.
-pub const ACCOUNT_ID: &str = "000000000000";
+pub(crate) const ACCOUNT_ID: &str = "000000000000";
 /// The region in local ARNs and in the functions' environment.
-pub const REGION: &str = "us-east-1";
+pub(crate) const REGION: &str = "us-east-1";
 
 /// The deployed system, as far as it is played; resources in the order of their logical ids.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -76,17 +78,7 @@ pub struct Schedule {
     pub function: String,
     /// The logical id that SAM gives the schedule.
     pub name: String,
-    pub scheduler: Scheduler,
     pub expression: Expression,
-}
-
-/// The service that keeps a schedule: their events differ a little.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scheduler {
-    /// SAM's `Schedule`.
-    EventBridgeRule,
-    /// SAM's `ScheduleV2`.
-    EventBridgeScheduler,
 }
 
 /// A template that can't be played; the message names the place in it.
@@ -103,11 +95,11 @@ pub(super) fn error<T>(place: impl Into<String>, problem: impl Into<String>) -> 
     Err(TemplateError { place: place.into(), problem: problem.into() })
 }
 
-pub fn stream_arn(name: &str) -> String {
+pub(crate) fn stream_arn(name: &str) -> String {
     format!("arn:aws:kinesis:{REGION}:{ACCOUNT_ID}:stream/{name}")
 }
 
-pub fn function_arn(binary: &str) -> String {
+pub(crate) fn function_arn(binary: &str) -> String {
     format!("arn:aws:lambda:{REGION}:{ACCOUNT_ID}:function:{binary}")
 }
 
@@ -117,12 +109,5 @@ pub(super) fn topic_arn(name: &str) -> String {
 
 /// `EventStream` is `event-stream`: what CloudFormation would name it, less the stack and the random part.
 pub(super) fn local_name(logical_id: &str) -> String {
-    let mut name = String::new();
-    for character in logical_id.chars() {
-        if character.is_ascii_uppercase() && !name.is_empty() {
-            name.push('-');
-        }
-        name.push(character.to_ascii_lowercase());
-    }
-    name
+    logical_id.to_kebab_case()
 }

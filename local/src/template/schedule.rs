@@ -198,7 +198,7 @@ mod tests {
     #[case("cron(20 * * * * *)")]
     #[case("cron(20 * ? * ? *)")]
     #[case("cron(61 * * * ? *)")]
-    fn what_can_t_be_read_is_an_error(#[case] text: &str) {
+    fn invalid_expressions_are_errors(#[case] text: &str) {
         assert!(text.parse::<Expression>().is_err());
     }
 }

@@ -35,7 +35,7 @@ fn the_template_of_the_project_is_played() {
 }
 
 #[test]
-fn functions_learn_their_log_format_and_level_and_their_own_overrides_the_global_one() {
+fn functions_get_their_log_format_and_level_and_their_own_overrides_the_global_one() {
     let variables = |stack: &Stack| -> Vec<[Option<String>; 2]> {
         let of = |name: &str, function: &Function| function.environment.get(name).cloned();
         let both = |function| ["AWS_LAMBDA_LOG_FORMAT", "AWS_LAMBDA_LOG_LEVEL"].map(|name| of(name, function));
@@ -83,14 +83,14 @@ fn bad_overrides_are_named(#[case] name: &str, #[case] value: &str) {
 #[case("FunctionResponseTypes: [ReportBatchItemFailures]", "FunctionResponseTypes: []", "FunctionResponseTypes")]
 #[case("!Ref EventStream", "!ImportValue EventStream", "STREAM_NAME")]
 #[case("!Ref EventStream", "!Ref NoStream", "NoStream")]
-fn what_can_t_be_played_is_named(#[case] from: &str, #[case] to: &str, #[case] named: &str) {
+fn unsupported_parts_of_a_template_are_named(#[case] from: &str, #[case] to: &str, #[case] named: &str) {
     assert!(TEMPLATE.contains(from));
     let error = Stack::parse(&TEMPLATE.replace(from, to), &BTreeMap::new()).unwrap_err();
     assert!(error.to_string().contains(named), "{error}");
 }
 
 #[test]
-fn text_that_is_no_template_is_an_error() {
+fn text_that_is_not_a_template_is_an_error() {
     for text in ["", "a: [", "just text", "Resources: 3"] {
         assert!(Stack::parse(text, &BTreeMap::new()).is_err(), "{text}");
     }
@@ -128,7 +128,7 @@ Conditions:
 ";
 
 #[test]
-fn what_is_named_in_the_deployed_system_has_its_name_here() {
+fn deployed_names_become_local_names() {
     let stack = Stack::parse(NAMES, &BTreeMap::new()).unwrap();
     let environment = &stack.functions[0].environment;
     assert_eq!(environment["BUCKET"], "landing-bucket");

@@ -98,7 +98,7 @@ fn put(metrics: &MemoryMetrics) -> [Option<f64>; 4] {
 }
 
 #[tokio::test]
-async fn where_all_landed_once_the_metrics_are_0() {
+async fn metrics_are_0_where_everything_landed_once() {
     let (bucket, metrics) = (sealed(0..=11), sent());
     assert_eq!(check(&bucket, &metrics).await, [Some(0.0); 4]);
     assert_eq!((bucket.calls.get(), metrics.calls.get()), (14 * 24, 6), "requests");
@@ -121,7 +121,7 @@ async fn where_all_landed_once_the_metrics_are_0() {
 #[case::one_before_it(4, (-3, 0, -1), [0.0, 0.0, 0.0, 0.0])]
 #[case::one_whose_next_is_not_sealed(11, (-3, 0, -1), [0.0, 0.0, 0.0, 0.0])]
 #[tokio::test]
-async fn what_is_missing_or_too_much_is_a_number(
+async fn losses_and_doubles_are_finite_numbers(
     #[case] of_day: i64,
     #[case] (events, rejected, records): (i64, i64, i64),
     #[case] expected: [f64; 4],
@@ -137,7 +137,7 @@ async fn what_is_missing_or_too_much_is_a_number(
 }
 
 #[tokio::test]
-async fn the_worst_hour_counts_and_a_new_seal_makes_it_good() {
+async fn the_worst_hour_counts_until_it_is_resealed() {
     let (bucket, metrics) = (sealed(0..=11), sent());
     seal_hour(&bucket, 6, totals_of_less(5));
     seal_hour(&bucket, 9, totals_of_less(2));
@@ -147,7 +147,7 @@ async fn the_worst_hour_counts_and_a_new_seal_makes_it_good() {
 }
 
 #[tokio::test]
-async fn a_silent_ingest_is_0_and_what_landed_then_is_doubled() {
+async fn without_counts_from_ingest_what_landed_is_doubled() {
     let (bucket, metrics) = (sealed(0..=11), MemoryMetrics::default());
     assert_eq!(check(&bucket, &metrics).await, [Some(0.0), Some(1_020.0), Some(0.0), Some(102.0)]);
     let bucket = MemoryBucket::default();
@@ -184,7 +184,7 @@ async fn lost_events_at(bucket: &MemoryBucket, time: &str) -> Option<f64> {
 #[case::the_hour_before(-1)]
 #[case::the_hour_after(1)]
 #[tokio::test]
-async fn an_hour_that_was_held_back_is_balanced_for_six_hours_after_it_is_sealed(#[case] which: i64) {
+async fn a_held_hour_is_balanced_for_six_hours_after_its_seal(#[case] which: i64) {
     for held in [-13, -300] {
         let bucket = sealed(held - 3..=11);
         seal_hour(&bucket, held + which, totals_of_less(3));
@@ -205,7 +205,7 @@ async fn an_hour_that_was_held_back_is_balanced_for_six_hours_after_it_is_sealed
 #[case::of_this_day(7)]
 #[case::of_long_ago(-300)]
 #[tokio::test]
-async fn a_success_that_cant_be_read_fails_the_check_and_keeps_no_other_hour_from_being_balanced(#[case] of_day: i64) {
+async fn an_unreadable_success_fails_the_check_and_the_other_hours_are_balanced(#[case] of_day: i64) {
     let (bucket, metrics) = (sealed(0..=11), sent());
     seal_hour(&bucket, 10, totals_of_less(3));
     bucket.insert(&Partition::Hour(hour(of_day)).success_key(), "", std::collections::HashMap::new());
@@ -220,7 +220,7 @@ async fn a_success_that_cant_be_read_fails_the_check_and_keeps_no_other_hour_fro
 }
 
 #[tokio::test]
-async fn an_hour_that_is_not_sealed_takes_its_neighbours_with_it() {
+async fn an_unsealed_hour_leaves_its_neighbours_unbalanced() {
     let (bucket, metrics) = (sealed(0..=11), sent());
     bucket.objects.borrow_mut().remove("events/dt=2026-11-21/hour=09/_SUCCESS");
     let mut totals = totals();
@@ -251,7 +251,7 @@ async fn raw_events_are_compared_as_they_landed() {
 }
 
 #[tokio::test]
-async fn whatever_call_fails_the_invocation_does_and_puts_nothing() {
+async fn any_failing_call_fails_the_invocation_which_puts_nothing() {
     for call in [1, 2, CONCURRENCY + 1, 14 * 24] {
         let (bucket, metrics) = (sealed(0..=11), sent());
         bucket.fails_from.set(Some(call));
@@ -285,7 +285,7 @@ fn add(metrics: &MemoryMetrics, of_day: i64, [requests, events]: [f64; 2]) {
 #[case::a_single_event_lost(0.0, 1.0, [1.0, 0.0, 0.0, 0.0])]
 #[case::a_single_event_doubled(0.0, -1.0, [0.0, 1.0, 0.0, 0.0])]
 #[tokio::test]
-async fn a_line_of_ingest_s_log_that_is_missing_or_taken_twice_is_neither_a_double_nor_a_loss(
+async fn missing_or_repeated_log_lines_of_ingest_are_neither_a_loss_nor_a_double(
     #[case] requests: f64,
     #[case] events: f64,
     #[case] expected: [f64; 4],
@@ -296,7 +296,7 @@ async fn a_line_of_ingest_s_log_that_is_missing_or_taken_twice_is_neither_a_doub
 }
 
 #[tokio::test]
-async fn doubles_are_found_once_what_an_environment_held_back_is_written() {
+async fn doubles_are_found_once_delayed_counts_are_written() {
     let (bucket, metrics) = (sealed(0..=11), sent());
     let mut doubled = totals();
     doubled.events_received_in.this += 2;
@@ -308,7 +308,7 @@ async fn doubles_are_found_once_what_an_environment_held_back_is_written() {
 }
 
 #[tokio::test]
-async fn records_that_landed_twice_an_hour_away_do_not_make_good_for_lost_ones() {
+async fn records_doubled_an_hour_away_do_not_offset_lost_ones() {
     let bucket = MemoryBucket::default();
     let metrics = MemoryMetrics::default();
     for of_day in 0..12 {

@@ -82,7 +82,7 @@ impl<B: Streams> Run<'_, B> {
         }
         let compared = compare(self.bucket, hour, entries).await?;
         if compared.is_outdated {
-            self.ask_for_seal(&partition).await?;
+            self.request_seal(&partition).await?;
         }
         let sealed = state.note(&partition, compared.sealed);
         let fewer = sealed.saturating_sub(compared.listed);
@@ -109,7 +109,7 @@ impl<B: Streams> Run<'_, B> {
     }
 
     /// Puts the marker that check-object puts when an object lands late.
-    async fn ask_for_seal(&self, partition: &str) -> Result<(), BucketError> {
+    async fn request_seal(&self, partition: &str) -> Result<(), BucketError> {
         tracing::warn!(partition, "the manifest is out of date; the hour is sealed again");
         self.bucket.put(&late_key(partition), bytes::Bytes::new(), Condition::Always).await?;
         Ok(())
@@ -162,7 +162,7 @@ impl<B: Streams> Run<'_, B> {
 
     /// Checks whether objects of hours that are no longer compared are back. Their lifecycle may have begun: earlier manifests
     /// no longer count.
-    pub(super) async fn look_at_old_reports(&self) -> Result<(), CheckDeletionsError> {
+    pub(super) async fn recheck_old_reports(&self) -> Result<(), CheckDeletionsError> {
         let oldest = self.oldest();
         for key in self.replaced.range(..oldest).flat_map(|(_, keys)| keys) {
             self.bucket.delete(key).await?;
@@ -172,7 +172,7 @@ impl<B: Streams> Run<'_, B> {
                 break;
             }
             if let Some(earlier) = Report::read(self.bucket, &hour.partition()).await? {
-                self.look_again(earlier).await?;
+                self.recheck(earlier).await?;
             }
         }
         Ok(())
@@ -180,7 +180,7 @@ impl<B: Streams> Run<'_, B> {
 
     /// Checks the report's keys alone: the lifecycle may have begun to delete the hour, so its manifest no longer counts. What
     /// is not back stays reported, whether S3 still has it or not: only a person can accept the loss.
-    async fn look_again(&self, earlier: Report) -> Result<(), CheckDeletionsError> {
+    async fn recheck(&self, earlier: Report) -> Result<(), CheckDeletionsError> {
         let mut report = earlier.clone();
         report.missing.clear();
         for missing in &earlier.missing {

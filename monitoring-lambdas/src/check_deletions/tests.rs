@@ -66,7 +66,7 @@ async fn reseal(bucket: &MemoryBucket, hour: UtcHour) {
 }
 
 #[tokio::test]
-async fn when_everything_is_there_nothing_is_reported() {
+async fn nothing_is_reported_when_nothing_is_gone() {
     let bucket = sealed().await;
     let before = bucket.calls.get();
     assert_eq!(check(&bucket, NOON).await, 0.0);
@@ -86,7 +86,7 @@ async fn when_everything_is_there_nothing_is_reported() {
 #[case::a_rejected_one(3)]
 #[case::the_last_of_all(4)]
 #[tokio::test]
-async fn an_object_that_is_deleted_is_reported_until_it_is_back(#[case] which: usize) {
+async fn a_deleted_object_is_reported_until_it_is_restored(#[case] which: usize) {
     let bucket = sealed().await;
     let key = &data(&bucket, hour(3))[which];
     let stored = delete(&bucket, key);
@@ -103,7 +103,7 @@ async fn an_object_that_is_deleted_is_reported_until_it_is_back(#[case] which: u
 }
 
 #[tokio::test]
-async fn pages_of_any_size_are_compared_alike() {
+async fn page_size_does_not_change_the_comparison() {
     for page_size in [1, 2, 3, 5] {
         let bucket = sealed().await;
         let keys = data(&bucket, hour(3));
@@ -142,7 +142,7 @@ fn sealed_keys(bucket: &MemoryBucket, hour: UtcHour) -> Vec<String> {
 #[case::behind_the_events(Kind::Event, 7, 150)]
 #[case::behind_all_others(Kind::Rejected, 7, 150)]
 #[tokio::test]
-async fn an_object_that_no_manifest_has_is_in_one_after_the_next_seal(
+async fn an_object_in_no_manifest_is_in_one_after_the_next_seal(
     #[case] kind: Kind,
     #[case] shard: u8,
     #[case] first: u64,
@@ -158,7 +158,7 @@ async fn an_object_that_no_manifest_has_is_in_one_after_the_next_seal(
 }
 
 #[tokio::test]
-async fn an_object_that_landing_replaced_is_sealed_again_and_not_reported() {
+async fn an_object_replaced_by_landing_is_resealed_and_not_reported() {
     let bucket = sealed().await;
     let key = &data(&bucket, hour(3))[0];
     let metadata = bucket.metadata(key);
@@ -175,7 +175,7 @@ async fn an_object_that_landing_replaced_is_sealed_again_and_not_reported() {
 #[case::what_readers_pass_over("events/dt=2026-11-21/hour=03/_temporary")]
 #[case::below_the_hour("rejected/dt=2026-11-21/hour=03/x/shardId-000000000000-1.jsonl.bz2")]
 #[tokio::test]
-async fn a_foreign_file_asks_for_no_seal(#[case] key: &str) {
+async fn a_foreign_file_requests_no_seal(#[case] key: &str) {
     let bucket = sealed().await;
     bucket.insert(key, "x", HashMap::new());
     assert_eq!(check(&bucket, NOON).await, 0.0);
@@ -183,7 +183,7 @@ async fn a_foreign_file_asks_for_no_seal(#[case] key: &str) {
 }
 
 #[tokio::test]
-async fn what_something_else_overwrites_is_reported() {
+async fn foreign_overwrites_are_reported() {
     let bucket = sealed().await;
     let key = &data(&bucket, hour(3))[0];
     bucket.insert(key, "something else", HashMap::new());
@@ -192,7 +192,7 @@ async fn what_something_else_overwrites_is_reported() {
 }
 
 #[tokio::test]
-async fn what_is_overwritten_stays_reported_when_its_hour_is_sealed_again() {
+async fn overwritten_objects_stay_reported_after_a_reseal() {
     let bucket = sealed().await;
     let key = &data(&bucket, hour(3))[0];
     let stored = delete(&bucket, key);
@@ -231,7 +231,7 @@ fn replaced(bucket: &MemoryBucket) -> usize {
 #[case::of_one_that_was(true, 1)]
 #[case::sealed_three_times_more(false, 3)]
 #[tokio::test]
-async fn what_is_deleted_between_two_seals_is_reported_by_its_key(#[case] is_compared: bool, #[case] reseals: u64) {
+async fn objects_deleted_between_two_seals_are_reported_by_key(#[case] is_compared: bool, #[case] reseals: u64) {
     let bucket = sealed().await;
     if is_compared {
         check(&bucket, NOON).await;
@@ -251,7 +251,7 @@ async fn what_is_deleted_between_two_seals_is_reported_by_its_key(#[case] is_com
 }
 
 #[tokio::test]
-async fn an_object_that_only_a_manifest_in_between_had_is_reported_and_one_that_landing_replaced_is_not() {
+async fn an_object_only_in_an_intermediate_manifest_is_reported_unless_landing_replaced_it() {
     let bucket = sealed().await;
     let between = land(&bucket, Kind::Rejected, hour(3), 5, (300, 301));
     reseal(&bucket, hour(3)).await;
@@ -264,7 +264,7 @@ async fn an_object_that_only_a_manifest_in_between_had_is_reported_and_one_that_
 }
 
 #[tokio::test]
-async fn what_was_overwritten_between_two_seals_is_reported() {
+async fn overwrites_between_two_seals_are_reported() {
     let bucket = sealed().await;
     let key = &data(&bucket, hour(3))[0];
     bucket.insert(key, "something else", HashMap::new());
@@ -275,7 +275,7 @@ async fn what_was_overwritten_between_two_seals_is_reported() {
 
 /// Whatever call of the second seal it is that the run is killed at.
 #[tokio::test]
-async fn what_is_deleted_before_a_seal_that_is_killed_is_reported() {
+async fn objects_deleted_before_a_killed_seal_are_reported() {
     for call in 1.. {
         let bucket = sealed().await;
         let key = data(&bucket, hour(3))[0].clone();
@@ -308,7 +308,7 @@ async fn replaced_manifests_of_hours_that_are_no_longer_compared_are_deleted() {
 
 /// By the runbook: the note that keeps the hour from being whole is deleted, and the hour is sealed without it.
 #[tokio::test]
-async fn an_hour_counts_from_its_first_success_on() {
+async fn an_hour_is_compared_from_its_first_success_on() {
     let bucket = sealed_until(3).await;
     land(&bucket, Kind::Event, hour(3), 0, (100, 101));
     let note = "events/dt=2026-11-21/hour=03/notes.txt";
@@ -325,7 +325,7 @@ async fn an_hour_counts_from_its_first_success_on() {
 
 /// `aws s3 rm --recursive` of an hour; it is sealed again as an empty one before anybody looks.
 #[tokio::test]
-async fn an_hour_that_is_deleted_and_sealed_as_empty_is_reported_by_its_number() {
+async fn an_hour_deleted_and_resealed_as_empty_is_reported_by_its_object_count() {
     let bucket = sealed().await;
     check(&bucket, NOON).await;
     let gone: Vec<_> = bucket
@@ -342,7 +342,7 @@ async fn an_hour_that_is_deleted_and_sealed_as_empty_is_reported_by_its_number()
 }
 
 #[tokio::test]
-async fn a_manifest_that_is_deleted_is_reported_itself() {
+async fn a_deleted_manifest_is_reported() {
     let bucket = sealed().await;
     check(&bucket, NOON).await;
     let manifest = manifest_key(&hour(3).partition());
@@ -402,7 +402,7 @@ async fn an_old_report_stays_until_its_keys_are_back_or_a_person_deletes_it() {
 }
 
 #[tokio::test]
-async fn runs_without_time_go_on_from_one_another_and_come_to_an_end() {
+async fn runs_without_time_continue_one_another_and_finish() {
     let bucket = sealed().await;
     for of_day in [2, 5, 11] {
         delete(&bucket, &data(&bucket, hour(of_day))[0]);
@@ -431,7 +431,7 @@ async fn runs_without_time_go_on_from_one_another_and_come_to_an_end() {
     "{\"v\":1,\"partition\":\"p\",\"objects\":[\n{\"key\":\"a\",\"bytes\":1},\n{\"key\":\"b\",\"bytes\":1},\nx"
 )]
 #[tokio::test]
-async fn a_manifest_that_cant_be_read_is_reported_until_the_hour_is_sealed_again(#[case] text: &str) {
+async fn an_unreadable_manifest_is_reported_until_the_hour_is_resealed(#[case] text: &str) {
     let bucket = sealed().await;
     let manifest = manifest_key(&hour(2).partition());
     bucket.insert(&manifest, text.to_owned(), HashMap::new());
@@ -461,7 +461,7 @@ async fn reports_of_more_hours_than_a_page_are_all_counted() {
 #[case::the_report("PUT", "deleted/dt=2026-11-21/hour=02.json")]
 #[case::the_late_marker("PUT", "late/dt=2026-11-21/hour=02")]
 #[tokio::test]
-async fn an_hour_that_s3_refuses_fails_the_run_and_keeps_no_other_hour_from_being_compared(
+async fn an_hour_that_s3_refuses_fails_the_run_and_the_others_are_compared(
     #[case] operation: &'static str,
     #[case] key: &'static str,
 ) {
@@ -479,7 +479,7 @@ async fn an_hour_that_s3_refuses_fails_the_run_and_keeps_no_other_hour_from_bein
 }
 
 #[tokio::test]
-async fn whatever_call_fails_the_run_does_and_the_next_one_finds_the_same() {
+async fn any_failing_call_fails_the_run_and_the_next_one_finds_the_same() {
     for call in 1..240 {
         let bucket = sealed().await;
         delete(&bucket, &data(&bucket, hour(3))[0]);

@@ -262,7 +262,7 @@ fn metadata_that_differs_from_the_content_is_found(#[case] change: fn(&mut Objec
 #[case::cut_off(|o: &mut Object| o.body.truncate(o.body.len() - 1), "truncated")]
 #[case::records(|o: &mut Object| o.metadata.record_count = 1, "metadata")]
 #[case::sequence_number(|o: &mut Object| o.metadata.last_sequence_number = Some("1".into()), "metadata")]
-fn a_spilled_object_is_checked_as_any_other(#[case] change: fn(&mut Object), #[case] code: &str) {
+fn a_spilled_object_is_checked_like_any_other(#[case] change: fn(&mut Object), #[case] code: &str) {
     let mut object = Object::events().spilled();
     change(&mut object);
     assert_eq!(codes(&now(findings(&object))), [code]);
@@ -296,7 +296,7 @@ fn lines_in_the_wrong_place_and_without_number_are_found() {
 }
 
 #[test]
-fn a_line_stands_on_the_bound_and_one_past_it() {
+fn a_line_at_the_limit_is_good_and_one_byte_more_is_not() {
     let frame = event_line(3, "{\"a\":\"\"}").len() - 1;
     let line = |bytes: usize| event_line(3, &format!("{{\"a\":\"{}\"}}", "x".repeat(bytes - frame)));
     let lines_of = |bytes| {
@@ -312,7 +312,7 @@ fn a_line_stands_on_the_bound_and_one_past_it() {
 #[rstest]
 #[case::as_much_as_landing_writes(MAX_OBJECT_BYTES, "count")]
 #[case::more(MAX_OBJECT_BYTES + 1, "says_too_much")]
-fn an_object_stands_on_the_bound_and_one_past_it(#[case] says: u64, #[case] code: &str) {
+fn an_object_at_the_limit_is_good_and_one_byte_more_is_not(#[case] says: u64, #[case] code: &str) {
     let mut object = Object::events();
     object.metadata.uncompressed_bytes = says;
     assert_eq!(codes(&now(findings(&object))), [code]);
@@ -392,7 +392,7 @@ async fn metadata_and_objects_may_be_missing() {
 }
 
 #[tokio::test]
-async fn an_object_after_the_grace_is_late_however_often_its_event_comes() {
+async fn an_object_after_the_grace_is_late_however_often_its_event_repeats() {
     let (bucket, object) = (MemoryBucket::default(), Object::events());
     object.store(&bucket);
     check_at(&bucket, &object.key, "2026-11-21T10:14:59.999Z").await;
@@ -404,7 +404,7 @@ async fn an_object_after_the_grace_is_late_however_often_its_event_comes() {
 }
 
 #[tokio::test]
-async fn with_s3_away_the_event_is_tried_again() {
+async fn without_s3_the_event_is_retried() {
     let mut object = Object::events();
     object.metadata.event_count = 5;
     let undisturbed = MemoryBucket::default();
@@ -449,7 +449,7 @@ fn a_bomb_costs_no_more_than_the_metadata_says() {
 }
 
 #[test]
-fn twelve_megabytes_are_checked_in_half_of_that() {
+fn twelve_megabytes_are_checked_in_half_as_much_memory() {
     let line = |number: u64| {
         event_line(
             if number == 0 { 3 } else { 9 },
@@ -486,7 +486,7 @@ proptest! {
     }
 
     #[test]
-    fn any_content_has_a_verdict_and_the_same_each_time(body: Vec<u8>, header: bool) {
+    fn any_content_gets_the_same_verdict_each_time(body: Vec<u8>, header: bool) {
         let body = if header { [&b"BZh11AY&SY"[..], &body].concat() } else { body };
         let object = Object { body, ..Object::events() };
         let found = now(findings(&object));
@@ -495,7 +495,7 @@ proptest! {
     }
 
     #[test]
-    fn lines_are_read_alike_wherever_the_pieces_end(cuts in prop::collection::vec(1usize..60, 1..40), bad: bool) {
+    fn lines_are_read_the_same_wherever_the_pieces_end(cuts in prop::collection::vec(1usize..60, 1..40), bad: bool) {
         let mut object = Object::events();
         object.metadata.event_count += u64::from(bad);
         let parsed = ObjectKey::parse(&object.key).unwrap();

@@ -50,7 +50,7 @@ pub(super) async fn find(bucket: &impl Bucket, now: UnixMillis, memory: &mut Mem
     for back in 0..=LOOKBACK_HOURS {
         let hour = now.hour().plus(-back);
         let mut found = memory.take(hour);
-        let listed = go_on_listing(bucket, hour, &mut found).await;
+        let listed = continue_listing(bucket, hour, &mut found).await;
         let has_objects = !found.last_keys.is_empty();
         if has_objects {
             *memory = found;
@@ -74,7 +74,7 @@ async fn series(bucket: &impl Bucket, hour: UtcHour) -> Result<Vec<String>, Buck
 }
 
 /// What was listed before an error is remembered, too.
-async fn go_on_listing(bucket: &impl Bucket, hour: UtcHour, memory: &mut Memory) -> Result<(), BucketError> {
+async fn continue_listing(bucket: &impl Bucket, hour: UtcHour, memory: &mut Memory) -> Result<(), BucketError> {
     let series = series(bucket, hour).await?;
     let mut pages = MAX_FURTHER_PAGES + series.len();
     for prefix in &series {

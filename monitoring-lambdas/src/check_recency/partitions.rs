@@ -30,7 +30,7 @@ pub(super) struct Report {
 }
 
 /// Checks every partition that is past its time.
-pub(super) async fn look(
+pub(super) async fn check(
     bucket: &impl Bucket,
     now: UnixMillis,
     due_minutes: i64,

@@ -97,7 +97,7 @@ fn put(metrics: &MemoryMetrics) -> [Option<f64>; 3] {
 }
 
 #[tokio::test]
-async fn when_everything_is_there_the_check_succeeds_at_little_cost() {
+async fn a_complete_bucket_passes_the_check_at_little_cost() {
     let (bucket, metrics) = (sound(100), MemoryMetrics::default());
     let handler = Handler::new(&bucket, &metrics, 40);
     assert_eq!(check(&handler, now()).await, [""; 0]);
@@ -114,7 +114,7 @@ async fn when_everything_is_there_the_check_succeeds_at_little_cost() {
 }
 
 #[tokio::test]
-async fn a_success_that_is_taken_away_is_missed_from_the_next_full_hour_on() {
+async fn a_deleted_success_is_missed_from_the_next_full_hour_on() {
     let (bucket, metrics) = (sound(100), MemoryMetrics::default());
     let handler = Handler::new(&bucket, &metrics, 40);
     assert_eq!(check(&handler, now()).await, [""; 0]);
@@ -125,7 +125,7 @@ async fn a_success_that_is_taken_away_is_missed_from_the_next_full_hour_on() {
 }
 
 #[tokio::test]
-async fn a_missing_hour_and_date_are_named_until_they_are_there() {
+async fn a_missing_hour_and_date_are_named_until_they_are_sealed() {
     let (bucket, metrics) = (sound(100), MemoryMetrics::default());
     let gone = ["events/dt=2026-11-20/hour=07/_SUCCESS", "events/dt=2026-11-20/_SUCCESS"];
     bucket.objects.borrow_mut().retain(|key, _| !gone.contains(&key));
@@ -151,7 +151,7 @@ async fn a_missing_hour_and_date_are_named_until_they_are_there() {
 }
 
 #[tokio::test]
-async fn an_hour_that_is_held_back_is_not_missing_nor_is_its_date() {
+async fn a_held_hour_and_its_date_are_not_missing() {
     let (bucket, metrics) = (sound(100), MemoryMetrics::default());
     let gone = ["events/dt=2026-11-20/hour=07/_SUCCESS", "events/dt=2026-11-20/_SUCCESS"];
     bucket.objects.borrow_mut().retain(|key, _| !gone.contains(&key));
@@ -165,7 +165,7 @@ async fn an_hour_that_is_held_back_is_not_missing_nor_is_its_date() {
 }
 
 #[tokio::test]
-async fn a_success_that_cant_be_read_is_missing() {
+async fn an_unreadable_success_counts_as_missing() {
     let (bucket, metrics) = (sound(100), MemoryMetrics::default());
     bucket.insert("events/dt=2026-11-21/hour=03/_SUCCESS", "{", HashMap::new());
     let said = check(&Handler::new(&bucket, &metrics, 40), now()).await;
@@ -174,7 +174,7 @@ async fn a_success_that_cant_be_read_is_missing() {
 }
 
 #[tokio::test]
-async fn of_many_missing_twenty_are_named() {
+async fn at_most_twenty_missing_partitions_are_named() {
     let (bucket, metrics) = (sound(100), MemoryMetrics::default());
     bucket.objects.borrow_mut().retain(|key, _| key < "events/dt=2026-11-20" || key.contains("shardId"));
     let said = check(&Handler::new(&bucket, &metrics, 40), now()).await;
@@ -220,7 +220,7 @@ async fn the_newest_event_is_that_of_some_shards_last_object(#[case] more: &[(u3
 }
 
 #[tokio::test]
-async fn while_everything_is_spilled_the_newest_event_is_that_of_the_last_spilled_object() {
+async fn while_everything_is_spilled_the_newest_event_is_in_the_last_spilled_object() {
     let (bucket, metrics) = (sound(100), MemoryMetrics::default());
     let handler = Handler::new(&bucket, &metrics, 40);
     check(&handler, now()).await;
@@ -242,7 +242,7 @@ async fn while_everything_is_spilled_the_newest_event_is_that_of_the_last_spille
 }
 
 #[tokio::test]
-async fn freshness_goes_back_to_the_hour_that_has_something_and_forward_again() {
+async fn freshness_follows_the_newest_hour_that_has_objects() {
     let (bucket, metrics) = (sound(100), MemoryMetrics::default());
     let handler = Handler::new(&bucket, &metrics, 40);
     let later = UnixMillis(now().0 + 5 * 60 * MINUTE);
@@ -275,7 +275,7 @@ async fn a_listing_of_many_pages_is_followed_and_bounded() {
 
 /// S3 fails now and then where an hour has very many objects: a listing that began anew each minute would never end.
 #[tokio::test]
-async fn a_listing_that_failed_goes_on_behind_the_last_page_that_came() {
+async fn a_failed_listing_resumes_after_its_last_page() {
     let (bucket, mut memory) = (MemoryBucket::default(), freshness::Memory::default());
     (10..30).for_each(|number| object(&bucket, 0, number, now(), UnixMillis(now().0 - 30_000 + number as i64)));
     bucket.page_size.set(Some(1));
@@ -373,7 +373,7 @@ impl Bucket for Faulty<'_> {
 #[case("HEAD", [Some(0.0), Some(0.0), None], Some(1.0), 1)]
 #[case("LIST", [None, None, None], None, 3)]
 #[tokio::test(start_paused = true)]
-async fn no_part_of_the_check_needs_another(
+async fn the_parts_of_the_check_are_independent(
     #[case] fails: &'static str,
     #[case] expected: [Option<f64>; 3],
     #[case] broken: Option<f64>,
@@ -389,7 +389,7 @@ async fn no_part_of_the_check_needs_another(
 }
 
 #[tokio::test]
-async fn with_cloudwatch_away_the_check_fails_and_still_names_what_is_missing() {
+async fn without_cloudwatch_the_check_fails_and_still_names_what_is_missing() {
     let (bucket, metrics) = (sound(100), MemoryMetrics::default());
     metrics.fails_from.set(Some(1));
     let handler = Handler::new(&bucket, &metrics, 40);
@@ -401,7 +401,7 @@ async fn with_cloudwatch_away_the_check_fails_and_still_names_what_is_missing() 
 }
 
 #[tokio::test]
-async fn a_check_that_was_cut_off_goes_on_where_it_was() {
+async fn an_interrupted_check_continues_where_it_stopped() {
     let (bucket, metrics) = (sound(100), MemoryMetrics::default());
     let handler = Handler::new(&bucket, &metrics, 40);
     bucket.fails_from.set(Some(40));

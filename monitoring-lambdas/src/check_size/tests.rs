@@ -146,7 +146,7 @@ async fn too_many_rejected_lines_are_a_violation(#[case] events: u64, #[case] re
 }
 
 #[tokio::test]
-async fn the_share_is_put_for_each_reason_of_the_closed_set_too() {
+async fn the_share_of_each_known_reason_is_put() {
     let metrics = MemoryMetrics::default();
     let bucket = rejected_hour(700, &[("invalid_json", 200), ("not_an_object", 50), ("of_nobody", 50)]);
     check(&bucket, &metrics, HOUR).await.unwrap();
@@ -174,7 +174,7 @@ async fn the_same_event_again_puts_the_same_values() {
 }
 
 #[tokio::test]
-async fn an_earlier_success_that_cant_be_read_is_left_out() {
+async fn an_unreadable_earlier_success_is_left_out() {
     let bucket = bucket(DATE, &[&[(0, 500_000)], &USUAL[..]].concat());
     bucket.insert("events/dt=2026-11-20/_SUCCESS", "", HashMap::new());
     let metrics = MemoryMetrics::default();
@@ -184,7 +184,7 @@ async fn an_earlier_success_that_cant_be_read_is_left_out() {
 }
 
 #[tokio::test]
-async fn whatever_call_fails_the_invocation_does_and_puts_nothing() {
+async fn any_failing_call_fails_the_invocation_which_puts_nothing() {
     for call in 1..=10 {
         let bucket = bucket(DATE, &[&[(0, 1_000_000)], &USUAL[..]].concat());
         bucket.fails_from.set(Some(call));
@@ -247,7 +247,7 @@ fn explanations_name_units_and_missing_history() {
 }
 
 #[tokio::test]
-async fn sums_that_somebody_made_up_are_judged_like_any_others() {
+async fn fabricated_sums_are_judged_like_any_others() {
     let bucket = MemoryBucket::default();
     let partition = Partition::of_success_key(DATE).unwrap();
     let most = Totals { bytes: u64::MAX, events: u64::MAX, rejected: u64::MAX, ..Totals::default() };

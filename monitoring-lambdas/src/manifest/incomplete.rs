@@ -62,7 +62,7 @@ pub struct Accepted {
 
 impl Accepted {
     /// Whether the person knew of this, or of more of the same.
-    pub fn includes(&self, missing: &Missing) -> bool {
+    pub(crate) fn includes(&self, missing: &Missing) -> bool {
         self.missing.iter().any(|known| known.includes(missing))
     }
 }
@@ -118,7 +118,7 @@ mod tests {
     #[case::found_by_either(Missing::BrokenObjects { keys: vec!["a".into()] }, unreadable("a"), true)]
     #[case::another_object(Missing::BrokenObjects { keys: vec!["a".into()] }, unreadable("b"), false)]
     #[case::another_kind(records(9, 4), Missing::FailingBatches, false)]
-    fn an_acceptance_includes_what_it_names_and_less(
+    fn an_acceptance_covers_what_it_names_and_less(
         #[case] known: Missing,
         #[case] found: Missing,
         #[case] expected: bool,

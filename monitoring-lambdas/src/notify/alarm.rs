@@ -262,7 +262,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_notice_of_cloudwatch_is_read() {
+    fn a_cloudwatch_notice_is_parsed() {
         let change = changes(BROKEN_OBJECTS).remove(0).unwrap();
         assert_eq!((&*change.name, change.state), ("playhead-prod-broken-objects", State::Alarm));
         assert_eq!(change.at.rfc3339(), "2026-11-21T09:40:12.345Z");

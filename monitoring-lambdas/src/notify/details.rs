@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn unreadable_details_keep_no_message_back() {
+    async fn unreadable_details_delay_no_message() {
         let bucket = broken(2);
         bucket.insert("broken/events/9.json", "no JSON", HashMap::new());
         assert_eq!(read(&bucket, Some(&watched("BrokenObjects"))).await.len(), 2);

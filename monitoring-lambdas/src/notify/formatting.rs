@@ -130,7 +130,7 @@ mod tests {
     #[case("LessThanThreshold", "at least 60 s")]
     #[case("LessThanOrEqualToThreshold", "more than 60 s")]
     #[case("GreaterThanUpperThreshold", "within its usual range")]
-    fn what_is_expected_is_the_opposite(#[case] comparison: &str, #[case] text: &str) {
+    fn the_expected_value_is_the_opposite_of_the_condition(#[case] comparison: &str, #[case] text: &str) {
         assert_eq!(expected(comparison, 60.0, Some(Unit::Seconds)), text);
     }
 

@@ -148,14 +148,14 @@ mod tests {
     const HOSTILE: &str = "- events/<!channel> <https://evil.example|broken.jsonl.bz2>: R&D &lt; *b* _i_ ~s~ `c`";
 
     #[test]
-    fn mentions_and_links_are_text_for_slack() {
+    fn slack_shows_mentions_and_links_as_text() {
         let expected =
             "- events/&lt;!channel&gt; &lt;https://evil.example|broken.jsonl.bz2&gt;: R&amp;D &amp;lt; *b* _i_ ~s~ `c`";
         assert_eq!(parsed(Format::Text, HOSTILE), json!({"text": expected, "mrkdwn": false}));
     }
 
     #[test]
-    fn a_card_is_what_teams_workflows_take() {
+    fn a_card_has_the_form_that_teams_workflows_accept() {
         let text = "ALARM in prod: [Landed](https://evil.example) **objects** <at>all</at>\n\nWhat to do: https://git.example.com/RUNBOOK.md#it";
         let run = |text: &str| json!({"type": "TextRun", "text": text});
         let line = |spacing: &str, run: Value| json!({"type": "RichTextBlock", "spacing": spacing, "inlines": [run]});

@@ -49,7 +49,7 @@ impl Format {
 /// Recipients that can't be used. Errors name positions and quote nothing: an address, which is a secret, may have been
 /// typed into any member.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RecipientError {
+pub(crate) enum RecipientError {
     #[error(
         r#"is not JSON of the form [{{"group":"…","alarms":["*"],"webhook":"https://…","format":"text","email":true}}] (line {line}, column {column})"#
     )]
@@ -85,7 +85,7 @@ struct Declared {
 
 impl Recipient {
     /// Reads `RECIPIENTS`. An empty list is one group, `everyone`, which gets all alarms by e-mail.
-    pub fn parse_all(json: &str) -> Result<Vec<Self>, RecipientError> {
+    pub(crate) fn parse_all(json: &str) -> Result<Vec<Self>, RecipientError> {
         let declared: Vec<Declared> = serde_json::from_str(json)
             .map_err(|error| RecipientError::Form { line: error.line(), column: error.column() })?;
         if declared.is_empty() {
@@ -122,7 +122,7 @@ impl Recipient {
     }
 
     /// Whether an alarm is theirs.
-    pub fn owns(&self, alarm: &str) -> bool {
+    pub(crate) fn owns(&self, alarm: &str) -> bool {
         let fits = |pattern: &str| matches(pattern.as_bytes(), alarm.as_bytes());
         let is_excluded = self.alarms.iter().filter_map(|pattern| pattern.strip_prefix(EXCLUDED)).any(fits);
         !is_excluded && self.alarms.iter().any(|pattern| fits(pattern))
@@ -183,7 +183,11 @@ mod tests {
     #[case(&["*", "!*-warning-*"], "prod-warning-stream-bytes", false)]
     #[case(&["!*-warning-*", "*"], "prod-warning-stream-bytes", false)]
     #[case(&["dev-*", "!*-warning-*"], "prod-given-up", false)]
-    fn an_excluded_pattern_outweighs_the_others(#[case] patterns: &[&str], #[case] name: &str, #[case] expected: bool) {
+    fn an_exclusion_overrides_the_other_patterns(
+        #[case] patterns: &[&str],
+        #[case] name: &str,
+        #[case] expected: bool,
+    ) {
         let json = serde_json::json!([{"group": "pager", "alarms": patterns, "email": true}]).to_string();
         assert_eq!(Recipient::parse_all(&json).unwrap()[0].owns(name), expected);
     }
@@ -306,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn twenty_groups_and_no_more() {
+    fn at_most_twenty_groups_are_accepted() {
         let json = |count: usize| {
             let groups = (0..count).map(|number| format!(r#"{{"group":"g{number}","alarms":["*"],"email":true}}"#));
             format!("[{}]", groups.collect::<Vec<_>>().join(","))

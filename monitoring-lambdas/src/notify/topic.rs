@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use aws_sdk_sns::Client;
-use aws_sdk_sns::config::retry::RetryConfig;
-use aws_sdk_sns::config::timeout::TimeoutConfig;
 use aws_sdk_sns::error::{DisplayErrorContext, SdkError};
 use aws_sdk_sns::types::MessageAttributeValue;
 use lambda_setup::deadline::Deadline;
-use lambda_setup::sdk::SdkConfig;
+use lambda_setup::sdk::{SdkConfig, with_retries};
 
 use super::outcome::Outcome;
 
@@ -31,10 +29,7 @@ pub struct SnsTopic {
 
 impl SnsTopic {
     pub fn new(config: &SdkConfig, arn: String) -> Self {
-        let builder = aws_sdk_sns::config::Builder::from(config)
-            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
-            .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build());
-        Self { client: Client::from_conf(builder.build()), arn }
+        Self { client: Client::new(&with_retries(config, ATTEMPTS, ATTEMPT_TIMEOUT)), arn }
     }
 }
 

@@ -63,12 +63,12 @@ mod tests {
     #[case("ftp://hooks.example.com/x", Some(WebhookError::NotAUrl))]
     #[case("/x", Some(WebhookError::NotAUrl))]
     #[case("not a url", Some(WebhookError::NotAUrl))]
-    fn only_what_is_encrypted_leaves_this_machine(#[case] url: &str, #[case] error: Option<WebhookError>) {
+    fn unencrypted_webhooks_must_be_on_this_machine(#[case] url: &str, #[case] error: Option<WebhookError>) {
         assert_eq!(WebhookUrl::parse(url).err(), error);
     }
 
     #[test]
-    fn an_address_is_in_no_debug_output() {
+    fn debug_output_contains_no_address() {
         let url = WebhookUrl::parse("https://hooks.example.com/secret").unwrap();
         assert_eq!(format!("{url:?}"), "WebhookUrl(…)");
     }

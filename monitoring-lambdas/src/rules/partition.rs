@@ -12,7 +12,7 @@ pub enum Partition {
 
 impl Partition {
     /// The partition whose `_SUCCESS` has this key; `None` for any other key.
-    pub fn of_success_key(key: &str) -> Option<Self> {
+    pub(crate) fn of_success_key(key: &str) -> Option<Self> {
         Self::parse(key.strip_prefix("events/")?.strip_suffix("/_SUCCESS")?)
     }
 
@@ -44,7 +44,7 @@ impl Partition {
     }
 
     /// The same hour of an earlier day, or the earlier date.
-    pub const fn days_before(self, days: i64) -> Self {
+    pub(crate) const fn days_before(self, days: i64) -> Self {
         match self {
             Self::Hour(hour) => Self::Hour(hour.plus(-24 * days)),
             Self::Date(date) => Self::Date(date.plus(-days)),
@@ -81,7 +81,7 @@ mod tests {
     #[case("rejected/dt=2026-11-21/_SUCCESS")]
     #[case("events/dt=2026-11-21/hour=09_SUCCESS")]
     #[case("events/dt=2026-02-30/_SUCCESS")]
-    fn other_keys_are_not(#[case] key: &str) {
+    fn other_keys_are_not_success_keys(#[case] key: &str) {
         assert_eq!(Partition::of_success_key(key), None);
     }
 

@@ -9,10 +9,10 @@ use super::partition::Partition;
 const MILLIS_PER_MINUTE: i64 = 60_000;
 
 /// How many hours back seal-partition and check-recency look.
-pub const LOOKBACK_HOURS: i64 = 48;
+pub(crate) const LOOKBACK_HOURS: i64 = 48;
 
 /// A date is sealed after its last hour.
-pub const DATE_EXTRA_MINUTES: i64 = 10;
+pub(crate) const DATE_EXTRA_MINUTES: i64 = 10;
 
 /// The shipped time from the end of an hour to when it must be sealed, in minutes.
 pub const SHIPPED_DUE_MINUTES: i64 = 40;
@@ -36,7 +36,7 @@ pub enum State {
 }
 
 /// The time by which nothing more is expected of an hour.
-pub const fn closes_at(hour: UtcHour, grace_millis: i64) -> UnixMillis {
+pub(crate) const fn closes_at(hour: UtcHour, grace_millis: i64) -> UnixMillis {
     UnixMillis(hour.end().0 + grace_millis)
 }
 
@@ -65,12 +65,12 @@ pub const fn due(partition: Partition, due_minutes: i64) -> UnixMillis {
 }
 
 /// Minutes from the end of an hour to the run that seals it, with so many minutes of grace.
-pub const fn sealing_minutes(grace_minutes: i64) -> i64 {
+pub(crate) const fn sealing_minutes(grace_minutes: i64) -> i64 {
     (grace_minutes + SEAL_INTERVAL_MINUTES - 1) / SEAL_INTERVAL_MINUTES * SEAL_INTERVAL_MINUTES
 }
 
 /// Whether no later run of seal-partition begins by the time that a partition is due.
-pub const fn is_last_run(partition: Partition, at: UnixMillis, due_minutes: i64) -> bool {
+pub(crate) const fn is_last_run(partition: Partition, at: UnixMillis, due_minutes: i64) -> bool {
     at.0 + SEAL_INTERVAL_MINUTES * MILLIS_PER_MINUTE > due(partition, due_minutes).0
 }
 
@@ -94,7 +94,7 @@ pub fn judge(partition: Partition, first_sealed_at: Option<UnixMillis>, due_minu
 }
 
 /// Whether a late seal is still reported.
-pub const fn is_reported(first_sealed_at: UnixMillis, now: UnixMillis) -> bool {
+pub(crate) const fn is_reported(first_sealed_at: UnixMillis, now: UnixMillis) -> bool {
     now.0 < first_sealed_at.0 + LATE_REPORT_MILLIS
 }
 
@@ -179,7 +179,7 @@ mod tests {
     #[rstest]
     #[case("2026-11-22T01:00:00.000Z", "dt=2026-11-20")]
     #[case("2026-11-22T01:00:00.001Z", "dt=2026-11-21")]
-    fn a_date_ten_minutes_later(#[case] now: &str, #[case] last: &str) {
+    fn dates_are_expected_ten_minutes_after_their_last_hour(#[case] now: &str, #[case] last: &str) {
         let all = expected(time(now), Some(hour("dt=2026-01-01/hour=00")), 40);
         let dates: Vec<_> = all.iter().filter(|one| matches!(one, Partition::Date(_))).collect();
         assert_eq!((dates.len(), dates[0].text()), (2, last.to_owned()));
@@ -232,7 +232,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_expected_is_past_its_time_and_few(now in 0i64..4_000_000_000_000, due_minutes in 1i64..=720) {
+        fn expected_partitions_are_overdue_and_few(now in 0i64..4_000_000_000_000, due_minutes in 1i64..=720) {
             let all = expected(UnixMillis(now), Some(UnixMillis(0).hour().plus(-10_000)), due_minutes);
             prop_assert_eq!(all.len(), 50);
             for partition in all {

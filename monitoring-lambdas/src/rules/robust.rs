@@ -30,7 +30,7 @@ pub fn median(values: &[f64]) -> Option<f64> {
 }
 
 /// The score of a value against earlier ones (not including it) if there are at least `minimum` of them.
-pub fn seasonal(value: f64, earlier: &[f64], minimum: usize) -> Seasonal {
+pub(crate) fn seasonal(value: f64, earlier: &[f64], minimum: usize) -> Seasonal {
     let points = earlier.len();
     let Some(median_value) = median(earlier).filter(|_| points >= minimum) else {
         return Seasonal::InsufficientHistory { points };
@@ -120,7 +120,7 @@ mod tests {
         }
 
         #[test]
-        fn three_wild_values_of_eight_leave_the_median_among_the_others(
+        fn three_outliers_of_eight_leave_the_median_among_the_others(
             usual in prop::collection::vec((1_000u32..2_000).prop_map(f64::from), 5),
             wild in prop::collection::vec((0u32..1_000_000_000).prop_map(f64::from), 3),
         ) {

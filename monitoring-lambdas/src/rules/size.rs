@@ -183,7 +183,7 @@ mod tests {
     #[case(Some(71), Some(71), Violation)]
     #[case(Some(72), Some(50), Fine)]
     #[case(Some(0), Some(50), Violation)]
-    fn changes_of_a_hundred_bytes(
+    fn changes_against_the_day_and_the_week_before_are_judged(
         #[case] day_before: Option<u64>,
         #[case] week_before: Option<u64>,
         #[case] expected: Outcome,
@@ -222,7 +222,7 @@ mod tests {
     #[rstest]
     #[case(500, Fine)]
     #[case(5_000, Violation)]
-    fn when_weeks_differ_much_large_changes_are_usual(#[case] bytes: u64, #[case] expected: Outcome) {
+    fn large_changes_are_normal_where_weeks_vary(#[case] bytes: u64, #[case] expected: Outcome) {
         let weeks_before = [400, 1_600, 700, 1_300, 1_000, 1_000, 600, 1_400].map(Some);
         let sizes = Sizes { bytes, day_before: None, weeks_before };
         assert_eq!(sizes.measure().judge_score(&Limits::SHIPPED), expected);
@@ -231,7 +231,7 @@ mod tests {
     #[rstest]
     #[case(2_000, Fine)]
     #[case(1_000, Violation)]
-    fn what_the_week_before_had_too_is_no_violation(#[case] week_before: u64, #[case] expected: Outcome) {
+    fn a_size_like_that_of_the_week_before_is_no_violation(#[case] week_before: u64, #[case] expected: Outcome) {
         let mut weeks_before = [1_000, 1_010, 990, 1_000, 1_020, 980, 1_010, 990].map(Some);
         weeks_before[0] = Some(week_before);
         let sizes = Sizes { bytes: 2_100, day_before: None, weeks_before };

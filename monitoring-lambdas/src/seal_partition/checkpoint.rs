@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_checkpoint_is_read_back_to_the_byte() {
+    fn a_checkpoint_round_trips() {
         let draft = Draft {
             upload: Some("u".into()),
             parts: vec![Part { number: 1, etag: "\"e\"".into() }],
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_checkpoint_of_an_earlier_version_the_time_is_left() {
+    fn of_an_older_versions_checkpoint_only_the_time_is_kept() {
         let body = b"{\"at\":\"2026-11-21T10:20:00.000Z\",\"progress\":{\"upload\":\"u\",\"parts\":[]}}\n{\"v\":1";
         let expected = Checkpoint { at: UnixMillis(1_795_256_400_000), draft: None };
         assert_eq!(Checkpoint::decode(body), Some(expected));

@@ -56,9 +56,9 @@ impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
                 if self.is_out_of_time() {
                     return Err(Interrupt::OutOfTime);
                 }
-                let looks = try_join_all(listed.iter().map(|listed| self.look(&folder, listed))).await?;
-                for (listed, look) in listed.iter().zip(looks) {
-                    add(draft, kind, listed, look)?;
+                let inspected = try_join_all(listed.iter().map(|listed| self.inspect(&folder, listed))).await?;
+                for (listed, found) in listed.iter().zip(inspected) {
+                    add(draft, kind, listed, found)?;
                     if draft.buffer.len() >= self.part_bytes {
                         self.flush(manifest, draft).await?;
                     }
@@ -71,15 +71,15 @@ impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
         }
     }
 
-    async fn look(&self, folder: &str, listed: &Listed) -> Result<Look, BucketError> {
+    async fn inspect(&self, folder: &str, listed: &Listed) -> Result<Inspected, BucketError> {
         // Readers of Hive partitions skip these names, among them the manifest and `_SUCCESS`.
         if listed.key[folder.len()..].starts_with(['_', '.']) {
-            return Ok(Look::Nothing);
+            return Ok(Inspected::Nothing);
         }
-        let Some(key) = ObjectKey::parse(&listed.key) else { return Ok(Look::Unreadable) };
-        let Some(head) = self.bucket.head(&listed.key).await? else { return Ok(Look::Nothing) };
+        let Some(key) = ObjectKey::parse(&listed.key) else { return Ok(Inspected::Unreadable) };
+        let Some(head) = self.bucket.head(&listed.key).await? else { return Ok(Inspected::Nothing) };
         let metadata = ObjectMetadata::from_entries(&key.name, &head.metadata);
-        Ok(metadata.map_or(Look::Unreadable, |metadata| Look::Landed(Box::new((key, metadata)))))
+        Ok(metadata.map_or(Inspected::Unreadable, |metadata| Inspected::Landed(Box::new((key, metadata)))))
     }
 
     /// Uploads what is in the buffer as the next part.
@@ -97,7 +97,7 @@ impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
 }
 
 /// What there is under a key.
-enum Look {
+enum Inspected {
     Landed(Box<(ObjectKey, ObjectMetadata)>),
     /// Not written by landing, or its metadata can't be read.
     Unreadable,
@@ -105,17 +105,17 @@ enum Look {
     Nothing,
 }
 
-fn add(draft: &mut Draft, kind: Kind, listed: &Listed, look: Look) -> Result<(), serde_json::Error> {
+fn add(draft: &mut Draft, kind: Kind, listed: &Listed, found: Inspected) -> Result<(), serde_json::Error> {
     draft.last_key = Some(listed.key.clone());
-    let landed = match look {
-        Look::Nothing => return Ok(()),
-        Look::Unreadable => {
+    let landed = match found {
+        Inspected::Nothing => return Ok(()),
+        Inspected::Unreadable => {
             if draft.unreadable.len() < MAX_KEYS {
                 draft.unreadable.push(listed.key.clone());
             }
             None
         }
-        Look::Landed(landed) => Some(*landed),
+        Inspected::Landed(landed) => Some(*landed),
     };
     let is_first = draft.totals.all_objects() == 0;
     draft.totals.add_object(kind, listed.size, landed.as_ref().map(|(_, metadata)| metadata));

@@ -66,8 +66,8 @@ impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
             }
             None => false,
         };
-        let is_as_it_was = keys.iter().zip(&heads).all(is_unreadable);
-        Ok(is_as_it_was.then_some(Missing::UnreadableObjects { count, keys }))
+        let is_unchanged = keys.iter().zip(&heads).all(is_unreadable);
+        Ok(is_unchanged.then_some(Missing::UnreadableObjects { count, keys }))
     }
 
     async fn incomplete(&self, hour: UtcHour) -> Result<Option<Incomplete>, SealError> {

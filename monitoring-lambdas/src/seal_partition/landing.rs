@@ -70,7 +70,7 @@ impl Landing {
     /// # Errors
     ///
     /// When CloudWatch does not answer, or only in part.
-    pub async fn look(metrics: &impl Metrics, watched: &Watched<'_>, at: UnixMillis) -> Result<Self, MetricsError> {
+    pub async fn read(metrics: &impl Metrics, watched: &Watched<'_>, at: UnixMillis) -> Result<Self, MetricsError> {
         let stream = ("StreamName", watched.stream_name);
         let landing = ("FunctionName", watched.landing_function_name);
         let window = (UnixMillis(at.0 - WINDOW_MILLIS), at);

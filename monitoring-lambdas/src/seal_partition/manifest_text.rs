@@ -62,7 +62,7 @@ pub(super) fn success(
         first_sealed_at: before.map_or(at, |before| before.first_sealed_at),
         sealed_at: at,
         late_objects: before
-            .map_or(0, |before| before.late_objects.saturating_add(came_since(&before.totals, &totals))),
+            .map_or(0, |before| before.late_objects.saturating_add(added_since(&before.totals, &totals))),
         manifest: Some(etag),
         accepted,
         totals,
@@ -76,7 +76,7 @@ pub(super) struct Manifest {
 }
 
 /// Objects that came since; at least one if something was replaced, which changes records or bytes but not the number.
-fn came_since(before: &Totals, now: &Totals) -> u64 {
+fn added_since(before: &Totals, now: &Totals) -> u64 {
     let replaced = now.records != before.records || now.all_bytes() != before.all_bytes();
     now.all_objects().saturating_sub(before.all_objects()).max(u64::from(replaced))
 }

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_markers_are_read_back() {
+    fn marker_keys_round_trip() {
         let (hour, partition, date) = (hour(), hour().partition(), hour().date());
         assert_eq!(Marker::parse(&late_key(&partition)), Some(Marker::Late(hour)));
         assert_eq!(Marker::parse(&held_key(&partition)), Some(Marker::Held(hour)));
@@ -161,7 +161,7 @@ mod tests {
     #[case("sealing/dt=2026-11-21/hour=24.json")]
     #[case("sealing/dt=2026-11-21/hour=09")]
     #[case("events/dt=2026-11-21/hour=09")]
-    fn other_keys_are_no_markers(#[case] key: &str) {
+    fn other_keys_are_not_markers(#[case] key: &str) {
         assert_eq!(Marker::parse(key), None);
     }
 }

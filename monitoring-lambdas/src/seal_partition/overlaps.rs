@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn shards_and_what_was_redriven_are_for_themselves() {
+    fn shards_and_redriven_objects_are_compared_separately() {
         let objects = [(0, "10-redriven", "10"), (0, "10", "15"), (0, "12-redriven", "12"), (1, "11", "12")];
         let objects = objects.map(|(shard, first, last)| (key(shard, first), last.to_owned()));
         assert_eq!(overlaps(&objects), [None, None, None, None]);

@@ -223,7 +223,7 @@ fn spilled_metadata(kind: Kind, hour: UtcHour, lines: u64) -> ObjectMetadata {
 }
 
 #[tokio::test]
-async fn spilled_objects_are_sealed_as_lines_without_records_that_overlap_with_nothing() {
+async fn spilled_objects_are_sealed_without_records_or_overlaps() {
     let (bucket, metrics) = (MemoryBucket::default(), MemoryMetrics::default());
     let landed = land(&bucket, Kind::Event, hour(9), 0, (100, 109));
     let spilled = spill(&bucket, Kind::Event, hour(9), (0x019a, 3)).to_string();
@@ -256,7 +256,7 @@ async fn spilled_objects_are_sealed_as_lines_without_records_that_overlap_with_n
 
 /// While Kinesis takes nothing there is no IncomingRecords.
 #[tokio::test]
-async fn an_hour_of_which_everything_was_spilled_is_sealed_with_its_events() {
+async fn an_hour_with_only_spilled_events_is_sealed_with_them() {
     let (bucket, metrics) = (MemoryBucket::default(), MemoryMetrics::default());
     spill(&bucket, Kind::Event, hour(9), (1, 5));
     run(&bucket, &metrics, "2026-11-21T10:20:00.000Z").await.unwrap();
@@ -265,7 +265,7 @@ async fn an_hour_of_which_everything_was_spilled_is_sealed_with_its_events() {
 }
 
 #[tokio::test]
-async fn spilled_lines_do_not_make_up_for_records_that_did_not_land() {
+async fn spilled_lines_do_not_offset_missing_records() {
     let (bucket, metrics) = (MemoryBucket::default(), MemoryMetrics::default());
     land(&bucket, Kind::Event, hour(9), 0, (100, 109));
     spill(&bucket, Kind::Event, hour(9), (1, 5));
@@ -291,7 +291,7 @@ async fn a_spilled_object_that_claims_records_of_the_stream_is_unreadable(#[case
 }
 
 #[tokio::test]
-async fn redriven_lines_that_landed_twice_hide_no_loss_and_make_up_none() {
+async fn doubled_redriven_lines_neither_hide_nor_invent_a_loss() {
     let (bucket, metrics) = (MemoryBucket::default(), MemoryMetrics::default());
     land(&bucket, Kind::Event, hour(9), 0, (100, 109));
     redrive(&bucket, hour(9), (200, 205));
@@ -312,7 +312,7 @@ async fn redriven_lines_that_landed_twice_hide_no_loss_and_make_up_none() {
 }
 
 #[tokio::test]
-async fn an_hour_without_traffic_is_sealed_as_empty_and_none_is_passed_over_after_it() {
+async fn an_hour_without_traffic_is_sealed_as_empty_and_no_later_one_is_skipped() {
     let (bucket, metrics) = (MemoryBucket::default(), MemoryMetrics::default());
     run(&bucket, &metrics, "2026-11-21T10:20:00.000Z").await.unwrap();
     assert_eq!(bucket.keys().len(), 2);
@@ -323,7 +323,7 @@ async fn an_hour_without_traffic_is_sealed_as_empty_and_none_is_passed_over_afte
 }
 
 #[tokio::test]
-async fn an_hour_that_is_not_closed_is_left_alone() {
+async fn an_open_hour_is_not_sealed() {
     let (bucket, metrics) = (MemoryBucket::default(), MemoryMetrics::default());
     land(&bucket, Kind::Event, hour(9), 0, (1, 2));
     put_late(&bucket, hour(9));
@@ -335,7 +335,7 @@ async fn an_hour_that_is_not_closed_is_left_alone() {
 }
 
 #[tokio::test]
-async fn rejected_lines_alone_make_an_hour() {
+async fn an_hour_of_rejected_lines_alone_is_sealed() {
     let bucket = MemoryBucket::default();
     land(&bucket, Kind::Rejected, hour(7), 0, (1, 2));
     run(&bucket, &MemoryMetrics::default(), "2026-11-21T10:20:00.000Z").await.unwrap();
@@ -367,7 +367,7 @@ async fn late_objects_are_counted_once_and_added_up() {
 }
 
 #[tokio::test]
-async fn twenty_four_hours_are_a_date_and_a_late_object_seals_it_anew() {
+async fn a_date_is_sealed_with_its_hours_and_resealed_for_a_late_object() {
     let bucket = sealed_until(23).await;
     let metrics = MemoryMetrics::default();
     assert!(bucket.text("events/dt=2026-11-21/_SUCCESS").is_none());
@@ -408,7 +408,7 @@ async fn a_foreign_success_is_replaced() {
 
 /// As a run leaves it that was killed after another one had written `_SUCCESS` for the manifest before.
 #[tokio::test]
-async fn a_success_of_another_manifest_is_sealed_again() {
+async fn an_hour_whose_success_names_another_manifest_is_resealed() {
     let bucket = sealed_until(8).await;
     let manifest = "events/dt=2026-11-21/hour=05/_MANIFEST.json";
     bucket.insert(manifest, "{}", HashMap::new());
@@ -420,7 +420,7 @@ async fn a_success_of_another_manifest_is_sealed_again() {
 }
 
 #[tokio::test]
-async fn hours_are_looked_for_two_days_back() {
+async fn hours_are_sealed_two_days_back() {
     let bucket = MemoryBucket::default();
     land(&bucket, Kind::Event, hour(-100), 0, (1, 2));
     run(&bucket, &MemoryMetrics::default(), NIGHT).await.unwrap();

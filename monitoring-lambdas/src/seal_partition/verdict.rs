@@ -166,7 +166,7 @@ impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
                 landing_function_name: &self.config.landing_function_name,
                 landing_timeout_millis: self.config.landing_timeout_seconds * 1_000,
             };
-            let landing = Landing::look(self.metrics, &watched, self.at).await?;
+            let landing = Landing::read(self.metrics, &watched, self.at).await?;
             let since = self.oldest.get().unwrap_or(hour);
             let failed_batches = failed_batches::list(self.failed_batches, since).await?;
             Ok::<_, SealError>(Backlog { landing, failed_batches })

@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::config::retry::RetryConfig;
 use aws_sdk_kinesis::error::DisplayErrorContext;
 use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::ShardIteratorType;
 use bytes::Bytes;
 use kinesis_to_s3_lambda::kinesis_event::{KinesisData, Record};
-use lambda_setup::sdk::SdkConfig;
+use lambda_setup::sdk::{SdkConfig, with_retries};
 use shared::timestamp::UnixMillis;
 use tokio::time::Instant;
 
-/// Attempts at a call. ReadOptions is safe to repeat.
+/// Attempts at a call, and how long each may take. Reading is safe to repeat.
 const ATTEMPTS: u32 = 8;
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 /// A shard takes five reads a second, of all its readers. Landing needs some of them.
 /// <https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html>
 const READ_INTERVAL: Duration = Duration::from_millis(400);
@@ -30,9 +30,7 @@ pub(crate) struct Stream {
 
 impl Stream {
     pub(crate) fn new(config: &SdkConfig, name: String) -> Self {
-        let retries = RetryConfig::standard().with_max_attempts(ATTEMPTS);
-        let config = config.to_builder().retry_config(retries).build();
-        Self { client: Client::new(&config), name }
+        Self { client: Client::new(&with_retries(config, ATTEMPTS, ATTEMPT_TIMEOUT)), name }
     }
 
     /// How long it keeps records.

@@ -16,11 +16,11 @@ fn search(ledger: &Ledger) -> Search<'_> {
     Search { prefix: PREFIX.into(), ledger, started_unix_ms, ended_unix_ms, patience, settle }
 }
 
-fn ledger(entries: &[(u32, Kind, Said)]) -> Ledger {
+fn ledger(entries: &[(u32, Kind, Reported)]) -> Ledger {
     let mut ledger = Ledger::default();
-    for (planned_ms, kind, said) in entries {
+    for (planned_ms, kind, reported) in entries {
         let number = ledger.add(*planned_ms, *kind);
-        ledger.say(number, *said);
+        ledger.report(number, *reported);
     }
     ledger
 }
@@ -39,9 +39,9 @@ fn account(objects: Vec<LandedObject>, ledger: &Ledger) -> Truth {
 }
 
 #[test]
-fn each_event_is_what_was_said_against_where_it_is() {
+fn each_event_is_accounted_for_by_its_answer_and_its_place() {
     use Kind::{Event, Rejected as Bad};
-    use Said::*;
+    use Reported::*;
     let ledger = ledger(&[
         (0, Event, Stored),    // 0: there
         (0, Event, Stored),    // 1: missing
@@ -72,7 +72,7 @@ fn each_event_is_what_was_said_against_where_it_is() {
 
 #[test]
 fn an_event_that_was_never_sent_is_misplaced_and_not_landed() {
-    let truth = account(vec![object(Kind::Event, 0, &[0, 1])], &ledger(&[(0, Kind::Event, Said::Stored)]));
+    let truth = account(vec![object(Kind::Event, 0, &[0, 1])], &ledger(&[(0, Kind::Event, Reported::Stored)]));
     assert_eq!((truth.landed, truth.misplaced, truth.missing), (1, 1, 0));
     assert_eq!(truth.examples, ["never sent lt-r-0000000001"]);
 }
@@ -81,13 +81,13 @@ fn an_event_that_was_never_sent_is_misplaced_and_not_landed() {
 fn events_that_share_a_line_are_misplaced() {
     let mut shared = object(Kind::Event, 0, &[0, 1]);
     shared.holdings.mixed = vec![0, 1];
-    let truth = account(vec![shared], &ledger(&[(0, Kind::Event, Said::Stored); 2]));
+    let truth = account(vec![shared], &ledger(&[(0, Kind::Event, Reported::Stored); 2]));
     assert_eq!((truth.landed, truth.misplaced, truth.doubled), (2, 2, 0));
 }
 
 #[test]
 fn examples_are_twenty_and_of_each_kind() {
-    let ledger = ledger(&[(0, Kind::Event, Said::Stored); 200]);
+    let ledger = ledger(&[(0, Kind::Event, Reported::Stored); 200]);
     let doubled: Vec<u64> = (100..200).chain(100..200).collect();
     let truth = account(vec![object(Kind::Event, 0, &doubled)], &ledger);
     assert_eq!((truth.missing, truth.doubled, truth.examples.len()), (100, 100, 20));
@@ -101,16 +101,16 @@ fn examples_are_twenty_and_of_each_kind() {
 #[case::before_the_start(-1, 0, 0)]
 fn end_to_end_is_from_the_planned_time(#[case] stored_ms: i64, #[case] planned_ms: u32, #[case] expected_us: u64) {
     let truth =
-        account(vec![object(Kind::Event, stored_ms, &[0])], &ledger(&[(planned_ms, Kind::Event, Said::Stored)]));
+        account(vec![object(Kind::Event, stored_ms, &[0])], &ledger(&[(planned_ms, Kind::Event, Reported::Stored)]));
     let found = truth.end_to_end.max_us;
     assert!((expected_us..=expected_us + expected_us / 500).contains(&found), "{found}");
     assert_eq!(truth.end_to_end.count, 1);
 }
 
 #[test]
-fn of_a_doubled_event_the_first_time_counts() {
+fn the_first_time_of_a_doubled_event_counts() {
     let objects = vec![object(Kind::Event, 900, &[0]), object(Kind::Event, 300, &[0])];
-    let found = account(objects, &ledger(&[(0, Kind::Event, Said::Stored)])).end_to_end.max_us;
+    let found = account(objects, &ledger(&[(0, Kind::Event, Reported::Stored)])).end_to_end.max_us;
     assert!((300_000..301_000).contains(&found), "{found}");
 }
 
@@ -119,13 +119,16 @@ fn of_a_doubled_event_the_first_time_counts() {
 #[case::one_with_a_fraction(&[1_000, 3_001], 1)]
 fn the_resolution_is_that_of_the_times(#[case] stored: &[i64], #[case] expected: u64) {
     let objects = stored.iter().map(|after_ms| object(Kind::Event, *after_ms, &[0])).collect();
-    assert_eq!(account(objects, &ledger(&[(0, Kind::Event, Said::Stored)])).resolution_ms, expected);
+    assert_eq!(account(objects, &ledger(&[(0, Kind::Event, Reported::Stored)])).resolution_ms, expected);
 }
 
 #[test]
 fn landed_events_grow_by_the_second_without_what_was_bad() {
-    let ledger =
-        ledger(&[(0, Kind::Event, Said::Stored), (0, Kind::Event, Said::Stored), (0, Kind::Rejected, Said::Stored)]);
+    let ledger = ledger(&[
+        (0, Kind::Event, Reported::Stored),
+        (0, Kind::Event, Reported::Stored),
+        (0, Kind::Rejected, Reported::Stored),
+    ]);
     let files = |second: i64| {
         vec![object(Kind::Event, 999, &[0]), object(Kind::Event, second, &[1]), object(Kind::Rejected, 0, &[2])]
     };

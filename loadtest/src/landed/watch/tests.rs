@@ -11,7 +11,7 @@ use shared::line::Kind;
 use shared::timestamp::UnixMillis;
 
 use super::*;
-use crate::ledger::{Ledger, Said, id};
+use crate::ledger::{Ledger, Reported, id};
 use crate::run::unix_ms;
 
 const PREFIX: &str = "lt-r-";
@@ -89,37 +89,37 @@ fn stored(count: u64) -> Ledger {
     let mut ledger = Ledger::default();
     for _ in 0..count {
         let number = ledger.add(0, Kind::Event);
-        ledger.say(number, Said::Stored);
+        ledger.report(number, Reported::Stored);
     }
     ledger
 }
 
 struct Watched {
-    looks: Vec<(u64, u64)>,
+    listings: Vec<(u64, u64)>,
     seconds: f64,
     landed: u64,
     counts: Vec<u32>,
 }
 
 async fn watched(bucket: &MemoryBucket, ledger: &Ledger) -> Result<Watched, LandedError> {
-    let (search, mut looks, began) = (search(ledger), Vec::new(), Instant::now());
-    let progress = |found, expected| looks.push((found, expected));
+    let (search, mut listings, began) = (search(ledger), Vec::new(), Instant::now());
+    let progress = |found, expected| listings.push((found, expected));
     let inventory = watch(bucket, &search, progress).await?;
     let landed = Sightings::of(&inventory, &search).landed();
     let count = |number| {
         inventory.objects.values().flat_map(|object| &object.holdings.numbers).filter(|n| **n == number).count()
     };
     let counts = (0..ledger.entries().len() as u64).map(|number| count(number) as u32).collect();
-    Ok(Watched { looks, seconds: began.elapsed().as_secs_f64(), landed, counts })
+    Ok(Watched { listings, seconds: began.elapsed().as_secs_f64(), landed, counts })
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_lands_later_is_waited_for_and_read_once() {
+async fn late_files_are_awaited_and_read_once() {
     let bucket = MemoryBucket::default();
     bucket.put_events("a.jsonl.bz2", &[0]);
     bucket.after(3.5, |bucket| bucket.put_events("b.jsonl.bz2", &[1, 2]));
     let watched = watched(&bucket, &stored(3)).await.unwrap();
-    assert_eq!(watched.looks, [(1, 3), (1, 3), (1, 3), (1, 3), (3, 3)]);
+    assert_eq!(watched.listings, [(1, 3), (1, 3), (1, 3), (1, 3), (3, 3)]);
     assert_eq!((watched.counts, bucket.reads.lock().unwrap().len()), (vec![1, 1, 1], 2));
     assert!((6.0..6.5).contains(&watched.seconds), "{}", watched.seconds);
 }
@@ -130,12 +130,12 @@ async fn waiting_ends_when_nothing_new_has_come_for_as_long_as_patience_lasts() 
     bucket.after(29.5, |bucket| bucket.put_events("a.jsonl.bz2", &[0]));
     bucket.after(40.5, |bucket| bucket.put("events", "others.jsonl.bz2", "{}\n"));
     let watched = watched(&bucket, &stored(2)).await.unwrap();
-    assert_eq!(watched.looks.last(), Some(&(1, 2)));
+    assert_eq!(watched.listings.last(), Some(&(1, 2)));
     assert!((62.0..62.5).contains(&watched.seconds), "{}", watched.seconds);
 }
 
 #[tokio::test(start_paused = true)]
-async fn doubles_that_come_just_after_the_rest_are_seen() {
+async fn doubles_just_after_the_rest_are_seen() {
     let bucket = MemoryBucket::default();
     bucket.put_events("a.jsonl.bz2", &[0, 1]);
     bucket.after(1.5, |bucket| bucket.put_events("b.jsonl.bz2", &[1]));
@@ -143,7 +143,7 @@ async fn doubles_that_come_just_after_the_rest_are_seen() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_file_that_is_gone_at_the_end_does_not_count() {
+async fn a_file_deleted_before_the_end_does_not_count() {
     let bucket = MemoryBucket::default();
     bucket.put_events("a.jsonl.bz2", &[0]);
     bucket.put_events("b.jsonl.bz2", &[1]);
@@ -152,7 +152,7 @@ async fn a_file_that_is_gone_at_the_end_does_not_count() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_file_that_was_replaced_counts_as_it_is_now() {
+async fn a_replaced_file_counts_in_its_last_version() {
     let bucket = MemoryBucket::default();
     bucket.put_events("a.jsonl.bz2", &[0, 1, 2]);
     bucket.after(1.5, |bucket| bucket.put_events("a.jsonl.bz2", &[0, 1]));
@@ -191,7 +191,7 @@ async fn a_file_that_cannot_be_read_is_an_error_with_its_key() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_file_that_changes_at_each_last_look_is_an_error() {
+async fn a_file_that_keeps_changing_is_an_error() {
     let bucket = MemoryBucket::default();
     bucket.put_events("a.jsonl.bz2", &[0]);
     let key = bucket.objects.lock().unwrap().keys().next().unwrap().clone();
@@ -201,7 +201,7 @@ async fn a_file_that_changes_at_each_last_look_is_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_many_files_each_is_read() {
+async fn each_of_many_files_is_read() {
     let bucket = MemoryBucket::default();
     for number in 0..100 {
         bucket.put_events(&format!("{number}.jsonl.bz2"), &[number]);

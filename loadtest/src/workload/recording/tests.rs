@@ -20,7 +20,7 @@ fn copy(body: &str, content_type: &str) -> Result<String, String> {
     r#"{"metadata":{"sid":"m"},"events":[{"id":"X","a":{"sid":"n"}}]}"#
 )]
 #[case::numbers_stay(r#"{"sid":7}"#, r#"{"id":"X","sid":7}"#)]
-fn events_of_json_get_ids_and_identities_of_their_own(#[case] body: &str, #[case] expected: &str) {
+fn json_events_get_their_own_ids_and_identities(#[case] body: &str, #[case] expected: &str) {
     assert_eq!(copy(body, "application/json; charset=utf-8").unwrap(), expected);
 }
 
@@ -34,7 +34,7 @@ fn each_line_is_an_event() {
 #[case("e=t,sid=\"a\",v=2\n", "e=t,sid=\"a-2\",v=2,com.playhead-id=\"X\"\n")]
 #[case("e=t\nsid=\"b\"\n", "e=t,com.playhead-id=\"X\"\nsid=\"b-2\",com.playhead-id=\"X\"\n")]
 #[case("cid=\",sid=\\\"\",sid=\"c\"", "cid=\",sid=\\\"\",sid=\"c-2\",com.playhead-id=\"X\"")]
-fn reports_of_cmcd_get_ids_and_identities_of_their_own(#[case] body: &str, #[case] expected: &str) {
+fn cmcd_reports_get_their_own_ids_and_identities(#[case] body: &str, #[case] expected: &str) {
     assert_eq!(copy(body, "application/cmcd").unwrap(), expected);
 }
 
@@ -42,7 +42,7 @@ fn reports_of_cmcd_get_ids_and_identities_of_their_own(#[case] body: &str, #[cas
 #[case("[1]", "application/json")]
 #[case("{\"a\":", "text/plain")]
 #[case("{\"a\":1}\nnull", "application/x-ndjson")]
-fn what_is_not_an_event_is_an_error(#[case] body: &str, #[case] content_type: &str) {
+fn bodies_without_events_are_errors(#[case] body: &str, #[case] content_type: &str) {
     assert!(copy(body, content_type).is_err());
 }
 

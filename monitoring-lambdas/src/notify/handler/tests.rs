@@ -167,7 +167,7 @@ async fn an_incident_from_its_first_alarm_to_its_end() {
 }
 
 #[tokio::test]
-async fn what_comes_twice_or_late_changes_nothing() {
+async fn repeated_and_stale_notices_change_nothing() {
     let world = World::default();
     for _ in 0..3 {
         world.notice("prod-broken", "ALARM", 0).await.unwrap();
@@ -182,7 +182,7 @@ async fn what_comes_twice_or_late_changes_nothing() {
 }
 
 #[tokio::test]
-async fn an_alarm_whose_end_arrives_first_is_announced_as_one_that_is_over() {
+async fn an_alarm_whose_end_arrives_first_is_announced_as_over() {
     let world = World::default();
     world.notice("prod-broken", "OK", 2).await.unwrap();
     assert!(world.webhooks.heads().is_empty());
@@ -207,7 +207,7 @@ async fn children_are_quiet_while_their_parent_is_on() {
 }
 
 #[tokio::test]
-async fn each_group_gets_its_own_alarms_on_its_own_ways() {
+async fn each_group_gets_its_own_alarms_through_its_own_channels() {
     let groups = r#"[{"group":"platform","alarms":["*"],"webhook":"https://hooks.example.com/x","email":true},
                      {"group":"ads","alarms":["ads-*"],"email":true}]"#;
     let world = World::default();
@@ -221,7 +221,7 @@ async fn each_group_gets_its_own_alarms_on_its_own_ways() {
 
 /// Each try takes half of the time that an invocation has.
 #[tokio::test(start_paused = true)]
-async fn webhooks_that_never_answer_keep_no_e_mail_back() {
+async fn webhooks_that_never_answer_delay_no_email() {
     let group =
         |name: &str| json!({"group": name, "alarms": ["*"], "webhook": "https://hooks.example.com/x", "email": true});
     let groups = json!(["a", "b", "c", "d", "e"].map(group)).to_string();
@@ -287,7 +287,7 @@ async fn without_cloudwatch_a_message_has_no_chart() {
 }
 
 #[tokio::test]
-async fn without_s3_an_alarm_is_announced_all_the_same() {
+async fn without_s3_an_alarm_is_still_announced() {
     let world = World::default();
     world.bucket.fails_from.set(Some(1));
     assert!(matches!(world.notice("prod-broken", "ALARM", 0).await, Err(NotifyError::Store { .. })));
@@ -295,7 +295,7 @@ async fn without_s3_an_alarm_is_announced_all_the_same() {
 }
 
 #[tokio::test]
-async fn an_unreadable_ledger_is_begun_anew() {
+async fn an_unreadable_ledger_is_replaced_by_a_new_one() {
     let world = World::default();
     world.bucket.insert("incidents/open/platform.json", "{", std::collections::HashMap::new());
     world.notice("prod-broken", "ALARM", 0).await.unwrap();
@@ -305,7 +305,7 @@ async fn an_unreadable_ledger_is_begun_anew() {
 
 /// Killed at any call to S3, whatever was due is sent: once, or twice at most.
 #[tokio::test]
-async fn a_crash_doubles_at_most() {
+async fn a_crash_may_double_a_message_but_never_loses_one() {
     for call in 1..=16 {
         let world = World::default();
         world.bucket.fails_from.set(Some(call));

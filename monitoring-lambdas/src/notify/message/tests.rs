@@ -93,7 +93,7 @@ async fn a_reminder_shows_the_newest_value() {
 }
 
 #[tokio::test]
-async fn a_storm_makes_a_bounded_text() {
+async fn an_alarm_storm_makes_a_bounded_message() {
     let opened = text(Kind::Opened, &storm(500).await, 0).text;
     assert_eq!(opened.matches("What to do: ").count(), MAX_DESCRIBED);
     assert!(opened.contains("And 495 alarms: playhead-prod-alarm-005, ") && opened.ends_with(" and 475 more"));
@@ -105,7 +105,7 @@ async fn a_storm_makes_a_bounded_text() {
 }
 
 #[tokio::test]
-async fn alarms_that_came_on_later_are_listed_apart() {
+async fn alarms_raised_later_are_listed_separately() {
     let mut incident = storm(3).await;
     incident.alarms.values_mut().next().unwrap().announced = true;
     let update = text(Kind::Update, &incident, 5);
@@ -117,7 +117,7 @@ async fn alarms_that_came_on_later_are_listed_apart() {
 }
 
 #[tokio::test]
-async fn an_alarm_that_was_never_announced_is_described_when_it_is_over() {
+async fn an_unannounced_alarm_is_described_when_it_is_over() {
     let mut incident = incident().await;
     let episode = incident.alarms.values_mut().next().unwrap();
     episode.until = Some(UnixMillis(episode.since.0 + 60_000));
@@ -166,7 +166,7 @@ async fn a_message_without_a_chart_or_metric_keeps_its_other_lines() {
 
 /// What an alarm on metric math says: 30 % of what came was rejected.
 #[tokio::test]
-async fn an_alarm_on_a_share_says_the_share_and_shows_the_counts() {
+async fn an_alarm_on_a_ratio_names_the_ratio_and_charts_the_counts() {
     let mut incident = incident().await;
     let episode = incident.alarms.values_mut().next().unwrap();
     let watched = episode.about.watched.as_mut().unwrap();
@@ -224,7 +224,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn a_subject_is_what_sns_takes() {
+async fn subjects_are_accepted_by_sns() {
     let mut incident = storm(2).await;
     let episode = incident.alarms.values().next().unwrap().clone();
     incident.alarms.insert(format!("a-{}\nü", "x".repeat(200)), episode);

@@ -70,7 +70,7 @@ async fn the_most_frequent_are_named_with_their_counts() {
 }
 
 #[tokio::test]
-async fn nothing_that_identifies_a_person_is_named() {
+async fn no_personal_data_is_named() {
     let bucket = MemoryBucket::default();
     put(&bucket, 9, 0, 1, line("invalid_json", None, None, Some("/events?token=SECRET")).as_bytes());
     let said = said(&bucket).await.join("\n");
@@ -93,7 +93,7 @@ async fn the_newest_files_of_each_shard_are_read() {
 }
 
 #[tokio::test]
-async fn what_was_spilled_is_counted_alone_and_beside_what_landed() {
+async fn spilled_files_are_counted_alone_and_beside_landed_ones() {
     let bucket = MemoryBucket::default();
     for id in 0..15 {
         let reason = if id < 4 { "invalid_json" } else { "too_deep" };
@@ -109,7 +109,7 @@ async fn what_was_spilled_is_counted_alone_and_beside_what_landed() {
 }
 
 #[tokio::test]
-async fn of_many_shards_as_many_are_read_as_files() {
+async fn at_most_the_allowed_number_of_files_is_read() {
     let bucket = MemoryBucket::default();
     (0..100).for_each(|shard| put(&bucket, 9, shard, 1, line("too_deep", None, None, None).as_bytes()));
     assert_eq!(said(&bucket).await[0], "counted: 8 rejected lines of 8 of the newest files");
@@ -126,7 +126,7 @@ async fn just_after_the_full_hour_the_hour_before_is_counted() {
 }
 
 #[test]
-fn a_bomb_and_what_is_damaged_cost_little() {
+fn bombs_and_damaged_files_cost_little() {
     let bucket = MemoryBucket::default();
     put(&bucket, 9, 0, 1, &vec![b' '; 32 * 1024 * 1024]);
     put(&bucket, 9, 0, 2, line("too_deep", None, None, None).repeat(10_000).as_bytes());
@@ -144,7 +144,7 @@ fn a_bomb_and_what_is_damaged_cost_little() {
 }
 
 #[tokio::test]
-async fn made_up_values_are_bounded() {
+async fn fabricated_values_are_bounded() {
     let mut tally = Tally::default();
     for number in 0..10_000 {
         tally.add(line("too_deep", Some(&format!("{number}{}", "x".repeat(10_000))), None, None).as_bytes());

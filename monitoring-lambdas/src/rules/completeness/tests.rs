@@ -59,7 +59,7 @@ fn events_count_by_their_receipt(#[case] sent: f64, #[case] lost: f64, #[case] d
 }
 
 #[test]
-fn rejected_lines_are_balanced_for_themselves() {
+fn rejected_lines_are_balanced_separately() {
     // A lost event is not made good by a rejected line too many.
     let this = Totals {
         rejected_received_in: Received { this: 4, elsewhere: 9, ..Received::default() },
@@ -73,7 +73,7 @@ fn rejected_lines_are_balanced_for_themselves() {
 #[rstest]
 #[case::envelope(EventFormat::Envelope)]
 #[case::raw(EventFormat::Raw)]
-fn what_is_in_two_objects_hides_no_loss(#[case] format: EventFormat) {
+fn repeated_records_hide_no_loss(#[case] format: EventFormat) {
     // 100 were sent, 30 of them landed twice, and 20 not at all.
     let repeated = Repeated {
         records: 3,
@@ -102,7 +102,7 @@ fn what_is_in_two_objects_hides_no_loss(#[case] format: EventFormat) {
 }
 
 #[test]
-fn what_redrive_made_of_raw_rejected_lines_is_not_doubled() {
+fn raw_events_made_by_redrive_are_not_doubled() {
     let this = Totals { redriven_events: 7, ..totals(0, 0, 0, 107) };
     let landed = [Totals::default(), this, Totals::default()];
     assert_eq!(balance_of(accepted(100.0), landed, EventFormat::Raw), Balance::default());
@@ -114,21 +114,21 @@ fn what_redrive_made_of_raw_rejected_lines_is_not_doubled() {
 #[case([102, 97, 100], 1.0)]
 #[case([90, 97, 90], 3.0)]
 #[case([100, 104, 96], 0.0)]
-fn records_at_the_full_hour_may_be_counted_in_either(#[case] landed: [u64; 3], #[case] lost: f64) {
+fn records_around_the_full_hour_may_count_in_either_hour(#[case] landed: [u64; 3], #[case] lost: f64) {
     assert_eq!(lost_records(&[at_the_edges(100.0); 3], &landed_records(&landed)), [lost]);
 }
 
 #[rstest]
 #[case::all_that_was_in_flight(85, 0.0)]
 #[case::one_more(84, 1.0)]
-fn a_surplus_makes_good_for_no_more_than_was_sent_around_the_full_hour(#[case] this: u64, #[case] lost: f64) {
+fn a_surplus_offsets_at_most_what_was_sent_around_the_full_hour(#[case] this: u64, #[case] lost: f64) {
     let arrived = [Counted { whole: 100.0, first: 10.0, last: 5.0 }; 3];
     assert_eq!(lost_records(&arrived, &landed_records(&[200, this, 100])), [lost]);
     assert_eq!(lost_records(&arrived, &landed_records(&[100, this, 200])), [lost]);
 }
 
 #[test]
-fn a_surplus_makes_good_for_one_hour_only() {
+fn a_surplus_offsets_one_hour_only() {
     let arrived = [at_the_edges(100.0); 5];
     assert_eq!(lost_records(&arrived, &landed_records(&[100, 97, 103, 97, 100])), [0.0, 0.0, 3.0]);
     assert_eq!(lost_records(&arrived, &landed_records(&[100, 98, 103, 99, 100])), [0.0, 0.0, 0.0]);
@@ -147,7 +147,7 @@ fn a_surplus_makes_good_for_one_hour_only() {
 #[case::two_requests_counted_twice(50.0, 52.0, 3, events(0.0, 0.0), 20_000.0)]
 #[case::one_request_counted_twice_hides_no_doubles(50.0, 51.0, 20_006, events(0.0, 3.0), 10_000.0)]
 #[case::lambda_counts_none(0.0, 50.0, 20_000, events(3.0, 0.0), 0.0)]
-fn a_request_that_was_not_counted_or_counted_twice_excuses_what_it_can_hold(
+fn an_uncounted_or_double_counted_request_excuses_as_many_events_as_it_can_hold(
     #[case] invocations: f64,
     #[case] requests: f64,
     #[case] landed: u64,
@@ -164,7 +164,7 @@ fn a_request_that_was_not_counted_or_counted_twice_excuses_what_it_can_hold(
 }
 
 #[test]
-fn requests_at_the_full_hour_may_be_invocations_of_either() {
+fn requests_around_the_full_hour_may_be_invocations_of_either_hour() {
     let sent = |invocations: f64, requests: f64, accepted: f64| Sent {
         invocations: at_the_edges(invocations),
         requests: at_the_edges(requests),
@@ -193,7 +193,7 @@ fn records_that_landed_more_often_than_they_arrived_are_doubled(#[case] landed: 
 }
 
 #[test]
-fn sums_that_somebody_made_up_end_in_a_number() {
+fn fabricated_sums_give_a_number() {
     let most = Received { previous: u64::MAX, this: u64::MAX, next: u64::MAX, elsewhere: u64::MAX };
     let totals = Totals {
         records: u64::MAX,
@@ -218,7 +218,7 @@ fn sums_that_somebody_made_up_end_in_a_number() {
 #[case::the_neighbours_have_it([86, 86], [Some(104), Some(110)], (0.0, 0.0))]
 #[case::the_neighbours_lack_it_too([86, 86], [Some(100), Some(104)], (10.0, 10.0))]
 #[case::objects_overlap([70, 100], [Some(100), Some(100)], (0.0, 30.0))]
-fn an_hour_lacks_what_its_neighbours_can_not_have(
+fn an_hour_lacks_what_its_neighbours_cannot_hold(
     #[case] landed: [u64; 2],
     #[case] neighbours: [Option<u64>; 2],
     #[case] expected: (f64, f64),
@@ -256,7 +256,7 @@ fn events_in(requests: &[u16]) -> u64 {
 proptest! {
     /// Where lines are only missing, or only taken more than once.
     #[test]
-    fn wrong_counts_are_neither_a_loss_nor_doubles_and_hide_no_more_than_their_requests_can_hold(
+    fn wrong_counts_cause_no_false_alarm_and_hide_no_more_than_their_requests_can_hold(
         lines in prop_oneof![counted_lines(0..2), counted_lines(1..4)], gone in 0u64..100_000, raw: bool,
     ) {
         let format = if raw { EventFormat::Raw } else { EventFormat::Envelope };

@@ -439,7 +439,7 @@ fn run_histories(cases: u32, without: Without) -> std::result::Result<(), (Strin
 /// An object that lands at any moment of any run of seal-partition, stopped, killed or doubled, is in the manifest or in
 /// that of a later run.
 #[test]
-fn whatever_lands_during_stopped_killed_and_doubled_runs_is_in_the_manifest_at_the_end() {
+fn objects_that_land_during_stopped_killed_and_doubled_runs_are_in_the_final_manifest() {
     let without = asked_for([Without::LeavingMarkers, Without::Conditions]);
     run_histories(4_000, without.unwrap_or(Without::Nothing))
         .unwrap_or_else(|(reason, history)| panic!("{reason}\n{history:#?}"));

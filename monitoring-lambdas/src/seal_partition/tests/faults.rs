@@ -109,7 +109,7 @@ async fn undisturbed(world: &MemoryBucket) -> (BTreeMap<String, String>, usize) 
 }
 
 #[tokio::test]
-async fn after_a_crash_at_any_call_the_next_attempt_ends_in_the_same_files() {
+async fn after_a_crash_at_any_call_the_next_attempt_writes_the_same_files() {
     let world = world().await;
     let (expected, calls) = undisturbed(&world).await;
     for call in 1..=calls {
@@ -142,7 +142,7 @@ async fn after_a_crash_at_any_call_the_next_hour_counts_late_objects_once() {
 }
 
 #[tokio::test]
-async fn with_cloudwatch_away_nothing_is_sealed_or_it_is_reported_later() {
+async fn without_cloudwatch_nothing_is_sealed_or_it_is_reported_later() {
     let world = world().await;
     let (expected, _) = undisturbed(&world).await;
     let (bucket, metrics) = (copy(&world), MemoryMetrics::default());
@@ -165,7 +165,7 @@ async fn with_cloudwatch_away_nothing_is_sealed_or_it_is_reported_later() {
 }
 
 #[tokio::test]
-async fn a_run_that_has_little_time_goes_on_until_all_is_sealed() {
+async fn runs_with_little_time_continue_until_everything_is_sealed() {
     let world = world().await;
     let (expected, calls) = undisturbed(&world).await;
     for (limit, times) in (0..=calls).flat_map(|limit| [(limit, 1), (limit, 2)]) {
@@ -179,7 +179,7 @@ async fn a_run_that_has_little_time_goes_on_until_all_is_sealed() {
 }
 
 #[tokio::test]
-async fn an_upload_that_is_gone_begins_anew() {
+async fn a_lost_upload_is_started_again() {
     let world = world().await;
     let (expected, _) = undisturbed(&world).await;
     let (bucket, metrics) = (copy(&world), MemoryMetrics::default());
@@ -215,7 +215,7 @@ async fn a_checkpoint_that_is_damaged_or_out_of_date_starts_the_seal_again() {
 }
 
 #[tokio::test]
-async fn a_whole_run_within_another_at_any_call_changes_nothing() {
+async fn a_complete_run_inside_another_at_any_call_changes_nothing() {
     let world = world().await;
     let (expected, calls) = undisturbed(&world).await;
     for call in 1..=calls {
@@ -239,7 +239,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
-    fn two_runs_taking_turns_seal_what_one_does(turns: u64, more: u64) {
+    fn two_interleaved_runs_seal_what_one_does(turns: u64, more: u64) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let world = world().await;
@@ -257,7 +257,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_happens_to_the_first_invocations_the_files_are_the_same(
+    fn the_files_are_the_same_whatever_happens_to_earlier_invocations(
         faults in prop::collection::vec((any::<bool>(), 0usize..150), 1..8), again in prop::collection::vec(any::<bool>(), 8),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

@@ -186,7 +186,7 @@ impl World {
 #[case(Lack::BrokenObject)]
 #[case(Lack::MissingRecords)]
 #[tokio::test]
-async fn an_hour_that_lacks_something_is_held_back_until_it_is_whole(#[case] lack: Lack) {
+async fn an_incomplete_hour_is_held_back_until_it_is_whole(#[case] lack: Lack) {
     let world = World::new();
     world.run("2026-11-21T10:20:00.000Z", Some(lack)).await;
     assert!(!world.is_sealed() && world.incomplete().is_none(), "not due yet");
@@ -238,7 +238,7 @@ async fn without_any_value_of_the_stream_the_due_time_decides() {
 }
 
 #[tokio::test]
-async fn without_the_age_as_many_records_as_arrived_are_enough() {
+async fn without_the_age_an_hour_that_has_all_arrived_records_is_sealed() {
     let world = World::new();
     world.put_value("AWS/Kinesis", "IncomingRecords", hour(9).start(), 2.0);
     handler(&world.bucket, &world.failed_batches, &world.metrics)
@@ -257,7 +257,7 @@ async fn without_the_age_as_many_records_as_arrived_are_enough() {
 #[case::a_batch_was_given_up(Lack::FailedBatch, false)]
 #[case::an_object_is_broken(Lack::BrokenObject, false)]
 #[tokio::test]
-async fn as_many_records_as_arrived_are_enough_whatever_may_be_late(#[case] lack: Lack, #[case] is_sealed: bool) {
+async fn an_hour_that_has_all_arrived_records_is_sealed_whatever_lags(#[case] lack: Lack, #[case] is_sealed: bool) {
     let world = World::new();
     world.put_arrived(30, 2.0);
     world.run_with_values("2026-11-21T10:20:00.000Z", Some(lack)).await;
@@ -266,7 +266,7 @@ async fn as_many_records_as_arrived_are_enough_whatever_may_be_late(#[case] lack
 
 /// The mapping is disabled, and nobody posts: no value shows that landing has read the hour.
 #[tokio::test]
-async fn fewer_records_than_arrived_in_an_hour_that_nothing_shows_to_be_read_may_still_land() {
+async fn missing_records_of_an_hour_not_known_to_be_read_may_still_land() {
     let world = World::new();
     world.put_arrived(30, 3.0);
     handler(&world.bucket, &world.failed_batches, &world.metrics)
@@ -285,7 +285,7 @@ async fn fewer_records_than_arrived_in_an_hour_that_nothing_shows_to_be_read_may
 #[case::in_the_minute_after_the_full_hour(0, 3.0, true)]
 #[case::a_minute_after_that(1, 3.0, false)]
 #[tokio::test]
-async fn fewer_records_than_arrived_hold_an_hour_that_has_been_read(
+async fn missing_records_hold_back_an_hour_that_has_been_read(
     #[case] minute: i64,
     #[case] arrived: f64,
     #[case] is_sealed: bool,
@@ -328,7 +328,7 @@ async fn records_around_the_full_hour_are_owed_while_others_arrive_and_landing_i
 #[case::found_by_the_listing("", Lack::MissingRecords)]
 #[case::cut(r#"{"v":1,"partition":"dt=2026-11-21/hour=09""#, Lack::UnreadableObject)]
 #[tokio::test]
-async fn a_foreign_success_is_removed_from_an_hour_that_is_not_whole(#[case] text: &'static str, #[case] lack: Lack) {
+async fn a_foreign_success_is_removed_from_an_incomplete_hour(#[case] text: &'static str, #[case] lack: Lack) {
     let world = World::new();
     for (time, is_due) in [("2026-11-21T10:20:00.000Z", false), ("2026-11-21T10:40:00.000Z", true)] {
         world.bucket.insert(SUCCESS, text, HashMap::new());
@@ -343,7 +343,7 @@ async fn a_foreign_success_is_removed_from_an_hour_that_is_not_whole(#[case] tex
 }
 
 #[tokio::test]
-async fn a_success_that_another_run_writes_meanwhile_is_not_removed() {
+async fn a_success_written_by_a_concurrent_run_is_not_removed() {
     let world = World::new();
     world.bucket.insert(SUCCESS, "", HashMap::new());
     world.bucket.meanwhile.replace(Some(Box::new(|bucket, operation, key| {
@@ -356,7 +356,7 @@ async fn a_success_that_another_run_writes_meanwhile_is_not_removed() {
 }
 
 #[tokio::test]
-async fn a_foreign_success_is_removed_from_a_date_of_which_an_hour_is_not_whole() {
+async fn a_foreign_success_is_removed_from_a_date_with_an_incomplete_hour() {
     let world = World::new();
     (0..24).for_each(|number| drop(land(&world.bucket, Kind::Event, hour(number), 1, (500, 501))));
     world.bucket.insert("events/dt=2026-11-21/_SUCCESS", "", HashMap::new());
@@ -409,7 +409,7 @@ async fn run_with(world: &World, time: &str) {
 
 /// Each run lists the held hours again, and has time for two of them.
 #[tokio::test]
-async fn held_hours_that_take_all_the_time_keep_no_whole_one_from_being_sealed_and_the_runs_end() {
+async fn slow_held_hours_delay_no_whole_hour_and_the_runs_end() {
     let world = World::new();
     for of_day in 4..9 {
         land(&world.bucket, Kind::Event, hour(of_day), 0, (100, 101));
@@ -453,7 +453,7 @@ fn marker_event(world: &World) -> Option<Value> {
 
 /// A broken object has all of its records: others that are missing are not its own.
 #[tokio::test]
-async fn records_that_are_missing_beside_a_broken_object_are_not_accepted_with_it() {
+async fn accepting_a_broken_object_does_not_accept_missing_records() {
     let world = World::new();
     world.put_arrived(30, 2.0);
     world.run_with_values("2026-11-21T10:40:00.000Z", Some(Lack::BrokenObject)).await;
@@ -469,7 +469,7 @@ async fn records_that_are_missing_beside_a_broken_object_are_not_accepted_with_i
 }
 
 #[tokio::test]
-async fn a_date_waits_for_its_hours_however_old_they_get() {
+async fn a_date_waits_for_its_hours_whatever_their_age() {
     let world = World::new();
     for number in 0..24 {
         land(&world.bucket, Kind::Event, hour(number), 1, (500, 501));
@@ -485,7 +485,7 @@ async fn a_date_waits_for_its_hours_however_old_they_get() {
 }
 
 #[tokio::test]
-async fn an_object_that_cant_be_read_costs_no_further_listing() {
+async fn an_unreadable_object_costs_no_further_listing() {
     let world = World::new();
     for number in 0..50 {
         land(&world.bucket, Kind::Event, hour(9), 3, (1_000 + 10 * number, 1_009 + 10 * number));
@@ -498,7 +498,7 @@ async fn an_object_that_cant_be_read_costs_no_further_listing() {
 }
 
 #[tokio::test]
-async fn an_accepted_hour_says_by_whom_and_what_was_missing_until_it_is_whole() {
+async fn an_accepted_hour_says_who_accepted_it_and_what_was_missing_until_it_is_whole() {
     let world = World::new();
     world.run("2026-11-21T10:40:00.000Z", Some(Lack::FailedBatch)).await;
     world.accept("the batch is of a test");
@@ -527,7 +527,7 @@ async fn an_accepted_hour_says_by_whom_and_what_was_missing_until_it_is_whole() 
 #[case::a_batch_that_was_given_up(Lack::FailedBatch, false)]
 #[case::landing_is_behind(Lack::UnlandedRecords, false)]
 #[tokio::test]
-async fn an_acceptance_is_of_what_was_known(#[case] later: Lack, #[case] is_sealed: bool) {
+async fn an_acceptance_covers_only_what_was_known(#[case] later: Lack, #[case] is_sealed: bool) {
     let world = World::new();
     world.run("2026-11-21T10:40:00.000Z", Some(Lack::BrokenObject)).await;
     world.accept("a copy");
@@ -544,7 +544,7 @@ async fn an_acceptance_is_of_what_was_known(#[case] later: Lack, #[case] is_seal
 #[case::no_json("{")]
 #[case::of_nothing(r#"{"by":"kim","reason":"r"}"#)]
 #[tokio::test]
-async fn an_acceptance_that_cant_be_read_accepts_nothing(#[case] text: &'static str) {
+async fn an_unreadable_acceptance_accepts_nothing(#[case] text: &'static str) {
     let world = World::new();
     world.bucket.insert(&accepted_key(HOUR), text, HashMap::new());
     world.run("2026-11-21T10:40:00.000Z", Some(Lack::BrokenObject)).await;
@@ -581,7 +581,7 @@ async fn after_a_crash_the_date_of_an_hour_that_was_held_back_is_sealed() {
 }
 
 #[tokio::test]
-async fn what_comes_after_success_is_added_and_takes_nothing_back() {
+async fn late_objects_are_added_and_never_unseal_an_hour() {
     let world = World::new();
     world.run("2026-11-21T10:20:00.000Z", None).await;
     put_late(&world.bucket, hour(9));
@@ -593,7 +593,7 @@ async fn what_comes_after_success_is_added_and_takes_nothing_back() {
 
 /// Whatever call it is that a run which holds back, or lets go, is killed at.
 #[tokio::test]
-async fn a_run_that_is_killed_leaves_no_incomplete_beside_success() {
+async fn a_killed_run_leaves_no_incomplete_beside_success() {
     for call in 1..60 {
         let world = World::new();
         let kill = async |time: &str| {

@@ -6,7 +6,7 @@ use super::*;
 use crate::bucket::{Bucket, BucketError, Condition, Content, Head, List, Listed, Page, Part, Uploads};
 
 #[tokio::test]
-async fn three_thousand_objects_in_parts_cost_a_look_each_and_little_more() {
+async fn three_thousand_objects_in_parts_cost_a_head_each_and_little_more() {
     let (bucket, metrics) = (MemoryBucket::default(), MemoryMetrics::default());
     for number in 0..2_900 {
         land(&bucket, Kind::Event, hour(9), 0, (10_000 + 10 * number, 10_009 + 10 * number));

@@ -41,10 +41,10 @@ impl<O: AsyncFn(&str) -> anyhow::Result<Bytes>> BodyReader<'_, O> {
     async fn for_each_event(
         &self,
         line: &RejectedLine,
-        see: impl FnMut(&str),
+        visit: impl FnMut(&str),
     ) -> anyhow::Result<Result<(), Rejection>> {
         let body = self.parts.body(line, self.events.options, &self.open).await?;
-        Ok(self.events.for_each_event(line, &body, see))
+        Ok(self.events.for_each_event(line, &body, visit))
     }
 }
 
@@ -70,11 +70,11 @@ impl<'a, O: AsyncFn(&str) -> anyhow::Result<Bytes>> Bodies<'a, O> {
         let mut measured = Vec::with_capacity(bodies.len());
         for body in bodies {
             let mut size = Size::default();
-            let see = |event: &str| {
+            let visit = |event: &str| {
                 size.bytes += event.len() as u64 + 1;
                 size.lines += 1;
             };
-            match reader.for_each_event(&body.line, see).await? {
+            match reader.for_each_event(&body.line, visit).await? {
                 Ok(()) => measured.push((size, body)),
                 Err(rejection) if rejection.reason == Reason::BodyTooLarge => outcomes.too_large.push(body.number),
                 Err(_) => outcomes.still_rejected += 1,
@@ -98,12 +98,12 @@ impl<'a, O: AsyncFn(&str) -> anyhow::Result<Bytes>> Bodies<'a, O> {
         for Body { number, line } in &self.bodies {
             let left_out = redriven.left_out;
             let mut added = Ok(());
-            let see = |event: &str| {
+            let visit = |event: &str| {
                 if added.is_ok() {
                     added = redriven.add(event);
                 }
             };
-            let found = self.reader.for_each_event(line, see).await?;
+            let found = self.reader.for_each_event(line, visit).await?;
             added?;
             found.map_err(|rejection| anyhow!("line {number}: {}", rejection.detail))?;
             redriven.include(line.received_at);
@@ -132,7 +132,7 @@ pub(crate) fn whole_bodies(
     options.for_each_rejected(compressed, |number, line| {
         let mut line = match line {
             Ok(line) => line,
-            Err(problem) => return outcomes.add_odd(number, &problem),
+            Err(problem) => return outcomes.add_malformed(number, &problem),
         };
         let role = parts.role(&line);
         outcomes.bodies += usize::from(role != Role::Part);

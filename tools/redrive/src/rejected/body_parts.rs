@@ -14,7 +14,7 @@ use crate::rejected::events::MAX_BODY_BYTES;
 use crate::rejected::line::RejectedLine;
 use crate::rejected::read_options::ReadOptions;
 
-/// BodyParts under a prefix; the place of each takes some 200 bytes.
+/// The most parts under a prefix; the place of each takes some 200 bytes.
 const MAX_PARTS: usize = 1_000_000;
 
 struct Place {

@@ -37,25 +37,25 @@ impl EventReader<'_> {
         &self,
         line: &RejectedLine,
         body: &[u8],
-        mut see: impl FnMut(&str),
+        mut visit: impl FnMut(&str),
     ) -> Result<(), Rejection> {
         let body = decompress(body, line.rejected.content_encoding.as_deref(), MAX_BODY_BYTES)?;
         let mut found = false;
-        let see = |event: &str| {
+        let visit = |event: &str| {
             found = true;
-            see(event);
+            visit(event);
         };
         if line.rejected.reason == Reason::ForeignRecord {
-            self.for_each_foreign(line, &body, see);
+            self.for_each_foreign(line, &body, visit);
         } else {
-            self.for_each_own(line, &body, see)?;
+            self.for_each_own(line, &body, visit)?;
         }
         if found { Ok(()) } else { Err(Rejection::new(Reason::NoEvents, "no event is in it")) }
     }
 
     /// A record that landing rejected had no key of ours, or none of our lines; or it is a frame, and landing could not read those
     /// yet.
-    fn for_each_foreign(&self, line: &RejectedLine, body: &[u8], mut see: impl FnMut(&str)) {
+    fn for_each_foreign(&self, line: &RejectedLine, body: &[u8], mut visit: impl FnMut(&str)) {
         if !self.may_be_read(line, body) {
             return;
         }
@@ -63,7 +63,7 @@ impl EventReader<'_> {
         let source = Source { arrival: line.received_at, name: &line.id, trust };
         let mut reader = RecordReader::default();
         let read = reader.read(&Bytes::copy_from_slice(body), &source);
-        String::from_utf8_lossy(&read.events.text).split_terminator('\n').for_each(&mut see);
+        String::from_utf8_lossy(&read.events.text).split_terminator('\n').for_each(&mut visit);
     }
 
     /// What landing never reads stays rejected: frames and aggregates in user records. So do frames of raw lines: whether they are
@@ -77,11 +77,11 @@ impl EventReader<'_> {
         }
     }
 
-    fn for_each_own(&self, line: &RejectedLine, body: &[u8], mut see: impl FnMut(&str)) -> Result<(), Rejection> {
+    fn for_each_own(&self, line: &RejectedLine, body: &[u8], mut visit: impl FnMut(&str)) -> Result<(), Rejection> {
         let envelope = Envelope::new(line.received_at, &line.request_id, &line.client);
         for (index, item) in split(body, self.form(line)?, &KeyFields::new(&[]))?.into_iter().enumerate() {
             if let Ok(event) = item.event {
-                see(&event_line(&envelope, &event, &format!("{}/{index}", line.id), self.event_format));
+                visit(&event_line(&envelope, &event, &format!("{}/{index}", line.id), self.event_format));
             }
         }
         Ok(())

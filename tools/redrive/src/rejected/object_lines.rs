@@ -14,7 +14,7 @@ use shared::limits::{MAX_OBJECT_BYTES, MAX_OBJECT_LINE_BYTES};
 /// When the object does not decompress, or is larger than what lands; and the first error of `see`.
 pub(crate) fn for_each_line(
     compressed: &[u8],
-    mut see: impl FnMut(usize, &[u8]) -> anyhow::Result<()>,
+    mut visit: impl FnMut(usize, &[u8]) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut reader = BufReader::new(MultiBzDecoder::new(compressed));
     let (mut line, mut bytes) = (Vec::new(), 0);
@@ -27,7 +27,7 @@ pub(crate) fn for_each_line(
         }
         ensure!(bytes <= MAX_OBJECT_BYTES, "it holds more than {MAX_OBJECT_BYTES} bytes");
         ensure!(read <= MAX_OBJECT_LINE_BYTES, "line {number} is longer than {MAX_OBJECT_LINE_BYTES} bytes");
-        see(number, line.strip_suffix(b"\n").unwrap_or(&line))?;
+        visit(number, line.strip_suffix(b"\n").unwrap_or(&line))?;
     }
     Ok(())
 }
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_stands_on_the_bound_and_one_past_it() {
+    fn a_line_at_the_limit_is_good_and_one_byte_more_is_not() {
         assert_eq!(lines_of(&format!("{}\n{{}}\n", "x".repeat(MAX_OBJECT_LINE_BYTES - 1))).unwrap(), 2);
         assert!(lines_of(&format!("{}\n", "x".repeat(MAX_OBJECT_LINE_BYTES))).is_err());
     }

@@ -25,15 +25,15 @@ impl ReadOptions {
     pub(crate) fn for_each_rejected(
         &self,
         compressed: &[u8],
-        mut see: impl FnMut(usize, anyhow::Result<RejectedLine>),
+        mut visit: impl FnMut(usize, anyhow::Result<RejectedLine>),
     ) -> anyhow::Result<()> {
         let mut known = HashSet::new();
         for_each_line(compressed, |number, line| {
             match RejectedLine::parse(line) {
                 Ok(parsed) if !self.reasons.contains(&parsed.rejected.reason) => {}
-                Ok(parsed) if known.insert(fingerprint(line)) => see(number, Ok(parsed)),
+                Ok(parsed) if known.insert(fingerprint(line)) => visit(number, Ok(parsed)),
                 Ok(_) => {}
-                Err(problem) => see(number, Err(problem)),
+                Err(problem) => visit(number, Err(problem)),
             }
             Ok(())
         })

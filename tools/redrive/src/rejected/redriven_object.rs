@@ -228,7 +228,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_line_stands_on_the_bound_and_one_past_it() {
+    fn a_line_at_the_limit_is_good_and_one_byte_more_is_not() {
         let line = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes - 8));
         for (bytes, left_out) in [(MAX_OBJECT_LINE_BYTES - 1, 0), (MAX_OBJECT_LINE_BYTES, 1)] {
             let mut redriven = RedrivenObject::continuing(None, EventFormat::Raw).unwrap();

@@ -25,14 +25,14 @@ pub(crate) struct Outcomes {
     /// Lines of bodies of which parts are missing.
     pub(crate) incomplete: Vec<usize>,
     /// Lines that are not in our form.
-    pub(crate) odd: Vec<usize>,
+    pub(crate) malformed: Vec<usize>,
     /// What is wrong with the first of them.
     pub(crate) described: Vec<String>,
 }
 
 impl Outcomes {
-    pub(crate) fn add_odd(&mut self, number: usize, problem: &anyhow::Error) {
-        self.odd.push(number);
+    pub(crate) fn add_malformed(&mut self, number: usize, problem: &anyhow::Error) {
+        self.malformed.push(number);
         if self.described.len() < MAX_DESCRIBED {
             self.described.push(format!("line {number}: {problem:#}"));
         }
@@ -52,7 +52,7 @@ impl Outcomes {
             (&self.too_large, format!("skipped: larger than {megabytes} MiB")),
             (&self.without_room, format!("LEFT: {left_out} events do not fit into one object")),
             (&self.incomplete, "incomplete: parts are missing".to_owned()),
-            (&self.odd, "not our rejected lines".to_owned()),
+            (&self.malformed, "not our rejected lines".to_owned()),
         ];
         for (lines, what) in left.iter().filter(|(lines, _)| !lines.is_empty()) {
             text += &format!("; {what} ({})", ranges(lines));
@@ -80,7 +80,7 @@ impl Report {
     /// Whether every body was read and all that was found has landed.
     pub(crate) fn is_done(&self) -> bool {
         let is_done = |one: &Outcomes| {
-            one.left_out == 0 && [&one.too_large, &one.incomplete, &one.odd].iter().all(|lines| lines.is_empty())
+            one.left_out == 0 && [&one.too_large, &one.incomplete, &one.malformed].iter().all(|lines| lines.is_empty())
         };
         self.failed_objects == 0 && self.objects.iter().all(is_done)
     }
@@ -97,7 +97,7 @@ impl Report {
             self.lines(|one| &one.too_large),
             self.lines(|one| &one.incomplete),
             self.sum(|one| one.left_out),
-            self.lines(|one| &one.odd),
+            self.lines(|one| &one.malformed),
             self.failed_objects,
         )
     }
@@ -134,7 +134,7 @@ mod tests {
     #[case::too_large(Outcomes { too_large: vec![1], ..Outcomes::default() }, false)]
     #[case::no_room(Outcomes { left_out: 1, ..Outcomes::default() }, false)]
     #[case::parts_missing(Outcomes { incomplete: vec![1], ..Outcomes::default() }, false)]
-    #[case::not_ours(Outcomes { odd: vec![1], ..Outcomes::default() }, false)]
+    #[case::not_ours(Outcomes { malformed: vec![1], ..Outcomes::default() }, false)]
     fn a_run_is_done_when_no_person_is_needed(#[case] outcomes: Outcomes, #[case] expected: bool) {
         let report = Report { objects: vec![outcomes], failed_objects: 0 };
         assert_eq!(report.is_done(), expected);

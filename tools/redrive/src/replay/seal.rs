@@ -46,7 +46,7 @@ impl<M: Metrics> LandingNow<M> {
         let mut owed = Vec::new();
         for millis_ago in [LONGEST_INVOCATION_MILLIS, 0] {
             let at = UnixMillis(self.now.0 - millis_ago);
-            owed.extend(owed_then(Landing::look(&self.metrics, &watched, at).await?, before));
+            owed.extend(owed_then(Landing::read(&self.metrics, &watched, at).await?, before));
         }
         Ok(owed)
     }

@@ -63,18 +63,18 @@ fn lines(object: &Object) -> Vec<String> {
 fn a_line_that_is_twice_on_the_stream_is_read_once_and_equal_bodies_are_read_each() {
     let rejected = [line("a", "", b"{}"), line("b", "", b"{}"), line("a", "", b"{}")].concat();
     let (object, outcomes) = merge(&compressed(rejected.as_bytes()), None, Raw);
-    assert_eq!((outcomes.bodies, outcomes.landed, outcomes.odd.len()), (2, 2, 0));
+    assert_eq!((outcomes.bodies, outcomes.landed, outcomes.malformed.len()), (2, 2, 0));
     assert_eq!(lines(&object.unwrap()), ["{}", "{}"]);
 }
 
 #[test]
 fn lines_that_are_not_ours_are_named_and_the_others_are_read() {
-    let odd = "{\"v\":1,\"received_at\":\"2026-11-21T09:32:08.006Z\",\"rejected\":{\"reason\":\"x\"}}\n";
+    let malformed = "{\"v\":1,\"received_at\":\"2026-11-21T09:32:08.006Z\",\"rejected\":{\"reason\":\"x\"}}\n";
     let (first, last) = (line("a", "", b"{}"), line("b", "", b"{}"));
-    let rejected = [first.as_bytes(), odd.as_bytes(), b"\xff\n", last.as_bytes()].concat();
+    let rejected = [first.as_bytes(), malformed.as_bytes(), b"\xff\n", last.as_bytes()].concat();
     let (object, outcomes) = merge(&compressed(&rejected), None, Envelope);
     assert_eq!((outcomes.bodies, object.unwrap().metadata.event_count), (2, 2));
-    assert_eq!((outcomes.odd, outcomes.described.len()), (vec![2, 3], 2));
+    assert_eq!((outcomes.malformed, outcomes.described.len()), (vec![2, 3], 2));
 }
 
 /// The id of a line that landing rejected ends with its number, behind that of the user record that it was in.
