@@ -744,6 +744,10 @@ def test_malformed_parameters_are_refused_by_name(given, monkeypatch):
     ("ShardCount=8", "KeyBuckets=4"),
     ("ShardCount=8 KeyBuckets=8", None),
     ("ShardCount=8 StreamMode=ON_DEMAND", None),
+    ("ShardCount=3", "KeyBuckets 16"),
+    ("ShardCount=3 KeyBuckets=16", None),
+    ("ShardCount=5 KeyBuckets=16", "KeyBuckets 32"),
+    ("ShardCount=200 KeyBuckets=256", None),
     ("LandingTimeoutSeconds=60", None),
     ("LandingTimeoutSeconds=30", "BatchSize=100 .* lower BatchSize to 70"),
     ("LandingTimeoutSeconds=60 BatchSize=200", "BatchSize=200"),
@@ -773,30 +777,38 @@ def stack_with(given):
 @pytest.mark.parametrize(("running", "given", "step"), [
     ("", "ShardCount=16", None),
     ("StreamMode=PROVISIONED ShardCount=7", "ShardCount=4", None),
-    ("StreamMode=PROVISIONED ShardCount=7", "ShardCount=3", 4),
+    ("StreamMode=PROVISIONED ShardCount=7", "ShardCount=3", "ShardCount=4 KeyBuckets=4"),
     ("StreamMode=PROVISIONED ShardCount=2", "ShardCount=4", None),
-    ("StreamMode=PROVISIONED ShardCount=2", "ShardCount=5", 4),
+    ("StreamMode=PROVISIONED ShardCount=2", "ShardCount=5", "ShardCount=4 KeyBuckets=4"),
+    ("StreamMode=PROVISIONED ShardCount=16", "ShardCount=2", "ShardCount=8 KeyBuckets=8"),
+    ("StreamMode=PROVISIONED ShardCount=13", "ShardCount=2", "ShardCount=7 KeyBuckets=32"),
     ("StreamMode=ON_DEMAND ShardCount=2", "ShardCount=16", None),
     ("StreamMode=PROVISIONED ShardCount=2", "ShardCount=16 StreamMode=ON_DEMAND", None),
 ])
 def test_shards_are_at_most_doubled_or_halved(running, given, step):
+    """What is advised instead is not refused."""
     deploy = script("deploy")
+    values = values_with(given)
     if step:
-        with pytest.raises(SystemExit, match=f"PARAMETERS=ShardCount={step}$"):
-            deploy.refuse_a_jump_in_shards("playhead-prod", stack_with(running), values_with(given))
-    else:
-        deploy.refuse_a_jump_in_shards("playhead-prod", stack_with(running), values_with(given))
+        with pytest.raises(SystemExit, match=f'PARAMETERS="{step}"$'):
+            deploy.refuse_a_jump_in_shards("playhead-prod", stack_with(running), values)
+        values |= dict(one.split("=") for one in step.split())
+        deploy.refuse_what_does_not_fit(values)
+    deploy.refuse_a_jump_in_shards("playhead-prod", stack_with(running), values)
 
 
-def test_a_stack_of_an_older_version_keeps_its_shards_until_records_are_compressed():
+@pytest.mark.parametrize(("shards", "buckets"), [(1, 4), (4, 4), (7, 32), (12, 64), (16, 16), (200, 256)])
+def test_a_stack_of_an_older_version_keeps_its_shards_until_records_are_compressed(shards, buckets):
+    """No shard has much more than its share of the buckets."""
     deploy = script("deploy")
-    configured = values_with("ShardCount=2 RecordCompression=zstd")
-    older = stack_with("StreamMode=PROVISIONED ShardCount=7")
+    configured = values_with("ShardCount=1 RecordCompression=zstd")
+    older = stack_with(f"StreamMode=PROVISIONED ShardCount={shards}")
     values = deploy.let_landing_read_first("playhead-prod", older, configured)
-    assert {name for name in values if values[name] != configured[name]} == {"RecordCompression", "ShardCount", "KeyBuckets"}
-    assert (values["RecordCompression"], values["ShardCount"], values["KeyBuckets"]) == ("off", "7", "8")
-    assert int(values["KeyBuckets"]) in document()["Parameters"]["KeyBuckets"]["AllowedValues"]
-    newer = stack_with("StreamMode=PROVISIONED ShardCount=7 RecordCompression=off")
+    assert {"RecordCompression": "off", "ShardCount": str(shards), "KeyBuckets": str(buckets)}.items() <= values.items()
+    assert {name for name in values if values[name] != configured[name]} <= {"RecordCompression", "ShardCount", "KeyBuckets"}
+    assert buckets in document()["Parameters"]["KeyBuckets"]["AllowedValues"]
+    deploy.refuse_what_does_not_fit(values)
+    newer = stack_with(f"StreamMode=PROVISIONED ShardCount={shards} RecordCompression=off")
     assert deploy.let_landing_read_first("playhead-prod", newer, configured) == configured
 
 

@@ -28,7 +28,7 @@ class Players:
         self.sent, self.accepted, self.given_up = [], [], []
         self.bad_bodies, self.bad_refused = [], []
         self.answers, self.reported_not_stored = Counter(), 0
-        # Of each answer when its request was sent, by the monotonic clock, and how many seconds it took.
+        # Of each answer when its request was sent, by the monotonic clock, how many seconds it took, and its status.
         self.times = []
         self.sent_again_unanswered = Counter()
         # By partition key, in the order of their posts: the ids of events whose post was answered 200 at the first try. A
@@ -128,5 +128,5 @@ class Players:
             return None
         with self.lock:
             self.answers[answer.status] += 1
-            self.times.append((sent, time.monotonic() - sent))
+            self.times.append((sent, time.monotonic() - sent, answer.status))
         return answer
