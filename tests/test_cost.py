@@ -17,7 +17,7 @@ import pytest
 from support.sessions import event_texts, requests
 from support.stack import LANDING, REPOSITORY
 from support.structured_fields import Reader
-from support.template import alarms, canary_alarms, document, metrics_paid_for
+from support.template import alarms, canary_alarms, document, metrics_paid_for, server_alarms
 
 COST = REPOSITORY / "tools/cost"
 sys.path.insert(0, str(COST))
@@ -193,6 +193,7 @@ def test_what_is_printed_adds_up():
 def test_the_model_counts_the_alarms_of_the_template():
     counted = (len(alarms()), sum(map(metrics_paid_for, alarms().values())))
     assert (model.ALARMS, model.ALARM_METRICS) == counted
+    assert (server.ALARMS, server.ALARM_METRICS) == (len(server_alarms()), sum(map(metrics_paid_for, server_alarms().values())))
     paid = sum(map(metrics_paid_for, canary_alarms().values()))
     assert f"seven alarms on {paid} metrics, {paid * prices.ALARM_MONTH:.2f} USD" in PAGE and len(canary_alarms()) == 7
 

@@ -9,6 +9,7 @@ import re
 import struct
 import subprocess
 import sys
+import tarfile
 from collections import Counter
 from datetime import datetime, timedelta
 
@@ -425,6 +426,102 @@ def test_an_own_domain_leads_to_the_http_api(cloud, other):
     assert other.outputs["DomainTarget"]
     with pytest.raises(AssertionError, match="DomainName needs FrontDoor=HttpApi"):
         Deployment(cloud, "dev", "playhead-half", f"{QUICK} DomainName=events.example.com")
+
+
+@pytest.fixture(scope="module")
+def network(cloud):
+    """What the server needs besides its image, which nobody fetches here."""
+    ec2 = cloud.client("ec2")
+    vpc = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+    subnets = [one["SubnetId"] for one in ec2.describe_subnets()["Subnets"]][:2]
+    return f"{OWN_DOMAIN} ServerVpc={vpc} ServerSubnets={','.join(subnets)} ServerImage=sha256:{'0' * 64}"
+
+
+@pytest.fixture(scope="module")
+def moving(cloud, network):
+    """On its way from a Function URL to the server: it has both."""
+    return Deployment(cloud, "dev", "playhead-moving", f"{QUICK} SecondFrontDoor=Server {network}")
+
+
+def service_of(deployment):
+    """The server's service as ECS has it, and the nested stack's resources."""
+    resources = deployment.cloud.resources(deployment.resources["Server"])
+    found, = deployment.cloud.client("ecs").describe_services(
+        cluster=resources["Cluster"], services=[resources["Service"]])["services"]
+    return found, resources
+
+
+def test_the_server_comes_beside_a_front_door_and_stays_when_that_goes(cloud, moving, network):
+    """The Function URL takes events while both are there, and is gone once the server alone is asked for; the server is not
+    replaced."""
+    assert moving.post(body=b'[{"session_id":"moving"}]', headers=JSON).status == 200
+    before, _ = service_of(moving)
+    assert moving.outputs["EventsUrl"].endswith("/events") and "example.com" not in moving.outputs["EventsUrl"]
+    assert ".elb." in moving.outputs["ServerTarget"]
+    # To MiniStack, what changes conditions alone is no change; and it can't update a nested stack whose resources have attributes.
+    moving.deploy(f"{QUICK} FrontDoor=Server MinimumHourBytes=1 {network}")
+    after, _ = service_of(moving)
+    assert after["serviceArn"] == before["serviceArn"]
+    assert moving.outputs["EventsUrl"] == "https://events.example.com/events"
+    assert "IngestFunctionUrl" not in moving.resources and "IngestFunction" in moving.resources
+    moving.wait_for_lines(lambda line: line.json["event"].get("session_id") == "moving", 1)
+
+
+def test_the_deployed_task_may_do_what_ingest_does_and_is_reached_by_the_load_balancer_alone(cloud, moving):
+    service, resources = service_of(moving)
+    task = cloud.client("ecs").describe_task_definition(taskDefinition=service["taskDefinition"])["taskDefinition"]
+    one, = task["containerDefinitions"]
+    variables = {pair["name"]: pair["value"] for pair in one["environment"]}
+    assert (variables["STREAM_NAME"], variables["BUCKET_NAME"]) == (moving.outputs["StreamName"], moving.bucket)
+    assert one["readonlyRootFilesystem"] is True and one["user"] == "65532:65532" and one["image"].endswith(f"/playhead@sha256:{'0' * 64}")
+    group, = cloud.client("ec2").describe_security_groups(
+        GroupIds=service["networkConfiguration"]["awsvpcConfiguration"]["securityGroups"])["SecurityGroups"]
+    rule, = group["IpPermissions"]
+    assert not rule["IpRanges"] and [pair["GroupId"] for pair in rule["UserIdGroupPairs"]] == [resources["LoadBalancerSecurityGroup"]]
+    assert service["loadBalancers"][0]["targetGroupArn"] == resources["Tasks"]
+
+
+def test_ops_shows_the_server(moving):
+    done = moving.run_by_hand("tools/scripts/ops", "server", "--stack", moving.stack)
+    assert done.returncode == 0 and " tasks run, " in done.stdout, done.stdout
+
+
+def test_half_a_server_is_refused(cloud):
+    with pytest.raises(AssertionError, match="The server needs ServerVpc and ServerSubnets"):
+        Deployment(cloud, "dev", "playhead-half-server", f"{QUICK} FrontDoor=Server {OWN_DOMAIN} ServerImage=sha256:{'0' * 64}")
+
+
+def test_a_server_is_removed_with_its_stack(cloud, moving):
+    _, resources = service_of(moving)
+    said = moving.run("destroy", {"DATA": "delete", "STREAM": "delete", "YES": "1"})
+    assert "the server stops" in said
+    with pytest.raises(ClientError, match="Cluster not found"):
+        cloud.client("ecs").describe_services(cluster=resources["Cluster"], services=[resources["Service"]])
+
+
+def test_an_image_that_the_repository_has_is_not_pushed_again(cloud, tmp_path, monkeypatch):
+    for name, value in Deployment.variables(cloud).items():
+        monkeypatch.setenv(name, value)
+    registry, ecr = script("registry.py"), cloud.client("ecr")
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "layers": []})
+    with pytest.raises(SystemExit, match="aws ecr create-repository --repository-name images"):
+        registry.push(archive_of(tmp_path, "sha256:0"), "images", "tag")
+    ecr.create_repository(repositoryName="images")
+    digest = ecr.put_image(repositoryName="images", imageManifest=manifest, imageTag="tag")["image"]["imageId"]["imageDigest"]
+    pushed = []
+    monkeypatch.setattr(registry, "copy", lambda ecr, archive, destination: pushed.append(destination))
+    assert registry.push(archive_of(tmp_path, digest), "images", "other") == digest and pushed == []
+    assert registry.push(archive_of(tmp_path, f"sha256:{'1' * 64}"), "images", "other") == f"sha256:{'1' * 64}"
+    assert len(pushed) == 1 and pushed[0].endswith("/images:other")
+
+
+def archive_of(directory, digest):
+    """The beginning of an OCI archive."""
+    index, archive = directory / "index.json", directory / "image.tar"
+    index.write_text(json.dumps({"manifests": [{"digest": digest}]}))
+    with tarfile.open(archive, "w") as file:
+        file.add(index, "index.json")
+    return archive
 
 
 def test_a_broken_object_is_found(other):

@@ -13,8 +13,10 @@ MINUTE = timedelta(minutes=1)
 STOPPED = datetime(2026, 11, 28, 12, 0, 30, tzinfo=UTC)
 MINUTES = [STOPPED.replace(second=0) + number * MINUTE for number in range(1, 6)]
 READ, CALLS, THROTTLES, CAME = "GetRecords.IteratorAgeMilliseconds", "Invocations", "Throttles", "IncomingRecords"
+NESTED = "arn:aws:cloudformation:us-east-1:000000000000:stack/playhead-dev-Server/0"
 PHYSICAL = {"IngestFunction": "ingest", "LandingFunction": "landing", "LandingFunctionStream": "mapping",
-            "EventStream": "stream", "LandingBucket": "files", "FailedBatchesBucket": "failed"}
+            "EventStream": "stream", "LandingBucket": "files", "FailedBatchesBucket": "failed", "Server": NESTED,
+            "Cluster": "cluster", "Service": "service"}
 
 
 class NotFound(Exception):
@@ -29,12 +31,14 @@ class Account:
     """A deployed stack, as the services that tools/scripts/destroy calls show it. All clients are this one object."""
 
     class exceptions:
-        ResourceNotFoundException = NotFound
+        ResourceNotFoundException = ServiceNotFoundException = ServiceNotActiveException = ClusterNotFoundException = NotFound
 
     def __init__(self):
         self.clock, self.status, self.failure, self.maximum = STOPPED, "CREATE_COMPLETE", None, "50"
         self.timeout = 60
         self.streams, self.concurrency, self.were_stopped = {"stream"}, 50, False
+        # The server's tasks; None without a server. Counts that it had when CloudWatch was asked for proof.
+        self.tasks, self.tasks_at_proof = None, set()
         # A metric's value in each minute; None where it has none.
         self.metrics = {READ: lambda minute: 0.0} | dict.fromkeys((CALLS, THROTTLES, CAME), lambda minute: None)
 
@@ -47,13 +51,15 @@ class Account:
         if self.status == "DELETE_COMPLETE":
             raise refusal("ValidationError", f"Stack with id {StackName} does not exist")
         parameters = {"Environment": "dev", "BatchingWindowSeconds": "5", "IngestMaximumConcurrency": self.maximum,
-                      "LandingTimeoutSeconds": str(self.timeout)}
+                      "LandingTimeoutSeconds": str(self.timeout), "ServerMinimumTasks": "2"}
         return {"Stacks": [{"StackStatus": self.status, "Parameters": [
             {"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]}]}
 
     def describe_stack_resource(self, StackName, LogicalResourceId):
-        if StackName != "playhead-dev":
+        if StackName not in ("playhead-dev", NESTED):
             raise refusal("ValidationError", f"Stack '{StackName}' does not exist")
+        if LogicalResourceId == "Server" and self.tasks is None:
+            raise refusal("ValidationError", f"Resource Server does not exist for stack {StackName}")
         return {"StackResourceDetail": {"ResourceStatus": "CREATE_COMPLETE", "PhysicalResourceId": PHYSICAL[LogicalResourceId]}}
 
     def update_termination_protection(self, **_):
@@ -62,14 +68,24 @@ class Account:
     def delete_stack(self, StackName):
         self.status = "DELETE_IN_PROGRESS"
 
-    def get_waiter(self, _):
-        return self
+    def get_waiter(self, name):
+        return Stopping(self) if name == "services_stable" else self
 
     def wait(self, **_):
         if self.failure:
             self.status, failure = self.failure
             raise failure
         self.status = "DELETE_COMPLETE"
+
+    # ---- ECS ----
+
+    def describe_services(self, cluster, services):
+        return {"services": [{"desiredCount": self.tasks}]}
+
+    def update_service(self, cluster, service, desiredCount):
+        if self.failure and self.failure[0] == "DELETE_FAILED" and desiredCount:
+            raise NotFound
+        self.tasks = desiredCount
 
     # ---- Lambda ----
 
@@ -89,6 +105,7 @@ class Account:
     # ---- CloudWatch, Kinesis, S3 ----
 
     def get_metric_statistics(self, MetricName, StartTime, EndTime, Statistics, **_):
+        self.tasks_at_proof.add(self.tasks)
         start = StartTime.replace(second=0, microsecond=0)
         minutes = [start + number * MINUTE for number in range(int((EndTime - start) / MINUTE))]
         found = [(minute, self.metrics[MetricName](minute)) for minute in minutes]
@@ -99,6 +116,17 @@ class Account:
 
     def list_buckets(self):
         return {"Buckets": []}
+
+
+class Stopping:
+    """Tasks that serve on for two minutes."""
+
+    def __init__(self, account):
+        self.account = account
+
+    def wait(self, **_):
+        assert self.account.tasks == 0
+        self.account.sleep(120)
 
 
 @pytest.fixture
@@ -270,6 +298,28 @@ def test_ingest_stays_off_while_the_stack_is_being_deleted(destroy, account):
     with pytest.raises(KeyboardInterrupt):
         destroy.main("dev")
     assert account.concurrency == 0 and account.streams == {"stream"}
+
+
+def test_the_servers_tasks_have_ended_before_the_stream_is_looked_at(destroy, account):
+    account.tasks = 3
+    destroy.main("dev")
+    assert account.status == "DELETE_COMPLETE" and account.streams == set()
+    assert account.tasks_at_proof == {0} and account.clock - STOPPED >= 9 * MINUTE
+
+
+@pytest.mark.parametrize(("before", "after"), [(3, 3), (0, 2)])
+def test_the_server_runs_as_before_if_landing_is_behind(destroy, account, before, after):
+    account.tasks, account.metrics[CALLS] = before, lambda minute: 1.0
+    with pytest.raises(SystemExit):
+        destroy.main("dev")
+    assert account.status == "CREATE_COMPLETE" and account.tasks == after and account.concurrency == 50
+
+
+def test_a_server_that_a_failed_deletion_removed_is_not_started(destroy, account):
+    account.tasks, account.failure = 3, ("DELETE_FAILED", RuntimeError("Waiter StackDeleteComplete failed"))
+    with pytest.raises(RuntimeError):
+        destroy.main("dev")
+    assert account.tasks == 0 and account.concurrency == 50
 
 
 def test_what_a_failed_first_deployment_left_is_removed(destroy, account, monkeypatch):

@@ -111,6 +111,7 @@ def used_of_aws():
             walk(child)
 
     walk(expanded())
+    walk(document("server.yaml")["Resources"])
     return {metric for metric in found if metric[0].startswith("AWS/")}
 
 

@@ -14,7 +14,7 @@ from support import metric_math
 from support.deployment import script
 from support.stack import REPOSITORY
 from support.template import (
-    alarms, canary_alarms, document, expanded, functions, given, metrics, of_type, suffix, translated, watched,
+    alarms, canary_alarms, document, expanded, functions, given, metrics, of_type, server_alarms, suffix, translated, watched,
 )
 
 
@@ -47,7 +47,7 @@ def test_each_alarm_says_what_is_wrong_in_which_unit_and_where_to_read_on():
     """An alarm's description has a unit and ends with an entry of the runbook; its metric exists; it tells the topic."""
     entries = set(re.findall(r"^### (\S+)$", (REPOSITORY / "docs/RUNBOOK.md").read_text(), re.MULTILINE))
     named = set()
-    for alarm in alarms().values():
+    for alarm in (alarms() | server_alarms()).values():
         text, entry = alarm["AlarmDescription"].rsplit(" #", 1)
         assert entry in entries, entry
         assert suffix(alarm).endswith(entry), alarm
@@ -72,7 +72,7 @@ FACTS = {
 def test_nobody_is_woken_for_one_event_in_100_million():
     """An alarm is a fact that one value shows, or lasts for some of the last minutes; what grows with the traffic is a share
     of it."""
-    for alarm in alarms().values():
+    for alarm in (alarms() | server_alarms()).values():
         entry = alarm["AlarmDescription"].rsplit(" #", 1)[1]
         if entry == "events-dropped":
             assert "-warning-" in str(alarm["AlarmName"])
@@ -93,7 +93,7 @@ def test_nobody_is_woken_for_one_event_in_100_million():
 
 def test_an_expression_names_the_metrics_beside_it():
     """Each metric that an expression names is there, and the other way around; CloudWatch refuses the alarm otherwise."""
-    for alarm in [*alarms().values(), *canary_alarms().values()]:
+    for alarm in [*alarms().values(), *server_alarms().values(), *canary_alarms().values()]:
         if "Metrics" not in alarm:
             continue
         expression, = (query["Expression"] for query in alarm["Metrics"] if "Expression" in query)
@@ -326,7 +326,7 @@ def test_a_few_5xx_raise_no_alarm(minutes, state):
 def test_parents_are_alarms():
     """What explains and what is explained are ends of alarms' names."""
     parents = json.loads(functions()["Notify"]["Environment"]["Variables"]["PARENTS"])
-    names = {suffix(alarm) for alarm in alarms().values()}
+    names = {suffix(alarm) for alarm in (alarms() | server_alarms()).values()}
     assert names >= {*parents, *parents.values()}
 
 
@@ -691,7 +691,8 @@ def test_the_deploying_role_may_do_what_the_roles_of_the_template_need():
         f"token.actions.githubusercontent.com:{claim}" for claim in ("aud", "sub")}
     for subject in ("repo:<owner>@<owner id>/<repository>@<repository id>:environment:prod", "repo:<owner>/<repository>:environment:prod"):
         assert f"\n{subject}\n" in page
-    made = of_type(translated(Rollout="Canary"), "AWS::IAM::Role").values()
+    made = [*of_type(translated(Rollout="Canary"), "AWS::IAM::Role").values(),
+            *of_type(document("server.yaml")["Resources"], "AWS::IAM::Role").values()]
     attach, = (one for one in roles["Statement"] if "iam:AttachRolePolicy" in listed(one["Action"]))
     assert "iam:DetachRolePolicy" in attach["Action"]
     managed = {text_of(arn).replace("${AWS::Partition}", "aws") for role in made for arn in role.get("ManagedPolicyArns", [])}
@@ -878,10 +879,11 @@ def test_a_domain_name_needs_an_http_api_and_a_certificate():
     template = document()
     rule = template["Rules"]["OwnDomain"]
     assert rule["RuleCondition"] == template["Conditions"]["HasDomainName"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "DomainName"}, ""]}]}
-    asserted = [one["Assert"] for one in rule["Assertions"]]
-    assert asserted == [{"Fn::Equals": [{"Ref": "FrontDoor"}, "HttpApi"]}, {"Fn::Not": [{"Fn::Equals": [{"Ref": "CertificateArn"}, ""]}]}]
+    doors, certificate = [one["Assert"] for one in rule["Assertions"]]
+    assert {"Fn::Equals": [{"Ref": "FrontDoor"}, "HttpApi"]} in doors["Fn::Or"] and "FunctionUrl" not in str(doors)
+    assert certificate == {"Fn::Not": [{"Fn::Equals": [{"Ref": "CertificateArn"}, ""]}]}
     for name in ("OwnDomain", "OwnDomainMapping"):
-        assert template["Resources"][name]["Condition"] == "HasDomainName"
+        assert template["Resources"][name]["Condition"] == "HasApiDomainName"
 
 
 def test_environments_set_only_parameters_that_exist():

@@ -1,8 +1,8 @@
 //! The parts of template.yaml that the one-machine stack plays: functions, streams, buckets, and what invokes functions.
 //!
 //! Parameters take their defaults or overrides. Of CloudFormation's functions `Ref`, `Fn::GetAtt`, `Fn::Sub`, `Fn::If` and,
-//! in conditions, `Fn::Equals` and `Fn::Not` are known, as far as the properties that are read use them; any other in such
-//! a place is an error that names it.
+//! in conditions, `Fn::Equals`, `Fn::Not`, `Fn::And`, `Fn::Or` and `Condition` are known, as far as the properties that are read
+//! use them; any other in such a place is an error that names it.
 
 mod events;
 mod resolve;

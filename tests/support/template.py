@@ -19,7 +19,8 @@ AWS_METRICS = {
 } | {("AWS/ApiGateway", name) for name in ("4xx", "5xx", "Count")} | {
     ("AWS/Kinesis", name) for name in ("GetRecords.IteratorAgeMilliseconds", "IncomingBytes", "IncomingRecords",
                                        "WriteProvisionedThroughputExceeded")} | {
-    ("AWS/S3", "NumberOfObjects"), ("AWS/Events", "Invocations"), ("AWS/Lambda", "AsyncEventsDropped")}
+    ("AWS/NetworkELB", name) for name in ("ActiveFlowCount", "HealthyHostCount")} | {
+    ("AWS/ECS", "CPUUtilization"), ("AWS/S3", "NumberOfObjects"), ("AWS/Events", "Invocations"), ("AWS/Lambda", "AsyncEventsDropped")}
 
 
 @cache
@@ -89,10 +90,15 @@ def functions():
 
 
 def alarms():
-    found = {key: resource["Properties"] for key, resource in expanded().items()
-             if resource["Type"] == "AWS::CloudWatch::Alarm"}
+    """Of alarms.yaml."""
+    found = of_type(expanded(), "AWS::CloudWatch::Alarm")
     assert len(found) >= 45
     return found
+
+
+def server_alarms():
+    """Of server.yaml: they come and go with the server."""
+    return of_type(document("server.yaml")["Resources"], "AWS::CloudWatch::Alarm")
 
 
 def suffix(alarm):

@@ -83,8 +83,19 @@ impl Template {
                 Ok(text_of(&self.resolve(place, &parts[0])?) == text_of(&self.resolve(place, &parts[1])?))
             }
             Some(("Fn::Not", Value::Array(parts))) if parts.len() == 1 => Ok(!self.is_true(place, &parts[0])?),
-            _ => error(place, "is not supported locally; Fn::Equals and Fn::Not are"),
+            Some(("Fn::And", Value::Array(parts))) => {
+                Ok(self.are_true(place, parts)?.into_iter().all(|is_true| is_true))
+            }
+            Some(("Fn::Or", Value::Array(parts))) => {
+                Ok(self.are_true(place, parts)?.into_iter().any(|is_true| is_true))
+            }
+            Some(("Fn::Condition", Value::String(name))) => self.holds(place, name),
+            _ => error(place, "is not supported locally; Fn::Equals, Fn::Not, Fn::And, Fn::Or and Condition are"),
         }
+    }
+
+    fn are_true(&self, place: &str, parts: &[Value]) -> Result<Vec<bool>> {
+        parts.iter().map(|part| self.is_true(place, part)).collect()
     }
 
     fn reference(&self, place: &str, name: &str) -> Result<Value> {

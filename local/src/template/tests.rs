@@ -139,6 +139,17 @@ fn deployed_names_become_local_names() {
 }
 
 #[rstest]
+#[case("!And [!Equals [a, a], !Not [!Equals [a, b]]]", true)]
+#[case("!And [!Equals [a, a], !Condition Never]", false)]
+#[case("!Or [!Equals [a, a], !Condition Never]", true)]
+#[case("!Or [!Condition Never, !Equals [a, b]]", false)]
+fn a_condition_may_combine_others(#[case] condition: &str, #[case] holds: bool) {
+    let template = NAMES.replace("!Or [a, b]", condition).replace("!Ref AlarmsTopic", "!If [Odd, yes, no]");
+    let stack = Stack::parse(&template, &BTreeMap::new()).unwrap();
+    assert_eq!(stack.functions[0].environment["TOPIC"], if holds { "yes" } else { "no" });
+}
+
+#[rstest]
 #[case("Metadata: {BuildProperties: {Binary: check}}", "Condition: Sometimes", "condition Sometimes")]
 #[case("!Ref AlarmsTopic", "!If [A, B, C]", "Variables.TOPIC: refers to the condition A")]
 #[case("!Ref AlarmsTopic", "!If [Odd, B, C]", "Conditions.Odd")]
