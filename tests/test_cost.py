@@ -482,7 +482,7 @@ def test_a_bill_of_the_server_by_hand():
     posts = 1 + 1e8 / 86_400 / 8 * 0.2
     record = (1_920 + (posts - 15) * (5_700 - 1_920) / 45)
     records = Records(1e8 / posts, record, posts * 580)
-    units = 1e8 / 86_400 / 10 * 160 / 3_000
+    units = 1e8 / 86_400 / 10 * 165 / 3_000
     landing = billed(model.landing_seconds(1e8 * 580 / 34_560))
     found = model.playhead_without_monitoring(ALONE, SERVER)
     assert found == pytest.approx({
