@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
+from support import metric_math
 from support.deployment import script
 from support.stack import REPOSITORY
-from support.template import document, functions, of_type
+from support.template import document, functions, of_type, server_alarms
 from test_template import permissions
 
 sys.path.insert(0, str(REPOSITORY / "tools/cost"))
@@ -190,6 +191,48 @@ def test_the_model_of_the_cost_takes_sizes_from_the_template():
     assert parameters["KeyBuckets"]["Default"] == cost.KEY_BUCKETS
     by_cpu = properties(server(), "ScaleByCpu")["TargetTrackingScalingPolicyConfiguration"]
     assert by_cpu["TargetValue"] / 100 == cost.BUSY
+
+
+# ---- Its alarms ----
+
+def alarm_with(name, most):
+    alarm = server_alarms()[name]
+    expression = alarm["Metrics"][0]["Expression"]
+    if isinstance(expression, dict):
+        alarm["Metrics"][0]["Expression"] = expression["Fn::Sub"].replace("${MaximumTasks}", str(most))
+    return alarm
+
+
+UP, DOWN, GONE = {"healthy": 2}, {"healthy": 0}, {"healthy": None}
+
+
+@pytest.mark.parametrize(("minutes", "state"), [
+    pytest.param([UP] * 3, "OK", id="healthy"),
+    pytest.param([UP, DOWN, UP], "OK", id="for a minute"),
+    pytest.param([UP, DOWN, DOWN], "ALARM", id="for two minutes"),
+    pytest.param([GONE] * 3, "ALARM", id="no task at all, so that nothing is measured"),
+])
+def test_a_server_without_a_healthy_task_pages(minutes, state):
+    alarm = alarm_with("ServerDownAlarm", 20)
+    assert "warning" not in str(alarm["AlarmName"])
+    assert metric_math.state(alarm, alarm["Threshold"], minutes) == state
+
+
+def busy(tasks, cpu, connections):
+    return {"tasks": tasks, "cpu": cpu, "connections": connections}
+
+
+@pytest.mark.parametrize(("minutes", "state"), [
+    pytest.param([busy(20, 85, 1_000)] * 3, "ALARM", id="CPU of all tasks that there may be"),
+    pytest.param([busy(20, 80, 1_000)] * 5, "OK", id="80 %"),
+    pytest.param([busy(19, 99, 1_000)] * 5, "OK", id="another task may still be started"),
+    pytest.param([busy(20, 10, 160_001)] * 3, "ALARM", id="connections of all tasks"),
+    pytest.param([busy(20, 85, 1_000)] * 2, "OK", id="two minutes"),
+    pytest.param([busy(None, None, None)] * 5, "OK", id="nothing is measured"),
+])
+def test_a_server_that_can_not_grow_any_more_warns(minutes, state):
+    alarm = alarm_with("ServerFullAlarm", 20)
+    assert metric_math.state(alarm, alarm["Threshold"], [busy(2, 1, 1)] * 5 + minutes) == state
 
 
 # ---- When it is made ----

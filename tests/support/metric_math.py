@@ -1,4 +1,4 @@
-"""CloudWatch's metric math and its alarms, as far as alarms.yaml uses them.
+"""CloudWatch's metric math and its alarms, as far as alarms.yaml and server.yaml use them.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math.html
 """
@@ -7,7 +7,8 @@ import operator
 from dataclasses import dataclass
 from statistics import mean
 
-COMPARISONS = {"GreaterThanThreshold": operator.gt, "GreaterThanOrEqualToThreshold": operator.ge}
+COMPARISONS = {"GreaterThanThreshold": operator.gt, "GreaterThanOrEqualToThreshold": operator.ge,
+               "LessThanThreshold": operator.lt}
 # Of less than a hundred values, the largest is the 99th percentile.
 STATISTICS = {"Sum": sum, "Maximum": max, "Average": mean, "p99": max}
 
@@ -15,7 +16,7 @@ STATISTICS = {"Sum": sum, "Maximum": max, "Average": mean, "p99": max}
 def value(expression, metrics):
     """What an expression is in one period; None, where a metric that it needs has no value."""
     functions = {"FILL": lambda metric, other: other if metric is None else metric,
-                 "IF": lambda condition, one, other: one if condition else other}
+                 "IF": lambda condition, one, other: one if condition else other, "MAX": max}
     try:
         return eval(expression, {"__builtins__": {}}, functions | metrics)
     except (TypeError, ZeroDivisionError):
