@@ -136,6 +136,24 @@ async fn losses_and_doubles_are_finite_numbers(
     assert_eq!(check(&bucket, &metrics).await, expected.map(Some));
 }
 
+/// Spilled events landed in an object without records, as they never were on the stream.
+#[rstest]
+#[case::all_of_it(0)]
+#[case::half_of_it(51)]
+#[tokio::test]
+async fn an_hour_in_which_kinesis_was_away_is_even_and_its_losses_are_seen(#[case] records: u64) {
+    let (bucket, metrics, away) = (sealed(0..=11), sent(), hour(8));
+    for value in metrics.values.borrow_mut().iter_mut().filter(|value| value.name == "IncomingRecords") {
+        if value.at.hour() == away {
+            value.value = records as f64 / 2.0;
+        }
+    }
+    seal_hour(&bucket, 8, Totals { records, ..totals() });
+    assert_eq!(check(&bucket, &metrics).await, [Some(0.0); 4]);
+    seal_hour(&bucket, 8, Totals { records, ..totals_of_less(3) });
+    assert_eq!(check(&bucket, &metrics).await, [Some(3.0), Some(0.0), Some(0.0), Some(0.0)]);
+}
+
 #[tokio::test]
 async fn the_worst_hour_counts_until_it_is_resealed() {
     let (bucket, metrics) = (sealed(0..=11), sent());
