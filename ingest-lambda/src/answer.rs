@@ -4,7 +4,7 @@ use serde::Serialize;
 use shared::limits::MAX_HEADER_BYTES;
 use shared::rejection::{Reason, Rejection};
 
-use crate::front_door::{Request, Response};
+use crate::intake::{Head, Headers};
 use crate::metrics::Answered;
 use crate::origins::AllowedOrigins;
 
@@ -137,14 +137,14 @@ impl Answer {
 
     /// The HTTP response, with CORS headers for the request's origin.
     #[must_use]
-    pub fn into_response(self, request: &Request, allowed_origins: &AllowedOrigins) -> Response {
+    pub fn into_reply(self, head: Head<'_>, allowed_origins: &AllowedOrigins) -> Reply {
         let is_preflight = matches!(self, Self::Preflight);
         let mut headers = vec![("vary", if is_preflight { PREFLIGHT_VARIES_BY } else { "origin" }.into())];
-        headers.extend(cors_headers(request, allowed_origins));
+        headers.extend(cors_headers(head.headers, allowed_origins));
         match &self {
-            Self::Preflight => headers.extend(preflight_headers(request)),
+            Self::Preflight => headers.extend(preflight_headers(head.headers)),
             Self::Refused(refusal) if refusal.rejection.reason == Reason::MethodNotAllowed => {
-                let health = request.path.trim_start_matches('/').starts_with("health");
+                let health = head.path.trim_start_matches('/').starts_with("health");
                 headers.push(("allow", if health { "GET, HEAD" } else { ALLOWED_METHODS }.into()));
             }
             Self::NotStored { .. } => headers.push(("retry-after", RETRY_AFTER_SECONDS.into())),
@@ -153,8 +153,16 @@ impl Answer {
         if !is_preflight {
             headers.push(("content-type", "application/json".into()));
         }
-        Response::new(self.status(), headers, self.body(), request.multi_value_headers_only)
+        Reply { status: self.status(), headers, body: self.body() }
     }
+}
+
+/// An HTTP response, whichever front end sends it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: String,
 }
 
 const ALLOWED_METHODS: &str = "POST, OPTIONS";
@@ -167,8 +175,8 @@ const PREFLIGHT_MAX_AGE_SECONDS: &str = "86400";
 /// The origin is echoed, with credentials allowed, even when any is: `navigator.sendBeacon` always sends credentials, and
 /// for such a request browsers take no `*`. There is nothing here that a cookie would protect. Without the name of
 /// `Retry-After` here no page can read it.
-fn cors_headers(request: &Request, allowed_origins: &AllowedOrigins) -> Vec<(&'static str, String)> {
-    let origin = request.headers.origin.as_deref().filter(|origin| may_be_echoed(origin));
+fn cors_headers(headers: &Headers, allowed_origins: &AllowedOrigins) -> Vec<(&'static str, String)> {
+    let origin = headers.origin.as_deref().filter(|origin| may_be_echoed(origin));
     let Some(origin) = origin.filter(|origin| allowed_origins.allow(origin)) else { return Vec::new() };
     vec![
         ("access-control-allow-origin", origin.to_owned()),
@@ -182,8 +190,8 @@ fn may_be_echoed(header: &str) -> bool {
     header.len() <= MAX_HEADER_BYTES && header.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
-fn preflight_headers(request: &Request) -> [(&'static str, String); 3] {
-    let requested = request.headers.requested_headers.as_deref().filter(|requested| may_be_echoed(requested));
+fn preflight_headers(headers: &Headers) -> [(&'static str, String); 3] {
+    let requested = headers.requested_headers.as_deref().filter(|requested| may_be_echoed(requested));
     let requested = requested.unwrap_or("content-type, content-encoding");
     [
         ("access-control-allow-methods", ALLOWED_METHODS.into()),
@@ -198,9 +206,13 @@ mod tests {
     use serde_json::{Value, json};
     use std::collections::BTreeMap;
 
+    fn reply(answer: Answer, headers: &Headers, allowed_origins: &AllowedOrigins) -> Reply {
+        answer.into_reply(Head { method: "POST", path: "/events", headers }, allowed_origins)
+    }
+
     fn respond(answer: Answer) -> (u16, Value) {
-        let response = answer.into_response(&Request::default(), &AllowedOrigins::Any);
-        (response.status_code, serde_json::from_str(&response.body).unwrap())
+        let response = reply(answer, &Headers::default(), &AllowedOrigins::Any);
+        (response.status, serde_json::from_str(&response.body).unwrap())
     }
 
     fn rejected(items: &[(usize, Reason)]) -> Vec<RejectedItem> {
@@ -232,8 +244,8 @@ mod tests {
     #[test]
     fn what_is_not_stored_is_named() {
         let answer = Answer::NotStored { accepted: 12, not_stored: vec![3, 4], rejected: Vec::new() };
-        let response = answer.into_response(&Request::default(), &AllowedOrigins::Any);
-        assert_eq!(response.status_code, 503);
+        let response = reply(answer, &Headers::default(), &AllowedOrigins::Any);
+        assert_eq!(response.status, 503);
         assert!(response.headers.contains(&("retry-after", "5".into())));
         let body: Value = serde_json::from_str(&response.body).unwrap();
         assert_eq!(
@@ -244,10 +256,9 @@ mod tests {
     }
 
     fn headers_for(origin: Option<&str>, answer: Answer, allowed: &[&str]) -> BTreeMap<&'static str, String> {
-        let mut request = Request::default();
-        request.headers.origin = origin.map(str::to_owned);
+        let headers = Headers { origin: origin.map(str::to_owned), ..Headers::default() };
         let allowed: Vec<String> = allowed.iter().map(|origin| (*origin).to_owned()).collect();
-        answer.into_response(&request, &AllowedOrigins::parse(&allowed).unwrap()).headers.into_iter().collect()
+        reply(answer, &headers, &AllowedOrigins::parse(&allowed).unwrap()).headers.into_iter().collect()
     }
 
     #[test]

@@ -17,6 +17,9 @@ use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 use shared::timestamp::UnixMillis;
 
+use crate::answer::Reply;
+use crate::intake::{Head, Headers};
+
 /// An HTTP request, as far as ingest reads it.
 #[derive(Debug, Default)]
 pub struct Request {
@@ -33,28 +36,15 @@ pub struct Request {
     pub multi_value_headers_only: bool,
 }
 
-/// The headers that ingest reads.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Headers {
-    pub content_type: Option<String>,
-    pub content_encoding: Option<String>,
-    pub origin: Option<String>,
-    pub user_agent: Option<String>,
-    pub forwarded_for: Option<String>,
-    pub requested_headers: Option<String>,
-}
+impl Request {
+    #[must_use]
+    pub fn head(&self) -> Head<'_> {
+        Head { method: &self.method, path: &self.path, headers: &self.headers }
+    }
 
-impl Headers {
-    fn wanted(&mut self, name: &str) -> Option<&mut Option<String>> {
-        let slots = [
-            ("content-type", &mut self.content_type),
-            ("content-encoding", &mut self.content_encoding),
-            ("origin", &mut self.origin),
-            ("user-agent", &mut self.user_agent),
-            ("x-forwarded-for", &mut self.forwarded_for),
-            ("access-control-request-headers", &mut self.requested_headers),
-        ];
-        slots.into_iter().find(|(wanted, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, slot)| slot)
+    /// The bytes of the body that the client sent.
+    pub(crate) fn body_bytes(&self) -> usize {
+        if self.body_is_base64 { self.body.trim_end_matches('=').len() * 3 / 4 } else { self.body.len() }
     }
 }
 
@@ -232,7 +222,8 @@ pub struct Response {
 impl Response {
     /// A response with its headers in the form that the front door of the request wants.
     #[must_use]
-    pub fn new(status_code: u16, headers: Vec<(&'static str, String)>, body: String, as_lists: bool) -> Self {
+    pub fn new(reply: Reply, as_lists: bool) -> Self {
+        let Reply { status: status_code, headers, body } = reply;
         let (headers, multi_value_headers) = if as_lists { (Vec::new(), headers) } else { (headers, Vec::new()) };
         Self { status_code, headers, multi_value_headers, body, is_base64_encoded: false }
     }
@@ -328,12 +319,13 @@ mod tests {
     #[test]
     fn responses_carry_headers_in_the_form_asked_for() {
         let headers = || vec![("content-type", String::from("application/json"))];
+        let reply = || Reply { status: 200, headers: headers(), body: "{}".into() };
         assert_eq!(
-            serde_json::to_value(Response::new(200, headers(), "{}".into(), false)).unwrap(),
+            serde_json::to_value(Response::new(reply(), false)).unwrap(),
             json!({"statusCode": 200, "headers": {"content-type": "application/json"}, "body": "{}", "isBase64Encoded": false})
         );
         assert_eq!(
-            serde_json::to_value(Response::new(200, headers(), "{}".into(), true)).unwrap()["multiValueHeaders"],
+            serde_json::to_value(Response::new(reply(), true)).unwrap()["multiValueHeaders"],
             json!({"content-type": ["application/json"]})
         );
     }
@@ -386,6 +378,16 @@ mod tests {
         for payload in payloads {
             assert_eq!(serde_json::from_value::<Request>(payload).unwrap().source_ip, expected);
         }
+    }
+
+    #[rstest]
+    #[case("", false, 0)]
+    #[case("e30=", false, 4)]
+    #[case("e30=", true, 2)]
+    #[case("eyB9", true, 3)]
+    fn bytes_are_those_that_the_client_sent(#[case] body: &str, #[case] base64: bool, #[case] bytes: usize) {
+        let request = Request { body: body.into(), body_is_base64: base64, ..Request::default() };
+        assert_eq!(request.body_bytes(), bytes);
     }
 
     #[rstest]

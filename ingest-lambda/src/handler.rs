@@ -1,8 +1,7 @@
-//! One request, from what the front door hands over to the answer.
+//! The Lambda's front end: one invocation, from what the front door hands over to the answer.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,24 +10,18 @@ use lambda_setup::deadline::Deadline;
 use lambda_setup::vital_signs::remaining_time;
 use shared::emf;
 use shared::frame::FrameWriter;
-use shared::limits::{MAX_HEADER_BYTES, MAX_ORIGIN_BYTES, MAX_PATH_BYTES, MAX_USER_AGENT_BYTES};
-use shared::line::{Client, Envelope, Rejected};
 use shared::metric::Metric;
-use shared::rejection::{Reason, Rejection};
-use shared::timestamp::UnixMillis;
-use uuid::Uuid;
 
-use crate::answer::{Answer, Refusal, RejectedItem};
-use crate::config::{ClientIp, Config, RecordCompression};
-use crate::content::{body_as_sent, body_form, decompress};
+use crate::answer::Answer;
+use crate::config::{Config, RecordCompression};
+use crate::content::body_as_sent;
 use crate::counts::Counts;
-use crate::event::KeyFields;
 use crate::front_door::{Request, Response};
+use crate::intake::{Arrival, Intake};
 use crate::metrics;
-use crate::pack::{Packer, Packing};
+use crate::pack::Record;
 use crate::put::{PutReport, RecordStream};
 use crate::spill::SpillBucket;
-use crate::split::{Item, split};
 use crate::store::{Origin, Store};
 
 /// What it takes to answer after the last attempt to store.
@@ -36,27 +29,17 @@ const ANSWER_TIME: Duration = Duration::from_millis(500);
 
 /// Answers requests, one at a time.
 pub struct Handler<S, B> {
-    config: Config,
-    key_fields: KeyFields,
+    intake: Intake,
     /// Nothing waits while it is borrowed.
     frames: RefCell<FrameWriter>,
     store: Store<S, B>,
     counts: Arc<Counts>,
 }
 
-/// A request with its time and id, which alone distinguish its lines from those of an equal one, and its deadline.
-struct Arrival<'a> {
-    request: &'a Request,
-    at: UnixMillis,
-    request_id: &'a str,
-    deadline: Deadline,
-}
-
 impl<S: RecordStream, B: SpillBucket> Handler<S, B> {
     pub fn new(config: Config, stream: S, bucket: B) -> Self {
-        let key_fields = KeyFields::new(&config.partition_key_fields);
         let store = Store::new(stream, bucket, config.event_format, config.kinesis_retry);
-        Self { config, key_fields, frames: RefCell::default(), store, counts: Counts::new() }
+        Self { intake: Intake::new(config), frames: RefCell::default(), store, counts: Counts::new() }
     }
 
     /// What this environment counts.
@@ -69,117 +52,40 @@ impl<S: RecordStream, B: SpillBucket> Handler<S, B> {
     /// Never: whatever a request holds, there is an answer to it.
     pub async fn handle(&self, request: Request, context: Context) -> Result<Response, std::convert::Infallible> {
         let began = Instant::now();
-        let arrival = Arrival {
-            request: &request,
-            at: request.received_at.unwrap_or_else(lambda_setup::now),
-            request_id: &context.request_id,
-            deadline: Deadline::before(context.deadline, ANSWER_TIME),
+        let at = request.received_at.unwrap_or_else(lambda_setup::now);
+        let (body, damage) = match body_as_sent(&request) {
+            Ok(body) => (body, None),
+            Err(rejection) => (Cow::Borrowed(request.body.as_bytes()), Some(rejection)),
         };
-        let (answer, report) = self.answer(&arrival).await;
+        let (head, client, request_id) = (request.head(), request.source_ip, context.request_id.as_str());
+        let arrival = Arrival { head, body: &body, damage: damage.as_ref(), client, at, request_id };
+        let deadline = Deadline::before(context.deadline, ANSWER_TIME);
+        let (answer, report) = self.answer(&arrival, deadline).await;
         log_loss(&answer, &report, &arrival, &context);
         let times = [
             (Metric::HandlingTime, began.elapsed().as_micros() as u64),
             remaining_time(context.deadline, lambda_setup::now()),
         ];
-        let values = metrics::values(&request, &report, answer.answered(), times);
-        let due = self.counts.add(arrival.at, &context.env_config.function_name, &values);
+        let mut values = metrics::of_request(&report, answer.answered(), request.body_bytes(), &times);
+        values.extend(metrics::of_puts(&report));
+        let due = self.counts.add(at, &context.env_config.function_name, &values);
         due.iter().for_each(|line| println!("{line}"));
-        Ok(answer.into_response(&request, &self.config.allowed_origins))
+        let reply = answer.into_reply(head, &self.intake.config().allowed_origins);
+        Ok(Response::new(reply, request.multi_value_headers_only))
     }
 
-    async fn answer(&self, arrival: &Arrival<'_>) -> (Answer, PutReport) {
-        let request = arrival.request;
-        let (body, base64) = match body_as_sent(request) {
-            Ok(body) => (body, Ok(())),
-            Err(rejection) => (Cow::Borrowed(request.body.as_bytes()), Err(rejection)),
-        };
-        let taken = match (route(request), base64) {
-            (Route::Health, _) => return (Answer::Healthy, PutReport::default()),
-            (Route::Preflight, _) => return (Answer::Preflight, PutReport::default()),
-            (Route::Events, Ok(())) => self.take_events(arrival, &body).await,
-            (Route::Nowhere(rejection), _) | (Route::Events, Err(rejection)) => Err(rejection.into()),
-        };
-        match taken {
-            Ok(stored) => stored,
-            Err(refusal) => self.refuse(arrival, &body, refusal).await,
+    async fn answer(&self, arrival: &Arrival<'_>, deadline: Deadline) -> (Answer, PutReport) {
+        let (mut records, conclusion) = self.intake.read(arrival).into_parts();
+        if self.intake.config().record_compression == RecordCompression::Zstd {
+            self.compress(&mut records);
         }
+        let report = self.store.store(records, Origin { request_id: arrival.request_id, deadline }).await;
+        (conclusion.answer(&report), report)
     }
 
-    /// Stores the events of a body and, beside them, what is bad. Without a single event, the body is refused.
-    async fn take_events(&self, arrival: &Arrival<'_>, body: &[u8]) -> Result<(Answer, PutReport), Refusal> {
-        let headers = &arrival.request.headers;
-        let decoded = decompress(body, headers.content_encoding.as_deref(), self.config.max_body_bytes)?;
-        let form = body_form(headers.content_type.as_deref())?;
-        let items = split(&decoded, form, &self.key_fields)?;
-        let envelope = self.envelope(arrival);
-        let mut packer = Packer::new(self.packing(), &envelope, Uuid::now_v7);
-        let (count, mut bad) = (items.len(), Vec::new());
-        for (index, Item { source, event }) in items.into_iter().enumerate() {
-            if let Err(rejection) = event.and_then(|event| packer.event(index, &event)) {
-                bad.push((index, rejection, source));
-            }
-        }
-        let rejected = bad.iter().map(|(index, rejection, _)| RejectedItem { index: *index, reason: rejection.reason });
-        let rejected: Vec<RejectedItem> = rejected.collect();
-        if rejected.len() == count {
-            let (_, rejection, _) = bad.swap_remove(0);
-            return Err(Refusal { rejection, items: rejected });
-        }
-        for (index, rejection, body) in &bad {
-            packer.rejected(
-                *index,
-                &Rejected { rejection, content_type: None, content_encoding: None, part: None, body },
-            );
-        }
-        let report = self.store(packer, arrival).await;
-        Ok((conclude(count, rejected, &report), report))
-    }
-
-    /// Stores what the request brought as one rejected body. With nothing brought there is nothing to keep,
-    /// unless the body should have been there.
-    async fn refuse(&self, arrival: &Arrival<'_>, body: &[u8], refusal: Refusal) -> (Answer, PutReport) {
-        let expects_body = !matches!(refusal.rejection.reason, Reason::MethodNotAllowed | Reason::UnknownPath);
-        if body.is_empty() && !expects_body {
-            return (Answer::Refused(refusal), PutReport::default());
-        }
-        let envelope = self.envelope(arrival);
-        let mut packer = Packer::new(self.packing(), &envelope, Uuid::now_v7);
-        let headers = &arrival.request.headers;
-        let rejected = Rejected {
-            rejection: &refusal.rejection,
-            content_type: headers.content_type.as_deref().map(|header| cut(header, MAX_HEADER_BYTES)),
-            content_encoding: headers.content_encoding.as_deref().map(|header| cut(header, MAX_HEADER_BYTES)),
-            part: None,
-            body,
-        };
-        packer.rejected(0, &rejected);
-        let report = self.store(packer, arrival).await;
-        if report.is_stored() {
-            return (Answer::Refused(refusal), report);
-        }
-        let not_stored = (0..refusal.items.len().max(1)).collect();
-        (Answer::NotStored { accepted: 0, not_stored, rejected: Vec::new() }, report)
-    }
-
-    fn envelope(&self, arrival: &Arrival<'_>) -> Envelope {
-        let request = arrival.request;
-        let origin = request.headers.origin.as_deref().map(|origin| cut(origin, MAX_ORIGIN_BYTES));
-        Envelope::new(arrival.at, arrival.request_id, &client(request, self.config.client_ip))
-            .with_request(cut(&request.path, MAX_PATH_BYTES), origin)
-    }
-
-    const fn packing(&self) -> Packing {
-        let Config { event_format: format, key_buckets: buckets, max_record_bytes, .. } = self.config;
-        Packing { format, buckets, max_record_bytes }
-    }
-
-    async fn store(&self, packer: Packer<'_, impl FnMut() -> Uuid>, arrival: &Arrival<'_>) -> PutReport {
-        let records = match self.config.record_compression {
-            RecordCompression::Off => packer.into_records(None),
-            RecordCompression::Zstd => packer.into_records(Some(&mut self.frames.borrow_mut())),
-        };
-        let Arrival { request_id, at: received_at, deadline, .. } = *arrival;
-        self.store.store(records, Origin { request_id, received_at, deadline }).await
+    fn compress(&self, records: &mut [Record]) {
+        let mut frames = self.frames.borrow_mut();
+        records.iter_mut().for_each(|record| record.compress(&mut frames));
     }
 }
 
@@ -198,82 +104,22 @@ fn log_loss(answer: &Answer, report: &PutReport, arrival: &Arrival<'_>, context:
     }
 }
 
-/// The answer to a request with `count` items, of which at least one is an event.
-fn conclude(count: usize, mut rejected: Vec<RejectedItem>, report: &PutReport) -> Answer {
-    let not_stored = report.not_stored();
-    rejected.retain(|item| not_stored.binary_search(&item.index).is_err());
-    let accepted = count - not_stored.len() - rejected.len();
-    if not_stored.is_empty() {
-        Answer::Stored { accepted, rejected }
-    } else {
-        Answer::NotStored { accepted, not_stored, rejected }
-    }
-}
-
-enum Route {
-    Health,
-    Preflight,
-    Events,
-    Nowhere(Rejection),
-}
-
-/// Players append what they like to the path, and some post to the root; a base address that ends in a slash doubles it.
-fn route(request: &Request) -> Route {
-    let mut segments = request.path.split('/').filter(|segment| !segment.is_empty());
-    let (first, is_health) = (segments.next(), segments.next().is_none());
-    let is_health = is_health && first == Some("health");
-    match (request.method.as_str(), first) {
-        ("GET" | "HEAD", _) if is_health => Route::Health,
-        ("OPTIONS", _) => Route::Preflight,
-        ("POST", Some("events") | None) => Route::Events,
-        (method, _) if is_health => Route::Nowhere(Rejection::new(
-            Reason::MethodNotAllowed,
-            format!("/health takes GET, not {method}; send events with POST /events"),
-        )),
-        (method, Some("events") | None) => {
-            Route::Nowhere(Rejection::new(Reason::MethodNotAllowed, format!("events are sent with POST, not {method}")))
-        }
-        (_, _) => Route::Nowhere(Rejection::new(
-            Reason::UnknownPath,
-            "there is nothing at this path; send events with POST /events",
-        )),
-    }
-}
-
-fn client(request: &Request, client_ip: ClientIp) -> Client {
-    let ip = match client_ip {
-        ClientIp::Off => None,
-        ClientIp::Truncated => request.source_ip.map(truncated),
-        ClientIp::Full => request.source_ip,
-    };
-    let user_agent = request.headers.user_agent.as_deref().map(|agent| cut(agent, MAX_USER_AGENT_BYTES).to_owned());
-    Client { user_agent, ip: ip.map(|ip| ip.to_string()) }
-}
-
-/// 24 bits of an IPv4 address, 48 of an IPv6 address: a network, not a household.
-fn truncated(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(address) => IpAddr::V4((u32::from(address) & 0xffff_ff00).into()),
-        IpAddr::V6(address) => IpAddr::V6((u128::from(address) & (u128::MAX << 80)).into()),
-    }
-}
-
-fn cut(text: &str, max_bytes: usize) -> &str {
-    &text[..text.floor_char_boundary(max_bytes)]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::bucket::{Buckets, HashKey};
-    use crate::front_door::Headers;
+    use crate::config::ClientIp;
+    use crate::intake::Headers;
     use crate::origins::AllowedOrigins;
     use crate::pack::Record;
     use crate::put::{EntryOutcome, PutError};
     use crate::spill::{CreateError, Spilled};
     use rstest::rstest;
     use serde_json::{Value, json};
+    use shared::limits::{MAX_ORIGIN_BYTES, MAX_PATH_BYTES};
     use shared::line::{EventFormat, Kind};
+    use shared::rejection::Reason;
+    use shared::timestamp::UnixMillis;
 
     /// Keeps what it takes; refuses records whose key is in `full`.
     #[derive(Default)]
@@ -352,6 +198,11 @@ mod tests {
 
     fn post(body: &str) -> Request {
         Request { method: "POST".into(), path: "/events".into(), body: body.into(), ..Request::default() }
+    }
+
+    fn arrival(request: &Request) -> Arrival<'_> {
+        let (head, body) = (request.head(), request.body.as_bytes());
+        Arrival { head, body, damage: None, client: None, at: UnixMillis(1), request_id: "req-1" }
     }
 
     #[tokio::test]
@@ -487,8 +338,7 @@ mod tests {
         let deadline = Deadline::before(context.deadline, ANSWER_TIME);
         let two = r#"{"sid":"x","id":"\ud83d","a\udc00":"\ud83d\ude00"}"#;
         let request = post(&format!(r#"[{two},{{"sid":"full","a":"\ud83d"}},["\ud83d"]]"#));
-        let arrival = Arrival { request: &request, at: UnixMillis(1), request_id: "req-1", deadline };
-        let (_, report) = handler.answer(&arrival).await;
+        let (_, report) = handler.answer(&arrival(&request), deadline).await;
         assert_eq!(report.replaced_surrogates(), 2);
         let line = &stream.lines()[0];
         assert_eq!(
@@ -542,25 +392,14 @@ mod tests {
         let deadline = Deadline::before(context.deadline, ANSWER_TIME);
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(100), "]".repeat(100));
         let request = post(&format!("[{{}},7,{deep},8]"));
-        let arrival = |request| Arrival { request, at: UnixMillis(1), request_id: "req-1", deadline };
-        let (_, report) = handler.answer(&arrival(&request)).await;
+        let (_, report) = handler.answer(&arrival(&request), deadline).await;
         assert!(report.rejected_lines().iter().eq([(Reason::NotAnObject, 2), (Reason::TooDeep, 1)]));
 
         // In several parts, for the reason of the first.
         let request = post(&format!("[7,{deep},\"{}\"]", "x".repeat(600)));
         let small = Handler::new(Config { max_record_bytes: 600, ..config() }, &stream, S3IsAway);
-        let (_, report) = small.answer(&arrival(&request)).await;
+        let (_, report) = small.answer(&arrival(&request), deadline).await;
         let parts = report.records.len() as u64;
         assert!(parts > 1 && report.rejected_lines().iter().eq([(Reason::NotAnObject, parts)]));
-    }
-
-    #[rstest]
-    #[case(ClientIp::Off, "203.0.113.77", None)]
-    #[case(ClientIp::Truncated, "203.0.113.77", Some("203.0.113.0"))]
-    #[case(ClientIp::Truncated, "2001:db8:1:2:3::4", Some("2001:db8:1::"))]
-    #[case(ClientIp::Full, "203.0.113.77", Some("203.0.113.77"))]
-    fn addresses_are_kept_as_configured(#[case] mode: ClientIp, #[case] ip: &str, #[case] kept: Option<&str>) {
-        let request = Request { source_ip: Some(ip.parse().unwrap()), ..Request::default() };
-        assert_eq!(client(&request, mode).ip.as_deref(), kept);
     }
 }

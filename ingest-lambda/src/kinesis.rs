@@ -190,6 +190,7 @@ mod tests {
             items: Vec::new(),
             reasons: Vec::new(),
             replaced_surrogates: 0,
+            receipts: Vec::new(),
         };
         KinesisStream::new(&config, "event-stream".into()).put(&vec![&record; records], TIME_LIMIT).await
     }

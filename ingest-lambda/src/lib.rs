@@ -1,7 +1,7 @@
 //! HTTP request in, Kinesis records out.
 //!
-//! The way of a request: [`front_door`] (what AWS hands over) → [`content`] (bytes, decoded) → [`split`] (pieces, each an
-//! [`event`] or not; [`cmcd`] reads reports) → [`pack`] (records, by [`bucket`]) →
+//! The way of a request: [`front_door`] (what AWS hands over) → [`intake`] ([`content`] (bytes, decoded) → [`split`] (pieces,
+//! each an [`event`] or not; [`cmcd`] reads reports) → [`pack`] (records, by [`bucket`])) →
 //! [`store`] ([`put`] on the stream, entry by entry, unless the [`breaker`] is open; else [`spill`] to S3; what became of each) →
 //! [`answer`] and [`metrics`], which [`counts`] sums up.
 //! `lines` tells values a line from one value, `salvage` finds the members of a list that is not valid JSON, [`inflate`]
@@ -19,6 +19,7 @@ pub mod event;
 pub mod front_door;
 pub mod handler;
 pub mod inflate;
+pub mod intake;
 pub mod kinesis;
 mod lines;
 pub mod metrics;

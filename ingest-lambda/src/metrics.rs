@@ -2,7 +2,6 @@
 
 use shared::metric::Metric;
 
-use crate::front_door::Request;
 use crate::put::PutReport;
 
 /// The usual number of values: a request seldom has more than one reason for rejection.
@@ -19,11 +18,11 @@ pub struct Answered {
 
 /// The metrics of a request; `answered` is `None` for health checks and preflights. What did not happen is left out.
 #[must_use]
-pub fn values(
-    request: &Request,
+pub fn of_request(
     report: &PutReport,
     answered: Option<Answered>,
-    times: [(Metric, u64); 2],
+    body_bytes: usize,
+    times: &[(Metric, u64)],
 ) -> Vec<(Metric, u64)> {
     let mut values = Vec::with_capacity(USUAL_COUNT);
     values.extend(times);
@@ -32,20 +31,15 @@ pub fn values(
         values.push((Metric::Preflights, 1));
         return values;
     };
-    let rejected = report.rejected_lines();
-    let body_bytes = body_bytes(request) as u64;
+    let (rejected, body_bytes) = (report.rejected_lines(), body_bytes as u64);
     values.extend([
         (Metric::AcceptedEvents, answered.accepted as u64),
         (Metric::SpilledEvents, report.spilled_events()),
         (Metric::RejectedLines, rejected.total()),
         (Metric::NotStoredEvents, answered.not_stored as u64),
         (Metric::ReplacedSurrogates, report.replaced_surrogates()),
-        (Metric::PutRecords, report.put_records()),
-        (Metric::RetriedEntries, report.retried_entries),
-        (Metric::ThrottledEntries, report.throttled_entries),
         (Metric::RequestBytes, body_bytes),
         (Metric::LargestRequest, body_bytes),
-        (Metric::StoredBytes, report.stored_bytes()),
     ]);
     values.extend(rejected.iter().map(|(reason, lines)| (Metric::Rejected(reason), lines)));
     // But not of times: nothing left is the worst that there is.
@@ -53,9 +47,15 @@ pub fn values(
     values
 }
 
-/// The bytes that the client sent.
-fn body_bytes(request: &Request) -> usize {
-    if request.body_is_base64 { request.body.trim_end_matches('=').len() * 3 / 4 } else { request.body.len() }
+/// The metrics of what was put on the stream: of one request, or of many that shared records.
+pub fn of_puts(report: &PutReport) -> impl Iterator<Item = (Metric, u64)> {
+    let values = [
+        (Metric::PutRecords, report.put_records()),
+        (Metric::RetriedEntries, report.retried_entries),
+        (Metric::ThrottledEntries, report.throttled_entries),
+        (Metric::StoredBytes, report.stored_bytes()),
+    ];
+    values.into_iter().filter(|(_, value)| *value > 0)
 }
 
 #[cfg(test)]
@@ -66,7 +66,6 @@ mod tests {
     use crate::put::Place;
     use proptest::prelude::*;
     use proptest::sample::select;
-    use rstest::rstest;
     use shared::line::Kind;
     use shared::rejection::Reason;
 
@@ -78,14 +77,16 @@ mod tests {
             items: vec![0; reasons.len().max(1)],
             reasons: reasons.to_vec(),
             replaced_surrogates: 1,
+            receipts: Vec::new(),
         }
     }
 
     const TIMES: [(Metric, u64); 2] = [(Metric::HandlingTime, 700), (Metric::RemainingTime, 0)];
 
     fn values_of(report: &PutReport) -> Vec<(Metric, u64)> {
-        let request = Request { body: "e30=".into(), body_is_base64: true, ..Request::default() };
-        values(&request, report, Some(Answered { accepted: 3, not_stored: 2 }), TIMES)
+        let mut values = of_request(report, Some(Answered { accepted: 3, not_stored: 2 }), 2, &TIMES);
+        values.extend(of_puts(report));
+        values
     }
 
     #[test]
@@ -106,7 +107,7 @@ mod tests {
 
     #[test]
     fn preflights_count_as_requests_and_nothing_else() {
-        let values = values(&Request::default(), &PutReport::default(), None, TIMES);
+        let values = of_request(&PutReport::default(), None, 0, &TIMES);
         assert_eq!(values[2..], [(Metric::Requests, 1), (Metric::Preflights, 1)]);
     }
 
@@ -137,16 +138,6 @@ mod tests {
             assert!(values.contains(&expected), "{expected:?} in {values:?}");
         }
         assert_eq!(values.iter().filter(|(metric, _)| matches!(metric, Metric::Rejected(_))).count(), 3);
-    }
-
-    #[rstest]
-    #[case("", false, 0)]
-    #[case("e30=", false, 4)]
-    #[case("e30=", true, 2)]
-    #[case("eyB9", true, 3)]
-    fn bytes_are_those_that_the_client_sent(#[case] body: &str, #[case] base64: bool, #[case] bytes: usize) {
-        let request = Request { body: body.into(), body_is_base64: base64, ..Request::default() };
-        assert_eq!(body_bytes(&request), bytes);
     }
 
     proptest! {

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use shared::frame::{FrameError, FrameReader, FrameWriter, MAX_LINES_BYTES, content_size, is_frame};
 use shared::line::{Envelope, EventFormat, IdLiteral, Kind, Part, Rejected};
 use shared::rejection::{Reason, Rejection};
+use shared::timestamp::UnixMillis;
 use uuid::Uuid;
 
 use crate::bucket::{Bucket, Buckets, HashKey};
@@ -23,12 +24,14 @@ pub struct Record {
     pub reasons: Vec<Reason>,
     /// Lone surrogates that were replaced in its events.
     pub replaced_surrogates: u64,
+    /// When its lines were received: of each run of lines the time and how many there are, in order.
+    pub receipts: Vec<(UnixMillis, usize)>,
 }
 
 impl Record {
-    fn new(kind: Kind, bucket: Bucket, capacity: usize) -> Self {
+    pub(crate) fn new(kind: Kind, bucket: Bucket, capacity: usize) -> Self {
         let (data, items, reasons) = (Vec::with_capacity(capacity), Vec::new(), Vec::new());
-        Self { kind, bucket, data, items, reasons, replaced_surrogates: 0 }
+        Self { kind, bucket, data, items, reasons, replaced_surrogates: 0, receipts: Vec::new() }
     }
 
     #[must_use]
@@ -55,6 +58,15 @@ impl Record {
         if is_frame(&self.data) { content_size(&self.data).unwrap_or(MAX_LINES_BYTES) } else { self.data.len() }
     }
 
+    /// Makes one frame of its lines, where they fit into one and that is smaller.
+    pub(crate) fn compress(&mut self, frames: &mut FrameWriter) {
+        if self.data.len() <= MAX_LINES_BYTES
+            && let Some(frame) = frames.compress(&self.data)
+        {
+            self.data = frame;
+        }
+    }
+
     /// What Kinesis counts against its limits, with the longest key.
     #[must_use]
     pub fn size(&self) -> usize {
@@ -78,6 +90,11 @@ impl Packing {
     /// Bytes of the longest line.
     const fn max_line_bytes(&self) -> usize {
         self.max_record_bytes - LONGEST_KEY_BYTES
+    }
+
+    /// Bytes of the lines of a record that holds more than one.
+    pub(crate) fn max_shared_bytes(&self) -> usize {
+        self.max_line_bytes().min(MAX_LINES_BYTES)
     }
 }
 
@@ -133,7 +150,7 @@ impl<'a, NewId: FnMut() -> Uuid> Packer<'a, NewId> {
     pub fn rejected(&mut self, index: usize, whole: &Rejected<'_>) {
         let id = quoted((self.new_id)());
         let id = IdLiteral::new(&id);
-        let max_line_bytes = self.packing.max_line_bytes().min(MAX_LINES_BYTES);
+        let max_line_bytes = self.packing.max_shared_bytes();
         let capacity = self.envelope.rejected_body_capacity(id, whole, max_line_bytes);
         if whole.body.len() <= capacity {
             return self.rejected_line(index, id, whole);
@@ -144,16 +161,10 @@ impl<'a, NewId: FnMut() -> Uuid> Packer<'a, NewId> {
         }
     }
 
-    /// The records, all of them within the limit; compressed, where `frames` are written, if that makes them smaller.
+    /// The records, all of them within the limit, of lines that were received at that time.
     #[must_use]
-    pub fn into_records(mut self, frames: Option<&mut FrameWriter>) -> Vec<Record> {
-        if let Some(frames) = frames {
-            for record in self.records.iter_mut().filter(|record| record.data.len() <= MAX_LINES_BYTES) {
-                if let Some(frame) = frames.compress(&record.data) {
-                    record.data = frame;
-                }
-            }
-        }
+    pub fn into_records(mut self, received_at: UnixMillis) -> Vec<Record> {
+        self.records.iter_mut().for_each(|record| record.receipts.push((received_at, record.items.len())));
         self.records
     }
 
@@ -169,7 +180,7 @@ impl<'a, NewId: FnMut() -> Uuid> Packer<'a, NewId> {
     /// The record that a line of these bytes belongs to. What has no key has no order to keep: it shares the last record
     /// and, when that is full, goes on in any bucket, so that much of it does not keep one shard busy.
     fn record_with_room(&mut self, kind: Kind, key: Option<HashKey>, line_bytes: usize) -> &mut Record {
-        let max_bytes = self.packing.max_line_bytes().min(MAX_LINES_BYTES);
+        let max_bytes = self.packing.max_shared_bytes();
         let has_room = |record: &Record| record.data.len() + line_bytes <= max_bytes;
         let last = self.records.iter().rfind(|record| record.kind == kind);
         let bucket = match (key, last) {
@@ -248,7 +259,7 @@ mod tests {
         for index in 0..20 {
             packer.event(index, &event(format!("{{\"n\":{index}}}"), Some("viewer-1"))).unwrap();
         }
-        let records = packer.into_records(None);
+        let records = packer.into_records(UnixMillis(0));
         assert_eq!(records.len(), 1);
         // Its MD5 begins with 16.
         assert_eq!((records[0].partition_key(), records[0].bucket.first_hash_key), ("e-0".into(), 0));
@@ -263,7 +274,7 @@ mod tests {
         for (index, key) in [None, Some("viewer-1"), None, Some("viewer-1"), None].into_iter().enumerate() {
             packer.event(index, &event("{}".into(), key)).unwrap();
         }
-        assert!(packer.into_records(None).len() <= 2);
+        assert!(packer.into_records(UnixMillis(0)).len() <= 2);
     }
 
     #[test]
@@ -284,7 +295,8 @@ mod tests {
         for (index, json) in ["{}", &large, "{}"].into_iter().enumerate() {
             packer.event(index, &event(json.to_owned(), Some("key"))).unwrap();
         }
-        let records = packer.into_records(Some(&mut FrameWriter::default()));
+        let mut records = packer.into_records(UnixMillis(0));
+        records.iter_mut().for_each(|record| record.compress(&mut FrameWriter::default()));
         let items: Vec<_> = records.iter().map(|record| &record.items[..]).collect();
         assert_eq!(items, [[0], [1], [2]]);
         assert!(records[1].data.starts_with(b"{") && records[1].data.len() > MAX_LINES_BYTES);
@@ -298,7 +310,7 @@ mod tests {
         packer.event(0, &event("{}".into(), None)).unwrap();
         packer.rejected(1, &rejected(&rejection, b"7"));
         packer.rejected(2, &rejected(&rejection, b"8"));
-        let records = packer.into_records(None);
+        let records = packer.into_records(UnixMillis(0));
         let found: Vec<_> = records.iter().map(|record| (&record.items[..], &record.reasons[..])).collect();
         let expected: [(&[usize], &[Reason]); 2] = [(&[0], &[]), (&[1, 2], &[Reason::NotAnObject; 2])];
         assert_eq!(found, expected);
@@ -315,7 +327,7 @@ mod tests {
         packer.event(0, &event("{}".into(), Some("r-1"))).unwrap();
         packer.rejected(1, &rejected(&rejection, b"7"));
         packer.rejected(2, &rejected(&rejection, &[7; 2_000]));
-        let records = packer.into_records(None);
+        let records = packer.into_records(UnixMillis(0));
         assert!(records.len() > 3);
         for record in records {
             let prefix = if record.reasons.is_empty() { "e-" } else { "r-" };
@@ -328,7 +340,7 @@ mod tests {
         let envelope = envelope();
         let mut packer = packer(&envelope, Packing { format: EventFormat::Raw, ..PACKING });
         packer.event(0, &event("{\"a\":1}".into(), None)).unwrap();
-        assert_eq!(packer.into_records(None)[0].data, b"{\"a\":1}\n");
+        assert_eq!(packer.into_records(UnixMillis(0))[0].data, b"{\"a\":1}\n");
     }
 
     proptest! {
@@ -350,7 +362,8 @@ mod tests {
                 }
             }
             let mut frames = FrameWriter::default();
-            let records = packer.into_records(Some(&mut frames).filter(|_| with_frames));
+            let mut records = packer.into_records(UnixMillis(0));
+            records.iter_mut().filter(|_| with_frames).for_each(|record| record.compress(&mut frames));
             let mut packed: Vec<usize> = records.iter().flat_map(|record| record.items.clone()).collect();
             packed.sort_unstable();
             prop_assert_eq!(packed, expected);
@@ -378,7 +391,7 @@ mod tests {
             let mut packer = packer(&envelope, Packing { max_record_bytes: 1000, ..PACKING });
             packer.rejected(0, &Rejected { content_type: Some("text/plain"), ..rejected(&rejection, &body) });
             let mut kept = BTreeMap::new();
-            for record in packer.into_records(None) {
+            for record in packer.into_records(UnixMillis(0)) {
                 prop_assert!(record.size() <= 1000);
                 prop_assert!(record.reasons.iter().all(|reason| *reason == Reason::InvalidJson));
                 for line in lines(&record) {

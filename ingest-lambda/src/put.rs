@@ -64,8 +64,8 @@ pub(crate) const LEAST_RETRY_TIME: Duration = Duration::from_millis(350);
 /// A call that fails within this time is made again, once. Lambda freezes environments between requests, and Kinesis closes
 /// connections meanwhile: the first call finds that out at once.
 const QUICK_FAILURE: Duration = Duration::from_millis(100);
-const BACKOFF_BASE: Duration = Duration::from_millis(25);
-const BACKOFF_CAP: Duration = Duration::from_secs(1);
+pub(crate) const BACKOFF_BASE: Duration = Duration::from_millis(25);
+pub(crate) const BACKOFF_CAP: Duration = Duration::from_secs(1);
 
 /// The records of a request and what became of them.
 #[derive(Debug, Default)]
@@ -376,6 +376,7 @@ mod tests {
             items: Vec::new(),
             reasons: Vec::new(),
             replaced_surrogates: 0,
+            receipts: Vec::new(),
         }
     }
 

@@ -96,8 +96,6 @@ fn compress(records: &[&Record], time: Duration) -> Result<(Compressed, BlockSiz
 #[derive(Debug, Clone)]
 pub struct Source {
     pub format: EventFormat,
-    /// When the request was received, which its lines say too.
-    pub received_at: UnixMillis,
     /// The request. It began when its objects were made, as the hour of their names says.
     pub attempt: Attempt,
 }
@@ -113,16 +111,21 @@ impl Source {
             compress(records, time)?;
         let hour = self.attempt.began.hour();
         // Raw events say nothing of their receipt: nobody could check another time than that of their arrival here.
-        let said = (kind == Kind::Rejected || self.format == EventFormat::Envelope).then_some(self.received_at);
+        let says_receipt = kind == Kind::Rejected || self.format == EventFormat::Envelope;
         let (mut received_in, mut reasons) = (ReceivedIn::default(), ReasonCounts::default());
+        let (mut earliest, mut latest) = (UnixMillis(i64::MAX), UnixMillis(i64::MIN));
         for record in &records[..count] {
-            for line in 0..record.items.len() {
-                let reason = record.reasons.get(line).copied();
-                received_in.count(LineHead { kind, received_at: said, reason }, hour);
-                reason.iter().for_each(|reason| reasons.add(*reason, 1));
+            let mut line_reasons = record.reasons.iter().copied();
+            for &(received_at, lines) in &record.receipts {
+                let said = says_receipt.then_some(received_at);
+                let received_at = receipt(said, self.attempt.began);
+                (earliest, latest) = (earliest.min(received_at), latest.max(received_at));
+                for reason in (0..lines).map(|_| line_reasons.next()) {
+                    received_in.count(LineHead { kind, received_at: said, reason }, hour);
+                    reason.iter().for_each(|reason| reasons.add(*reason, 1));
+                }
             }
         }
-        let received_at = receipt(said, self.attempt.began);
         let metadata = ObjectMetadata {
             event_format: self.format,
             last_sequence_number: None,
@@ -132,8 +135,8 @@ impl Source {
             uncompressed_sha256,
             received_in,
             rejected_reasons: reasons.iter().collect(),
-            earliest_received_at: received_at,
-            latest_received_at: received_at,
+            earliest_received_at: earliest,
+            latest_received_at: latest,
             block_size,
             attempt: self.attempt.clone(),
         };

@@ -34,7 +34,6 @@ pub struct Store<S, B> {
 #[derive(Debug, Clone, Copy)]
 pub struct Origin<'a> {
     pub request_id: &'a str,
-    pub received_at: UnixMillis,
     /// When all must be over.
     pub deadline: Deadline,
 }
@@ -134,6 +133,6 @@ impl<S: RecordStream, B: SpillBucket> Store<S, B> {
         let left = i64::try_from(origin.deadline.remaining().as_millis()).unwrap_or(i64::MAX);
         let deadline = UnixMillis(began.0.saturating_add(left));
         let attempt = Attempt { began, deadline, request_id: origin.request_id.to_owned() };
-        Source { format: self.format, received_at: origin.received_at, attempt }
+        Source { format: self.format, attempt }
     }
 }

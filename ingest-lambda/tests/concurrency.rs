@@ -87,9 +87,11 @@ impl Lambda {
         let began = Instant::now();
         let bucket = Bucket { number, first_hash_key: 0 };
         let (data, items) = (b"{}\n".to_vec(), vec![0]);
-        let record = Record { kind: Kind::Event, bucket, data, items, reasons: Vec::new(), replaced_surrogates: 0 };
+        let receipts = vec![(lambda_setup::now(), 1)];
+        let reasons = Vec::new();
+        let record = Record { kind: Kind::Event, bucket, data, items, reasons, replaced_surrogates: 0, receipts };
         let deadline = Deadline::after(Duration::from_secs(9));
-        let origin = Origin { request_id: "r", received_at: lambda_setup::now(), deadline };
+        let origin = Origin { request_id: "r", deadline };
         assert!(store.store(vec![record], origin).await.is_stored());
         self.times.borrow_mut().push((number, began.elapsed()));
         self.idle.borrow_mut().push(store);

@@ -108,7 +108,7 @@ fn records(items: std::ops::Range<usize>) -> Vec<Record> {
         let text = items.iter().map(|item| format!("{item:0>40}\n")).collect::<String>().into_bytes();
         let data = if number.is_multiple_of(2) { FrameWriter::default().compress(&text).unwrap() } else { text };
         let bucket = Buckets::default().bucket_of(HashKey::of(&[]));
-        Record { kind, bucket, data, items, reasons, replaced_surrogates: 0 }
+        Record { kind, bucket, data, items, reasons, replaced_surrogates: 0, receipts: vec![(lambda_setup::now(), 2)] }
     };
     items.map(record).collect()
 }
@@ -116,7 +116,7 @@ fn records(items: std::ops::Range<usize>) -> Vec<Record> {
 async fn store(store: &Store<&MemoryStream, &MemoryBucket>, records: Vec<Record>) -> (PutReport, Duration) {
     let began = Instant::now();
     let deadline = Deadline::after(Duration::from_secs(9));
-    let origin = Origin { request_id: "r", received_at: lambda_setup::now(), deadline };
+    let origin = Origin { request_id: "r", deadline };
     (store.store(records, origin).await, began.elapsed())
 }
 
@@ -285,11 +285,7 @@ async fn what_can_not_be_compressed_in_time_is_named_and_costs_nothing_else(
     let (stream, bucket) = (kinesis_is_away(false), MemoryBucket::default());
     let kept = new_store(&stream, &bucket);
     let records = [records(0..1), large_records(1..3, Kind::Rejected)].concat();
-    let origin = Origin {
-        request_id: "r",
-        received_at: lambda_setup::now(),
-        deadline: Deadline::after(Duration::from_millis(millis)),
-    };
+    let origin = Origin { request_id: "r", deadline: Deadline::after(Duration::from_millis(millis)) };
     let report = kept.store(records, origin).await;
     assert_eq!(report.not_stored(), expected.clone().collect::<Vec<_>>());
     assert_eq!(report.last_error.is_some_and(|error| error.contains("would take longer")), !expected.is_empty());

@@ -9,8 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ingest_lambda::bucket::Buckets;
 use ingest_lambda::config::{ClientIp, Config, RecordCompression};
-use ingest_lambda::front_door::{Headers, Request};
+use ingest_lambda::front_door::Request;
 use ingest_lambda::handler::Handler;
+use ingest_lambda::intake::Headers;
 use ingest_lambda::origins::AllowedOrigins;
 use ingest_lambda::pack::Record;
 use ingest_lambda::put::{EntryOutcome, PutError, RecordStream};

@@ -1,0 +1,295 @@
+//! What both front ends share: from a request to the lines that are to be stored, and from what became of them to the answer.
+
+use std::net::IpAddr;
+
+use shared::limits::{MAX_HEADER_BYTES, MAX_ORIGIN_BYTES, MAX_PATH_BYTES, MAX_USER_AGENT_BYTES};
+use shared::line::{Client, Envelope, Rejected};
+use shared::rejection::{Reason, Rejection};
+use shared::timestamp::UnixMillis;
+use uuid::Uuid;
+
+use crate::answer::{Answer, Refusal, RejectedItem};
+use crate::config::{ClientIp, Config};
+use crate::content::{body_form, decompress};
+use crate::event::KeyFields;
+use crate::pack::{Packer, Packing, Record};
+use crate::put::PutReport;
+use crate::split::{Item, split};
+
+/// Method, path and headers of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Head<'a> {
+    pub method: &'a str,
+    pub path: &'a str,
+    pub headers: &'a Headers,
+}
+
+/// The headers that ingest reads.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Headers {
+    pub content_type: Option<String>,
+    pub content_encoding: Option<String>,
+    pub origin: Option<String>,
+    pub user_agent: Option<String>,
+    pub forwarded_for: Option<String>,
+    pub requested_headers: Option<String>,
+}
+
+impl Headers {
+    /// Where the value of a header is kept; `None` for those that nobody reads.
+    pub(crate) fn wanted(&mut self, name: &str) -> Option<&mut Option<String>> {
+        let slots = [
+            ("content-type", &mut self.content_type),
+            ("content-encoding", &mut self.content_encoding),
+            ("origin", &mut self.origin),
+            ("user-agent", &mut self.user_agent),
+            ("x-forwarded-for", &mut self.forwarded_for),
+            ("access-control-request-headers", &mut self.requested_headers),
+        ];
+        slots.into_iter().find(|(wanted, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, slot)| slot)
+    }
+}
+
+/// A request as a front end hands it over. Its time and id alone distinguish its lines from those of an equal one.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival<'a> {
+    pub head: Head<'a>,
+    /// As the client sent it.
+    pub body: &'a [u8],
+    /// Why `body` is not what the client sent.
+    pub damage: Option<&'a Rejection>,
+    pub client: Option<IpAddr>,
+    pub at: UnixMillis,
+    pub request_id: &'a str,
+}
+
+/// What is to be stored before a request is answered.
+#[derive(Debug)]
+pub struct Draft {
+    /// Not compressed. Without any there is nothing to wait for.
+    pub records: Vec<Record>,
+    pending: Pending,
+}
+
+/// The answer, but for what becomes of the records.
+#[derive(Debug)]
+enum Pending {
+    Healthy,
+    Preflight,
+    /// What the request brought is kept as one rejected body, if it brought anything.
+    Refused(Refusal),
+    /// Of so many items at least one is an event.
+    Events {
+        count: usize,
+        rejected: Vec<RejectedItem>,
+    },
+}
+
+impl Draft {
+    fn without_records(pending: Pending) -> Self {
+        Self { records: Vec::new(), pending }
+    }
+
+    /// Splits off the records, which leaves what makes an answer of their outcome.
+    #[must_use]
+    pub fn into_parts(self) -> (Vec<Record>, Conclusion) {
+        (self.records, Conclusion(self.pending))
+    }
+}
+
+/// Makes the answer when it is known what became of the records.
+#[derive(Debug)]
+pub struct Conclusion(Pending);
+
+impl Conclusion {
+    /// The answer. The report is of the draft's records.
+    #[must_use]
+    pub fn answer(self, report: &PutReport) -> Answer {
+        match self.0 {
+            Pending::Healthy => Answer::Healthy,
+            Pending::Preflight => Answer::Preflight,
+            Pending::Events { count, rejected } => conclude(count, rejected, report),
+            Pending::Refused(refusal) if report.is_stored() => Answer::Refused(refusal),
+            Pending::Refused(refusal) => {
+                let not_stored = (0..refusal.items.len().max(1)).collect();
+                Answer::NotStored { accepted: 0, not_stored, rejected: Vec::new() }
+            }
+        }
+    }
+}
+
+/// Reads requests.
+#[derive(Debug, Clone)]
+pub struct Intake {
+    config: Config,
+    key_fields: KeyFields,
+}
+
+impl Intake {
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self { key_fields: KeyFields::new(&config.partition_key_fields), config }
+    }
+
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Whatever a request holds, there is an answer to it.
+    #[must_use]
+    pub fn read(&self, arrival: &Arrival<'_>) -> Draft {
+        let draft = match (route(arrival.head), arrival.damage) {
+            (Route::Health, _) => return Draft::without_records(Pending::Healthy),
+            (Route::Preflight, _) => return Draft::without_records(Pending::Preflight),
+            (Route::Events, None) => self.events(arrival),
+            (Route::Events, Some(rejection)) => Err(rejection.clone().into()),
+            (Route::Nowhere(rejection), _) => Err(rejection.into()),
+        };
+        draft.unwrap_or_else(|refusal| self.refuse(arrival, refusal))
+    }
+
+    /// The events of a body and, beside them, what is bad. Without a single event, the body is refused.
+    fn events(&self, arrival: &Arrival<'_>) -> Result<Draft, Refusal> {
+        let headers = arrival.head.headers;
+        let decoded = decompress(arrival.body, headers.content_encoding.as_deref(), self.config.max_body_bytes)?;
+        let form = body_form(headers.content_type.as_deref())?;
+        let items = split(&decoded, form, &self.key_fields)?;
+        let envelope = self.envelope(arrival);
+        let mut packer = Packer::new(self.packing(), &envelope, Uuid::now_v7);
+        let (count, mut bad) = (items.len(), Vec::new());
+        for (index, Item { source, event }) in items.into_iter().enumerate() {
+            if let Err(rejection) = event.and_then(|event| packer.event(index, &event)) {
+                bad.push((index, rejection, source));
+            }
+        }
+        let rejected = bad.iter().map(|(index, rejection, _)| RejectedItem { index: *index, reason: rejection.reason });
+        let rejected: Vec<RejectedItem> = rejected.collect();
+        if rejected.len() == count {
+            let (_, rejection, _) = bad.swap_remove(0);
+            return Err(Refusal { rejection, items: rejected });
+        }
+        for (index, rejection, body) in &bad {
+            packer.rejected(
+                *index,
+                &Rejected { rejection, content_type: None, content_encoding: None, part: None, body },
+            );
+        }
+        Ok(Draft { records: packer.into_records(arrival.at), pending: Pending::Events { count, rejected } })
+    }
+
+    /// Keeps what the request brought as one rejected body. With nothing brought there is nothing to keep,
+    /// unless the body should have been there.
+    fn refuse(&self, arrival: &Arrival<'_>, refusal: Refusal) -> Draft {
+        let expects_body = !matches!(refusal.rejection.reason, Reason::MethodNotAllowed | Reason::UnknownPath);
+        if arrival.body.is_empty() && !expects_body {
+            return Draft::without_records(Pending::Refused(refusal));
+        }
+        let envelope = self.envelope(arrival);
+        let mut packer = Packer::new(self.packing(), &envelope, Uuid::now_v7);
+        let headers = arrival.head.headers;
+        let rejected = Rejected {
+            rejection: &refusal.rejection,
+            content_type: headers.content_type.as_deref().map(|header| cut(header, MAX_HEADER_BYTES)),
+            content_encoding: headers.content_encoding.as_deref().map(|header| cut(header, MAX_HEADER_BYTES)),
+            part: None,
+            body: arrival.body,
+        };
+        packer.rejected(0, &rejected);
+        Draft { records: packer.into_records(arrival.at), pending: Pending::Refused(refusal) }
+    }
+
+    fn envelope(&self, arrival: &Arrival<'_>) -> Envelope {
+        let origin = arrival.head.headers.origin.as_deref().map(|origin| cut(origin, MAX_ORIGIN_BYTES));
+        Envelope::new(arrival.at, arrival.request_id, &client(arrival, self.config.client_ip))
+            .with_request(cut(arrival.head.path, MAX_PATH_BYTES), origin)
+    }
+
+    pub(crate) const fn packing(&self) -> Packing {
+        let Config { event_format: format, key_buckets: buckets, max_record_bytes, .. } = self.config;
+        Packing { format, buckets, max_record_bytes }
+    }
+}
+
+/// The answer to a request with `count` items, of which at least one is an event.
+fn conclude(count: usize, mut rejected: Vec<RejectedItem>, report: &PutReport) -> Answer {
+    let not_stored = report.not_stored();
+    rejected.retain(|item| not_stored.binary_search(&item.index).is_err());
+    let accepted = count - not_stored.len() - rejected.len();
+    if not_stored.is_empty() {
+        Answer::Stored { accepted, rejected }
+    } else {
+        Answer::NotStored { accepted, not_stored, rejected }
+    }
+}
+
+enum Route {
+    Health,
+    Preflight,
+    Events,
+    Nowhere(Rejection),
+}
+
+/// Players append what they like to the path, and some post to the root; a base address that ends in a slash doubles it.
+fn route(head: Head<'_>) -> Route {
+    let mut segments = head.path.split('/').filter(|segment| !segment.is_empty());
+    let (first, is_health) = (segments.next(), segments.next().is_none());
+    let is_health = is_health && first == Some("health");
+    match (head.method, first) {
+        ("GET" | "HEAD", _) if is_health => Route::Health,
+        ("OPTIONS", _) => Route::Preflight,
+        ("POST", Some("events") | None) => Route::Events,
+        (method, _) if is_health => Route::Nowhere(Rejection::new(
+            Reason::MethodNotAllowed,
+            format!("/health takes GET, not {method}; send events with POST /events"),
+        )),
+        (method, Some("events") | None) => {
+            Route::Nowhere(Rejection::new(Reason::MethodNotAllowed, format!("events are sent with POST, not {method}")))
+        }
+        (_, _) => Route::Nowhere(Rejection::new(
+            Reason::UnknownPath,
+            "there is nothing at this path; send events with POST /events",
+        )),
+    }
+}
+
+fn client(arrival: &Arrival<'_>, client_ip: ClientIp) -> Client {
+    let ip = match client_ip {
+        ClientIp::Off => None,
+        ClientIp::Truncated => arrival.client.map(truncated),
+        ClientIp::Full => arrival.client,
+    };
+    let user_agent = arrival.head.headers.user_agent.as_deref();
+    let user_agent = user_agent.map(|agent| cut(agent, MAX_USER_AGENT_BYTES).to_owned());
+    Client { user_agent, ip: ip.map(|ip| ip.to_string()) }
+}
+
+/// 24 bits of an IPv4 address, 48 of an IPv6 address: a network, not a household.
+fn truncated(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => IpAddr::V4((u32::from(address) & 0xffff_ff00).into()),
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) & (u128::MAX << 80)).into()),
+    }
+}
+
+fn cut(text: &str, max_bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(max_bytes)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(ClientIp::Off, "203.0.113.77", None)]
+    #[case(ClientIp::Truncated, "203.0.113.77", Some("203.0.113.0"))]
+    #[case(ClientIp::Truncated, "2001:db8:1:2:3::4", Some("2001:db8:1::"))]
+    #[case(ClientIp::Full, "203.0.113.77", Some("203.0.113.77"))]
+    fn addresses_are_kept_as_configured(#[case] mode: ClientIp, #[case] ip: &str, #[case] kept: Option<&str>) {
+        let head = Head { method: "POST", path: "/events", headers: &Headers::default() };
+        let (client_ip, at) = (Some(ip.parse().unwrap()), UnixMillis(0));
+        let arrival = Arrival { head, body: b"", damage: None, client: client_ip, at, request_id: "r" };
+        assert_eq!(client(&arrival, mode).ip.as_deref(), kept);
+    }
+}
