@@ -12,6 +12,7 @@ pub mod answer;
 pub mod breaker;
 pub mod bucket;
 pub mod cmcd;
+pub mod commit;
 pub mod config;
 pub mod content;
 pub mod counts;
