@@ -20,7 +20,7 @@ run: build-local ## run the whole pipeline on this machine (PORT, AWS_PORT, DATA
 	@exec $(BUILT)/local
 
 build-local: ## build the functions and the one-machine stack
-	cargo build --release --locked --bin local --bin ingest-lambda --bin kinesis-to-s3-lambda \
+	cargo build --release --locked --bin local --bin ingest-lambda --bin ingest-server --bin kinesis-to-s3-lambda \
 		--bin check-object --bin seal-partition --bin check-size --bin check-recency --bin check-completeness \
 		--bin check-deletions --bin notify
 

@@ -18,12 +18,34 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
+# Their tests run against both front doors.
+BOTH_FRONT_DOORS = {"test_body_forms", "test_recorded_sessions", "test_rejected_input"}
+
+
+def pytest_generate_tests(metafunc):
+    if "stack" in metafunc.fixturenames and metafunc.module.__name__ in BOTH_FRONT_DOORS:
+        metafunc.parametrize("stack", ["lambda", "server"], indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory):
+def stacks(tmp_path_factory):
+    """The stacks that tests share, by front door, each from its first use on."""
+    started = {}
+
+    def stack(front_door):
+        if front_door not in started:
+            started[front_door] = Stack(tmp_path_factory.mktemp("stack"), FRONT_DOOR=front_door)
+        return started[front_door]
+
+    yield stack
+    for shared in started.values():
+        finish(shared)
+
+
+@pytest.fixture(scope="session")
+def stack(request, stacks):
     """The stack that tests share; each tells its own events by ids that no other test uses."""
-    shared = Stack(tmp_path_factory.mktemp("stack"))
-    yield shared
-    finish(shared)
+    return stacks(getattr(request, "param", "lambda"))
 
 
 @pytest.fixture

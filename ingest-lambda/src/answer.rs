@@ -32,8 +32,42 @@ pub enum Answer {
     Refused(Refusal),
     /// At least one event was accepted, and all of the body is stored.
     Stored { accepted: usize, rejected: Vec<RejectedItem> },
+    /// Its body was not read to the end; nothing of it is stored.
+    Unread(Unread),
     /// Some or all of it is not stored.
     NotStored { accepted: usize, not_stored: Vec<usize>, rejected: Vec<RejectedItem> },
+}
+
+/// Why a body was not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unread {
+    TooLarge,
+    TooSlow,
+    /// Too many bytes wait to be stored.
+    NoRoom,
+    /// The connection ended, or what came is not HTTP.
+    Broken,
+}
+
+impl Unread {
+    const fn status(self) -> u16 {
+        match self {
+            Self::TooLarge => 413,
+            Self::TooSlow => 408,
+            Self::NoRoom => 503,
+            Self::Broken => 400,
+        }
+    }
+
+    fn body(self) -> Body<'static> {
+        let (code, message) = match self {
+            Self::TooLarge => ("body_too_large", "the body is larger than 6 MiB; send fewer events at a time"),
+            Self::TooSlow => ("body_too_slow", "the body did not arrive in time; send fewer events at a time"),
+            Self::NoRoom => ("overloaded", "too much waits to be stored; send all of it again later"),
+            Self::Broken => ("body_broken", "the body ended early, or is no HTTP; send it again"),
+        };
+        Body { error: Some(ErrorBody { code, message: message.into() }), ..Body::default() }
+    }
 }
 
 /// Why nothing of a request was accepted.
@@ -95,6 +129,7 @@ impl Answer {
             Self::Preflight => 204,
             Self::Refused(refusal) => refusal.reason().map_or(400, Reason::status),
             Self::Stored { .. } => 200,
+            Self::Unread(unread) => unread.status(),
             Self::NotStored { .. } => 503,
         }
     }
@@ -104,6 +139,7 @@ impl Answer {
             Self::Healthy => return String::from("{\"status\":\"ok\"}"),
             Self::Preflight => return String::new(),
             Self::Refused(refusal) => refusal.body(),
+            Self::Unread(unread) => unread.body(),
             Self::Stored { accepted, rejected } => {
                 Body { accepted: Some(*accepted), rejected: Some(rejected), ..Body::default() }
             }
@@ -127,7 +163,8 @@ impl Answer {
     pub fn answered(&self) -> Option<Answered> {
         match self {
             Self::Healthy | Self::Preflight => None,
-            Self::Refused(_) => Some(Answered { accepted: 0, not_stored: 0 }),
+            Self::Unread(Unread::NoRoom) => Some(Answered { accepted: 0, not_stored: 1 }),
+            Self::Refused(_) | Self::Unread(_) => Some(Answered { accepted: 0, not_stored: 0 }),
             Self::Stored { accepted, .. } => Some(Answered { accepted: *accepted, not_stored: 0 }),
             Self::NotStored { accepted, not_stored, .. } => {
                 Some(Answered { accepted: *accepted, not_stored: not_stored.len() })
@@ -139,16 +176,24 @@ impl Answer {
     #[must_use]
     pub fn into_reply(self, head: Head<'_>, allowed_origins: &AllowedOrigins) -> Reply {
         let is_preflight = matches!(self, Self::Preflight);
-        let mut headers = vec![("vary", if is_preflight { PREFLIGHT_VARIES_BY } else { "origin" }.into())];
+        // No cache keeps what answers a POST: <https://www.rfc-editor.org/rfc/rfc9110#name-post>
+        let varies_by = if is_preflight { PREFLIGHT_VARIES_BY } else { "origin" };
+        let mut headers = Vec::with_capacity(USUAL_HEADERS);
+        headers.extend((head.method != "POST").then(|| ("vary", varies_by.into())));
         headers.extend(cors_headers(head.headers, allowed_origins));
+        let allows_origin = headers.iter().any(|(name, _)| *name == ALLOW_ORIGIN);
         match &self {
             Self::Preflight => headers.extend(preflight_headers(head.headers)),
             Self::Refused(refusal) if refusal.rejection.reason == Reason::MethodNotAllowed => {
                 let health = head.path.trim_start_matches('/').starts_with("health");
                 headers.push(("allow", if health { "GET, HEAD" } else { ALLOWED_METHODS }.into()));
             }
-            Self::NotStored { .. } => headers.push(("retry-after", RETRY_AFTER_SECONDS.into())),
-            Self::Healthy | Self::Refused(_) | Self::Stored { .. } => {}
+            Self::NotStored { .. } | Self::Unread(Unread::NoRoom) => {
+                headers.push(("retry-after", RETRY_AFTER_SECONDS.into()));
+                // Without its name here no page can read it.
+                headers.extend(allows_origin.then(|| ("access-control-expose-headers", "retry-after".into())));
+            }
+            Self::Healthy | Self::Refused(_) | Self::Unread(_) | Self::Stored { .. } => {}
         }
         if !is_preflight {
             headers.push(("content-type", "application/json".into()));
@@ -165,6 +210,8 @@ pub struct Reply {
     pub body: String,
 }
 
+const ALLOW_ORIGIN: &str = "access-control-allow-origin";
+const USUAL_HEADERS: usize = 4;
 const ALLOWED_METHODS: &str = "POST, OPTIONS";
 /// The answer depends on these headers, so a cache must not reuse it for other values.
 const PREFLIGHT_VARIES_BY: &str = "origin, access-control-request-headers";
@@ -173,16 +220,11 @@ const RETRY_AFTER_SECONDS: &str = "5";
 const PREFLIGHT_MAX_AGE_SECONDS: &str = "86400";
 
 /// The origin is echoed, with credentials allowed, even when any is: `navigator.sendBeacon` always sends credentials, and
-/// for such a request browsers take no `*`. There is nothing here that a cookie would protect. Without the name of
-/// `Retry-After` here no page can read it.
+/// for such a request browsers take no `*`. There is nothing here that a cookie would protect.
 fn cors_headers(headers: &Headers, allowed_origins: &AllowedOrigins) -> Vec<(&'static str, String)> {
     let origin = headers.origin.as_deref().filter(|origin| may_be_echoed(origin));
     let Some(origin) = origin.filter(|origin| allowed_origins.allow(origin)) else { return Vec::new() };
-    vec![
-        ("access-control-allow-origin", origin.to_owned()),
-        ("access-control-allow-credentials", "true".into()),
-        ("access-control-expose-headers", "retry-after".into()),
-    ]
+    vec![(ALLOW_ORIGIN, origin.to_owned()), ("access-control-allow-credentials", "true".into())]
 }
 
 /// A value that no browser sends could make the front door refuse the whole answer after the events were stored.
@@ -268,19 +310,38 @@ mod tests {
             let headers = headers_for(Some("https://a.example"), not_stored(), allowed);
             assert_eq!(headers["access-control-allow-origin"], "https://a.example");
             assert_eq!(headers["access-control-expose-headers"], "retry-after");
-            assert_eq!((&*headers["retry-after"], &*headers["vary"]), ("5", "origin"));
+            assert_eq!(headers["retry-after"], "5");
         }
     }
 
     #[test]
-    fn another_origin_may_read_nothing_and_every_answer_says_that_it_depends_on_the_origin() {
+    fn another_origin_may_read_nothing() {
         for origin in [None, Some("https://b.example"), Some("null")] {
-            let headers = headers_for(origin, Answer::Healthy, &["https://a.example"]);
-            assert_eq!(headers.keys().copied().collect::<Vec<_>>(), ["content-type", "vary"]);
-            assert_eq!(headers["vary"], "origin");
+            for answer in [Answer::Healthy, Answer::Unread(Unread::NoRoom)] {
+                let headers = headers_for(origin, answer, &["https://a.example"]);
+                assert!(!headers.keys().any(|name| name.starts_with("access-control")));
+            }
         }
-        let headers = headers_for(Some("https://a.example"), Answer::Preflight, &["*"]);
-        assert_eq!(headers["vary"], PREFLIGHT_VARIES_BY);
+    }
+
+    #[test]
+    fn answers_that_a_cache_might_keep_say_that_they_depend_on_the_origin() {
+        let vary = |method, answer: Answer| {
+            let head = Head { method, path: "/", headers: &Headers::default() };
+            let headers: BTreeMap<_, _> = answer.into_reply(head, &AllowedOrigins::Any).headers.into_iter().collect();
+            headers.get("vary").cloned()
+        };
+        assert_eq!(vary("GET", Answer::Healthy).as_deref(), Some("origin"));
+        assert_eq!(vary("OPTIONS", Answer::Preflight).as_deref(), Some(PREFLIGHT_VARIES_BY));
+        assert_eq!(vary("POST", Answer::Stored { accepted: 1, rejected: Vec::new() }), None);
+    }
+
+    #[test]
+    fn where_all_is_well_a_page_gets_few_headers() {
+        let headers =
+            headers_for(Some("https://player.example"), Answer::Stored { accepted: 1, rejected: Vec::new() }, &["*"]);
+        let names: Vec<_> = headers.keys().copied().collect();
+        assert_eq!(names, ["access-control-allow-credentials", ALLOW_ORIGIN, "content-type"]);
     }
 
     #[test]

@@ -9,23 +9,25 @@ use std::time::Duration;
 
 use lambda_setup::deadline::backoff_ceiling;
 use shared::frame::FrameWriter;
-use shared::limits::{PUT_RECORDS_MAX_BYTES, PUT_RECORDS_MAX_RECORDS};
+use shared::limits::{MAX_PUT_RECORDS, MAX_PUT_RECORDS_BYTES};
 use shared::line::Kind;
 use tokio::time::Instant;
 
 use crate::breaker::{Admission, Breaker};
 use crate::bucket::Bucket;
 use crate::pack::Record;
-use crate::put::{BACKOFF_BASE, BACKOFF_CAP, LEAST_RETRY_TIME, Tried};
+use crate::put::{BACKOFF_BASE, BACKOFF_CAP, CALL_TIMEOUT, LEAST_RETRY_TIME, Tried};
 
 /// Lines of a lane that are not held back any longer: more of them would not compress noticeably better.
 const ENOUGH_BYTES: usize = 256 * 1024;
-/// Bytes of lines that become one S3 object at most: what can be compressed in a second, with some in hand.
-const SPILL_BYTES: usize = 2 * 1024 * 1024;
+/// Bytes of lines that become one S3 object at most. Meanwhile the thread that calls Kinesis compresses them, in some 0.1 s.
+const MAX_SPILL_BYTES: usize = 1024 * 1024;
 /// The age at which lines are given up for which neither Kinesis nor S3 had time.
-const LONGEST_WAIT: Duration = Duration::from_secs(4);
+const MAX_WAIT: Duration = Duration::from_secs(4);
 /// What a request's lines take in memory beside their bytes: the request itself, which waits for them.
 const REQUEST_BYTES: usize = 1024;
+/// What is kept of each line until its request is answered: its item's index.
+const LINE_BYTES: usize = size_of::<usize>();
 
 /// How much is held back, and for how long.
 #[derive(Debug, Clone, Copy)]
@@ -68,8 +70,8 @@ pub struct Batch<T> {
 /// What is to be done now.
 #[derive(Debug)]
 pub enum Step<T> {
-    /// Put these records in one call, and then [`Commits::put`].
-    Put(Vec<Batch<T>>),
+    /// Put these records in one call of that time, and then [`Commits::put`].
+    Put(Vec<Batch<T>>, Duration),
     /// Write these records' lines to one object, and then [`Commits::spilled`].
     Spill(Kind, Vec<Batch<T>>),
     /// Answer that these are not stored.
@@ -147,6 +149,12 @@ impl<T> Batch<T> {
         (self.record.kind, self.record.bucket)
     }
 
+    /// Takes the record out, to be put back into `record`.
+    pub fn take_record(&mut self) -> Record {
+        let empty = Record::new(self.record.kind, self.record.bucket, 0);
+        std::mem::replace(&mut self.record, empty)
+    }
+
     /// Whether it was tried before.
     #[must_use]
     pub const fn is_retry(&self) -> bool {
@@ -196,12 +204,13 @@ impl<T> Lane<T> {
 struct Call<T> {
     batches: Vec<Batch<T>>,
     bytes: usize,
+    time_limit: Duration,
 }
 
 impl<T> Call<T> {
     fn has_room(&self, batch: &Batch<T>) -> bool {
         let bytes = self.bytes + batch.record.size();
-        self.batches.is_empty() || bytes <= PUT_RECORDS_MAX_BYTES && self.batches.len() < PUT_RECORDS_MAX_RECORDS
+        self.batches.is_empty() || bytes <= MAX_PUT_RECORDS_BYTES && self.batches.len() < MAX_PUT_RECORDS
     }
 
     fn push(&mut self, batch: Batch<T>) {
@@ -212,7 +221,7 @@ impl<T> Call<T> {
 
 /// What a record counts against the limits.
 fn cost(record: &Record) -> usize {
-    record.data.len() + REQUEST_BYTES
+    record.data.len() + record.items.len() * LINE_BYTES + REQUEST_BYTES
 }
 
 impl<T> Commits<T> {
@@ -285,8 +294,8 @@ impl<T> Commits<T> {
             return Step::GiveUp(given_up);
         }
         let call = self.next_call(now);
-        if !call.is_empty() {
-            return Step::Put(call);
+        if !call.batches.is_empty() {
+            return Step::Put(call.batches, call.time_limit);
         }
         if let Some((kind, batches)) = self.next_spill() {
             return Step::Spill(kind, batches);
@@ -301,15 +310,15 @@ impl<T> Commits<T> {
     fn next_time(&self) -> Option<Instant> {
         let due = self.lanes.values().filter_map(|lane| lane.due(&self.limits, self.closed));
         let spills = self.spills.values().filter_map(|spills| spills.waiting.front());
-        due.chain(spills.map(|batch| batch.oldest + LONGEST_WAIT)).min()
+        due.chain(spills.map(|batch| batch.oldest + MAX_WAIT)).min()
     }
 
     /// The records of one call. Those that may not be put now go to S3.
-    fn next_call(&mut self, now: Instant) -> Vec<Batch<T>> {
+    fn next_call(&mut self, now: Instant) -> Call<T> {
         let Self { limits, lanes, spills, breaker, closed, .. } = self;
-        let mut call = Call { batches: Vec::new(), bytes: 0 };
+        let mut call = Call { batches: Vec::new(), bytes: 0, time_limit: CALL_TIMEOUT };
         if !lanes.values().any(|lane| lane.due(limits, *closed).is_some_and(|due| due <= now)) {
-            return call.batches;
+            return call;
         }
         // What would be due in a moment goes along: from there on the lanes share calls.
         let soon = now + limits.interval / 8;
@@ -322,11 +331,15 @@ impl<T> Commits<T> {
                 match breaker.admit(now) {
                     Admission::Refuse => spills.entry(batch.record.kind).or_default().waiting.push_back(batch),
                     Admission::Once => call.push(lane.try_put(batch, now)),
+                    Admission::Probe => {
+                        call.time_limit = LEAST_RETRY_TIME;
+                        call.push(lane.try_put(batch, now));
+                    }
                     Admission::Retry => call.push(lane.try_put(batch, now + limits.kinesis_retry)),
                 }
             }
         }
-        call.batches
+        call
     }
 
     fn next_spill(&mut self) -> Option<(Kind, Vec<Batch<T>>)> {
@@ -335,7 +348,7 @@ impl<T> Commits<T> {
         let (mut batches, mut bytes) = (Vec::new(), 0);
         while let Some(batch) = spills.waiting.front() {
             bytes += batch.record.lines_len();
-            if bytes > SPILL_BYTES && !batches.is_empty() {
+            if bytes > MAX_SPILL_BYTES && !batches.is_empty() {
                 break;
             }
             batches.extend(spills.waiting.pop_front());
@@ -348,7 +361,7 @@ impl<T> Commits<T> {
     fn given_up(&mut self, now: Instant) -> Vec<Batch<T>> {
         let mut given_up = Vec::new();
         for spills in self.spills.values_mut() {
-            while spills.waiting.front().is_some_and(|batch| batch.oldest + LONGEST_WAIT <= now) {
+            while spills.waiting.front().is_some_and(|batch| batch.oldest + MAX_WAIT <= now) {
                 given_up.extend(spills.waiting.pop_front());
             }
         }
@@ -392,17 +405,11 @@ impl<T> Commits<T> {
         stored
     }
 
-    /// Notes that an object's lines have their outcome, but for `rest`, for which there was no time in it.
-    pub fn spilled(&mut self, kind: Kind, settled: &[Batch<T>], rest: Vec<Batch<T>>) {
-        settled.iter().for_each(|batch| self.release(batch));
-        let spills = self.spills.entry(kind).or_default();
-        spills.is_in_flight = false;
-        rest.into_iter().rev().for_each(|batch| spills.waiting.push_front(batch));
-    }
-
-    /// Notes how Kinesis did in a call that no [`Step`] asked for.
-    pub fn note(&mut self, tried: Tried, now: Instant) {
-        self.breaker.note(tried, now);
+    /// Notes that an object's lines have their outcome; in its stead Kinesis may have been asked once more.
+    pub fn spilled(&mut self, kind: Kind, batches: &[Batch<T>], tried: Option<Tried>, now: Instant) {
+        batches.iter().for_each(|batch| self.release(batch));
+        self.spills.entry(kind).or_default().is_in_flight = false;
+        tried.into_iter().for_each(|tried| self.breaker.note(tried, now));
     }
 
     fn release(&mut self, batch: &Batch<T>) {

@@ -10,6 +10,8 @@ use shared::timestamp::UnixMillis;
 
 /// How long counts are held back while requests come.
 const WRITE_EVERY_MILLIS: u64 = 10_000;
+/// How long a loss is held back by a server, which may have many of them at once. Lambda's next request may be far away.
+const WRITE_LOSS_EVERY_MILLIS: u64 = 1_000;
 /// What CloudWatch keeps apart.
 const MINUTE_MILLIS: i64 = 60_000;
 
@@ -20,6 +22,23 @@ const MINUTE_MILLIS: i64 = 60_000;
 pub struct Counts {
     pending: Mutex<Pending>,
     vital_signs: VitalSigns,
+    front_door: FrontDoor,
+}
+
+/// Which front end counts: a property of each line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrontDoor {
+    Lambda,
+    Server,
+}
+
+impl FrontDoor {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Lambda => "lambda",
+            Self::Server => "server",
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -27,6 +46,8 @@ struct Pending {
     /// As the metrics' dimension says it.
     function_name: String,
     minutes: BTreeMap<UnixMillis, Sums>,
+    /// Of what is written.
+    totals: Sums,
     /// When the request was received that last wrote. By the requests' clock alone: the stack's may run fast.
     written_at: Option<UnixMillis>,
 }
@@ -35,10 +56,10 @@ struct Pending {
 type Sums = BTreeMap<Metric, u64>;
 
 impl Counts {
-    /// Of a new environment.
+    /// Of a new environment of this front door.
     #[must_use]
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self { pending: Mutex::default(), vital_signs: VitalSigns::new() })
+    pub fn new(front_door: FrontDoor) -> Arc<Self> {
+        Arc::new(Self { pending: Mutex::default(), vital_signs: VitalSigns::new(), front_door })
     }
 
     /// Counts a request that was received at `at`. Gives the lines that are to be written now: all of them if they are due, or
@@ -52,7 +73,12 @@ impl Counts {
         let sums = pending.minutes.entry(minute_of(at)).or_default();
         values.iter().for_each(|(metric, value)| combine(sums, *metric, *value));
         let is_loss = values.iter().any(|(metric, count)| *metric == Metric::NotStoredEvents && *count > 0);
-        if !is_loss && !pending.is_due(at) {
+        let held_back = match (is_loss, self.front_door) {
+            (false, _) => WRITE_EVERY_MILLIS,
+            (true, FrontDoor::Server) => WRITE_LOSS_EVERY_MILLIS,
+            (true, FrontDoor::Lambda) => 0,
+        };
+        if !pending.is_due(at, held_back) {
             return Vec::new();
         }
         pending.written_at = Some(at);
@@ -65,13 +91,24 @@ impl Counts {
         self.lines(&mut self.pending())
     }
 
+    /// All that was counted since the start.
+    #[must_use]
+    pub fn totals(&self) -> BTreeMap<Metric, u64> {
+        let pending = self.pending();
+        let mut totals = pending.totals.clone();
+        pending.minutes.values().for_each(|sums| combine_all(&mut totals, sums));
+        totals
+    }
+
     fn lines(&self, pending: &mut Pending) -> Vec<String> {
         if let Some(mut newest) = pending.minutes.last_entry() {
             self.vital_signs.of_environment().for_each(|(metric, value)| combine(newest.get_mut(), metric, value));
         }
         let minutes = std::mem::take(&mut pending.minutes);
+        minutes.values().for_each(|sums| combine_all(&mut pending.totals, sums));
+        let properties = [("front_door", self.front_door.as_str())];
         let line = |(minute, sums): (UnixMillis, Sums)| {
-            emf::line(minute, &pending.function_name, &sums.into_iter().collect::<Vec<_>>(), &[])
+            emf::line(minute, &pending.function_name, &sums.into_iter().collect::<Vec<_>>(), &properties)
         };
         minutes.into_iter().map(line).collect()
     }
@@ -84,13 +121,17 @@ impl Counts {
 
 impl Pending {
     /// A clock that is set back or forth makes them due, too.
-    fn is_due(&self, at: UnixMillis) -> bool {
-        self.written_at.is_none_or(|written_at| written_at.0.abs_diff(at.0) >= WRITE_EVERY_MILLIS)
+    fn is_due(&self, at: UnixMillis, held_back: u64) -> bool {
+        self.written_at.is_none_or(|written_at| written_at.0.abs_diff(at.0) >= held_back)
     }
 }
 
 fn minute_of(at: UnixMillis) -> UnixMillis {
     UnixMillis(at.0.saturating_sub(at.0.rem_euclid(MINUTE_MILLIS)))
+}
+
+fn combine_all(sums: &mut Sums, others: &Sums) {
+    others.iter().for_each(|(metric, value)| combine(sums, *metric, *value));
 }
 
 fn combine(sums: &mut Sums, metric: Metric, value: u64) {
@@ -133,7 +174,7 @@ mod tests {
 
     #[test]
     fn the_first_request_writes_and_later_ones_are_summed_until_ten_seconds_are_over() {
-        let counts = Counts::new();
+        let counts = Counts::new(FrontDoor::Lambda);
         assert_eq!(accepted(&add(&counts, MINUTE + 5_000, 1)), [(MINUTE, 1)]);
         for later in [5_001, 9_000, 14_999] {
             assert_eq!(add(&counts, MINUTE + later, 2), [] as [Value; 0]);
@@ -144,7 +185,7 @@ mod tests {
 
     #[test]
     fn requests_count_in_the_minute_of_their_receipt_and_nothing_is_left_at_the_end() {
-        let counts = Counts::new();
+        let counts = Counts::new(FrontDoor::Lambda);
         add(&counts, MINUTE + 55_000, 1);
         add(&counts, MINUTE + 59_999, 2);
         add(&counts, MINUTE + 60_000, 3);
@@ -154,8 +195,16 @@ mod tests {
     }
 
     #[test]
+    fn a_server_writes_what_is_lost_once_a_second() {
+        let (counts, lost) = (Counts::new(FrontDoor::Server), [(Metric::NotStoredEvents, 1)]);
+        let lines =
+            [0, 1, 999, 1_000, 1_500].map(|later| counts.add(UnixMillis(MINUTE + later), "ingest", &lost).len());
+        assert_eq!(lines, [1, 0, 0, 1, 0]);
+    }
+
+    #[test]
     fn what_is_lost_is_written_at_once() {
-        let counts = Counts::new();
+        let counts = Counts::new(FrontDoor::Lambda);
         add(&counts, MINUTE, 1);
         add(&counts, MINUTE + 1, 1);
         let lines = counts.add(UnixMillis(MINUTE + 2), "ingest", &[(Metric::NotStoredEvents, 3)]);
@@ -166,7 +215,7 @@ mod tests {
 
     #[test]
     fn extremes_are_not_summed() {
-        let counts = Counts::new();
+        let counts = Counts::new(FrontDoor::Lambda);
         add(&counts, MINUTE, 1);
         for (largest, remaining) in [(5, 9_000), (70, 8_000), (6, 9_500)] {
             let values = [(Metric::LargestRequest, largest), (Metric::RemainingTime, remaining), (Metric::Requests, 1)];
@@ -179,7 +228,7 @@ mod tests {
 
     #[test]
     fn each_write_has_the_environments_memory_and_the_first_one_the_cold_start() {
-        let counts = Counts::new();
+        let counts = Counts::new(FrontDoor::Lambda);
         let lines = [0, 60_000].map(|later| add(&counts, MINUTE + later, 1));
         let cold_starts = lines.each_ref().map(|lines| lines[0]["ColdStarts"].as_u64());
         assert_eq!(cold_starts, [Some(1), None]);
@@ -193,7 +242,7 @@ mod tests {
     #[case::to_the_beginning_of_time(i64::MIN, true)]
     #[case::to_its_end(i64::MAX, true)]
     fn a_clock_that_is_set_makes_counts_due(#[case] by: i64, #[case] writes: bool) {
-        let counts = Counts::new();
+        let counts = Counts::new(FrontDoor::Lambda);
         add(&counts, MINUTE, 1);
         assert_eq!(add(&counts, MINUTE.saturating_add(by), 1).is_empty(), !writes);
     }
@@ -204,7 +253,7 @@ mod tests {
         fn sums_are_exact_and_few_minutes_are_open(
             requests in prop::collection::vec((prop_oneof![-200_000i64..200_000, any::<i64>()], 0u64..1_000, 0u64..2), 0..200),
         ) {
-            let (counts, mut expected, mut written) = (Counts::new(), BTreeMap::new(), BTreeMap::new());
+            let (counts, mut expected, mut written) = (Counts::new(FrontDoor::Lambda), BTreeMap::new(), BTreeMap::new());
             let mut note = |lines: Vec<String>| {
                 for line in read(&lines) {
                     let minute = line["_aws"]["Timestamp"].as_i64().unwrap();
@@ -218,6 +267,8 @@ mod tests {
                 prop_assert!(counts.pending().minutes.len() <= 2);
             }
             note(counts.rest());
+            let total = counts.totals().get(&Metric::AcceptedEvents).copied().unwrap_or(0);
+            prop_assert_eq!(total, expected.values().sum::<u64>());
             prop_assert_eq!(written, expected);
         }
     }

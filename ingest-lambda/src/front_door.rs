@@ -191,7 +191,7 @@ fn last_hop(forwarded_for: Option<&str>) -> Option<String> {
 
 /// An address as front doors write it: with or without a port, IPv6 with or without brackets. An IPv4 address in IPv6 form is
 /// an IPv4 address: cut to the 48 bits of an IPv6 network, nothing of it would be left.
-fn client_address(text: &str) -> Option<IpAddr> {
+pub(crate) fn client_address(text: &str) -> Option<IpAddr> {
     let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6);
     let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
     text.parse().ok().or_else(with_port).or_else(bracketed).map(|address: IpAddr| address.to_canonical())

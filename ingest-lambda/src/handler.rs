@@ -15,7 +15,7 @@ use shared::metric::Metric;
 use crate::answer::Answer;
 use crate::config::{Config, RecordCompression};
 use crate::content::body_as_sent;
-use crate::counts::Counts;
+use crate::counts::{Counts, FrontDoor};
 use crate::front_door::{Request, Response};
 use crate::intake::{Arrival, Intake};
 use crate::metrics;
@@ -39,7 +39,7 @@ pub struct Handler<S, B> {
 impl<S: RecordStream, B: SpillBucket> Handler<S, B> {
     pub fn new(config: Config, stream: S, bucket: B) -> Self {
         let store = Store::new(stream, bucket, config.event_format, config.kinesis_retry);
-        Self { intake: Intake::new(config), frames: RefCell::default(), store, counts: Counts::new() }
+        Self { intake: Intake::new(config), frames: RefCell::default(), store, counts: Counts::new(FrontDoor::Lambda) }
     }
 
     /// What this environment counts.

@@ -4,15 +4,17 @@
 //! each an [`event`] or not; [`cmcd`] reads reports) → [`pack`] (records, by [`bucket`])) →
 //! [`store`] ([`put`] on the stream, entry by entry, unless the [`breaker`] is open; else [`spill`] to S3; what became of each) →
 //! [`answer`] and [`metrics`], which [`counts`] sums up.
+//! In the server: [`server`] → [`intake`] → [`committer`], which does what [`commit`] decides → [`answer`] and [`tally`].
 //! `lines` tells values a line from one value, `salvage` finds the members of a list that is not valid JSON, [`inflate`]
 //! decompresses within bounds.
-//! All but [`handler`], [`store`], [`put`] and [`spill`] is pure; [`kinesis`] and [`s3`] alone know the SDK.
+//! All but [`handler`], [`server`], [`committer`], [`store`], [`put`] and [`spill`] is pure; [`kinesis`] and [`s3`] alone know the SDK.
 
 pub mod answer;
 pub mod breaker;
 pub mod bucket;
 pub mod cmcd;
 pub mod commit;
+pub mod committer;
 pub mod config;
 pub mod content;
 pub mod counts;
@@ -29,7 +31,9 @@ pub mod pack;
 pub mod put;
 pub mod s3;
 mod salvage;
+pub mod server;
 pub mod spill;
 pub mod split;
 mod steps;
 pub mod store;
+pub mod tally;

@@ -11,23 +11,28 @@ use tokio::time::Instant;
 
 use crate::breaker::{Admission, Breaker};
 use crate::pack::Record;
-use crate::put::{CALL_TIMEOUT, LEAST_CALL_TIME, LEAST_RETRY_TIME, PutReport, RecordStream};
+use crate::put::{CALL_TIMEOUT, LEAST_CALL_TIME, LEAST_RETRY_TIME, PutReport, RecordStream, Tried};
 use crate::spill::{Source, SpillBucket, SpillError, Spilled, create};
 
 /// How long Kinesis and S3 are waited for: where both are away, players get their 503 within three seconds.
 const PATIENCE: Duration = Duration::from_millis(2_900);
 /// S3's share of it, without what it takes to compress.
-const SPILL_TIME: Duration = Duration::from_millis(1_300);
+pub(crate) const SPILL_TIME: Duration = Duration::from_millis(1_300);
 
 /// The stream, and the bucket behind it.
 pub struct Store<S, B> {
-    stream: S,
-    bucket: B,
-    format: EventFormat,
+    services: Services<S, B>,
     /// How long a request tries Kinesis.
     kinesis_time: Duration,
     /// Nothing waits while it is borrowed.
     breaker: RefCell<Breaker>,
+}
+
+/// Kinesis and S3, without memory of how they did.
+pub struct Services<S, B> {
+    pub(crate) stream: S,
+    bucket: B,
+    format: EventFormat,
 }
 
 /// The request whose records are stored.
@@ -42,7 +47,8 @@ impl<S: RecordStream, B: SpillBucket> Store<S, B> {
     /// A store that tries Kinesis for so long, and for one call at least.
     pub fn new(stream: S, bucket: B, format: EventFormat, kinesis_retry: Duration) -> Self {
         let kinesis_time = kinesis_retry.max(CALL_TIMEOUT);
-        Self { stream, bucket, format, kinesis_time, breaker: RefCell::default() }
+        let services = Services::new(stream, bucket, format);
+        Self { services, kinesis_time, breaker: RefCell::default() }
     }
 
     /// Stores the records; what became of each is in the report.
@@ -55,23 +61,17 @@ impl<S: RecordStream, B: SpillBucket> Store<S, B> {
         let admission = self.breaker.borrow_mut().admit(Instant::now());
         self.put(&mut report, admission, patience).await;
         if !report.is_stored() {
-            self.spill(&mut report, origin).await;
+            self.services.spill(&mut report, origin).await;
         }
         if !report.is_stored() {
-            self.put_at_last(&mut report, patience).await;
+            let tried = self.services.put_at_last(&mut report, patience.within(self.kinesis_time)).await;
+            tried.into_iter().for_each(|tried| self.breaker.borrow_mut().note(tried, Instant::now()));
         }
         report
     }
 
-    /// With S3 away too, no breaker is a reason to lose anything.
-    async fn put_at_last(&self, report: &mut PutReport, patience: Deadline) {
-        let known = report.last_error.take();
-        self.put(report, Admission::Retry, patience).await;
-        known.iter().for_each(|error| report.add_error(error));
-    }
-
     async fn put(&self, report: &mut PutReport, admission: Admission, patience: Deadline) {
-        let stream = &self.stream;
+        let stream = &self.services.stream;
         if patience.remaining() < LEAST_CALL_TIME {
             return;
         }
@@ -83,9 +83,26 @@ impl<S: RecordStream, B: SpillBucket> Store<S, B> {
         };
         self.breaker.borrow_mut().note(tried, Instant::now());
     }
+}
+
+impl<S: RecordStream, B: SpillBucket> Services<S, B> {
+    pub const fn new(stream: S, bucket: B, format: EventFormat) -> Self {
+        Self { stream, bucket, format }
+    }
+
+    /// With S3 away too, no breaker is a reason to lose anything. Says how Kinesis did, if there was time to try it.
+    pub(crate) async fn put_at_last(&self, report: &mut PutReport, deadline: Deadline) -> Option<Tried> {
+        if deadline.remaining() < LEAST_CALL_TIME {
+            return None;
+        }
+        let known = report.last_error.take();
+        let tried = report.put(&self.stream, deadline, rand::random::<f64>).await;
+        known.iter().for_each(|error| report.add_error(error));
+        Some(tried)
+    }
 
     /// Writes what is not stored to S3: events first, rejected lines in the time that they leave.
-    async fn spill(&self, report: &mut PutReport, origin: Origin<'_>) {
+    pub(crate) async fn spill(&self, report: &mut PutReport, origin: Origin<'_>) {
         let (reason, mut keys, mut s3_time) = (report.last_error.clone(), Vec::new(), SPILL_TIME);
         for kind in [Kind::Event, Kind::Rejected] {
             let pending = report.pending_of(kind);

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use aws_config::ecs::EcsCredentialsProvider;
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::identity::IdentityCache;
+use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
@@ -37,12 +39,34 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(3_100);
 ///
 /// When a variable is missing or not Unicode. Credentials are not looked at.
 pub fn config() -> Result<SdkConfig, EnvironmentError> {
+    config_with(SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new()))
+}
+
+/// The SDK's configuration in a container: as in a function, but with the credentials that ECS gives, where it does.
+/// <https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html>
+///
+/// # Errors
+///
+/// When a variable is missing or not Unicode. Credentials are not looked at.
+pub fn container_config() -> Result<SdkConfig, EnvironmentError> {
+    for name in ["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"] {
+        if environment::optional(name)?.is_some() {
+            let http_client = client_of_the_sdk(aws_roots()?);
+            let provider_config = ProviderConfig::without_region().with_http_client(http_client);
+            let provider = EcsCredentialsProvider::builder().configure(&provider_config).build();
+            return config_with(SharedCredentialsProvider::new(provider));
+        }
+    }
+    config()
+}
+
+fn config_with(credentials: SharedCredentialsProvider) -> Result<SdkConfig, EnvironmentError> {
     let region = environment::required("AWS_REGION")?;
     let endpoint_url = environment::optional("AWS_ENDPOINT_URL")?;
     let mut config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(region))
-        .credentials_provider(SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new()))
+        .credentials_provider(credentials)
         .identity_cache(IdentityCache::lazy().build())
         .sleep_impl(SharedAsyncSleep::new(TokioSleep::new()))
         .time_source(SharedTimeSource::new(SystemTimeSource::new()))

@@ -22,6 +22,16 @@ pub struct Config {
     pub faults: Plan,
     /// `CLOCK`; `None` is the real time.
     pub clock: Option<Pace>,
+    pub front_door: FrontDoorKind,
+}
+
+/// `FRONT_DOOR`: what takes events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrontDoorKind {
+    /// The function, behind a Function URL.
+    Lambda,
+    /// `ingest-server`
+    Server,
 }
 
 impl Config {
@@ -33,6 +43,13 @@ impl Config {
             Some(folder) => folder.into(),
             None => std::env::current_exe()?.with_file_name(""),
         };
+        let front_door =
+            environment::choice("FRONT_DOOR", &[("lambda", FrontDoorKind::Lambda), ("server", FrontDoorKind::Server)])?;
+        let clock = environment::optional("CLOCK")?.map(|text| parsed("CLOCK", &text)).transpose()?;
+        if front_door == FrontDoorKind::Server && clock.is_some() {
+            let problem = "is server, whose clock is this machine's; unset CLOCK, or take FRONT_DOOR=lambda";
+            return Err(EnvironmentError::new("FRONT_DOOR", problem).into());
+        }
         Ok(Self {
             port: environment::number("PORT", 8080, 0..=u16::MAX)?,
             aws_port: environment::number("AWS_PORT", 4566, 0..=u16::MAX)?,
@@ -41,7 +58,8 @@ impl Config {
             parameters: parameters(&environment::optional("PARAMETERS")?.unwrap_or_default())?,
             functions_dir,
             faults: parsed("FAULTS", &environment::optional("FAULTS")?.unwrap_or_default())?,
-            clock: environment::optional("CLOCK")?.map(|text| parsed("CLOCK", &text)).transpose()?,
+            clock,
+            front_door,
         })
     }
 }

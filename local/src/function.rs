@@ -1,6 +1,6 @@
 //! A function: its execution environments, each a process of its own, started on demand and reused.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -77,8 +77,7 @@ pub enum InvokeError {
 
 impl Function {
     pub fn new(spec: template::Function, log: FunctionLog, host: Host) -> anyhow::Result<Arc<Self>> {
-        let binary = host.binaries.join(&spec.binary);
-        anyhow::ensure!(binary.is_file(), "{} is not built; `make build-local` builds it", binary.display());
+        let binary = host.binary(&spec.binary)?;
         let places = Arc::new(Semaphore::new(MAX_ENVIRONMENTS));
         let (idle, shutting_down, started) = (Mutex::default(), tokio::sync::Mutex::default(), AtomicU64::new(0));
         Ok(Arc::new(Self { spec, host, binary, log, places, idle, shutting_down, started }))
@@ -241,20 +240,29 @@ impl Function {
     }
 
     fn command(&self, api: &RuntimeApi, name: &str) -> Command {
-        let mut command = Command::new(&self.binary);
+        let mut command = self.host.command(&self.binary, &self.spec, name);
         command
-            // The function must see what it would see in Lambda, nothing of this machine.
-            .env_clear()
             .env("AWS_LAMBDA_RUNTIME_API", api.address.to_string())
             .env("AWS_LAMBDA_FUNCTION_NAME", &self.spec.binary)
             .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
-            .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", self.spec.memory_mb.to_string())
+            .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", self.spec.memory_mb.to_string());
+        command
+    }
+}
+
+impl Host {
+    /// A process with a function's environment: the embedded services know it by this name.
+    pub(crate) fn command(&self, binary: &Path, spec: &template::Function, name: &str) -> Command {
+        let mut command = Command::new(binary);
+        command
+            // The function must see what it would see in AWS, nothing of this machine.
+            .env_clear()
             .env("AWS_REGION", REGION)
             // By its key the embedded services know who sent a request.
             .env("AWS_ACCESS_KEY_ID", name)
             .env("AWS_SECRET_ACCESS_KEY", name)
-            .env("AWS_ENDPOINT_URL", &self.host.aws_endpoint)
-            .envs(&self.spec.environment)
+            .env("AWS_ENDPOINT_URL", &self.aws_endpoint)
+            .envs(&spec.environment)
             // A group of its own: Ctrl-C in the terminal is for the stack, which ends the functions when it is done.
             .process_group(0)
             .kill_on_drop(true)
@@ -262,6 +270,13 @@ impl Function {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         command
+    }
+
+    /// The path of a function's binary.
+    pub(crate) fn binary(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let binary = self.binaries.join(name);
+        anyhow::ensure!(binary.is_file(), "{} is not built; `make build-local` builds it", binary.display());
+        Ok(binary)
     }
 }
 

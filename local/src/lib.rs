@@ -19,6 +19,7 @@ pub mod faults;
 pub mod function;
 mod function_url;
 mod gate;
+mod ingest_server;
 mod kinesis;
 mod kinesis_api;
 pub mod lambda;

@@ -16,7 +16,7 @@ use crate::aws_endpoint::AwsEndpoint;
 use crate::claim::claim;
 use crate::clock::Clock;
 use crate::cloudwatch::CloudWatch;
-use crate::config::Config;
+use crate::config::{Config, FrontDoorKind};
 use crate::embedded_metrics::{EmbeddedMetrics, LineTime};
 use crate::event_source_mapping::{EventSourceMapping, Phase};
 use crate::failed_batches::FailedBatches;
@@ -24,6 +24,7 @@ use crate::faults::{Faults, resharding};
 use crate::function::{Function, Host};
 use crate::function_url::FrontDoor;
 use crate::gate::Door;
+use crate::ingest_server::{self, IngestServer};
 use crate::kinesis::Kinesis;
 use crate::log::FunctionLog;
 use crate::metric_store::MetricStore;
@@ -63,13 +64,13 @@ impl Stack {
     pub async fn start(config: &Config) -> anyhow::Result<Self> {
         let template = read_template(config)?;
         let claim = claim(&config.data_dir)?;
-        let (front_door_port, aws_port) =
-            (listen("PORT", config.port).await?, listen("AWS_PORT", config.aws_port).await?);
+        let aws_port = listen("AWS_PORT", config.aws_port).await?;
         // The same services as on the AWS port, at an address that the functions alone know.
         let functions_port = listen("AWS_PORT", 0).await?;
-        let (front_door, aws) = (front_door_port.local_addr()?, aws_port.local_addr()?);
+        let aws = aws_port.local_addr()?;
         let builder = Builder::new(config, &template)?;
-        let functions = builder.functions(functions_port.local_addr()?)?;
+        let host = builder.host(functions_port.local_addr()?);
+        let functions = builder.functions(&host)?;
         for function in &functions.0 {
             tokio::spawn(function.clone().shut_down_idle());
         }
@@ -78,8 +79,10 @@ impl Stack {
         builder.schedules(&functions, &kinesis, &phases)?;
         let mappings = builder.mappings(&functions, &(kinesis.clone(), s3), &phases)?;
         let (stop_front_door, stopping) = watch::channel(false);
-        let port = Port { listener: front_door_port, door: Door::Events, max_connections: builder.connections.events };
-        let front_door_server = tokio::spawn(builder.front_door(&functions)?.serve(port, stopping));
+        let (front_door, front_door_server) = match config.front_door {
+            FrontDoorKind::Lambda => builder.function_url(&functions, stopping).await?,
+            FrontDoorKind::Server => builder.ingest_server(&functions, host, stopping).await?,
+        };
         let Builder { faults, in_flight, .. } = builder;
         Ok(Self {
             front_door,
@@ -191,14 +194,17 @@ impl<'a> Builder<'a> {
         Ok(Self { config, template, connections, clock, metrics, faults, in_flight })
     }
 
-    /// All functions; they call AWS at this address.
-    fn functions(&self, aws: SocketAddr) -> anyhow::Result<Functions> {
-        let host = Host {
+    /// What all functions share; they call AWS at this address.
+    fn host(&self, aws: SocketAddr) -> Host {
+        Host {
             binaries: self.config.functions_dir.clone(),
             aws_endpoint: format!("http://{aws}"),
             environments: self.faults.environments.clone(),
             metrics: self.metrics.clone(),
-        };
+        }
+    }
+
+    fn functions(&self, host: &Host) -> anyhow::Result<Functions> {
         let start = |spec: &template::Function| Function::new(spec.clone(), self.log_of(spec)?, host.clone());
         self.template.functions.iter().map(start).collect::<anyhow::Result<_>>().map(Functions)
     }
@@ -206,9 +212,12 @@ impl<'a> Builder<'a> {
     fn log_of(&self, function: &template::Function) -> anyhow::Result<FunctionLog> {
         // Landing stamps its lines with the machine's time; other functions know the stack's by what invokes them.
         let lands = self.template.mappings.iter().any(|mapping| mapping.function == function.id);
-        let times = if lands { LineTime::Machine } else { LineTime::Stack };
+        self.log(&function.binary, if lands { LineTime::Machine } else { LineTime::Stack })
+    }
+
+    fn log(&self, name: &str, times: LineTime) -> anyhow::Result<FunctionLog> {
         let logs = self.config.data_dir.join("logs");
-        let log = FunctionLog::open(&logs, &function.binary, EmbeddedMetrics::new(self.metrics.clone(), times));
+        let log = FunctionLog::open(&logs, name, EmbeddedMetrics::new(self.metrics.clone(), times));
         log.with_context(|| format!("DATA_DIR: {}", logs.display()))
     }
 
@@ -288,10 +297,33 @@ impl<'a> Builder<'a> {
         Ok(mappings)
     }
 
-    fn front_door(&self, functions: &Functions) -> anyhow::Result<FrontDoor> {
+    async fn function_url(
+        &self,
+        functions: &Functions,
+        stopping: watch::Receiver<bool>,
+    ) -> anyhow::Result<(SocketAddr, JoinHandle<()>)> {
+        let listener = listen("PORT", self.config.port).await?;
+        let address = listener.local_addr()?;
+        let port = Port { listener, door: Door::Events, max_connections: self.connections.events };
+        let front_door = FrontDoor::new(self.ingest(functions)?, self.clock);
+        Ok((address, tokio::spawn(front_door.serve(port, stopping))))
+    }
+
+    async fn ingest_server(
+        &self,
+        functions: &Functions,
+        host: Host,
+        stopping: watch::Receiver<bool>,
+    ) -> anyhow::Result<(SocketAddr, JoinHandle<()>)> {
+        let (spec, log) = (self.ingest(functions)?.spec.clone(), self.log(ingest_server::BINARY, LineTime::Machine)?);
+        let server = IngestServer::new(spec, host, log, (self.config.port, self.connections.events))?;
+        Ok((server.address, server.start(stopping).await?))
+    }
+
+    /// The function that has the Function URL.
+    fn ingest(&self, functions: &Functions) -> anyhow::Result<Arc<Function>> {
         let has_url = |function: &&Arc<Function>| Some(function.name()) == self.template.front_door.as_deref();
-        let function = functions.0.iter().find(has_url);
-        let function = function.ok_or_else(|| anyhow!("no function of the template has an AWS::Lambda::Url"))?;
-        Ok(FrontDoor::new(function.clone(), self.clock))
+        let function = functions.0.iter().find(has_url).cloned();
+        function.ok_or_else(|| anyhow!("no function of the template has an AWS::Lambda::Url"))
     }
 }

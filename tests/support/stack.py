@@ -34,6 +34,7 @@ LANDING_BUCKET = "landing-bucket"
 FAILED_BATCHES_BUCKET = "failed-batches-bucket"
 STREAM = "event-stream"
 INGEST = "ingest-lambda"
+INGEST_SERVER = "ingest-server"
 LANDING = "kinesis-to-s3-lambda"
 
 # No window: what is on the stream lands at once, and tests need not wait for the deployed five seconds.
@@ -104,6 +105,7 @@ class Stack:
     def __init__(self, directory, **settings):
         directory.mkdir(parents=True, exist_ok=True)
         self.data = directory / "data"
+        self.ingest = INGEST_SERVER if settings.get("FRONT_DOOR") == "server" else INGEST
         self.errors_path = directory / "stderr.txt"
         self.output = []
         self.files_read = {}

@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use proptest::sample::select;
 use shared::timestamp::UnixMillis;
 
 use super::*;
@@ -36,7 +37,7 @@ fn numbers(batches: &[Batch<usize>]) -> Vec<usize> {
 
 fn put(step: Step<usize>) -> Vec<Batch<usize>> {
     match step {
-        Step::Put(batches) => batches,
+        Step::Put(batches, _) => batches,
         other => panic!("{other:?}"),
     }
 }
@@ -113,7 +114,7 @@ fn a_throttled_record_is_put_again_before_newer_lines_and_spilled_when_its_time_
                 put(commits.next(now))
             }
             // Its lane is free for what is newer, which has one try: nothing waits for a throttled shard.
-            Step::Put(newer) => {
+            Step::Put(newer, _) => {
                 assert_eq!(numbers(&newer), [2]);
                 assert!(commits.put(all(newer, false), Tried::Partly, now, || 1.0).is_empty());
                 break spill(commits.next(now));
@@ -135,24 +136,27 @@ fn after_a_failed_call_lines_go_to_s3_at_once_and_one_record_probes() {
     assert!(commits.put(all(batches, false), Tried::Failed, now, || 1.0).is_empty());
     let spilled = spill(commits.next(now));
     assert_eq!(numbers(&spilled), [1, 2]);
-    commits.spilled(Kind::Event, &spilled, Vec::new());
+    commits.spilled(Kind::Event, &spilled, None, now);
     assert_eq!(waits_until(&mut commits, now), None);
     assert_eq!(submit(&mut commits, now, two_lanes()), Ok(true));
     now += LIMITS.interval;
     let spilled = spill(commits.next(now));
     assert_eq!(numbers(&spilled), [1, 2]);
-    commits.spilled(Kind::Event, &spilled, Vec::new());
+    commits.spilled(Kind::Event, &spilled, None, now);
     assert_eq!(waits_until(&mut commits, now), None);
     now += crate::breaker::INTERVAL;
     assert_eq!(submit(&mut commits, now, two_lanes()), Ok(true));
     now += LIMITS.interval;
-    assert_eq!(numbers(&put(commits.next(now))), [1]);
+    match commits.next(now) {
+        Step::Put(probe, time_limit) => assert_eq!((numbers(&probe), time_limit), (vec![1], LEAST_RETRY_TIME)),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
 fn a_lane_takes_its_share_and_not_a_byte_more() {
     let (mut commits, now) = (Commits::new(LIMITS), Instant::now());
-    let fitting = LIMITS.max_lane_bytes - REQUEST_BYTES;
+    let fitting = LIMITS.max_lane_bytes - REQUEST_BYTES - LINE_BYTES;
     assert_eq!(submit(&mut commits, now, vec![record(Kind::Event, 0, 1, fitting + 1)]), Err(Full));
     assert_eq!(submit(&mut commits, now, vec![record(Kind::Event, 0, 1, fitting)]), Ok(true));
     assert_eq!(submit(&mut commits, now, event(2)), Err(Full));
@@ -182,8 +186,8 @@ enum Event {
     Pass(u64),
     /// The oldest call is answered: entries whose position divides by this are throttled; 0 is all; `None` fails.
     Answer(Option<usize>),
-    /// The oldest object is answered: written, not written, or for its first record alone.
-    S3(u8),
+    /// The oldest object is written, or not, and then Kinesis was tried once more.
+    S3(Option<Tried>),
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
@@ -194,7 +198,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         3 => prop_oneof![
             3 => Just(Some(usize::MAX)), 2 => (0usize..4).prop_map(Some), 1 => Just(None),
         ].prop_map(Event::Answer),
-        1 => (0u8..3).prop_map(Event::S3),
+        1 => prop::option::of(select(vec![Tried::All, Tried::Partly, Tried::Failed])).prop_map(Event::S3),
     ];
     prop::collection::vec(event, 0..120)
 }
@@ -225,7 +229,7 @@ impl Model {
             let is_held = |number: &usize| !self.settled.contains(number);
             let held = self.submitted.iter().filter(|(number, (.., at))| at.is_some() && is_held(number));
             let of_lane = held.filter(|(_, (kind, bucket, ..))| lane.is_none_or(|lane| lane == (*kind, *bucket)));
-            of_lane.map(|(_, (_, _, bytes, _))| bytes + REQUEST_BYTES).sum()
+            of_lane.map(|(_, (_, _, bytes, _))| bytes + LINE_BYTES + REQUEST_BYTES).sum()
         };
         assert_eq!(held(None), commits.bytes());
         assert!(held(None) <= LIMITS.max_bytes);
@@ -242,11 +246,20 @@ impl Model {
         self.calls.iter().flatten().map(Batch::lane).collect()
     }
 
-    /// Does what the machine says, until it says to wait. True when it is done.
-    fn run(&mut self, commits: &mut Commits<usize>, now: Instant) -> bool {
+    /// Lets time pass, and does what the machine says whenever it asked to be called.
+    fn pass(&mut self, commits: &mut Commits<usize>, now: &mut Instant, time: Duration) {
+        let end = *now + time;
+        while let Some(due) = self.run(commits, *now).filter(|due| *due <= end) {
+            *now = due.max(*now);
+        }
+        *now = end;
+    }
+
+    /// Does what the machine says, until it says to wait. Gives until when, as far as that is known.
+    fn run(&mut self, commits: &mut Commits<usize>, now: Instant) -> Option<Instant> {
         loop {
             match commits.next(now) {
-                Step::Put(batches) => {
+                Step::Put(batches, _) => {
                     for batch in &batches {
                         assert!(!self.lanes_in_flight().contains(&batch.lane()), "two records of a lane are in flight");
                         let numbers = numbers(std::slice::from_ref(batch));
@@ -266,14 +279,14 @@ impl Model {
                     self.objects.push_back((kind, batches));
                 }
                 Step::GiveUp(batches) => {
-                    assert!(batches.iter().all(|batch| now - batch.oldest >= LONGEST_WAIT));
+                    assert!(batches.iter().all(|batch| now - batch.oldest >= MAX_WAIT));
                     self.settle(&batches);
                 }
                 Step::Wait(until) => {
                     self.check_nobody_waits_in_vain(commits, now, until);
-                    return false;
+                    return until;
                 }
-                Step::Done => return true,
+                Step::Done => return None,
             }
         }
     }
@@ -307,11 +320,10 @@ impl Model {
         self.settle(&stored);
     }
 
-    fn answer_of_s3(&mut self, commits: &mut Commits<usize>, how: u8) {
-        let Some((kind, mut batches)) = self.objects.pop_front() else { return };
-        let rest = if how == 2 { batches.split_off(1) } else { Vec::new() };
+    fn answer_of_s3(&mut self, commits: &mut Commits<usize>, now: Instant, tried: Option<Tried>) {
+        let Some((kind, batches)) = self.objects.pop_front() else { return };
         self.settle(&batches);
-        commits.spilled(kind, &batches, rest);
+        commits.spilled(kind, &batches, tried, now);
     }
 }
 
@@ -323,24 +335,24 @@ proptest! {
         for event in events {
             match event {
                 Event::Submit(lines) => model.submit(&mut commits, now, &lines),
-                Event::Pass(millis) => now += Duration::from_millis(millis),
+                Event::Pass(millis) => model.pass(&mut commits, &mut now, Duration::from_millis(millis)),
                 Event::Answer(throttled) => model.answer(&mut commits, now, throttled),
-                Event::S3(how) => model.answer_of_s3(&mut commits, how),
+                Event::S3(tried) => model.answer_of_s3(&mut commits, now, tried),
             }
             model.run(&mut commits, now);
         }
         commits.close();
         let mut rounds = 0;
-        while !model.run(&mut commits, now) {
+        while commits.bytes() > 0 {
+            model.pass(&mut commits, &mut now, 100 * MILLISECOND);
             model.answer(&mut commits, now, Some(usize::MAX));
-            model.answer_of_s3(&mut commits, 0);
-            now += 100 * MILLISECOND;
+            model.answer_of_s3(&mut commits, now, None);
             rounds += 1;
             prop_assert!(rounds < 1_000);
         }
         let taken: BTreeSet<_> = model.submitted.iter().filter(|(_, (.., at))| at.is_some()).map(|(number, _)| *number).collect();
         prop_assert_eq!(&model.settled, &taken);
-        prop_assert_eq!(commits.bytes(), 0);
+        prop_assert!(matches!(commits.next(now), Step::Done));
         for numbers in model.on_stream.values() {
             prop_assert!(numbers.is_sorted(), "{:?}", numbers);
         }

@@ -1,0 +1,24 @@
+//! The same as `ingest-lambda`, as a server: for many small requests, in containers behind a load balancer.
+
+// The types of the SDK nest deeper than the compiler's default.
+#![recursion_limit = "256"]
+
+use anyhow::Context;
+use ingest_lambda::config::Config;
+use ingest_lambda::intake::Intake;
+use ingest_lambda::kinesis::KinesisStream;
+use ingest_lambda::s3::Bucket;
+use ingest_lambda::server;
+use ingest_lambda::store::Services;
+use lambda_setup::sdk;
+
+fn main() -> anyhow::Result<()> {
+    lambda_setup::log::init()?;
+    let config = Config::from_environment().context("ingest-server can't start")?;
+    let server_config = server::Config::from_environment().context("ingest-server can't start")?;
+    let sdk_config = sdk::container_config()?;
+    let stream = KinesisStream::new(&sdk_config, config.stream_name.clone());
+    let bucket = Bucket::new(&sdk_config, config.bucket_name.clone());
+    let services = Services::new(stream, bucket, config.event_format);
+    Ok(server::run(server_config, Intake::new(config), services)?)
+}

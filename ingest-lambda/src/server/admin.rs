@@ -1,0 +1,116 @@
+//! The metrics for Prometheus, on a port of their own.
+//! <https://prometheus.io/docs/instrumenting/exposition_formats/>
+
+use std::convert::Infallible;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use shared::metric::Metric;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use super::Server;
+
+pub(super) const METRICS_PATH: &str = "/metrics";
+/// Those of a few scrapers and of people.
+const MAX_CONNECTIONS: usize = 64;
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Serves for as long as the process lives.
+pub(super) async fn serve(listener: TcpListener, server: Arc<Server>) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    while let Ok(place) = places.clone().acquire_owned().await {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let connection = connection(stream, server.clone());
+                tokio::spawn(async move {
+                    if let Err(error) = connection.await {
+                        tracing::debug!(%error, "a connection for metrics ended");
+                    }
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection for metrics can't be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, server: Arc<Server>) -> hyper::Result<()> {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let response = respond(&server, &request);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(TIMEOUT).serve_connection(TokioIo::new(stream), service).await
+}
+
+fn respond(server: &Server, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let (status, body) = match (request.method(), request.uri().path()) {
+        (&Method::GET, METRICS_PATH) => (StatusCode::OK, metrics(server)),
+        (_, METRICS_PATH) => (StatusCode::METHOD_NOT_ALLOWED, "it takes GET\n".into()),
+        _ => (StatusCode::NOT_FOUND, format!("the metrics are at {METRICS_PATH}\n")),
+    };
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"));
+    response
+}
+
+fn metrics(server: &Server) -> String {
+    let mut text = String::new();
+    for (metric, value) in server.tally.counts().totals() {
+        match metric {
+            Metric::LargestRequest | Metric::PeakMemory => write_sample(&mut text, &name(metric), "gauge", value),
+            _ => write_sample(&mut text, &format!("{}_total", name(metric)), "counter", value),
+        }
+    }
+    let gauges = [
+        ("connections", server.connections()),
+        ("in_flight_bytes", server.commit.bytes()),
+        ("body_bytes", server.bodies.used()),
+    ];
+    gauges
+        .iter()
+        .for_each(|(name, value)| write_sample(&mut text, &format!("playhead_{name}"), "gauge", *value as u64));
+    text
+}
+
+fn write_sample(text: &mut String, name: &str, kind: &str, value: u64) {
+    #[allow(clippy::expect_used)]
+    writeln!(text, "# TYPE {name} {kind}\n{name} {value}").expect("a string takes all that is written");
+}
+
+/// `AcceptedEvents` is `playhead_accepted_events`.
+fn name(metric: Metric) -> String {
+    let mut name = String::from("playhead");
+    for letter in metric.as_str().chars() {
+        if letter.is_ascii_uppercase() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_lowercase());
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_as_prometheus_wants_them() {
+        assert_eq!(name(Metric::AcceptedEvents), "playhead_accepted_events");
+        let is_fine = |name: String| name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
+        assert!(Metric::all().map(name).all(is_fine));
+    }
+}

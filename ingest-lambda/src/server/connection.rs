@@ -1,0 +1,260 @@
+//! One connection: whose it is, which protocol it speaks, how long it may stay, and how it ends with the server.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BytesMut};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+
+use super::exchange::Client;
+use super::progress::{HEAD_TIMEOUT, Progress, Watched};
+use super::proxy_protocol::{self, Header};
+use super::{Phase, Server};
+
+/// Bytes of a request's head at most, and of what is read ahead of a connection.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// Headers of a request at most.
+const MAX_HEADERS: usize = 100;
+/// Requests of an HTTP/2 connection at once.
+const MAX_STREAMS: u32 = 100;
+/// What a client may send ahead on one stream and on all of a connection: a body of a usual batch in one go.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Streams that a client may reset before they are looked at. More is an attack: CVE-2023-44487.
+const MAX_PENDING_RESETS: usize = 20;
+/// How an HTTP/2 connection begins.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The connections of one thread.
+pub(super) struct Connections {
+    server: Arc<Server>,
+    phase: watch::Receiver<Phase>,
+}
+
+struct Accepted {
+    server: Arc<Server>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    /// Dropped with the connection, or with the last of its requests if that takes longer.
+    alive: mpsc::Sender<()>,
+}
+
+/// A connection whose first bytes were read.
+struct Opened {
+    read: BytesMut,
+    address: IpAddr,
+}
+
+impl Connections {
+    pub(super) fn new(server: Arc<Server>) -> Self {
+        Self { phase: server.phase.clone(), server }
+    }
+
+    /// Serves until the server stops and all connections have ended.
+    pub(super) async fn serve(mut self, listener: TcpListener) -> io::Result<()> {
+        // Closed when all of its clones are dropped, with the connections that hold them.
+        let (alive, mut all_ended) = mpsc::channel::<()>(1);
+        while let Some((stream, peer, place)) = self.next(&listener).await {
+            let connection = Accepted { server: self.server.clone(), stream, peer, alive: alive.clone() };
+            let phase = self.phase.clone();
+            tokio::spawn(async move {
+                connection.serve(phase).await;
+                drop(place);
+            });
+        }
+        drop((listener, alive));
+        all_ended.recv().await;
+        Ok(())
+    }
+
+    /// The next connection once there is a place for it; `None` when the server stops.
+    async fn next(&mut self, listener: &TcpListener) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+        let server = &self.server;
+        let accepted = async {
+            // The semaphore is never closed.
+            let place = server.places.clone().acquire_owned().await.ok()?;
+            loop {
+                match listener.accept().await {
+                    Ok((stream, peer)) => return Some((stream, peer, place)),
+                    Err(error) => {
+                        // A client that was gone at once, or too many open files, which passes.
+                        tracing::warn!(%error, "a connection can't be accepted");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            accepted = accepted => accepted,
+            () = stopping(&mut self.phase) => None,
+        }
+    }
+}
+
+/// Resolves when the server stops, and also if what would say so is gone.
+async fn stopping(phase: &mut watch::Receiver<Phase>) {
+    if phase.wait_for(|phase| *phase == Phase::Stopping).await.is_err() {
+        tracing::debug!("the main thread has ended");
+    }
+}
+
+impl Accepted {
+    async fn serve(mut self, mut phase: watch::Receiver<Phase>) {
+        let mut read = BytesMut::new();
+        let first_bytes = tokio::select! {
+            first_bytes = in_time(more(&mut self.stream, &mut read)) => first_bytes,
+            () = stopping(&mut phase) => return,
+        };
+        let opened = match first_bytes {
+            Ok(()) => in_time(self.open(read)).await,
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(opened) => self.http(opened, phase).await,
+            Err(error) => tracing::debug!(%error, "a connection ended before its first request"),
+        }
+    }
+
+    /// Reads the proxy's header, if there must be one, and as much as tells the protocol.
+    async fn open(&mut self, mut read: BytesMut) -> io::Result<Opened> {
+        let stream = &mut self.stream;
+        stream.set_nodelay(true)?;
+        let mut address = self.peer.ip().to_canonical();
+        if self.server.config.has_proxy_header {
+            address = proxy_header(stream, &mut read).await?.unwrap_or(address);
+        }
+        while read.len() < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(&read) {
+            more(stream, &mut read).await?;
+        }
+        Ok(Opened { read, address })
+    }
+
+    async fn http(self, opened: Opened, phase: watch::Receiver<Phase>) {
+        let Self { server, stream, alive, .. } = self;
+        let Opened { read, address } = opened;
+        let (progress, multiplexed) = (Progress::new(), read.starts_with(HTTP2_PREFACE));
+        let io = TokioIo::new(Watched::new(stream, read, progress.clone()));
+        let watch = Watch { server: server.clone(), progress: progress.clone(), multiplexed, phase };
+        let client = Arc::new(Client { server, address, progress, alive });
+        if multiplexed {
+            http2(io, client, watch).await;
+        } else {
+            http1(io, client, watch).await;
+        }
+    }
+}
+
+async fn in_time<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(HEAD_TIMEOUT, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+async fn proxy_header(stream: &mut TcpStream, read: &mut BytesMut) -> io::Result<Option<IpAddr>> {
+    loop {
+        match proxy_protocol::parse(read) {
+            Header::Incomplete => more(stream, read).await?,
+            Header::Invalid => {
+                return Err(io::Error::other("it has no PROXY protocol header, and PROXY_PROTOCOL is v2"));
+            }
+            Header::Complete { source, length } => {
+                read.advance(length);
+                return Ok(source);
+            }
+        }
+    }
+}
+
+async fn more(stream: &mut TcpStream, read: &mut BytesMut) -> io::Result<()> {
+    read.reserve(proxy_protocol::MAX_BYTES);
+    match stream.read_buf(read).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
+    }
+}
+
+async fn http1<I>(io: TokioIo<I>, client: Arc<Client>, watch: Watch)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request: hyper::Request<Incoming>| client.clone().exchange(request));
+    let mut connection = pin!(
+        http1::Builder::new()
+            .header_read_timeout(None)
+            .max_buf_size(MAX_HEAD_BYTES)
+            .max_headers(MAX_HEADERS)
+            // 37 bytes of each answer, and nobody reads them.
+            .auto_date_header(false)
+            .serve_connection(io, service)
+    );
+    watch.run(connection.as_mut(), |connection| connection.graceful_shutdown()).await;
+}
+
+async fn http2<I>(io: TokioIo<I>, client: Arc<Client>, watch: Watch)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request: hyper::Request<Incoming>| client.clone().exchange(request));
+    let mut connection = pin!(
+        http2::Builder::new(TokioExecutor::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_header_list_size(MAX_HEAD_BYTES as u32)
+            .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+            .auto_date_header(false)
+            .serve_connection(io, service)
+    );
+    watch.run(connection.as_mut(), |connection| connection.graceful_shutdown()).await;
+}
+
+/// Ends a connection when its time is over, or with the server.
+struct Watch {
+    server: Arc<Server>,
+    progress: Progress,
+    multiplexed: bool,
+    phase: watch::Receiver<Phase>,
+}
+
+impl Watch {
+    async fn run<C, E>(mut self, mut connection: Pin<&mut C>, shut_down: impl Fn(Pin<&mut C>))
+    where
+        C: Future<Output = Result<(), E>>,
+        E: std::error::Error,
+    {
+        let mut phase = *self.phase.borrow_and_update();
+        loop {
+            if self.must_end(phase) {
+                shut_down(connection.as_mut());
+            }
+            let crowded = self.server.places.available_permits() == 0;
+            let Some(look) = self.progress.next_look(Instant::now(), self.multiplexed, crowded) else { return };
+            tokio::select! {
+                ended = connection.as_mut() => return ended.unwrap_or_else(|error| {
+                    tracing::debug!(%error, "a connection ended with an error");
+                }),
+                () = tokio::time::sleep_until(look.into()) => {}
+                changed = self.phase.changed() => match changed {
+                    Ok(()) => phase = *self.phase.borrow_and_update(),
+                    Err(_) => return,
+                },
+            }
+        }
+    }
+
+    /// Whether it takes no more requests. One whose head is half read still comes; its answer says that it is the last.
+    fn must_end(&self, phase: Phase) -> bool {
+        match phase {
+            Phase::Serving => false,
+            Phase::Draining => self.multiplexed,
+            Phase::Stopping => self.multiplexed || !self.progress.is_in_head(),
+        }
+    }
+}
