@@ -50,7 +50,7 @@ impl Record {
     }
 }
 
-/// Lambda always encodes; text that is no base64 would be its fault and is kept as it is rather than failing the batch.
+/// Lambda always encodes; text that is not base64 would be its fault and is kept as it is rather than failing the batch.
 fn from_base64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
     let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
     let decoded = base64_simd::STANDARD.decode_to_vec(text.as_bytes());

@@ -2,14 +2,14 @@
 //! which must not land as an event; a good line of the others is an event.
 //!
 //! Only brackets and strings are looked at. Behind a line that leaves brackets open, the next one either goes on where it
-//! stopped, or begins anew: then the first was cut off.
+//! stopped, or begins a value of its own: then the first was cut off.
 
 use shared::nesting::Nesting;
 
 /// Whether some of the lines, without the white space around them, are pieces of one value.
 ///
-/// They are if a line closes what an earlier one opened, or if more lines go on than begin anew. A line that was cut off right
-/// behind a comma, a colon or a bracket seems to go on once. So once is enough only where the value that is open is an array,
+/// They are if a line closes what an earlier one opened, or if more lines go on than begin a value. A line that was cut off right
+/// after a comma, a colon or a bracket seems to go on once. So once is enough only where the value that is open is an array,
 /// or between the objects of an array.
 pub(crate) fn holds_a_value_over_lines<'a>(mut lines: impl Iterator<Item = &'a [u8]>) -> bool {
     let mut boundaries = Boundaries::default();

@@ -28,7 +28,7 @@ pub struct RecordLines {
     pub rejected: Lines,
     /// The kind of the first line.
     first: Option<Kind>,
-    /// Whether the lines are of one kind and are the record's text as it is, at most with a line feed behind it.
+    /// Whether the lines are of one kind and are the record's text as it is, at most with a line feed after it.
     pub are_its_text: bool,
 }
 

@@ -45,7 +45,7 @@ pub fn optional(name: &'static str) -> Result<Option<String>, EnvironmentError> 
 ///
 /// # Errors
 ///
-/// When it is no such number.
+/// When it is not such a number.
 pub fn number<T>(name: &'static str, default: T, range: std::ops::RangeInclusive<T>) -> Result<T, EnvironmentError>
 where
     T: FromStr + PartialOrd + Display,

@@ -31,10 +31,10 @@ pub struct Answer {
 /// Why there is no answer. Its text may name the address.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// What was to be sent is no request.
+    /// What was to be sent is not a valid request.
     #[error("the request can't be sent: {0}")]
     Request(String),
-    /// No connection, or one that broke before the end of the answer. The request may have been carried out all the same.
+    /// No connection, or one that broke before the end of the answer. The request may still have been carried out.
     #[error("{0}")]
     Connection(String),
 }

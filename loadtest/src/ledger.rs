@@ -37,7 +37,7 @@ impl Ledger {
         self.entries.len() as u64 - 1
     }
 
-    /// Notes what the answer said of an entry that is there.
+    /// Records what the answer said about an entry.
     pub(crate) fn report(&mut self, number: u64, reported: Reported) {
         self.entries[number as usize].reported = reported;
     }

@@ -25,7 +25,7 @@ pub(crate) struct Times {
     pub(crate) ended: Duration,
 }
 
-/// For the display: totals, and the latency of what was answered since the last look.
+/// For the display: totals, and the latency of what was answered since the last snapshot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Live {
     pub(crate) planned: u64,

@@ -11,7 +11,7 @@ use aws_sdk_cloudwatch::types::Metric as SdkMetric;
 use lambda_setup::sdk::with_retries;
 use monitoring_lambdas::cloudwatch::{CloudWatch, Metrics, MetricsError, Query};
 use shared::metric::{Metric, NAMESPACE, Unit};
-use shared::timestamp::UnixMillis;
+use shared::timestamp::{MILLIS_PER_MINUTE, UnixMillis};
 
 use crate::aws;
 use crate::result::MetricSeries;
@@ -71,9 +71,6 @@ const WANTED: [Wanted; 18] = [
     ours(Metric::GivenBackBatches, SUM),
 ];
 
-/// The finest that CloudWatch keeps of them.
-const PERIOD: Duration = Duration::from_secs(60);
-const MINUTE_MS: i64 = 60_000;
 /// The most series that are read, with a call each: a deployment has some sixty.
 const MAX_SERIES: usize = 500;
 
@@ -108,9 +105,7 @@ struct Found {
 impl Found {
     fn query(&self, from: UnixMillis, to: UnixMillis) -> Query {
         let Wanted { namespace, name, dimension, statistic, .. } = self.wanted;
-        let dimensions = vec![(dimension.to_owned(), self.of.clone())];
-        let (namespace, name, statistic) = (namespace.to_owned(), name.to_owned(), statistic.to_owned());
-        Query { namespace, name, dimensions, statistic, from, to, period: PERIOD }
+        Query::by_minute((namespace, name), (dimension, &self.of), statistic, (from, to))
     }
 
     fn series(&self, values: &[(UnixMillis, f64)]) -> MetricSeries {
@@ -155,8 +150,8 @@ fn name_of(metric: &SdkMetric, dimension: &str, prefix: &str) -> Option<String> 
 
 /// The beginning of the minute of a time, or of one so many minutes after it.
 fn minute(unix_ms: u64, after: i64) -> UnixMillis {
-    let minutes = i64::try_from(unix_ms).unwrap_or(i64::MAX) / MINUTE_MS;
-    UnixMillis(minutes.saturating_add(after).saturating_mul(MINUTE_MS))
+    let minutes = i64::try_from(unix_ms).unwrap_or(i64::MAX) / MILLIS_PER_MINUTE;
+    UnixMillis(minutes.saturating_add(after).saturating_mul(MILLIS_PER_MINUTE))
 }
 
 #[cfg(test)]

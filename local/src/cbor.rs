@@ -33,7 +33,7 @@ fn to_json(value: Cbor, unit: TimeUnit) -> Result<Value, String> {
     match value {
         Cbor::Null => Ok(Value::Null),
         Cbor::Bool(value) => Ok(Value::from(value)),
-        // What JSON has no number for is no number of a request.
+        // No request has a number that JSON can't express.
         Cbor::Float(value) => Ok(Number::from_f64(value).map_or_else(|| json!(value.to_string()), Value::Number)),
         Cbor::Text(text) => Ok(Value::from(text)),
         Cbor::Bytes(bytes) => Ok(Value::from(BASE64.encode_to_string(bytes))),

@@ -29,7 +29,7 @@ struct State {
 pub(crate) enum Activity {
     /// A handler runs. Handlers have bounds of their own.
     Handling,
-    /// An answer is on its way; for so long the client has taken nothing of it.
+    /// An answer is on its way; the client has read nothing of it for so long.
     Answering(Duration),
     /// Nothing, for so long. Headers that are still incomplete count as nothing.
     Idle(Duration),

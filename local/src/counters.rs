@@ -38,7 +38,7 @@ const LANDING: [Metric; 11] = [
     Metric::ColdStarts,
 ];
 
-/// What `redrive` counts, which is no function of the template.
+/// What `redrive` counts, which is not a function of the template.
 const REDRIVE: [Metric; 3] = [Metric::LandedRecords, Metric::LandedEvents, Metric::LandedRejected];
 
 /// Declares the counters of the data path and of what AWS counts of it.

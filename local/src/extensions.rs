@@ -94,7 +94,7 @@ struct Subscription {
     events: Vec<String>,
 }
 
-/// What extensions ask for, to be served beside the runtime's own operations.
+/// The operations of extensions, to be served with those of the runtime.
 pub(crate) fn router(extensions: Arc<Extensions>) -> Router {
     Router::new()
         .route("/2020-01-01/extension/register", post(register))

@@ -24,7 +24,7 @@ const SEC_FETCH_SITE: &str = "sec-fetch-site";
 pub(crate) enum Door {
     /// Events of pages of any origin; `AllowedOrigins` says which may read the answers.
     Events,
-    /// The services of AWS, and what the stack has beside them.
+    /// The services of AWS, and the stack's own pages.
     Aws,
     /// A function's Runtime API.
     Runtime,
@@ -65,7 +65,7 @@ impl Door {
 fn admit_page(headers: &HeaderMap) -> Result<(), Refusal> {
     let mut origins = headers.get_all(ORIGIN).iter().peekable();
     if origins.peek().is_none() {
-        // Scripts can't set this header, and what is no browser has no reason to.
+        // Scripts can't set this header, and other clients have no reason to.
         let is_cross_site = headers.get_all(SEC_FETCH_SITE).iter().any(|site| site == "cross-site");
         return if is_cross_site { Err(Refusal::CrossSite) } else { Ok(()) };
     }

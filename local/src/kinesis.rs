@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard};
 
-use shared::timestamp::UnixMillis;
+use shared::timestamp::{MILLIS_PER_HOUR, UnixMillis};
 use testbed::{KinesisError, Limits, Position, Record, SequenceNumber};
 
 use crate::clock::Clock;
@@ -28,8 +28,6 @@ pub(crate) struct Streams {
     pub(crate) is_closed: bool,
 }
 
-const HOUR_MS: i64 = 3_600_000;
-
 impl Kinesis {
     /// Starts with no streams. What is put and read is noted as metrics in the time of a clock.
     pub fn start(metrics: MetricStore, clock: Clock) -> Self {
@@ -42,7 +40,7 @@ impl Kinesis {
 
     /// Creates a stream, which takes records from then on.
     pub fn create(&self, stream: &Stream) {
-        let retention_ms = i64::try_from(stream.retention_hours).unwrap_or(24).saturating_mul(HOUR_MS);
+        let retention_ms = i64::try_from(stream.retention_hours).unwrap_or(24).saturating_mul(MILLIS_PER_HOUR);
         let limits = Limits { retention_ms, ..Limits::default() };
         let shards = usize::try_from(stream.shards).unwrap_or(1);
         let created = testbed::Stream::new(lambda_setup::now().0, shards, limits);
@@ -55,7 +53,7 @@ impl Kinesis {
         Ok(streams.stream(stream)?.shards().iter().map(|shard| (shard.id.clone(), shard.parents.clone())).collect())
     }
 
-    /// From now on no record is taken: whoever puts one is told to try later.
+    /// From now on puts are refused with a request to try later.
     pub fn close(&self) {
         self.streams().is_closed = true;
     }

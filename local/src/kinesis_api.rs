@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use base64_simd::STANDARD as BASE64;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use shared::timestamp::MILLIS_PER_HOUR;
 use testbed::{Entry, KinesisError as Refusal, Placed, Position, SequenceNumber, ShardIterator};
 
 use crate::cbor::{self, TimeUnit};
@@ -19,7 +20,6 @@ const JSON: &str = "application/x-amz-json-1.1";
 const CBOR: &str = "application/x-amz-cbor-1.1";
 /// Shards on a page at most, unless asked for fewer.
 const SHARDS_OF_A_PAGE: usize = 1_000;
-const HOUR_MS: i64 = 3_600_000;
 
 type Answer = Result<Value, ApiError>;
 
@@ -181,11 +181,11 @@ impl Call {
         let stored = outcomes.iter().zip(sizes).filter(|(outcome, _)| outcome.is_ok()).map(|(_, size)| size);
         let stored: Vec<usize> = stored.collect();
         kinesis.note_put(&stream, now, &stored, outcomes.len() - stored.len());
-        let shape = |outcome: &Result<Placed, Refusal>| match outcome {
+        let record_json = |outcome: &Result<Placed, Refusal>| match outcome {
             Ok(placed) => place_json(placed),
             Err(refusal) => json!({"ErrorCode": refusal.code(), "ErrorMessage": refusal.to_string()}),
         };
-        let records: Vec<Value> = outcomes.iter().map(shape).collect();
+        let records: Vec<Value> = outcomes.iter().map(record_json).collect();
         Ok(json!({"FailedRecordCount": records.len() - stored.len(), "Records": records}))
     }
 
@@ -346,24 +346,26 @@ impl<'s> ShardPage<'s> {
 }
 
 fn shard_json(shard: &testbed::Shard) -> Value {
-    let mut shape = json!({
+    let mut value = json!({
         "ShardId": shard.id,
         "HashKeyRange": hash_key_range(shard),
         "SequenceNumberRange": {"StartingSequenceNumber": shard.starting_sequence_number.to_string()},
     });
     if let Some(end) = shard.ending_sequence_number {
-        shape["SequenceNumberRange"]["EndingSequenceNumber"] = json!(end.to_string());
+        value["SequenceNumberRange"]["EndingSequenceNumber"] = json!(end.to_string());
     }
     for (name, parent) in ["ParentShardId", "AdjacentParentShardId"].into_iter().zip(&shard.parents) {
-        shape[name] = json!(parent);
+        value[name] = json!(parent);
     }
-    shape
+    value
 }
 
 fn child_shard(stream: &testbed::Stream, id: &str) -> Value {
     let child = stream.shards().iter().find(|shard| shard.id == id);
-    let shape = |child: &testbed::Shard| json!({"ShardId": child.id, "ParentShards": child.parents, "HashKeyRange": hash_key_range(child)});
-    child.map_or(Value::Null, shape)
+    child.map_or(
+        Value::Null,
+        |child| json!({"ShardId": child.id, "ParentShards": child.parents, "HashKeyRange": hash_key_range(child)}),
+    )
 }
 
 fn hash_key_range(shard: &testbed::Shard) -> Value {
@@ -377,7 +379,7 @@ fn description(name: &str, stream: &testbed::Stream) -> Value {
         "StreamARN": stream_arn(name),
         "StreamStatus": "ACTIVE",
         "StreamModeDetails": {"StreamMode": "PROVISIONED"},
-        "RetentionPeriodHours": stream.limits.retention_ms / HOUR_MS,
+        "RetentionPeriodHours": stream.limits.retention_ms / MILLIS_PER_HOUR,
         "StreamCreationTimestamp": seconds(stream.created_at),
         "EnhancedMonitoring": [{"ShardLevelMetrics": []}],
         "EncryptionType": "NONE",

@@ -241,7 +241,7 @@ fn executed(status: StatusCode, request_id: &str, body: Bytes) -> Response {
     (status, headers, body).into_response()
 }
 
-/// What the function said, or what Lambda says in its place.
+/// The function's own error, or Lambda's.
 fn function_error(problem: InvokeError, request_id: &str) -> FunctionError {
     let error = |error_type: &str, text: String| FunctionError {
         error_type: error_type.to_owned(),

@@ -122,7 +122,7 @@ fn announce(config: &Config, stack: &Stack) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints, if anyone still listens: `make run | tee log` loses its reader to the same Ctrl-C, and must land all the same.
+/// Prints, if anyone still listens: `make run | tee log` loses its reader to the same Ctrl-C, and must still land.
 fn say(line: &str) {
     let mut out = io::stdout().lock();
     if let Err(problem) = writeln!(out, "{line}").and_then(|()| out.flush()) {

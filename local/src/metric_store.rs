@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use shared::timestamp::UnixMillis;
+use shared::timestamp::{MILLIS_PER_MINUTE, UnixMillis};
 use strum::{EnumIter, IntoStaticStr};
 use tracing::{debug, warn};
 
@@ -22,7 +22,6 @@ const NEWEST_MINUTES: i64 = 2 * 60;
 const MAX_SERIES: usize = 2_000;
 /// Minutes of all metrics that are kept: some 250 MB. When there are more, the oldest hour of all of them goes.
 const MAX_POINTS: usize = 4_000_000;
-const MINUTE_MS: i64 = 60_000;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MetricId {
@@ -157,7 +156,7 @@ impl MetricStore {
     }
 
     /// The minutes of a metric from one minute since 1970 to before another, oldest first; and its unit. `None` when there
-    /// is no such metric.
+    /// does not exist.
     pub fn minutes(&self, id: &MetricId, from: i64, to: i64) -> Option<Minutes> {
         let kept = self.kept.lock();
         let series = kept.series.get(id).filter(|series| series.last.is_some())?;
@@ -182,7 +181,7 @@ impl MetricStore {
 }
 
 pub const fn minute_of(time: UnixMillis) -> i64 {
-    time.0.div_euclid(MINUTE_MS)
+    time.0.div_euclid(MILLIS_PER_MINUTE)
 }
 
 impl Kept {
@@ -297,11 +296,11 @@ mod tests {
     #[test]
     fn times_out_of_range_are_refused_and_those_at_its_edges_accepted() {
         let mut kept = Kept::default();
-        let (oldest, newest) = (NOW.0 - OLDEST_MINUTES * MINUTE_MS, NOW.0 + NEWEST_MINUTES * MINUTE_MS);
+        let (oldest, newest) = (NOW.0 - OLDEST_MINUTES * MILLIS_PER_MINUTE, NOW.0 + NEWEST_MINUTES * MILLIS_PER_MINUTE);
         assert_eq!(put(&mut kept, "A", oldest, 1.0), Ok(()));
-        assert_eq!(put(&mut kept, "A", oldest - MINUTE_MS, 1.0), Err(NotKept::TooOld));
+        assert_eq!(put(&mut kept, "A", oldest - MILLIS_PER_MINUTE, 1.0), Err(NotKept::TooOld));
         assert_eq!(put(&mut kept, "A", newest, 1.0), Ok(()));
-        assert_eq!(put(&mut kept, "A", newest + MINUTE_MS, 1.0), Err(NotKept::TooNew));
+        assert_eq!(put(&mut kept, "A", newest + MILLIS_PER_MINUTE, 1.0), Err(NotKept::TooNew));
     }
 
     #[test]
@@ -312,7 +311,7 @@ mod tests {
         }
         assert_eq!(put(&mut kept, "one more", NOW.0, 1.0), Err(NotKept::TooManyMetrics));
         assert_eq!(put(&mut kept, "0", NOW.0, 1.0), Ok(()));
-        let later = UnixMillis(NOW.0 + (RETENTION_MINUTES + 1) * MINUTE_MS);
+        let later = UnixMillis(NOW.0 + (RETENTION_MINUTES + 1) * MILLIS_PER_MINUTE);
         assert_eq!(kept.record(&metric("one more"), None, later, Sample::of(1.0), later), Ok(()));
         assert_eq!((kept.series.len(), kept.points), (1, 1));
     }
@@ -321,7 +320,7 @@ mod tests {
     fn minutes_past_their_retention_are_dropped() {
         let mut kept = Kept::default();
         put(&mut kept, "A", NOW.0, 1.0).unwrap();
-        let later = UnixMillis(NOW.0 + (RETENTION_MINUTES + 1) * MINUTE_MS);
+        let later = UnixMillis(NOW.0 + (RETENTION_MINUTES + 1) * MILLIS_PER_MINUTE);
         kept.record(&metric("A"), None, later, Sample::of(1.0), later).unwrap();
         assert_eq!(kept.series[&metric("A")].minutes.keys().collect::<Vec<_>>(), [&minute_of(later)]);
         assert_eq!(kept.points, 1);
@@ -331,11 +330,11 @@ mod tests {
     fn the_oldest_hour_is_dropped_when_there_are_too_many_points() {
         let mut kept = Kept::default();
         for hours in 0..3 {
-            put(&mut kept, "A", NOW.0 - hours * 60 * MINUTE_MS, 1.0).unwrap();
+            put(&mut kept, "A", NOW.0 - hours * 60 * MILLIS_PER_MINUTE, 1.0).unwrap();
         }
         kept.forget_oldest_hour();
         assert_eq!((kept.series[&metric("A")].minutes.len(), kept.points), (2, 2));
-        assert_eq!(put(&mut kept, "A", NOW.0 - 120 * MINUTE_MS, 1.0), Err(NotKept::TooOld));
+        assert_eq!(put(&mut kept, "A", NOW.0 - 120 * MILLIS_PER_MINUTE, 1.0), Err(NotKept::TooOld));
     }
 
     #[test]
@@ -380,7 +379,7 @@ mod tests {
         fn points_are_counted(times in proptest::collection::vec((0..5u8, 0i64..400), 0..200)) {
             let mut kept = Kept::default();
             for (name, minutes) in times {
-                put(&mut kept, &name.to_string(), NOW.0 - minutes * MINUTE_MS, 1.0).unwrap();
+                put(&mut kept, &name.to_string(), NOW.0 - minutes * MILLIS_PER_MINUTE, 1.0).unwrap();
             }
             prop_assert_eq!(kept.points, kept.series.values().map(|series| series.minutes.len()).sum::<usize>());
         }

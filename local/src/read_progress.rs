@@ -9,13 +9,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::timestamp::UnixMillis;
+use shared::timestamp::{MILLIS_PER_MINUTE, UnixMillis};
 
 use crate::clock::Clock;
 use crate::metric_store::{MetricId, MetricStore};
 use crate::mutex::Mutex;
 
-const MINUTE_MS: i64 = 60_000;
 /// How often ages are noted: each minute of the clock, within these bounds.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
 const LONGEST_INTERVAL: Duration = Duration::from_secs(5);
@@ -43,7 +42,7 @@ impl ReadProgress {
         progress
     }
 
-    /// A shard is to be read: until it is, nothing of it has landed.
+    /// A shard will be read: until then nothing of it has landed.
     pub(crate) fn begin(&self, stream: &str, shard_id: &str) {
         self.reads
             .lock()
@@ -68,7 +67,7 @@ impl ReadProgress {
 
     async fn run(self) {
         let now = self.clock.now();
-        let minute = self.clock.real_time(now, UnixMillis(now.0 + MINUTE_MS));
+        let minute = self.clock.real_time(now, UnixMillis(now.0 + MILLIS_PER_MINUTE));
         loop {
             tokio::time::sleep(minute.clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL)).await;
             self.put_waiting();

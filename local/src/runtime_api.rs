@@ -1,4 +1,4 @@
-//! The Lambda Runtime API for one execution environment, and the Extensions API beside it.
+//! The Lambda Runtime API for one execution environment, and its Extensions API.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>
 //!
 //! Each environment has a port of its own, so that it is known which process asks. The `lambda-simulator` crate was

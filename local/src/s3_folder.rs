@@ -21,7 +21,7 @@ pub(crate) struct Folder {
     root: PathBuf,
 }
 
-/// What a client says of an object beside its body.
+/// What a client says about an object besides its body.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Attributes {
@@ -190,7 +190,7 @@ impl Folder {
         Ok(hasher.body(Vec::new()))
     }
 
-    /// Writes a body that is no object's yet.
+    /// Writes a body that does not belong to an object yet.
     pub(crate) fn write(&self, body: impl Read) -> io::Result<Body> {
         self.write_all([Ok(body)])
     }
@@ -217,7 +217,7 @@ impl Folder {
         Ok(hasher.body(vec![path]))
     }
 
-    /// Makes a body that was written an object's, in place of the one that is there. From then on it is there after a restart.
+    /// Gives an object a body that was written, in place of its current one. From then on it survives a restart.
     pub(crate) fn keep(&self, bucket: &str, key: &str, etag: &str, new: Body, old: Option<&Body>) -> io::Result<Body> {
         let place = self.place_for(bucket, key, old);
         let (path, [unfinished]) = (self.path(bucket, key, &place), new.unfinished_files()) else {
@@ -254,7 +254,7 @@ impl Folder {
         if is_own || is_file_name(key) && is_free() { Place::Key } else { Place::Apart }
     }
 
-    /// Removes what belongs to a body that is no object's any more, or never was.
+    /// Removes the files of a body that no longer belongs to an object, or never did.
     pub(crate) fn remove(&self, bucket: &str, key: &str, body: &Body) -> io::Result<()> {
         if let Place::Unfinished(paths) = &body.place {
             return paths.iter().try_for_each(|path| self.remove_file(path));

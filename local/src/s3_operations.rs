@@ -19,7 +19,7 @@ macro_rules! name {
 
 type Answer<O> = S3Result<S3Response<O>>;
 
-/// What a request's input says of an object beside its body.
+/// What a request says about an object besides its body.
 macro_rules! attributes {
     ($input:ident) => {
         Attributes {

@@ -48,7 +48,7 @@ pub(crate) struct New {
 }
 
 impl Store {
-    /// Opens a folder with these buckets and those that are there.
+    /// Opens a folder with these buckets and those that it holds already.
     pub(crate) fn open(
         root: &Path,
         buckets: &[String],
@@ -76,7 +76,7 @@ impl Store {
         done.map_err(|problem| s3_error!(problem, InternalError))
     }
 
-    /// Writes a body that is no object's yet.
+    /// Writes a body that does not belong to an object yet.
     pub(crate) async fn write_body(&self, bytes: Bytes, attributes: Attributes) -> S3Result<Body> {
         let body = self.files(move |folder| folder.write(&bytes[..])).await?;
         Ok(body.with_attributes(Arc::new(attributes)))
@@ -94,7 +94,7 @@ impl Store {
         self.replace(objects, name, new, etag).await
     }
 
-    /// Puts a body in place of what is there, in the folder first.
+    /// Replaces an object's body, in the folder first.
     pub(crate) async fn replace(
         &self,
         objects: &mut Bucket<Body>,

@@ -1,4 +1,4 @@
-//! The HTTP server behind every port: who is let in, how long a connection may be idle, and how many there may be.
+//! The HTTP server behind every port: who is admitted, how long a connection may be idle, and how many there may be.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -83,7 +83,7 @@ async fn a_panic_ends_one_invocation_and_the_same_process_serves_the_next() {
 
     let error = invoke(&api, 4, "{\"panic\":\"after a wait\"}").await.unwrap_err();
     assert!(error.error_message.contains("panicked"), "{error:?}");
-    // What is no payload that the handler takes ends its own invocation too.
+    // A payload that the handler can't read ends its own invocation too.
     invoke(&api, 5, "{\"not\":\"JSON\"").await.unwrap_err();
     assert_eq!(served(invoke(&api, 6, "{}").await), first);
 

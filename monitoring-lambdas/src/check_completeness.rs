@@ -1,7 +1,7 @@
 //! check-completeness: did everything that was sent land, exactly once? Loss is a number here.
 //!
 //! An hour is balanced for six hours from when it and both of its neighbours are sealed, and again when one of them is sealed
-//! anew: late data has its grace, and an hour that was held back for days is balanced once it is whole. What ingest says
+//! again: late data has its grace, and an hour that was held back for days is balanced once it is whole. What ingest says
 //! that it accepted, by the time of receipt, is compared with the lines that landed, by the same time, wherever they landed;
 //! and the records that arrived on the stream with those that landed. An event of 10:59:59.9 that arrived at 11:00:00.1 is
 //! thus in its own hour.
@@ -191,23 +191,18 @@ impl<B: Bucket, M: Metrics> Handler<B, M> {
 
     /// What was sent from one hour to another. Where CloudWatch has nothing, nothing was sent.
     async fn counts(&self, oldest: UtcHour, newest: UtcHour) -> Result<Counts, MetricsError> {
-        let ingest = ("FunctionName", &self.config.ingest_function_name);
-        let stream = ("StreamName", &self.config.stream_name);
-        let query = |namespace: &str, name: &str, (dimension, value): (&str, &String)| Query {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            dimensions: vec![(dimension.to_owned(), value.clone())],
-            statistic: "Sum".to_owned(),
-            from: oldest.start(),
-            to: newest.end(),
-            period: PERIOD,
+        let ingest = ("FunctionName", self.config.ingest_function_name.as_str());
+        let stream = ("StreamName", self.config.stream_name.as_str());
+        let sums = |namespace, name, of| {
+            let query = Query::by_minute((namespace, name), of, "Sum", (oldest.start(), newest.end()));
+            Query { period: PERIOD, ..query }
         };
         Ok(Counts {
-            accepted: self.metrics.read(&query(NAMESPACE, Metric::AcceptedEvents.as_str(), ingest)).await?,
-            rejected: self.metrics.read(&query(NAMESPACE, Metric::RejectedLines.as_str(), ingest)).await?,
-            requests: self.metrics.read(&query(NAMESPACE, Metric::Requests.as_str(), ingest)).await?,
-            invocations: self.metrics.read(&query("AWS/Lambda", "Invocations", ingest)).await?,
-            records: self.metrics.read(&query("AWS/Kinesis", "IncomingRecords", stream)).await?,
+            accepted: self.metrics.read(&sums(NAMESPACE, Metric::AcceptedEvents.as_str(), ingest)).await?,
+            rejected: self.metrics.read(&sums(NAMESPACE, Metric::RejectedLines.as_str(), ingest)).await?,
+            requests: self.metrics.read(&sums(NAMESPACE, Metric::Requests.as_str(), ingest)).await?,
+            invocations: self.metrics.read(&sums("AWS/Lambda", "Invocations", ingest)).await?,
+            records: self.metrics.read(&sums("AWS/Kinesis", "IncomingRecords", stream)).await?,
         })
     }
 }
@@ -280,7 +275,7 @@ impl Counts {
     }
 }
 
-/// An hour's sums, of values that each stand for a period.
+/// An hour's sums, of values each of a period.
 pub(crate) fn counted(values: &[(UnixMillis, f64)], hour: UtcHour, period: Duration) -> Counted {
     let sum = |from: UnixMillis, to: UnixMillis| -> f64 {
         values.iter().filter(|(at, _)| (from..to).contains(at)).map(|(_, value)| value).sum()

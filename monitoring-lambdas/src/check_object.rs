@@ -18,13 +18,13 @@ use lambda_setup::environment::EnvironmentError;
 use shared::emf;
 use shared::metric::Metric;
 use shared::object::{BlockSize, ObjectKey, ObjectMetadata};
-use shared::timestamp::UnixMillis;
+use shared::timestamp::{MILLIS_PER_MINUTE, UnixMillis};
 
 use crate::bucket::{BucketError, Condition, Head, Stream, Streams};
 use crate::event::{Created, EventError, S3Event};
 use crate::manifest::{broken_key, late_key};
 use crate::rules::recency::closes_at;
-use crate::seal_partition::{MILLIS_PER_MINUTE, grace_minutes};
+use crate::seal_partition::grace_minutes;
 pub(crate) use finding::Broken;
 pub use finding::{Finding, LineProblem};
 use inspection::Inspection;
@@ -45,7 +45,7 @@ impl Config {
     }
 }
 
-/// Why an object was not checked; Lambda tries again. An object that is broken is no error but a verdict.
+/// Why an object was not checked; Lambda tries again. A broken object is a verdict, not an error.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckObjectError {
     #[error(transparent)]

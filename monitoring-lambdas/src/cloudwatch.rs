@@ -39,6 +39,28 @@ pub struct Query {
     pub period: Duration,
 }
 
+impl Query {
+    /// A metric of one resource, with a value for each minute from one time to another.
+    pub fn by_minute(
+        (namespace, name): (&str, &str),
+        (dimension, value): (&str, &str),
+        statistic: &str,
+        (from, to): (UnixMillis, UnixMillis),
+    ) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            dimensions: vec![(dimension.to_owned(), value.to_owned())],
+            statistic: statistic.to_owned(),
+            from,
+            to,
+            period: MINUTE,
+        }
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
 /// A call that CloudWatch refused, did not answer, or answered in part, after the SDK's retries.
 #[derive(Debug, thiserror::Error)]
 #[error("CloudWatch, {operation}: {problem}")]

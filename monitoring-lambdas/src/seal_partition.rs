@@ -52,7 +52,7 @@ use lambda_runtime::Context;
 use lambda_setup::deadline::Deadline;
 use lambda_setup::environment::{self, EnvironmentError};
 use shared::metric::Metric;
-use shared::timestamp::UnixMillis;
+use shared::timestamp::{MILLIS_PER_MINUTE, UnixMillis};
 use tokio::sync::OnceCell;
 
 use crate::bucket::{BucketError, Streams, Uploads};
@@ -124,8 +124,6 @@ pub(crate) fn due_minutes(grace_minutes: i64) -> Result<i64, EnvironmentError> {
     );
     Err(EnvironmentError::new("RECENCY_DUE_MINUTES", problem))
 }
-
-pub(crate) const MILLIS_PER_MINUTE: i64 = 60_000;
 
 /// Why a run failed. The next attempt, Lambda's own or the next run, continues from what is in the bucket.
 #[derive(Debug, thiserror::Error)]

@@ -18,7 +18,7 @@ const EXECUTED_VERSION: &str = "ExecutedVersion";
 const UNPUBLISHED: &str = "$LATEST";
 
 /// One line, without a line feed, with each metric once, under the dimension `FunctionName`. The members of `properties`
-/// stand beside the metrics and can be searched for, but make no metric.
+/// are logged with the metrics and can be searched for, but are not metrics.
 ///
 /// CloudWatch takes at most 100 metrics in a line; there are fewer in all.
 #[must_use]

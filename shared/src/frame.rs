@@ -54,7 +54,7 @@ impl FrameWriter {
     #[must_use]
     pub fn compress(&mut self, lines: &[u8]) -> Option<Vec<u8>> {
         debug_assert!(lines.len() <= MAX_LINES_BYTES);
-        // Room for all but the last byte: what doesn't fit is no smaller.
+        // Room for all but the last byte: what doesn't fit is not smaller.
         let mut frame = Vec::with_capacity(lines.len().checked_sub(1)?);
         self.0.compress(&mut frame, lines, LEVEL).ok()?;
         Some(frame)

@@ -115,7 +115,7 @@ metrics! {
     UncompressedBytes: Bytes,
     /// Bytes of one batch's objects.
     CompressedBytes: Bytes,
-    /// Objects that were found from an earlier attempt and written anew.
+    /// Objects that were found from an earlier attempt and rewritten.
     ReplacedObjects: Count,
     /// Batches that did not land in the time there was, or in one attempt that no retry helps: each is sent again.
     GivenBackBatches: Count,

@@ -4,7 +4,7 @@
 const OPENING: &[u8; 3] = b"{[(";
 const CLOSING: &[u8; 3] = b"}])";
 
-/// Which brackets and strings are open behind the bytes that were read. It holds a byte for each open bracket.
+/// Which brackets and strings are open after the bytes that were read. It holds a byte for each open bracket.
 #[derive(Debug, Default)]
 pub struct Nesting {
     /// The opening brackets.

@@ -55,7 +55,7 @@ reasons! {
     InvalidJson => 400,
     /// The line is not a structured-field dictionary.
     InvalidCmcd => 400,
-    /// The text is JSON, but what should be an event is no object.
+    /// The text is JSON, but what should be an event is not an object.
     NotAnObject => 400,
     /// The event is nested deeper than readers of the landed files can follow.
     TooDeep => 400,

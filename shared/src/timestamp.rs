@@ -21,6 +21,11 @@ pub struct UtcHour {
     hours_since_epoch: i64,
 }
 
+/// 60,000.
+pub const MILLIS_PER_MINUTE: i64 = 60_000;
+/// 3,600,000.
+pub const MILLIS_PER_HOUR: i64 = 60 * MILLIS_PER_MINUTE;
+
 /// Years 0001 to 9999: what four digits hold.
 const MILLIS_RANGE: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=UnixMillis::LATEST.0;
 
@@ -97,7 +102,6 @@ impl<'de> Deserialize<'de> for UnixMillis {
     }
 }
 
-const MILLIS_PER_HOUR: i64 = 3_600_000;
 const HOURS_PER_DAY: i64 = 24;
 
 impl UtcHour {

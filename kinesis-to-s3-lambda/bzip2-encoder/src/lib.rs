@@ -3,7 +3,7 @@
 //! Compression is most of what landing costs, so it is worth an encoder of our own: libbz2, and its port to Rust, sort the
 //! rotations of a block by comparing them, which with lines of JSON, that are alike for long stretches, takes two thirds of
 //! the time. This one sorts by a suffix array ([`block_sort`]), in linear time whatever the bytes are, and chooses among
-//! prefix codes in vectors ([`tables`]). `make bench` shows both beside each other; docs/PERFORMANCE.md has the figures.
+//! prefix codes in vectors ([`tables`]). `make bench` shows both side by side; docs/PERFORMANCE.md has the figures.
 //!
 //! The format has no standard. It is what libbz2 reads; an unofficial description is Joe Tsai's "BZIP2: Format
 //! Specification" (2016). The layers of a block, in order, are a module each: [`run_length`], [`block_sort`],

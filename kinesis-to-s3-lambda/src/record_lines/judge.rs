@@ -14,7 +14,7 @@ use crate::multiline::holds_a_value_over_lines;
 
 const NO_OBJECT: &str = "the record holds no JSON object, or a damaged one over several lines";
 
-/// A UTF-8 byte order mark. It is no part of what it stands before.
+/// A UTF-8 byte order mark. It is not part of the text that follows it.
 pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// What is judged by itself: a record, or one user record of an aggregate.
@@ -203,7 +203,7 @@ impl Source<'_> {
         Some((self.trust.read_head(text).ok()?, text))
     }
 
-    /// Why a line is no object.
+    /// Why a line is not an object.
     fn problem_of(&self, line: &[u8]) -> String {
         let text = match std::str::from_utf8(line) {
             Ok(text) => text,

@@ -21,7 +21,7 @@ fn read_ours(data: &[u8]) -> RecordLines {
     read(data, Trust::Members)
 }
 
-/// The lines as (kind, text), rejected ones as what they keep and behind the events.
+/// The lines as (kind, text), rejected ones as what they keep and after the events.
 fn lines_of(payload: &[u8]) -> Vec<(Kind, String)> {
     let mut lines = Vec::new();
     let RecordLines { events, rejected, .. } = read_ours(payload);

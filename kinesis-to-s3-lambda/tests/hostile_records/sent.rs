@@ -206,7 +206,7 @@ pub(crate) fn fixture() -> impl Strategy<Value = Vec<u8>> {
     Just(include_bytes!("../../fixtures/kinesis-event.json").to_vec())
 }
 
-/// A record's JSON with odd members, and whether it is one all the same.
+/// A record's JSON with odd members, and whether it still is one.
 pub(crate) fn event_members() -> impl Strategy<Value = (String, bool)> {
     let text = || {
         odd(

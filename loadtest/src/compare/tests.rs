@@ -27,7 +27,7 @@ fn figures_are_side_by_side_with_their_ratio() {
     b.generator.held_back = 5;
     let text = text(&a, &b);
     assert_eq!(line_of(&text, "p99 "), ["9 ms", "27 ms", "3.00"]);
-    // 5 is no multiple of 0.
+    // 5 is not a multiple of 0.
     assert_eq!(line_of(&text, "POSTs held back"), ["0", "5"]);
     assert!(!text.contains("different plans") && !text.contains("INVALID") && !text.contains("differs"), "{text}");
 }

@@ -14,7 +14,7 @@ const POLL: Duration = Duration::from_secs(1);
 /// Last looks at most, until no file changes while it is read.
 const MAX_LAST_LISTINGS: u32 = 5;
 
-/// The files when all is there, or when nothing new came for as long as the search has patience.
+/// The files once everything has landed, or once nothing new has come for as long as the search waits.
 pub(super) async fn watch<O: Objects>(
     objects: &O,
     search: &Search<'_>,

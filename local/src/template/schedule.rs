@@ -7,9 +7,7 @@ use std::str::FromStr;
 use chrono::{DateTime, Utc};
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
-use shared::timestamp::UnixMillis;
-
-const MINUTE_MS: i64 = 60_000;
+use shared::timestamp::{MILLIS_PER_MINUTE, UnixMillis};
 
 #[derive(Debug, Clone)]
 pub struct Expression {
@@ -67,7 +65,7 @@ fn rate(fields: &str) -> Option<i64> {
         "day" | "days" => 24 * 60,
         _ => return None,
     };
-    number.checked_mul(minutes * MINUTE_MS)
+    number.checked_mul(minutes * MILLIS_PER_MINUTE)
 }
 
 /// AWS's six fields as croner takes them: with seconds, `*` for `?`, and weeks that begin with Sunday as 1.

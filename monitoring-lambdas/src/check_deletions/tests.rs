@@ -414,7 +414,7 @@ async fn runs_without_time_continue_one_another_and_finish() {
     assert_eq!(seen.first(), Some(&0.0));
     assert_eq!(seen.last(), Some(&3.0));
     assert!(seen.is_sorted());
-    // The next one begins anew, with the oldest.
+    // The next one starts again with the oldest.
     assert_eq!(bucket.text("deleted/_state.json").unwrap().matches("\"next\":null").count(), 1);
 }
 

@@ -1,9 +1,7 @@
 //! Checks whether the times of receipt in the metadata can be those of the lines.
 
 use shared::object::{ObjectKey, ObjectName};
-use shared::timestamp::{UnixMillis, UtcHour};
-
-const MILLIS_PER_HOUR: i64 = 3_600_000;
+use shared::timestamp::{MILLIS_PER_HOUR, UnixMillis, UtcHour};
 
 /// The times that the metadata may have.
 ///

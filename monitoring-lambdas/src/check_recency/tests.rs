@@ -273,7 +273,7 @@ async fn a_listing_of_many_pages_is_followed_and_bounded() {
     assert_eq!(metrics.last(Metric::DataFreshness), Some(51.0), "it went on where it stopped");
 }
 
-/// S3 fails now and then where an hour has very many objects: a listing that began anew each minute would never end.
+/// S3 fails now and then where an hour has very many objects: a listing that started again each minute would never end.
 #[tokio::test]
 async fn a_failed_listing_resumes_after_its_last_page() {
     let (bucket, mut memory) = (MemoryBucket::default(), freshness::Memory::default());

@@ -1,4 +1,4 @@
-//! What a rule expects of a partition and what is there, for the log.
+//! What a rule expects of a partition, and what it found, for the log.
 
 use crate::rules::rejected::MINIMUM_REJECTED;
 use crate::rules::robust::Seasonal;

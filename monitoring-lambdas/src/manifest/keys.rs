@@ -10,7 +10,7 @@ pub(crate) fn checkpoint_key(partition: &str) -> String {
     format!("{SEALING_PREFIX}{partition}{CHECKPOINT_SUFFIX}")
 }
 
-/// Says that an hour is to be sealed again. Each run puts its own, so that none removes what another one asked for; S3
+/// Says that an hour is to be sealed again. Each run puts its own, so that no run removes what another asked for; S3
 /// invokes nothing for it.
 pub(crate) fn reseal_key(partition: &str, run_id: &str) -> String {
     format!("{SEALING_PREFIX}{partition}.{run_id}{RESEAL_SUFFIX}")

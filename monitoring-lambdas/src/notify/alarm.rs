@@ -65,7 +65,7 @@ pub struct About {
     pub anchor: Option<String>,
     /// CloudWatch's reason.
     pub reason: String,
-    /// `None` when it is no alarm on a metric.
+    /// `None` when it is not an alarm on a metric.
     pub watched: Option<Watched>,
     /// Details that the check left in the bucket, one per line.
     #[serde(default)]

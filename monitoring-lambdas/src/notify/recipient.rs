@@ -264,7 +264,7 @@ mod tests {
         format!("{error} {error:?} {source:?}")
     }
 
-    /// A value with the secret, of whatever kind somebody may type.
+    /// A value with the secret, of any kind that somebody may type.
     fn secret_value() -> impl Strategy<Value = Value> {
         let text = prop::sample::select(vec![
             "https://hooks.example.com/services/SECRET",
@@ -281,7 +281,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-        /// Whatever is typed into whichever member, and wherever the text is cut off: what is said has nothing of it.
+        /// Whatever is typed into any member, and wherever the text is cut off, errors quote none of it.
         #[test]
         fn no_error_contains_a_secret(
             members in prop::collection::btree_map(

@@ -1,4 +1,4 @@
-//! Ledgers in the bucket: read, changed, and written if nobody else has written meanwhile.
+//! Ledgers in the bucket: read, changed, and written back unless somebody else has written meanwhile.
 
 use std::time::Duration;
 

@@ -2,11 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use shared::timestamp::{UnixMillis, UtcHour};
+use shared::timestamp::{MILLIS_PER_MINUTE, UnixMillis, UtcHour};
 
 use super::partition::Partition;
-
-const MILLIS_PER_MINUTE: i64 = 60_000;
 
 /// How many hours back seal-partition and check-recency look.
 pub(crate) const LOOKBACK_HOURS: i64 = 48;

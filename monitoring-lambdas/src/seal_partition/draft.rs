@@ -128,7 +128,7 @@ fn add(draft: &mut Draft, kind: Kind, listed: &Listed, found: Inspected) -> Resu
     Ok(())
 }
 
-/// Counts the records of an object once, whatever others they are in.
+/// Counts each record once, however many objects hold it.
 fn add_records(draft: &mut Draft, key: &ObjectKey, metadata: &ObjectMetadata) {
     let Draft { totals, landed_records, .. } = draft;
     let overlapped = draft.extents.add(key, metadata.last_sequence_number.as_deref());

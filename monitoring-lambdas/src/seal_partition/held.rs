@@ -1,4 +1,4 @@
-//! Hours that are held back: no `_SUCCESS`, and past their due time `_INCOMPLETE` in its place.
+//! Hours that are held back: no `_SUCCESS`, and past their due time, `_INCOMPLETE` instead.
 
 use futures_util::future::try_join_all;
 use shared::object::{ObjectKey, ObjectMetadata, success_key};

@@ -6,7 +6,7 @@
 //! <https://docs.aws.amazon.com/streams/latest/dev/monitoring-with-cloudwatch.html>
 //!
 //! What was read need not have landed: the mapping buffers batches, and keeps one that was given back. Lambda reports the age
-//! of the last record of each batch that it invokes landing with; landing, or Lambda in its place, counts each attempt that
+//! of the last record of each batch that it invokes landing with; landing, or Lambda instead of it, counts each attempt that
 //! failed, at the time at which it began.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html>
 //!
@@ -19,9 +19,9 @@
 use std::time::Duration;
 
 use shared::metric::{Metric, NAMESPACE};
-use shared::timestamp::{UnixMillis, UtcHour};
+use shared::timestamp::{MILLIS_PER_MINUTE, UnixMillis, UtcHour};
 
-use super::{Config, MILLIS_PER_MINUTE};
+use super::Config;
 use crate::check_completeness::counted;
 use crate::cloudwatch::{Metrics, MetricsError, Query};
 use crate::manifest::Missing;
@@ -36,7 +36,6 @@ const RETRY_MILLIS: i64 = 10 * MILLIS_PER_MINUTE;
 /// By then a record that arrived has invoked landing, and CloudWatch shows it: a batching window may have five minutes.
 const INVOKED_AFTER_MILLIS: i64 = 8 * MILLIS_PER_MINUTE;
 const INCOMING_RECORDS: (&str, &str) = ("AWS/Kinesis", "IncomingRecords");
-const MINUTE: Duration = Duration::from_secs(60);
 const FIVE_MINUTES: Duration = Duration::from_secs(300);
 /// CloudWatch keeps values of a minute for 15 days, and of five minutes for 63.
 /// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_concepts.html>
@@ -75,17 +74,17 @@ impl Landing {
         let landing = ("FunctionName", watched.landing_function_name);
         let window = (UnixMillis(at.0 - WINDOW_MILLIS), at);
         let age = ("AWS/Kinesis", "GetRecords.IteratorAgeMilliseconds");
-        let read = metrics.read(&by_minute(age, stream, "Maximum", window)).await?;
-        let landed = metrics.read(&by_minute(("AWS/Lambda", "IteratorAge"), landing, "Maximum", window)).await?;
+        let read = metrics.read(&Query::by_minute(age, stream, "Maximum", window)).await?;
+        let landed = metrics.read(&Query::by_minute(("AWS/Lambda", "IteratorAge"), landing, "Maximum", window)).await?;
         let attempts = (UnixMillis(at.0 - watched.landing_timeout_millis - RETRY_MILLIS), at);
         let given_back = (NAMESPACE, Metric::GivenBackBatches.as_str());
         let mut is_failing = false;
         for failures in [given_back, ("AWS/Lambda", "Errors"), ("AWS/Lambda", "Throttles")] {
-            let counts = metrics.read(&by_minute(failures, landing, "Sum", attempts)).await?;
+            let counts = metrics.read(&Query::by_minute(failures, landing, "Sum", attempts)).await?;
             is_failing |= counts.iter().any(|(_, count)| *count > 0.0);
         }
         let a_while_ago = (window.0, UnixMillis(at.0 - INVOKED_AFTER_MILLIS));
-        let arrived = metrics.read(&by_minute(INCOMING_RECORDS, stream, "Sum", a_while_ago)).await?;
+        let arrived = metrics.read(&Query::by_minute(INCOMING_RECORDS, stream, "Sum", a_while_ago)).await?;
         let is_idle = landed.is_empty() && arrived.iter().any(|(_, records)| *records > 0.0);
         Ok(Self { read_up_to: up_to(&read), landed_up_to: up_to(&landed), is_failing, is_idle })
     }
@@ -112,9 +111,9 @@ pub(super) async fn arrived(
     at: UnixMillis,
 ) -> Result<Option<[Counted; 3]>, MetricsError> {
     let from = hour.plus(-1).start();
-    let period = if at.0 - from.0 < MINUTES_KEPT_MILLIS { MINUTE } else { FIVE_MINUTES };
     let around = (from, hour.plus(1).end());
-    let query = by_minute(INCOMING_RECORDS, ("StreamName", &config.stream_name), "Sum", around);
+    let query = Query::by_minute(INCOMING_RECORDS, ("StreamName", &config.stream_name), "Sum", around);
+    let period = if at.0 - from.0 < MINUTES_KEPT_MILLIS { query.period } else { FIVE_MINUTES };
     let query = Query { period, ..query };
     let values = metrics.read(&query).await?;
     let is_known = values.iter().any(|(at, _)| (hour.start()..hour.end()).contains(at));
@@ -128,24 +127,6 @@ fn up_to(ages: &[(UnixMillis, f64)]) -> Option<UnixMillis> {
     // Ages of days in milliseconds are far below 2^53.
     #[allow(clippy::cast_possible_truncation)]
     recent.map(|(minute, age)| UnixMillis(minute.0.saturating_sub(age.ceil() as i64))).min()
-}
-
-/// A metric of one resource, with a value for each minute.
-fn by_minute(
-    (namespace, name): (&str, &str),
-    (dimension, value): (&str, &str),
-    statistic: &str,
-    (from, to): (UnixMillis, UnixMillis),
-) -> Query {
-    Query {
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-        dimensions: vec![(dimension.to_owned(), value.to_owned())],
-        statistic: statistic.to_owned(),
-        from,
-        to,
-        period: MINUTE,
-    }
 }
 
 #[cfg(test)]

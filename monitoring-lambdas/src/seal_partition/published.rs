@@ -25,7 +25,7 @@ pub(super) struct Published {
 }
 
 impl Published {
-    /// What `_SUCCESS` says, if it is of the manifest that is there. It is not when a run was killed between the two, after
+    /// What `_SUCCESS` says, if it belongs to the current manifest. It does not when a run was killed between the two, after
     /// another one had replaced the manifest.
     pub(super) fn sealed(&self) -> Option<&Success> {
         self.success.as_ref().filter(|success| success.manifest.is_none() || success.manifest == self.etags.manifest)

@@ -254,7 +254,7 @@ async fn spilled_objects_are_sealed_without_records_or_overlaps() {
     assert_eq!(entry(&landed)["last_sequence_number"], "109");
 }
 
-/// While Kinesis takes nothing there is no IncomingRecords.
+/// While Kinesis takes nothing, IncomingRecords has no values.
 #[tokio::test]
 async fn an_hour_with_only_spilled_events_is_sealed_with_them() {
     let (bucket, metrics) = (MemoryBucket::default(), MemoryMetrics::default());

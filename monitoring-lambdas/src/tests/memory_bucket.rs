@@ -76,7 +76,7 @@ impl MemoryBucket {
                 tokio::task::yield_now().await;
             }
         }
-        // Taken out while it runs: what it does is no call.
+        // Taken out while it runs: what it does does not count as a call.
         let meanwhile = self.meanwhile.take();
         if let Some(mut happens) = meanwhile {
             happens(self, operation, key);

@@ -1,4 +1,4 @@
-//! The keys of landed objects, and of what stands beside them.
+//! The keys of landed objects, and of the files beside them.
 
 use std::fmt;
 
@@ -45,7 +45,7 @@ pub struct FirstRecord {
     pub sequence_number: String,
 }
 
-/// A `UUIDv7`, drawn before the object is written for the first time: the names of later objects sort behind it.
+/// A `UUIDv7`, drawn before the object is written for the first time: the names of later objects sort after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpillId(pub u128);
 

@@ -35,7 +35,7 @@ impl Attempt {
         is_later(self.began, other.began) && is_later(self.deadline, other.deadline)
     }
 
-    /// What stands for both: whatever is certainly later than it is certainly later than each of them.
+    /// One that covers both: whatever is certainly later than it is certainly later than each of them.
     #[must_use]
     pub fn later_of(&self, other: &Self) -> Self {
         let later = if self.began >= other.began { self } else { other };

@@ -36,7 +36,7 @@ pub struct Object<C = Blob> {
     pub last_modified: i64,
 }
 
-/// What a write or a deletion requires of the object that is there.
+/// What a write or a deletion requires of the current object.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html>
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Condition<'a> {

@@ -104,7 +104,7 @@ fn common_prefix<'k>(key: &'k str, list: &List<'_>) -> Option<&'k str> {
 fn after_all(prefix: &str) -> Option<String> {
     let mut text = prefix.to_owned();
     while let Some(last) = text.pop() {
-        // Surrogates are no characters.
+        // Surrogates are not characters.
         let next = (u32::from(last) + 1..=u32::from(char::MAX)).find_map(char::from_u32);
         if let Some(next) = next {
             text.push(next);

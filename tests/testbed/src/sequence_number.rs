@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 /// The number of a record, unique in its stream and greater than those of all earlier records.
 ///
-/// Like Kinesis' it has the time in its upper digits: a stream that is made anew does not repeat the numbers of the one
+/// Like Kinesis' it has the time in its upper digits: a stream that is recreated does not repeat the numbers of the one
 /// before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SequenceNumber {
@@ -15,7 +15,7 @@ pub struct SequenceNumber {
     pub(crate) count: u64,
 }
 
-/// A text that is no sequence number of this model.
+/// A text that is not a sequence number of this model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a sequence number has 56 digits")]
 pub struct SequenceNumberError;

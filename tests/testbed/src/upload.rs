@@ -59,7 +59,7 @@ impl<C: Content> Bucket<C> {
         Ok(etag)
     }
 
-    /// The parts of an upload that are there, in order.
+    /// The uploaded parts, in order.
     ///
     /// # Errors
     ///

@@ -6,10 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use monitoring_lambdas::manifest::Success;
 use monitoring_lambdas::rules::partition::Partition;
-use shared::timestamp::{UnixMillis, UtcDate, UtcHour};
-
-const MILLIS_PER_HOUR: i64 = 3_600_000;
-const MILLIS_PER_MINUTE: i64 = 60_000;
+use shared::timestamp::{MILLIS_PER_HOUR, MILLIS_PER_MINUTE, UnixMillis, UtcDate, UtcHour};
 
 /// Hours from the first to the last: ten years.
 const MAX_HOURS: usize = 24 * 366 * 10;

@@ -45,7 +45,7 @@ struct Arguments {
     maximum_change_percent: Option<f64>,
     #[arg(long, value_name = "SCORE")]
     maximum_seasonal_score: Option<f64>,
-    /// Per cent of the median that a score must stand for; fixed in the check
+    /// The least distance from the median, in per cent of it, for a score to count; fixed in the check
     #[arg(long, value_name = "PER CENT")]
     minimum_seasonal_percent: Option<f64>,
     /// Another time than the shipped one, as of check-recency

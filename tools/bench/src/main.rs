@@ -1,4 +1,4 @@
-//! `make bench`: what an invocation of each function costs, beside the same work in Python and beside floors.
+//! `make bench`: what an invocation of each function costs, compared with the same work in Python and with floors.
 
 mod implementation;
 mod libbz2;
@@ -19,7 +19,7 @@ use clap::Parser;
 use implementation::Folders;
 use results::{Plan, Results};
 
-/// Measures what an invocation of each function costs, beside the same work in Python and beside floors.
+/// Measures what an invocation of each function costs, compared with the same work in Python and with floors.
 ///
 /// Each implementation runs as a process behind a Lambda Runtime API, with fakes of Kinesis and S3 that answer at once.
 /// Numbers are medians over fresh processes. `make bench` builds and installs what is needed.

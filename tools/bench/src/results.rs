@@ -167,7 +167,7 @@ fn conditions(folders: &Folders, plan: &Plan, rows: &[Row]) -> String {
     )
 }
 
-/// One line on a terminal, written anew each time; in a log, a line each.
+/// One line on a terminal, rewritten each time; in a log, a line each.
 fn progress(doing: &str) {
     if std::io::stderr().is_terminal() {
         eprint!("\r\x1b[K{doing}\r");

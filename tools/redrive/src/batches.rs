@@ -94,7 +94,7 @@ impl Redrive<'_> {
         for group in group(&records, format) {
             match self.decide(&group, keys_of_shard).await? {
                 Decision::Land { is_there } => {
-                    // Also where its records are there: that fences off late writes of earlier attempts.
+                    // Also where its records have landed: that fences off late writes of earlier attempts.
                     self.lander.land(&group, attempt).await?;
                     *(if is_there { &mut already_there } else { &mut landed }) += 1;
                 }

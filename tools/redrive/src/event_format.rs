@@ -30,7 +30,7 @@ pub(crate) enum Evidence {
     Absent,
 }
 
-/// Why it can't be told how events are to be landed.
+/// Why it is not known how events are to be landed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FormatError {
     #[error("what landed around {hour} is {found}, not {passed}: leave --event-format out", hour = .0.partition(), found = .1.as_str(), passed = .2.as_str())]
@@ -109,10 +109,6 @@ impl Formats {
     }
 
     /// The format of what arrived in an hour.
-    ///
-    /// # Errors
-    ///
-    /// [`FormatError`], and when the bucket can't be read.
     pub(crate) async fn of_hour(&self, hour: UtcHour) -> anyhow::Result<EventFormat> {
         let mut hours = self.hours.lock().await;
         let evidence = match hours.get(&hour) {

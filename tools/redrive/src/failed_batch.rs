@@ -27,9 +27,6 @@ pub(crate) struct BatchInfo {
 }
 
 impl FailedBatch {
-    /// # Errors
-    ///
-    /// When it is not as Lambda writes it.
     pub(crate) fn parse(document: &[u8]) -> anyhow::Result<Self> {
         serde_json::from_slice(document).context("this is not a failed batch as Lambda writes it")
     }
@@ -49,10 +46,6 @@ impl FailedBatch {
 }
 
 /// The keys of each shard in the order of time: `aws/lambda/<mapping>/<shard>/<year>/<month>/<day>/<time>-<uuid>`.
-///
-/// # Errors
-///
-/// For the key of anything else.
 pub(crate) fn by_shard(keys: Vec<String>) -> anyhow::Result<BTreeMap<String, Vec<String>>> {
     let mut shards: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
     for key in keys {

@@ -63,7 +63,7 @@ impl Lander {
     }
 
     /// Makes an object what `merge` makes of it, however many do so at once. `read` gives the object, and `merge` the
-    /// one that is to be in its place, or `None` when it holds all that it should.
+    /// one to replace it with, or `None` when it holds all that it should.
     ///
     /// Each write is conditional on the object that was read. `merge` must only ever add lines: then no two versions of
     /// the object are equal, and a write that is late changes nothing.

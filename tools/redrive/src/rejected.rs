@@ -4,7 +4,7 @@
 //! `events/dt=…/hour=…/<shard>-<number>-redriven.jsonl.bz2`. Equal input makes equal lines, and lines that are there
 //! already are kept, so that it does not matter how often, by how many and with which reasons this is run.
 //!
-//! Each body has an outcome of its own: one that is too large or not whole is named, and those behind it are read.
+//! Each body has an outcome of its own: one that is too large or not whole is named, and those after it are read.
 
 mod bodies;
 mod body_parts;

@@ -1,8 +1,9 @@
 //! An hour read from the stream again: the records that are in no object land.
 //!
-//! No record may land twice. So an hour is replayed only when landing is done with it; records in failed batches are left to be redriven; and what landed is told by the first and last records of its objects. The rest
-//! lands by landing's own rules: an object is named by its first record and is made of what landing makes of the records.
-//! It is written only where there is none, so that two replays at once write each object once or stop.
+//! No record may land twice. So an hour is replayed only when landing is done with it; records in failed batches are left to be
+//! redriven; and the first and last records of objects show what has landed. The rest lands by landing's own rules: an object
+//! is named by its first record and holds what landing makes of the records. It is written only where there is none, so that two
+//! replays at once write each object once or stop.
 
 mod coverage;
 mod gaps;
@@ -68,7 +69,7 @@ impl Replay<'_> {
     ///
     /// # Errors
     ///
-    /// When it can't be told what is missing: nothing is landed then.
+    /// When it is not known what is missing: nothing is landed then.
     pub(crate) async fn hour(&self, hour: UtcHour) -> anyhow::Result<bool> {
         let sealed = match &self.landing_now {
             None => SealedHour::without_landing(&self.landing, hour).await?,
@@ -205,7 +206,7 @@ impl Replay<'_> {
         Ok(())
     }
 
-    /// Says what of the hour is not for the stream to give: spilled objects that are there, and objects of the manifest that are
+    /// Reports what a replay can't restore: spilled objects that are there, and objects of the manifest that are
     /// still gone. Returns whether there are none of the latter.
     async fn report_rest(&self, hour: &Hour) -> anyhow::Result<bool> {
         let (mut gone, mut spilled) = (BTreeSet::from_iter(hour.named.keys()), 0);
@@ -236,7 +237,7 @@ const fn why_lost(name: &ObjectName) -> Option<&'static str> {
     }
 }
 
-/// Says what became of a shard; whether nothing of it is left.
+/// Prints what became of a shard; whether nothing of it is left.
 fn report(shard_id: &str, replayed: &Replayed, outcome: anyhow::Result<()>) -> bool {
     let Replayed { counts: Counts { already_there, in_failed_batches, missing }, objects } = replayed;
     let left = match (&outcome, in_failed_batches) {

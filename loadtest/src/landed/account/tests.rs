@@ -49,9 +49,9 @@ fn each_event_is_accounted_for_by_its_answer_and_its_place() {
         (0, Bad, Stored),      // 3: there
         (0, Bad, Stored),      // 4: as an event
         (0, Event, Stored),    // 5: under rejected/
-        (0, Event, Nothing),   // 6: there all the same
+        (0, Event, Nothing),   // 6: landed anyway
         (0, Event, Nothing),   // 7: not there, and need not be
-        (0, Event, NotStored), // 8: there all the same
+        (0, Event, NotStored), // 8: landed anyway
     ]);
     let events = object(Kind::Event, 500, &[0, 2, 4, 6, 8]);
     let truth = account(vec![events, object(Kind::Event, 700, &[2]), object(Kind::Rejected, 900, &[3, 5])], &ledger);

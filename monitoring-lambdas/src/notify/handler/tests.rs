@@ -303,7 +303,7 @@ async fn an_unreadable_ledger_is_replaced_by_a_new_one() {
     assert!(world.ledger().open.is_some());
 }
 
-/// Killed at any call to S3, whatever was due is sent: once, or twice at most.
+/// Killed at any call to S3, everything that was due is sent, once or twice.
 #[tokio::test]
 async fn a_crash_may_double_a_message_but_never_loses_one() {
     for call in 1..=16 {

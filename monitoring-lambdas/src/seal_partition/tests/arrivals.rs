@@ -1,5 +1,5 @@
 //! Objects land at any call of runs that are stopped, killed or doubled, and check-object's marker follows when it likes. At
-//! the end each object is in the manifest, `_SUCCESS` stands for that manifest, and late objects are counted once.
+//! the end each object is in the manifest, `_SUCCESS` names that manifest, and late objects are counted once.
 //!
 //! The same model finds what is lost when one of the rules that this rests on is taken away.
 
@@ -455,7 +455,7 @@ fn without_this_rule_objects_are_lost_or_miscounted(#[case] without: Without) {
     play(&history, Without::Nothing).unwrap();
 }
 
-/// Each call of a run that stops after each number of calls, and of the runs that go on; before and behind what is listed.
+/// Each call of a run that stops after each number of calls, and of the runs that go on; before and after what is listed.
 #[test]
 fn an_object_that_lands_at_any_call_of_a_run_in_pieces_is_in_the_manifest() {
     for limit in 0..40 {

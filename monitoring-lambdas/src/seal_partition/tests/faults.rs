@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::bucket::BucketError;
 
-/// Three hours to be sealed, with parts and pages; one to be sealed anew; and the date that they complete.
+/// Three hours to be sealed, with parts and pages; one to be sealed again; and the date that they complete.
 async fn world() -> MemoryBucket {
     let bucket = sealed_until(21).await;
     for (number, of_day) in [21, 22, 22, 22, 22, 23, 23].into_iter().enumerate() {

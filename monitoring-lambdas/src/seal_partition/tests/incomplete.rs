@@ -96,7 +96,7 @@ impl World {
         self.put_value("AWS/Kinesis", "IncomingRecords", at, records);
     }
 
-    /// With the values that are there, too. `SABOTAGE` names a lack that the run does not see.
+    /// With the values that exist, too. `SABOTAGE` names a lack that the run does not see.
     async fn run_with_values(&self, time: &str, lack: Option<Lack>) {
         let lack = lack.filter(|lack| asked_for(Lack::ALL) != Some(*lack));
         let now = at(time);
@@ -366,7 +366,7 @@ async fn a_foreign_success_is_removed_from_a_date_with_an_incomplete_hour() {
     assert_eq!(success(&world.bucket, "dt=2026-11-21")["totals"]["events"], 50);
 }
 
-/// What is in two objects makes good for nothing that is missing.
+/// Records that are in two objects do not make up for missing ones.
 #[rstest]
 #[case::in_another_object(1, false)]
 #[case::of_another_shard(2, true)]

@@ -1,4 +1,4 @@
-//! Whether a group of a failed batch may be landed, from what is beside it.
+//! Whether a group of a failed batch may be landed, from what has landed around it.
 //!
 //! A batch that was given up is not always the last word on its records. An attempt at it may have stored more of them
 //! than it holds, without being heard. And a mapping that restarted before it noted that it gave the batch up has sent

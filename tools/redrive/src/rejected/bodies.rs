@@ -15,7 +15,7 @@ use crate::rejected::read_options::ReadOptions;
 use crate::rejected::redriven_object::{MAX_BYTES, MAX_LINES, RedrivenObject};
 use crate::rejected::report::Outcomes;
 
-/// A whole body, and the line that stands for it.
+/// A whole body, and the line that represents it.
 pub(crate) struct Body {
     /// The line's number in its object.
     pub(crate) number: usize,
@@ -58,10 +58,6 @@ impl<'a, O: AsyncFn(&str) -> anyhow::Result<Bytes>> Bodies<'a, O> {
     /// Reads all bodies once, and leaves out those that hold no events or are too large.
     ///
     /// Where one object has no room for all, the smallest come first: no body is kept out by a larger one.
-    ///
-    /// # Errors
-    ///
-    /// When an object that holds a part can't be read any more.
     pub(crate) async fn measure(
         bodies: Vec<Body>,
         reader: BodyReader<'a, O>,
@@ -117,11 +113,7 @@ impl<'a, O: AsyncFn(&str) -> anyhow::Result<Bytes>> Bodies<'a, O> {
     }
 }
 
-/// The bodies that the lines of an object stand for. Those in parts are read when their turn comes.
-///
-/// # Errors
-///
-/// When the object can't be read.
+/// The bodies in the lines of an object. Those in parts are read when their turn comes.
 pub(crate) fn whole_bodies(
     compressed: &[u8],
     options: &ReadOptions,

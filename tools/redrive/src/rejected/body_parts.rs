@@ -27,7 +27,7 @@ struct Place {
 pub(crate) enum Role {
     /// All of it is here, in this line or in places that are known.
     Body,
-    /// Another part of the same body stands for it.
+    /// Another part represents the same body.
     Part,
     /// The first part that is here, of a body whose other parts are not all here.
     Incomplete,
@@ -81,7 +81,7 @@ impl BodyParts {
         }
     }
 
-    /// The body that a line stands for. `open` reads an object; each that holds a part is read for this body alone, so that no
+    /// The body that a line represents. `open` reads an object; each that holds a part is read for this body alone, so that no
     /// more than one body is held, however many there are.
     ///
     /// # Errors

@@ -27,7 +27,7 @@ pub(crate) struct EventReader<'a> {
 }
 
 impl EventReader<'_> {
-    /// Hands on the line of each event in a body that a rejected line stands for, without a line feed. Events beside something
+    /// Passes on the line of each event in the body of a rejected line, without a line feed. Events beside something
     /// that is still rejected are taken.
     ///
     /// # Errors

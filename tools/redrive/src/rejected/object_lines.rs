@@ -32,7 +32,7 @@ pub(crate) fn for_each_line(
     Ok(())
 }
 
-/// What stands for a line where many are remembered: half of its SHA-256.
+/// Identifies a line where many are remembered: half of its SHA-256.
 pub(crate) fn fingerprint(line: &[u8]) -> u128 {
     let hash: [u8; 32] = Sha256::digest(line).into();
     hash.iter().take(16).fold(0, |print, byte| print << 8 | u128::from(*byte))

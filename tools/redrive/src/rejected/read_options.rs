@@ -18,10 +18,6 @@ impl ReadOptions {
     /// Hands on the lines of a rejected object that are to be read, each once and with its number from 1: one that ingest
     /// put on the stream twice, because an answer was lost, is the same to the byte. A line of another form comes as what is
     /// wrong with it.
-    ///
-    /// # Errors
-    ///
-    /// When the object can't be read.
     pub(crate) fn for_each_rejected(
         &self,
         compressed: &[u8],

@@ -1,4 +1,4 @@
-//! The object that takes the events of a rejected one: its lines stay, and others are added behind them.
+//! The object that takes the events of a rejected one: its lines stay, and others are appended.
 
 use std::collections::HashMap;
 
@@ -39,10 +39,6 @@ pub(crate) struct RedrivenObject {
 
 impl RedrivenObject {
     /// Begins with what was landed earlier.
-    ///
-    /// # Errors
-    ///
-    /// When that can't be read, or has another format.
     pub(crate) fn continuing(earlier: Option<&Stored>, format: EventFormat) -> anyhow::Result<Self> {
         let mut redriven = Self {
             format,
@@ -76,12 +72,8 @@ impl RedrivenObject {
         })
     }
 
-    /// Adds an event's line, unless it is there: equal events stand as often as where they stand more often, so that what
+    /// Adds an event's line, unless it is there: equal events are kept as often as in the place that has more of them, so that what
     /// was found before is not landed twice.
-    ///
-    /// # Errors
-    ///
-    /// Only if the compressor has no memory.
     pub(crate) fn add(&mut self, line: &str) -> anyhow::Result<()> {
         if let Some(left @ 1..) = self.landed.get_mut(&fingerprint(line.as_bytes())) {
             *left -= 1;
@@ -112,10 +104,6 @@ impl RedrivenObject {
     }
 
     /// The object; `None` when nothing was added.
-    ///
-    /// # Errors
-    ///
-    /// Only if the compressor has no memory.
     pub(crate) fn finish(self, rejected: &ObjectKey, attempt: Attempt) -> anyhow::Result<Option<Object>> {
         if self.added == 0 {
             return Ok(None);

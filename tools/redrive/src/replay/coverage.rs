@@ -84,7 +84,7 @@ pub(crate) struct Coverage {
     failed: Spans,
     /// Those of the manifest, lost or not.
     named: Objects,
-    /// Where objects that were lost began and ended: an object that is made anew has the same name and the same records, and
+    /// Where objects that were lost began and ended: an object that is made again has the same name and the same records, and
     /// if the old one is restored after all, it takes its place.
     starts: HashSet<(Kind, String)>,
     ends: HashSet<(Kind, String)>,

@@ -76,10 +76,6 @@ fn may_still_land(missing: &Missing) -> bool {
 
 impl SealedHour {
     /// An hour that nothing lands in any more, because its stack was deleted.
-    ///
-    /// # Errors
-    ///
-    /// When the bucket can't be read.
     pub(crate) async fn without_landing(bucket: &Bucket, hour: UtcHour) -> anyhow::Result<Self> {
         Ok(Self { before: hour.end(), objects: named_objects(bucket, hour).await? })
     }

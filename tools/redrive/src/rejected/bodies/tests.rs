@@ -77,7 +77,7 @@ fn lines_that_are_not_ours_are_named_and_the_others_are_read() {
     assert_eq!((outcomes.malformed, outcomes.described.len()), (vec![2, 3], 2));
 }
 
-/// The id of a line that landing rejected ends with its number, behind that of the user record that it was in.
+/// The id of a line that landing rejected ends with its number, after that of the user record that it was in.
 #[rstest]
 #[case::lines("shard:1/0", b"{}\nx\n{}", [2, 2])]
 #[case::lines_in_a_user_record("shard:1/7/0", b"{}\nx\n{}", [2, 2])]

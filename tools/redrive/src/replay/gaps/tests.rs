@@ -121,7 +121,7 @@ proptest! {
         let landed = objects.values().map(reach).collect();
         let (groups, counts) = replay(&records, Coverage::new(landed, failed.clone(), named));
         for group in groups {
-            // Nothing that is there is written again.
+            // Existing objects are not written again.
             prop_assert!(objects.insert(group.key(), group).is_none());
         }
         // What the manifest names is as it was.
