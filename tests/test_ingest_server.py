@@ -3,11 +3,14 @@
 import json
 import signal
 import socket
+import ssl
 import subprocess
 import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -15,6 +18,7 @@ from support import http2_frames as h2
 from support import landed
 from support.stack import INGEST_SERVER, LANDING_BUCKET, STREAM, built, signal_if_alive, wait_for, without_aws
 
+POST = b"POST /events HTTP/1.1\r\nhost: a\r\n"
 EVENT = b'{"type":"play","session_id":"s-1"}'
 
 
@@ -33,7 +37,7 @@ class Server:
             [built(INGEST_SERVER)], env=without_aws() | {name: str(value) for name, value in (own | settings).items()},
             stdout=self.output, stderr=subprocess.STDOUT, text=True,
         )
-        self.port = int(self._line("listening: http://127.0.0.1:").rpartition(":")[2])
+        self.port = int(self._line("listening: http").rpartition(":")[2])
         self.admin = self._line("metrics: http://").removeprefix("metrics: http://").partition("/")[0].split(":")
 
     def log(self):
@@ -184,6 +188,50 @@ def test_many_posts_share_records(server):
     landed.assert_once(lines, names)
 
 
+def certificate(directory, name):
+    """A certificate that signs itself, in the files that the server reads."""
+    files = directory / "certificate.pem", directory / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+         "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}", "-out", files[0], "-keyout", files[1]],
+        check=True, capture_output=True,
+    )
+    return files
+
+
+def handshake(server, protocols):
+    """The protocol that the server chose, and the connection. Who it says it is, is for the caller to look at."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(protocols)
+    connection = context.wrap_socket(server.connect(), server_hostname="a.example")
+    return connection.selected_alpn_protocol(), connection
+
+
+def test_tls_takes_both_protocols_and_a_new_certificate(servers, tmp_path):
+    """The protocol is agreed on in the handshake; a certificate that is renewed is taken without a restart."""
+    chain, key = certificate(tmp_path, "a.example")
+    server = servers(TLS_CERTIFICATE=chain, TLS_KEY=key)
+    protocol, connection = handshake(server, ["http/1.1"])
+    with connection:
+        answer = exchange(connection, POST + b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(EVENT) + EVENT)
+        assert (protocol, status(answer)) == ("http/1.1", 200)
+    protocol, connection = handshake(server, ["h2", "http/1.1"])
+    with connection:
+        connection.settimeout(2)
+        answer = exchange(connection, h2.begin() + h2.post(1, EVENT))
+        assert protocol == "h2" and [payload[:1] for kind, *_, payload in h2.frames(answer) if kind == h2.HEADERS] == [h2.STATUS_200]
+
+    def shown():
+        _, connection = handshake(server, ["http/1.1"])
+        with connection:
+            return connection.getpeercert(binary_form=True)
+
+    before = shown()
+    certificate(tmp_path, "b.example")
+    wait_for(lambda: shown() != before, 20, "the new certificate")
+
+
 # ---- Ends ----
 
 
@@ -274,7 +322,7 @@ def test_a_request_of_which_a_byte_was_read_is_answered_though_the_server_stops(
 
 def test_what_a_client_that_went_away_had_sent_is_stored_and_counted(servers):
     """Players leave the page right after their last event."""
-    server, names = servers(), [str(uuid.uuid4()) for _ in range(20)]
+    server, names = servers(), [str(uuid.uuid4()) for _ in range(100)]
     for name in names:
         body = event(name)
         with server.connect() as connection:
@@ -287,7 +335,6 @@ def test_what_a_client_that_went_away_had_sent_is_stored_and_counted(servers):
 
 # ---- What it does not put up with ----
 
-POST = b"POST /events HTTP/1.1\r\nhost: a\r\n"
 SMUGGLED = b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n"
 
 
@@ -420,6 +467,32 @@ def test_a_header_block_that_never_ends_is_cut(server):
 
 
 # ---- Starts ----
+
+
+class Credentials(BaseHTTPRequestHandler):
+    """What ECS answers. https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-iam-roles.html"""
+
+    def do_GET(self):
+        expires = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        body = json.dumps({"AccessKeyId": "of-ecs", "SecretAccessKey": "of-ecs", "Token": "t", "Expiration": expires}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_task_of_ecs_has_its_role_s_credentials(servers):
+    """They come from an address that ECS names, and are fetched anew before they expire."""
+    ecs = HTTPServer(("127.0.0.1", 0), Credentials)
+    threading.Thread(target=ecs.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{ecs.server_port}/credentials"
+    server = servers(AWS_CONTAINER_CREDENTIALS_FULL_URI=address, AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
+    answer = server.post()
+    ecs.shutdown()
+    assert status(answer) == 200, server.log()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ mod exchange;
 mod open_files;
 mod progress;
 mod proxy_protocol;
+mod tls;
 
 use std::io;
 use std::net::SocketAddr;
@@ -36,6 +37,7 @@ use crate::store::Services;
 use crate::tally::Tally;
 pub use config::Config;
 use connection::Connections;
+use tls::{Tls, TlsError};
 
 /// Connections that the kernel holds until they are accepted; it may hold fewer (`net.core.somaxconn`).
 const BACKLOG: u32 = 4_096;
@@ -58,6 +60,8 @@ pub enum ServerError {
     #[error("{variable}: can't listen on {address}: {error}")]
     Listen { variable: &'static str, address: SocketAddr, error: io::Error },
     #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
     Io(#[from] io::Error),
     #[error("the thread {0} ended before its time")]
     ThreadEnded(&'static str),
@@ -70,6 +74,7 @@ struct Server {
     commit: Commit,
     tally: Arc<Tally>,
     bodies: body::Room,
+    tls: Option<Tls>,
     /// Connections that may still come.
     places: Arc<Semaphore>,
     phase: watch::Receiver<Phase>,
@@ -105,7 +110,7 @@ where
     let (drain_time, commit) = (config.drain_time, Commit::new(limits(&config, &intake)));
     let tally = Tally::new(config.metrics_name.clone());
     let committer = committer(&commit, &intake, services, &tally);
-    let server = Arc::new(Server::new(intake, config, (commit.clone(), tally.clone()), phase));
+    let server = Arc::new(Server::new(intake, config, (commit.clone(), tally.clone()), phase)?);
 
     let (ended, mut first_ended) = mpsc::channel(1);
     let commit_thread = spawn("commit", ended.clone(), move || {
@@ -113,7 +118,8 @@ where
         Ok(())
     })?;
     let workers = workers(&server, &listener, &ended)?;
-    println!("listening: http://{}", listener.local_addr()?);
+    let scheme = if server.tls.is_some() { "https" } else { "http" };
+    println!("listening: {scheme}://{}", listener.local_addr()?);
     if let Some(admin) = admin {
         println!("metrics: http://{}{}", admin.local_addr()?, admin::METRICS_PATH);
         tokio::spawn(admin::serve(admin, server.clone()));
@@ -125,6 +131,7 @@ where
         _ = interrupt.recv() => {}
         Some(name) = first_ended.recv() => return Err(ServerError::ThreadEnded(name)),
         () = flush(&tally) => {}
+        () = server.reload_tls() => {}
     }
     set_phase.send_replace(Phase::Draining);
     tokio::time::sleep(drain_time).await;
@@ -237,10 +244,18 @@ impl Server {
         config: Config,
         (commit, tally): (Commit, Arc<Tally>),
         phase: watch::Receiver<Phase>,
-    ) -> Self {
+    ) -> Result<Self, TlsError> {
         let bodies = body::Room::new(config.max_in_flight_bytes / 4);
         let places = Arc::new(Semaphore::new(config.max_connections));
-        Self { intake, config, commit, tally, bodies, places, phase }
+        let tls = config.tls.clone().map(Tls::load).transpose()?;
+        Ok(Self { intake, config, commit, tally, bodies, tls, places, phase })
+    }
+
+    async fn reload_tls(&self) {
+        match &self.tls {
+            Some(tls) => tls.reload().await,
+            None => std::future::pending().await,
+        }
     }
 
     fn phase(&self) -> Phase {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use lambda_setup::environment::{self, EnvironmentError};
 
 use super::address::TrustedProxies;
+use super::tls;
 
 /// The server's own configuration. docs/CONFIGURATION.md says what each is for.
 #[derive(Debug, Clone)]
@@ -26,6 +27,8 @@ pub struct Config {
     pub has_proxy_header: bool,
     /// `TRUSTED_PROXIES`
     pub trusted_proxies: TrustedProxies,
+    /// `TLS_CERTIFICATE` and `TLS_KEY`
+    pub tls: Option<tls::Files>,
     /// `METRICS_NAME`
     pub metrics_name: String,
 }
@@ -54,6 +57,7 @@ impl Config {
             drain_time: Duration::from_secs(environment::number("DRAIN_SECONDS", 30, 0..=90)?),
             has_proxy_header: environment::choice("PROXY_PROTOCOL", &[("off", false), ("v2", true)])?,
             trusted_proxies,
+            tls: tls_files()?,
             metrics_name: environment::optional("METRICS_NAME")?.unwrap_or_else(|| "ingest-server".into()),
         })
     }
@@ -63,4 +67,17 @@ fn address(name: &'static str) -> Result<Option<SocketAddr>, EnvironmentError> {
     let Some(text) = environment::optional(name)? else { return Ok(None) };
     let problem = |_| EnvironmentError::new(name, format!("is {text:?}; it takes an address and a port: 0.0.0.0:8080"));
     text.parse().map(Some).map_err(problem)
+}
+
+fn tls_files() -> Result<Option<tls::Files>, EnvironmentError> {
+    match (environment::optional("TLS_CERTIFICATE")?, environment::optional("TLS_KEY")?) {
+        (Some(certificate), Some(key)) => Ok(Some(tls::Files { certificate: certificate.into(), key: key.into() })),
+        (None, None) => Ok(None),
+        (Some(_), None) => {
+            Err(EnvironmentError::new("TLS_KEY", "is not set, and TLS_CERTIFICATE is; set both or none"))
+        }
+        (None, Some(_)) => {
+            Err(EnvironmentError::new("TLS_CERTIFICATE", "is not set, and TLS_KEY is; set both or none"))
+        }
+    }
 }

@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use super::exchange::Client;
 use super::progress::{HEAD_TIMEOUT, Progress, Watched};
 use super::proxy_protocol::{self, Header};
-use super::{Phase, Server};
+use super::{Phase, Server, tls};
 
 /// Bytes of a request's head at most, and of what is read ahead of a connection.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
@@ -114,14 +114,18 @@ impl Accepted {
             first_bytes = in_time(more(&mut self.stream, &mut read)) => first_bytes,
             () = stopping(&mut phase) => return,
         };
-        let opened = match first_bytes {
-            Ok(()) => in_time(self.open(read)).await,
+        let served = match first_bytes {
+            Ok(()) => self.serve_from(read, phase).await,
             Err(error) => Err(error),
         };
-        match opened {
-            Ok(opened) => self.http(opened, phase).await,
-            Err(error) => tracing::debug!(%error, "a connection ended before its first request"),
+        if let Err(error) = served {
+            tracing::debug!(%error, "a connection ended before its first request");
         }
+    }
+
+    async fn serve_from(mut self, read: BytesMut, phase: watch::Receiver<Phase>) -> io::Result<()> {
+        let opened = in_time(self.open(read)).await?;
+        self.http(opened, phase).await
     }
 
     /// Reads the proxy's header, if there must be one, and as much as tells the protocol.
@@ -132,23 +136,41 @@ impl Accepted {
         if self.server.config.has_proxy_header {
             address = proxy_header(stream, &mut read).await?.unwrap_or(address);
         }
-        while read.len() < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(&read) {
+        // With TLS, the handshake tells.
+        while self.server.tls.is_none() && read.len() < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(&read) {
             more(stream, &mut read).await?;
         }
         Ok(Opened { read, address })
     }
 
-    async fn http(self, opened: Opened, phase: watch::Receiver<Phase>) {
+    async fn http(self, opened: Opened, phase: watch::Receiver<Phase>) -> io::Result<()> {
         let Self { server, stream, alive, .. } = self;
-        let Opened { read, address } = opened;
-        let (progress, multiplexed) = (Progress::new(), read.starts_with(HTTP2_PREFACE));
-        let io = TokioIo::new(Watched::new(stream, read, progress.clone()));
-        let watch = Watch { server: server.clone(), progress: progress.clone(), multiplexed, phase };
-        let client = Arc::new(Client { server, address, progress, alive });
+        let (Opened { read, address }, progress) = (opened, Progress::new());
+        let client = Arc::new(Client { server: server.clone(), address, progress: progress.clone(), alive });
+        let Some(tls) = &server.tls else {
+            let multiplexed = read.starts_with(HTTP2_PREFACE);
+            client.serve(Watched::new(stream, read, progress), multiplexed, phase).await;
+            return Ok(());
+        };
+        // The bytes of the handshake are none of a request.
+        let stream = in_time(tls.acceptor().accept(Watched::new(stream, read, Progress::new()))).await?;
+        let multiplexed = stream.get_ref().1.alpn_protocol() == Some(tls::HTTP2);
+        client.serve(Watched::new(stream, BytesMut::new(), progress), multiplexed, phase).await;
+        Ok(())
+    }
+}
+
+impl Client {
+    async fn serve<I>(self: Arc<Self>, io: Watched<I>, multiplexed: bool, phase: watch::Receiver<Phase>)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (server, progress) = (self.server.clone(), self.progress.clone());
+        let (io, watch) = (TokioIo::new(io), Watch { server, progress, multiplexed, phase });
         if multiplexed {
-            http2(io, client, watch).await;
+            http2(io, self, watch).await;
         } else {
-            http1(io, client, watch).await;
+            http1(io, self, watch).await;
         }
     }
 }
@@ -188,6 +210,8 @@ where
     let mut connection = pin!(
         http1::Builder::new()
             .header_read_timeout(None)
+            // A client that has gone is one that has sent all: what it sent is still read and stored.
+            .half_close(true)
             .max_buf_size(MAX_HEAD_BYTES)
             .max_headers(MAX_HEADERS)
             // 37 bytes of each answer, and nobody reads them.
