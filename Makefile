@@ -30,6 +30,10 @@ build: $(VENV)/installed ## build the packages that are deployed, and list them 
 deploy: $(if $(filter no,$(BUILD)),$(VENV)/installed,build) ## build and deploy (ENV=dev|staging|prod, BUILD=no, STACK, PARAMETERS, RECIPIENTS, YES=1)
 	@ARCHITECTURE=$(ARCHITECTURE) $(PYTHON) tools/scripts/deploy "$(ENV)"
 
+.PHONY: image
+image: $(VENV)/installed ## build the server's image, for FrontDoor=Server, as an OCI archive (ARCHITECTURE=arm64)
+	@tools/scripts/image $(ARCHITECTURE)
+
 destroy: $(VENV)/installed ## remove a deployment; its buckets are kept (ENV=dev|staging|prod, STACK, DATA=delete, STREAM=delete, YES=1)
 	@$(PYTHON) tools/scripts/destroy "$(ENV)"
 
@@ -45,6 +49,7 @@ test-e2e: $(VENV)/installed
 # cargo-lambda takes the binaries away; cargo puts them back.
 	@CARGO_LAMBDA_COMPILER=cargo tools/scripts/build $(subst aarch64,arm64,$(shell uname -m))
 	cargo build --release --locked --workspace --bins --tests
+	@tools/scripts/image $(subst aarch64,arm64,$(shell uname -m))
 	$(PYTHON) -m pytest tests -n 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 soak: build-local $(VENV)/installed ## traffic under injected faults, each event accounted for (MINUTES=10 SEED=1)

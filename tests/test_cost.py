@@ -150,6 +150,7 @@ def test_figures_in_other_documents_agree_with_the_model():
     assert number("README.md", r"USD a month; Playhead (\d+)") == round(total(day))
     assert number("README.md", r"some (\d+) USD for the same") == round(total(day, bill=model.delivery_behind_function), -1)
     assert number("README.md", r"one event a POST Playhead costs some ([\d,]+) USD") == round(total(alone), -2)
+    assert number("README.md", r"and some (\d+) with its server") == round(total(alone, SERVER), -1)
     lines = 100 * day.events_a_post * (day.bytes_an_event + ENVELOPE_BYTES + 1)
     assert number("docs/DEPLOYING.md", r"full batches of 1.2 MB take some (\d+) ms") == round(model.landing_seconds(lines) * 1e3, -1)
     assert lines == pytest.approx(1.2e6, rel=0.05)

@@ -82,6 +82,13 @@ def test_every_variable_of_the_template_is_on_the_page_with_the_parameter_that_s
     assert variables <= found, variables - found
 
 
+def test_every_variable_of_the_server_is_on_the_page():
+    task, = document("server.yaml")["Resources"]["TaskDefinition"]["Properties"]["ContainerDefinitions"]
+    on_page = {variable for row in tables(CONFIGURATION) if "variable" in row for variable in names(row["variable"])}
+    given = {one["Name"] for one in task["Environment"]}
+    assert len(given) >= 10 and given <= on_page, given - on_page
+
+
 def test_every_variable_that_the_code_reads_is_on_the_page():
     read = set()
     for crate in ("ingest-lambda", "kinesis-to-s3-lambda", "monitoring-lambdas", "lambda-setup"):
