@@ -17,13 +17,14 @@ use crate::breaker::{Admission, Breaker};
 use crate::bucket::Bucket;
 use crate::pack::Record;
 use crate::put::{BACKOFF_BASE, BACKOFF_CAP, CALL_TIMEOUT, LEAST_RETRY_TIME, Tried};
+use crate::store::PATIENCE;
 
 /// Lines of a lane that are not held back any longer: more of them would not compress noticeably better.
 const ENOUGH_BYTES: usize = 256 * 1024;
 /// Bytes of lines that become one S3 object at most. Meanwhile the thread that calls Kinesis compresses them, in some 0.1 s.
 const MAX_SPILL_BYTES: usize = 1024 * 1024;
-/// The age at which lines are given up for which neither Kinesis nor S3 had time.
-const MAX_WAIT: Duration = Duration::from_secs(4);
+/// The age at which lines are given up for which neither Kinesis nor S3 had time: it leaves one call of S3 within [`PATIENCE`].
+const MAX_WAIT: Duration = Duration::from_millis(2_200);
 /// What a request's lines take in memory beside their bytes: the request itself, which waits for them.
 const REQUEST_BYTES: usize = 1024;
 /// What is kept of each line until its request is answered: its item's index.
@@ -153,6 +154,12 @@ impl<T> Batch<T> {
     pub fn take_record(&mut self) -> Record {
         let empty = Record::new(self.record.kind, self.record.bucket, 0);
         std::mem::replace(&mut self.record, empty)
+    }
+
+    /// How long its first lines may still wait for their outcome.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        PATIENCE.saturating_sub(self.oldest.elapsed())
     }
 
     /// Whether it was tried before.
@@ -335,7 +342,11 @@ impl<T> Commits<T> {
                         call.time_limit = LEAST_RETRY_TIME;
                         call.push(lane.try_put(batch, now));
                     }
-                    Admission::Retry => call.push(lane.try_put(batch, now + limits.kinesis_retry)),
+                    Admission::Retry => {
+                        // What waited for the record before it has no more time than that one had.
+                        let last_retry = batch.oldest + limits.interval + limits.kinesis_retry;
+                        call.push(lane.try_put(batch, last_retry));
+                    }
                 }
             }
         }

@@ -19,9 +19,6 @@ use crate::spill::SpillBucket;
 use crate::store::{Origin, SPILL_TIME, Services};
 use crate::tally::Tally;
 
-/// What compressing an object's lines may take, ten times what it usually does.
-const COMPRESSION_TIME: Duration = Duration::from_secs(1);
-
 /// Where front ends hand in records.
 #[derive(Clone)]
 pub struct Commit(Arc<Shared>);
@@ -169,11 +166,13 @@ impl<S: RecordStream, B: SpillBucket> Committer<S, B> {
     async fn spill(&self, kind: Kind, mut batches: Vec<Batch<Ticket>>) {
         let mut report = PutReport::new(batches.iter_mut().map(Batch::take_record).collect());
         report.last_error = batches.iter_mut().rev().find_map(|batch| batch.error.take());
-        let deadline = Deadline::after(COMPRESSION_TIME + SPILL_TIME);
-        self.services.spill(&mut report, Origin { request_id: &self.name, deadline }).await;
+        let patience = batches.iter().map(Batch::patience).min().unwrap_or_default();
+        // Half of the time for compression, which needs little of it.
+        let (deadline, s3_time) = (Deadline::after(patience), SPILL_TIME.min(patience / 2));
+        self.services.spill(&mut report, Origin { request_id: &self.name, deadline }, s3_time).await;
         let mut tried = None;
         if !report.is_stored() {
-            tried = self.services.put_at_last(&mut report, Deadline::after(CALL_TIMEOUT)).await;
+            tried = self.services.put_at_last(&mut report, deadline.within(CALL_TIMEOUT)).await;
         }
         self.count(&report);
         let (mut settled, mut places) = (Vec::new(), Vec::new());

@@ -15,7 +15,7 @@ use crate::put::{CALL_TIMEOUT, LEAST_CALL_TIME, LEAST_RETRY_TIME, PutReport, Rec
 use crate::spill::{Source, SpillBucket, SpillError, Spilled, create};
 
 /// How long Kinesis and S3 are waited for: where both are away, players get their 503 within three seconds.
-const PATIENCE: Duration = Duration::from_millis(2_900);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(2_900);
 /// S3's share of it, without what it takes to compress.
 pub(crate) const SPILL_TIME: Duration = Duration::from_millis(1_300);
 
@@ -61,7 +61,7 @@ impl<S: RecordStream, B: SpillBucket> Store<S, B> {
         let admission = self.breaker.borrow_mut().admit(Instant::now());
         self.put(&mut report, admission, patience).await;
         if !report.is_stored() {
-            self.services.spill(&mut report, origin).await;
+            self.services.spill(&mut report, origin, SPILL_TIME).await;
         }
         if !report.is_stored() {
             let tried = self.services.put_at_last(&mut report, patience.within(self.kinesis_time)).await;
@@ -101,9 +101,9 @@ impl<S: RecordStream, B: SpillBucket> Services<S, B> {
         Some(tried)
     }
 
-    /// Writes what is not stored to S3: events first, rejected lines in the time that they leave.
-    pub(crate) async fn spill(&self, report: &mut PutReport, origin: Origin<'_>) {
-        let (reason, mut keys, mut s3_time) = (report.last_error.clone(), Vec::new(), SPILL_TIME);
+    /// Writes what is not stored to S3, which has so much of the time: events first, rejected lines in the time that they leave.
+    pub(crate) async fn spill(&self, report: &mut PutReport, origin: Origin<'_>, mut s3_time: Duration) {
+        let (reason, mut keys) = (report.last_error.clone(), Vec::new());
         for kind in [Kind::Event, Kind::Rejected] {
             let pending = report.pending_of(kind);
             if pending.is_empty() {

@@ -145,7 +145,11 @@ async fn with_both_away_each_request_hears_so_in_time_and_memory_is_free_again()
         let began = Instant::now();
         let report = commit.submit(vec![record(0, "x"), record(1, "y")]).unwrap().await.unwrap();
         assert_eq!(report.stored, [None, None]);
-        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+        // Those that come meanwhile wait for S3 behind it.
+        let (later, began) = (commit.submit(vec![record(0, "z")]).unwrap(), Instant::now());
+        assert_eq!(later.await.unwrap().stored, [None]);
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
         assert_eq!(commit.bytes(), 0);
     })
     .await;
@@ -182,14 +186,17 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
         let (stream, bucket) = (Memory::with(&of_stream), Memory::with(&of_bucket));
         let answers = runtime.block_on(with_committer([&stream, &bucket], async |commit| {
-            let mut waiting = Vec::new();
-            for (number, (lane, pause)) in requests.iter().enumerate() {
-                let report = commit.submit(vec![record(*lane, &number.to_string())]).unwrap();
-                let began = Instant::now();
-                waiting.push(async move { (report.await.unwrap(), began.elapsed()) });
-                tokio::time::sleep(Duration::from_millis(*pause)).await;
-            }
-            futures_util::future::join_all(waiting).await
+            let mut at = Duration::ZERO;
+            let requests = requests.iter().enumerate().map(|(number, (lane, pause))| {
+                at += Duration::from_millis(*pause);
+                let (commit, record, at) = (&commit, record(*lane, &number.to_string()), at);
+                async move {
+                    tokio::time::sleep(at).await;
+                    let began = Instant::now();
+                    (commit.submit(vec![record]).unwrap().await.unwrap(), began.elapsed())
+                }
+            });
+            futures_util::future::join_all(requests.collect::<Vec<_>>()).await
         }));
         let mut stored = BTreeMap::<String, usize>::new();
         for line in stream.lines.borrow().iter().chain(bucket.lines.borrow().iter()) {
@@ -199,7 +206,7 @@ proptest! {
             let times = stored.get(&number.to_string()).copied().unwrap_or(0);
             prop_assert!(!report.is_stored() || times >= 1, "{number} is lost");
             prop_assert!(times <= 1 || of_stream.contains(&Fault::DoneButFails), "{number} is stored {times} times");
-            prop_assert!(*time < Duration::from_secs(8), "{time:?}");
+            prop_assert!(*time < Duration::from_millis(3_600), "{time:?}");
         }
     }
 }
