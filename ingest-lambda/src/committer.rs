@@ -169,7 +169,7 @@ impl<S: RecordStream, B: SpillBucket> Committer<S, B> {
         let patience = batches.iter().map(Batch::patience).min().unwrap_or_default();
         // Half of the time for compression, which needs little of it.
         let (deadline, s3_time) = (Deadline::after(patience), SPILL_TIME.min(patience / 2));
-        self.services.spill(&mut report, Origin { request_id: &self.name, deadline }, s3_time).await;
+        self.services.spill(&mut report, Origin { request_id: &self.name, deadline }, s3_time, true).await;
         let mut tried = None;
         if !report.is_stored() {
             tried = self.services.put_at_last(&mut report, deadline.within(CALL_TIMEOUT)).await;

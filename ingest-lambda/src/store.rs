@@ -18,6 +18,8 @@ use crate::spill::{Source, SpillBucket, SpillError, Spilled, create};
 pub(crate) const PATIENCE: Duration = Duration::from_millis(2_900);
 /// S3's share of it, without what it takes to compress.
 pub(crate) const SPILL_TIME: Duration = Duration::from_millis(1_300);
+/// Bytes of records that a probe has little time for. On a seventh of a processor, more would take most of it to send.
+const SMALL_BYTES: usize = 64 * 1024;
 
 /// The stream, and the bucket behind it.
 pub struct Store<S, B> {
@@ -61,7 +63,8 @@ impl<S: RecordStream, B: SpillBucket> Store<S, B> {
         let admission = self.breaker.borrow_mut().admit(Instant::now());
         self.put(&mut report, admission, patience).await;
         if !report.is_stored() {
-            self.services.spill(&mut report, origin, SPILL_TIME).await;
+            // While a shard is full each request tries Kinesis, and has the same to say as the one that found it so.
+            self.services.spill(&mut report, origin, SPILL_TIME, admission != Admission::Once).await;
         }
         if !report.is_stored() {
             let tried = self.services.put_at_last(&mut report, patience.within(self.kinesis_time)).await;
@@ -78,11 +81,16 @@ impl<S: RecordStream, B: SpillBucket> Store<S, B> {
         let tried = match admission {
             Admission::Retry => report.put(stream, patience.within(self.kinesis_time), rand::random::<f64>).await,
             Admission::Once => report.put_once(stream, patience.within(CALL_TIMEOUT)).await,
-            Admission::Probe => report.put_once(stream, patience.within(LEAST_RETRY_TIME)).await,
+            Admission::Probe => report.put_once(stream, patience.within(probe_time(report))).await,
             Admission::Refuse => return,
         };
         self.breaker.borrow_mut().note(tried, Instant::now());
     }
+}
+
+fn probe_time(report: &PutReport) -> Duration {
+    let bytes: usize = report.records.iter().map(Record::size).sum();
+    if bytes > SMALL_BYTES { CALL_TIMEOUT } else { LEAST_RETRY_TIME }
 }
 
 impl<S: RecordStream, B: SpillBucket> Services<S, B> {
@@ -102,7 +110,8 @@ impl<S: RecordStream, B: SpillBucket> Services<S, B> {
     }
 
     /// Writes what is not stored to S3, which has so much of the time: events first, rejected lines in the time that they leave.
-    pub(crate) async fn spill(&self, report: &mut PutReport, origin: Origin<'_>, mut s3_time: Duration) {
+    /// `warns` of why, if known.
+    pub(crate) async fn spill(&self, report: &mut PutReport, origin: Origin<'_>, mut s3_time: Duration, warns: bool) {
         let (reason, mut keys) = (report.last_error.clone(), Vec::new());
         for kind in [Kind::Event, Kind::Rejected] {
             let pending = report.pending_of(kind);
@@ -127,7 +136,7 @@ impl<S: RecordStream, B: SpillBucket> Services<S, B> {
         }
         // Only the requests that tried Kinesis know a reason: in an outage they are few.
         if report.is_stored()
-            && let Some(reason) = reason
+            && let Some(reason) = reason.filter(|_| warns)
         {
             let (request_id, keys) = (origin.request_id, keys.join(" "));
             tracing::warn!(

@@ -171,6 +171,24 @@ async fn a_kinesis_that_answers_in_time_is_used_again_from_the_first_probe_on(#[
     assert!(in_s3.iter().all(|item| !on_stream.contains(item)), "probes double nothing");
 }
 
+/// To send much takes long by itself, on little of a processor.
+#[tokio::test(start_paused = true)]
+async fn a_probe_with_much_data_has_the_time_of_any_other_call() {
+    let fault = |call| Some(if call == 1 { Fault::Lost } else { Fault::Slow(Duration::from_millis(600)) });
+    let stream = MemoryStream { faults: RefCell::new(Faults::planned(fault)), ..MemoryStream::default() };
+    let bucket = MemoryBucket::default();
+    let kept = new_store(&stream, &bucket);
+    for number in 0..10 {
+        let mut records = records(number..number + 1);
+        records[0].data.resize(64 * 1024, b' ');
+        records[0].data.extend(b"\n");
+        assert!(store(&kept, records).await.0.is_stored());
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let (on_stream, in_s3) = (stream.items.borrow().clone(), bucket.items());
+    assert!(!on_stream.is_empty() && in_s3.iter().all(|item| !on_stream.contains(item)), "{on_stream:?} {in_s3:?}");
+}
+
 /// What probes it stores all the same, so their events are in both places.
 #[tokio::test(start_paused = true)]
 async fn a_kinesis_that_answers_probes_late_is_left_alone_and_all_is_in_s3() {
