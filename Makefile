@@ -76,8 +76,8 @@ check: $(VENV)/installed ## format, lints, dependencies' licences and sources, t
 	$(VENV)/bin/cfn-lint alarms.yaml server.yaml
 
 bench: ## what an invocation and a month cost, into docs/PERFORMANCE.md and docs/COST.md
-	cargo build --release --locked --bin bench --bin ingest-lambda --bin kinesis-to-s3-lambda --bin empty-handler
-	@tools/bench/reference/install.sh python floor
+	cargo build --release --locked --bin bench --bin ingest-lambda --bin ingest-server --bin kinesis-to-s3-lambda --bin empty-handler
+	@tools/bench/reference/install.sh python floor nginx
 	@$(BUILT)/bench --docs docs
 	@python3 tools/cost --write docs/COST.md
 

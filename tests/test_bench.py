@@ -11,6 +11,8 @@ from support.stack import BINARY, REPOSITORY
 BENCH = BINARY.with_name("bench")
 REFERENCE = REPOSITORY / "tools/bench/reference"
 QUICK = ["--quick", "--rust-only"]
+SERVERS = {(events, interval_ms, 200, None) for events in (1, 20) for interval_ms in (10, 200)}
+SERVERS |= {(1, 200, 4_000, None), (1, 200, 400, 1_000)}
 EVENTS = {"ingest_one": 1, "ingest_twenty": 20, "landing_small": 100, "landing_large": 2_000,
           "landing_small_frames": 100, "landing_frames": 2_000}
 
@@ -41,6 +43,20 @@ def test_each_workload_has_its_numbers(quick_run):
                 assert cost[number] > 0, (name, number)
 
 
+def test_each_load_of_the_server_has_its_numbers(quick_run):
+    _, results, _ = quick_run
+    rows = {(row["events"], row["server"]["ingest"]["commit_interval_ms"], row["connections"], row["rate"]): row
+            for row in results["servers"]}
+    assert rows.keys() == SERVERS
+    for (events, interval_ms, _, _), row in rows.items():
+        for number in ("posts_a_second", "cpu_us", "peak_rss_mib", "answer_bytes"):
+            assert row[number] > 0, number
+        if events == 1:
+            assert row["p99_ms"] >= interval_ms, "a record waits for its first POST's interval"
+        assert row["events_a_record"] > events, "POSTs share records"
+        assert 0 < row["stored_bytes_an_event"] < 300
+
+
 def test_a_function_that_stores_takes_more_memory_than_one_that_does_not(quick_run):
     _, results, _ = quick_run
     for row in results["rows"]:
@@ -62,7 +78,8 @@ def functions(folder, ingest="ingest-lambda", landing="kinesis-to-s3-lambda"):
     folder.mkdir()
     shutil.copy(BINARY.with_name(ingest), folder / "ingest-lambda")
     shutil.copy(BINARY.with_name(landing), folder / "kinesis-to-s3-lambda")
-    shutil.copy(BINARY.with_name("empty-handler"), folder)
+    for name in ("empty-handler", "ingest-server"):
+        shutil.copy(BINARY.with_name(name), folder)
     return folder
 
 
@@ -90,12 +107,14 @@ def test_a_function_that_is_missing_is_named(tmp_path):
     assert "ingest-lambda; `make bench` builds and installs what is measured" in run.stderr
 
 
-def test_python_and_libbz2_do_the_same_work():
-    subprocess.run([REFERENCE / "install.sh", "python", "floor"], check=True, timeout=300)
+def test_python_libbz2_and_nginx_do_the_same_work():
+    """The bench counts what nginx logs."""
+    subprocess.run([REFERENCE / "install.sh", "python", "floor", "nginx"], check=True, timeout=300)
     run = bench("--quick")
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.count(": Python ") == len(EVENTS) - 2, "the reference in Python knows no frames"
     assert run.stdout.count(": libbz2 alone ") == 4
+    assert run.stdout.count(" event: nginx, ") == run.stdout.count(" events: nginx, ") == 3
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,27 @@
 """ingest-server on Fargate behind a Network Load Balancer (server.yaml): how many tasks, what records they make of POSTs, what they
 and the balancer cost."""
 
+import json
 from bisect import bisect_left
 from dataclasses import dataclass
 from math import ceil
+from pathlib import Path
 
 import charges
 from prices import DAYS_A_MONTH, GB, NLCU_ACTIVE, NLCU_NEW
 
-# ---- Measured ----
+# ---- Measured: CPU by `make bench` ----
 
-# PROVISIONAL: of the prototype, in seconds of CPU; `make bench` will measure the server itself, and docs/measured.json replace this.
-CPU_ONE, CPU_TWENTY = 20e-6, 90e-6
-CPU_AN_EVENT = (CPU_TWENTY - CPU_ONE) / 19
-CPU_A_POST = CPU_ONE - CPU_AN_EVENT
+
+def cpu(events):
+    """Seconds of CPU of a POST, with the default interval between commits and 200 connections."""
+    measured = json.loads((Path(__file__).parents[2] / "docs/measured.json").read_text())
+    is_meant = {"server": {"ingest": {"commit_interval_ms": 200}}, "events": events, "connections": 200, "rate": None}
+    return next(row["cpu_us"] / 1e6 for row in measured["servers"] if is_meant.items() <= row.items())
+
+
+CPU_AN_EVENT = (cpu(20) - cpu(1)) / 19
+CPU_A_POST = cpu(1) - CPU_AN_EVENT
 # Bytes of a compressed record by how many events of 300 bytes, each of another session, are in it; zstd level 1.
 GROUPED_LINE_BYTES = 580
 GROUPED = ((1, 432), (15, 1_920), (60, 5_700), (250, 21_500))

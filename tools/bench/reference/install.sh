@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Installs what `make bench` compares the functions with: the Python functions' packages, and libbz2 alone in C.
+# Installs what `make bench` compares with: the Python functions' packages, libbz2 alone in C, and nginx.
 # As root on Debian it installs a compiler too; otherwise it says what is missing.
 #
-# Usage: install.sh python|floor ...
+# Usage: install.sh python|floor|nginx ...
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -48,12 +48,35 @@ install_floor() {
     cp bzip2_floor.c "$stamp"
 }
 
+# Debian's own, unpacked and not installed: the package would start a server on port 80.
+install_nginx() {
+    [ -x bin/nginx ] && return
+    command -v apt-get > /dev/null || {
+        echo "install.sh: nginx is taken from Debian's package; elsewhere, link yours to $PWD/bin/nginx" >&2
+        exit 1
+    }
+    local folder
+    folder=$(mktemp --directory)
+    chmod 755 "$folder"
+    (cd "$folder" && { apt-get download -qq nginx || { apt-get update -qq && apt-get download -qq nginx; }; } 2> /dev/null)
+    dpkg-deb --extract "$folder"/nginx_*.deb "$folder"
+    mkdir -p bin
+    mv "$folder/usr/sbin/nginx" bin/nginx
+    rm -r "$folder"
+    bin/nginx -v 2> /dev/null || {
+        rm bin/nginx
+        need "nginx" false libcrypt1 libpcre2-8-0 libssl3 zlib1g
+        install_nginx
+    }
+}
+
 for part in "$@"; do
     case $part in
         python) install_python ;;
         floor) install_floor ;;
+        nginx) install_nginx ;;
         *)
-            echo "install.sh: there is no $part; there are python and floor" >&2
+            echo "install.sh: there is no $part; there are python, floor and nginx" >&2
             exit 2
             ;;
     esac

@@ -97,26 +97,32 @@ impl Folders {
                 command
             }
         };
+        with_aws(&mut command, endpoints.services);
         command
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("AWS_LAMBDA_RUNTIME_API", endpoints.runtime_api.to_string())
             .env("AWS_LAMBDA_FUNCTION_NAME", "bench")
             .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
             .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256")
-            .env("AWS_REGION", "eu-central-1")
-            .env("AWS_DEFAULT_REGION", "eu-central-1")
-            .env("AWS_ACCESS_KEY_ID", "bench")
-            .env("AWS_SECRET_ACCESS_KEY", "bench")
-            .env("AWS_ENDPOINT_URL", format!("http://{}", endpoints.services))
-            // The caller's own settings are not read.
-            .env("AWS_CONFIG_FILE", "/dev/null")
-            .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-            .env("STREAM_NAME", "bench")
-            .env("BUCKET_NAME", "bench")
             .env("ANSWER", function.answer());
         Ok(command)
     }
+}
+
+/// Replaces the environment: of the caller's it keeps the search path alone, and AWS is these services.
+pub(crate) fn with_aws(command: &mut Command, services: SocketAddr) {
+    command
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("AWS_REGION", "eu-central-1")
+        .env("AWS_DEFAULT_REGION", "eu-central-1")
+        .env("AWS_ACCESS_KEY_ID", "bench")
+        .env("AWS_SECRET_ACCESS_KEY", "bench")
+        .env("AWS_ENDPOINT_URL", format!("http://{services}"))
+        // The caller's own settings are not read.
+        .env("AWS_CONFIG_FILE", "/dev/null")
+        .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+        .env("STREAM_NAME", "bench")
+        .env("BUCKET_NAME", "bench");
 }
 
 /// The absolute path of what must exist. Links stay as they are: Python finds its packages by the link.

@@ -65,7 +65,7 @@ pub(crate) async fn measure(
     job: &Job,
     invocations: Invocations,
 ) -> anyhow::Result<Cost> {
-    let services = Services::start().await?;
+    let services = Services::start(Duration::ZERO).await?;
     let mut process = FunctionProcess::start(folders, implementation, job.function, &services).await?;
     let began = Instant::now();
     invoke(&mut process, job, 1).await?;

@@ -47,7 +47,31 @@ fn event(number: usize, viewer: usize) -> Value {
 
 /// That many events of one viewer.
 pub(crate) fn events(count: usize) -> Vec<Value> {
-    (0..count).map(|number| event(number, 0)).collect()
+    events_of(0, count)
+}
+
+/// Another viewer's have other ids.
+pub(crate) fn events_of(viewer: usize, count: usize) -> Vec<Value> {
+    (0..count).map(|number| event(viewer * count + number, viewer)).collect()
+}
+
+/// A browser's request with these events, as one over a connection of its own.
+pub(crate) fn request(events: &[Value]) -> String {
+    let body = Value::from(events).to_string();
+    format!(
+        "POST /events HTTP/1.1\r\n\
+         Host: events.example.com\r\n\
+         Connection: keep-alive\r\n\
+         Content-Length: {}\r\n\
+         User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/148.0.0.0 Safari/537.36\r\n\
+         Content-Type: application/json\r\n\
+         Accept: */*\r\n\
+         Origin: https://player.example\r\n\
+         Referer: https://player.example/watch\r\n\
+         Accept-Encoding: gzip, deflate, br\r\n\
+         Accept-Language: en-US,en;q=0.9\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 /// A Function URL's request with such a body.

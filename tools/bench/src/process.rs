@@ -56,18 +56,12 @@ impl FunctionProcess {
         }
     }
 
-    /// User and system time of all threads, ended ones too, in nanoseconds. None of the implementations has child
-    /// processes, whose time would be missing.
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
-        let id = i32::try_from(self.id()?)?;
-        Ok(clock_getcpuclockid(Pid::from_raw(id))?.now()?.into())
+        cpu(self.id()?)
     }
 
-    /// The most memory that was resident at once, the program and its libraries included.
     pub(crate) fn peak_rss_mib(&self) -> anyhow::Result<f64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()?))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM in status")?;
-        Ok(line.trim().trim_end_matches("kB").trim().parse::<f64>()? / 1024.0)
+        peak_rss_mib(self.id()?)
     }
 
     /// Kills the process and waits for its end, so that it takes no CPU from the next.
@@ -75,7 +69,24 @@ impl FunctionProcess {
         self.child.kill().await
     }
 
-    fn id(&self) -> anyhow::Result<u32> {
-        self.child.id().context("the function ended")
+    fn id(&self) -> anyhow::Result<Pid> {
+        id(&self.child)
     }
+}
+
+pub(crate) fn id(child: &Child) -> anyhow::Result<Pid> {
+    Ok(Pid::from_raw(i32::try_from(child.id().context("the process ended")?)?))
+}
+
+/// User and system time of all threads, ended ones too, in nanoseconds. Nothing that is measured has child processes, whose time
+/// would be missing.
+pub(crate) fn cpu(process: Pid) -> anyhow::Result<Duration> {
+    Ok(clock_getcpuclockid(process)?.now()?.into())
+}
+
+/// The most memory that was resident at once, the program and its libraries included.
+pub(crate) fn peak_rss_mib(process: Pid) -> anyhow::Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM in status")?;
+    Ok(line.trim().trim_end_matches("kB").trim().parse::<f64>()? / 1024.0)
 }

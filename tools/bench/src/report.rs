@@ -5,7 +5,8 @@ use anyhow::Context;
 use crate::implementation::Implementation;
 use crate::measure::Cost;
 use crate::results::{Results, Row};
-use crate::targets::{Target, targets};
+use crate::servers;
+use crate::targets::Target;
 
 const BEGIN: &str = "<!-- `make bench` writes this part -->\n";
 const END: &str = "<!-- end of that part -->\n";
@@ -20,12 +21,12 @@ pub(crate) fn replace(page: &str, content: &str) -> anyhow::Result<String> {
 pub(crate) fn costs(results: &Results) -> String {
     let rows = results.rows.iter().flat_map(cost_rows);
     let costs = table(&["", "CPU", "CPU an event", "start-up", "first answer", "peak memory", "stored bytes"], rows);
-    format!("{}\n\n{costs}", results.conditions)
+    format!("{}\n\n{costs}\n{}", results.conditions, servers::report::costs(&results.servers))
 }
 
 /// For those who change the functions; the page has costs alone.
 pub(crate) fn met_targets(results: &Results) -> String {
-    table(&["", "target", "measured", ""], targets(&results.rows).iter().map(target_row))
+    table(&["", "target", "measured", ""], results.targets().iter().map(target_row))
 }
 
 fn cost_rows(row: &Row) -> Vec<Vec<String>> {
@@ -60,12 +61,12 @@ fn cpu(row: &Row, cpu_us: f64) -> [String; 2] {
 
 fn target_row(target: &Target) -> Vec<String> {
     let verdict = if target.is_met() { "met" } else { "missed" };
-    let what = format!("{}: {}", target.workload.title(), target.what);
+    let what = format!("{}: {}", target.of, target.what);
     vec![what, target.bound.to_string(), format!("{:.2}", target.measured), verdict.into()]
 }
 
 /// Padded, so that it can be read in a terminal too. The first column is text; the others are numbers.
-fn table(heading: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+pub(crate) fn table(heading: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let heading: Vec<String> = heading.iter().map(ToString::to_string).collect();
     let lines: Vec<Vec<String>> = std::iter::once(heading).chain(rows).collect();
     let width = |column: usize| lines.iter().map(|cells| cells[column].chars().count()).max().unwrap_or(0).max(3);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::implementation::{Folders, Implementation};
 use crate::libbz2::Libbz2;
 use crate::measure::{Cost, Invocations, measure};
+use crate::servers::{self, Case, Server, ServerRow};
+use crate::targets::{self, Target};
 use crate::workload::{Job, Workload};
 
 /// What a run measured: docs/measured.json.
@@ -18,6 +21,13 @@ pub(crate) struct Results {
     /// The machine and the plan, in sentences.
     pub(crate) conditions: String,
     pub(crate) rows: Vec<Row>,
+    pub(crate) servers: Vec<ServerRow>,
+}
+
+impl Results {
+    pub(crate) fn targets(&self) -> Vec<Target> {
+        [targets::targets(&self.rows), servers::bars::targets(&self.servers)].concat()
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -74,6 +84,20 @@ impl Plan {
         Invocations { warm_up: warm_up / workload.weight(), counted: counted / workload.weight() }
     }
 
+    /// nginx is no Rust.
+    pub(crate) fn has_server(&self, case: &Case) -> bool {
+        !self.rust_only || matches!(case.server, Server::Ingest { .. })
+    }
+
+    pub(crate) fn server_rounds(&self) -> u32 {
+        if self.quick { 1 } else { 3 }
+    }
+
+    /// How long a load is looked at.
+    pub(crate) fn server_window(&self) -> Duration {
+        Duration::from_millis(if self.quick { 500 } else { 2_000 })
+    }
+
     fn libbz2_rounds(&self, workload: Workload) -> u32 {
         if self.quick { 2 } else { 100 / workload.weight() }
     }
@@ -92,7 +116,8 @@ pub(crate) async fn measure_all(folders: &Folders, plan: &Plan) -> anyhow::Resul
         }
     }
     let rows: Vec<Row> = samples.into_iter().map(Samples::into_row).collect();
-    Ok(Results { conditions: conditions(folders, plan, &rows), rows })
+    let servers = servers::measure_all(folders, plan).await?;
+    Ok(Results { conditions: conditions(folders, plan, &rows), rows, servers })
 }
 
 /// What the processes of a workload cost.
@@ -168,7 +193,7 @@ fn conditions(folders: &Folders, plan: &Plan, rows: &[Row]) -> String {
 }
 
 /// One line on a terminal, rewritten each time; in a log, a line each.
-fn progress(doing: &str) {
+pub(crate) fn progress(doing: &str) {
     if std::io::stderr().is_terminal() {
         eprint!("\r\x1b[K{doing}\r");
     } else {

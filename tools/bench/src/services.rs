@@ -1,10 +1,11 @@
-//! Kinesis and S3 as the functions see them: calls are answered at once, and what they store is kept to be looked at.
+//! Kinesis and S3 as the functions see them: calls succeed, and what they store is kept to be looked at.
 //!
 //! Nothing is modelled but success: the bench measures the functions, and needs to know only what they stored.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -35,32 +36,46 @@ pub(crate) struct Object {
 pub(crate) struct Stored {
     pub(crate) records: Vec<Record>,
     pub(crate) objects: Vec<Object>,
+    /// Of PutRecords.
+    pub(crate) calls: u32,
 }
 
 /// Both services on one free port. Dropping it ends them.
 pub(crate) struct Services {
     pub(crate) address: SocketAddr,
-    stored: Arc<Mutex<Stored>>,
+    shared: Arc<Shared>,
     server: JoinHandle<()>,
 }
 
+struct Shared {
+    stored: Mutex<Stored>,
+    put_time: Duration,
+}
+
+impl Shared {
+    fn stored(&self) -> MutexGuard<'_, Stored> {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Services {
-    pub(crate) async fn start() -> std::io::Result<Self> {
+    /// PutRecords takes that time.
+    pub(crate) async fn start(put_time: Duration) -> std::io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
-        let stored = Arc::<Mutex<Stored>>::default();
-        let router = Router::new().fallback(answer).layer(DefaultBodyLimit::disable()).with_state(stored.clone());
+        let shared = Arc::new(Shared { stored: Mutex::default(), put_time });
+        let router = Router::new().fallback(answer).layer(DefaultBodyLimit::disable()).with_state(shared.clone());
         let server = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
                 eprintln!("the fake services ended: {error}");
             }
         });
-        Ok(Self { address, stored, server })
+        Ok(Self { address, shared, server })
     }
 
-    /// What was stored since the start.
+    /// What was stored since the start, or since it was last taken.
     pub(crate) fn take_stored(&self) -> Stored {
-        std::mem::take(&mut *self.stored.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.shared.stored())
     }
 }
 
@@ -71,18 +86,21 @@ impl Drop for Services {
 }
 
 async fn answer(
-    State(stored): State<Arc<Mutex<Stored>>>,
+    State(shared): State<Arc<Shared>>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let mut stored = stored.lock().unwrap_or_else(PoisonError::into_inner);
     match headers.get("x-amz-target").and_then(|target| target.to_str().ok()) {
         Some(target) if target.ends_with(".PutRecords") => {
-            put_records(&mut stored, &body).unwrap_or_else(|| StatusCode::BAD_REQUEST.into_response())
+            let answer = put_records(&mut shared.stored(), &body);
+            if !shared.put_time.is_zero() {
+                tokio::time::sleep(shared.put_time).await;
+            }
+            answer.unwrap_or_else(|| StatusCode::BAD_REQUEST.into_response())
         }
-        None if method == Method::PUT => put_object(&mut stored, &uri, &headers, body),
+        None if method == Method::PUT => put_object(&mut shared.stored(), &uri, &headers, body),
         _ => StatusCode::NOT_IMPLEMENTED.into_response(),
     }
 }
@@ -91,6 +109,7 @@ async fn answer(
 fn put_records(stored: &mut Stored, body: &[u8]) -> Option<Response> {
     let call: Value = serde_json::from_slice(body).ok()?;
     let entries = call["Records"].as_array()?;
+    stored.calls += 1;
     for entry in entries {
         let data = BASE64.decode_to_vec(entry["Data"].as_str()?).ok()?;
         stored.records.push(Record { partition_key: entry["PartitionKey"].as_str()?.to_owned(), data });

@@ -158,10 +158,7 @@ impl Job {
 
 fn check_record(record: &Record, expected: &[Value]) -> anyhow::Result<()> {
     let mut events = Vec::new();
-    let mut reader = FrameReader::default();
-    let lines = if is_frame(&record.data) { reader.lines(&record.data)? } else { &record.data };
-    for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        let line: Value = serde_json::from_slice(line).context("a line on the stream is not JSON")?;
+    for line in lines(&record.data)? {
         for member in [&line["id"], &line["received_at"], &line["request_id"], &line["client"]["user_agent"]] {
             ensure!(member.is_string(), "a line on the stream has no complete envelope: {line}");
         }
@@ -169,6 +166,14 @@ fn check_record(record: &Record, expected: &[Value]) -> anyhow::Result<()> {
     }
     ensure!(events == expected, "the events on the stream are not those that were posted");
     Ok(())
+}
+
+/// The lines of a record, compressed or not.
+pub(crate) fn lines(record: &[u8]) -> anyhow::Result<Vec<Value>> {
+    let mut reader = FrameReader::default();
+    let lines = if is_frame(record) { reader.lines(record)? } else { record };
+    let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.map(|line| serde_json::from_slice(line).context("a line on the stream is not JSON")).collect()
 }
 
 /// All bodies are the same; so one is decompressed.
@@ -209,7 +214,7 @@ mod tests {
     #[case::in_another_order(vec![vec![0, 1], vec![1, 0]], false)]
     #[case::nothing(vec![], false)]
     fn two_invocations_must_store_their_two_events_each(#[case] found: Vec<Vec<usize>>, #[case] is_right: bool) {
-        let stored = Stored { records: found.iter().map(|events| record(events)).collect(), objects: Vec::new() };
+        let stored = Stored { records: found.iter().map(|events| record(events)).collect(), ..Stored::default() };
         assert_eq!(Job::post(payloads::events(2)).check_stored(&stored, 2).is_ok(), is_right);
     }
 
