@@ -19,6 +19,7 @@ use tracing::warn;
 use crate::faults::environments::Registered;
 use crate::function::Host;
 use crate::log::{FunctionLog, Tail};
+use crate::open_files;
 use crate::template;
 
 pub(crate) const BINARY: &str = "ingest-server";
@@ -51,12 +52,8 @@ struct Running {
 
 impl IngestServer {
     /// The server with a function's configuration, on a port; 0 is any that is free.
-    pub(crate) fn new(
-        spec: template::Function,
-        host: Host,
-        log: FunctionLog,
-        (port, max_connections): (u16, usize),
-    ) -> anyhow::Result<Self> {
+    pub(crate) fn new(spec: template::Function, host: Host, log: FunctionLog, port: u16) -> anyhow::Result<Self> {
+        let max_connections = open_files::connections_of_ingest_server()?;
         let binary = host.binary(BINARY)?;
         let socket = TcpSocket::new_v4()?;
         socket.set_reuseaddr(true)?;

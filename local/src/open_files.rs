@@ -17,6 +17,13 @@ pub(crate) fn raise_limit() -> io::Result<u64> {
     Ok(raised)
 }
 
+/// The connections of ingest-server, which has open files of its own: as many as it takes by default, unless the system allows
+/// fewer.
+pub(crate) fn connections_of_ingest_server() -> io::Result<usize> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(usize::try_from(hard.saturating_sub(200)).map_or(16_000, |most| most.clamp(1, 16_000)))
+}
+
 /// The most connections that each port serves at once. All together leave a fifth of the open files to the functions' pipes and
 /// Runtime APIs, to landed files and to logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

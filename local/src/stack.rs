@@ -316,7 +316,7 @@ impl<'a> Builder<'a> {
         stopping: watch::Receiver<bool>,
     ) -> anyhow::Result<(SocketAddr, JoinHandle<()>)> {
         let (spec, log) = (self.ingest(functions)?.spec.clone(), self.log(ingest_server::BINARY, LineTime::Machine)?);
-        let server = IngestServer::new(spec, host, log, (self.config.port, self.connections.events))?;
+        let server = IngestServer::new(spec, host, log, self.config.port)?;
         Ok((server.address, server.start(stopping).await?))
     }
 
