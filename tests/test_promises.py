@@ -47,7 +47,7 @@ AT_ONCE = ("LANDING_SECONDS", "2")
 FEW = ("RESHARD_EVENTS", "100")
 
 def rows(test, *names):
-    return " ".join(f"test_rejected_input.py::{test}[{name}]" for name in names)
+    return " ".join(f"test_rejected_input.py::{test}[lambda-{name}]" for name in names)
 
 
 # A row of each kind of bad input.
