@@ -500,7 +500,7 @@ def test_a_task_of_ecs_has_its_role_s_credentials(servers):
     [("LISTEN", "8080"), ("TRUSTED_PROXIES", "10.0.0.0/33"), ("MAX_IN_FLIGHT_BYTES", "1"), ("PROXY_PROTOCOL", "v1")],
 )
 def test_a_bad_value_stops_the_start_and_is_named(variable, value):
-    """A stranger is told what to change."""
+    """The error says what to change."""
     variables = {"AWS_REGION": "us-east-1", "STREAM_NAME": "s", "BUCKET_NAME": "b", variable: value}
     run = subprocess.run([built(INGEST_SERVER)], env=without_aws() | variables, capture_output=True, text=True, timeout=20)
     assert run.returncode == 1 and variable in run.stderr

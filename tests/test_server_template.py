@@ -10,7 +10,7 @@ from support import metric_math
 from support.deployment import script
 from support.stack import REPOSITORY
 from support.template import document, functions, of_type, server_alarms
-from test_template import permissions
+from test_template import permissions, text
 
 sys.path.insert(0, str(REPOSITORY / "tools/cost"))
 import server as cost  # noqa: E402
@@ -132,14 +132,6 @@ CHECKS = (check_roles, check_ingress, check_container, check_tls, check_draining
 @pytest.mark.parametrize("check", CHECKS)
 def test_the_server_is_closed_drains_and_is_rolled_back(check):
     check(server())
-
-
-def text(old, new):
-    def change(template):
-        before = json.dumps(template)
-        assert old in before, old
-        template.update(json.loads(before.replace(old, new, 1)))
-    return change
 
 
 def opened(template):

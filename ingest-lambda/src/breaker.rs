@@ -11,7 +11,7 @@ use crate::put::Tried;
 
 /// From a failed call to the first probe; and for how long nothing waits for a throttled shard.
 pub const INTERVAL: Duration = Duration::from_secs(3);
-/// The longest time between probes, which doubles from one to the next: a probe may cost its request 0.35 s.
+/// The longest time between probes, which doubles from one to the next: a probe of little data may cost its request 0.35 s.
 pub const LONGEST_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What a request may ask of Kinesis.

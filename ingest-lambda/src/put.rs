@@ -59,7 +59,7 @@ pub(crate) const fn sdk_time_limit(time_limit: Duration) -> Duration {
 /// A call is not begun with less time than this: encoding and signing 5 MiB can't be interrupted.
 pub(crate) const LEAST_CALL_TIME: Duration = Duration::from_millis(100);
 /// Nor is a retry with less than this: a call that is cut short says nothing about Kinesis, and may double its records. A
-/// probe has as much: a Kinesis that takes longer is not back.
+/// probe of little data has as much: a Kinesis that takes longer is not back.
 pub(crate) const LEAST_RETRY_TIME: Duration = Duration::from_millis(350);
 /// A call that fails within this time is made again, once. Lambda freezes environments between requests, and Kinesis closes
 /// connections meanwhile: the first call finds that out at once.

@@ -105,7 +105,7 @@ impl IngestServer {
             .host
             .command(&self.binary, &self.spec, &name)
             .env("LISTEN", self.address.to_string())
-            // Nothing balances load here that would have to be told.
+            // No load balancer here needs time to remove it.
             .env("DRAIN_SECONDS", "0")
             .env("METRICS_NAME", &self.spec.binary)
             .env("MAX_CONNECTIONS", self.max_connections.to_string())
