@@ -201,6 +201,7 @@ impl<B: Bucket, M: Metrics> Handler<B, M> {
             accepted: self.metrics.read(&sums(NAMESPACE, Metric::AcceptedEvents.as_str(), ingest)).await?,
             rejected: self.metrics.read(&sums(NAMESPACE, Metric::RejectedLines.as_str(), ingest)).await?,
             requests: self.metrics.read(&sums(NAMESPACE, Metric::Requests.as_str(), ingest)).await?,
+            server_requests: self.metrics.read(&sums(NAMESPACE, Metric::ServerRequests.as_str(), ingest)).await?,
             invocations: self.metrics.read(&sums("AWS/Lambda", "Invocations", ingest)).await?,
             records: self.metrics.read(&sums("AWS/Kinesis", "IncomingRecords", stream)).await?,
         })
@@ -258,6 +259,7 @@ struct Counts {
     accepted: Vec<(UnixMillis, f64)>,
     rejected: Vec<(UnixMillis, f64)>,
     requests: Vec<(UnixMillis, f64)>,
+    server_requests: Vec<(UnixMillis, f64)>,
     invocations: Vec<(UnixMillis, f64)>,
     records: Vec<(UnixMillis, f64)>,
 }
@@ -265,10 +267,12 @@ struct Counts {
 impl Counts {
     fn sent(&self, hour: UtcHour) -> Sent {
         let counted = |values| counted(values, hour, PERIOD);
+        let server_requests = counted(&self.server_requests);
         Sent {
             accepted: counted(&self.accepted),
             rejected: counted(&self.rejected),
-            requests: counted(&self.requests),
+            requests: counted(&self.requests).without(server_requests),
+            server_requests,
             invocations: counted(&self.invocations),
             records: counted(&self.records),
         }
@@ -305,6 +309,7 @@ fn log(balanced: &Balanced) {
                 rejected = sent.rejected.whole,
                 landed_rejected = landed.rejected,
                 requests = sent.requests.whole,
+                server_requests = sent.server_requests.whole,
                 invocations = sent.invocations.whole,
                 arrived_records = sent.records.whole,
                 landed_records = landed.records,
@@ -315,7 +320,7 @@ fn log(balanced: &Balanced) {
     if !found.is_even() {
         log!(error, "what landed is not what was sent");
     } else if found.unknown_events > 0.0 {
-        log!(warn, "unknown: ingest counted fewer or more requests than Lambda ran");
+        log!(warn, "unknown: ingest did not count all of its requests, or counted some twice");
     } else {
         log!(info, "complete");
     }

@@ -77,6 +77,8 @@ metrics! {
     Requests: Count,
     /// Those of `Requests` that bring nothing: CORS preflights and health checks.
     Preflights: Count,
+    /// Those of `Requests` that ingest-server answered. Lambda counts invocations for all others.
+    ServerRequests: Count,
     /// Events that ingest answered as accepted: they are on the stream or in S3.
     AcceptedEvents: Count,
     /// Rejected lines that ingest stored, each part of a large body for itself.

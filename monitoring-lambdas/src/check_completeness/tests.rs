@@ -101,7 +101,7 @@ fn put(metrics: &MemoryMetrics) -> [Option<f64>; 4] {
 async fn metrics_are_0_where_everything_landed_once() {
     let (bucket, metrics) = (sealed(0..=11), sent());
     assert_eq!(check(&bucket, &metrics).await, [Some(0.0); 4]);
-    assert_eq!((bucket.calls.get(), metrics.calls.get()), (14 * 24, 6), "requests");
+    assert_eq!((bucket.calls.get(), metrics.calls.get()), (14 * 24, 7), "requests");
     for datum in metrics.data.borrow().iter() {
         assert_eq!(datum.at.rfc3339(), "2026-11-21T12:50:00.000Z");
         assert_eq!(datum.dimensions, [("FunctionName", "check-completeness".to_owned())]);
@@ -278,7 +278,7 @@ async fn any_failing_call_fails_the_invocation_which_puts_nothing() {
         assert!(matches!(error, CheckCompletenessError::Success(_)), "{error}");
         assert_eq!(put(&metrics), [None; 4]);
     }
-    for call in 1..=6 {
+    for call in 1..=7 {
         let (bucket, metrics) = (sealed(0..=11), sent());
         metrics.fails_from.set(Some(call));
         let handler = Handler::new(&bucket, &metrics, config(EventFormat::Envelope));
@@ -310,6 +310,24 @@ async fn missing_or_repeated_log_lines_of_ingest_are_neither_a_loss_nor_a_double
 ) {
     let (bucket, metrics) = (sealed(0..=11), sent());
     add(&metrics, 8, [requests, events]);
+    assert_eq!(check(&bucket, &metrics).await, expected.map(Some));
+}
+
+/// The server counts under the same name, and Lambda does not count its requests.
+#[rstest]
+#[case::all_counted(0.0, [0.0, 0.0, 0.0, 0.0])]
+#[case::a_killed_task_took_counts_with_it(-100.0, [0.0, 0.0, 0.0, 0.0])]
+#[case::a_single_event_lost(1.0, [1.0, 0.0, 0.0, 0.0])]
+#[tokio::test]
+async fn beside_a_server_a_loss_is_seen_and_uncounted_events_are_no_doubles(
+    #[case] events: f64,
+    #[case] expected: [f64; 4],
+) {
+    let (bucket, metrics) = (sealed(0..=11), sent());
+    add(&metrics, 8, [40.0, events]);
+    let at = UnixMillis(hour(8).start().0 + 30 * 60_000);
+    let of_the_server = value("Playhead", "ServerRequests", ("FunctionName", "ingest"), at, 40.0);
+    metrics.values.borrow_mut().push(of_the_server);
     assert_eq!(check(&bucket, &metrics).await, expected.map(Some));
 }
 

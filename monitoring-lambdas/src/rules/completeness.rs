@@ -16,6 +16,13 @@ pub(crate) struct Counted {
     pub(crate) last: f64,
 }
 
+impl Counted {
+    /// What is left without a part of it.
+    pub(crate) fn without(self, part: Self) -> Self {
+        Self { whole: self.whole - part.whole, first: self.first - part.first, last: self.last - part.last }
+    }
+}
+
 /// Counts at the sending side.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Sent {
@@ -23,8 +30,10 @@ pub(crate) struct Sent {
     pub(crate) accepted: Counted,
     /// Rejected lines that ingest put on the stream, by their receipt.
     pub(crate) rejected: Counted,
-    /// Requests that ingest counted, by their receipt.
+    /// Requests that ingest's function counted, by their receipt.
     pub(crate) requests: Counted,
+    /// Requests that ingest-server counted, by their receipt.
+    pub(crate) server_requests: Counted,
     /// Invocations of ingest that Lambda counted.
     pub(crate) invocations: Counted,
     /// Records that arrived on the stream.
@@ -70,7 +79,8 @@ impl Balance {
 /// Ingest's counts of an hour may be incomplete: lines that are not written yet, processes that were killed, lines of its log
 /// that CloudWatch dropped. Its count of requests is in the same lines, and Lambda counts invocations by itself. A request that
 /// was not counted excuses [`MAX_EVENTS_PER_REQUEST`] events that landed and were not counted; and one too many, as CloudWatch
-/// took a line twice, that many that were counted and did not land. Lambda counts no invocation where it does not run.
+/// took a line twice, that many that were counted and did not land. Nobody else counts the server's requests: where it runs, a
+/// task that was killed can have taken the counts of everything that landed and was not counted.
 pub(crate) fn balances(hours: &[Hour<'_>], format: EventFormat) -> Vec<Balance> {
     let flows = |of: fn(&Hour<'_>) -> Flow| -> Vec<Flow> { hours.iter().map(of).collect() };
     let (records, requests) = (Differences::of(&flows(Flow::of_records)), Differences::of(&flows(Flow::of_requests)));
@@ -87,20 +97,24 @@ pub(crate) fn balances(hours: &[Hour<'_>], format: EventFormat) -> Vec<Balance> 
         let rejected = difference(this.sent.rejected, received_rejected(around), repeated);
         let (records, requests) = (records.at(at, this.landed.repeated.records as f64), requests.at(at, 0.0));
         let events_of = |requests: f64| requests * MAX_EVENTS_PER_REQUEST as f64;
-        let not_counted = events_of(requests.lost);
-        let runs_in_lambda = this.sent.invocations.whole > 0.0;
-        let counted_twice = if runs_in_lambda { events_of(requests.surplus) } else { 0.0 };
+        let surplus = events.surplus + rejected.surplus;
+        let by_server = if is_by_server(around) { surplus } else { 0.0 };
+        let not_counted = events_of(requests.lost).max(by_server);
+        let counted_twice = events_of(requests.surplus);
         Balance {
             lost_events: (events.lost + rejected.lost - counted_twice).max(0.0),
-            doubled_events: (events.surplus + rejected.surplus - not_counted).max(0.0)
-                + events.repeated
-                + rejected.repeated,
+            doubled_events: (surplus - not_counted).max(0.0) + events.repeated + rejected.repeated,
             lost_records: records.lost,
             doubled_records: records.surplus + records.repeated,
             unknown_events: not_counted + counted_twice,
         }
     };
     hours.windows(3).enumerate().map(balance).collect()
+}
+
+/// Whether the server took requests. The counts of an hour's last ones may be missing all together.
+fn is_by_server(around: &[Hour<'_>]) -> bool {
+    around.iter().any(|hour| hour.sent.server_requests.whole > 0.0)
 }
 
 /// What of an hour's things is lost, what of them is too much, and what is certainly in two objects.
