@@ -512,7 +512,7 @@ def test_an_image_that_the_repository_has_is_not_pushed_again(cloud, tmp_path, m
     monkeypatch.setattr(registry, "copy", lambda ecr, archive, destination: pushed.append(destination))
     assert registry.push(archive_of(tmp_path, digest), "images", "other") == digest and pushed == []
     assert registry.push(archive_of(tmp_path, f"sha256:{'1' * 64}"), "images", "other") == f"sha256:{'1' * 64}"
-    assert len(pushed) == 1 and pushed[0].endswith("/images:other")
+    assert len(pushed) == 1 and pushed[0].endswith(f"/images:other-{'1' * 12}")
 
 
 def archive_of(directory, digest):

@@ -38,7 +38,8 @@ class Account:
         self.timeout = 60
         self.streams, self.concurrency, self.were_stopped = {"stream"}, 50, False
         # The server's tasks; None without a server. Counts that it had when CloudWatch was asked for proof.
-        self.tasks, self.tasks_at_proof = None, set()
+        self.tasks, self.tasks_at_proof, self.scales = None, set(), True
+        self.tasks_after = 0
         # A metric's value in each minute; None where it has none.
         self.metrics = {READ: lambda minute: 0.0} | dict.fromkeys((CALLS, THROTTLES, CAME), lambda minute: None)
 
@@ -80,12 +81,16 @@ class Account:
     # ---- ECS ----
 
     def describe_services(self, cluster, services):
-        return {"services": [{"desiredCount": self.tasks}]}
+        return {"services": [{"desiredCount": self.tasks, "runningCount": self.tasks}]}
 
     def update_service(self, cluster, service, desiredCount):
         if self.failure and self.failure[0] == "DELETE_FAILED" and desiredCount:
             raise NotFound
         self.tasks = desiredCount
+
+    def register_scalable_target(self, ServiceNamespace, ResourceId, ScalableDimension, SuspendedState):
+        assert (ServiceNamespace, ResourceId, ScalableDimension) == ("ecs", "service/cluster/service", "ecs:service:DesiredCount")
+        self.scales, = {not is_suspended for is_suspended in SuspendedState.values()}
 
     # ---- Lambda ----
 
@@ -127,6 +132,8 @@ class Stopping:
     def wait(self, **_):
         assert self.account.tasks == 0
         self.account.sleep(120)
+        # Scaling sees no tasks where there must be two.
+        self.account.tasks = 2 if self.account.scales else self.account.tasks_after
 
 
 @pytest.fixture
@@ -313,6 +320,14 @@ def test_the_server_runs_as_before_if_landing_is_behind(destroy, account, before
     with pytest.raises(SystemExit):
         destroy.main("dev")
     assert account.status == "CREATE_COMPLETE" and account.tasks == after and account.concurrency == 50
+    assert account.scales
+
+
+def test_nothing_is_deleted_while_somebody_starts_tasks_again(destroy, account):
+    account.tasks, account.tasks_after = 3, 1
+    with pytest.raises(SystemExit, match="1 tasks of the server still run"):
+        destroy.main("dev")
+    assert account.status == "CREATE_COMPLETE" and account.streams == {"stream"} and account.tasks == 3 and account.scales
 
 
 def test_a_server_that_a_failed_deletion_removed_is_not_started(destroy, account):

@@ -1,9 +1,10 @@
-"""Runs MiniStack with three things that AWS does and MiniStack 1.5.33 does not. The transform AWS::LanguageExtensions in the
-template of a nested stack, which alarms.yaml is: of stacks that are not nested it expands them itself. And alarms on
-expressions: here they are made, but never evaluated. Application Auto Scaling, which does nothing here. And without the port 443, which it would take besides its own for a
-service that is not used here."""
+"""Runs MiniStack with three things that AWS does and MiniStack 1.5.33 does not: the transform AWS::LanguageExtensions in the
+template of a nested stack, which alarms.yaml is: of stacks that are not nested it expands them itself; alarms on
+expressions, which are made here but never evaluated; and Application Auto Scaling, which does nothing here. And without the port 443,
+which it would take besides its own for a service that is not used here."""
 
 from ministack import app
+from ministack.core import router
 from ministack.services.cloudformation import engine, language_extensions, provisioners
 
 resolve_parameters = engine._resolve_parameters
@@ -38,10 +39,16 @@ def removed(*_):
     pass
 
 
+async def answered(*_):
+    return 200, {"Content-Type": "application/x-amz-json-1.1"}, b"{}"
+
+
 engine._resolve_parameters = expand_and_resolve_parameters
 provisioners._cw_metric_alarm_record = record_of_any_alarm
 for kind in ("ScalableTarget", "ScalingPolicy"):
     provisioners._RESOURCE_HANDLERS[f"AWS::ApplicationAutoScaling::{kind}"] = {"create": made, "delete": removed}
+router.SERVICE_PATTERNS["application-autoscaling"] = {"target_prefixes": ["AnyScaleFrontendService"]}
+app.SERVICE_HANDLERS["application-autoscaling"] = answered
 app._port_is_bindable = lambda *_: False
 
 if __name__ == "__main__":

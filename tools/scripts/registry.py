@@ -12,7 +12,7 @@ import boto3
 
 
 def push(archive, repository, tag):
-    """The image's digest, once the repository has it."""
+    """The image's digest, once the repository has it. Its tag begins with this, and is its own: a commit that is built again must not move another's."""
     digest = digest_of(archive)
     ecr = boto3.client("ecr")
     try:
@@ -21,7 +21,7 @@ def push(archive, repository, tag):
         sys.exit(f"deploy: there is no repository {repository} for the server's image: `aws ecr create-repository --repository-name "
                  f"{repository}`, or name another one in ServerRepository")
     if not has(ecr, repository, digest):
-        copy(ecr, archive, f"{found['repositoryUri']}:{tag}")
+        copy(ecr, archive, f"{found['repositoryUri']}:{tag}-{digest.removeprefix('sha256:')[:12]}")
     return digest
 
 
