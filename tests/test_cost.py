@@ -489,7 +489,7 @@ def test_a_bill_of_the_server_by_hand():
     assert found == pytest.approx({
         "front door: load balancer": 729.6 * (0.0225 + units * 0.006),
         "front door: public addresses": 729.6 * 4 * 0.005,
-        "ingest: tasks": 729.6 * 2 * (0.25 * 0.03238 + 0.5 * 0.00356),
+        "ingest: tasks": 729.6 * 2 * (0.25 * 0.03238 + 1 * 0.00356),
         **charges.provisioned_stream(records, 2),
         "landing: requests and duration": 34_560 * 30.4 * (0.20 / 1e6 + landing * 1769 / 1024 * 0.0000133334),
         "S3: PUT, and a HEAD now and then": 34_560 * 30.4 / 1_000 * (1.001 * 0.005 + 0.001 * 0.0004),
@@ -518,9 +518,10 @@ def test_a_record_of_the_server_holds_at_most_256_kib_of_lines():
     assert packed(Traffic(events=1e6, events_a_post=1_000), SERVER).lines == 580_000
 
 
-@pytest.mark.parametrize("cpu, count", [(0, 2), (0.25, 2), (0.26, 3), (1.25, 10), (1.26, 11)])
-def test_tasks_are_two_and_one_more_each_time_that_their_cpu_is_half_used(cpu, count):
-    assert server.tasks(cpu) == count
+@pytest.mark.parametrize("cpu, connections, count", [
+    (0, 0, 2), (0.25, 0, 2), (0.26, 0, 3), (1.25, 0, 10), (1.26, 0, 11), (0, 20_000, 2), (0, 20_001, 3), (0.26, 50_000, 5)])
+def test_tasks_are_two_and_one_more_each_time_that_their_cpu_is_half_used_or_each_has_10_000_connections(cpu, connections, count):
+    assert server.tasks(cpu, connections) == count
 
 
 @pytest.mark.parametrize("connections, units", [((50, 100, 0.1), 1), ((1, 6_000, 0.1), 2), ((1, 100, 3), 3)])

@@ -77,7 +77,7 @@ def check_ingress(template):
     assert (from_players["FromPort"], from_players["ToPort"], from_players["CidrIp"]) == (443, 443, "0.0.0.0/0")
     from_balancer, = groups["TaskSecurityGroup"]["SecurityGroupIngress"]
     assert from_balancer["SourceSecurityGroupId"] == {"Ref": "LoadBalancerSecurityGroup"}
-    assert (from_balancer["FromPort"], from_balancer["ToPort"]) == (8080, 8080) and "CidrIp" not in from_balancer
+    assert (from_balancer["FromPort"], from_balancer["ToPort"]) == (8080, 8081) and "CidrIp" not in from_balancer
     to_aws, = groups["TaskSecurityGroup"]["SecurityGroupEgress"]
     assert (to_aws["FromPort"], to_aws["ToPort"]) == (443, 443)
     assert not {one["Type"] for one in template["Resources"].values()} & {"AWS::EC2::SecurityGroupIngress", "AWS::EC2::SecurityGroupEgress"}
@@ -111,7 +111,8 @@ def check_draining(template):
     attributes = {one["Key"]: one["Value"] for one in properties(template, "Tasks")["TargetGroupAttributes"]}
     assert int(attributes["deregistration_delay.timeout_seconds"]) == drain
     assert drain + 30 <= container(template)["StopTimeout"] <= LONGEST_STOP_SECONDS
-    assert properties(template, "Tasks")["HealthCheckPath"] == "/ready"
+    tasks = properties(template, "Tasks")
+    assert tasks["HealthCheckPath"] == "/ready" and environment(template)["ADMIN_LISTEN"] == f"0.0.0.0:{tasks['HealthCheckPort']}"
     assert attributes["preserve_client_ip.enabled"] == "true"
 
 

@@ -187,7 +187,7 @@ def grouped(traffic, deployment):
 
 def server_tasks(traffic):
     """That run on average. Fargate's processors are as slow as Lambda's."""
-    return server.tasks(server.cpu_seconds(traffic) * SLOWER)
+    return server.tasks(server.cpu_seconds(traffic) * SLOWER, server.connections(traffic).active)
 
 
 def at_peak(traffic):

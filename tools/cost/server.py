@@ -39,9 +39,9 @@ HANDSHAKE_BYTES_OUT, HANDSHAKE_BYTES_IN = 1_225, 700
 # ---- What the issue of the server fixed, and server.yaml's sizes ----
 
 ANSWER_BYTES = 200
-MINIMUM_TASKS, TASK_VCPU, TASK_GB = 2, 0.25, 0.5
-# The share of a task's CPU at which another task is started.
-BUSY = 0.5
+MINIMUM_TASKS, TASK_VCPU, TASK_GB = 2, 0.25, 1
+# The share of a task's CPU, and its connections, at which another task is started.
+BUSY, CROWDED = 0.5, 10_000
 SUBNETS = 2
 KEY_BUCKETS = 4
 COMMIT_SECONDS = 0.2
@@ -55,8 +55,8 @@ def cpu_seconds(traffic):
     return traffic.posts_a_second * (CPU_A_POST + traffic.events_a_post * CPU_AN_EVENT)
 
 
-def tasks(cpu):
-    return max(MINIMUM_TASKS, ceil(cpu / (TASK_VCPU * BUSY)))
+def tasks(cpu, active_connections):
+    return max(MINIMUM_TASKS, ceil(cpu / (TASK_VCPU * BUSY)), ceil(active_connections / CROWDED))
 
 
 def posts_a_record(traffic, line_bytes, running):
