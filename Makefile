@@ -75,10 +75,11 @@ check: $(VENV)/installed ## format, lints, dependencies' licences and sources, t
 	SAM_CLI_TELEMETRY=0 $(VENV)/bin/sam validate --lint --template template.yaml --region us-east-1
 	$(VENV)/bin/cfn-lint alarms.yaml server.yaml
 
-bench: ## what an invocation and a month cost, into docs/PERFORMANCE.md and docs/COST.md
-	cargo build --release --locked --bin bench --bin ingest-lambda --bin ingest-server --bin kinesis-to-s3-lambda --bin empty-handler
+bench: $(VENV)/installed ## what an invocation and a month cost, into docs/PERFORMANCE.md and docs/COST.md
+	cargo build --release --locked --bin bench --bin ingest-lambda --bin kinesis-to-s3-lambda --bin empty-handler
+	@tools/scripts/image $(subst aarch64,arm64,$(shell uname -m))
 	@tools/bench/reference/install.sh python floor nginx
-	@$(BUILT)/bench --docs docs
+	@$(BUILT)/bench --docs docs --server target/lambda/ingest-server/bootstrap
 	@python3 tools/cost --write docs/COST.md
 
 .PHONY: grafana

@@ -64,6 +64,8 @@ impl Function {
 pub(crate) struct Folders {
     /// Has the binaries that are deployed, and the empty handler.
     pub(crate) functions: PathBuf,
+    /// ingest-server's binary.
+    pub(crate) server: PathBuf,
     /// Has what `install.sh` installed.
     pub(crate) reference: PathBuf,
 }

@@ -50,6 +50,10 @@ struct Options {
     #[arg(long, value_name = "FOLDER")]
     functions: Option<PathBuf>,
 
+    /// ingest-server as it is deployed [default: that in the folder of the functions]
+    #[arg(long, value_name = "FILE")]
+    server: Option<PathBuf>,
+
     /// The folder of the references
     #[arg(long, value_name = "FOLDER", default_value = "tools/bench/reference")]
     reference: PathBuf,
@@ -58,7 +62,9 @@ struct Options {
 fn main() -> anyhow::Result<ExitCode> {
     let options = Options::parse();
     let own_folder = std::env::current_exe()?.with_file_name("");
-    let folders = Folders { functions: options.functions.unwrap_or(own_folder), reference: options.reference };
+    let functions = options.functions.unwrap_or(own_folder);
+    let server = options.server.unwrap_or_else(|| functions.join("ingest-server"));
+    let folders = Folders { functions, server, reference: options.reference };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let plan = Plan::new(options.rust_only, options.quick);
     let results = runtime.block_on(results::measure_all(&folders, &plan))?;

@@ -72,7 +72,7 @@ impl ServerProcess {
 }
 
 async fn start_ingest(folders: &Folders, interval: u64, services: SocketAddr) -> anyhow::Result<ServerProcess> {
-    let mut command = Command::new(existing(&folders.functions.join("ingest-server"))?);
+    let mut command = Command::new(existing(&folders.server)?);
     with_aws(&mut command, services);
     command.env("LISTEN", "127.0.0.1:0").env("COMMIT_INTERVAL_MS", interval.to_string());
     let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
