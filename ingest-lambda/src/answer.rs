@@ -1,5 +1,7 @@
 //! The HTTP answer: status, JSON body, CORS headers.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use shared::limits::MAX_HEADER_BYTES;
 use shared::rejection::{Reason, Rejection};
@@ -206,7 +208,7 @@ impl Answer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
     pub status: u16,
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: Vec<(&'static str, Cow<'static, str>)>,
     pub body: String,
 }
 
@@ -221,10 +223,10 @@ const PREFLIGHT_MAX_AGE_SECONDS: &str = "86400";
 
 /// The origin is echoed, with credentials allowed, even when any is: `navigator.sendBeacon` always sends credentials, and
 /// for such a request browsers take no `*`. There is nothing here that a cookie would protect.
-fn cors_headers(headers: &Headers, allowed_origins: &AllowedOrigins) -> Vec<(&'static str, String)> {
+fn cors_headers(headers: &Headers, allowed_origins: &AllowedOrigins) -> Vec<(&'static str, Cow<'static, str>)> {
     let origin = headers.origin.as_deref().filter(|origin| may_be_echoed(origin));
     let Some(origin) = origin.filter(|origin| allowed_origins.allow(origin)) else { return Vec::new() };
-    vec![(ALLOW_ORIGIN, origin.to_owned()), ("access-control-allow-credentials", "true".into())]
+    vec![(ALLOW_ORIGIN, origin.to_owned().into()), ("access-control-allow-credentials", "true".into())]
 }
 
 /// A value that no browser sends could make the front door refuse the whole answer after the events were stored.
@@ -232,12 +234,12 @@ fn may_be_echoed(header: &str) -> bool {
     header.len() <= MAX_HEADER_BYTES && header.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
-fn preflight_headers(headers: &Headers) -> [(&'static str, String); 3] {
+fn preflight_headers(headers: &Headers) -> [(&'static str, Cow<'static, str>); 3] {
     let requested = headers.requested_headers.as_deref().filter(|requested| may_be_echoed(requested));
-    let requested = requested.unwrap_or("content-type, content-encoding");
+    let requested = requested.map_or("content-type, content-encoding".into(), |requested| requested.to_owned().into());
     [
         ("access-control-allow-methods", ALLOWED_METHODS.into()),
-        ("access-control-allow-headers", requested.into()),
+        ("access-control-allow-headers", requested),
         ("access-control-max-age", PREFLIGHT_MAX_AGE_SECONDS.into()),
     ]
 }
@@ -297,7 +299,11 @@ mod tests {
         assert_eq!(body["error"]["code"], "not_stored");
     }
 
-    fn headers_for(origin: Option<&str>, answer: Answer, allowed: &[&str]) -> BTreeMap<&'static str, String> {
+    fn headers_for(
+        origin: Option<&str>,
+        answer: Answer,
+        allowed: &[&str],
+    ) -> BTreeMap<&'static str, Cow<'static, str>> {
         let headers = Headers { origin: origin.map(str::to_owned), ..Headers::default() };
         let allowed: Vec<String> = allowed.iter().map(|origin| (*origin).to_owned()).collect();
         reply(answer, &headers, &AllowedOrigins::parse(&allowed).unwrap()).headers.into_iter().collect()

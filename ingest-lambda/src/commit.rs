@@ -21,8 +21,10 @@ use crate::store::PATIENCE;
 
 /// Lines of a lane that are not held back any longer: more of them would not compress noticeably better.
 const ENOUGH_BYTES: usize = 256 * 1024;
-/// Bytes of lines that become one S3 object at most. Meanwhile the thread that calls Kinesis compresses them, in some 0.1 s.
+/// Bytes of lines that become one S3 object at most: compressing them takes some 0.1 s of CPU.
 const MAX_SPILL_BYTES: usize = 1024 * 1024;
+/// Full objects of one kind that are made and written at once: one is compressed while S3 answers for the others.
+const MAX_SPILLS: usize = 4;
 /// The age at which lines are given up for which neither Kinesis nor S3 had time: it leaves one call of S3 within [`PATIENCE`].
 const MAX_WAIT: Duration = Duration::from_millis(2_200);
 /// What a request's lines take in memory beside their bytes: the request itself, which waits for them.
@@ -110,12 +112,24 @@ struct Lane<T> {
 #[derive(Debug)]
 struct Spills<T> {
     waiting: VecDeque<Batch<T>>,
-    is_in_flight: bool,
+    in_flight: usize,
 }
 
 impl<T> Default for Spills<T> {
     fn default() -> Self {
-        Self { waiting: VecDeque::new(), is_in_flight: false }
+        Self { waiting: VecDeque::new(), in_flight: 0 }
+    }
+}
+
+impl<T> Spills<T> {
+    /// While an object is in flight, what comes is collected for the next, up to a full one.
+    fn is_ready(&self) -> bool {
+        let bytes = || self.waiting.iter().map(|batch| batch.record.lines_len()).sum::<usize>();
+        match self.in_flight {
+            0 => !self.waiting.is_empty(),
+            1..MAX_SPILLS => bytes() >= MAX_SPILL_BYTES,
+            _ => false,
+        }
     }
 }
 
@@ -354,8 +368,7 @@ impl<T> Commits<T> {
     }
 
     fn next_spill(&mut self) -> Option<(Kind, Vec<Batch<T>>)> {
-        let ready = |spills: &Spills<T>| !spills.is_in_flight && !spills.waiting.is_empty();
-        let (kind, spills) = self.spills.iter_mut().find(|(_, spills)| ready(spills))?;
+        let (kind, spills) = self.spills.iter_mut().find(|(_, spills)| spills.is_ready())?;
         let (mut batches, mut bytes) = (Vec::new(), 0);
         while let Some(batch) = spills.waiting.front() {
             bytes += batch.record.lines_len();
@@ -364,7 +377,7 @@ impl<T> Commits<T> {
             }
             batches.extend(spills.waiting.pop_front());
         }
-        spills.is_in_flight = true;
+        spills.in_flight += 1;
         Some((*kind, batches))
     }
 
@@ -419,7 +432,7 @@ impl<T> Commits<T> {
     /// Notes that an object's lines have their outcome; in its stead Kinesis may have been asked once more.
     pub fn spilled(&mut self, kind: Kind, batches: &[Batch<T>], tried: Option<Tried>, now: Instant) {
         batches.iter().for_each(|batch| self.release(batch));
-        self.spills.entry(kind).or_default().is_in_flight = false;
+        self.spills.entry(kind).or_default().in_flight -= 1;
         tried.into_iter().for_each(|tried| self.breaker.note(tried, now));
     }
 

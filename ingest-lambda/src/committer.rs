@@ -212,11 +212,11 @@ fn outcomes(batches: Vec<Batch<Ticket>>, report: PutReport) -> impl Iterator<Ite
 
 /// Gives their outcome to the requests whose lines these are, and answers those that wait for nothing else.
 fn settle(batches: Vec<Batch<Ticket>>, place: Option<Place>) {
+    if let (None, Some(Batch { error: reason, .. })) = (place, batches.last()) {
+        let lines: usize = batches.iter().flat_map(|batch| &batch.record.receipts).map(|(_, lines)| lines).sum();
+        tracing::error!(lines, reason, "neither Kinesis nor S3 took these lines; the answers name them");
+    }
     for batch in batches {
-        if place.is_none() {
-            let (lines, reason) = (batch.record.receipts.iter().map(|(_, lines)| lines).sum::<usize>(), &batch.error);
-            tracing::error!(lines, reason, "neither Kinesis nor S3 took these lines; the answers name them");
-        }
         for Ticket { request, index } in batch.tickets {
             let mut request = locked(&request);
             if let Some(waiting) = request.as_mut() {

@@ -99,3 +99,21 @@ impl Config {
         })
     }
 }
+
+/// For tests, whose bodies and records are small.
+#[cfg(test)]
+pub(crate) fn small_config() -> Config {
+    Config {
+        stream_name: "s".into(),
+        bucket_name: "b".into(),
+        kinesis_retry: Duration::from_secs(1),
+        event_format: EventFormat::Envelope,
+        client_ip: ClientIp::Off,
+        partition_key_fields: vec!["sid".into()],
+        key_buckets: Buckets::default(),
+        record_compression: RecordCompression::Off,
+        allowed_origins: AllowedOrigins::Any,
+        max_body_bytes: 1000,
+        max_record_bytes: 2000,
+    }
+}

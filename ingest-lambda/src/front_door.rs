@@ -9,6 +9,7 @@
 //! - <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html>
 //! - <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/lambda-functions.html>
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -212,9 +213,9 @@ fn without_stage(path: String, stage: Option<&str>) -> String {
 pub struct Response {
     pub status_code: u16,
     #[serde(serialize_with = "as_map", skip_serializing_if = "Vec::is_empty")]
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: Vec<(&'static str, Cow<'static, str>)>,
     #[serde(serialize_with = "as_map_of_lists", skip_serializing_if = "Vec::is_empty")]
-    pub multi_value_headers: Vec<(&'static str, String)>,
+    pub multi_value_headers: Vec<(&'static str, Cow<'static, str>)>,
     pub body: String,
     pub is_base64_encoded: bool,
 }
@@ -229,11 +230,14 @@ impl Response {
     }
 }
 
-fn as_map<S: Serializer>(headers: &[(&'static str, String)], serializer: S) -> Result<S::Ok, S::Error> {
+fn as_map<S: Serializer>(headers: &[(&'static str, Cow<'static, str>)], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(headers.iter().map(|(name, value)| (name, value)))
 }
 
-fn as_map_of_lists<S: Serializer>(headers: &[(&'static str, String)], serializer: S) -> Result<S::Ok, S::Error> {
+fn as_map_of_lists<S: Serializer>(
+    headers: &[(&'static str, Cow<'static, str>)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     let mut map = serializer.serialize_map(Some(headers.len()))?;
     for (name, value) in headers {
         map.serialize_entry(name, &[value])?;
@@ -318,7 +322,7 @@ mod tests {
 
     #[test]
     fn responses_carry_headers_in_the_form_asked_for() {
-        let headers = || vec![("content-type", String::from("application/json"))];
+        let headers = || vec![("content-type", Cow::from("application/json"))];
         let reply = || Reply { status: 200, headers: headers(), body: "{}".into() };
         assert_eq!(
             serde_json::to_value(Response::new(reply(), false)).unwrap(),

@@ -108,9 +108,8 @@ fn log_loss(answer: &Answer, report: &PutReport, arrival: &Arrival<'_>, context:
 mod tests {
     use super::*;
     use crate::bucket::{Buckets, HashKey};
-    use crate::config::ClientIp;
+    use crate::config::small_config;
     use crate::intake::Headers;
-    use crate::origins::AllowedOrigins;
     use crate::pack::Record;
     use crate::put::{EntryOutcome, PutError};
     use crate::spill::{CreateError, Spilled};
@@ -168,22 +167,6 @@ mod tests {
         }
     }
 
-    fn config() -> Config {
-        Config {
-            stream_name: "s".into(),
-            bucket_name: "b".into(),
-            kinesis_retry: Duration::from_secs(1),
-            event_format: EventFormat::Envelope,
-            client_ip: ClientIp::Off,
-            partition_key_fields: vec!["sid".into()],
-            key_buckets: Buckets::default(),
-            record_compression: RecordCompression::Off,
-            allowed_origins: AllowedOrigins::Any,
-            max_body_bytes: 1000,
-            max_record_bytes: 2000,
-        }
-    }
-
     fn context(milliseconds: u64) -> Context {
         let mut context = Context::default();
         context.request_id = "req-1".into();
@@ -192,7 +175,7 @@ mod tests {
     }
 
     async fn handle(stream: &MemoryStream, request: Request) -> (u16, Value) {
-        let response = Handler::new(config(), stream, S3IsAway).handle(request, context(700)).await.unwrap();
+        let response = Handler::new(small_config(), stream, S3IsAway).handle(request, context(700)).await.unwrap();
         (response.status_code, serde_json::from_str(&response.body).unwrap_or(Value::Null))
     }
 
@@ -264,7 +247,8 @@ mod tests {
         let get = |path: &str| Request { method: "GET".into(), path: path.into(), ..Request::default() };
         assert_eq!(handle(&stream, get("/health")).await, (200, json!({"status": "ok"})));
         for path in ["/events", "/events/cmcd", "/", ""] {
-            let response = Handler::new(config(), &stream, S3IsAway).handle(get(path), context(700)).await.unwrap();
+            let response =
+                Handler::new(small_config(), &stream, S3IsAway).handle(get(path), context(700)).await.unwrap();
             assert_eq!(response.status_code, 405, "{path}");
             assert!(response.headers.contains(&("allow", "POST, OPTIONS".into())), "{path}");
         }
@@ -317,7 +301,7 @@ mod tests {
     #[tokio::test]
     async fn raw_lines_have_no_envelope_and_rejected_ones_beside_them_keep_path_and_origin() {
         let stream = MemoryStream::default();
-        let config = Config { event_format: EventFormat::Raw, ..config() };
+        let config = Config { event_format: EventFormat::Raw, ..small_config() };
         let headers = Headers { origin: Some("https://a.example".into()), ..Headers::default() };
         let request = Request { headers, ..post("[{\"t\":\"\\ud83d\"},7]") };
         let answer = Handler::new(config, &stream, S3IsAway).handle(request, context(700)).await.unwrap();
@@ -333,7 +317,7 @@ mod tests {
     #[tokio::test]
     async fn lone_surrogates_are_counted_in_what_is_on_the_stream() {
         let stream = MemoryStream { full: vec![key_of("full")], ..MemoryStream::default() };
-        let handler = Handler::new(config(), &stream, S3IsAway);
+        let handler = Handler::new(small_config(), &stream, S3IsAway);
         let context = context(700);
         let deadline = Deadline::before(context.deadline, ANSWER_TIME);
         let two = r#"{"sid":"x","id":"\ud83d","a\udc00":"\ud83d\ude00"}"#;
@@ -387,7 +371,7 @@ mod tests {
     #[tokio::test]
     async fn reasons_are_counted_line_by_line() {
         let stream = MemoryStream::default();
-        let handler = Handler::new(config(), &stream, S3IsAway);
+        let handler = Handler::new(small_config(), &stream, S3IsAway);
         let context = context(700);
         let deadline = Deadline::before(context.deadline, ANSWER_TIME);
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(100), "]".repeat(100));
@@ -397,7 +381,7 @@ mod tests {
 
         // In several parts, for the reason of the first.
         let request = post(&format!("[7,{deep},\"{}\"]", "x".repeat(600)));
-        let small = Handler::new(Config { max_record_bytes: 600, ..config() }, &stream, S3IsAway);
+        let small = Handler::new(Config { max_record_bytes: 600, ..small_config() }, &stream, S3IsAway);
         let (_, report) = small.answer(&arrival(&request), deadline).await;
         let parts = report.records.len() as u64;
         assert!(parts > 1 && report.rejected_lines().iter().eq([(Reason::NotAnObject, parts)]));

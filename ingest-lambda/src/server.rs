@@ -8,6 +8,7 @@ mod admin;
 mod body;
 mod config;
 mod connection;
+mod detached;
 mod exchange;
 mod open_files;
 mod progress;
@@ -73,7 +74,7 @@ struct Server {
     config: Config,
     commit: Commit,
     tally: Arc<Tally>,
-    bodies: body::Room,
+    bodies: Arc<body::Room>,
     tls: Option<Tls>,
     /// Connections that may still come.
     places: Arc<Semaphore>,
@@ -125,16 +126,21 @@ where
         tokio::spawn(admin::serve(admin, server.clone()));
     }
     drop(listener);
+    tokio::spawn(flush(tally.clone()));
+    tokio::spawn(reload_tls(server));
     let [terminate, interrupt] = &mut signals;
+    let drained = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        set_phase.send_replace(Phase::Draining);
+        tokio::time::sleep(drain_time).await;
+    };
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = drained => {}
         Some(name) = first_ended.recv() => return Err(ServerError::ThreadEnded(name)),
-        () = flush(&tally) => {}
-        () = server.reload_tls() => {}
     }
-    set_phase.send_replace(Phase::Draining);
-    tokio::time::sleep(drain_time).await;
     set_phase.send_replace(Phase::Stopping);
     for worker in workers {
         join("worker", worker).await?;
@@ -145,10 +151,16 @@ where
     Ok(())
 }
 
-async fn flush(tally: &Tally) {
+async fn flush(tally: Arc<Tally>) {
     loop {
         tokio::time::sleep(FLUSH_INTERVAL).await;
         tally.flush();
+    }
+}
+
+async fn reload_tls(server: Arc<Server>) {
+    if let Some(tls) = &server.tls {
+        tls.reload().await;
     }
 }
 
@@ -245,17 +257,10 @@ impl Server {
         (commit, tally): (Commit, Arc<Tally>),
         phase: watch::Receiver<Phase>,
     ) -> Result<Self, TlsError> {
-        let bodies = body::Room::new(config.max_in_flight_bytes / 4);
+        let bodies = Arc::new(body::Room::new(config.max_in_flight_bytes / 4));
         let places = Arc::new(Semaphore::new(config.max_connections));
         let tls = config.tls.clone().map(Tls::load).transpose()?;
         Ok(Self { intake, config, commit, tally, bodies, tls, places, phase })
-    }
-
-    async fn reload_tls(&self) {
-        match &self.tls {
-            Some(tls) => tls.reload().await,
-            None => std::future::pending().await,
-        }
     }
 
     fn phase(&self) -> Phase {

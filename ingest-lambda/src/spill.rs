@@ -93,7 +93,7 @@ fn compress(records: &[&Record], time: Duration) -> Result<(Compressed, BlockSiz
 }
 
 /// What all objects of a request have in common.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Source {
     pub format: EventFormat,
     /// The request. It began when its objects were made, as the hour of their names says.

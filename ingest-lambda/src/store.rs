@@ -118,9 +118,7 @@ impl<S: RecordStream, B: SpillBucket> Services<S, B> {
             if pending.is_empty() {
                 continue;
             }
-            let records: Vec<&Record> = pending.iter().map(|&index| &report.records[index]).collect();
-            let time = origin.deadline.remaining().saturating_sub(s3_time);
-            let object = self.source(origin).object(kind, &records, time);
+            let object = self.object(report, (kind, pending.clone()), origin, s3_time).await;
             let began = Instant::now();
             match self.create(object, origin.deadline.within(s3_time)).await {
                 Ok(object) => {
@@ -145,6 +143,29 @@ impl<S: RecordStream, B: SpillBucket> Services<S, B> {
                 reason,
                 "Kinesis did not take all records; these are in S3, nothing is lost"
             );
+        }
+    }
+
+    /// The object of these records. Compressing it takes long enough to hold up what else the thread does, so another does it.
+    async fn object(
+        &self,
+        report: &mut PutReport,
+        (kind, pending): (Kind, Vec<usize>),
+        origin: Origin<'_>,
+        s3_time: Duration,
+    ) -> Result<Spilled, SpillError> {
+        let (records, source, deadline) = (std::mem::take(&mut report.records), self.source(origin), origin.deadline);
+        let compress = move || {
+            let pending: Vec<&Record> = pending.iter().map(|&index| &records[index]).collect();
+            let object = source.object(kind, &pending, deadline.remaining().saturating_sub(s3_time));
+            (records, object)
+        };
+        match tokio::task::spawn_blocking(compress).await {
+            Ok((records, object)) => {
+                report.records = records;
+                object
+            }
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -72,10 +72,9 @@ fn deepest_level(json: &str) -> usize {
 /// A raw line break can only stand between tokens (inside a string it must be escaped), so no value changes.
 #[must_use]
 pub fn fold_line_breaks(json: &str) -> Cow<'_, str> {
-    if json.bytes().any(|byte| matches!(byte, b'\n' | b'\r')) {
-        Cow::Owned(json.replace(['\n', '\r'], " "))
-    } else {
-        Cow::Borrowed(json)
+    match memchr2(b'\n', b'\r', json.as_bytes()) {
+        Some(_) => Cow::Owned(json.replace(['\n', '\r'], " ")),
+        None => Cow::Borrowed(json),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The metrics for Prometheus, on a port of their own.
+//! What those ask who look after the server, on a port of its own: clients that take all connections don't keep them out.
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/>
 
 use std::convert::Infallible;
@@ -18,8 +18,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::Server;
+use crate::answer::Reply;
 
 pub(super) const METRICS_PATH: &str = "/metrics";
+pub(super) const READY_PATH: &str = "/ready";
 /// Those of a few scrapers and of people.
 const MAX_CONNECTIONS: usize = 64;
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -56,14 +58,19 @@ async fn connection(stream: TcpStream, server: Arc<Server>) -> hyper::Result<()>
 }
 
 fn respond(server: &Server, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    let (status, body) = match (request.method(), request.uri().path()) {
-        (&Method::GET, METRICS_PATH) => (StatusCode::OK, metrics(server)),
-        (_, METRICS_PATH) => (StatusCode::METHOD_NOT_ALLOWED, "it takes GET\n".into()),
-        _ => (StatusCode::NOT_FOUND, format!("the metrics are at {METRICS_PATH}\n")),
+    let text = HeaderValue::from_static("text/plain; version=0.0.4");
+    let (status, content_type, body) = match (request.method(), request.uri().path()) {
+        (&Method::GET, METRICS_PATH) => (200, text, metrics(server)),
+        (&Method::GET, READY_PATH) => {
+            let Reply { status, body, .. } = server.readiness();
+            (status, HeaderValue::from_static("application/json"), body)
+        }
+        (_, METRICS_PATH | READY_PATH) => (405, text, "it takes GET\n".into()),
+        _ => (404, text, format!("there are {METRICS_PATH} and {READY_PATH}\n")),
     };
     let mut response = Response::new(Full::from(body));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
     response
 }
 

@@ -1,11 +1,13 @@
 //! Reads requests' bodies, within bounds of bytes and of time.
 
+use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
+use hyper::body::{Body as _, Incoming};
 use shared::limits::MAX_LAMBDA_PAYLOAD_BYTES;
 
 use crate::answer::Unread;
@@ -32,9 +34,24 @@ struct Pool {
 
 /// What a body takes of the room, until it is dropped.
 #[derive(Debug)]
-struct Held<'a> {
-    room: &'a Room,
+struct Held {
+    room: Arc<Room>,
     bytes: usize,
+}
+
+/// A whole body, which takes its room until it is dropped.
+#[derive(Debug, Default)]
+pub(super) struct Body {
+    bytes: Bytes,
+    _held: Option<Held>,
+}
+
+impl Deref for Body {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl Room {
@@ -52,18 +69,18 @@ impl Room {
     }
 
     /// Reads a body to its end.
-    pub(super) async fn read(&self, body: Incoming) -> Result<Bytes, Unread> {
+    pub(super) async fn read(self: &Arc<Self>, body: Incoming) -> Result<Body, Unread> {
         if body.size_hint().lower() > MAX_BYTES as u64 {
             return Err(Unread::TooLarge);
         }
         if body.is_end_stream() {
-            return Ok(Bytes::new());
+            return Ok(Body::default());
         }
         tokio::time::timeout(TIMEOUT, self.collect(body)).await.unwrap_or(Err(Unread::TooSlow))
     }
 
-    async fn collect(&self, mut body: Incoming) -> Result<Bytes, Unread> {
-        let mut held = Held { room: self, bytes: 0 };
+    async fn collect(self: &Arc<Self>, mut body: Incoming) -> Result<Body, Unread> {
+        let mut held = Held { room: self.clone(), bytes: 0 };
         // Most bodies are one piece, which is taken as it is.
         let (mut first, mut whole) = (Bytes::new(), BytesMut::new());
         while let Some(frame) = body.frame().await {
@@ -78,7 +95,8 @@ impl Room {
             }
             whole.extend_from_slice(&piece);
         }
-        Ok(if whole.is_empty() { first } else { whole.freeze() })
+        let bytes = if whole.is_empty() { first } else { whole.freeze() };
+        Ok(Body { bytes, _held: Some(held) })
     }
 }
 
@@ -97,7 +115,7 @@ impl Pool {
     }
 }
 
-impl Held<'_> {
+impl Held {
     fn grow(&mut self, bytes: usize) -> Result<(), Unread> {
         let grown = self.bytes + bytes;
         if grown > MAX_BYTES {
@@ -116,7 +134,7 @@ impl Held<'_> {
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for Held {
     fn drop(&mut self) {
         self.room.pool(self.bytes).give_back(self.bytes);
     }
@@ -128,8 +146,8 @@ mod tests {
 
     #[test]
     fn bodies_take_room_until_there_is_none_and_give_it_back() {
-        let room = Room::new(2 * SMALL_BYTES);
-        let mut held = [(); 3].map(|()| Held { room: &room, bytes: 0 });
+        let room = Arc::new(Room::new(2 * SMALL_BYTES));
+        let mut held = [(); 3].map(|()| Held { room: room.clone(), bytes: 0 });
         assert_eq!(held[0].grow(SMALL_BYTES), Ok(()));
         assert_eq!(held[1].grow(SMALL_BYTES), Ok(()));
         assert_eq!(held[2].grow(1), Err(Unread::NoRoom));
@@ -142,8 +160,8 @@ mod tests {
 
     #[test]
     fn no_body_is_larger_than_the_largest() {
-        let room = Room::new(2 * MAX_BYTES);
-        let mut held = Held { room: &room, bytes: 0 };
+        let room = Arc::new(Room::new(2 * MAX_BYTES));
+        let mut held = Held { room: room.clone(), bytes: 0 };
         assert_eq!(held.grow(MAX_BYTES), Ok(()));
         assert_eq!(held.grow(1), Err(Unread::TooLarge));
     }

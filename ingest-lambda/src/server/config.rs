@@ -54,7 +54,7 @@ impl Config {
             max_connections: environment::number("MAX_CONNECTIONS", 16_000, 1..=1_000_000)?,
             // Fargate kills a container at most 120 s after SIGTERM:
             // <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_definition_parameters.html>
-            drain_time: Duration::from_secs(environment::number("DRAIN_SECONDS", 30, 0..=90)?),
+            drain_time: Duration::from_secs(environment::number("DRAIN_SECONDS", 30, 0..=75)?),
             has_proxy_header: environment::choice("PROXY_PROTOCOL", &[("off", false), ("v2", true)])?,
             trusted_proxies,
             tls: tls_files()?,

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{self, Duration};
 
 use bytes::{Buf, BytesMut};
 use hyper::body::Incoming;
@@ -14,9 +14,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::time::Instant;
 
 use super::exchange::Client;
-use super::progress::{HEAD_TIMEOUT, Progress, Watched};
+use super::progress::{CROWDED_TIMEOUT, HEAD_TIMEOUT, Progress, Watched};
 use super::proxy_protocol::{self, Header};
 use super::{Phase, Server, tls};
 
@@ -31,6 +32,11 @@ const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Streams that a client may reset before they are looked at. More is an attack: CVE-2023-44487.
 const MAX_PENDING_RESETS: usize = 20;
+/// How long requests may take that have begun when the server stops: a head, a body and storing what they hold.
+const STOP_TIMEOUT: Duration = Duration::from_secs(35);
+/// How old a connection gets, and up to half as old again so that those of one moment don't end in one: a load balancer sends
+/// only new ones to a new task.
+const MAX_AGE: Duration = Duration::from_mins(10);
 /// How an HTTP/2 connection begins.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -72,7 +78,10 @@ impl Connections {
             });
         }
         drop((listener, alive));
-        all_ended.recv().await;
+        // Whoever has not ended by then never answers what ends a connection, or sends nothing.
+        if tokio::time::timeout(STOP_TIMEOUT, all_ended.recv()).await.is_err() {
+            tracing::warn!("connections that did not end are dropped");
+        }
         Ok(())
     }
 
@@ -111,7 +120,7 @@ impl Accepted {
     async fn serve(mut self, mut phase: watch::Receiver<Phase>) {
         let mut read = BytesMut::new();
         let first_bytes = tokio::select! {
-            first_bytes = in_time(more(&mut self.stream, &mut read)) => first_bytes,
+            first_bytes = within(self.server.patience(), more(&mut self.stream, &mut read)) => first_bytes,
             () = stopping(&mut phase) => return,
         };
         let served = match first_bytes {
@@ -124,8 +133,8 @@ impl Accepted {
     }
 
     async fn serve_from(mut self, read: BytesMut, phase: watch::Receiver<Phase>) -> io::Result<()> {
-        let opened = in_time(self.open(read)).await?;
-        self.http(opened, phase).await
+        let opened = within(HEAD_TIMEOUT, self.open(read)).await?;
+        Box::pin(self.http(opened, phase)).await
     }
 
     /// Reads the proxy's header, if there must be one, and as much as tells the protocol.
@@ -146,17 +155,30 @@ impl Accepted {
     async fn http(self, opened: Opened, phase: watch::Receiver<Phase>) -> io::Result<()> {
         let Self { server, stream, alive, .. } = self;
         let (Opened { read, address }, progress) = (opened, Progress::new());
-        let client = Arc::new(Client { server: server.clone(), address, progress: progress.clone(), alive });
+        let ends_at = Instant::now() + MAX_AGE.mul_f64(1.0 + rand::random::<f64>() / 2.0);
+        let client = Arc::new(Client { server: server.clone(), address, progress: progress.clone(), ends_at, alive });
         let Some(tls) = &server.tls else {
             let multiplexed = read.starts_with(HTTP2_PREFACE);
             client.serve(Watched::new(stream, read, progress), multiplexed, phase).await;
             return Ok(());
         };
         // The bytes of the handshake are none of a request.
-        let stream = in_time(tls.acceptor().accept(Watched::new(stream, read, Progress::new()))).await?;
+        let handshake = tls.acceptor().accept(Watched::new(stream, read, Progress::new()));
+        let stream = Box::new(within(HEAD_TIMEOUT, handshake).await?);
         let multiplexed = stream.get_ref().1.alpn_protocol() == Some(tls::HTTP2);
         client.serve(Watched::new(stream, BytesMut::new(), progress), multiplexed, phase).await;
         Ok(())
+    }
+}
+
+impl Server {
+    fn is_crowded(&self) -> bool {
+        self.places.available_permits() == 0
+    }
+
+    /// How long a client may take to say anything.
+    fn patience(&self) -> Duration {
+        if self.is_crowded() { CROWDED_TIMEOUT } else { HEAD_TIMEOUT }
     }
 }
 
@@ -165,18 +187,19 @@ impl Client {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (server, progress) = (self.server.clone(), self.progress.clone());
-        let (io, watch) = (TokioIo::new(io), Watch { server, progress, multiplexed, phase });
+        let (server, progress, ends_at) = (self.server.clone(), self.progress.clone(), self.ends_at);
+        let (io, watch) = (TokioIo::new(io), Watch { server, progress, multiplexed, phase, ends_at });
+        // Each in a box of its own: a connection then takes the memory of the protocol that it speaks, not that of the largest.
         if multiplexed {
-            http2(io, self, watch).await;
+            Box::pin(http2(io, self, watch)).await;
         } else {
-            http1(io, self, watch).await;
+            Box::pin(http1(io, self, watch)).await;
         }
     }
 }
 
-async fn in_time<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    tokio::time::timeout(HEAD_TIMEOUT, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+async fn within<T>(time: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(time, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 async fn proxy_header(stream: &mut TcpStream, read: &mut BytesMut) -> io::Result<Option<IpAddr>> {
@@ -216,6 +239,8 @@ where
             .max_headers(MAX_HEADERS)
             // 37 bytes of each answer, and nobody reads them.
             .auto_date_header(false)
+            // A head and a body of 200 bytes are copied in less time than the kernel takes for two pieces.
+            .writev(false)
             .serve_connection(io, service)
     );
     watch.run(connection.as_mut(), |connection| connection.graceful_shutdown()).await;
@@ -245,6 +270,7 @@ struct Watch {
     progress: Progress,
     multiplexed: bool,
     phase: watch::Receiver<Phase>,
+    ends_at: Instant,
 }
 
 impl Watch {
@@ -258,8 +284,8 @@ impl Watch {
             if self.must_end(phase) {
                 shut_down(connection.as_mut());
             }
-            let crowded = self.server.places.available_permits() == 0;
-            let Some(look) = self.progress.next_look(Instant::now(), self.multiplexed, crowded) else { return };
+            let (now, crowded) = (time::Instant::now(), self.server.is_crowded());
+            let Some(look) = self.progress.next_look(now, self.multiplexed, crowded) else { return };
             tokio::select! {
                 ended = connection.as_mut() => return ended.unwrap_or_else(|error| {
                     tracing::debug!(%error, "a connection ended with an error");
@@ -276,9 +302,65 @@ impl Watch {
     /// Whether it takes no more requests. One whose head is half read still comes; its answer says that it is the last.
     fn must_end(&self, phase: Phase) -> bool {
         match phase {
-            Phase::Serving => false,
+            // An answer of HTTP/1.1 says that it is the last: a connection closed between two may lose the second request.
+            Phase::Serving => self.multiplexed && Instant::now() >= self.ends_at,
             Phase::Draining => self.multiplexed,
             Phase::Stopping => self.multiplexed || !self.progress.is_in_head(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::committer::Commit;
+    use crate::config::small_config;
+    use crate::intake::Intake;
+    use crate::server::{Config, limits};
+    use crate::tally::Tally;
+    use std::net::Ipv4Addr;
+    use tokio::io::{AsyncWriteExt, DuplexStream};
+
+    fn server(phase: watch::Receiver<Phase>) -> Arc<Server> {
+        let config = Config {
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            admin_listen: None,
+            commit_interval: Duration::from_millis(200),
+            max_in_flight_bytes: 1 << 20,
+            max_connections: 1,
+            drain_time: Duration::ZERO,
+            has_proxy_header: false,
+            trusted_proxies: crate::server::address::TrustedProxies::default(),
+            tls: None,
+            metrics_name: "ingest".into(),
+        };
+        let intake = Intake::new(small_config());
+        let (commit, tally) = (Commit::new(limits(&config, &intake)), Tally::new("ingest".into()));
+        Arc::new(Server::new(intake, config, (commit, tally), phase).unwrap())
+    }
+
+    async fn ask(io: &mut DuplexStream) -> String {
+        io.write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let mut answer = vec![0; 1024];
+        let length = io.read(&mut answer).await.unwrap();
+        String::from_utf8(answer[..length].to_vec()).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_old_connection_says_with_its_next_answer_that_it_ends() {
+        let (_set_phase, phase) = watch::channel(Phase::Serving);
+        let (server, progress) = (server(phase.clone()), Progress::new());
+        let (mut io, served) = tokio::io::duplex(1024);
+        let (address, ends_at) = (Ipv4Addr::LOCALHOST.into(), Instant::now() + MAX_AGE);
+        let (alive, _all_ended) = mpsc::channel(1);
+        let client = Arc::new(Client { server, address, progress: progress.clone(), ends_at, alive });
+        tokio::spawn(client.serve(Watched::new(served, BytesMut::new(), progress), false, phase));
+
+        let young = ask(&mut io).await;
+        assert!(young.starts_with("HTTP/1.1 200") && !young.contains("connection: close"), "{young}");
+        tokio::time::advance(MAX_AGE).await;
+        let old = ask(&mut io).await;
+        assert!(old.starts_with("HTTP/1.1 200") && old.contains("connection: close"), "{old}");
+        assert_eq!(io.read(&mut [0; 16]).await.unwrap(), 0, "closed");
     }
 }

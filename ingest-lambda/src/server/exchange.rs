@@ -1,9 +1,9 @@
 //! One request and its answer.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -14,9 +14,12 @@ use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use shared::metric::Metric;
 use shared::timestamp::UnixMillis;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::body::SMALL_BYTES;
+use super::admin::READY_PATH;
+use super::body::{Body, SMALL_BYTES};
+use super::detached::Detached;
 use super::progress::Progress;
 use super::{Phase, Server};
 use crate::answer::{Answer, Reply, Unread};
@@ -33,6 +36,8 @@ pub(super) struct Client {
     pub(super) server: Arc<Server>,
     pub(super) address: IpAddr,
     pub(super) progress: Progress,
+    /// From when on the connection takes no more requests.
+    pub(super) ends_at: Instant,
     /// What the thread waits for before it ends.
     pub(super) alive: mpsc::Sender<()>,
 }
@@ -43,7 +48,7 @@ struct Received {
     uri: Uri,
     headers: Headers,
     client: IpAddr,
-    body: Result<Bytes, Unread>,
+    body: Result<Body, Unread>,
     at: UnixMillis,
     began: Instant,
 }
@@ -55,24 +60,28 @@ impl Client {
     ) -> Result<Response<Full<Bytes>>, Infallible> {
         let _active = self.progress.begin();
         let (began, at) = (Instant::now(), lambda_setup::now());
-        let (Parts { method, uri, headers, version, .. }, body) = request.into_parts();
-        if uri.path() == "/ready" {
+        let (Parts { method, uri, headers: map, version, .. }, body) = request.into_parts();
+        if uri.path() == READY_PATH {
             return Ok(self.finish(self.server.readiness(), version, false));
         }
         let body = self.server.bodies.read(body).await;
-        let is_unread = body.is_err();
-        let headers = headers_of(&headers);
+        if body.is_err() {
+            self.progress.leave_unread();
+        }
+        let is_last = body.is_err() || began >= self.ends_at;
+        let headers = headers_of(&map);
+        // Up to 16 KiB, which need not wait with the request.
+        drop(map);
         let client = self.server.config.trusted_proxies.client(self.address, headers.forwarded_for.as_deref());
         let received = Received { method, uri, headers, client, body, at, began };
-        // A task of its own: what a client that goes away has sent is stored and counted all the same.
         let (server, alive) = (self.server.clone(), self.alive.clone());
-        let handled = tokio::spawn(async move {
+        // What a client that goes away has sent is stored and counted all the same.
+        let handled = Detached::new(async move {
             let reply = server.handle(received).await;
             drop(alive);
             reply
         });
-        let reply = handled.await;
-        Ok(self.finish(reply.unwrap_or_else(|panic| failed(&panic)), version, is_unread))
+        Ok(self.finish(handled.await.unwrap_or_else(|_panic| failed()), version, is_last))
     }
 
     fn finish(&self, reply: Reply, version: Version, is_last: bool) -> Response<Full<Bytes>> {
@@ -81,10 +90,15 @@ impl Client {
         *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let map = response.headers_mut();
         for (name, value) in headers {
-            // Those that clients chose were looked at when they were echoed.
-            if let Ok(value) = HeaderValue::try_from(value) {
-                map.insert(HeaderName::from_static(name), value);
-            }
+            let value = match value {
+                Cow::Borrowed(value) => HeaderValue::from_static(value),
+                // Those that clients chose were looked at when they were echoed.
+                Cow::Owned(value) => match HeaderValue::try_from(value) {
+                    Ok(value) => value,
+                    Err(_) => continue,
+                },
+            };
+            map.insert(HeaderName::from_static(name), value);
         }
         if version < Version::HTTP_2 && (is_last || self.server.phase() != Phase::Serving) {
             map.insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -94,7 +108,7 @@ impl Client {
 }
 
 impl Server {
-    fn readiness(&self) -> Reply {
+    pub(super) fn readiness(&self) -> Reply {
         let (status, body) = match self.phase() {
             Phase::Serving => (200, r#"{"status":"ready"}"#),
             Phase::Draining | Phase::Stopping => (503, r#"{"status":"draining"}"#),
@@ -102,11 +116,23 @@ impl Server {
         Reply { status, headers: vec![("content-type", "application/json".into())], body: body.into() }
     }
 
-    async fn handle(self: Arc<Self>, received: Received) -> Reply {
-        let body_bytes = received.body.as_ref().map_or(0, Bytes::len);
-        let (answer, report, received) = match received.body {
-            Err(unread) => (Answer::Unread(unread), PutReport::default(), received),
-            Ok(_) => self.clone().store(received).await,
+    async fn handle(self: Arc<Self>, mut received: Received) -> Reply {
+        let body_bytes = received.body.as_ref().map_or(0, |body| body.len());
+        let (answer, report) = match received.body {
+            Err(unread) => (Answer::Unread(unread), PutReport::default()),
+            Ok(_) => {
+                let draft = match received.is_heavy() {
+                    false => received.read(&self),
+                    true => {
+                        let draft;
+                        (draft, received) = read_aside(self.clone(), received).await;
+                        draft
+                    }
+                };
+                // Its lines are what waits from here on.
+                received.body = Ok(Body::default());
+                self.store(draft).await
+            }
         };
         let times = [(Metric::HandlingTime, received.began.elapsed().as_micros() as u64)];
         let values = metrics::of_request(&report, answer.answered(), body_bytes, &times);
@@ -114,13 +140,10 @@ impl Server {
         answer.into_reply(received.head(), &self.intake.config().allowed_origins)
     }
 
-    async fn store(self: Arc<Self>, received: Received) -> (Answer, PutReport, Received) {
-        let (draft, mut received) = self.clone().read(received).await;
-        // Its lines are what waits from here on.
-        received.body = Ok(Bytes::new());
+    async fn store(&self, draft: Draft) -> (Answer, PutReport) {
         let (records, conclusion) = draft.into_parts();
         if records.is_empty() {
-            return (conclusion.answer(&PutReport::default()), PutReport::default(), received);
+            return (conclusion.answer(&PutReport::default()), PutReport::default());
         }
         let report = match self.commit.submit(records) {
             // It is answered unless the thread that does it is gone, and then the process ends.
@@ -128,21 +151,18 @@ impl Server {
             Err(report) => Some(report),
         };
         match report {
-            Some(report) => (conclusion.answer(&report), report, received),
-            None => (Answer::Unread(Unread::NoRoom), PutReport::default(), received),
+            Some(report) => (conclusion.answer(&report), report),
+            None => (Answer::Unread(Unread::NoRoom), PutReport::default()),
         }
     }
+}
 
-    /// Reads a request: beside the others on this thread, unless it may be much work.
-    async fn read(self: Arc<Self>, received: Received) -> (Draft, Received) {
-        if !received.is_heavy() {
-            return (received.read(&self), received);
-        }
-        let read = move || (received.read(&self), received);
-        match tokio::task::spawn_blocking(read).await {
-            Ok(read) => read,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        }
+/// Reads a request that may be much work on another thread than that which serves its connection and others.
+async fn read_aside(server: Arc<Server>, received: Received) -> (Draft, Received) {
+    let read = move || (received.read(&server), received);
+    match tokio::task::spawn_blocking(read).await {
+        Ok(read) => read,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
 }
 
@@ -187,8 +207,8 @@ fn headers_of(map: &HeaderMap) -> Headers {
     headers
 }
 
-fn failed(panic: &tokio::task::JoinError) -> Reply {
-    tracing::error!(%panic, "a request failed");
+fn failed() -> Reply {
+    tracing::error!("a request failed: the panic above says why");
     let body = r#"{"error":{"code":"internal_error","message":"send all again later"}}"#;
     Reply { status: 500, headers: vec![("content-type", "application/json".into())], body: body.into() }
 }

@@ -3,20 +3,25 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
 
 /// How long a request's head may take from its first byte.
 pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may have no request. Browsers keep theirs for some minutes, load balancers for six.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
-/// The same while there is no place for another connection.
-const CROWDED_IDLE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Both while there is no place for another connection.
+pub(super) const CROWDED_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a connection looks whether it is crowded.
 const CROWDED_INTERVAL: Duration = Duration::from_secs(5);
+/// How much of a refused body is still read, and for how long. Closing a connection on which bytes wait resets it, and the
+/// client may lose the answer that says why.
+const LINGER_BYTES: usize = 1024 * 1024;
+const LINGER_TIME: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone)]
 pub(super) struct Progress(Arc<Mutex<State>>);
@@ -29,6 +34,8 @@ struct State {
     in_head: bool,
     /// When the first byte of a head came, or the last request ended.
     since: Instant,
+    /// Whether a body was refused before its end.
+    left_unread: bool,
 }
 
 /// A request that is not answered.
@@ -37,7 +44,7 @@ pub(super) struct Active(Progress);
 impl Progress {
     /// Of a connection whose first bytes were read.
     pub(super) fn new() -> Self {
-        Self(Arc::new(Mutex::new(State { requests: 0, in_head: true, since: Instant::now() })))
+        Self(Arc::new(Mutex::new(State { requests: 0, in_head: true, since: Instant::now(), left_unread: false })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -60,6 +67,11 @@ impl Progress {
         }
     }
 
+    /// Notes that the rest of a request is not read.
+    pub(super) fn leave_unread(&self) {
+        self.state().left_unread = true;
+    }
+
     pub(super) fn is_in_head(&self) -> bool {
         self.state().in_head
     }
@@ -71,8 +83,8 @@ impl Progress {
             return Some(now + CROWDED_INTERVAL);
         }
         let timeout = match (state.in_head && !multiplexed, crowded) {
-            (true, _) => HEAD_TIMEOUT,
-            (false, true) => CROWDED_IDLE_TIMEOUT,
+            (_, true) => CROWDED_TIMEOUT,
+            (true, false) => HEAD_TIMEOUT,
             (false, false) => IDLE_TIMEOUT,
         };
         let end = state.since + timeout;
@@ -93,11 +105,37 @@ pub(super) struct Watched<I> {
     io: I,
     read: BytesMut,
     progress: Progress,
+    lingering: Option<Lingering>,
+}
+
+/// A connection that was closed for writing, and what may still be read of it.
+struct Lingering {
+    end: Pin<Box<Sleep>>,
+    bytes: usize,
 }
 
 impl<I> Watched<I> {
     pub(super) const fn new(io: I, read: BytesMut, progress: Progress) -> Self {
-        Self { io, read, progress }
+        Self { io, read, progress, lingering: None }
+    }
+}
+
+impl<I: AsyncRead + Unpin> Watched<I> {
+    /// Reads what a refused client still sends, within bounds.
+    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let fresh = || Lingering { end: Box::pin(sleep(LINGER_TIME)), bytes: LINGER_BYTES };
+        let lingering = self.lingering.get_or_insert_with(fresh);
+        let mut discarded = [0; 4096];
+        while lingering.bytes > 0 && lingering.end.as_mut().poll(context).is_pending() {
+            let mut buffer = ReadBuf::new(&mut discarded);
+            match ready!(Pin::new(&mut self.io).poll_read(context, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {
+                    lingering.bytes = lingering.bytes.saturating_sub(buffer.filled().len());
+                }
+                Ok(()) | Err(_) => break,
+            }
+        }
+        Poll::Ready(())
     }
 }
 
@@ -109,11 +147,14 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         if self.read.is_empty() {
-            std::task::ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
+            ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
         } else {
             let length = self.read.len().min(buffer.remaining());
             buffer.put_slice(&self.read[..length]);
             self.read.advance(length);
+            if self.read.is_empty() {
+                self.read = BytesMut::new();
+            }
         }
         if buffer.filled().len() > before {
             self.progress.note_bytes();
@@ -122,7 +163,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(context, bytes)
     }
@@ -144,7 +185,13 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
+        if self.lingering.is_none() {
+            ready!(Pin::new(&mut self.io).poll_shutdown(context))?;
+        }
+        if self.progress.state().left_unread {
+            ready!(self.poll_linger(context));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -162,6 +209,7 @@ mod tests {
         progress.note_bytes();
         assert!(progress.next_look(began + 9 * SECOND, false, false).is_some());
         assert_eq!(progress.next_look(began + HEAD_TIMEOUT, false, false), None);
+        assert_eq!(progress.next_look(began + CROWDED_TIMEOUT, false, true), None);
     }
 
     #[test]
@@ -171,7 +219,7 @@ mod tests {
         let began = progress.state().since;
         assert!(progress.next_look(began + 74 * SECOND, false, false).is_some());
         assert_eq!(progress.next_look(began + IDLE_TIMEOUT, false, false), None);
-        assert_eq!(progress.next_look(began + CROWDED_IDLE_TIMEOUT, false, true), None);
+        assert_eq!(progress.next_look(began + CROWDED_TIMEOUT, false, true), None);
     }
 
     #[test]
