@@ -110,9 +110,9 @@ def test_sentences_on_the_page_agree_with_the_model():
         posts = model.break_even(replace(day, events_a_post=events_a_post), Deployment(), SERVER) / events_a_post / 86_400
         assert posts == pytest.approx(55, abs=5)
     assert f"cost {fixed_of_the_server():.0f} USD a month before the first POST" in PAGE
-    # A ninth of Lambda's for each further POST.
+    # An eighth of Lambda's for each further POST.
     more = replace(alone, events=1.5e8)
-    assert total(more, SERVER) - total(alone, SERVER) == pytest.approx((total(more) - total(alone)) / 9, rel=0.1)
+    assert total(more, SERVER) - total(alone, SERVER) == pytest.approx((total(more) - total(alone)) / 8, rel=0.1)
     handshakes = server.HANDSHAKE_BYTES_OUT / server.POSTS_A_CONNECTION
     assert f"{handshakes / (handshakes + server.ANSWER_BYTES):.0%} of what is sent".replace("%", " %") in PAGE
     # Ingest takes some 20 ms, so that concurrency is the tenth of the requests.
@@ -555,7 +555,8 @@ def test_no_part_of_a_bill_is_below_zero(bill):
 def test_more_never_costs_less(bill, member, more):
     for traffic, deployment in product(TRAFFICS, DEPLOYMENTS):
         rising = [total(replace(traffic, **{member: value}), deployment, bill) for value in more]
-        assert all(less <= usd for less, usd in pairwise(rising)), (traffic, deployment, rising)
+        # Lambda bills whole milliseconds, so that smaller batches can be rounded up by less.
+        assert all(less <= 1.001 * usd for less, usd in pairwise(rising)), (traffic, deployment, rising)
 
 
 def test_more_events_a_post_never_cost_more():

@@ -16,7 +16,7 @@ READ, CALLS, THROTTLES, CAME = "GetRecords.IteratorAgeMilliseconds", "Invocation
 NESTED = "arn:aws:cloudformation:us-east-1:000000000000:stack/playhead-dev-Server/0"
 PHYSICAL = {"IngestFunction": "ingest", "LandingFunction": "landing", "LandingFunctionStream": "mapping",
             "EventStream": "stream", "LandingBucket": "files", "FailedBatchesBucket": "failed", "Server": NESTED,
-            "Cluster": "cluster", "Service": "service"}
+            "Cluster": "cluster", "Service": "arn:aws:ecs:us-east-1:000000000000:service/cluster/service", "ScalableTarget": "target"}
 
 
 class NotFound(Exception):
@@ -39,7 +39,7 @@ class Account:
         self.streams, self.concurrency, self.were_stopped = {"stream"}, 50, False
         # The server's tasks; None without a server. Counts that it had when CloudWatch was asked for proof.
         self.tasks, self.tasks_at_proof, self.scales = None, set(), True
-        self.tasks_after = 0
+        self.tasks_after, self.has_target = 0, True
         # A metric's value in each minute; None where it has none.
         self.metrics = {READ: lambda minute: 0.0} | dict.fromkeys((CALLS, THROTTLES, CAME), lambda minute: None)
 
@@ -59,8 +59,8 @@ class Account:
     def describe_stack_resource(self, StackName, LogicalResourceId):
         if StackName not in ("playhead-dev", NESTED):
             raise refusal("ValidationError", f"Stack '{StackName}' does not exist")
-        if LogicalResourceId == "Server" and self.tasks is None:
-            raise refusal("ValidationError", f"Resource Server does not exist for stack {StackName}")
+        if LogicalResourceId == "Server" and self.tasks is None or LogicalResourceId == "ScalableTarget" and not self.has_target:
+            raise refusal("ValidationError", f"Resource {LogicalResourceId} does not exist for stack {StackName}")
         return {"StackResourceDetail": {"ResourceStatus": "CREATE_COMPLETE", "PhysicalResourceId": PHYSICAL[LogicalResourceId]}}
 
     def update_termination_protection(self, **_):
@@ -89,6 +89,7 @@ class Account:
         self.tasks = desiredCount
 
     def register_scalable_target(self, ServiceNamespace, ResourceId, ScalableDimension, SuspendedState):
+        assert self.has_target, "without MinCapacity and MaxCapacity it can't be made again"
         assert (ServiceNamespace, ResourceId, ScalableDimension) == ("ecs", "service/cluster/service", "ecs:service:DesiredCount")
         self.scales, = {not is_suspended for is_suspended in SuspendedState.values()}
 
@@ -325,9 +326,15 @@ def test_the_server_runs_as_before_if_landing_is_behind(destroy, account, before
 
 def test_nothing_is_deleted_while_somebody_starts_tasks_again(destroy, account):
     account.tasks, account.tasks_after = 3, 1
-    with pytest.raises(SystemExit, match="1 tasks of the server still run"):
+    with pytest.raises(SystemExit, match="still runs 1 of its tasks"):
         destroy.main("dev")
     assert account.status == "CREATE_COMPLETE" and account.streams == {"stream"} and account.tasks == 3 and account.scales
+
+
+def test_a_server_whose_scaling_a_failed_deletion_removed_is_deleted(destroy, account):
+    account.tasks, account.has_target, account.scales = 3, False, False
+    destroy.main("dev")
+    assert account.status == "DELETE_COMPLETE" and account.tasks == 0
 
 
 def test_a_server_that_a_failed_deletion_removed_is_not_started(destroy, account):

@@ -412,11 +412,8 @@ def test_half_sent_heads_and_slow_bodies_time_out_and_hinder_nobody(server):
 def test_a_refusal_reaches_a_client_that_still_sends(server):
     """A connection that is closed while bytes wait on it is reset, and some systems then drop the answer before it is read."""
     with server.connect() as connection:
-        connection.sendall(POST + b"content-length: 7000000\r\n\r\n" + b" " * 200_000)
+        connection.sendall(POST + b"content-length: 7000000\r\n\r\n" + b" " * 7_000_000)
         assert status(connection.recv(4096)) == 413 and connection.recv(4096) == b""
-        for _ in range(4):
-            connection.sendall(b" " * 100_000)
-            time.sleep(0.1)
 
 
 def test_whoever_takes_all_connections_neither_makes_it_look_dead_nor_keeps_the_others_out(servers):
@@ -428,7 +425,6 @@ def test_whoever_takes_all_connections_neither_makes_it_look_dead_nor_keeps_the_
     host, port = server.admin
     with socket.create_connection((host, int(port)), timeout=2) as connection:
         assert status(exchange(connection, b"GET /ready HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")) == 200
-    # Those that came before say nothing, and have two seconds for it.
     began = time.monotonic()
     assert status(server.post()) == 200
     assert time.monotonic() - began < 9

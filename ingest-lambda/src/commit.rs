@@ -22,7 +22,7 @@ use crate::store::PATIENCE;
 /// Lines of a lane that are not held back any longer: more of them would not compress noticeably better.
 const ENOUGH_BYTES: usize = 256 * 1024;
 /// Bytes of lines that become one S3 object at most: compressing them takes some 0.1 s of CPU.
-const MAX_SPILL_BYTES: usize = 1024 * 1024;
+pub(crate) const MAX_SPILL_BYTES: usize = 1024 * 1024;
 /// Full objects of one kind that are made and written at once: one is compressed while S3 answers for the others.
 const MAX_SPILLS: usize = 4;
 /// The age at which lines are given up for which neither Kinesis nor S3 had time: it leaves one call of S3 within [`PATIENCE`].
@@ -45,6 +45,8 @@ pub struct Limits {
     pub max_lane_bytes: usize,
     /// Bytes of the lines of one record, unless it is a single line.
     pub max_record_bytes: usize,
+    /// Bytes of the lines of one S3 object, unless it is a single record's.
+    pub max_spill_bytes: usize,
 }
 
 /// There is no room for a request's lines; none of them was taken.
@@ -112,24 +114,36 @@ struct Lane<T> {
 #[derive(Debug)]
 struct Spills<T> {
     waiting: VecDeque<Batch<T>>,
+    /// Of the lines that wait.
+    bytes: usize,
     in_flight: usize,
 }
 
 impl<T> Default for Spills<T> {
     fn default() -> Self {
-        Self { waiting: VecDeque::new(), in_flight: 0 }
+        Self { waiting: VecDeque::new(), bytes: 0, in_flight: 0 }
     }
 }
 
 impl<T> Spills<T> {
     /// While an object is in flight, what comes is collected for the next, up to a full one.
-    fn is_ready(&self) -> bool {
-        let bytes = || self.waiting.iter().map(|batch| batch.record.lines_len()).sum::<usize>();
+    fn is_ready(&self, limits: &Limits) -> bool {
         match self.in_flight {
             0 => !self.waiting.is_empty(),
-            1..MAX_SPILLS => bytes() >= MAX_SPILL_BYTES,
+            1..MAX_SPILLS => self.bytes >= limits.max_spill_bytes,
             _ => false,
         }
+    }
+
+    fn push(&mut self, batch: Batch<T>) {
+        self.bytes += batch.record.lines_len();
+        self.waiting.push_back(batch);
+    }
+
+    fn pop_if(&mut self, condition: impl Fn(&Batch<T>) -> bool) -> Option<Batch<T>> {
+        let batch = self.waiting.pop_front_if(|batch| condition(batch))?;
+        self.bytes -= batch.record.lines_len();
+        Some(batch)
     }
 }
 
@@ -350,7 +364,7 @@ impl<T> Commits<T> {
                 && let Some(batch) = lane.pop_if(|batch| call.has_room(batch))
             {
                 match breaker.admit(now) {
-                    Admission::Refuse => spills.entry(batch.record.kind).or_default().waiting.push_back(batch),
+                    Admission::Refuse => spills.entry(batch.record.kind).or_default().push(batch),
                     Admission::Once => call.push(lane.try_put(batch, now)),
                     Admission::Probe => {
                         call.time_limit = LEAST_RETRY_TIME;
@@ -368,14 +382,14 @@ impl<T> Commits<T> {
     }
 
     fn next_spill(&mut self) -> Option<(Kind, Vec<Batch<T>>)> {
-        let (kind, spills) = self.spills.iter_mut().find(|(_, spills)| spills.is_ready())?;
+        let limits = &self.limits;
+        let (kind, spills) = self.spills.iter_mut().find(|(_, spills)| spills.is_ready(limits))?;
         let (mut batches, mut bytes) = (Vec::new(), 0);
-        while let Some(batch) = spills.waiting.front() {
+        while let Some(batch) =
+            spills.pop_if(|batch| bytes == 0 || bytes + batch.record.lines_len() <= limits.max_spill_bytes)
+        {
             bytes += batch.record.lines_len();
-            if bytes > MAX_SPILL_BYTES && !batches.is_empty() {
-                break;
-            }
-            batches.extend(spills.waiting.pop_front());
+            batches.push(batch);
         }
         spills.in_flight += 1;
         Some((*kind, batches))
@@ -385,8 +399,8 @@ impl<T> Commits<T> {
     fn given_up(&mut self, now: Instant) -> Vec<Batch<T>> {
         let mut given_up = Vec::new();
         for spills in self.spills.values_mut() {
-            while spills.waiting.front().is_some_and(|batch| batch.oldest + MAX_WAIT <= now) {
-                given_up.extend(spills.waiting.pop_front());
+            while let Some(batch) = spills.pop_if(|batch| batch.oldest + MAX_WAIT <= now) {
+                given_up.push(batch);
             }
         }
         given_up.iter().for_each(|batch| self.release(batch));
@@ -418,7 +432,7 @@ impl<T> Commits<T> {
                 Some(lane) if tried == Tried::Partly && in_time => lane.retry = Some((batch, now + wait)),
                 _ => {
                     is_given_up = true;
-                    self.spills.entry(batch.record.kind).or_default().waiting.push_back(batch);
+                    self.spills.entry(batch.record.kind).or_default().push(batch);
                 }
             }
         }
@@ -430,8 +444,16 @@ impl<T> Commits<T> {
     }
 
     /// Notes that an object's lines have their outcome; in its stead Kinesis may have been asked once more.
-    pub fn spilled(&mut self, kind: Kind, batches: &[Batch<T>], tried: Option<Tried>, now: Instant) {
-        batches.iter().for_each(|batch| self.release(batch));
+    pub fn spilled<'b>(
+        &mut self,
+        kind: Kind,
+        batches: impl Iterator<Item = &'b Batch<T>>,
+        tried: Option<Tried>,
+        now: Instant,
+    ) where
+        T: 'b,
+    {
+        batches.for_each(|batch| self.release(batch));
         self.spills.entry(kind).or_default().in_flight -= 1;
         tried.into_iter().for_each(|tried| self.breaker.note(tried, now));
     }

@@ -175,13 +175,11 @@ impl<S: RecordStream, B: SpillBucket> Committer<S, B> {
             tried = self.services.put_at_last(&mut report, deadline.within(CALL_TIMEOUT)).await;
         }
         self.count(&report);
-        let (mut settled, mut places) = (Vec::new(), Vec::new());
-        for (batch, place) in outcomes(batches, report) {
-            settled.push(batch);
-            places.push(place);
+        let mut settled: Vec<_> = outcomes(batches, report).collect();
+        self.shared.commits().spilled(kind, settled.iter().map(|(batch, _)| batch), tried, Instant::now());
+        for place in [Some(Place::Spilled), Some(Place::Stream), None] {
+            settle(settled.extract_if(.., |(_, of)| *of == place).map(|(batch, _)| batch).collect(), place);
         }
-        self.shared.commits().spilled(kind, &settled, tried, Instant::now());
-        settled.into_iter().zip(places).for_each(|(batch, place)| settle(vec![batch], place));
     }
 
     /// Counts what was put, in the minute in which the first line of it was received.

@@ -209,6 +209,13 @@ mod tests {
         assert_eq!(lines, [1, 0, 0, 1, 0]);
     }
 
+    #[test]
+    fn a_server_writes_nothing_for_a_request_that_came_long_before_the_last_one_that_wrote() {
+        let counts = Counts::new(FrontDoor::Server);
+        let lines = [20_000, 1_000, 29_999, 30_000].map(|later| add(&counts, MINUTE + later, 1).len());
+        assert_eq!(lines, [1, 0, 0, 1]);
+    }
+
     #[rstest]
     #[case::lambda(FrontDoor::Lambda, None)]
     #[case::server(FrontDoor::Server, Some(2))]

@@ -36,6 +36,14 @@ pub struct Headers {
 }
 
 impl Headers {
+    /// Bytes of all values.
+    #[must_use]
+    pub(crate) fn bytes(&self) -> usize {
+        let Self { content_type, content_encoding, origin, user_agent, forwarded_for, requested_headers } = self;
+        let values = [content_type, content_encoding, origin, user_agent, forwarded_for, requested_headers];
+        values.into_iter().flatten().map(String::len).sum()
+    }
+
     /// Where the value of a header is kept; `None` for those that nobody reads.
     pub(crate) fn wanted(&mut self, name: &str) -> Option<&mut Option<String>> {
         let slots = [

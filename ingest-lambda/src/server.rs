@@ -28,7 +28,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
 use uuid::Uuid;
 
-use crate::commit::Limits;
+use crate::commit::{Limits, MAX_SPILL_BYTES};
 use crate::committer::{Commit, Committer};
 use crate::config::RecordCompression;
 use crate::intake::Intake;
@@ -94,8 +94,9 @@ where
     runtime()?.block_on(serve(config, intake, services))
 }
 
+/// Of its threads for what blocks, one compresses or takes bodies apart, and the other looks up addresses.
 fn runtime() -> io::Result<Runtime> {
-    Builder::new_current_thread().enable_all().max_blocking_threads(1).build()
+    Builder::new_current_thread().enable_all().max_blocking_threads(2).build()
 }
 
 async fn serve<S, B>(config: Config, intake: Intake, services: Services<S, B>) -> Result<(), ServerError>
@@ -172,6 +173,7 @@ fn limits(config: &Config, intake: &Intake) -> Limits {
         max_bytes: config.max_in_flight_bytes / 2,
         max_lane_bytes: config.max_in_flight_bytes / 4,
         max_record_bytes: intake.packing().max_shared_bytes(),
+        max_spill_bytes: MAX_SPILL_BYTES,
     }
 }
 

@@ -7,6 +7,7 @@ use lambda_setup::deadline::Deadline;
 use shared::line::{EventFormat, Kind};
 use shared::object::Attempt;
 use shared::timestamp::UnixMillis;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::breaker::{Admission, Breaker};
@@ -35,6 +36,7 @@ pub struct Services<S, B> {
     pub(crate) stream: S,
     bucket: B,
     format: EventFormat,
+    compressing: Semaphore,
 }
 
 /// The request whose records are stored.
@@ -95,7 +97,7 @@ fn probe_time(report: &PutReport) -> Duration {
 
 impl<S: RecordStream, B: SpillBucket> Services<S, B> {
     pub const fn new(stream: S, bucket: B, format: EventFormat) -> Self {
-        Self { stream, bucket, format }
+        Self { stream, bucket, format, compressing: Semaphore::const_new(1) }
     }
 
     /// With S3 away too, no breaker is a reason to lose anything. Says how Kinesis did, if there was time to try it.
@@ -160,7 +162,11 @@ impl<S: RecordStream, B: SpillBucket> Services<S, B> {
             let object = source.object(kind, &pending, deadline.remaining().saturating_sub(s3_time));
             (records, object)
         };
-        match tokio::task::spawn_blocking(compress).await {
+        // One at a time: what looks up S3's address needs a thread, too. It is never closed.
+        let turn = self.compressing.acquire().await;
+        let compressed = tokio::task::spawn_blocking(compress).await;
+        drop(turn);
+        match compressed {
             Ok((records, object)) => {
                 report.records = records;
                 object

@@ -12,7 +12,7 @@ import boto3
 
 
 def push(archive, repository, tag):
-    """The image's digest, once the repository has it. Its tag begins with this, and is its own: a commit that is built again must not move another's."""
+    """The image's digest, once the repository has it. Tagged <tag>-<digest>, so that a rebuild never moves another image's tag."""
     digest = digest_of(archive)
     ecr = boto3.client("ecr")
     try:

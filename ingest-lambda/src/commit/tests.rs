@@ -13,7 +13,11 @@ const LIMITS: Limits = Limits {
     max_bytes: 64 * 1024,
     max_lane_bytes: 16 * 1024,
     max_record_bytes: 2_000,
+    max_spill_bytes: 5_000,
 };
+
+/// Bytes of a line, which may be more than lines share a record with.
+const LONGEST_LINE: usize = 3_000;
 
 /// A record of one line of that many bytes, which is its number.
 fn record(kind: Kind, bucket: u8, number: usize, bytes: usize) -> Record {
@@ -136,13 +140,13 @@ fn after_a_failed_call_lines_go_to_s3_at_once_and_one_record_probes() {
     assert!(commits.put(all(batches, false), Tried::Failed, now, || 1.0).is_empty());
     let spilled = spill(commits.next(now));
     assert_eq!(numbers(&spilled), [1, 2]);
-    commits.spilled(Kind::Event, &spilled, None, now);
+    commits.spilled(Kind::Event, spilled.iter(), None, now);
     assert_eq!(waits_until(&mut commits, now), None);
     assert_eq!(submit(&mut commits, now, two_lanes()), Ok(true));
     now += LIMITS.interval;
     let spilled = spill(commits.next(now));
     assert_eq!(numbers(&spilled), [1, 2]);
-    commits.spilled(Kind::Event, &spilled, None, now);
+    commits.spilled(Kind::Event, spilled.iter(), None, now);
     assert_eq!(waits_until(&mut commits, now), None);
     now += crate::breaker::INTERVAL;
     assert_eq!(submit(&mut commits, now, two_lanes()), Ok(true));
@@ -169,23 +173,23 @@ fn a_lane_takes_its_share_and_not_a_byte_more() {
 
 #[test]
 fn four_full_objects_of_a_kind_are_written_at_once_and_less_than_one_waits() {
-    let limits = Limits { max_bytes: 1 << 24, max_lane_bytes: 1 << 24, max_record_bytes: MAX_SPILL_BYTES, ..LIMITS };
+    let limits = Limits { max_lane_bytes: LIMITS.max_bytes, max_record_bytes: LIMITS.max_spill_bytes, ..LIMITS };
     let (mut commits, now) = (Commits::new(limits), Instant::now());
     commits.breaker.note(Tried::Failed, now);
     let lines = |number, bytes| vec![record(Kind::Event, 0, number, bytes)];
     for number in 1..=5 {
-        assert!(submit(&mut commits, now, lines(number, MAX_SPILL_BYTES)).is_ok());
+        assert!(submit(&mut commits, now, lines(number, LIMITS.max_spill_bytes)).is_ok());
     }
     assert!(submit(&mut commits, now, lines(6, 10)).is_ok());
     let now = now + LIMITS.interval;
     let mut objects: VecDeque<_> = (0..MAX_SPILLS).map(|_| spill(commits.next(now))).collect();
     assert!(waits_until(&mut commits, now).is_some());
-    commits.spilled(Kind::Event, &objects.pop_front().unwrap(), None, now);
+    commits.spilled(Kind::Event, objects.pop_front().unwrap().iter(), None, now);
     objects.push_back(spill(commits.next(now)));
     for (number, object) in (2..).zip(objects) {
         assert_eq!(numbers(&object), [number]);
         assert!(waits_until(&mut commits, now).is_some());
-        commits.spilled(Kind::Event, &object, None, now);
+        commits.spilled(Kind::Event, object.iter(), None, now);
     }
     assert_eq!(numbers(&spill(commits.next(now))), [6]);
 }
@@ -214,7 +218,7 @@ enum Event {
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
-    let lines = prop::collection::vec((any::<bool>(), 0u8..4, 10usize..3_000), 1..5);
+    let lines = prop::collection::vec((any::<bool>(), 0u8..4, 10..=LONGEST_LINE), 1..5);
     let event = prop_oneof![
         4 => lines.prop_map(Event::Submit),
         3 => (0u64..400).prop_map(Event::Pass),
@@ -296,7 +300,7 @@ impl Model {
                 Step::Spill(kind, batches) => {
                     let in_flight = self.objects.iter().filter(|(other, _)| *other == kind).count();
                     let bytes: usize = batches.iter().map(|batch| batch.record.lines_len()).sum();
-                    let is_full = bytes + LIMITS.max_record_bytes > MAX_SPILL_BYTES;
+                    let is_full = bytes + LONGEST_LINE > LIMITS.max_spill_bytes;
                     assert!(in_flight == 0 || in_flight < MAX_SPILLS && is_full, "{in_flight} objects, {bytes} bytes");
                     assert!(batches.iter().all(|batch| batch.record.kind == kind));
                     self.objects.push_back((kind, batches));
@@ -346,7 +350,7 @@ impl Model {
     fn answer_of_s3(&mut self, commits: &mut Commits<usize>, now: Instant, tried: Option<Tried>) {
         let Some((kind, batches)) = self.objects.pop_front() else { return };
         self.settle(&batches);
-        commits.spilled(kind, &batches, tried, now);
+        commits.spilled(kind, batches.iter(), tried, now);
     }
 }
 

@@ -17,6 +17,7 @@ const LIMITS: Limits = Limits {
     max_bytes: 4 << 20,
     max_lane_bytes: 1 << 20,
     max_record_bytes: 1 << 20,
+    max_spill_bytes: 1 << 20,
 };
 
 /// How calls of Kinesis and S3 go.

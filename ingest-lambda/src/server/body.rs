@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use hyper::body::{Body as _, Incoming};
 use shared::limits::MAX_LAMBDA_PAYLOAD_BYTES;
 
 use crate::answer::Unread;
@@ -34,7 +33,7 @@ struct Pool {
 
 /// What a body takes of the room, until it is dropped.
 #[derive(Debug)]
-struct Held {
+pub(super) struct Held {
     room: Arc<Room>,
     bytes: usize,
 }
@@ -54,6 +53,11 @@ impl Deref for Body {
     }
 }
 
+/// The body of a request.
+pub(super) trait Pieces: hyper::body::Body<Data = Bytes> + Unpin {}
+
+impl<B: hyper::body::Body<Data = Bytes> + Unpin> Pieces for B {}
+
 impl Room {
     /// For so many bytes of each.
     pub(super) const fn new(max: usize) -> Self {
@@ -68,8 +72,17 @@ impl Room {
         if bytes <= SMALL_BYTES { &self.small } else { &self.large }
     }
 
+    /// Takes room for what is no body and stays as long.
+    pub(super) fn hold(self: &Arc<Self>, bytes: usize) -> Result<Held, Unread> {
+        let mut held = Held { room: self.clone(), bytes: 0 };
+        if bytes > 0 {
+            held.grow(bytes)?;
+        }
+        Ok(held)
+    }
+
     /// Reads a body to its end.
-    pub(super) async fn read(self: &Arc<Self>, body: Incoming) -> Result<Body, Unread> {
+    pub(super) async fn read(self: &Arc<Self>, body: impl Pieces) -> Result<Body, Unread> {
         if body.size_hint().lower() > MAX_BYTES as u64 {
             return Err(Unread::TooLarge);
         }
@@ -79,7 +92,7 @@ impl Room {
         tokio::time::timeout(TIMEOUT, self.collect(body)).await.unwrap_or(Err(Unread::TooSlow))
     }
 
-    async fn collect(self: &Arc<Self>, mut body: Incoming) -> Result<Body, Unread> {
+    async fn collect(self: &Arc<Self>, mut body: impl Pieces) -> Result<Body, Unread> {
         let mut held = Held { room: self.clone(), bytes: 0 };
         // Most bodies are one piece, which is taken as it is.
         let (mut first, mut whole) = (Bytes::new(), BytesMut::new());
@@ -156,6 +169,17 @@ mod tests {
         assert_eq!(held[2].grow(1), Err(Unread::NoRoom));
         drop(held);
         assert_eq!(room.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_body_takes_room_until_it_is_dropped() {
+        let room = Arc::new(Room::new(1024));
+        let read = || room.read(http_body_util::Full::new(Bytes::from_static(&[b' '; 600])));
+        let body = read().await.unwrap();
+        assert_eq!((body.len(), room.used()), (600, 600));
+        assert_eq!(read().await.unwrap_err(), Unread::NoRoom);
+        drop(body);
+        assert_eq!((read().await.map(|body| body.len()), room.used()), (Ok(600), 0));
     }
 
     #[test]

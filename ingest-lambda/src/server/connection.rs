@@ -120,7 +120,7 @@ impl Accepted {
     async fn serve(mut self, mut phase: watch::Receiver<Phase>) {
         let mut read = BytesMut::new();
         let first_bytes = tokio::select! {
-            first_bytes = within(self.server.patience(), more(&mut self.stream, &mut read)) => first_bytes,
+            first_bytes = self.server.in_time(more(&mut self.stream, &mut read)) => first_bytes,
             () = stopping(&mut phase) => return,
         };
         let served = match first_bytes {
@@ -133,7 +133,8 @@ impl Accepted {
     }
 
     async fn serve_from(mut self, read: BytesMut, phase: watch::Receiver<Phase>) -> io::Result<()> {
-        let opened = within(HEAD_TIMEOUT, self.open(read)).await?;
+        let server = self.server.clone();
+        let opened = server.in_time(self.open(read)).await?;
         Box::pin(self.http(opened, phase)).await
     }
 
@@ -164,7 +165,7 @@ impl Accepted {
         };
         // The bytes of the handshake are none of a request.
         let handshake = tls.acceptor().accept(Watched::new(stream, read, Progress::new()));
-        let stream = Box::new(within(HEAD_TIMEOUT, handshake).await?);
+        let stream = Box::new(server.in_time(handshake).await?);
         let multiplexed = stream.get_ref().1.alpn_protocol() == Some(tls::HTTP2);
         client.serve(Watched::new(stream, BytesMut::new(), progress), multiplexed, phase).await;
         Ok(())
@@ -176,9 +177,16 @@ impl Server {
         self.places.available_permits() == 0
     }
 
-    /// How long a client may take to say anything.
-    fn patience(&self) -> Duration {
-        if self.is_crowded() { CROWDED_TIMEOUT } else { HEAD_TIMEOUT }
+    /// For as long as a head may take.
+    async fn in_time<T>(&self, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        let (mut work, end) = (pin!(work), Instant::now() + HEAD_TIMEOUT);
+        loop {
+            match tokio::time::timeout(CROWDED_TIMEOUT, work.as_mut()).await {
+                Ok(result) => return result,
+                Err(_) if self.is_crowded() || Instant::now() >= end => return Err(io::ErrorKind::TimedOut.into()),
+                Err(_) => {}
+            }
+        }
     }
 }
 
@@ -196,10 +204,6 @@ impl Client {
             Box::pin(http1(io, self, watch)).await;
         }
     }
-}
-
-async fn within<T>(time: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    tokio::time::timeout(time, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 async fn proxy_header(stream: &mut TcpStream, read: &mut BytesMut) -> io::Result<Option<IpAddr>> {

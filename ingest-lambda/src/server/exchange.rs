@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::admin::READY_PATH;
-use super::body::{Body, SMALL_BYTES};
+use super::body::{Body, Held, SMALL_BYTES};
 use super::detached::Detached;
 use super::progress::Progress;
 use super::{Phase, Server};
@@ -28,6 +28,8 @@ use crate::intake::{Arrival, Draft, Head, Headers};
 use crate::metrics;
 use crate::put::PutReport;
 
+/// What each request may keep of its head, as [`crate::commit`] counts it. With HTTP/2 a client repeats 16 KiB for a few bytes.
+const USUAL_HEAD_BYTES: usize = 1024;
 /// A compressed body of more bytes than this may be too much work to decode between other requests.
 const SMALL_COMPRESSED_BYTES: usize = 512;
 
@@ -51,6 +53,8 @@ struct Received {
     body: Result<Body, Unread>,
     at: UnixMillis,
     began: Instant,
+    /// What its head takes of the room for bodies, if that is unusually much.
+    _head: Option<Held>,
 }
 
 impl Client {
@@ -64,16 +68,17 @@ impl Client {
         if uri.path() == READY_PATH {
             return Ok(self.finish(self.server.readiness(), version, false));
         }
-        let body = self.server.bodies.read(body).await;
-        if body.is_err() {
-            self.progress.leave_unread();
-        }
-        let is_last = body.is_err() || began >= self.ends_at;
         let headers = headers_of(&map);
         // Up to 16 KiB, which need not wait with the request.
         drop(map);
+        let head = self.server.bodies.hold(headers.bytes().saturating_sub(USUAL_HEAD_BYTES));
+        let body = match head {
+            Ok(_) => self.server.bodies.read(body).await,
+            Err(full) => Err(full),
+        };
+        let is_last = body.is_err() || began >= self.ends_at;
         let client = self.server.config.trusted_proxies.client(self.address, headers.forwarded_for.as_deref());
-        let received = Received { method, uri, headers, client, body, at, began };
+        let received = Received { method, uri, headers, client, body, at, began, _head: head.ok() };
         let (server, alive) = (self.server.clone(), self.alive.clone());
         // What a client that goes away has sent is stored and counted all the same.
         let handled = Detached::new(async move {
@@ -102,6 +107,7 @@ impl Client {
         }
         if version < Version::HTTP_2 && (is_last || self.server.phase() != Phase::Serving) {
             map.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            self.progress.leave_unread();
         }
         response
     }

@@ -18,9 +18,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 pub(super) const CROWDED_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a connection looks whether it is crowded.
 const CROWDED_INTERVAL: Duration = Duration::from_secs(5);
-/// How much of a refused body is still read, and for how long. Closing a connection on which bytes wait resets it, and the
-/// client may lose the answer that says why.
-const LINGER_BYTES: usize = 1024 * 1024;
+/// How much is still read after the last answer, as of a body that is too large, and for how long. Closing a connection on which
+/// bytes wait resets it, and the client may lose the answer.
+const LINGER_BYTES: usize = 8 * 1024 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone)]
@@ -34,7 +34,7 @@ struct State {
     in_head: bool,
     /// When the first byte of a head came, or the last request ended.
     since: Instant,
-    /// Whether a body was refused before its end.
+    /// Whether bytes may come that nobody reads.
     left_unread: bool,
 }
 
@@ -67,7 +67,7 @@ impl Progress {
         }
     }
 
-    /// Notes that the rest of a request is not read.
+    /// Notes that what comes from now on is not read.
     pub(super) fn leave_unread(&self) {
         self.state().left_unread = true;
     }
@@ -121,7 +121,7 @@ impl<I> Watched<I> {
 }
 
 impl<I: AsyncRead + Unpin> Watched<I> {
-    /// Reads what a refused client still sends, within bounds.
+    /// Reads what a client still sends, within bounds.
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let fresh = || Lingering { end: Box::pin(sleep(LINGER_TIME)), bytes: LINGER_BYTES };
         let lingering = self.lingering.get_or_insert_with(fresh);
