@@ -199,6 +199,7 @@ impl<'a> Builder<'a> {
         Host {
             binaries: self.config.functions_dir.clone(),
             aws_endpoint: format!("http://{aws}"),
+            front_door: self.template.front_door.clone(),
             environments: self.faults.environments.clone(),
             metrics: self.metrics.clone(),
         }

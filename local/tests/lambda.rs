@@ -120,7 +120,8 @@ fn function(environment: BTreeMap<String, String>) -> Arc<Function> {
         event_retries: 1,
     };
     let (aws_endpoint, environments) = ("http://127.0.0.1:9".to_owned(), Environments::default());
-    Function::new(spec, log, Host { binaries: BINARIES.clone(), aws_endpoint, environments, metrics }).unwrap()
+    Function::new(spec, log, Host { binaries: BINARIES.clone(), aws_endpoint, front_door: None, environments, metrics })
+        .unwrap()
 }
 
 /// Lambda with that function.
