@@ -52,7 +52,7 @@ test-e2e: $(VENV)/installed
 	@tools/scripts/image $(subst aarch64,arm64,$(shell uname -m))
 	$(PYTHON) -m pytest tests -n 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-soak: build-local $(VENV)/installed ## traffic under injected faults, each event accounted for (MINUTES=10 SEED=1)
+soak: build-local $(VENV)/installed ## traffic under injected faults, each event accounted for (MINUTES=10 SEED=1, FRONT_DOOR=server)
 	@$(PYTHON) -u tests/soak.py
 
 .PHONY: outage
@@ -99,6 +99,10 @@ loadtest: ## load on the pipeline that `make run` runs, and whether all of it la
 $(VENV)/installed: tests/requirements.txt
 	tests/install.sh $(VENV) $<
 	@touch $@
+
+.PHONY: report
+report: $(VENV)/installed ## plays, start-up time, rebuffering, viewers and ads of what `make run` landed (DATA_DIR)
+	@$(PYTHON) tools/reports --data $${DATA_DIR:-data}
 
 clean: ## remove what was built and landed
 	rm -rf target data .aws-sam $(VENV)

@@ -75,8 +75,8 @@ fn is_time_for(next: usize, done: u64, elapsed: Duration, time: Duration) -> boo
     (done + next as u64) as f64 * per_byte <= time.as_secs_f64()
 }
 
-/// Compresses the lines of records, or of as many of the first as there is time for, and says of how many. Of their lines it
-/// holds one record's.
+/// Compresses the lines of records, or of as many of the first as there is time for, and says of how many. It holds
+/// one record's lines at a time.
 fn compress(records: &[&Record], time: Duration) -> Result<(Compressed, BlockSize, usize), SpillError> {
     let began = Instant::now();
     let block_size = BlockSize::fitting(records.iter().map(|record| record.lines_len()).sum());

@@ -350,21 +350,50 @@ mod tests {
         String::from_utf8(answer[..length].to_vec()).unwrap()
     }
 
+    /// The client's side, and what must outlive the connection.
+    fn connect(multiplexed: bool) -> (DuplexStream, (watch::Sender<Phase>, mpsc::Receiver<()>)) {
+        let (set_phase, phase) = watch::channel(Phase::Serving);
+        let (server, progress) = (server(phase.clone()), Progress::new());
+        let (io, served) = tokio::io::duplex(1024);
+        let (address, ends_at) = (Ipv4Addr::LOCALHOST.into(), Instant::now() + MAX_AGE);
+        let (alive, all_ended) = mpsc::channel(1);
+        let client = Arc::new(Client { server, address, progress: progress.clone(), ends_at, alive });
+        tokio::spawn(client.serve(Watched::new(served, BytesMut::new(), progress), multiplexed, phase));
+        (io, (set_phase, all_ended))
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_old_connection_says_with_its_next_answer_that_it_ends() {
-        let (_set_phase, phase) = watch::channel(Phase::Serving);
-        let (server, progress) = (server(phase.clone()), Progress::new());
-        let (mut io, served) = tokio::io::duplex(1024);
-        let (address, ends_at) = (Ipv4Addr::LOCALHOST.into(), Instant::now() + MAX_AGE);
-        let (alive, _all_ended) = mpsc::channel(1);
-        let client = Arc::new(Client { server, address, progress: progress.clone(), ends_at, alive });
-        tokio::spawn(client.serve(Watched::new(served, BytesMut::new(), progress), false, phase));
-
+        let (mut io, _guards) = connect(false);
         let young = ask(&mut io).await;
         assert!(young.starts_with("HTTP/1.1 200") && !young.contains("connection: close"), "{young}");
         tokio::time::advance(MAX_AGE).await;
         let old = ask(&mut io).await;
         assert!(old.starts_with("HTTP/1.1 200") && old.contains("connection: close"), "{old}");
         assert_eq!(io.read(&mut [0; 16]).await.unwrap(), 0, "closed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_old_http_2_connection_is_told_to_go_away() {
+        let (mut io, _guards) = connect(true);
+        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        io.write_all(&[HTTP2_PREFACE, &settings].concat()).await.unwrap();
+        let young = frame_kinds(&mut io, 2).await;
+        tokio::time::advance(MAX_AGE).await;
+        let go_away = 7;
+        assert_eq!((young.contains(&go_away), frame_kinds(&mut io, 1).await), (false, vec![go_away]));
+    }
+
+    /// Reads so many frames. <https://www.rfc-editor.org/rfc/rfc9113#name-frame-format>
+    async fn frame_kinds(io: &mut DuplexStream, count: usize) -> Vec<u8> {
+        let mut kinds = Vec::new();
+        for _ in 0..count {
+            let mut head = [0; 9];
+            io.read_exact(&mut head).await.unwrap();
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            io.read_exact(&mut vec![0; length as usize]).await.unwrap();
+            kinds.push(head[3]);
+        }
+        kinds
     }
 }
