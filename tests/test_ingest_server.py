@@ -1,5 +1,6 @@
 """The server in place of the Lambda: what it answers, what it keeps, how it ends, and what it does not put up with."""
 
+import gzip
 import json
 import signal
 import socket
@@ -430,6 +431,33 @@ def test_whoever_takes_all_connections_neither_makes_it_look_dead_nor_keeps_the_
     assert time.monotonic() - began < 9
     for connection in heads:
         connection.close()
+
+
+def test_one_client_with_the_worst_bodies_takes_neither_the_others_answers_nor_the_memory(servers):
+    """Bombs, deep JSON, 4 MB of events and 9,000 sessions at once, one after the other; others post small events meanwhile."""
+    server = servers(MAX_IN_FLIGHT_BYTES=64 << 20)
+    idle = server.peak_memory()
+    many = json.dumps([{"type": "play", "session_id": str(uuid.uuid4())} for _ in range(9_000)]).encode()
+    large = json.dumps([{"type": "play", "text": uuid.uuid4().hex * 28} for _ in range(4_500)]).encode()
+    bodies = [(gzip.compress(b" " * 4_000_000 + EVENT), {"content_encoding": "gzip"}), (gzip.compress(b" " * (100 << 20)), {"content_encoding": "gzip"}),
+              (b"[" * 9_000 + b"]" * 9_000, {}), (large, {}), (many, {})]
+    assert 4_000_000 < len(large) < 4 << 20
+    over = time.monotonic() + 10
+
+    def worst():
+        found = []
+        while time.monotonic() < over:
+            found += [(number, status(server.post(body, **headers))) for number, (body, headers) in enumerate(bodies)]
+        return found
+
+    with ThreadPoolExecutor(1) as pool:
+        answers, good = pool.submit(worst), []
+        while time.monotonic() < over:
+            good.append(status(server.post()))
+        found = set(answers.result())
+    assert set(good) == {200} and len(good) > 50
+    assert found <= {(0, 200), (0, 503), (1, 413), (2, 400), (3, 200), (3, 503), (4, 200), (4, 503)} and len(found) >= 5, found
+    assert server.peak_memory() - idle < 200 << 20, (server.peak_memory(), idle)
 
 
 def test_endless_bodies_are_cut_and_memory_is_bounded(servers):
