@@ -22,7 +22,7 @@ from support.account import WRONG, Account, settle
 from support.faults import Faults, read_stream
 from support.landed import from_stream, verify_all
 from support.players import Players
-from support.stack import INGEST, LANDING, Stack, wait_for
+from support.stack import LANDING, Stack, wait_for
 
 # Middling batches and a short window: many writes, so that many of them can go wrong, and no backlog that lands only when
 # the faults are over.
@@ -238,7 +238,7 @@ def counts(account):
 def details(stack, players, fired, objects, memory):
     log = stack.errors_path.read_text(errors="replace")
     recoveries = {
-        "entries put on the stream again by ingest": metric_sum(stack, INGEST, "RetriedEntries"),
+        "entries put on the stream again by ingest": metric_sum(stack, stack.ingest, "RetriedEntries"),
         "POSTs sent again by players": sum(players.answers.values()) - players.answers[200] - players.answers[400],
         "batches sent again": len(re.findall("sent again", log)) + fired["mapping.restart"],
         "objects replaced": metric_sum(stack, LANDING, "ReplacedObjects"),

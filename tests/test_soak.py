@@ -6,9 +6,10 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from soak import INGEST, LANDING, Growth, Soaked, growth, soak
+from soak import Growth, Soaked, growth, soak
 
 from support.account import WRONG, Account, out_of_order, settle
+from support.stack import INGEST, LANDING
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", 1))
 
