@@ -91,12 +91,12 @@ where
     S: RecordStream + Send + 'static,
     B: SpillBucket + Send + 'static,
 {
-    runtime()?.block_on(serve(config, intake, services))
+    runtime(1)?.block_on(serve(config, intake, services))
 }
 
-/// Of its threads for what blocks, one compresses or takes bodies apart, and the other looks up addresses.
-fn runtime() -> io::Result<Runtime> {
-    Builder::new_current_thread().enable_all().max_blocking_threads(2).build()
+/// With so many threads for what blocks: large bodies, joins, compression, looking up addresses.
+fn runtime(blocking_threads: usize) -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().max_blocking_threads(blocking_threads).build()
 }
 
 async fn serve<S, B>(config: Config, intake: Intake, services: Services<S, B>) -> Result<(), ServerError>
@@ -116,7 +116,8 @@ where
 
     let (ended, mut first_ended) = mpsc::channel(1);
     let commit_thread = spawn("commit", ended.clone(), move || {
-        runtime()?.block_on(committer.run());
+        // S3's address must not wait until what is for it is compressed.
+        runtime(2)?.block_on(committer.run());
         Ok(())
     })?;
     let workers = workers(&server, &listener, &ended)?;
@@ -197,7 +198,7 @@ fn workers(
     let worker = |_| {
         let (connections, listener) = (Connections::new(server.clone()), duplicate(listener)?);
         spawn("worker", ended.clone(), move || {
-            let runtime = runtime()?;
+            let runtime = runtime(1)?;
             runtime.block_on(async { connections.serve(TcpListener::from_std(listener)?).await })
         })
     };

@@ -5,7 +5,7 @@
     python3 tools/reports --csv starts           for a program
     python3 tools/reports --data data            the stack's DATA_DIR
 
-Each report is one SELECT in the SQL that DuckDB and Athena share, over states.sql, which has what players of each kind say in one
+Each report is one SELECT in SQL that is Athena's too (where it has not been run yet), over states.sql, which has what players of each kind say in one
 vocabulary. duckdb.sql is what DuckDB needs beside it.
 """
 
@@ -34,6 +34,8 @@ def main():
     files = sorted(bucket.glob("events/dt=*/hour=*/*.jsonl.bz2"))
     if not files:
         sys.exit(f"report: nothing has landed in {bucket}/events; post something to `make run`, or name its DATA_DIR with --data")
+    if not DUCKDB.exists():
+        sys.exit(f"report: {DUCKDB} is missing; `make report` installs it")
     return print_reports(files, options.reports or REPORTS, options.csv)
 
 

@@ -18,7 +18,7 @@ WITH fields AS (
     -- CMCD version 2 (CTA-5004-B): changes of the play state, and what it still is at each interval.
     SELECT sid AS session, received, ts AS said_at,
         CASE sta
-            WHEN 'd' THEN 'preloading' WHEN 's' THEN 'starting' WHEN 'p' THEN 'playing' WHEN 'r' THEN 'rebuffering'
+            WHEN 's' THEN 'starting' WHEN 'p' THEN 'playing' WHEN 'r' THEN 'rebuffering'
             WHEN 'k' THEN 'seeking' WHEN 'w' THEN 'seeking' WHEN 'a' THEN 'paused' WHEN 'e' THEN 'ended'
             WHEN 'q' THEN 'ended' WHEN 'f' THEN 'failed'
         END AS state

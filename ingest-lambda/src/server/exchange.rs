@@ -71,7 +71,8 @@ impl Client {
         let headers = headers_of(&map);
         // Up to 16 KiB, which need not wait with the request.
         drop(map);
-        let head = self.server.bodies.hold(headers.bytes().saturating_sub(USUAL_HEAD_BYTES));
+        let path_bytes = uri.path_and_query().map_or(0, |path| path.as_str().len());
+        let head = self.server.bodies.hold((headers.bytes() + path_bytes).saturating_sub(USUAL_HEAD_BYTES));
         let body = match head {
             Ok(_) => self.server.bodies.read(body).await,
             Err(full) => Err(full),
