@@ -1,12 +1,17 @@
-//! What each function needs around its handler: its environment read once, SDK configuration, an HTTP client, its log, a
-//! deadline to keep, its vital signs as metrics, and word of its end.
+//! What each function needs around its handler: its environment read once, the event that invokes it, SDK configuration,
+//! S3, an HTTP client, its log, a deadline to keep, its vital signs as metrics, and word of its end.
 
 #![warn(missing_docs)]
 
+pub mod bucket;
 pub mod deadline;
 pub mod environment;
+pub mod event;
+pub mod function;
 pub mod http_client;
 pub mod log;
+#[cfg(feature = "testing")]
+pub mod memory_bucket;
 pub mod s3;
 pub mod sdk;
 pub mod shutdown;

@@ -12,7 +12,7 @@ mod watch;
 
 use std::time::Duration;
 
-use monitoring_lambdas::bucket::{BucketError, S3Bucket};
+use lambda_setup::bucket::{BucketError, S3Bucket};
 
 use crate::ledger::Ledger;
 use crate::result::Truth;

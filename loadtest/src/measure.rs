@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use monitoring_lambdas::bucket::S3Bucket;
+use lambda_setup::bucket::S3Bucket;
 
 use crate::cli::{LoadArgs, RunArgs};
 use crate::landed::{self, LandedError, Search};

@@ -34,13 +34,13 @@ use shared::line::EventFormat;
 use shared::metric::{Metric, NAMESPACE};
 use shared::timestamp::{UnixMillis, UtcHour};
 
-use crate::bucket::Bucket;
 use crate::cloudwatch::{self, Metrics, MetricsError, Query};
-use crate::event::{EventError, ScheduledEvent};
 use crate::manifest::{Success, Totals};
 use crate::rules::completeness::{Balance, Counted, Hour, Sent, balances, received_events, received_rejected};
 use crate::rules::partition::Partition;
 use crate::success::{self, SuccessError};
+use lambda_setup::bucket::Bucket;
+use lambda_setup::event::{EventError, ScheduledEvent};
 
 /// What the environment says.
 #[derive(Debug, Clone, PartialEq, Eq)]

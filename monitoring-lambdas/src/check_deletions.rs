@@ -40,10 +40,10 @@ use lambda_setup::environment::{self, EnvironmentError};
 use shared::metric::Metric;
 use shared::timestamp::{UnixMillis, UtcHour};
 
-use crate::bucket::{Bucket, BucketError, List, Streams};
 use crate::cloudwatch::{self, Metrics, MetricsError};
-use crate::event::{EventError, ScheduledEvent};
 use crate::manifest::{DELETED_PREFIX, REPLACED_PREFIX};
+use lambda_setup::bucket::{Bucket, BucketError, List, Streams};
+use lambda_setup::event::{EventError, ScheduledEvent};
 pub(crate) use report::Report;
 use report::State;
 use run::Run;

@@ -20,14 +20,14 @@ use shared::metric::Metric;
 use shared::object::{BlockSize, ObjectKey, ObjectMetadata};
 use shared::timestamp::{MILLIS_PER_MINUTE, UnixMillis};
 
-use crate::bucket::{BucketError, Condition, Head, Stream, Streams};
-use crate::event::{Created, EventError, S3Event};
 use crate::manifest::{broken_key, late_key};
 use crate::rules::recency::closes_at;
 use crate::seal_partition::grace_minutes;
 pub(crate) use finding::Broken;
 pub use finding::{Finding, LineProblem};
 use inspection::Inspection;
+use lambda_setup::bucket::{BucketError, Condition, Head, Stream, Streams};
+use lambda_setup::event::{Created, EventError, S3Event};
 
 /// What the environment says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -28,11 +28,11 @@ use lambda_setup::environment::{self, EnvironmentError};
 use shared::metric::Metric;
 use shared::timestamp::UnixMillis;
 
-use crate::bucket::{Bucket, BucketError, List};
 use crate::cloudwatch::{self, Metrics};
-use crate::event::{EventError, ScheduledEvent};
 use crate::manifest::BROKEN_PREFIX;
 use crate::seal_partition::{due_minutes, grace_minutes};
+use lambda_setup::bucket::{Bucket, BucketError, List};
+use lambda_setup::event::{EventError, ScheduledEvent};
 use partitions::Report;
 
 /// What the environment says.

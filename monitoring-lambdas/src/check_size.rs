@@ -15,15 +15,15 @@ use shared::metric::Metric;
 use shared::rejection::Reason;
 use shared::timestamp::UnixMillis;
 
-use crate::bucket::Bucket;
 use crate::cloudwatch::{Datum, Metrics, MetricsError};
-use crate::event::{Created, EventError, S3Event};
 use crate::manifest::Totals;
 use crate::rules::partition::Partition;
 use crate::rules::rejected::Lines;
 use crate::rules::robust::Seasonal;
 use crate::rules::size::{self, Limits, Measured, Outcome, Rule, Sizes};
 use crate::success::{self, SuccessError};
+use lambda_setup::bucket::Bucket;
+use lambda_setup::event::{Created, EventError, S3Event};
 
 /// Why a partition was not checked.
 #[derive(Debug, thiserror::Error)]

@@ -3,15 +3,10 @@
 //! They are here and not in the binaries because async code is compiled with the crate that runs it: the SDK's calls and the
 //! runtime once, instead of once for each of seven binaries.
 
-use std::pin::Pin;
+use lambda_setup::bucket::{self, S3Bucket};
+use lambda_setup::function::{serve, start};
+use lambda_setup::sdk::TrustStore;
 
-use anyhow::Context as _;
-use lambda_runtime::{Context, Diagnostic, LambdaEvent, service_fn};
-use lambda_setup::sdk::{SdkConfig, TrustStore};
-use serde::de::DeserializeOwned;
-use serde_json::Value;
-
-use crate::bucket::{self, S3Bucket};
 use crate::cloudwatch::CloudWatch;
 use crate::notify::handler::Handler as Notify;
 use crate::notify::topic::SnsTopic;
@@ -85,48 +80,4 @@ pub fn notify() -> anyhow::Result<()> {
         };
         serve(async |event, context| handler.handle(event, context).await).await
     })
-}
-
-/// Runs a function that has this configuration.
-fn start<C, P>(
-    name: &str,
-    configuration: impl FnOnce() -> Result<C, P>,
-    function: impl AsyncFnOnce(C, SdkConfig) -> anyhow::Result<()>,
-) -> anyhow::Result<()>
-where
-    P: std::error::Error + Send + Sync + 'static,
-{
-    lambda_setup::log::init()?;
-    let configuration = configuration().with_context(|| format!("{name} can't start"))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(function(configuration, lambda_setup::sdk::config()?))
-}
-
-/// Serves invocations until Lambda ends the process. One that failed is reported with its error's type and text.
-async fn serve<E, Failure>(handle: impl AsyncFn(E, Context) -> Result<(), Failure>) -> anyhow::Result<()>
-where
-    E: DeserializeOwned,
-    Failure: std::error::Error,
-{
-    let handle = &handle;
-    run(&|LambdaEvent { payload, context }| {
-        Box::pin(async move {
-            let event = serde_json::from_value(payload).map_err(diagnostic)?;
-            handle(event, context).await.map_err(diagnostic)
-        })
-    })
-    .await
-}
-
-type Answer<'h> = Pin<Box<dyn Future<Output = Result<(), Diagnostic>> + 'h>>;
-
-/// The runtime without type parameters, which would be compiled for each handler.
-async fn run<'h>(answer: &dyn Fn(LambdaEvent<Value>) -> Answer<'h>) -> anyhow::Result<()> {
-    lambda_runtime::run(service_fn(answer)).await.map_err(anyhow::Error::from_boxed)
-}
-
-fn diagnostic<E: std::error::Error>(error: E) -> Diagnostic {
-    let path = std::any::type_name::<E>();
-    let error_type = path.rsplit("::").next().unwrap_or(path).to_owned();
-    Diagnostic { error_type, error_message: error.to_string() }
 }

@@ -3,20 +3,17 @@
 //! [`check_object`] verifies each object. [`seal_partition`] marks an hour as complete and lists what is in it;
 //! [`check_size`], [`check_recency`] and [`check_completeness`] judge the sealed hours, and [`check_deletions`] makes sure that
 //! they stay intact. [`notify`] sends the alarms to people.
-//! They reach S3 through [`bucket`] and CloudWatch through [`cloudwatch`], and take the time from the [`event`] that invokes
-//! them.
+//! They reach CloudWatch through [`cloudwatch`], and take the time from the event that invokes them.
 
 // The types of the SDK and of the runtime nest deeper than the compiler's default.
 #![recursion_limit = "256"]
 
-pub mod bucket;
 pub mod check_completeness;
 pub mod check_deletions;
 pub mod check_object;
 pub mod check_recency;
 pub mod check_size;
 pub mod cloudwatch;
-mod event;
 pub mod functions;
 pub mod manifest;
 pub mod notify;

@@ -55,13 +55,13 @@ use shared::metric::Metric;
 use shared::timestamp::{MILLIS_PER_MINUTE, UnixMillis};
 use tokio::sync::OnceCell;
 
-use crate::bucket::{BucketError, Streams, Uploads};
 use crate::cloudwatch::{self, Metrics, MetricsError};
-use crate::event::{EventError, Invocation};
 use crate::rules::partition::Partition;
 use crate::rules::recency;
 use checkpoint::Checkpoint;
 use context::{Done, Interrupt, Outcome, Run};
+use lambda_setup::bucket::{BucketError, Streams, Uploads};
+use lambda_setup::event::{EventError, Invocation};
 use markers::Marker;
 pub(crate) use markers::first_hour;
 

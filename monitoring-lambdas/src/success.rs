@@ -1,8 +1,8 @@
 //! Reads `_SUCCESS`.
 
-use crate::bucket::{Bucket, BucketError};
 use crate::manifest::{Success, VERSION};
 use crate::rules::partition::Partition;
+use lambda_setup::bucket::{Bucket, BucketError};
 
 /// Why a `_SUCCESS` was not read.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +45,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::manifest::Totals;
-    use crate::tests::memory_bucket::MemoryBucket;
+    use lambda_setup::memory_bucket::MemoryBucket;
 
     /// As seal-partition leaves it.
     pub(crate) fn seal(bucket: &MemoryBucket, partition: Partition, first_sealed_at: UnixMillis, totals: Totals) {

@@ -1,4 +1,3 @@
-//! The bucket and the metrics that the tests of all checks run against.
+//! The metrics that the tests of all checks run against.
 
-pub(crate) mod memory_bucket;
 pub(crate) mod memory_metrics;

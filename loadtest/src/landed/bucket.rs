@@ -1,6 +1,6 @@
 //! The landing bucket, over the checks' S3 client.
 
-use monitoring_lambdas::bucket::{self, Bucket, BucketError, Content, Listed, S3Bucket};
+use lambda_setup::bucket::{self, Bucket, BucketError, Content, Listed, S3Bucket};
 
 use super::LandedError;
 use crate::aws;

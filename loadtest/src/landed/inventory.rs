@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::mem::take;
 use std::sync::Arc;
 
-use monitoring_lambdas::bucket::Listed;
+use lambda_setup::bucket::Listed;
 use shared::line::Kind;
 use shared::object::prefix;
 use shared::timestamp::UnixMillis;

@@ -7,8 +7,8 @@ use rstest::rstest;
 use super::*;
 use crate::manifest::Received;
 use crate::success::tests::seal;
-use crate::tests::memory_bucket::MemoryBucket;
 use crate::tests::memory_metrics::{MemoryMetrics, Value};
+use lambda_setup::memory_bucket::MemoryBucket;
 
 fn hour(of_day: i64) -> UtcHour {
     UtcHour::parse("dt=2026-11-21/hour=00").unwrap().plus(of_day)

@@ -6,8 +6,8 @@ use shared::timestamp::UtcHour;
 use super::listing::Listing;
 use super::manifest_lines::{Entries, EntriesError};
 use super::report::{MAX_KEYS, Missing, What};
-use crate::bucket::{Bucket, BucketError, Listed, Stream};
 use crate::manifest::Entry;
+use lambda_setup::bucket::{Bucket, BucketError, Listed, Stream};
 
 /// What the comparison of an hour found.
 #[derive(Debug, Default, PartialEq, Eq)]

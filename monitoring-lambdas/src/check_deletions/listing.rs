@@ -4,7 +4,7 @@ use shared::line::Kind;
 use shared::object::prefix;
 use shared::timestamp::UtcHour;
 
-use crate::bucket::{Bucket, BucketError, List, Listed};
+use lambda_setup::bucket::{Bucket, BucketError, List, Listed};
 
 /// The objects of both kinds, in the order of keys, a page at a time.
 pub(super) struct Listing<'a, B> {

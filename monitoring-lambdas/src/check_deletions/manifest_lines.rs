@@ -2,8 +2,8 @@
 
 use bytes::BytesMut;
 
-use crate::bucket::{BucketError, Stream};
 use crate::manifest::Entry;
+use lambda_setup::bucket::{BucketError, Stream};
 
 /// The most bytes of a line: a key of 1,024 bytes, each of which may be escaped, and 2 KB of metadata.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html>

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use shared::timestamp::{UnixMillis, UtcHour};
 
 use super::CheckDeletionsError;
-use crate::bucket::{Bucket, BucketError, Condition};
 use crate::manifest::{DELETED_PREFIX, VERSION, deleted_key};
+use lambda_setup::bucket::{Bucket, BucketError, Condition};
 
 /// The most keys in a report; its number counts all missing objects.
 pub(super) const MAX_KEYS: usize = 1_000;

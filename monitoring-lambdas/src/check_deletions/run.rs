@@ -10,8 +10,8 @@ use super::CheckDeletionsError;
 use super::comparison::{Compared, compare, compare_replaced};
 use super::manifest_lines::Entries;
 use super::report::{Missing, Report, State};
-use crate::bucket::{BucketError, Condition, Streams};
 use crate::manifest::{deleted_key, late_key};
+use lambda_setup::bucket::{BucketError, Condition, Streams};
 
 /// Hours that are compared: a day less than the shortest time that the lifecycle keeps files.
 const WINDOW_HOURS: i64 = 7 * 24;

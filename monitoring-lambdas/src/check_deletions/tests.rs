@@ -10,8 +10,8 @@ use super::report::{Missing, What};
 use super::*;
 use crate::manifest::{LATE_PREFIX, late_key};
 use crate::seal_partition::tests::{at, hour, land, put_late, run as seal, sealed_until};
-use crate::tests::memory_bucket::MemoryBucket;
 use crate::tests::memory_metrics::MemoryMetrics;
+use lambda_setup::memory_bucket::MemoryBucket;
 
 const NOON: &str = "2026-11-21T12:40:00.000Z";
 const HOUR_3: &str = "deleted/dt=2026-11-21/hour=03.json";

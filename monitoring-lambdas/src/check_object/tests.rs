@@ -19,7 +19,7 @@ use shared::rejection::{Reason, Rejection};
 use shared::timestamp::UtcHour;
 
 use super::*;
-use crate::tests::memory_bucket::MemoryBucket;
+use lambda_setup::memory_bucket::MemoryBucket;
 
 const IN_TIME: &str = "2026-11-21T09:32:20.000Z";
 

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use shared::object::{ObjectKey, ObjectMetadata, SPILL_PREFIX};
 use shared::timestamp::{UnixMillis, UtcHour};
 
-use crate::bucket::{Bucket, BucketError, List};
 use crate::rules::recency::LOOKBACK_HOURS;
+use lambda_setup::bucket::{Bucket, BucketError, List};
 
 /// The last key of each series, by the prefix of its keys, in one hour.
 #[derive(Debug, Default)]

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::future::try_join_all;
 use shared::timestamp::{UnixMillis, UtcHour};
 
-use crate::bucket::{Bucket, BucketError};
 use crate::manifest::incomplete_key;
 use crate::rules::partition::Partition;
 use crate::rules::recency::{self, LOOKBACK_HOURS, State};
 use crate::seal_partition;
 use crate::success::{self, SuccessError};
+use lambda_setup::bucket::{Bucket, BucketError};
 
 /// What is looked up at most once an hour. A `_SUCCESS` that somebody deletes is noticed after that.
 #[derive(Debug, Default)]

@@ -10,12 +10,12 @@ use shared::object::{Attempt, BlockSize, ObjectKey, ReceivedIn, SpillId, object_
 use shared::timestamp::UtcHour;
 
 use super::*;
-use crate::bucket::{Condition, Content, Head, List, Page};
 use crate::manifest::Totals;
 use crate::rules::partition::Partition;
 use crate::success::tests::seal;
-use crate::tests::memory_bucket::MemoryBucket;
 use crate::tests::memory_metrics::MemoryMetrics;
+use lambda_setup::bucket::{Condition, Content, Head, List, Page};
+use lambda_setup::memory_bucket::MemoryBucket;
 
 const MINUTE: i64 = 60_000;
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::success::tests::seal;
-use crate::tests::memory_bucket::MemoryBucket;
 use crate::tests::memory_metrics::MemoryMetrics;
+use lambda_setup::memory_bucket::MemoryBucket;
 use rstest::rstest;
 
 const HOUR: &str = "events/dt=2026-11-21/hour=09/_SUCCESS";

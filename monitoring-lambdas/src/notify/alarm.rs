@@ -12,7 +12,7 @@ use shared::timestamp::UnixMillis;
 #[serde(untagged)]
 pub enum Invocation {
     Notices(SnsEvent),
-    Tick(crate::event::ScheduledEvent),
+    Tick(lambda_setup::event::ScheduledEvent),
 }
 
 /// An SNS event.

@@ -10,9 +10,9 @@ use shared::timestamp::UnixMillis;
 
 use super::alarm::Watched;
 use super::rejected;
-use crate::bucket::{Bucket, BucketError, List, Streams};
 use crate::check_deletions::Report;
 use crate::manifest::{BROKEN_PREFIX, DELETED_PREFIX};
+use lambda_setup::bucket::{Bucket, BucketError, List, Streams};
 
 /// The most objects that a message names, from the newest hours among the first thousand broken ones.
 const MAX_OBJECTS: usize = 3;
@@ -109,7 +109,7 @@ async fn newest<T: DeserializeOwned>(
 mod tests {
     use super::*;
     use crate::check_object;
-    use crate::tests::memory_bucket::MemoryBucket;
+    use lambda_setup::memory_bucket::MemoryBucket;
     use std::collections::HashMap;
 
     fn watched(metric: &str) -> Watched {

@@ -17,9 +17,9 @@ use super::recipient::Recipient;
 use super::store::{self, StoreError};
 use super::topic::Topic;
 use super::webhook::Webhooks;
-use crate::bucket::Streams;
 use crate::cloudwatch::Metrics;
-use crate::event::EventError;
+use lambda_setup::bucket::Streams;
+use lambda_setup::event::EventError;
 
 /// Time reserved for recording what was sent, and for the answer.
 const ANSWER_TIME: std::time::Duration = std::time::Duration::from_secs(10);

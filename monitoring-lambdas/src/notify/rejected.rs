@@ -9,7 +9,7 @@ use serde::Deserialize;
 use shared::object::SPILL_PREFIX;
 use shared::timestamp::{UnixMillis, UtcHour};
 
-use crate::bucket::{Bucket, BucketError, List, Stream, Streams};
+use lambda_setup::bucket::{Bucket, BucketError, List, Stream, Streams};
 
 /// The most files that are read.
 const MAX_FILES: usize = 8;

@@ -7,7 +7,7 @@ use lambda_setup::deadline::backoff_ceiling;
 
 use super::incident::Incident;
 use super::ledger::Ledger;
-use crate::bucket::{Bucket, BucketError, Condition};
+use lambda_setup::bucket::{Bucket, BucketError, Condition};
 
 /// Attempts at a change while others are faster. A storm is some dozens of notices at once.
 pub(crate) const ATTEMPTS: u32 = 12;

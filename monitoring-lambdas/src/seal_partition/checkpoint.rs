@@ -6,9 +6,9 @@ use shared::timestamp::UnixMillis;
 
 use super::overlaps::Extents;
 use super::published::ETags;
-use crate::bucket::{Content, Part};
 use crate::manifest::{Overlap, Totals};
 use crate::rules::completeness::LandedRecords;
+use lambda_setup::bucket::{Content, Part};
 
 /// A partition's seal that ran out of time: a line of JSON, then the bytes of the manifest that are not uploaded yet, as they
 /// are. S3 invokes seal-partition when it is put.

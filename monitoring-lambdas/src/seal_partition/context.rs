@@ -8,9 +8,9 @@ use tokio::sync::OnceCell;
 
 use super::backlog::Backlog;
 use super::{Config, SealError};
-use crate::bucket::BucketError;
 use crate::manifest::Success;
 use crate::rules::partition::Partition;
+use lambda_setup::bucket::BucketError;
 
 /// What a run works with.
 pub(super) struct Run<'a, B, F, M> {

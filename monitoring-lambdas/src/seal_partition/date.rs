@@ -10,9 +10,9 @@ use super::context::{Done, Outcome, Run};
 use super::manifest_text::{self, Manifest};
 use super::published::Published;
 use super::{MAX_ATTEMPTS, SealError};
-use crate::bucket::{BucketError, Condition, Streams, Uploads};
 use crate::cloudwatch::Metrics;
 use crate::manifest::{HourOfDate, Success, Totals};
+use lambda_setup::bucket::{BucketError, Condition, Streams, Uploads};
 
 impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
     /// Seals a date when all of its hours are sealed; and again when one of them was sealed later than it. The first date of a

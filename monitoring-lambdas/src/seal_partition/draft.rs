@@ -10,10 +10,10 @@ use super::checkpoint::Draft;
 use super::context::{Interrupt, Run};
 use super::manifest_text::{self, MAX_OVERLAPS};
 use super::overlaps::Overlapped;
-use crate::bucket::{BucketError, Condition, List, Listed, Streams, Uploads};
 use crate::cloudwatch::Metrics;
 use crate::manifest::{Entry, EntryContent, MAX_KEYS, Overlap, replaced_key};
 use crate::rules::completeness::LandedRecords;
+use lambda_setup::bucket::{BucketError, Condition, List, Listed, Streams, Uploads};
 
 impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
     /// Writes `_MANIFEST.json`; its `ETag`. The one that it replaces is kept if the hour was sealed: what it has and the new

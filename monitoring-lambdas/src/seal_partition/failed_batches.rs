@@ -6,8 +6,8 @@ use serde::Deserialize;
 use shared::timestamp::{UnixMillis, UtcHour};
 
 use super::CONCURRENCY;
-use crate::bucket::{Bucket, BucketError, List, Stream, Streams};
 use crate::manifest::{MAX_KEYS, Missing};
+use lambda_setup::bucket::{Bucket, BucketError, List, Stream, Streams};
 
 /// Where the mapping puts them.
 const PREFIX: &str = "aws/lambda/";
@@ -118,7 +118,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::tests::memory_bucket::MemoryBucket;
+    use lambda_setup::memory_bucket::MemoryBucket;
 
     const KEY: &str = "aws/lambda/4a8f/shardId-000000000000/2026/11/21/2026-11-21T10.32.08-9b1c";
 

@@ -7,11 +7,11 @@ use shared::timestamp::UtcHour;
 use super::SealError;
 use super::context::{Done, Run};
 use super::state::HourState;
-use crate::bucket::{Condition, Head, Streams, Uploads};
 use crate::cloudwatch::Metrics;
 use crate::manifest::{Incomplete, Missing, VERSION, held_key, incomplete_key};
 use crate::rules::partition::Partition;
 use crate::rules::recency::is_last_run;
+use lambda_setup::bucket::{Condition, Head, Streams, Uploads};
 
 impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
     /// Holds `_SUCCESS` back; once the hour is due, `_INCOMPLETE` says why.

@@ -10,9 +10,9 @@ use super::published::{ETags, Published};
 use super::state::HourState;
 use super::verdict::{Assessment, Verdict};
 use super::{MAX_ATTEMPTS, SealError};
-use crate::bucket::{BucketError, Condition, Streams, Uploads};
 use crate::cloudwatch::Metrics;
 use crate::manifest::{Missing, Success, checkpoint_key};
+use lambda_setup::bucket::{BucketError, Condition, Streams, Uploads};
 
 /// How a seal ended.
 pub(super) enum Sealing {

@@ -10,11 +10,11 @@ use shared::timestamp::{UtcDate, UtcHour};
 
 use super::SealError;
 use super::context::Run;
-use crate::bucket::{Bucket, BucketError, List, Streams, Uploads};
 use crate::cloudwatch::Metrics;
 use crate::manifest::{CHECKPOINT_SUFFIX, HELD_SUFFIX, LATE_PREFIX, RESEAL_SUFFIX, SEALING_PREFIX};
 use crate::rules::partition::Partition;
 use crate::rules::recency::{closed_hours, is_closed};
+use lambda_setup::bucket::{Bucket, BucketError, List, Streams, Uploads};
 
 /// What a key under `late/` or `sealing/` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,9 +5,9 @@ use shared::object::{manifest_key, success_key};
 
 use super::SealError;
 use super::context::Run;
-use crate::bucket::{BucketError, Streams, Uploads};
 use crate::cloudwatch::Metrics;
 use crate::manifest::Success;
+use lambda_setup::bucket::{BucketError, Streams, Uploads};
 
 /// The `ETag`s of what is published.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,11 +13,11 @@ use super::markers::Markers;
 use super::published::{ETags, Published};
 use super::state::HourState;
 use super::{CONCURRENCY, SealError};
-use crate::bucket::{BucketError, Condition, Streams, Uploads};
 use crate::cloudwatch::Metrics;
 use crate::manifest::{Missing, checkpoint_key, held_key, incomplete_key};
 use crate::rules::partition::Partition;
 use crate::rules::recency::is_closed;
+use lambda_setup::bucket::{BucketError, Condition, Streams, Uploads};
 
 impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
     /// Seals everything. It remains to report that, and then to [`forget`](Self::forget) the markers.

@@ -9,9 +9,9 @@ use super::checkpoint::Found;
 use super::context::Run;
 use super::markers::{Markers, Reseal};
 use super::published::Published;
-use crate::bucket::{Condition, Streams, Uploads};
 use crate::cloudwatch::Metrics;
 use crate::manifest::{late_key, reseal_key};
+use lambda_setup::bucket::{Condition, Streams, Uploads};
 
 /// An hour that may have to be sealed.
 pub(super) struct HourState {

@@ -16,8 +16,8 @@ use shared::timestamp::UtcHour;
 use super::*;
 use crate::manifest::Totals;
 use crate::rules::completeness::{Balance, Counted, Hour, Sent, balances};
-use crate::tests::memory_bucket::MemoryBucket;
 use crate::tests::memory_metrics::MemoryMetrics;
+use lambda_setup::memory_bucket::MemoryBucket;
 
 pub(crate) const NIGHT: &str = "2026-11-22T00:20:00.000Z";
 

@@ -17,10 +17,10 @@ use super::context::Run;
 use super::failed_batches;
 use super::landing::{self, Landing, Watched};
 use super::state::HourState;
-use crate::bucket::{BucketError, List, Streams, Uploads};
 use crate::cloudwatch::Metrics;
 use crate::manifest::{Accepted, BROKEN_PREFIX, MAX_KEYS, Missing, Totals, accepted_key};
 use crate::rules::completeness::{LandedRecords, lost_records};
+use lambda_setup::bucket::{BucketError, List, Streams, Uploads};
 
 /// What is known of an hour before it is listed.
 #[derive(Debug, Clone)]

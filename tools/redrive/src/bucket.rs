@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
+pub(crate) use lambda_setup::bucket::Listed;
+use lambda_setup::bucket::{self, Bucket as _, Head, List, S3Bucket, Stream, Streams};
 use lambda_setup::sdk::SdkConfig;
-pub(crate) use monitoring_lambdas::bucket::Listed;
-use monitoring_lambdas::bucket::{self, Bucket as _, Head, List, S3Bucket, Stream, Streams};
 use shared::timestamp::UnixMillis;
 
 /// Bytes of an object that is read. The largest that Playhead writes is a failed batch, of some 12 MiB.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use bzip2::{Compression, write::BzEncoder};
-use monitoring_lambdas::bucket::{Content, Listed};
+use lambda_setup::bucket::{Content, Listed};
 use shared::line::Kind;
 use shared::timestamp::UnixMillis;
 

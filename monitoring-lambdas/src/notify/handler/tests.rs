@@ -9,7 +9,7 @@ use crate::cloudwatch::{Datum, MetricsError, Query};
 use crate::notify::config::Parents;
 use crate::notify::outcome::Outcome;
 use crate::notify::recipient::Webhook;
-use crate::tests::memory_bucket::MemoryBucket;
+use lambda_setup::memory_bucket::MemoryBucket;
 
 /// CloudWatch with one value, or away.
 #[derive(Default)]

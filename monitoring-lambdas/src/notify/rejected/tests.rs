@@ -9,7 +9,7 @@ use shared::line::Kind;
 use shared::object::{ObjectKey, SpillId};
 
 use super::*;
-use crate::tests::memory_bucket::MemoryBucket;
+use lambda_setup::memory_bucket::MemoryBucket;
 
 fn now() -> UnixMillis {
     UnixMillis::parse("2026-11-21T09:40:00.000Z").unwrap()

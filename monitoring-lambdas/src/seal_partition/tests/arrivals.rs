@@ -13,8 +13,8 @@ use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner
 use rstest::rstest;
 
 use super::*;
-use crate::bucket::{Bucket, BucketError, Condition, Content, Head, List, Page, Part, Uploads};
 use crate::manifest::{BROKEN_PREFIX, RESEAL_SUFFIX, broken_key, late_key};
+use lambda_setup::bucket::{Bucket, BucketError, Condition, Content, Head, List, Page, Part, Uploads};
 
 const PARTITION: &str = "dt=2026-11-21/hour=05";
 const SUCCESS: &str = "events/dt=2026-11-21/hour=05/_SUCCESS";

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::bucket::BucketError;
+use lambda_setup::bucket::BucketError;
 
 /// Three hours to be sealed, with parts and pages; one to be sealed again; and the date that they complete.
 async fn world() -> MemoryBucket {

@@ -3,7 +3,7 @@
 use allocation_counter::measure;
 
 use super::*;
-use crate::bucket::{Bucket, BucketError, Condition, Content, Head, List, Listed, Page, Part, Uploads};
+use lambda_setup::bucket::{Bucket, BucketError, Condition, Content, Head, List, Listed, Page, Part, Uploads};
 
 #[tokio::test]
 async fn three_thousand_objects_in_parts_cost_a_head_each_and_little_more() {

@@ -1,4 +1,4 @@
-//! What invokes the checks: S3 event notifications and EventBridge schedules.
+//! What invokes the checks and loaders: S3 event notifications and EventBridge schedules.
 //!
 //! Four members of some forty are read. The types of `aws_lambda_events` require more of a schedule's event, so that one made
 //! by hand, with a time alone, would be refused; they leave S3's keys encoded and the bucket's name optional.
@@ -41,8 +41,11 @@ struct EncodedKey {
 /// An object that was created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Created {
+    /// The bucket's name.
     pub bucket: String,
+    /// Decoded.
     pub key: String,
+    /// When S3 took it.
     pub at: UnixMillis,
 }
 
@@ -57,21 +60,29 @@ pub struct ScheduledEvent {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 pub enum Invocation {
+    /// Objects were created.
     S3(S3Event),
+    /// It is time.
     Schedule(ScheduledEvent),
 }
 
 /// An event that can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
+    /// The time.
     #[error("the event's time {0:?} is not an RFC 3339 time")]
     Time(String),
+    /// An object's key.
     #[error("the object key {0:?} is not percent-encoded UTF-8")]
     Key(String),
 }
 
 impl S3Event {
     /// The objects that it names.
+    ///
+    /// # Errors
+    ///
+    /// When a key or a time can't be read.
     pub fn created(self) -> Result<Vec<Created>, EventError> {
         self.records.into_iter().map(S3Record::created).collect()
     }
@@ -90,6 +101,10 @@ impl S3Record {
 
 impl ScheduledEvent {
     /// The time that it was scheduled for.
+    ///
+    /// # Errors
+    ///
+    /// When the time can't be read.
     pub fn at(&self) -> Result<UnixMillis, EventError> {
         time(&self.time)
     }

@@ -1,4 +1,6 @@
-//! The testbed's bucket for tests, with calls that fail on demand.
+//! The testbed's bucket for tests, with calls that fail on demand. What does not hold in it panics: it is for tests.
+
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
@@ -13,55 +15,62 @@ use crate::bucket::{
 
 type Result<T> = std::result::Result<T, BucketError>;
 
+/// A bucket in memory.
 #[derive(Default)]
-pub(crate) struct MemoryBucket {
-    pub(crate) objects: RefCell<testbed::Bucket>,
+pub struct MemoryBucket {
+    /// What is in it.
+    pub objects: RefCell<testbed::Bucket>,
     /// Calls so far: requests that S3 would bill.
-    pub(crate) calls: Cell<usize>,
+    pub calls: Cell<usize>,
     /// The call, counted from 1, from which on all fail: a function that was killed there.
-    pub(crate) fails_from: Cell<Option<usize>>,
+    pub fails_from: Cell<Option<usize>>,
     /// An operation that always fails, with its key.
-    pub(crate) refuses: Cell<Option<(&'static str, &'static str)>>,
+    pub refuses: Cell<Option<(&'static str, &'static str)>>,
     /// Keys and prefixes a page at most.
-    pub(crate) page_size: Cell<Option<usize>>,
+    pub page_size: Cell<Option<usize>>,
     /// What they were.
-    pub(crate) calls_by_operation: RefCell<BTreeMap<&'static str, usize>>,
+    pub calls_by_operation: RefCell<BTreeMap<&'static str, usize>>,
     /// The call, counted from 1, that waits until this is `None` again.
-    pub(crate) pauses_at: Cell<Option<usize>>,
+    pub pauses_at: Cell<Option<usize>>,
     /// A call whose bit is set lets others run before it; the bits go round.
-    pub(crate) turns: Cell<u64>,
+    pub turns: Cell<u64>,
     /// What else happens in the world at each call, before it has its effect.
-    pub(crate) meanwhile: RefCell<Option<Meanwhile>>,
+    pub meanwhile: RefCell<Option<Meanwhile>>,
 }
 
 /// Gets the bucket, the operation and its key.
-pub(crate) type Meanwhile = Box<dyn FnMut(&MemoryBucket, &'static str, &str)>;
+pub type Meanwhile = Box<dyn FnMut(&MemoryBucket, &'static str, &str)>;
 
 impl MemoryBucket {
-    pub(crate) fn insert(&self, key: &str, body: impl Into<Bytes>, metadata: HashMap<String, String>) {
+    /// Writes an object, whatever was there.
+    pub fn insert(&self, key: &str, body: impl Into<Bytes>, metadata: HashMap<String, String>) {
         let put = self.objects.borrow_mut().put(0, key, Blob::new(body, metadata), testbed::Condition::None);
         put.unwrap();
     }
 
-    pub(crate) fn text(&self, key: &str) -> Option<String> {
+    /// An object's content.
+    pub fn text(&self, key: &str) -> Option<String> {
         let objects = self.objects.borrow();
         Some(String::from_utf8_lossy(&objects.get(key)?.content.body).into_owned())
     }
 
-    pub(crate) fn metadata(&self, key: &str) -> HashMap<String, String> {
+    /// An object's metadata.
+    pub fn metadata(&self, key: &str) -> HashMap<String, String> {
         self.objects.borrow().get(key).unwrap().content.metadata.clone().into_iter().collect()
     }
 
-    pub(crate) fn keys(&self) -> Vec<String> {
+    /// The keys of all objects, in order.
+    pub fn keys(&self) -> Vec<String> {
         self.objects.borrow().objects().map(|(key, _)| key.to_owned()).collect()
     }
 
-    pub(crate) fn etag(&self, key: &str) -> String {
+    /// An object's `ETag`; empty when there is none.
+    pub fn etag(&self, key: &str) -> String {
         self.objects.borrow().get(key).map(|object| object.etag.clone()).unwrap_or_default()
     }
 
     /// Ends all uploads, as a rule of the bucket's life cycle may; how many there were.
-    pub(crate) fn end_uploads(&self) -> usize {
+    pub fn end_uploads(&self) -> usize {
         let mut objects = self.objects.borrow_mut();
         let uploads: Vec<_> = objects.uploads().map(|(key, id)| (key.to_owned(), id.to_owned())).collect();
         uploads.iter().for_each(|(key, id)| objects.abort_upload(key, id).unwrap());
@@ -223,7 +232,7 @@ fn number_of(part: i32) -> u16 {
 }
 
 /// Content in pieces of so many bytes.
-pub(crate) struct MemoryStream(Bytes);
+pub struct MemoryStream(Bytes);
 
 const PIECE_BYTES: usize = 1_000;
 

@@ -1,21 +1,22 @@
-//! The landing bucket as the checks see it, and the only file here that knows the S3 SDK.
+//! A bucket as the checks and loaders see it, by the S3 SDK.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+use crate::s3::{self, status};
+use crate::sdk::{SdkConfig, with_retries};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use bytes::Bytes;
-use lambda_setup::s3::{self, status};
-use lambda_setup::sdk::{SdkConfig, with_retries};
 use shared::timestamp::UnixMillis;
 
 /// Which objects to list.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct List<'a> {
+    /// Keys begin with it.
     pub prefix: &'a str,
     /// Keys are grouped by what precedes its first occurrence after the prefix.
     pub delimiter: Option<&'a str>,
@@ -28,6 +29,7 @@ pub struct List<'a> {
 /// A page of a listing, in the order of keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
+    /// Those whose keys are not in a group.
     pub objects: Vec<Listed>,
     /// Groups made by the delimiter.
     pub prefixes: Vec<String>,
@@ -38,9 +40,11 @@ pub struct Page {
 /// An object in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
+    /// Its key.
     pub key: String,
     /// Bytes.
     pub size: u64,
+    /// As S3 quotes it.
     pub etag: String,
     /// When it was stored, by S3's clock.
     pub modified: UnixMillis,
@@ -49,7 +53,9 @@ pub struct Listed {
 /// An object without its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
+    /// As S3 quotes it.
     pub etag: String,
+    /// What its writer said of it, by names without `x-amz-meta-`.
     pub metadata: HashMap<String, String>,
     /// When it was stored, by S3's clock.
     pub modified: UnixMillis,
@@ -58,13 +64,16 @@ pub struct Head {
 /// A small object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {
+    /// As S3 quotes it.
     pub etag: String,
+    /// All of it.
     pub body: Bytes,
 }
 
 /// What a write requires of the object that it replaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition<'a> {
+    /// Nothing.
     Always,
     /// There is none.
     Absent,
@@ -92,6 +101,7 @@ impl<'a> Condition<'a> {
 pub struct Part {
     /// From 1.
     pub number: i32,
+    /// As S3 quotes it.
     pub etag: String,
 }
 
@@ -100,12 +110,26 @@ pub struct Part {
 pub enum BucketError {
     /// The object is not as the condition says.
     #[error("{key} was changed meanwhile")]
-    ConditionFailed { key: String },
+    ConditionFailed {
+        /// The object's.
+        key: String,
+    },
     /// The multipart upload is not there any more, or its parts are not what they were.
     #[error("the upload of {key} is gone")]
-    UploadGone { key: String },
+    UploadGone {
+        /// The object's.
+        key: String,
+    },
+    /// Anything else.
     #[error("{operation} of {key}: {problem}")]
-    Failed { operation: &'static str, key: String, problem: String },
+    Failed {
+        /// What was called.
+        operation: &'static str,
+        /// The object's, or the prefix of a listing.
+        key: String,
+        /// What S3 said, or why it said nothing.
+        problem: String,
+    },
 }
 
 type Result<T> = std::result::Result<T, BucketError>;
@@ -156,6 +180,7 @@ pub trait Stream {
 
 /// Objects of any size.
 pub trait Streams: Bucket {
+    /// An object's content.
     type Stream: Stream;
     /// Metadata and content of one version of an object; `None` when there is none.
     fn open(&self, key: &str) -> impl Future<Output = Result<Option<(Head, Self::Stream)>>>;
@@ -178,15 +203,23 @@ pub fn client(config: &SdkConfig) -> Client {
 }
 
 impl S3Bucket {
+    /// The bucket of this name.
+    #[must_use]
     pub fn new(client: Client, name: String) -> Self {
         Self { client, name }
     }
 
+    /// Its name.
+    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// All objects under a prefix, for those who have room for them: the checks read a page at a time.
+    ///
+    /// # Errors
+    ///
+    /// When S3 does not answer.
     pub async fn list_all(&self, prefix: &str) -> Result<Vec<Listed>> {
         let mut objects: Vec<Listed> = Vec::new();
         loop {

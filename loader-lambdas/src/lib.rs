@@ -1,0 +1,4 @@
+//! What landed, for those who read it, one function each.
+
+// The types of the SDK and of the runtime nest deeper than the compiler's default.
+#![recursion_limit = "256"]
