@@ -149,6 +149,21 @@ pub trait Bucket {
     /// Only while it has this `ETag`.
     /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-deletes.html>
     fn delete_matching(&self, key: &str, etag: &str) -> impl Future<Output = Result<()>>;
+
+    /// All objects under a prefix, for those who have room for them: the checks read a page at a time.
+    fn list_all(&self, prefix: &str) -> impl Future<Output = Result<Vec<Listed>>> {
+        async move {
+            let mut objects: Vec<Listed> = Vec::new();
+            loop {
+                let start_after = objects.last().map(|last| last.key.clone());
+                let page = self.list(List { prefix, start_after: start_after.as_deref(), ..List::default() }).await?;
+                objects.extend(page.objects);
+                if !page.is_truncated {
+                    return Ok(objects);
+                }
+            }
+        }
+    }
 }
 
 /// An object that is written in parts and appears whole.
@@ -214,23 +229,6 @@ impl S3Bucket {
     pub fn name(&self) -> &str {
         &self.name
     }
-
-    /// All objects under a prefix, for those who have room for them: the checks read a page at a time.
-    ///
-    /// # Errors
-    ///
-    /// When S3 does not answer.
-    pub async fn list_all(&self, prefix: &str) -> Result<Vec<Listed>> {
-        let mut objects: Vec<Listed> = Vec::new();
-        loop {
-            let start_after = objects.last().map(|last| last.key.clone());
-            let page = self.list(List { prefix, start_after: start_after.as_deref(), ..List::default() }).await?;
-            objects.extend(page.objects);
-            if !page.is_truncated {
-                return Ok(objects);
-            }
-        }
-    }
 }
 
 impl Bucket for S3Bucket {
@@ -276,7 +274,7 @@ impl Bucket for S3Bucket {
     }
 
     async fn put(&self, key: &str, body: Bytes, condition: Condition<'_>) -> Result<String> {
-        let put = self.client.put_object().bucket(&self.name).key(key).content_type("application/json");
+        let put = self.client.put_object().bucket(&self.name).key(key).content_type(content_type(key));
         let put = put.set_if_none_match(condition.if_none_match()).set_if_match(condition.if_match());
         match put.body(ByteStream::from(body)).send().await {
             Ok(put) => Ok(put.e_tag.unwrap_or_default()),
@@ -379,6 +377,11 @@ impl Streams for S3Bucket {
             Err(error) => Err(failed("GET", key, error)),
         }
     }
+}
+
+/// <https://www.iana.org/assignments/media-types/application/vnd.apache.parquet>
+fn content_type(key: &str) -> &'static str {
+    if key.ends_with(".parquet") { "application/vnd.apache.parquet" } else { "application/json" }
 }
 
 /// Of a call with a condition. 409: another conditional call is under way; 404: what it was about is gone.

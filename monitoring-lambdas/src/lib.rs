@@ -19,6 +19,6 @@ pub mod manifest;
 pub mod notify;
 pub mod rules;
 pub mod seal_partition;
-mod success;
+pub mod success;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -27,7 +27,11 @@ impl SuccessError {
 }
 
 /// What a partition's `_SUCCESS` says; `None` when it is not sealed.
-pub(crate) async fn read(bucket: &impl Bucket, partition: Partition) -> Result<Option<Success>, SuccessError> {
+///
+/// # Errors
+///
+/// When S3 does not answer, or the object can't be read.
+pub async fn read(bucket: &impl Bucket, partition: Partition) -> Result<Option<Success>, SuccessError> {
     let key = partition.success_key();
     let Some(content) = bucket.get(&key).await? else { return Ok(None) };
     let success: Success = match serde_json::from_slice(&content.body) {

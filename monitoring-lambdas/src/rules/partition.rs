@@ -12,7 +12,7 @@ pub enum Partition {
 
 impl Partition {
     /// The partition whose `_SUCCESS` has this key; `None` for any other key.
-    pub(crate) fn of_success_key(key: &str) -> Option<Self> {
+    pub fn of_success_key(key: &str) -> Option<Self> {
         Self::parse(key.strip_prefix("events/")?.strip_suffix("/_SUCCESS")?)
     }
 

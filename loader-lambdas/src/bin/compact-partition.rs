@@ -1,0 +1,5 @@
+//! Writes a sealed hour as Parquet.
+
+fn main() -> anyhow::Result<()> {
+    loader_lambdas::functions::compact_partition()
+}
