@@ -22,7 +22,7 @@ run: build-local ## run the whole pipeline on this machine (PORT, AWS_PORT, DATA
 build-local: ## build the functions and the one-machine stack
 	cargo build --release --locked --bin local --bin ingest-lambda --bin ingest-server --bin kinesis-to-s3-lambda \
 		--bin check-object --bin seal-partition --bin check-size --bin check-recency --bin check-completeness \
-		--bin check-deletions --bin notify
+		--bin check-deletions --bin notify --bin compact-partition
 
 build: $(VENV)/installed ## build the packages that are deployed, and list them (ARCHITECTURE=arm64)
 	@tools/scripts/build $(ARCHITECTURE)
@@ -101,8 +101,8 @@ $(VENV)/installed: tests/requirements.txt
 	@touch $@
 
 .PHONY: report
-report: $(VENV)/installed ## plays, start-up time, rebuffering, viewers and ads of what `make run` landed (DATA_DIR)
-	@$(PYTHON) tools/reports --data $${DATA_DIR:-data}
+report: $(VENV)/installed ## plays, start-up time, rebuffering, viewers and ads of what `make run` landed (DATA_DIR), or of a deployment's day (ENV, STACK, DATE)
+	@$(PYTHON) tools/reports $(if $(ENV),--stack $(or $(STACK),playhead-$(ENV)) $(if $(DATE),--date $(DATE)),--data $${DATA_DIR:-data})
 
 clean: ## remove what was built and landed
 	rm -rf target data .aws-sam $(VENV)

@@ -67,9 +67,10 @@ def assert_counted(output, kinds=KINDS):
 
 READER, = examples("README.md", "python")
 KINDS_READER = READER.partition("print(")[0]
-SPARK, PANDAS, POLARS, _ = examples("docs/READING.md", "python")
+# Those of Parquet are in test_compact_partition.
+*_, SPARK, PANDAS, POLARS, _ = examples("docs/READING.md", "python")
 SHELL, = examples("README.md", "sh")
-DUCKDB, = examples("docs/READING.md", "sh")
+_, DUCKDB = examples("docs/READING.md", "sh")
 
 
 def test_the_shell_shows_whole_lines(folder):

@@ -2,15 +2,22 @@
 
 import bz2
 import csv
+import importlib.util
 import io
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import sqlglot
 
 from support.sessions import replay, requests
 from support.stack import REPOSITORY
+
+DUCKDB = Path(sys.executable).parent / "duckdb"
+REPORTS = importlib.util.module_from_spec(spec := importlib.util.spec_from_file_location("reports", REPOSITORY / "tools/reports/__main__.py"))
+spec.loader.exec_module(REPORTS)
 
 # 2026-11-21T09:00:00Z
 HOUR = 1_795_251_600_000
@@ -103,10 +110,32 @@ def test_a_clock_that_can_t_be_right_is_not_believed(landed, time):
     assert len(report(data, "viewers")) == 2
 
 
+def test_the_sql_is_athena_s_too(landed):
+    """Another parser reads each report as Athena's and writes it anew as DuckDB's: the figures are the same."""
+    data = landed(*ours("a", (0, "play"), (1_000, "playing"), (10_000, "rebuffer"), (12_000, "playing"), (70_000, "ended")),
+                  *ours("b", (61_000, "play"), (62_000, "error"), (63_000, "ad_impression")))
+    lines = [json.loads(bz2.decompress(file.read_bytes())) for file in data.rglob("*.bz2")]
+    lines = [{"received_at": line["received_at"], "event": json.dumps(line["event"])} for line in lines]
+    (data / "lines.json").write_text("\n".join(map(json.dumps, lines)))
+    for name in ("events_a_minute", "starts", "rebuffering", "viewers", "ads"):
+        sql = REPORTS.statement(name, f"SELECT received_at, event FROM \"db\".\"events_columnar\" WHERE dt = '2026-11-21'").rstrip().rstrip(";")
+        rewritten, = sqlglot.transpile(sql, read="athena", write="duckdb", unsupported_level=sqlglot.ErrorLevel.RAISE)
+        table = f"(SELECT received_at::TIMESTAMP AS received_at, event, '2026-11-21' AS dt FROM read_json('{data}/lines.json', columns = {{received_at: 'VARCHAR', event: 'VARCHAR'}}))"
+        rewritten = "SET TimeZone = 'UTC';\n" + rewritten.replace('"db"."events_columnar"', table)
+        run = subprocess.run([DUCKDB, "-init", "/dev/null", "-csv", "-c", rewritten], capture_output=True, text=True, timeout=60)
+        assert run.returncode == 0, run.stderr
+        found = list(csv.DictReader(io.StringIO(run.stdout.replace("+00", ""))))
+        if name == "starts":
+            # Athena's percentiles are approximate, and so are these.
+            found = [{column: line[column] for column in line if "_ms" not in column} for line in found]
+        expected = [{column: line[column] for column in found[0]} for line in report(data, name)]
+        assert found == expected, name
+
+
 def test_whatever_players_send_is_a_kind_and_nothing_that_a_terminal_obeys(landed):
-    kinds = ["\x1b[31mred", "a\nb", 7, [1], {"a": 1}, None, "é"]
+    kinds = ["\x1b[31mr\x1bed\x1b", "a\nb", 7, [1], {"a": 1}, None, "é"]
     data = landed(*((at, {"type": kind}) for at, kind in enumerate(kinds)))
-    assert {line["kind"]: int(line["events"]) for line in report(data, "events_a_minute")} == {"?[31mred": 1, "a?b": 1, "7": 1, "é": 1, "NULL": 3}
+    assert {line["kind"]: int(line["events"]) for line in report(data, "events_a_minute")} == {"?[31mr?ed?": 1, "a?b": 1, "7": 1, "é": 1, "NULL": 3}
 
 
 def test_where_nothing_landed_it_says_what_to_do(tmp_path):

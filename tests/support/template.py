@@ -87,7 +87,7 @@ def functions():
     """The properties of each function, by its name in alarms.yaml's loops."""
     found = {key.removesuffix("Function"): resource["Properties"] for key, resource in document()["Resources"].items()
              if resource["Type"] == "AWS::Serverless::Function"}
-    assert len(found) == 9
+    assert len(found) == 10
     return found
 
 

@@ -1,47 +1,74 @@
-"""Reports on what the one-machine stack landed, by DuckDB: what plays, how fast it starts, how often it stalls, who watches.
+"""Reports: what plays, how fast it starts, how often it stalls, who watches.
 
-    python3 tools/reports                        all of them      (make report)
+    python3 tools/reports                        all of them, on what `make run` landed, by DuckDB     (make report)
     python3 tools/reports starts rebuffering     some of them
     python3 tools/reports --csv starts           for a program
-    python3 tools/reports --data data            the stack's DATA_DIR
+    python3 tools/reports --data data            the one-machine stack's DATA_DIR
+    python3 tools/reports --stack playhead-prod  a date of a deployment, by Athena                     (make report ENV=prod)
+        --date 2026-11-21                        which date, in UTC; yesterday unless given
 
-Each report is one SELECT in SQL that is Athena's too (where it has not been run yet), over states.sql, which has what players of each kind say in one
-vocabulary. duckdb.sql is what DuckDB needs beside it.
+On this machine, hours that compact-partition has written are read as Parquet and the others by their lines. In AWS, a date is there once its hours are
+in Parquet; Athena's workgroup is AWS's primary one, or ATHENA_WORKGROUP, which must have a place for results. Each report is one SELECT, the same for both,
+over states.sql, which has what players of each kind say in one vocabulary; duckdb.sql is what DuckDB needs beside it.
 """
 
 import argparse
 import bz2
+import csv
+import json
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 HERE = Path(__file__).parent
 REPORTS = ("events_a_minute", "starts", "rebuffering", "viewers", "ads")
 DUCKDB = HERE.parents[1] / ".venv/bin/duckdb"
+POLL_SECONDS, QUERY_SECONDS = 0.5, 600
 
 
 def main():
     parser = argparse.ArgumentParser(prog="report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("reports", nargs="*", metavar="report", help=f"one of {', '.join(REPORTS)}")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="the stack's DATA_DIR")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="the one-machine stack's DATA_DIR")
+    parser.add_argument("--stack", help="the name of a deployed stack")
+    parser.add_argument("--date", type=date.fromisoformat, default=datetime.now(UTC).date() - timedelta(days=1), help="of a deployed stack, in UTC")
     parser.add_argument("--csv", action="store_true", help="print comma-separated values, without titles")
     options = parser.parse_args()
     if unknown := set(options.reports) - set(REPORTS):
         parser.error(f"there is no report {', '.join(sorted(unknown))}; there are {', '.join(REPORTS)}")
-    bucket = options.data / "s3/landing-bucket"
-    files = sorted(bucket.glob("events/dt=*/hour=*/*.jsonl.bz2"))
-    if not files:
+    reports = options.reports or REPORTS
+    if options.stack:
+        return by_athena(options.stack, options.date, reports, options.csv)
+    return by_duckdb(options.data / "s3/landing-bucket", reports, options.csv)
+
+
+def statement(report, events):
+    """A report over a table expression with the columns received_at and event."""
+    return f"WITH events_columnar AS (\n{events}\n), {(HERE / 'states.sql').read_text().strip()}\n{(HERE / f'{report}.sql').read_text()}"
+
+
+def title(report):
+    return (HERE / f"{report}.sql").read_text().splitlines()[0].removeprefix("-- ")
+
+
+# ---- On this machine ----
+
+def by_duckdb(bucket, reports, is_csv):
+    hours = sorted(bucket.glob("events/dt=*/hour=*"))
+    parts = {hour: parquet_parts(bucket, hour) for hour in hours}
+    files = [file for hour in hours if parts[hour] is None for file in sorted(hour.glob("*.jsonl.bz2"))]
+    parquet = [part for found in parts.values() for part in found or []]
+    if not files and not parquet:
         sys.exit(f"report: nothing has landed in {bucket}/events; post something to `make run`, or name its DATA_DIR with --data")
     if not DUCKDB.exists():
         sys.exit(f"report: {DUCKDB} is missing; `make report` installs it")
-    return print_reports(files, options.reports or REPORTS, options.csv)
-
-
-def print_reports(files, reports, csv):
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
-        script.write(commands(reports, csv))
+        script.write(commands(reports, parquet, is_csv))
         script.flush()
         # Without the caller's settings.
         duckdb = [DUCKDB, "-init", "/dev/null", "-bail", "-batch", "-f", script.name]
@@ -57,13 +84,73 @@ def print_reports(files, reports, csv):
         return process.returncode
 
 
-def commands(reports, csv):
-    lines = [f".read {HERE / 'duckdb.sql'}", f".read {HERE / 'states.sql'}", ".mode csv" if csv else ".maxrows -1"]
+def parquet_parts(bucket, hour):
+    """The Parquet files of an hour; None where it is open, or sealed again since they were written."""
+    seals = [bucket / kind / hour.relative_to(bucket / "events") / "_SUCCESS" for kind in ("events", "columnar")]
+    try:
+        sealed, compacted = (json.loads(seal.read_text()) for seal in seals)
+    except FileNotFoundError:
+        return None
+    return [bucket / part["key"] for part in compacted["parts"]] if compacted["manifest"] == sealed["manifest"] else None
+
+
+def commands(reports, parquet, is_csv):
+    files = ", ".join("'" + str(file).replace("'", "''") + "'" for file in parquet)
+    # Parquet's times have a zone, lines' have none.
+    columnar = f"SELECT make_timestamp(epoch_us(received_at)) AS received_at, event FROM read_parquet([{files}], union_by_name = true)\nUNION ALL "
+    events = (columnar if parquet else "") + "SELECT received_at, event FROM landed"
+    lines = [f".read {HERE / 'duckdb.sql'}", ".mode csv" if is_csv else ".maxrows -1"]
     for report in reports:
-        file = HERE / f"{report}.sql"
-        title = file.read_text().splitlines()[0].removeprefix("-- ")
-        lines += [f".read {file}"] if csv else [f'.print "{title}"', f".read {file}"]
+        lines += [] if is_csv else [f'.print "{title(report)}"']
+        lines.append(statement(report, events))
     return "\n".join(lines) + "\n"
+
+
+# ---- In AWS ----
+
+def by_athena(name, day, reports, is_csv):
+    sys.path.insert(0, str(HERE.parent / "scripts"))
+    import stack
+
+    try:
+        deployment = stack.deployed(name)
+        athena = deployment.client("athena")
+        database, table = deployment.output("ColumnarTableName").split(".")
+        events = f"""SELECT received_at, event FROM "{database}"."{table}" WHERE dt = '{day}'"""
+        for report in reports:
+            print_rows(list(athena_rows(athena, statement(report, events))), None if is_csv else title(report))
+    except stack.PROBLEMS as problem:
+        sys.exit(f"report: {problem}")
+
+
+def athena_rows(athena, sql):
+    """The rows of a query's result, its columns' names first. Athena's grammar has no semicolon at the end."""
+    query = athena.start_query_execution(QueryString=sql.rstrip().rstrip(";"), WorkGroup=os.environ.get("ATHENA_WORKGROUP", "primary"))
+    until = time.monotonic() + QUERY_SECONDS
+    while (status := athena.get_query_execution(**query_of(query))["QueryExecution"]["Status"])["State"] in ("QUEUED", "RUNNING"):
+        if time.monotonic() > until:
+            athena.stop_query_execution(**query_of(query))
+            sys.exit(f"report: the query took more than {QUERY_SECONDS} s and was stopped")
+        time.sleep(POLL_SECONDS)
+    if status["State"] != "SUCCEEDED":
+        sys.exit(f"report: Athena: {status.get('StateChangeReason', status['State'])}")
+    for page in athena.get_paginator("get_query_results").paginate(**query_of(query)):
+        for row in page["ResultSet"]["Rows"]:
+            yield [cell.get("VarCharValue") for cell in row["Data"]]
+
+
+def query_of(query):
+    return {"QueryExecutionId": query["QueryExecutionId"]}
+
+
+def print_rows(rows, heading):
+    """As a table below its heading, or as comma-separated values without one."""
+    if heading is None:
+        csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
+        return
+    texts = [["" if cell is None else cell for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts)]
+    print(heading, *("  ".join(map(str.rjust, row, widths)) for row in texts), "", sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
--- What players say of their state, in one vocabulary: who (a playback), when (milliseconds since 1970) and which state begins then or
+-- What reports begin with, behind WITH and events_columnar. `states` is what players say of their state, in one vocabulary: who (a playback), when (milliseconds since 1970) and which state begins then or
 -- still goes on: starting, playing, rebuffering, seeking, paused, ended, failed.
-CREATE VIEW states AS
-WITH fields AS (
+fields AS (
     SELECT
         to_unixtime(received_at) * 1000 AS received,
         json_extract_scalar(event, '$.type') AS type,
@@ -48,17 +47,16 @@ WITH fields AS (
 ), corrected AS (
     -- A player's clock may be wrong, and its events may wait to be sent: the one that waited least tells by how much.
     SELECT session, state, received, clock + min(received - clock) OVER (PARTITION BY session) AS clock FROM clocks
+), states AS (
+    SELECT session, state, CASE WHEN abs(clock - received) < 86400000 THEN clock ELSE received END AS begins FROM corrected
+), intervals AS (
+    -- Each state with when the next one begins; NULL for a playback's last.
+    SELECT session, state, begins, lead(begins) OVER (PARTITION BY session ORDER BY begins) AS ends FROM states
+), playbacks AS (
+    -- A line a playback that was asked for. What happens before the first picture is starting, whatever the player calls it.
+    SELECT session,
+        min(CASE WHEN state = 'starting' THEN begins END) AS asked_at,
+        min(CASE WHEN state = 'playing' THEN begins END) AS started_at,
+        min(CASE WHEN state = 'failed' THEN begins END) AS failed_at
+    FROM states GROUP BY session HAVING count(CASE WHEN state IN ('starting', 'playing') THEN 1 END) > 0
 )
-SELECT session, state, CASE WHEN abs(clock - received) < 86400000 THEN clock ELSE received END AS begins FROM corrected;
-
--- Each state with when the next one begins; NULL for a playback's last.
-CREATE VIEW intervals AS
-SELECT session, state, begins, lead(begins) OVER (PARTITION BY session ORDER BY begins) AS ends FROM states;
-
--- A line a playback that was asked for. What happens before the first picture is starting, whatever the player calls it.
-CREATE VIEW playbacks AS
-SELECT session,
-    min(CASE WHEN state = 'starting' THEN begins END) AS asked_at,
-    min(CASE WHEN state = 'playing' THEN begins END) AS started_at,
-    min(CASE WHEN state = 'failed' THEN begins END) AS failed_at
-FROM states GROUP BY session HAVING count(CASE WHEN state IN ('starting', 'playing') THEN 1 END) > 0;
