@@ -9,10 +9,14 @@ use shared::timestamp::UnixMillis;
 
 /// What S3 reports: as it is, or in an SNS event.
 #[derive(Debug, Clone, Deserialize)]
+#[serde(transparent)]
+pub struct S3Event(Delivery);
+
+#[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
-pub enum S3Event {
-    /// From S3 itself, or made by hand.
-    Direct(S3Notification),
+enum Delivery {
+    /// From S3 itself, by a queue, or made by hand.
+    Direct(Notification),
     /// A topic's event, whose messages are S3's.
     Topic(SnsEvent),
 }
@@ -21,29 +25,20 @@ pub enum S3Event {
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html>
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
-pub enum S3Notification {
-    /// Objects were created.
-    Created(S3Records),
-    /// A notification was set up; it names no object.
-    Test(S3Test),
-}
-
-/// The objects of a notification.
-#[derive(Debug, Clone, Deserialize)]
-pub struct S3Records {
-    #[serde(rename = "Records")]
-    records: Vec<S3Record>,
-}
-
-/// What S3 sends to a topic once when a notification is set up.
-#[derive(Debug, Clone, Deserialize)]
-pub struct S3Test {
-    #[serde(rename = "Event")]
-    _event: S3TestName,
+enum Notification {
+    Created {
+        #[serde(rename = "Records")]
+        records: Vec<S3Record>,
+    },
+    /// Sent to a topic once when a notification is set up; it names no object.
+    Test {
+        #[serde(rename = "Event")]
+        _event: TestEvent,
+    },
 }
 
 #[derive(Debug, Clone, Deserialize)]
-enum S3TestName {
+enum TestEvent {
     #[serde(rename = "s3:TestEvent")]
     TestEvent,
 }
@@ -144,28 +139,23 @@ impl S3Event {
     ///
     /// When a message, a key or a time can't be read.
     pub fn created(self) -> Result<Vec<Created>, EventError> {
-        let event = match self {
-            Self::Direct(notification) => return notification.created(),
-            Self::Topic(event) => event,
+        let event = match self.0 {
+            Delivery::Direct(notification) => return notification.created(),
+            Delivery::Topic(event) => event,
         };
         let mut created = Vec::new();
         for message in event.messages() {
-            created.extend(serde_json::from_str::<S3Notification>(&message.message)?.created()?);
+            created.extend(serde_json::from_str::<Notification>(&message.message)?.created()?);
         }
         Ok(created)
     }
 }
 
-impl S3Notification {
-    /// The objects that it names: none when it is a test.
-    ///
-    /// # Errors
-    ///
-    /// When a key or a time can't be read.
-    pub fn created(self) -> Result<Vec<Created>, EventError> {
+impl Notification {
+    fn created(self) -> Result<Vec<Created>, EventError> {
         match self {
-            Self::Created(S3Records { records }) => records.into_iter().map(S3Record::created).collect(),
-            Self::Test(_) => {
+            Self::Created { records } => records.into_iter().map(S3Record::created).collect(),
+            Self::Test { .. } => {
                 tracing::info!("S3's test of a new notification: there is nothing to do");
                 Ok(Vec::new())
             }
