@@ -28,6 +28,7 @@ use monitoring_lambdas::rules::partition::Partition;
 use monitoring_lambdas::success::SuccessError;
 use parquet::errors::ParquetError;
 use shared::emf;
+use shared::line::EventFormat;
 use shared::metric::Metric;
 use shared::timestamp::{UnixMillis, UtcHour};
 
@@ -48,6 +49,8 @@ const IN_HAND: Duration = Duration::from_secs(10);
 /// What the environment says, and what is measured.
 #[derive(Debug, Clone)]
 pub struct Limits {
+    /// `EVENT_FORMAT`: of raw lines nothing is compacted.
+    event_format: EventFormat,
     /// `PROMOTED_FIELDS`, which was parsed once.
     promoted_fields: String,
     part_bytes: u64,
@@ -59,14 +62,21 @@ pub struct Limits {
 impl Limits {
     /// # Errors
     ///
-    /// When `PROMOTED_FIELDS` can't be read.
+    /// When `EVENT_FORMAT` or `PROMOTED_FIELDS` can't be read.
     pub fn from_environment() -> Result<Self, EnvironmentError> {
         let promoted_fields = environment::optional("PROMOTED_FIELDS")?.unwrap_or_else(|| promoted::DEFAULT.to_owned());
         if let Err(problem) = PromotedFields::parse(&promoted_fields) {
             return Err(EnvironmentError::new("PROMOTED_FIELDS", problem.to_string()));
         }
         let part_time = Duration::from_secs(180);
-        Ok(Self { promoted_fields, part_bytes: plan::PART_BYTES, window_lines: distinct::MAX_ROWS, part_time })
+        let event_format = environment::choice("EVENT_FORMAT", &EventFormat::NAMES)?;
+        Ok(Self {
+            event_format,
+            promoted_fields,
+            part_bytes: plan::PART_BYTES,
+            window_lines: distinct::MAX_ROWS,
+            part_time,
+        })
     }
 }
 
@@ -119,6 +129,7 @@ impl<B: Streams> Handler<B> {
         let deadline = Deadline::reserving(context.deadline, IN_HAND);
         let name = &context.env_config.function_name;
         match invocation {
+            Invocation::S3(_) if self.limits.event_format == EventFormat::Raw => Ok(()),
             Invocation::S3(event) => {
                 for created in event.created()? {
                     match Partition::of_success_key(&created.key) {
@@ -136,7 +147,11 @@ impl<B: Streams> Handler<B> {
     /// Compacts what is due, the oldest hour first, and says how many hours are late. One that fails does not stop the others.
     async fn sweep(&self, at: UnixMillis, deadline: Deadline, function_name: &str) -> Result<(), CompactError> {
         let (mut late, mut failed) = (0, None);
-        for hour in (-SWEPT_HOURS..0).map(|hours| at.hour().plus(hours)) {
+        let hours = match self.limits.event_format {
+            EventFormat::Envelope => -SWEPT_HOURS..0,
+            EventFormat::Raw => 0..0,
+        };
+        for hour in hours.map(|hours| at.hour().plus(hours)) {
             match self.sweep_hour(hour, deadline, at, function_name).await {
                 Ok(is_late) => late += u64::from(is_late),
                 Err(error) => {
@@ -185,14 +200,13 @@ fn report(partition: &str, added: &Totals, at: UnixMillis, function_name: &str) 
     let difference = added.difference();
     if difference > 0 {
         tracing::error!(partition, ?added, "not all lines that the manifest says became rows");
+    } else {
+        tracing::info!(partition, ?added, "compacted");
     }
-    let values = [
-        (Metric::CompactedRows, added.rows),
-        (Metric::CompactedDoubles, added.doubled),
-        (Metric::ClashingIds, added.clashing),
-        (Metric::CompactionDifference, difference),
-    ];
-    println!("{}", emf::line(at, function_name, &values, &[("partition", partition)]));
+    println!(
+        "{}",
+        emf::line(at, function_name, &[(Metric::CompactionDifference, difference)], &[("partition", partition)])
+    );
 }
 
 fn millis(duration: Duration) -> i64 {

@@ -175,13 +175,7 @@ metrics! {
     /// Objects of sealed hours that were deleted or overwritten since, and are not restored.
     DeletedObjects: Count,
 
-    // ---- compact-partition, one line an hour that was compacted; the last by schedule ----
-    /// Rows that were added to an hour's Parquet files.
-    CompactedRows: Count,
-    /// Lines that are no rows because an equal one, by id and event, is.
-    CompactedDoubles: Count,
-    /// Rows whose id another row of the hour has, with another event.
-    ClashingIds: Count,
+    // ---- compact-partition: an hour that was compacted, and each quarter of an hour ----
     /// Lines or objects that the manifest names and that did not become rows, or lines that it does not.
     CompactionDifference: Count,
     /// Hours that were sealed more than an hour ago and are not in Parquet as they are sealed.

@@ -23,7 +23,13 @@ fn hour() -> UtcHour {
 }
 
 fn limits(part_bytes: u64, window_lines: u64) -> Limits {
-    Limits { promoted_fields: PROMOTED.into(), part_bytes, window_lines, part_time: Duration::ZERO }
+    Limits {
+        event_format: EventFormat::Envelope,
+        promoted_fields: PROMOTED.into(),
+        part_bytes,
+        window_lines,
+        part_time: Duration::ZERO,
+    }
 }
 
 fn bzip2(text: &str) -> Vec<u8> {
