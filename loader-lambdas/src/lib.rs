@@ -2,3 +2,5 @@
 
 // The types of the SDK and of the runtime nest deeper than the compiler's default.
 #![recursion_limit = "256"]
+
+mod promoted;
