@@ -3,4 +3,5 @@
 // The types of the SDK and of the runtime nest deeper than the compiler's default.
 #![recursion_limit = "256"]
 
+pub mod load_search;
 mod promoted;

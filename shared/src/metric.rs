@@ -174,6 +174,16 @@ metrics! {
     DoubledRecords: Count,
     /// Objects of sealed hours that were deleted or overwritten since, and are not restored.
     DeletedObjects: Count,
+
+    // ---- loader-lambdas, one line an invocation ----
+    /// Documents that are new in the search cluster.
+    LoadedDocuments: Count,
+    /// Lines that the search cluster will never take: they are kept under `unloadable/`.
+    UnloadableDocuments: Count,
+    /// Documents that the search cluster did not take at first, each time that they were sent again.
+    RetriedDocuments: Count,
+    /// From the receipt of an object's newest event to its last document.
+    LoadLag: Milliseconds,
 }
 
 impl Metric {
