@@ -20,7 +20,7 @@ def tables(page):
         if not line.startswith("|"):
             heading = None
             continue
-        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        cells = [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
         if heading is None:
             heading = cells
         elif not set(line) <= set("|-: "):
@@ -91,7 +91,7 @@ def test_every_variable_of_the_server_is_on_the_page():
 
 def test_every_variable_that_the_code_reads_is_on_the_page():
     read = set()
-    for crate in ("ingest-lambda", "kinesis-to-s3-lambda", "monitoring-lambdas", "lambda-setup"):
+    for crate in ("ingest-lambda", "kinesis-to-s3-lambda", "monitoring-lambdas", "loader-lambdas", "lambda-setup"):
         for file in (REPOSITORY / crate / "src").rglob("*.rs"):
             read |= set(re.findall(r'\b(?:required|optional|choice|number|list)\(\s*"([A-Z][A-Z_]+)"', file.read_text()))
     assert len(read) >= 25

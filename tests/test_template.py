@@ -391,6 +391,13 @@ ALLOWED = {
         f"{LANDING}/rejected/*": ["s3:GetObject"],
         "NoticesTopic": ["sns:Publish"],
     },
+    "LoadSearch": LIST | {
+        f"{LANDING}/events/*": ["s3:GetObject"],
+        f"{LANDING}/unloadable/search/*": ["s3:PutObject"],
+        "LoadSearchQueue": ["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"],
+        "arn:${AWS::Partition}:es:${AWS::Region}:${AWS::AccountId}:domain/${SearchDomain}/*":
+            ["es:ESHttpGet", "es:ESHttpPost", "es:ESHttpPut"],
+    },
 }
 
 
@@ -479,12 +486,37 @@ def check_callers(resources):
 
 
 # All kinds of resources that say who may do what.
-POLICIES = {"AWS::IAM::Role", "AWS::Lambda::Permission", "AWS::S3::BucketPolicy"}
+POLICIES = {"AWS::IAM::Role", "AWS::Lambda::Permission", "AWS::S3::BucketPolicy", "AWS::SQS::QueuePolicy"}
 
 
 def check_kinds(resources):
     kinds = {one["Type"] for one in resources.values() if re.search("Policy|Permission|IAM", one["Type"])}
     assert kinds == POLICIES
+
+
+def check_queues(resources):
+    """What a loader does not take is neither lost nor sent by anybody else: messages and dead letters are kept for as long as
+    SQS can, days go by before a message is a dead letter, and the topic alone may send."""
+    queue, dead = (resources[name]["Properties"] for name in ("LoadSearchQueue", "LoadSearchDeadLetters"))
+    assert queue["MessageRetentionPeriod"] == dead["MessageRetentionPeriod"] == 14 * 24 * 3600
+    timeout = resources["LoadSearchFunction"]["Properties"]["Timeout"]
+    assert queue["VisibilityTimeout"] == 6 * timeout
+    redrive = queue["RedrivePolicy"]
+    assert redrive["deadLetterTargetArn"] == {"Fn::GetAtt": ["LoadSearchDeadLetters", "Arn"]}
+    # SQS counts from when a message was first sent, also for dead letters: a week or more is left for a person.
+    assert 4 * 24 * 3600 <= redrive["maxReceiveCount"] * queue["VisibilityTimeout"] <= 7 * 24 * 3600
+    mapping, = (one for one in of_type(resources, "AWS::Lambda::EventSourceMapping").values()
+                if one["EventSourceArn"] == {"Fn::GetAtt": ["LoadSearchQueue", "Arn"]})
+    assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"] and mapping["ScalingConfig"]["MaximumConcurrency"]
+    policy, = of_type(resources, "AWS::SQS::QueuePolicy").values()
+    statement, = policy["PolicyDocument"]["Statement"]
+    assert policy["Queues"] == [{"Ref": "LoadSearchQueue"}]
+    assert statement == {
+        "Effect": "Allow", "Principal": {"Service": "sns.amazonaws.com"}, "Action": "sqs:SendMessage",
+        "Resource": {"Fn::GetAtt": ["LoadSearchQueue", "Arn"]},
+        "Condition": {"ArnEquals": {"aws:SourceArn": {"Ref": "LandedTopic"}}}}
+    loaders = {key: one for key, one in resources.items() if key.startswith("LoadSearch")}
+    assert {one.get("Condition") for one in loaders.values()} == {"HasSearch"} and len(loaders) >= 8
 
 
 def check_kept_data(resources):
@@ -519,7 +551,7 @@ def check_what_bounds_the_bill(resources):
     assert rules["remove-old-versions"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 14}
 
 
-CHECKS = (check_roles, check_callers, check_kinds, check_kept_data, check_what_bounds_the_bill)
+CHECKS = (check_roles, check_callers, check_kinds, check_queues, check_kept_data, check_what_bounds_the_bill)
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -561,6 +593,8 @@ def foreign_account(template):
     text('["s3:PutObject", "s3:GetObject"]', '["s3:PutObject", "s3:GetObject", "s3:DeleteObject"]'),
     text('{"Service": "lambda.amazonaws.com"}', '{"AWS": "*"}'), text('"cloudwatch:namespace": "Playhead"', '"a": "b"'),
     topic_policy, foreign_account, without("LandingBucket", "VersioningConfiguration"),
+    without("LoadSearchQueue", "RedrivePolicy"), without("LoadSearchQueue", "MessageRetentionPeriod"),
+    text('{"ArnEquals": {"aws:SourceArn": {"Ref": "LandedTopic"}}}', '{}'), text('"maxReceiveCount": 400', '"maxReceiveCount": 5'),
     without("LandingBucket", "LifecycleConfiguration"), without("FailedBatchesBucket", "LifecycleConfiguration"),
     without("EventStream", "StreamEncryption"), without("NotifyLogGroup", "RetentionInDays"),
     without("IngestFunction", "ReservedConcurrentExecutions"), without("LandingBucket", "BucketEncryption"),

@@ -3,9 +3,10 @@
 
 use serde::Deserialize;
 
-/// What of an answer is asked for. A thousand documents that were created take some 30 KB.
+/// What of an answer is asked for: a thousand documents that were created take some 30 KB. Percent-encoded, as signatures have
+/// it: `errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason`.
 pub(super) const FILTER_PATH: &str =
-    "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason";
+    "errors%2Citems.%2A.status%2Citems.%2A.error.type%2Citems.%2A.error.reason%2Citems.%2A.error.caused_by.reason";
 
 /// The most bytes of a reason, and of its type, that are kept.
 const MAX_REASON_BYTES: usize = 1024;
