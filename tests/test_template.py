@@ -85,7 +85,7 @@ def test_no_object_lands_before_a_topic_has_its_subscriptions():
     waits_for = {key for kind, member in (("AWS::SNS::Subscription", "TopicArn"), ("AWS::Lambda::Permission", "SourceArn"))
                  for key, properties in of_type(resources, kind).items()
                  if properties.get(member) in ({"Ref": "LandedTopic"}, {"Ref": "SealedTopic"})}
-    assert len(waits_for) == 4
+    assert len(waits_for) == 6
     assert {*waits_for, "LandingTopicsPolicy"} <= set(resources["LandingBucket"]["DependsOn"])
 
 
@@ -114,6 +114,7 @@ def test_each_alarm_says_what_is_wrong_in_which_unit_and_where_to_read_on():
 FACTS = {
     "broken-objects", "date-size", "deleted-objects", "doubled-events", "doubled-records", "dropped", "failed-batches", "given-up", "hour-size",
     "incomplete-partitions", "landing-behind", "late-objects", "late-partitions", "lost-events", "lost-records", "missing-partitions", "overlapping-objects", "stale-data",
+    "compact-partition",
 }
 
 
@@ -271,17 +272,21 @@ def test_missing_data_breaches_only_where_a_check_did_not_run():
     breaching = {key for key, alarm in alarms().items() if alarm["TreatMissingData"] == "breaching"}
     scheduled = {name for name, properties in functions().items()
                  if any(event["Type"] == "Schedule" for event in properties.get("Events", {}).values())}
-    assert breaching == {f"{function}DidNotRunAlarm" for function in scheduled | {"CheckSize"}}
+    assert breaching == {f"{function}DidNotRunAlarm" for function in scheduled - LOADERS | {"CheckSize"}} | {"UncompactedHoursAlarm"}
     others = {alarm["TreatMissingData"] for key, alarm in alarms().items() if key not in breaching}
     assert others == {"notBreaching", "missing", "ignore"}
 
 
+# What fails, is throttled, slow or not run shows in what they have not done: hours that wait, and the age of messages.
+LOADERS = {"CompactPartition", "LoadSearch"}
+
+
 def test_each_function_has_its_alarms_and_they_know_its_timeout():
-    """Errors, throttles, and 95 % of the timeout, of each function."""
+    """Errors, throttles, and 95 % of the timeout, of each function but the loaders."""
     found = alarms()
     assert found["NotifyErrorsAlarm"]["Dimensions"][0]["Value"] == {"Ref": "NotifyFunction"}
     for function, properties in functions().items():
-        if function == "Notify":
+        if function == "Notify" or function in LOADERS:
             continue
         for kind in ("Errors", "Throttles", "Slow"):
             for namespace, _, dimensions in watched(found[f"{function}{kind}Alarm"]):
@@ -439,6 +444,17 @@ ALLOWED = {
         f"{LANDING}/rejected/*": ["s3:GetObject"],
         "NoticesTopic": ["sns:Publish"],
     },
+    "CompactPartition": LIST | {
+        f"{LANDING}/events/*": ["s3:GetObject"],
+        f"{LANDING}/columnar/*": ["s3:GetObject", "s3:PutObject"],
+    },
+    "LoadSearch": LIST | {
+        f"{LANDING}/events/*": ["s3:GetObject"],
+        f"{LANDING}/unloadable/search/*": ["s3:PutObject"],
+        "LoadSearchQueue": ["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"],
+        "arn:${AWS::Partition}:es:${AWS::Region}:${AWS::AccountId}:domain/${SearchDomain}/*":
+            ["es:ESHttpGet", "es:ESHttpPost", "es:ESHttpPut"],
+    },
 }
 
 
@@ -503,6 +519,7 @@ SERVICES = {
     "CheckObject": {"sns.amazonaws.com"}, "SealPartition": {"s3.amazonaws.com", "events.amazonaws.com"},
     "CheckSize": {"sns.amazonaws.com"}, "CheckRecency": {"events.amazonaws.com"},
     "CheckCompleteness": {"events.amazonaws.com"}, "CheckDeletions": {"events.amazonaws.com"},
+    "CompactPartition": {"sns.amazonaws.com", "events.amazonaws.com"},
     "Notify": {"sns.amazonaws.com", "events.amazonaws.com"},
 }
 EVERYBODY = {"IngestFunctionUrlPermission", "IngestFunctionUrlInvokePermission"}
@@ -527,7 +544,7 @@ def check_callers(resources):
 
 
 # All kinds of resources that say who may do what.
-POLICIES = {"AWS::IAM::Role", "AWS::Lambda::Permission", "AWS::S3::BucketPolicy", "AWS::SNS::TopicPolicy"}
+POLICIES = {"AWS::IAM::Role", "AWS::Lambda::Permission", "AWS::S3::BucketPolicy", "AWS::SNS::TopicPolicy", "AWS::SQS::QueuePolicy"}
 
 
 def check_kinds(resources):
@@ -549,6 +566,29 @@ def check_publishers(resources):
     published = {one["Topic"]["Ref"] for one in
                  resources["LandingBucket"]["Properties"]["NotificationConfiguration"]["TopicConfigurations"]}
     assert published == {"LandedTopic", "SealedTopic"}
+def check_queues(resources):
+    """What a loader does not take is neither lost nor sent by anybody else: messages and dead letters are kept for as long as
+    SQS can, days go by before a message is a dead letter, and the topic alone may send."""
+    queue, dead = (resources[name]["Properties"] for name in ("LoadSearchQueue", "LoadSearchDeadLetters"))
+    assert queue["MessageRetentionPeriod"] == dead["MessageRetentionPeriod"] == 14 * 24 * 3600
+    timeout = resources["LoadSearchFunction"]["Properties"]["Timeout"]
+    assert queue["VisibilityTimeout"] == 6 * timeout
+    redrive = queue["RedrivePolicy"]
+    assert redrive["deadLetterTargetArn"] == {"Fn::GetAtt": ["LoadSearchDeadLetters", "Arn"]}
+    # SQS counts from when a message was first sent, also for dead letters: a week or more is left for a person.
+    assert 4 * 24 * 3600 <= redrive["maxReceiveCount"] * queue["VisibilityTimeout"] <= 7 * 24 * 3600
+    mapping, = (one for one in of_type(resources, "AWS::Lambda::EventSourceMapping").values()
+                if one["EventSourceArn"] == {"Fn::GetAtt": ["LoadSearchQueue", "Arn"]})
+    assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"] and mapping["ScalingConfig"]["MaximumConcurrency"]
+    policy, = of_type(resources, "AWS::SQS::QueuePolicy").values()
+    statement, = policy["PolicyDocument"]["Statement"]
+    assert policy["Queues"] == [{"Ref": "LoadSearchQueue"}]
+    assert statement == {
+        "Effect": "Allow", "Principal": {"Service": "sns.amazonaws.com"}, "Action": "sqs:SendMessage",
+        "Resource": {"Fn::GetAtt": ["LoadSearchQueue", "Arn"]},
+        "Condition": {"ArnEquals": {"aws:SourceArn": {"Ref": "LandedTopic"}}}}
+    loaders = {key: one for key, one in resources.items() if key.startswith("LoadSearch")}
+    assert {one.get("Condition") for one in loaders.values()} == {"HasSearch"} and len(loaders) >= 8
 
 
 def check_kept_data(resources):
@@ -583,7 +623,7 @@ def check_what_bounds_the_bill(resources):
     assert rules["remove-old-versions"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 14}
 
 
-CHECKS = (check_roles, check_callers, check_kinds, check_publishers, check_kept_data, check_what_bounds_the_bill)
+CHECKS = (check_roles, check_callers, check_kinds, check_publishers, check_queues, check_kept_data, check_what_bounds_the_bill)
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -625,6 +665,8 @@ def foreign_account(template):
     text('["s3:PutObject", "s3:GetObject"]', '["s3:PutObject", "s3:GetObject", "s3:DeleteObject"]'),
     text('{"Service": "lambda.amazonaws.com"}', '{"AWS": "*"}'), text('"cloudwatch:namespace": "Playhead"', '"a": "b"'),
     topic_policy, foreign_account, without("LandingBucket", "VersioningConfiguration"),
+    without("LoadSearchQueue", "RedrivePolicy"), without("LoadSearchQueue", "MessageRetentionPeriod"),
+    text('{"ArnEquals": {"aws:SourceArn": {"Ref": "LandedTopic"}}}', '{}'), text('"maxReceiveCount": 400', '"maxReceiveCount": 5'),
     without("LandingBucket", "LifecycleConfiguration"), without("FailedBatchesBucket", "LifecycleConfiguration"),
     without("EventStream", "StreamEncryption"), without("NotifyLogGroup", "RetentionInDays"),
     without("IngestFunction", "ReservedConcurrentExecutions"), without("LandingBucket", "BucketEncryption"),

@@ -4,6 +4,7 @@ use std::pin::Pin;
 
 use anyhow::Context as _;
 use lambda_runtime::{Context, Diagnostic, LambdaEvent, service_fn};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -28,27 +29,30 @@ where
     runtime.block_on(function(configuration, sdk::config()?))
 }
 
-/// Serves invocations until Lambda ends the process. One that failed is reported with its error's type and text.
+/// Serves invocations until Lambda ends the process. One that failed is reported with its error's type and text, any other
+/// answered with the JSON of what the handler returns.
 ///
 /// # Errors
 ///
 /// When the Runtime API does not answer.
-pub async fn serve<E, Failure>(handle: impl AsyncFn(E, Context) -> Result<(), Failure>) -> anyhow::Result<()>
+pub async fn serve<E, A, Failure>(handle: impl AsyncFn(E, Context) -> Result<A, Failure>) -> anyhow::Result<()>
 where
     E: DeserializeOwned,
+    A: Serialize,
     Failure: std::error::Error,
 {
     let handle = &handle;
     run(&|LambdaEvent { payload, context }| {
         Box::pin(async move {
             let event = serde_json::from_value(payload).map_err(diagnostic)?;
-            handle(event, context).await.map_err(diagnostic)
+            let answer = handle(event, context).await.map_err(diagnostic)?;
+            serde_json::to_value(answer).map_err(diagnostic)
         })
     })
     .await
 }
 
-type Answer<'h> = Pin<Box<dyn Future<Output = Result<(), Diagnostic>> + 'h>>;
+type Answer<'h> = Pin<Box<dyn Future<Output = Result<Value, Diagnostic>> + 'h>>;
 
 /// The runtime without type parameters, which would be compiled for each handler.
 async fn run<'h>(answer: &dyn Fn(LambdaEvent<Value>) -> Answer<'h>) -> anyhow::Result<()> {

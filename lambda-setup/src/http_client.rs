@@ -8,13 +8,14 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Limited};
 
-/// The largest body of an answer that is read, in bytes. Those that are asked for here have at most some hundred thousand.
+/// The largest body of an answer that is read unless said otherwise, in bytes. Most have at most some hundred thousand.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 
 /// A client with its connections.
 #[derive(Debug, Clone)]
 pub struct HttpClient {
     connector: SharedHttpConnector,
+    max_answer_bytes: usize,
 }
 
 /// A whole answer, whatever its status.
@@ -24,7 +25,7 @@ pub struct Answer {
     pub status: StatusCode,
     /// Its headers.
     pub headers: Headers,
-    /// Its body, of at most [`MAX_ANSWER_BYTES`].
+    /// Its body, of at most 1 MiB, or what [`HttpClient::with_max_answer_bytes`] says.
     pub body: Bytes,
 }
 
@@ -41,20 +42,26 @@ pub enum CallError {
 
 impl HttpClient {
     pub(crate) fn over(connector: impl HttpConnector + 'static) -> Self {
-        Self { connector: SharedHttpConnector::new(connector) }
+        Self { connector: SharedHttpConnector::new(connector), max_answer_bytes: MAX_ANSWER_BYTES }
+    }
+
+    /// The same, for answers with a body of at most this many bytes.
+    #[must_use]
+    pub fn with_max_answer_bytes(self, max_answer_bytes: usize) -> Self {
+        Self { max_answer_bytes, ..self }
     }
 
     /// Sends a request and reads the answer.
     ///
     /// # Errors
     ///
-    /// When there is no answer, or it is larger than [`MAX_ANSWER_BYTES`].
+    /// When there is no answer, or its body is too large.
     pub async fn call(&self, request: Request<SdkBody>) -> Result<Answer, CallError> {
         let request = request.try_into().map_err(|error| CallError::Request(described(&error)))?;
         let mut answer =
             self.connector.call(request).await.map_err(|error| CallError::Connection(described(&error)))?;
         let (status, headers) = (answer.status(), std::mem::take(answer.headers_mut()));
-        let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
+        let body = Limited::new(answer.into_body(), self.max_answer_bytes).collect().await;
         let body = body.map_err(|error| CallError::Connection(described(&*error)))?.to_bytes();
         Ok(Answer { status, headers, body })
     }
@@ -84,13 +91,22 @@ mod tests {
         address
     }
 
-    #[tokio::test]
-    async fn answers_are_bounded() {
-        let length = MAX_ANSWER_BYTES + 1;
+    async fn answered(client: HttpClient, length: usize) -> Result<Answer, CallError> {
         let body = "x".repeat(length);
         let address = serve(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}")).await;
-        let request = Request::get(address).body(SdkBody::empty()).unwrap();
-        let error = http_client(TrustStore::empty()).call(request).await.unwrap_err();
+        client.call(Request::get(address).body(SdkBody::empty()).unwrap()).await
+    }
+
+    #[tokio::test]
+    async fn answers_are_bounded() {
+        let error = answered(http_client(TrustStore::empty()), MAX_ANSWER_BYTES + 1).await.unwrap_err();
         assert!(matches!(&error, CallError::Connection(why) if why.contains("length limit exceeded")), "{error}");
+    }
+
+    #[tokio::test]
+    async fn answers_may_have_another_bound() {
+        let client = || http_client(TrustStore::empty()).with_max_answer_bytes(10);
+        assert_eq!(answered(client(), 10).await.unwrap().body.len(), 10);
+        assert!(answered(client(), 11).await.is_err());
     }
 }

@@ -7,4 +7,5 @@
 
 pub mod compact_partition;
 pub mod functions;
+pub mod load_search;
 mod promoted;

