@@ -30,6 +30,9 @@ use crate::promoted::PromotedFields;
 /// The time in hand to say what became of the messages.
 const IN_HAND: Duration = Duration::from_secs(5);
 
+/// The most bytes of a message that can't be read that are logged.
+const MAX_LOGGED_BYTES: usize = 500;
+
 /// Why a message is not done. The queue sends it again.
 #[derive(Debug, thiserror::Error)]
 enum LoadError {
@@ -49,7 +52,8 @@ impl LoadError {
     /// Whether other messages would fare no better now.
     fn is_for_all(&self) -> bool {
         match self {
-            Self::Cluster(_) | Self::TimeIsUp(_) => true,
+            Self::Cluster(error) => error.is_for_all(),
+            Self::TimeIsUp(_) => true,
             Self::Notification(_) | Self::Bucket(_) | Self::Read(_) => false,
         }
     }
@@ -237,9 +241,9 @@ fn format(key: &ObjectKey, head: &Head) -> EventFormat {
 fn report(error: &LoadError, message: &SqsMessage) {
     let message_id = message.message_id.as_str();
     match error {
-        // However often it is sent: a person has to look at it.
+        // However often it is sent: a person has to look at it. Its beginning says whose it is.
         LoadError::Notification(_) => {
-            tracing::error!(message_id, %error, body = message.body, "the message can't be read")
+            tracing::error!(message_id, %error, body = &message.body[..message.body.floor_char_boundary(MAX_LOGGED_BYTES)], "the message can't be read")
         }
         LoadError::Bucket(_) | LoadError::Read(_) | LoadError::Cluster(_) | LoadError::TimeIsUp(_) => {
             tracing::warn!(message_id, %error, "not loaded whole: the queue sends the message again");

@@ -48,6 +48,15 @@ impl ClusterError {
             Self::NoAnswer(CallError::Request(_)) | Self::Root(_) | Self::Blocked(_) => false,
         }
     }
+
+    /// Whether other objects would fare no better now: it is not about what this one's request holds.
+    pub(super) fn is_for_all(&self) -> bool {
+        match self {
+            Self::NoAnswer(_) | Self::Root(_) | Self::Busy(_) | Self::Blocked(_) => true,
+            Self::Status { status, .. } => matches!(status, 401 | 403 | 429 | 500..),
+            Self::Answer(_) => false,
+        }
+    }
 }
 
 /// The retries of one piece of work.

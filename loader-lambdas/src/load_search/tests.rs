@@ -144,17 +144,17 @@ async fn what_can_not_be_read_fails_alone() {
 #[rstest]
 #[case::unauthorized(Fault::Status(401), 1)]
 #[case::forbidden(Fault::Status(403), 1)]
-#[case::bad_request(Fault::Status(400), 1)]
+#[case::bad_request(Fault::Status(400), 3)]
 #[case::blocked(Fault::Blocked, 1)]
 #[case::busy(Fault::Status(503), 1 + MAX_RETRIES as usize)]
 #[case::throttled(Fault::Status(429), 1 + MAX_RETRIES as usize)]
 #[case::broken(Fault::Broken, 1 + MAX_RETRIES as usize)]
-#[case::unreadable(Fault::Unreadable, 1 + MAX_RETRIES as usize)]
-#[case::item_missing(Fault::ItemMissing, 1 + MAX_RETRIES as usize)]
+#[case::unreadable(Fault::Unreadable, 3 * (1 + MAX_RETRIES as usize))]
+#[case::item_missing(Fault::ItemMissing, 3 * (1 + MAX_RETRIES as usize))]
 #[case::always_busy(Fault::Busy(429, "es_rejected_execution_exception", 0), 1 + MAX_RETRIES as usize)]
 #[case::silent(Fault::TimeOutAfterStoring, 6)]
 #[tokio::test(start_paused = true)]
-async fn a_cluster_that_takes_nothing_fails_all_messages_once_the_retries_are_used_up(
+async fn a_cluster_that_takes_nothing_fails_all_messages(
     #[case] fault: Fault,
     #[case] calls: usize,
 ) {
