@@ -22,7 +22,7 @@ run: build-local ## run the whole pipeline on this machine (PORT, AWS_PORT, DATA
 build-local: ## build the functions and the one-machine stack
 	cargo build --release --locked --bin local --bin ingest-lambda --bin ingest-server --bin kinesis-to-s3-lambda \
 		--bin check-object --bin seal-partition --bin check-size --bin check-recency --bin check-completeness \
-		--bin check-deletions --bin notify --bin compact-partition
+		--bin check-deletions --bin notify --bin compact-partition --bin load-search
 
 build: $(VENV)/installed ## build the packages that are deployed, and list them (ARCHITECTURE=arm64)
 	@tools/scripts/build $(ARCHITECTURE)
@@ -63,6 +63,10 @@ outage: build-local $(VENV)/installed ## traffic while Kinesis and then S3 are a
 .PHONY: large-hour
 large-hour: build-local $(VENV)/installed ## an hour of many objects is sealed in little memory (OBJECTS=200000)
 	@$(PYTHON) -u tests/large_hour.py
+
+.PHONY: large-compaction
+large-compaction: build-local $(VENV)/installed ## an hour of many events as Parquet, beside DuckDB (EVENTS=5000000)
+	@$(PYTHON) -u tests/large_compaction.py
 
 check: $(VENV)/installed ## format, lints, dependencies' licences and sources, template, scripts, workflows
 	cargo fmt --all --check

@@ -85,7 +85,7 @@ def test_no_object_lands_before_a_topic_has_its_subscriptions():
     waits_for = {key for kind, member in (("AWS::SNS::Subscription", "TopicArn"), ("AWS::Lambda::Permission", "SourceArn"))
                  for key, properties in of_type(resources, kind).items()
                  if properties.get(member) in ({"Ref": "LandedTopic"}, {"Ref": "SealedTopic"})}
-    assert len(waits_for) == 6
+    assert len(waits_for) == 7
     assert {*waits_for, "LandingTopicsPolicy"} <= set(resources["LandingBucket"]["DependsOn"])
 
 

@@ -21,7 +21,7 @@ const RESERVED: [&str; 9] = ["v", "id", "received_at", "request_id", "user_agent
 
 /// Text that does not say which fields to promote.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum PromotedError {
+pub enum PromotedError {
     #[error("{0:?} is not of the form name:path|path")]
     NoPaths(String),
     #[error("the name {0:?} is not one of a-z, then up to 62 of a-z, 0-9 and _")]

@@ -51,6 +51,7 @@ class Function:
         self.name, self.timeout = name, timeout
         self.events, self.answers = queue.Queue(), queue.Queue()
         self.lines = []
+        self.process = None
 
     def reply_to(self, request):
         """As the Runtime API: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html"""
@@ -66,7 +67,7 @@ class Function:
     def invoke(self, event):
         """The function's answer."""
         self.events.put(event)
-        outcome, answer = self.answers.get(timeout=ANSWER_SECONDS)
+        outcome, answer = self.answers.get(timeout=max(ANSWER_SECONDS, self.timeout))
         assert outcome == "response", answer
         return answer
 
@@ -93,6 +94,7 @@ def running(name, bucket, timeout=30, **variables):
         process = subprocess.Popen(
             [built(name)], env=environment(runtime_api, f"http://{s3}", name, variables), text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        function.process = process
         reader = threading.Thread(target=lambda: function.lines.extend(process.stdout), daemon=True)
         reader.start()
         try:
