@@ -2,17 +2,21 @@
 
 use std::collections::VecDeque;
 use std::io::Read as _;
+use std::sync::Arc;
 
 use bzip2::read::MultiBzDecoder;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use lambda_setup::bucket::{BucketError, Stream as _, Streams};
 use shared::limits::MAX_OBJECT_BYTES;
+use tokio::sync::Semaphore;
 
 use super::plan::Planned;
 
 /// The most objects that are fetched at once: small ones take 20 ms each, whatever their size.
 const AHEAD_OBJECTS: usize = 64;
+/// The most that are decompressed at once: there are two processors, and each decompression walks through 4 MB of tables.
+const DECOMPRESSED_AT_ONCE: usize = 2;
 /// The most bytes of lines that wait for their turn, besides one object.
 const AHEAD_BYTES: u64 = 96 * 1024 * 1024;
 
@@ -32,12 +36,19 @@ pub(super) struct Objects<'o, B> {
     bucket: &'o B,
     waiting: VecDeque<&'o Planned>,
     under_way: FuturesOrdered<Fetch<'o>>,
+    decompressing: Arc<Semaphore>,
     bytes: u64,
 }
 
 impl<'o, B: Streams> Objects<'o, B> {
     pub(super) fn new(bucket: &'o B, part: &'o [Planned]) -> Self {
-        Self { bucket, waiting: part.iter().collect(), under_way: FuturesOrdered::new(), bytes: 0 }
+        Self {
+            bucket,
+            waiting: part.iter().collect(),
+            under_way: FuturesOrdered::new(),
+            decompressing: Arc::new(Semaphore::new(DECOMPRESSED_AT_ONCE)),
+            bytes: 0,
+        }
     }
 
     /// The next object; `None` after the last.
@@ -48,8 +59,9 @@ impl<'o, B: Streams> Objects<'o, B> {
                     && self.bytes.saturating_add(object.uncompressed_bytes) <= AHEAD_BYTES
         }) {
             self.bytes = self.bytes.saturating_add(object.uncompressed_bytes);
-            let bucket = self.bucket;
-            self.under_way.push_back(Box::pin(async move { Ok((object, find(bucket, &object.key).await?)) }));
+            let (bucket, decompressing) = (self.bucket, self.decompressing.clone());
+            self.under_way
+                .push_back(Box::pin(async move { Ok((object, find(bucket, &object.key, &decompressing).await?)) }));
         }
         let found = self.under_way.next().await.transpose()?;
         if let Some((object, _)) = &found {
@@ -59,7 +71,7 @@ impl<'o, B: Streams> Objects<'o, B> {
     }
 }
 
-async fn find(bucket: &impl Streams, key: &str) -> Result<Found, BucketError> {
+async fn find(bucket: &impl Streams, key: &str, decompressing: &Semaphore) -> Result<Found, BucketError> {
     let Some((_, mut stream)) = bucket.open(key).await? else { return Ok(Found::Missing) };
     let mut compressed = Vec::new();
     while let Some(piece) = stream.next().await? {
@@ -68,7 +80,8 @@ async fn find(bucket: &impl Streams, key: &str) -> Result<Found, BucketError> {
         }
         compressed.extend_from_slice(&piece);
     }
-    // Most of a compaction's time is spent in here, and there is more than one processor.
+    // Most of a compaction's time is spent in here, and there is more than one processor. Nobody closes the semaphore.
+    let _place = decompressing.acquire().await.ok();
     let decompressed = tokio::task::spawn_blocking(move || decompress(&compressed)).await;
     Ok(decompressed.unwrap_or_else(|panic| Found::Unreadable(panic.to_string())))
 }
