@@ -65,11 +65,10 @@ def assert_counted(output, kinds=KINDS):
     assert {kind: found[kind] for kind in KINDS} == kinds, output
 
 
-READER, = examples("README.md", "python")
-KINDS_READER = READER.partition("print(")[0]
 # Those of Parquet are in test_compact_partition.
-*_, SPARK, PANDAS, POLARS, _ = examples("docs/READING.md", "python")
-SHELL, = examples("README.md", "sh")
+*_, READER, SPARK, PANDAS, POLARS, _ = examples("docs/READING.md", "python")
+KINDS_READER = READER.partition("print(")[0]
+_, SHELL = examples("README.md", "sh")
 _, DUCKDB = examples("docs/READING.md", "sh")
 
 

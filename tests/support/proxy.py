@@ -66,6 +66,11 @@ def signed(request, body, headers):
     return replace(request, headers=again.headers, body=body)
 
 
+class Server(ThreadingHTTPServer):
+    # What connects at once, as a function that reads 64 objects: Python's 5 would be refused, and tried again seconds later.
+    request_queue_size = 128
+
+
 @contextmanager
 def serving(reply_to):
     """The `host:port` at which each request gets what `reply_to(request)` returns."""
@@ -94,7 +99,7 @@ def serving(reply_to):
         def log_message(self, *_):
             """Says nothing: a test's output is its own."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

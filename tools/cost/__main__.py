@@ -41,6 +41,7 @@ def tables(traffic, deployment):
         "concurrency": concurrency_table(volumes),
         "front doors": front_doors_table(traffic, deployment),
         "clickstream": clickstream_table(),
+        "parquet": parquet_table(volumes, deployment),
     }
 
 
@@ -76,6 +77,13 @@ def clickstream_table():
     rows += [(f"{name}{', for a million events' * is_each}", [sum(parts.values()) / (millions if is_each else 1)])
              for name, parts in (("all that theirs counts", scope), ("the full bill", bill)) for is_each in (False, True)]
     return table("USD a month", ["1,000 requests a second of 10 events, all day"], rows, "{:,.4g}".format)
+
+
+def parquet_table(traffics, deployment):
+    bills = [model.parquet(traffic, deployment) for traffic in traffics]
+    rows = [(part.removeprefix("Parquet: "), [bill[part] for bill in bills]) for part in bills[0]]
+    rows.append(("all", [sum(bill.values()) for bill in bills]))
+    return table("USD a month, by events a day", [volume(traffic.events) for traffic in traffics], rows)
 
 
 def volumes_table(traffics, deployment):

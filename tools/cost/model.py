@@ -58,11 +58,17 @@ ACCESS_LOG_LINE = 164
 # Seconds between an environment's lines of metrics, while it is busy.
 METRICS_SECONDS = 10
 # CloudWatch bills an alarm for each metric that it watches.
-ALARMS, ALARM_METRICS = 64, 77
+ALARMS, ALARM_METRICS = 69, 83
 # Custom metrics with data in every hour (docs/METRICS.md).
-STEADY_METRICS = 39
+STEADY_METRICS = 41
 # Hours that are sealed, and their date.
 PARTITIONS_A_DAY = 25
+
+# ---- Measured by `make large-compaction` (docs/PERFORMANCE.md) ----
+
+# Of lines, decompression included.
+COMPACTION_CPU_A_BYTE = 32e-9
+PARQUET_TO_BZIP2 = 1.1
 
 # ---- Assumed ----
 
@@ -90,7 +96,10 @@ SHARD_LINE_BYTES_A_SECOND = 5_000_000
 MAX_BATCH_BYTES = 6 * 2**20 * 3 / 4
 # A whole vCPU: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 VCPU_MB = 1_769
-INGEST_MB, LANDING_MB = 256, VCPU_MB
+INGEST_MB, LANDING_MB, COMPACTION_MB = 256, VCPU_MB, 3_008
+HOURS_A_DAY = 24
+# cron(5/15 * * * ? *)
+RUNS_OF_COMPACTION_A_DAY = 96
 # Each unit of concurrency takes ten requests a second, however short they are:
 # https://docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html
 REQUESTS_A_UNIT = 10
@@ -334,6 +343,22 @@ def landing(records, traffic, deployment):
 
 def files(records):
     return {"S3: a month's files": charges.storage(records.line_bytes * DAYS_A_MONTH / COMPRESSION / GB)}
+
+
+def parquet(traffic, deployment):
+    """What compact-partition adds. It is in no bill beside it: Firehose's and Kinesis' deliveries in these numbers write none."""
+    records = packed(traffic, deployment)
+    objects = batches(records, shards_needed(traffic, deployment), deployment)
+    # Both of its processors work, but for the ends of parts.
+    seconds = records.line_bytes * COMPACTION_CPU_A_BYTE * SLOWER / (COMPACTION_MB / VCPU_MB) / HOURS_A_DAY
+    # Each run of the schedule reads two _SUCCESS of every hour of two days.
+    reads = objects + RUNS_OF_COMPACTION_A_DAY * 2 * 48
+    stored = records.line_bytes * DAYS_A_MONTH / COMPRESSION * PARQUET_TO_BZIP2 / GB
+    return {
+        "Parquet: duration": charges.duration(HOURS_A_DAY * DAYS_A_MONTH, seconds, COMPACTION_MB, deployment.architecture),
+        "Parquet: GETs of the files, and runs": (reads * S3_READ + RUNS_OF_COMPACTION_A_DAY * 2 * LAMBDA_REQUEST) * DAYS_A_MONTH,
+        "Parquet: a month's files": charges.storage(stored),
+    }
 
 
 def answers(traffic, deployment):
