@@ -315,4 +315,9 @@ def test_all_that_the_template_declares_is_there(cloud):
     dashboard = json.loads(cloud.client("cloudwatch").get_dashboard(DashboardName=STACK)["DashboardBody"])
     assert len(dashboard["widgets"]) == 15
     notifications = cloud.client("s3").get_bucket_notification_configuration(Bucket=BUCKET)
-    assert len(notifications["LambdaFunctionConfigurations"]) == 4
+    assert len(notifications["LambdaFunctionConfigurations"]) == 1
+    assert [one["TopicArn"] for one in notifications["TopicConfigurations"]] == [
+        topics[name] for name in ("LandedTopic", "LandedTopic", "SealedTopic")]
+    for topic, function in (("LandedTopic", "CheckObjectFunction"), ("SealedTopic", "CheckSizeFunction")):
+        subscriptions = cloud.client("sns").list_subscriptions_by_topic(TopicArn=topics[topic])["Subscriptions"]
+        assert [one["Endpoint"].rsplit(":", 1)[-1] for one in subscriptions] == [topics[function]]

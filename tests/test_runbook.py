@@ -24,7 +24,8 @@ RUNBOOK = (REPOSITORY / "docs/RUNBOOK.md").read_text()
 TOP = "The tools"
 OPS = script("ops")
 # What `metric` takes besides functions.
-MEASURED = {"EventStream", "LandingFunctionStream", "NotifyFunctionReminders", "FailedBatchesBucket", "Hours", "Dates"}
+MEASURED = {"EventStream", "LandingFunctionStream", "NotifyFunctionReminders", "FailedBatchesBucket", "Hours", "Dates",
+            "LandedTopic", "SealedTopic"}
 # Names of AWS's that texts use and that the templates have no use for.
 OTHERS = {"ReadOnlyAccess"}
 

@@ -14,7 +14,8 @@ from support import metric_math
 from support.deployment import script
 from support.stack import REPOSITORY
 from support.template import (
-    alarms, canary_alarms, document, expanded, functions, given, metrics, of_type, server_alarms, suffix, translated, watched,
+    alarms, canary_alarms, document, expanded, functions, given, metrics, notifications, of_type, overlapping, server_alarms, suffix,
+    translated, watched,
 )
 
 
@@ -39,6 +40,55 @@ def test_the_settings_of_exactly_once_are_right():
     encryption = resources["LandingBucket"]["Properties"]["BucketEncryption"]
     rules = encryption["ServerSideEncryptionConfiguration"]
     assert [rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"] for rule in rules] == ["AES256"]
+
+
+# ---- Who hears of objects ----
+
+def test_no_two_notifications_of_a_bucket_overlap():
+    """S3 refuses them. Who else wants to hear of the same objects subscribes to their topic."""
+    buckets = of_type(translated(), "AWS::S3::Bucket")
+    assert len(notifications(buckets["LandingBucket"])) == 4
+    for name, bucket in buckets.items():
+        assert overlapping(notifications(bucket)) == [], name
+
+
+CREATED = "s3:ObjectCreated:*"
+
+
+@pytest.mark.parametrize(("one", "other", "is_refused"), [
+    pytest.param((CREATED, "events/", ".bz2"), (CREATED, "events/", ".bz2"), True, id="the same"),
+    pytest.param((CREATED, "events/", ".jsonl.bz2"), (CREATED, "events/dt=", ".bz2"), True, id="within another"),
+    pytest.param((CREATED, "", ".bz2"), (CREATED, "events/", ""), True, id="all of a prefix and all of a suffix"),
+    pytest.param((CREATED, "events/", ""), ("s3:ObjectCreated:Put", "events/", "_SUCCESS"), True, id="a kind within another"),
+    pytest.param(("s3:ObjectCreated:Copy", "events/", ""), ("s3:ObjectCreated:Put", "events/", ""), False, id="other kinds"),
+    pytest.param((CREATED, "events/", ".jsonl.bz2"), (CREATED, "events/", "_SUCCESS"), False, id="other suffixes"),
+    pytest.param((CREATED, "events/", ".bz2"), (CREATED, "rejected/", ".bz2"), False, id="other prefixes"),
+])
+def test_overlapping_notifications_are_found(one, other, is_refused):
+    assert overlapping([one, ("s3:ObjectRemoved:*", "", ""), other]) == [(one, other)] * is_refused
+
+
+def test_a_function_that_hears_of_objects_by_itself_is_found():
+    """What check-object had before there were topics, beside what the topic has."""
+    template = document()
+    rules = [{"Name": "prefix", "Value": "events/"}, {"Name": "suffix", "Value": ".jsonl.bz2"}]
+    template["Resources"]["CheckObjectFunction"]["Properties"]["Events"]["Direct"] = {"Type": "S3", "Properties": {
+        "Bucket": {"Ref": "LandingBucket"}, "Events": CREATED, "Filter": {"S3Key": {"Rules": rules}}}}
+    bucket = translated(template)["LandingBucket"]["Properties"]
+    notification = (CREATED, "events/", ".jsonl.bz2")
+    assert overlapping(notifications(bucket)) == [(notification, notification)]
+
+
+def test_no_object_lands_before_a_topic_has_its_subscriptions():
+    """What a topic gets before is lost: the bucket, and a change of its notifications, wait for subscriptions and permissions.
+    A loader's may come later than the objects, which can be loaded again: CloudFormation can't wait for what has a condition."""
+    resources = translated()
+    waits_for = {key for kind, member in (("AWS::SNS::Subscription", "TopicArn"), ("AWS::Lambda::Permission", "SourceArn"))
+                 for key, properties in of_type(resources, kind).items()
+                 if properties.get(member) in ({"Ref": "LandedTopic"}, {"Ref": "SealedTopic"})
+                 and resources[key].get("Condition") != "HasSearch"}
+    assert len(waits_for) == 4
+    assert {*waits_for, "LandingTopicsPolicy"} <= set(resources["LandingBucket"]["DependsOn"])
 
 
 # ---- Alarms and dashboards ----
@@ -459,8 +509,8 @@ def test_a_permissions_boundary_bounds_every_role(rollout):
 
 # Who may invoke what, and for whom: all that is in the template, whichever front door it has.
 SERVICES = {
-    "CheckObject": {"s3.amazonaws.com"}, "SealPartition": {"s3.amazonaws.com", "events.amazonaws.com"},
-    "CheckSize": {"s3.amazonaws.com"}, "CheckRecency": {"events.amazonaws.com"},
+    "CheckObject": {"sns.amazonaws.com"}, "SealPartition": {"s3.amazonaws.com", "events.amazonaws.com"},
+    "CheckSize": {"sns.amazonaws.com"}, "CheckRecency": {"events.amazonaws.com"},
     "CheckCompleteness": {"events.amazonaws.com"}, "CheckDeletions": {"events.amazonaws.com"},
     "Notify": {"sns.amazonaws.com", "events.amazonaws.com"},
 }
@@ -486,12 +536,28 @@ def check_callers(resources):
 
 
 # All kinds of resources that say who may do what.
-POLICIES = {"AWS::IAM::Role", "AWS::Lambda::Permission", "AWS::S3::BucketPolicy", "AWS::SQS::QueuePolicy"}
+POLICIES = {"AWS::IAM::Role", "AWS::Lambda::Permission", "AWS::S3::BucketPolicy", "AWS::SNS::TopicPolicy", "AWS::SQS::QueuePolicy"}
 
 
 def check_kinds(resources):
     kinds = {one["Type"] for one in resources.values() if re.search("Policy|Permission|IAM", one["Type"])}
     assert kinds == POLICIES
+
+
+def check_publishers(resources):
+    """S3 alone publishes to the topics of objects, for this bucket of this account."""
+    (name, policy), = of_type(resources, "AWS::SNS::TopicPolicy").items()
+    topics = [{"Ref": "LandedTopic"}, {"Ref": "SealedTopic"}]
+    statement, = policy["PolicyDocument"]["Statement"]
+    del statement["Sid"]
+    assert policy["Topics"] == topics and name in resources["LandingBucket"]["DependsOn"]
+    assert statement == {
+        "Effect": "Allow", "Principal": {"Service": "s3.amazonaws.com"}, "Action": "sns:Publish", "Resource": topics,
+        "Condition": {"ArnEquals": {"aws:SourceArn": {"Fn::Sub": LANDING}},
+                      "StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}}
+    published = {one["Topic"]["Ref"] for one in
+                 resources["LandingBucket"]["Properties"]["NotificationConfiguration"]["TopicConfigurations"]}
+    assert published == {"LandedTopic", "SealedTopic"}
 
 
 def check_queues(resources):
@@ -551,7 +617,7 @@ def check_what_bounds_the_bill(resources):
     assert rules["remove-old-versions"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 14}
 
 
-CHECKS = (check_roles, check_callers, check_kinds, check_queues, check_kept_data, check_what_bounds_the_bill)
+CHECKS = (check_roles, check_callers, check_kinds, check_publishers, check_queues, check_kept_data, check_what_bounds_the_bill)
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -599,6 +665,8 @@ def foreign_account(template):
     without("EventStream", "StreamEncryption"), without("NotifyLogGroup", "RetentionInDays"),
     without("IngestFunction", "ReservedConcurrentExecutions"), without("LandingBucket", "BucketEncryption"),
     text('"BlockPublicPolicy": true', '"BlockPublicPolicy": false'), text('"aws:SecureTransport"', '"aws:Else"'),
+    text('"aws:SourceAccount": {"Ref": "AWS::AccountId"}', '"aws:SourceAccount": "*"'), text('"aws:SourceArn"', '"aws:Else"'),
+    text('{"Service": "s3.amazonaws.com"}', '"*"'), text('"sns:Publish"', '"sns:*"'),
 ])
 def test_every_change_that_opens_the_stack_is_found(change):
     """These tests can fail: a `*` in a policy, another caller, a missing encryption or limit each is found."""

@@ -1,4 +1,4 @@
-//! Asynchronous invocation, as Lambda does it for S3, EventBridge and callers of `Invoke`: the sender does not wait, and a
+//! Asynchronous invocation, as Lambda does it for S3, SNS, EventBridge and callers of `Invoke`: the sender does not wait, and a
 //! failed event is retried as often as the function's EventInvokeConfig says, at most twice.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html>
 

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use base64_simd::STANDARD as BASE64;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::limits::MAX_LAMBDA_PAYLOAD_BYTES;
 use shared::timestamp::UnixMillis;
 use testbed::{Record, SequenceNumber};
 use tokio::sync::watch;
 
+use crate::batch_answer;
 use crate::clock::Clock;
 use crate::failed_batches::FailedBatches;
 use crate::faults::Faults;
@@ -106,29 +106,13 @@ impl EventSourceMapping {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct BatchAnswer {
-    batch_item_failures: Option<Vec<BatchItemFailure>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct BatchItemFailure {
-    item_identifier: Option<String>,
-}
-
 /// How many records Lambda takes as done with by a function's answer: all when it is empty, null or names no failures; none when
 /// it can't be read or names a record that is not there; else those before the first record named.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/services-kinesis-batchfailurereporting.html>
 fn acknowledged(answer: &[u8], batch: &[Record]) -> usize {
-    if answer.trim_ascii().is_empty() {
-        return batch.len();
-    }
-    let Ok(answer) = serde_json::from_slice::<Option<BatchAnswer>>(answer) else { return 0 };
-    let failures = answer.and_then(|answer| answer.batch_item_failures).unwrap_or_default();
-    let position = |failure: &BatchItemFailure| {
-        let number: SequenceNumber = failure.item_identifier.as_deref()?.parse().ok()?;
+    let Some(failures) = batch_answer::failures(answer) else { return 0 };
+    let position = |failure: &Option<String>| {
+        let number: SequenceNumber = failure.as_deref()?.parse().ok()?;
         batch.iter().position(|record| record.sequence_number == number)
     };
     failures.iter().map(|failure| position(failure).unwrap_or(0)).min().unwrap_or(batch.len())

@@ -1,29 +1,28 @@
-//! S3's event notifications: an object that is created invokes the functions whose filters it matches.
+//! S3's event notifications: an object that is created is reported to the functions and topics whose filters it matches.
 //! <https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html>
 //!
-//! Each is delivered at least once: up to three times when the function fails, then an ERROR line says that it is dropped.
-//! They wait in memory, some 10,000 of them: then whoever writes waits for its answer until there is room, and nothing is
-//! lost. The functions that take events themselves don't wait, as they would wait for themselves; each of their
-//! invocations writes a few objects at most, so that the queue stays bounded.
+//! Events wait in memory, some 10,000 of them, those in queues behind topics included: then whoever writes waits for its answer
+//! until there is room, and nothing is lost. The functions that take events themselves don't wait, as they would wait for
+//! themselves; each of their invocations writes a few objects at most, so that what waits stays bounded.
+//!
+//! The test that S3 sends to a topic when a notification is set up is not played: it names no object.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use axum::body::Bytes;
 use serde_json::{Value, json};
 use shared::timestamp::UnixMillis;
-use tokio::sync::{Mutex, mpsc};
 
-use crate::asynchronous::{self, InFlight, InFlightEvent, Source};
+use crate::asynchronous::InFlight;
 use crate::clock::Clock;
-use crate::function::{Function, new_request_id};
-use crate::template::{Notification, REGION};
+use crate::event_queues::EventQueues;
+use crate::sns::{Message, Topics};
+use crate::template::{Notification, REGION, Target};
 
 /// Events that may wait before writers do.
 const MAX_WAITING: u64 = 10_000;
-/// Events that one function works on at once. The functions on the way of the data need the machine too.
-const AT_ONCE: usize = 4;
+/// Of a topic's messages, as S3 words it.
+const SUBJECT: &str = "Amazon S3 Notification";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Created {
@@ -36,55 +35,35 @@ pub struct Created {
     pub by: &'static str,
 }
 
-struct Event {
-    payload: Bytes,
-    key: String,
-    _counted: InFlightEvent,
-}
-
-type Queue = (mpsc::UnboundedSender<Event>, Arc<Mutex<mpsc::UnboundedReceiver<Event>>>);
-
 pub struct Notifications {
     rules: Vec<Notification>,
-    /// By the function's logical id.
-    queues: BTreeMap<String, Queue>,
-    /// The local names of the functions that take events.
+    functions: Arc<EventQueues>,
+    topics: Topics,
+    /// The local names of the functions that take events, however they get them.
     handlers: Vec<String>,
     in_flight: InFlight,
     clock: Clock,
     sequencer: AtomicU64,
 }
 
+/// Where events go.
+pub(crate) struct Targets {
+    pub(crate) functions: Arc<EventQueues>,
+    pub(crate) topics: Topics,
+    /// The local names of the functions that take them, be it by a topic or a queue behind it.
+    pub(crate) handlers: Vec<String>,
+}
+
 impl Notifications {
-    /// Notifications by these rules. `handlers` are the local names of the functions in them. Nothing is delivered before
-    /// [`Notifications::deliver_to`].
-    pub fn new(rules: Vec<Notification>, handlers: Vec<String>, in_flight: InFlight, clock: Clock) -> Arc<Self> {
-        let queue = |rule: &Notification| {
-            let (sender, receiver) = mpsc::unbounded_channel();
-            (rule.function.clone(), (sender, Arc::new(Mutex::new(receiver))))
-        };
-        let queues = rules.iter().map(queue).collect();
+    /// Notifications by these rules.
+    pub(crate) fn new(rules: Vec<Notification>, targets: Targets, in_flight: InFlight, clock: Clock) -> Arc<Self> {
+        let Targets { functions, topics, handlers } = targets;
         // From the time on, so that it grows over restarts too.
         let started = u64::try_from(lambda_setup::now().0).unwrap_or(0) << 20;
-        Arc::new(Self { rules, queues, handlers, in_flight, clock, sequencer: AtomicU64::new(started) })
+        Arc::new(Self { rules, functions, topics, handlers, in_flight, clock, sequencer: AtomicU64::new(started) })
     }
 
-    pub(crate) fn deliver_to(&self, function: &Arc<Function>) {
-        let Some((_, receiver)) = self.queues.get(&function.spec.id) else { return };
-        for _ in 0..AT_ONCE {
-            let (function, receiver, clock) = (function.clone(), receiver.clone(), self.clock);
-            tokio::spawn(async move {
-                loop {
-                    let event = receiver.lock().await.recv().await;
-                    let Some(event) = event else { return };
-                    let source = Source::Object(event.key);
-                    asynchronous::invoke(new_request_id(), &function, &event.payload, &source, clock).await;
-                }
-            });
-        }
-    }
-
-    /// Queues the event of an object for each function that wants it. To be called in the order of the writes.
+    /// Queues the event of an object for all that want it. To be called in the order of the writes.
     pub fn created(&self, created: &Created) {
         let wanted: Vec<&Notification> = self.rules.iter().filter(|rule| wants(rule, created)).collect();
         if wanted.is_empty() {
@@ -93,15 +72,14 @@ impl Notifications {
         let sequencer = self.sequencer.fetch_add(1, Ordering::SeqCst);
         let at = self.clock.now();
         for rule in wanted {
-            let payload = event(created, &rule.function, at, sequencer).to_string().into();
-            let event = Event { payload, key: created.key.clone(), _counted: self.in_flight.one() };
-            let queue = self.queues.get(&rule.function);
-            if queue.is_none_or(|(sender, _)| sender.send(event).is_err()) {
-                tracing::error!(
-                    key = created.key,
-                    function = rule.function,
-                    "no function takes the event of an object"
-                );
+            let (Target::Function(name) | Target::Topic(name)) = &rule.target;
+            let text = event(created, name, at, sequencer).to_string();
+            match &rule.target {
+                Target::Function(function) => self.functions.send(function, &created.key, text.into()),
+                Target::Topic(topic) => {
+                    let message = Message { text: &text, subject: SUBJECT, at, key: &created.key };
+                    self.topics.publish(topic, &message);
+                }
             }
         }
     }
@@ -174,12 +152,14 @@ pub(crate) fn url_encoded(key: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sqs::{Limits, Queues};
+    use crate::template::{Endpoint, Queue, Subscription};
     use rstest::rstest;
     use std::time::Duration;
 
     fn rule(kind: &str, prefix: &str, suffix: &str) -> Notification {
         Notification {
-            function: "CheckFunction".into(),
+            target: Target::Function("CheckFunction".into()),
             bucket: "landing-bucket".into(),
             kinds: vec![kind.into()],
             prefix: prefix.into(),
@@ -230,12 +210,26 @@ mod tests {
         assert_eq!(record["s3"]["object"], object);
     }
 
+    /// Notifications by these rules; the queue `work`, which a function reads, and `CheckFunction` subscribe to a topic.
+    fn notifications(rules: Vec<Notification>, in_flight: &InFlight) -> (Arc<Notifications>, Arc<Queues>) {
+        let clock = Clock::new(None, lambda_setup::now());
+        let functions = EventQueues::new(["CheckFunction".to_owned()], in_flight.clone(), clock);
+        let spec = Queue { name: "work".into(), visibility_timeout: Duration::ZERO, redrive: None };
+        let queues = Queues::new(&[spec], |_| true, in_flight.clone(), clock);
+        let subscription = |id: &str, endpoint| Subscription { id: id.into(), topic: "landed-topic".into(), endpoint };
+        let subscriptions = vec![
+            subscription("CheckFunctionLanded", Endpoint::Function("CheckFunction".into())),
+            subscription("WorkSubscription", Endpoint::Queue { name: "work".into(), is_raw: true }),
+        ];
+        let topics = Topics::new(subscriptions, functions.clone(), queues.clone());
+        let targets = Targets { functions, topics, handlers: vec!["check-object".into()] };
+        (Notifications::new(rules, targets, in_flight.clone(), clock), queues)
+    }
+
     #[tokio::test]
     async fn writers_wait_for_room_and_event_handlers_do_not() {
         let in_flight = InFlight::default();
-        let clock = Clock::new(None, lambda_setup::now());
-        let rules = vec![rule("s3:ObjectCreated:*", "", "")];
-        let notifications = Notifications::new(rules, vec!["check-object".into()], in_flight.clone(), clock);
+        let (notifications, _) = notifications(vec![rule("s3:ObjectCreated:*", "", "")], &in_flight);
         for number in 0..MAX_WAITING {
             notifications.created(&created(&number.to_string()));
         }
@@ -243,22 +237,49 @@ mod tests {
         let waits = |sender: &'static str| tokio::time::timeout(soon, notifications.wait_for_room(Some(sender)));
         assert!(waits("check-object-3").await.is_ok());
         assert!(waits("kinesis-to-s3-lambda-0").await.is_err());
-        let (_, receiver) = &notifications.queues["CheckFunction"];
-        drop(receiver.lock().await.recv().await);
+        notifications.functions.next("CheckFunction").await;
         assert!(waits("kinesis-to-s3-lambda-0").await.is_ok());
         assert_eq!(in_flight.count(), MAX_WAITING - 1);
     }
 
     #[tokio::test]
+    async fn writers_wait_for_a_topics_subscribers_too() {
+        let in_flight = InFlight::default();
+        let topic = Notification { target: Target::Topic("landed-topic".into()), ..rule("s3:ObjectCreated:*", "", "") };
+        let (notifications, queues) = notifications(vec![topic], &in_flight);
+        for number in 0..MAX_WAITING / 2 {
+            notifications.created(&created(&number.to_string()));
+        }
+        assert_eq!((in_flight.count(), queues.bodies("work").len() as u64), (MAX_WAITING, MAX_WAITING / 2));
+        let soon = Duration::from_millis(50);
+        let waits = || tokio::time::timeout(soon, notifications.wait_for_room(Some("kinesis-to-s3-lambda-0")));
+        assert!(waits().await.is_err());
+        let limits = Limits { messages: 1, bytes: usize::MAX };
+        drop(queues.receive("work", limits, |_| 0, || std::future::ready(())).await);
+        assert!(waits().await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_topic_carries_the_event_that_a_function_would_get() {
+        let topic = Notification { target: Target::Topic("landed-topic".into()), ..rule("s3:ObjectCreated:*", "", "") };
+        let (notifications, queues) = notifications(vec![topic], &InFlight::default());
+        notifications.created(&created("events/a b.bz2"));
+        let delivered = notifications.functions.next("CheckFunction").await;
+        let sns = &delivered["Records"][0]["Sns"];
+        assert_eq!(sns["Subject"], "Amazon S3 Notification");
+        assert_eq!(queues.bodies("work"), [sns["Message"].as_str().unwrap()]);
+        let event: Value = serde_json::from_str(sns["Message"].as_str().unwrap()).unwrap();
+        assert_eq!(event["Records"][0]["s3"]["object"]["key"], "events/a+b.bz2");
+        assert_eq!(event["Records"][0]["eventTime"], sns["Timestamp"]);
+    }
+
+    #[tokio::test]
     async fn sequencers_grow_with_the_writes() {
-        let clock = Clock::new(None, lambda_setup::now());
-        let rules = vec![rule("s3:ObjectCreated:*", "", "")];
-        let notifications = Notifications::new(rules, Vec::new(), InFlight::default(), clock);
+        let (notifications, _) = notifications(vec![rule("s3:ObjectCreated:*", "", "")], &InFlight::default());
         let mut sequencers = Vec::new();
         for _ in 0..20 {
             notifications.created(&created("a"));
-            let event = notifications.queues["CheckFunction"].1.lock().await.recv().await.unwrap();
-            let event: Value = serde_json::from_slice(&event.payload).unwrap();
+            let event = notifications.functions.next("CheckFunction").await;
             sequencers.push(event["Records"][0]["s3"]["object"]["sequencer"].as_str().unwrap().to_owned());
         }
         assert!(sequencers.is_sorted_by(|earlier, later| earlier < later));

@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::cloudwatch::CloudWatch;
 use crate::config::{Config, FrontDoorKind};
 use crate::embedded_metrics::{EmbeddedMetrics, LineTime};
+use crate::event_queues::EventQueues;
 use crate::event_source_mapping::{EventSourceMapping, Phase};
 use crate::failed_batches::FailedBatches;
 use crate::faults::{Faults, resharding};
@@ -29,10 +30,14 @@ use crate::kinesis::Kinesis;
 use crate::log::FunctionLog;
 use crate::metric_store::MetricStore;
 use crate::open_files::{self, ConnectionLimits};
+use crate::queue_poller::QueuePoller;
 use crate::s3::S3;
-use crate::s3_notifications::Notifications;
+use crate::s3_notifications::{Notifications, Targets};
 use crate::schedules::Schedules;
 use crate::server::Port;
+use crate::sns::Topics;
+use crate::sqs::Queues;
+use crate::template::{Endpoint, Target};
 use crate::{counters, lambda, shard_readers, template};
 
 /// The event source mappings, each of which ends only with an error.
@@ -77,6 +82,7 @@ impl Stack {
         let (kinesis, s3) = builder.services(&functions, aws_port, functions_port)?;
         let (phase, phases) = watch::channel(Phase::Running);
         builder.schedules(&functions, &kinesis, &phases)?;
+        builder.queue_pollers(&functions, &phases)?;
         let mappings = builder.mappings(&functions, &(kinesis.clone(), s3), &phases)?;
         let (stop_front_door, stopping) = watch::channel(false);
         let (front_door, front_door_server) = match config.front_door {
@@ -163,6 +169,7 @@ struct Builder<'a> {
     metrics: MetricStore,
     faults: Arc<Faults>,
     in_flight: InFlight,
+    queues: Arc<Queues>,
 }
 
 #[derive(Clone)]
@@ -191,7 +198,9 @@ impl<'a> Builder<'a> {
         let metrics = MetricStore::new(clock);
         counters::declare(&metrics, template);
         let (connections, in_flight) = (ConnectionLimits::of(open_files), InFlight::default());
-        Ok(Self { config, template, connections, clock, metrics, faults, in_flight })
+        let is_read = |queue: &str| template.queue_mappings.iter().any(|mapping| mapping.queue == queue);
+        let queues = Queues::new(&template.queues, is_read, in_flight.clone(), clock);
+        Ok(Self { config, template, connections, clock, metrics, faults, in_flight, queues })
     }
 
     /// What all functions share; they call AWS at this address.
@@ -228,9 +237,9 @@ impl<'a> Builder<'a> {
         port: TcpListener,
         functions_port: TcpListener,
     ) -> anyhow::Result<(Kinesis, S3)> {
-        let notifications = self.notifications();
+        let events = self.event_queues();
         let folder = self.config.data_dir.join("s3");
-        let s3 = S3::start(&folder, &self.template.buckets, notifications.clone(), self.clock);
+        let s3 = S3::start(&folder, &self.template.buckets, self.notifications(&events), self.clock);
         let s3 = s3.with_context(|| format!("DATA_DIR: {} can't hold buckets", folder.display()))?;
         let kinesis = Kinesis::start(self.metrics.clone(), self.clock);
         for stream in &self.template.streams {
@@ -247,16 +256,40 @@ impl<'a> Builder<'a> {
         };
         tokio::spawn(endpoint.clone().serve(functions_port, self.connections.functions));
         tokio::spawn(endpoint.serve(port, self.connections.aws));
-        functions.0.iter().for_each(|function| notifications.deliver_to(function));
+        functions.0.iter().for_each(|function| events.deliver_to(function));
         Ok((kinesis, s3))
     }
 
-    fn notifications(&self) -> Arc<Notifications> {
-        let rules = self.template.notifications.clone();
-        let handles_events = |function: &&template::Function| rules.iter().any(|rule| rule.function == function.id);
+    /// Queues for the functions that S3 or a topic invokes.
+    fn event_queues(&self) -> Arc<EventQueues> {
+        let direct = self.template.notifications.iter().filter_map(|notification| match &notification.target {
+            Target::Function(function) => Some(function.clone()),
+            Target::Topic(_) => None,
+        });
+        let by_topic = self.template.subscriptions.iter().filter_map(|subscription| match &subscription.endpoint {
+            Endpoint::Function(function) => Some(function.clone()),
+            Endpoint::Queue { .. } => None,
+        });
+        EventQueues::new(direct.chain(by_topic), self.in_flight.clone(), self.clock)
+    }
+
+    fn notifications(&self, events: &Arc<EventQueues>) -> Arc<Notifications> {
+        let reads_queue = |function: &str| self.template.queue_mappings.iter().any(|one| one.function == function);
+        let handles_events = |function: &&template::Function| events.has(&function.id) || reads_queue(&function.id);
         let handlers = self.template.functions.iter().filter(handles_events);
         let handlers = handlers.map(|function| function.binary.clone()).collect();
-        Notifications::new(rules, handlers, self.in_flight.clone(), self.clock)
+        let topics = Topics::new(self.template.subscriptions.clone(), events.clone(), self.queues.clone());
+        let targets = Targets { functions: events.clone(), topics, handlers };
+        Notifications::new(self.template.notifications.clone(), targets, self.in_flight.clone(), self.clock)
+    }
+
+    fn queue_pollers(&self, functions: &Functions, phase: &watch::Receiver<Phase>) -> anyhow::Result<()> {
+        for spec in &self.template.queue_mappings {
+            let function = functions.by_id(&spec.function)?;
+            let (queues, phase) = (self.queues.clone(), phase.clone());
+            QueuePoller { spec: spec.clone(), queues, function, clock: self.clock, phase }.start();
+        }
+        Ok(())
     }
 
     fn schedules(

@@ -1,10 +1,12 @@
-//! The parts of template.yaml that the one-machine stack plays: functions, streams, buckets, and what invokes functions.
+//! The parts of template.yaml that the one-machine stack plays: functions, streams, buckets, topics, queues, and what invokes
+//! functions. What has a condition that does not hold is not there.
 //!
 //! Parameters take their defaults or overrides. Of CloudFormation's functions `Ref`, `Fn::GetAtt`, `Fn::Sub`, `Fn::If` and,
 //! in conditions, `Fn::Equals`, `Fn::Not`, `Fn::And`, `Fn::Or` and `Condition` are known, as far as the properties that are read
 //! use them; any other in such a place is an error that names it.
 
 mod events;
+mod messaging;
 mod resolve;
 mod resources;
 pub(crate) mod schedule;
@@ -16,8 +18,11 @@ use saphyr::{LoadableYamlNode, Yaml};
 use serde_json::Value;
 
 use resolve::{Properties, Template, binary, text_of, to_json};
-pub(crate) use resources::{ACCOUNT_ID, REGION, function_arn, stream_arn};
-pub use resources::{Function, Mapping, Notification, Schedule, Stack, Stream, TemplateError};
+pub(crate) use resources::{ACCOUNT_ID, REGION, function_arn, queue_arn, stream_arn, topic_arn};
+pub use resources::{
+    Endpoint, Function, Mapping, Notification, Queue, QueueMapping, Redrive, Schedule, Stack, Stream, Subscription,
+    Target, TemplateError,
+};
 use resources::{Result, error, local_name};
 
 impl Stack {
@@ -40,26 +45,42 @@ impl Stack {
             }
             let properties = Properties { template, id, values: &resource["Properties"] };
             match kind {
-                "AWS::Kinesis::Stream" => stack.streams.push(Stream {
-                    name: local_name(id),
-                    shards: properties.number("ShardCount")?.unwrap_or(ON_DEMAND_SHARDS),
-                    retention_hours: properties.number("RetentionPeriodHours")?.unwrap_or(24),
-                }),
-                "AWS::S3::Bucket" => stack.buckets.push(local_name(id)),
-                "AWS::Lambda::Url" => stack.front_door = Some(properties.text("TargetFunctionArn")?),
-                // Logs, alarms, tables and the like have no part in the way of the data.
-                other if other != "AWS::Serverless::Function" => {}
-                _ => {
-                    stack.functions.push(function(id, resource, &properties)?);
-                    let events = events::events(&properties)?;
-                    stack.mappings.extend(events.mappings);
-                    stack.notifications.extend(events.notifications);
-                    stack.schedules.extend(events.schedules);
+                "AWS::Kinesis::Stream" => stack.streams.push(stream(&properties)?),
+                "AWS::S3::Bucket" => {
+                    stack.buckets.push(local_name(id));
+                    stack.notifications.extend(messaging::bucket_notifications(&properties)?);
                 }
+                "AWS::SNS::Topic" => stack.topics.push(local_name(id)),
+                "AWS::SNS::Subscription" => stack.subscriptions.extend(messaging::subscription(&properties)?),
+                "AWS::SQS::Queue" => stack.queues.push(messaging::queue(&properties)?),
+                "AWS::Lambda::Url" => stack.front_door = Some(properties.text("TargetFunctionArn")?),
+                "AWS::Serverless::Function" => stack.add_function(resource, &properties)?,
+                // Logs, alarms, tables and the like have no part in the way of the data.
+                _ => {}
             }
         }
+        messaging::check(&stack)?;
         Ok(stack)
     }
+
+    fn add_function(&mut self, resource: &Value, properties: &Properties<'_>) -> Result<()> {
+        self.functions.push(function(properties.id, resource, properties)?);
+        let events = events::events(properties)?;
+        self.mappings.extend(events.mappings);
+        self.queue_mappings.extend(events.queue_mappings);
+        self.notifications.extend(events.notifications);
+        self.subscriptions.extend(events.subscriptions);
+        self.schedules.extend(events.schedules);
+        Ok(())
+    }
+}
+
+fn stream(properties: &Properties<'_>) -> Result<Stream> {
+    Ok(Stream {
+        name: local_name(properties.id),
+        shards: properties.number("ShardCount")?.unwrap_or(ON_DEMAND_SHARDS),
+        retention_hours: properties.number("RetentionPeriodHours")?.unwrap_or(24),
+    })
 }
 
 fn function(id: &str, resource: &Value, properties: &Properties<'_>) -> Result<Function> {

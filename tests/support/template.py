@@ -4,6 +4,7 @@ import os
 import re
 from copy import deepcopy
 from functools import cache
+from itertools import combinations
 from unittest import mock
 
 from samtranslator.translator.transform import transform
@@ -21,7 +22,8 @@ AWS_METRICS = {
                                        "WriteProvisionedThroughputExceeded")} | {
     ("AWS/NetworkELB", name) for name in ("ActiveFlowCount", "HealthyHostCount")} | {
     ("AWS/SQS", name) for name in ("ApproximateAgeOfOldestMessage", "ApproximateNumberOfMessagesVisible")} | {
-    ("AWS/ECS", "CPUUtilization"), ("AWS/S3", "NumberOfObjects"), ("AWS/Events", "Invocations"), ("AWS/Lambda", "AsyncEventsDropped")}
+    ("AWS/ECS", "CPUUtilization"), ("AWS/S3", "NumberOfObjects"), ("AWS/Events", "Invocations"), ("AWS/Lambda", "AsyncEventsDropped"),
+    ("AWS/SNS", "NumberOfNotificationsFailed")}
 
 
 @cache
@@ -161,6 +163,30 @@ def translated_as_it_is(parameters):
 
 def of_type(resources, kind):
     return {key: resource["Properties"] for key, resource in resources.items() if resource["Type"] == kind}
+
+
+def notifications(bucket):
+    """The kind of event, prefix and suffix of each notification that a bucket sends, to whatever."""
+    found = []
+    for configurations in bucket.get("NotificationConfiguration", {}).values():
+        for one in configurations:
+            rules = one.get("Filter", {}).get("S3Key", {}).get("Rules", [])
+            named = {rule["Name"].lower(): rule["Value"] for rule in rules}
+            found.append((one["Event"], named.get("prefix", ""), named.get("suffix", "")))
+    return found
+
+
+def overlapping(found):
+    """Pairs of notifications that S3 refuses: of one kind of event, with prefixes and suffixes that one key may have both of.
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-how-to-filtering.html"""
+    def both(one, other, has):
+        return has(one, other) or has(other, one)
+
+    def overlap(one, other):
+        kinds = [notification[0].removesuffix("*") for notification in (one, other)]
+        return (both(*kinds, str.startswith) and both(one[1], other[1], str.startswith) and both(one[2], other[2], str.endswith))
+
+    return [(one, other) for one, other in combinations(found, 2) if overlap(one, other)]
 
 
 class NoManagedPolicies:

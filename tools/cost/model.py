@@ -12,7 +12,7 @@ from pathlib import Path
 import charges
 import server
 from prices import (ALARM_MONTH, DASHBOARD_MONTH, DAYS_A_MONTH, GB, LAMBDA_GB_SECOND, LAMBDA_REQUEST, LOG_EVENT_OVERHEAD,
-                    LOG_GB_BYTES, METRIC_MONTH, METRICS_REQUEST, S3_READ, S3_WRITE)
+                    LOG_GB_BYTES, METRIC_MONTH, METRICS_REQUEST, S3_READ, S3_WRITE, SNS_PUBLISH)
 
 SECONDS_A_DAY = 24 * 60 * 60
 
@@ -58,9 +58,11 @@ ACCESS_LOG_LINE = 164
 # Seconds between an environment's lines of metrics, while it is busy.
 METRICS_SECONDS = 10
 # CloudWatch bills an alarm for each metric that it watches.
-ALARMS, ALARM_METRICS = 62, 75
+ALARMS, ALARM_METRICS = 64, 77
 # Custom metrics with data in every hour (docs/METRICS.md).
 STEADY_METRICS = 39
+# Hours that are sealed, and their date.
+PARTITIONS_A_DAY = 25
 
 # ---- Assumed ----
 
@@ -384,7 +386,9 @@ def monitoring(traffic, deployment):
     needed = shards_needed(traffic, deployment)
     objects = batches(packed(traffic, deployment), needed, deployment)
     lines = log_gb(ingest_lines(traffic, deployment), (INGEST_LINE,)) + log_gb(objects, (LANDING_LINE,))
-    watching = sum(check.usd for check in checks(objects, open_shards(needed, deployment)))
+    # S3 publishes each object and each _SUCCESS; a message has far less than the 64 KB that are billed as one.
+    published = (objects + PARTITIONS_A_DAY) * SNS_PUBLISH
+    watching = published + sum(check.usd for check in checks(objects, open_shards(needed, deployment)))
     alarm_metrics = ALARM_METRICS + (server.ALARM_METRICS if deployment.front_door == "Server" else 0)
     fixed = STEADY_METRICS * METRIC_MONTH + alarm_metrics * ALARM_MONTH + DASHBOARD_MONTH
     return charges.logs(lines * DAYS_A_MONTH) / DAYS_A_MONTH + watching + fixed / DAYS_A_MONTH

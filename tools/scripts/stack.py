@@ -70,7 +70,7 @@ def this_machine():
     resources = {logical_id: binary for binary, logical_id in functions().items()} | {
         "EventStream": "event-stream", "FailedBatchesBucket": "failed-batches-bucket",
         # These have metrics only in AWS.
-        "LandingFunctionStream": "none", "NotifyFunctionReminders": "none"}
+        "LandingFunctionStream": "none", "NotifyFunctionReminders": "none", "LandedTopic": "none", "SealedTopic": "none"}
     return Stack(None, REGION, ACCOUNT, outputs, resources, connection, Config(proxies={}, s3={"addressing_style": "path"}))
 
 

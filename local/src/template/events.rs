@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::resolve::{Properties, text_of};
-use super::resources::{Mapping, Notification, Result, Schedule, error};
+use super::messaging;
+use super::resolve::Properties;
+use super::resources::{Endpoint, Mapping, Notification, QueueMapping, Result, Schedule, Subscription, Target, error};
 use super::schedule::Expression;
 
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Events {
     pub(super) mappings: Vec<Mapping>,
+    pub(super) queue_mappings: Vec<QueueMapping>,
     pub(super) notifications: Vec<Notification>,
+    pub(super) subscriptions: Vec<Subscription>,
     pub(super) schedules: Vec<Schedule>,
 }
 
@@ -24,8 +27,8 @@ pub(super) fn events(function: &Properties<'_>) -> Result<Events> {
             Some("Kinesis") => events.mappings.push(mapping(function.id, &properties)?),
             Some("S3") => events.notifications.push(notification(function.id, &properties)?),
             Some("Schedule") => events.schedules.extend(schedule(function.id, name, &properties)?),
-            // There are no alarms here, so nothing is ever published.
-            Some("SNS") => {}
+            Some("SNS") => events.subscriptions.push(subscription(function.id, name, &properties)?),
+            Some("SQS") => events.queue_mappings.extend(queue_mapping(function.id, &properties)?),
             other => return error(id, format!("events of the type {other:?} are not supported locally")),
         }
     }
@@ -33,33 +36,17 @@ pub(super) fn events(function: &Properties<'_>) -> Result<Events> {
 }
 
 fn notification(function: &str, properties: &Properties<'_>) -> Result<Notification> {
-    let kinds = match properties.get("Events")? {
-        Value::Array(kinds) => kinds,
-        Value::Null => return error(properties.place("Events"), "is missing"),
-        kind => vec![kind],
-    };
-    let kinds: Vec<String> = kinds.iter().map(text_of).collect();
-    if let Some(other) = kinds.iter().find(|kind| !kind.starts_with("s3:ObjectCreated:")) {
-        return error(properties.place("Events"), format!("{other} is not supported locally; s3:ObjectCreated:* is"));
-    }
-    let mut notification = Notification {
-        function: function.to_owned(),
-        bucket: properties.text("Bucket")?,
-        kinds,
-        prefix: String::new(),
-        suffix: String::new(),
-    };
-    let place = properties.place("Filter.S3Key.Rules");
-    let key = properties.members("Filter.S3Key")?;
-    for rule in key.and_then(|key| key["Rules"].as_array()).into_iter().flatten() {
-        let value = text_of(&properties.template.resolve(&place, &rule["Value"])?);
-        match rule["Name"].as_str().map(str::to_ascii_lowercase).as_deref() {
-            Some("prefix") => notification.prefix = value,
-            Some("suffix") => notification.suffix = value,
-            _ => return error(place, "takes rules with the Name prefix or suffix"),
-        }
-    }
-    Ok(notification)
+    let target = Target::Function(function.to_owned());
+    messaging::notification(target, properties.text("Bucket")?, properties, "Events")
+}
+
+fn subscription(function: &str, name: &str, properties: &Properties<'_>) -> Result<Subscription> {
+    properties.refuse(&["FilterPolicy", "FilterPolicyScope", "RedrivePolicy", "SqsSubscription"])?;
+    Ok(Subscription {
+        id: format!("{function}{name}"),
+        topic: properties.name_in_arn("Topic", "sns")?,
+        endpoint: Endpoint::Function(function.to_owned()),
+    })
 }
 
 /// A schedule; `None` when it is switched off.
@@ -85,13 +72,7 @@ fn mapping(function: &str, properties: &Properties<'_>) -> Result<Mapping> {
     if properties.get("BisectBatchOnFunctionError")? == json!(true) {
         return error(properties.place("BisectBatchOnFunctionError"), "must be false: a batch needs its first record");
     }
-    let response_types = properties.values["FunctionResponseTypes"].as_array();
-    if !response_types.is_some_and(|types| types.contains(&json!("ReportBatchItemFailures"))) {
-        return error(
-            properties.place("FunctionResponseTypes"),
-            "must hold ReportBatchItemFailures: else a batch that is given back counts as landed",
-        );
-    }
+    reports_batch_item_failures(properties)?;
     let destination = &properties.values["DestinationConfig"]["OnFailure"]["Destination"];
     let destination = properties.template.resolve(&properties.place("DestinationConfig"), destination)?;
     let on_failure_bucket = match destination.as_str().map(|arn| arn.strip_prefix("arn:aws:s3:::")) {
@@ -108,6 +89,49 @@ fn mapping(function: &str, properties: &Properties<'_>) -> Result<Mapping> {
         maximum_record_age: properties.limit("MaximumRecordAgeInSeconds")?.map(Duration::from_secs),
         on_failure_bucket,
     })
+}
+
+/// The most messages that a batch may have without a window, and with one.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html>
+const MAX_BATCHES: (u64, u64) = (10, 10_000);
+
+/// An SQS queue's event source mapping; `None` when it is switched off.
+fn queue_mapping(function: &str, properties: &Properties<'_>) -> Result<Option<QueueMapping>> {
+    if properties.get("Enabled")? == json!(false) {
+        return Ok(None);
+    }
+    properties.refuse(&["FilterCriteria", "ProvisionedPollerConfig"])?;
+    reports_batch_item_failures(properties)?;
+    let window = properties.number("MaximumBatchingWindowInSeconds")?.unwrap_or(0);
+    let most = if window == 0 { MAX_BATCHES.0 } else { MAX_BATCHES.1 };
+    let batch_size = properties.number("BatchSize")?.unwrap_or(MAX_BATCHES.0);
+    if !(1..=most).contains(&batch_size) {
+        return error(properties.place("BatchSize"), format!("is {batch_size}; with this window it is 1 to {most}"));
+    }
+    let id = properties.place("ScalingConfig");
+    let scaling = Properties { id: &id, values: &properties.values["ScalingConfig"], ..*properties };
+    let maximum_concurrency = scaling.number("MaximumConcurrency")?;
+    if maximum_concurrency.is_some_and(|most| !(2..=1_000).contains(&most)) {
+        return error(scaling.place("MaximumConcurrency"), "is 2 to 1000");
+    }
+    Ok(Some(QueueMapping {
+        function: function.to_owned(),
+        queue: properties.name_in_arn("Queue", "sqs")?,
+        batch_size: usize::try_from(batch_size).unwrap_or(usize::MAX),
+        window: Duration::from_secs(window),
+        maximum_concurrency: maximum_concurrency.map(|most| usize::try_from(most).unwrap_or(usize::MAX)),
+    }))
+}
+
+fn reports_batch_item_failures(properties: &Properties<'_>) -> Result<()> {
+    let response_types = properties.values["FunctionResponseTypes"].as_array();
+    if response_types.is_some_and(|types| types.contains(&json!("ReportBatchItemFailures"))) {
+        return Ok(());
+    }
+    error(
+        properties.place("FunctionResponseTypes"),
+        "must hold ReportBatchItemFailures: else what a function gives back counts as done",
+    )
 }
 
 fn name_in_arn(arn: &Value) -> String {
@@ -128,6 +152,11 @@ mod tests {
 Resources:
   Topic:
     Type: AWS::SNS::Topic
+  Queue:
+    Type: AWS::SQS::Queue
+    Properties: {{RedrivePolicy: {{deadLetterTargetArn: !GetAtt DeadLetters.Arn, maxReceiveCount: 3}}}}
+  DeadLetters:
+    Type: AWS::SQS::Queue
   LandingBucket:
     Type: AWS::S3::Bucket
     Properties:
@@ -149,7 +178,7 @@ Resources:
              {Rules: [{Name: prefix, Value: events/}, {Name: Suffix, Value: .jsonl.bz2}]}}}}}",
         );
         let expected = Notification {
-            function: "CheckFunction".into(),
+            target: Target::Function("CheckFunction".into()),
             bucket: "landing-bucket".into(),
             kinds: vec!["s3:ObjectCreated:*".into()],
             prefix: "events/".into(),
@@ -171,13 +200,60 @@ Resources:
     }
 
     #[test]
-    fn topics_are_tolerated() {
+    fn a_topic_is_subscribed() {
         let stack = parse("{Alarm: {Type: SNS, Properties: {Topic: !Ref Topic}}}").unwrap();
-        assert!(stack.notifications.is_empty() && stack.schedules.is_empty() && stack.mappings.is_empty());
+        let endpoint = Endpoint::Function("CheckFunction".into());
+        let expected = Subscription { id: "CheckFunctionAlarm".into(), topic: "topic".into(), endpoint };
+        assert_eq!(stack.subscriptions, [expected]);
+    }
+
+    /// An event `A` of a queue, with these properties beside those that it needs.
+    fn of_queue(more: &str) -> String {
+        let needed = "Queue: !GetAtt Queue.Arn, FunctionResponseTypes: [ReportBatchItemFailures]";
+        format!("{{A: {{Type: SQS, Properties: {{{needed}, {more}}}}}}}")
     }
 
     #[rstest]
-    #[case("{A: {Type: SQS, Properties: {}}}", "Events.A")]
+    #[case::defaults("", 10, 0, None)]
+    #[case::largest_without_window("BatchSize: 10", 10, 0, None)]
+    #[case::largest("BatchSize: 10000, MaximumBatchingWindowInSeconds: 1", 10_000, 1, None)]
+    #[case::scaled("BatchSize: 1, ScalingConfig: {MaximumConcurrency: 2}", 1, 0, Some(2))]
+    fn a_queue_is_read(
+        #[case] more: &str,
+        #[case] batch_size: usize,
+        #[case] window: u64,
+        #[case] maximum_concurrency: Option<usize>,
+    ) {
+        let (function, queue, window) = ("CheckFunction".into(), "queue".into(), Duration::from_secs(window));
+        let expected = QueueMapping { function, queue, batch_size, window, maximum_concurrency };
+        assert_eq!(parse(&of_queue(more)).unwrap().queue_mappings, [expected]);
+    }
+
+    #[test]
+    fn a_mapping_that_is_switched_off_is_left_out() {
+        assert_eq!(parse(&of_queue("Enabled: false")).unwrap().queue_mappings, []);
+    }
+
+    #[rstest]
+    #[case::empty("BatchSize: 0", "Events.A.BatchSize")]
+    #[case::too_large_without_window("BatchSize: 11", "Events.A.BatchSize")]
+    #[case::too_large("BatchSize: 10001, MaximumBatchingWindowInSeconds: 1", "Events.A.BatchSize")]
+    #[case::too_narrow("ScalingConfig: {MaximumConcurrency: 1}", "Events.A.ScalingConfig.MaximumConcurrency")]
+    #[case::too_wide("ScalingConfig: {MaximumConcurrency: 1001}", "Events.A.ScalingConfig.MaximumConcurrency")]
+    #[case::filtered("FilterCriteria: {}", "Events.A.FilterCriteria")]
+    fn unsupported_parts_of_a_queues_mapping_are_named(#[case] more: &str, #[case] named: &str) {
+        let problem = parse(&of_queue(more)).unwrap_err().to_string();
+        assert!(problem.contains(named), "{problem}");
+    }
+
+    #[rstest]
+    #[case("{A: {Type: Api, Properties: {}}}", "Events.A")]
+    #[case("{A: {Type: SQS, Properties: {}}}", "Events.A.FunctionResponseTypes")]
+    #[case("{A: {Type: SQS, Properties: {FunctionResponseTypes: [ReportBatchItemFailures]}}}", "Events.A.Queue")]
+    #[case("{A: {Type: SNS, Properties: {}}}", "Events.A.Topic")]
+    #[case("{A: {Type: SNS, Properties: {Topic: 'arn:aws:sns:eu-west-1:1:another'}}}", "Events.A.Topic")]
+    #[case("{A: {Type: SNS, Properties: {Topic: !Ref Topic, FilterPolicy: {}}}}", "Events.A.FilterPolicy")]
+    #[case("{A: {Type: SNS, Properties: {Topic: !Ref Topic, SqsSubscription: true}}}", "Events.A.SqsSubscription")]
     #[case("!If [X, {}, {}]", "Fn::If")]
     #[case("{A: {Type: Schedule, Properties: {Schedule: !If [X, a, b]}}}", "condition X")]
     #[case("{A: {Type: Schedule, Properties: {Schedule: 'cron(1 * * * *)'}}}", "Events.A.Schedule")]

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use saphyr::{Scalar, Yaml};
 use serde_json::{Map, Value, json};
 
-use super::resources::{ACCOUNT_ID, REGION, Result, error, function_arn, local_name, stream_arn, topic_arn};
+use super::resources::{
+    ACCOUNT_ID, REGION, Result, error, function_arn, local_name, queue_arn, queue_url, stream_arn, topic_arn,
+};
 
 /// The stack's name, for resources that are named after it.
 const STACK_NAME: &str = "playhead";
@@ -117,6 +119,7 @@ impl Template {
         };
         Ok(json!(match resource["Type"].as_str() {
             Some("AWS::SNS::Topic") => topic_arn(&local_name(name)),
+            Some("AWS::SQS::Queue") => queue_url(&local_name(name)),
             // As in the function's own environment and in its metrics.
             Some("AWS::Serverless::Function") => binary(name, resource)?.to_owned(),
             _ => local_name(name),
@@ -138,7 +141,9 @@ impl Template {
             ("AWS::Kinesis::Stream", "Arn") => Ok(json!(stream_arn(&name))),
             ("AWS::S3::Bucket", "Arn") => Ok(json!(format!("arn:aws:s3:::{name}"))),
             ("AWS::SNS::Topic", "TopicArn") => Ok(json!(topic_arn(&name))),
-            ("AWS::SNS::Topic", "TopicName") => Ok(json!(name)),
+            ("AWS::SNS::Topic", "TopicName") | ("AWS::SQS::Queue", "QueueName") => Ok(json!(name)),
+            ("AWS::SQS::Queue", "Arn") => Ok(json!(queue_arn(&name))),
+            ("AWS::SQS::Queue", "QueueUrl") => Ok(json!(queue_url(&name))),
             ("AWS::Serverless::Function", "Arn") => Ok(json!(function_arn(binary(id, resource)?))),
             (kind, attribute) => error(place, format!("{attribute} of a {kind} is not supported locally")),
         }
@@ -213,6 +218,31 @@ impl Properties<'_> {
         match text_of(&self.get(name)?) {
             text if text.is_empty() => error(self.place(name), "is missing"),
             text => Ok(text),
+        }
+    }
+
+    /// The name in an ARN of this service: `sns`, `sqs`.
+    pub(super) fn name_in_arn(&self, name: &str, service: &str) -> Result<String> {
+        let arn = self.text(name)?;
+        match arn.strip_prefix(&format!("arn:aws:{service}:{REGION}:{ACCOUNT_ID}:")) {
+            Some(name) => Ok(name.to_owned()),
+            None => error(self.place(name), format!("is {arn}; the ARN of a resource of this template is needed")),
+        }
+    }
+
+    pub(super) fn is_true(&self, name: &str) -> Result<bool> {
+        match text_of(&self.get(name)?).as_str() {
+            "true" => Ok(true),
+            "" | "false" => Ok(false),
+            other => error(self.place(name), format!("is {other}; true or false is needed")),
+        }
+    }
+
+    /// Refuses properties that would change what is delivered, and are not played.
+    pub(super) fn refuse(&self, names: &[&str]) -> Result<()> {
+        match names.iter().find(|name| !self.values[**name].is_null()) {
+            Some(name) => error(self.place(name), "is not supported locally"),
+            None => Ok(()),
         }
     }
 

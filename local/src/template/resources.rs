@@ -18,8 +18,12 @@ pub struct Stack {
     pub functions: Vec<Function>,
     pub streams: Vec<Stream>,
     pub buckets: Vec<String>,
+    pub topics: Vec<String>,
+    pub queues: Vec<Queue>,
     pub mappings: Vec<Mapping>,
+    pub queue_mappings: Vec<QueueMapping>,
     pub notifications: Vec<Notification>,
+    pub subscriptions: Vec<Subscription>,
     pub schedules: Vec<Schedule>,
     /// The binary of the function that has a Function URL.
     pub front_door: Option<String>,
@@ -60,16 +64,71 @@ pub struct Mapping {
     pub on_failure_bucket: Option<String>,
 }
 
-/// Objects whose creation invokes a function.
+/// Objects whose creation is reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notification {
-    /// The logical id of the function.
-    pub function: String,
+    pub target: Target,
     pub bucket: String,
     /// `s3:ObjectCreated:*`, `s3:ObjectCreated:Put` and the like; any of them.
     pub kinds: Vec<String>,
     pub prefix: String,
     pub suffix: String,
+}
+
+/// What S3 notifies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// By its logical id.
+    Function(String),
+    /// By its name.
+    Topic(String),
+}
+
+/// What gets the messages of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscription {
+    /// The logical id, for a function's `Events` that which SAM gives it.
+    pub id: String,
+    pub topic: String,
+    pub endpoint: Endpoint,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// By its logical id.
+    Function(String),
+    Queue {
+        name: String,
+        /// Whether it gets the message alone, without SNS's envelope.
+        is_raw: bool,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    pub name: String,
+    pub visibility_timeout: Duration,
+    pub redrive: Option<Redrive>,
+}
+
+/// Where messages go that are received again and again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redrive {
+    pub dead_letter_queue: String,
+    /// From 1 to 1,000.
+    pub max_receive_count: u64,
+}
+
+/// A queue whose messages invoke a function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueMapping {
+    /// The logical id of the function.
+    pub function: String,
+    pub queue: String,
+    pub batch_size: usize,
+    pub window: Duration,
+    /// The most invocations at once.
+    pub maximum_concurrency: Option<usize>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -103,8 +162,17 @@ pub(crate) fn function_arn(binary: &str) -> String {
     format!("arn:aws:lambda:{REGION}:{ACCOUNT_ID}:function:{binary}")
 }
 
-pub(super) fn topic_arn(name: &str) -> String {
+pub(crate) fn topic_arn(name: &str) -> String {
     format!("arn:aws:sns:{REGION}:{ACCOUNT_ID}:{name}")
+}
+
+pub(crate) fn queue_arn(name: &str) -> String {
+    format!("arn:aws:sqs:{REGION}:{ACCOUNT_ID}:{name}")
+}
+
+/// Nothing answers there: no function speaks to SQS itself.
+pub(super) fn queue_url(name: &str) -> String {
+    format!("https://sqs.{REGION}.amazonaws.com/{ACCOUNT_ID}/{name}")
 }
 
 /// `EventStream` is `event-stream`: what CloudFormation would name it, less the stack and the random part.

@@ -35,6 +35,37 @@ fn the_template_of_the_project_is_played() {
 }
 
 #[test]
+fn the_project_hears_of_objects_by_topics() {
+    let stack = parse(&[]).unwrap();
+    let notification = |target, prefix: &str, suffix: &str| Notification {
+        target,
+        bucket: "landing-bucket".into(),
+        kinds: vec!["s3:ObjectCreated:*".into()],
+        prefix: prefix.into(),
+        suffix: suffix.into(),
+    };
+    let topic = |name: &str| Target::Topic(name.into());
+    let expected = [
+        notification(topic("landed-topic"), "events/", ".jsonl.bz2"),
+        notification(topic("landed-topic"), "rejected/", ".jsonl.bz2"),
+        notification(topic("sealed-topic"), "events/", "_SUCCESS"),
+        notification(Target::Function("SealPartitionFunction".into()), "sealing/", ".json"),
+    ];
+    assert_eq!(stack.notifications, expected);
+    let subscription = |id: &str, topic: &str, function: &str| Subscription {
+        id: id.into(),
+        topic: topic.into(),
+        endpoint: Endpoint::Function(function.into()),
+    };
+    let expected = [
+        subscription("CheckObjectFunctionLanded", "landed-topic", "CheckObjectFunction"),
+        subscription("CheckSizeFunctionSealed", "sealed-topic", "CheckSizeFunction"),
+        subscription("NotifyFunctionAlarm", "alarms-topic", "NotifyFunction"),
+    ];
+    assert_eq!(stack.subscriptions, expected);
+}
+
+#[test]
 fn functions_get_their_log_format_and_level_and_their_own_overrides_the_global_one() {
     let variables = |stack: &Stack| -> Vec<[Option<String>; 2]> {
         let of = |name: &str, function: &Function| function.environment.get(name).cloned();

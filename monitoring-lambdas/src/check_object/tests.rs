@@ -122,6 +122,19 @@ fn s3_event(keys: &[&str], time: &str) -> S3Event {
     serde_json::from_value(serde_json::json!({"Records": records})).unwrap()
 }
 
+/// As the topic delivers an event of S3.
+fn by_topic(event: &str) -> S3Event {
+    let sns = serde_json::json!({"Message": event, "Timestamp": IN_TIME});
+    serde_json::from_value(serde_json::json!({"Records": [{"Sns": sns}]})).unwrap()
+}
+
+#[tokio::test]
+async fn the_test_of_a_new_notification_checks_nothing() {
+    let bucket = MemoryBucket::default();
+    let test = by_topic(r#"{"Service":"Amazon S3","Event":"s3:TestEvent","Bucket":"landing"}"#);
+    assert_eq!(Handler::new(|_| &bucket, 15).handle(test, Context::default()).await.unwrap(), []);
+}
+
 async fn check_at(bucket: &MemoryBucket, key: &str, time: &str) -> Verdict {
     let mut verdicts = Handler::new(|_| bucket, 15).handle(s3_event(&[key], time), Context::default()).await.unwrap();
     verdicts.pop().unwrap()

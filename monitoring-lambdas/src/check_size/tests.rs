@@ -44,6 +44,25 @@ async fn check(bucket: &MemoryBucket, metrics: &MemoryMetrics, key: &str) -> Res
     Handler::new(|_| bucket, metrics, Limits::SHIPPED).handle(event(key), context()).await
 }
 
+#[tokio::test]
+async fn a_topic_delivers_the_event_of_a_success() {
+    let (bucket, metrics) = (bucket(HOUR, &[(0, 1_000_000)]), MemoryMetrics::default());
+    let record = |message: &str| {
+        let sns = serde_json::json!({"Message": message, "Timestamp": "2026-11-22T00:20:03.100Z"});
+        serde_json::json!({"Records": [{"Sns": sns}]})
+    };
+    let created = serde_json::json!({"Records": [{
+        "eventTime": "2026-11-22T00:20:03.000Z",
+        "s3": {"bucket": {"name": "landing"}, "object": {"key": HOUR.replace('=', "%3D")}},
+    }]});
+    let test = r#"{"Service":"Amazon S3","Event":"s3:TestEvent","Bucket":"landing"}"#;
+    for (message, puts) in [(test, 0), (&created.to_string(), 1)] {
+        let event = serde_json::from_value(record(message)).unwrap();
+        Handler::new(|_| &bucket, &metrics, Limits::SHIPPED).handle(event, context()).await.unwrap();
+        assert_eq!(metrics.calls.get(), puts);
+    }
+}
+
 const USUAL: [(i64, u64); 9] = [
     (1, 1_000_000),
     (7, 1_010_000),

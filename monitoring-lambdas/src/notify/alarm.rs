@@ -3,6 +3,7 @@
 //!
 //! `aws_lambda_events` would refuse a composite alarm and one without a description, and with it the event's other notices.
 
+use lambda_setup::event::{ScheduledEvent, SnsEvent, SnsMessage};
 use serde::{Deserialize, Serialize};
 use shared::metric::{Metric, NAMESPACE};
 use shared::timestamp::UnixMillis;
@@ -12,99 +13,78 @@ use shared::timestamp::UnixMillis;
 #[serde(untagged)]
 pub enum Invocation {
     Notices(SnsEvent),
-    Tick(lambda_setup::event::ScheduledEvent),
-}
-
-/// An SNS event.
-/// <https://docs.aws.amazon.com/lambda/latest/dg/with-sns.html>
-#[derive(Debug, Clone, Deserialize)]
-pub struct SnsEvent {
-    #[serde(rename = "Records")]
-    records: Vec<SnsRecord>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-struct SnsRecord {
-    #[serde(rename = "Sns")]
-    sns: Sns,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Sns {
-    message: String,
-    timestamp: String,
+    Tick(ScheduledEvent),
 }
 
 /// The states that are acted on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub(crate) enum State {
     Alarm,
     Ok,
 }
 
 /// An alarm that changed its state.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Change {
+pub(crate) struct Change {
     /// The alarm's name.
-    pub name: String,
-    pub state: State,
+    pub(crate) name: String,
+    pub(crate) state: State,
     /// When CloudWatch changed it: notices come late, twice and out of order.
-    pub at: UnixMillis,
+    pub(crate) at: UnixMillis,
     /// When SNS got the notice.
-    pub noticed_at: UnixMillis,
-    pub about: About,
+    pub(crate) noticed_at: UnixMillis,
+    pub(crate) about: About,
 }
 
 /// What an alarm says about itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct About {
+pub(crate) struct About {
     /// The alarm's description without the runbook's entry.
-    pub description: String,
+    pub(crate) description: String,
     /// The runbook's entry: what follows the last `#` of the description.
-    pub anchor: Option<String>,
+    pub(crate) anchor: Option<String>,
     /// CloudWatch's reason.
-    pub reason: String,
+    pub(crate) reason: String,
     /// `None` when it is not an alarm on a metric.
-    pub watched: Option<Watched>,
+    pub(crate) watched: Option<Watched>,
     /// Details that the check left in the bucket, one per line.
     #[serde(default)]
-    pub details: Vec<String>,
+    pub(crate) details: Vec<String>,
 }
 
 /// The metric that an alarm watches, or the first one in its expression, and the alarm's condition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Watched {
-    pub namespace: String,
-    pub metric: String,
-    pub dimensions: Vec<(String, String)>,
+pub(crate) struct Watched {
+    pub(crate) namespace: String,
+    pub(crate) metric: String,
+    pub(crate) dimensions: Vec<(String, String)>,
     /// As GetMetricData names it: `Sum`, `Maximum`, `p99` …
-    pub statistic: String,
+    pub(crate) statistic: String,
     /// Seconds.
-    pub period: u64,
+    pub(crate) period: u64,
     /// `GreaterThanThreshold` …
-    pub comparison: String,
-    pub threshold: f64,
+    pub(crate) comparison: String,
+    pub(crate) threshold: f64,
     /// The name of the expression; `None` for an alarm on the metric itself.
     #[serde(default)]
-    pub calculated: Option<String>,
+    pub(crate) calculated: Option<String>,
 }
 
 impl Watched {
     /// The name of what is compared with the threshold.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.calculated.as_deref().unwrap_or(&self.metric)
     }
 
     /// Whether it is this metric of ours.
-    pub fn is(&self, metric: Metric) -> bool {
+    pub(crate) fn is(&self, metric: Metric) -> bool {
         self.namespace == NAMESPACE && self.name() == metric.as_str()
     }
 }
 
 /// A notice that is not acted on.
 #[derive(Debug, thiserror::Error)]
-pub enum NoticeError {
+pub(crate) enum NoticeError {
     #[error("a notice is not a CloudWatch alarm")]
     NotAnAlarm(#[source] serde_json::Error),
     /// `INSUFFICIENT_DATA` means neither that it is on nor that it is over.
@@ -114,17 +94,11 @@ pub enum NoticeError {
     Time(String),
 }
 
-impl SnsEvent {
-    /// The changes that it reports, each readable or not.
-    pub fn changes(self) -> impl Iterator<Item = Result<Change, NoticeError>> {
-        self.records.into_iter().map(|record| record.sns.change())
-    }
-}
-
-impl Sns {
-    fn change(self) -> Result<Change, NoticeError> {
-        let noticed_at = time(&self.timestamp)?;
-        let alarm: Alarm = serde_json::from_str(&self.message).map_err(NoticeError::NotAnAlarm)?;
+impl Change {
+    /// The change that a notice reports.
+    pub(crate) fn of(notice: &SnsMessage) -> Result<Self, NoticeError> {
+        let noticed_at = time(&notice.timestamp)?;
+        let alarm: Alarm = serde_json::from_str(&notice.message).map_err(NoticeError::NotAnAlarm)?;
         let state = match &*alarm.new_state_value {
             "ALARM" => State::Alarm,
             "OK" => State::Ok,
@@ -133,7 +107,7 @@ impl Sns {
         let (description, anchor) = split_anchor(&alarm.alarm_description.unwrap_or_default());
         let watched = alarm.trigger.and_then(Trigger::watched);
         let about = About { description, anchor, reason: alarm.new_state_reason, watched, details: Vec::new() };
-        Ok(Change { name: alarm.alarm_name, state, at: time(&alarm.state_change_time)?, noticed_at, about })
+        Ok(Self { name: alarm.alarm_name, state, at: time(&alarm.state_change_time)?, noticed_at, about })
     }
 }
 
@@ -258,7 +232,7 @@ pub(crate) mod tests {
 
     pub(crate) fn changes(event: &str) -> Vec<Result<Change, NoticeError>> {
         let Invocation::Notices(event) = serde_json::from_str(event).unwrap() else { panic!("no SNS event") };
-        event.changes().collect()
+        event.messages().map(|notice| Change::of(&notice)).collect()
     }
 
     #[test]

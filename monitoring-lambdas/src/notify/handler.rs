@@ -63,8 +63,8 @@ impl<B: Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T> {
         let mut result = Ok(());
         match invocation {
             Invocation::Notices(event) => {
-                for change in event.changes() {
-                    match change {
+                for notice in event.messages() {
+                    match Change::of(&notice) {
                         Ok(change) => result = result.and(self.change(&change, deadline).await),
                         Err(error) => {
                             let source = std::error::Error::source(&error).map(ToString::to_string);
