@@ -8,11 +8,14 @@ from urllib.parse import urlsplit
 import pytest
 from opensearchpy import OpenSearch
 
+from support.fast_clock import FastClock
 from support.function import KEY, REGION, SECRET, Bucket, refused_start, running
 from support.search_cluster import (
     ERROR_OF_A_BREAKER, ERROR_OF_A_FULL_QUEUE, SearchCluster, busy_for_a_third, cut_off_after_storing, serving_cluster,
     signed_with, status, unreadable_after_storing, with_password,
 )
+from support.stack import FAST, wait_for
+from support.traffic import JSON
 
 FUNCTION = "load-search"
 OPEN = {"SEARCH_AUTH": "none"}
@@ -174,6 +177,21 @@ def test_the_cluster_knows_who_is_calling(authorized, variables):
             assert any("401" in one and "WARN" in one for one in function.lines)
     assert len(cluster.indexes) == 1
     assert not any(secret in one for one in said for secret in (SECRET, "se:cret", "bG9hZGVyOnNlOmNyZXQ="))
+
+
+def test_what_players_post_can_be_searched_for(fresh_stack):
+    """The whole way on the one-machine stack: a POST, the stream, an object, its topic, the queue, a document. The cluster is away
+    at first, and the queue asks again."""
+    cluster = SearchCluster()
+    cluster.faults = [status(401)]
+    with serving_cluster(cluster) as address:
+        stack = fresh_stack(parameters=f"{FAST} SearchEndpoint={address} SearchAuth=none", CLOCK=FastClock(100).setting)
+        body = json.dumps([{"id": f"e-{number}", "type": "play", "session_id": "s-1"} for number in range(20)] + [7])
+        assert stack.post(body=body.encode(), headers=JSON).status == 200
+        wait_for(lambda: cluster.indexes and len(documents(address)) == 20, 60, "20 documents")
+        found = documents(address, {"term": {"type": "play"}})
+        assert sorted(one["_source"]["id"] for one in found.values()) == sorted(f"e-{number}" for number in range(20))
+    assert "passed over" not in stack.function_log(FUNCTION), "the topic's filter leaves out what is rejected"
 
 
 @pytest.mark.parametrize(("variables", "named"), [

@@ -216,7 +216,12 @@ mod tests {
         let functions = EventQueues::new(["CheckFunction".to_owned()], in_flight.clone(), clock);
         let spec = Queue { name: "work".into(), visibility_timeout: Duration::ZERO, redrive: None };
         let queues = Queues::new(&[spec], |_| true, in_flight.clone(), clock);
-        let subscription = |id: &str, endpoint| Subscription { id: id.into(), topic: "landed-topic".into(), endpoint };
+        let subscription = |id: &str, endpoint| Subscription {
+            id: id.into(),
+            topic: "landed-topic".into(),
+            endpoint,
+            key_prefix: String::new(),
+        };
         let subscriptions = vec![
             subscription("CheckFunctionLanded", Endpoint::Function("CheckFunction".into())),
             subscription("WorkSubscription", Endpoint::Queue { name: "work".into(), is_raw: true }),

@@ -35,7 +35,7 @@ impl Topics {
 
     pub(crate) fn publish(&self, topic: &str, message: &Message<'_>) {
         let id = Uuid::new_v4().to_string();
-        for subscription in self.subscriptions.iter().filter(|subscription| subscription.topic == topic) {
+        for subscription in self.subscriptions.iter().filter(|subscription| subscription.takes(topic, message.key)) {
             match &subscription.endpoint {
                 Endpoint::Function(function) => {
                     let event = lambda_event(subscription, &id, message).to_string();
@@ -47,6 +47,12 @@ impl Topics {
                 }
             }
         }
+    }
+}
+
+impl Subscription {
+    fn takes(&self, topic: &str, key: &str) -> bool {
+        self.topic == topic && key.starts_with(&self.key_prefix)
     }
 }
 
@@ -110,7 +116,7 @@ mod tests {
     use std::time::Duration;
 
     fn subscription(id: &str, topic: &str, endpoint: Endpoint) -> Subscription {
-        Subscription { id: id.into(), topic: topic.into(), endpoint }
+        Subscription { id: id.into(), topic: topic.into(), endpoint, key_prefix: String::new() }
     }
 
     const MESSAGE: Message<'_> = Message {
@@ -183,6 +189,19 @@ mod tests {
         let wrapped: Value = serde_json::from_str(&topics.queues.bodies("wrapped")[0]).unwrap();
         assert_eq!((&wrapped["Type"], &wrapped["Message"]), (&json!("Notification"), &json!(MESSAGE.text)));
         assert_eq!(wrapped["SigningCertURL"], CERTIFICATE_URL);
+    }
+
+    #[tokio::test]
+    async fn a_subscription_takes_the_keys_of_its_filter_alone() {
+        let filtered = |prefix: &str| Subscription {
+            key_prefix: prefix.into(),
+            ..subscription("Raw", "landed-topic", Endpoint::Queue { name: "raw".into(), is_raw: true })
+        };
+        for (prefix, takes) in [("", true), ("k", true), ("keys/", false)] {
+            let topics = Topics { subscriptions: vec![filtered(prefix)], ..topics(&InFlight::default()) };
+            topics.publish("landed-topic", &MESSAGE);
+            assert_eq!(topics.queues.bodies("raw").len(), usize::from(takes), "{prefix}");
+        }
     }
 
     #[tokio::test]

@@ -46,6 +46,7 @@ fn subscription(function: &str, name: &str, properties: &Properties<'_>) -> Resu
         id: format!("{function}{name}"),
         topic: properties.name_in_arn("Topic", "sns")?,
         endpoint: Endpoint::Function(function.to_owned()),
+        key_prefix: String::new(),
     })
 }
 
@@ -203,7 +204,8 @@ Resources:
     fn a_topic_is_subscribed() {
         let stack = parse("{Alarm: {Type: SNS, Properties: {Topic: !Ref Topic}}}").unwrap();
         let endpoint = Endpoint::Function("CheckFunction".into());
-        let expected = Subscription { id: "CheckFunctionAlarm".into(), topic: "topic".into(), endpoint };
+        let (id, topic, key_prefix) = ("CheckFunctionAlarm".into(), "topic".into(), String::new());
+        let expected = Subscription { id, topic, endpoint, key_prefix };
         assert_eq!(stack.subscriptions, [expected]);
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::resolve::{Properties, text_of};
 use super::resources::{
@@ -75,11 +75,29 @@ pub(super) fn subscription(properties: &Properties<'_>) -> Result<Option<Subscri
             return error(properties.place("Protocol"), problem);
         }
     }
-    properties.refuse(&["FilterPolicy", "FilterPolicyScope", "RedrivePolicy"])?;
+    properties.refuse(&["RedrivePolicy"])?;
     let topic = properties.name_in_arn("TopicArn", "sns")?;
     let name = properties.name_in_arn("Endpoint", "sqs")?;
     let endpoint = Endpoint::Queue { name, is_raw: properties.is_true("RawMessageDelivery")? };
-    Ok(Some(Subscription { id: properties.id.to_owned(), topic, endpoint }))
+    Ok(Some(Subscription { id: properties.id.to_owned(), topic, endpoint, key_prefix: key_prefix(properties)? }))
+}
+
+/// Of a filter on the keys in S3's messages, the one kind that is supported.
+fn key_prefix(subscription: &Properties<'_>) -> Result<String> {
+    let policy = subscription.get("FilterPolicy")?;
+    if policy.is_null() {
+        subscription.refuse(&["FilterPolicyScope"])?;
+        return Ok(String::new());
+    }
+    let prefix = policy.pointer("/Records/s3/object/key/0/prefix").map(text_of).unwrap_or_default();
+    let supported = json!({"Records": {"s3": {"object": {"key": [{"prefix": prefix}]}}}});
+    if policy != supported || subscription.text("FilterPolicyScope")? != "MessageBody" {
+        return error(
+            subscription.place("FilterPolicy"),
+            "is not supported locally; a prefix of Records.s3.object.key in the MessageBody is",
+        );
+    }
+    Ok(prefix)
 }
 
 pub(super) fn queue(properties: &Properties<'_>) -> Result<Queue> {
@@ -116,7 +134,7 @@ pub(super) fn check(stack: &Stack) -> Result<()> {
             found(&notification.bucket, "topic", topic, stack.topics.contains(topic))?;
         }
     }
-    for Subscription { id, topic, endpoint } in &stack.subscriptions {
+    for Subscription { id, topic, endpoint, .. } in &stack.subscriptions {
         found(id, "topic", topic, stack.topics.contains(topic))?;
         if let Endpoint::Queue { name, .. } = endpoint {
             found(id, "queue", name, has_queue(name))?;
@@ -189,7 +207,12 @@ Resources:
     Type: AWS::SNS::Subscription
     Condition: Loads
     Properties:
-      {TopicArn: !Ref LandedTopic, Protocol: sqs, Endpoint: !GetAtt Letters.Arn, RawMessageDelivery: true}
+      TopicArn: !Ref LandedTopic
+      Protocol: sqs
+      Endpoint: !GetAtt Letters.Arn
+      RawMessageDelivery: true
+      FilterPolicyScope: MessageBody
+      FilterPolicy: {Records: {s3: {object: {key: [{prefix: events/}]}}}}
   PeoplesSubscription:
     Type: AWS::SNS::Subscription
     Properties: {TopicArn: !Ref LandedTopic, Protocol: email, Endpoint: a@example.com}
@@ -225,7 +248,7 @@ Resources:
         assert_eq!(stack.notifications, expected);
         let endpoint = Endpoint::Queue { name: "letters".into(), is_raw: true };
         let (id, topic) = ("LettersSubscription".into(), "landed-topic".into());
-        assert_eq!(stack.subscriptions, [Subscription { id, topic, endpoint }]);
+        assert_eq!(stack.subscriptions, [Subscription { id, topic, endpoint, key_prefix: "events/".into() }]);
         let redrive = Redrive { dead_letter_queue: "dead-letters".into(), max_receive_count: 5 };
         let queue = |name: &str, seconds, redrive| Queue {
             name: name.into(),
@@ -267,7 +290,10 @@ Resources:
     #[case("Name: prefix", "Name: infix", "Filter.S3Key.Rules")]
     #[case("Protocol: sqs", "Protocol: https", "LettersSubscription.Protocol")]
     #[case("RawMessageDelivery: true", "RawMessageDelivery: maybe", "RawMessageDelivery")]
-    #[case("RawMessageDelivery: true", "FilterPolicy: {a: [b]}", "LettersSubscription.FilterPolicy")]
+    #[case("[{prefix: events/}]", "[{suffix: events/}]", "LettersSubscription.FilterPolicy")]
+    #[case("[{prefix: events/}]", "[{prefix: a}, {prefix: b}]", "LettersSubscription.FilterPolicy")]
+    #[case("      FilterPolicyScope: MessageBody", "", "FilterPolicy")]
+    #[case("      FilterPolicy:", "      Other:", "FilterPolicyScope")]
     #[case("VisibilityTimeout: 60", "VisibilityTimeout: 59", "VisibilityTimeout")]
     #[case("VisibilityTimeout: 60", "FifoQueue: true", "Letters: is a FIFO queue")]
     #[case("VisibilityTimeout: 60", "DelaySeconds: 1", "Letters: is a FIFO queue or delays")]

@@ -91,6 +91,8 @@ pub struct Subscription {
     pub id: String,
     pub topic: String,
     pub endpoint: Endpoint,
+    /// Only what S3 says of objects whose keys begin with it; empty for all.
+    pub key_prefix: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

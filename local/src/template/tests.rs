@@ -56,6 +56,7 @@ fn the_project_hears_of_objects_by_topics() {
         id: id.into(),
         topic: topic.into(),
         endpoint: Endpoint::Function(function.into()),
+        key_prefix: String::new(),
     };
     let expected = [
         subscription("CheckObjectFunctionLanded", "landed-topic", "CheckObjectFunction"),
