@@ -154,10 +154,7 @@ async fn what_can_not_be_read_fails_alone() {
 #[case::always_busy(Fault::Busy(429, "es_rejected_execution_exception", 0), 1 + MAX_RETRIES as usize)]
 #[case::silent(Fault::TimeOutAfterStoring, 6)]
 #[tokio::test(start_paused = true)]
-async fn a_cluster_that_takes_nothing_fails_all_messages(
-    #[case] fault: Fault,
-    #[case] calls: usize,
-) {
+async fn a_cluster_that_takes_nothing_fails_all_messages(#[case] fault: Fault, #[case] calls: usize) {
     let world = World::new();
     world.cluster.lasting.set(Some(fault));
     (1..4).for_each(|number| world.land(&key(number), &[event(1)]));
