@@ -88,7 +88,7 @@ def test_no_object_lands_before_a_topic_has_its_subscriptions():
                  if properties.get(member) in ({"Ref": "LandedTopic"}, {"Ref": "SealedTopic"})
                  and resources[key].get("Condition") != "HasSearch"}
     assert len(waits_for) == 6
-    assert {*waits_for, "LandingTopicsPolicy"} <= set(resources["LandingBucket"]["DependsOn"])
+    assert {*waits_for, "LandedTopicPolicy", "SealedTopicPolicy"} <= set(resources["LandingBucket"]["DependsOn"])
 
 
 # ---- Alarms and dashboards ----
@@ -555,19 +555,23 @@ def check_kinds(resources):
 
 
 def check_publishers(resources):
-    """S3 alone publishes to the topics of objects, for this bucket of this account."""
-    (name, policy), = of_type(resources, "AWS::SNS::TopicPolicy").items()
-    topics = [{"Ref": "LandedTopic"}, {"Ref": "SealedTopic"}]
-    statement, = policy["PolicyDocument"]["Statement"]
-    del statement["Sid"]
-    assert policy["Topics"] == topics and name in resources["LandingBucket"]["DependsOn"]
-    assert statement == {
-        "Effect": "Allow", "Principal": {"Service": "s3.amazonaws.com"}, "Action": "sns:Publish", "Resource": topics,
-        "Condition": {"ArnEquals": {"aws:SourceArn": {"Fn::Sub": LANDING}},
-                      "StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}}
+    """S3 alone publishes to the topics of objects, for this bucket of this account; each policy is about its own topic, as SNS wants it."""
+    policies = of_type(resources, "AWS::SNS::TopicPolicy")
+    assert policies.keys() == {"LandedTopicPolicy", "SealedTopicPolicy"} <= set(resources["LandingBucket"]["DependsOn"])
+    for name, policy in policies.items():
+        topic = {"Ref": name.removesuffix("Policy")}
+        statement, = policy["PolicyDocument"]["Statement"]
+        del statement["Sid"]
+        assert policy["Topics"] == [topic]
+        assert statement == {
+            "Effect": "Allow", "Principal": {"Service": "s3.amazonaws.com"}, "Action": "sns:Publish", "Resource": topic,
+            "Condition": {"ArnEquals": {"aws:SourceArn": {"Fn::Sub": LANDING}},
+                          "StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}}
     published = {one["Topic"]["Ref"] for one in
                  resources["LandingBucket"]["Properties"]["NotificationConfiguration"]["TopicConfigurations"]}
     assert published == {"LandedTopic", "SealedTopic"}
+
+
 def check_queues(resources):
     """What a loader does not take is neither lost nor sent by anybody else: messages and dead letters are kept for as long as
     SQS can, days go by before a message is a dead letter, and the topic alone may send."""

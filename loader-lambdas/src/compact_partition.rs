@@ -4,7 +4,7 @@
 //! Under `columnar/dt=…/hour=…/` are the parts, then `_SUCCESS` with their names, `ETag`s and counts. Objects that land after the first
 //! seal get parts of their own: what was read once never changes.
 //!
-//! Memory: 16 bytes a row of the hour (at most 2.4 GB, at [`distinct::MAX_ROWS`]), a row group (128 MiB), the file of a part (512 MiB at most),
+//! Memory: 16 bytes a row of the hour (at most 2.3 GB, at [`distinct::MAX_ROWS`]), a row group (128 MiB), the file of a part (512 MiB at most),
 //! and the objects under way (96 MiB, or one of 227 MiB and its compressed form).
 
 mod columnar;
@@ -30,15 +30,17 @@ use parquet::errors::ParquetError;
 use shared::emf;
 use shared::line::EventFormat;
 use shared::metric::Metric;
-use shared::timestamp::{UnixMillis, UtcHour};
+use shared::timestamp::{MILLIS_PER_MINUTE, UnixMillis, UtcHour};
 
 use crate::promoted::{self, PromotedError, PromotedFields};
 use columnar::Totals;
 pub use plan::PlanError;
 use run::{Compaction, Outcome};
 
-/// Hours back that the schedule looks at. Those before are compacted when they are sealed again.
+/// Hours back that the schedule looks at, and once an hour: as far as an hour can be sealed, which the stream's seven days bound.
 const SWEPT_HOURS: i64 = 48;
+const SWEPT_HOURLY: i64 = 8 * 24;
+const QUARTER_MILLIS: i64 = 15 * MILLIS_PER_MINUTE;
 
 /// From an hour's seal to when it counts as late.
 const DUE: Duration = Duration::from_secs(3600);
@@ -144,15 +146,18 @@ impl<B: Streams> Handler<B> {
         }
     }
 
-    /// Compacts what is due, the oldest hour first, and says how many hours are late. One that fails does not stop the others.
+    /// Compacts what is due, and says how many hours are late.
     async fn sweep(&self, at: UnixMillis, deadline: Deadline, function_name: &str) -> Result<(), CompactError> {
+        let (late, failed) = self.sweep_hours(at, deadline, function_name).await;
+        println!("{}", emf::line(at, function_name, &[(Metric::UncompactedHours, late)], &[]));
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// The oldest hour first. One that fails does not stop the others; the last such failure.
+    async fn sweep_hours(&self, at: UnixMillis, deadline: Deadline, name: &str) -> (u64, Option<CompactError>) {
         let (mut late, mut failed) = (0, None);
-        let hours = match self.limits.event_format {
-            EventFormat::Envelope => -SWEPT_HOURS..0,
-            EventFormat::Raw => 0..0,
-        };
-        for hour in hours.map(|hours| at.hour().plus(hours)) {
-            match self.sweep_hour(hour, deadline, at, function_name).await {
+        for hour in swept(at, self.limits.event_format).map(|hours| at.hour().plus(hours)) {
+            match self.sweep_hour(hour, deadline, at, name).await {
                 Ok(is_late) => late += u64::from(is_late),
                 Err(error) => {
                     tracing::error!(%error, partition = hour.partition(), "the hour was not compacted");
@@ -161,8 +166,7 @@ impl<B: Streams> Handler<B> {
                 }
             }
         }
-        println!("{}", emf::line(at, function_name, &[(Metric::UncompactedHours, late)], &[]));
-        failed.map_or(Ok(()), Err)
+        (late, failed)
     }
 
     /// Whether the hour is late even so.
@@ -193,6 +197,16 @@ impl<B: Streams> Handler<B> {
             }
         }
         Ok(())
+    }
+}
+
+/// The hours to look at, counted from that of the event.
+fn swept(at: UnixMillis, format: EventFormat) -> std::ops::Range<i64> {
+    let is_first_of_hour = at.0 < at.hour().start().0 + QUARTER_MILLIS;
+    match format {
+        EventFormat::Envelope if is_first_of_hour => -SWEPT_HOURLY..0,
+        EventFormat::Envelope => -SWEPT_HOURS..0,
+        EventFormat::Raw => 0..0,
     }
 }
 

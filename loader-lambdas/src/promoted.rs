@@ -16,8 +16,10 @@ const MAX_PATHS: usize = 8;
 const MAX_PATH_BYTES: usize = 256;
 const MAX_NAME_BYTES: usize = 63;
 
-/// What readers have of each line under these names already. `client` is a member of documents alone.
-const RESERVED: [&str; 9] = ["v", "id", "received_at", "request_id", "user_agent", "ip", "app", "event", "client"];
+/// What readers have of each line under these names already. `client` is a member of documents alone; `dt` and `hour`
+/// are columns by the folders' names.
+const RESERVED: [&str; 11] =
+    ["v", "id", "received_at", "request_id", "user_agent", "ip", "app", "event", "client", "dt", "hour"];
 
 /// Text that does not say which fields to promote.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -102,6 +102,11 @@ impl Totals {
         pairs.into_iter().for_each(|(sum, more)| *sum = sum.saturating_add(more));
     }
 
+    /// Whether all objects were read.
+    pub(super) const fn is_complete(&self) -> bool {
+        self.missing_objects == 0 && self.unreadable_objects == 0
+    }
+
     /// How many lines are missing from the rows, or more than was said. Zero where all is well.
     pub(super) const fn difference(&self) -> u64 {
         let objects = self.missing_objects.saturating_add(self.unreadable_objects);

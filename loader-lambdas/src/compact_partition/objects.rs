@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::Read as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bzip2::read::MultiBzDecoder;
 use futures_util::StreamExt as _;
@@ -17,6 +18,8 @@ use super::plan::Planned;
 const AHEAD_OBJECTS: usize = 64;
 /// The most that are decompressed at once: there are two processors, and each decompression walks through 4 MB of tables.
 const DECOMPRESSED_AT_ONCE: usize = 2;
+/// The SDK's time limits end with an answer's headers.
+const READ_TIMEOUT: Duration = Duration::from_secs(120);
 /// The most bytes of lines that wait for their turn, besides one object.
 const AHEAD_BYTES: u64 = 96 * 1024 * 1024;
 
@@ -72,18 +75,34 @@ impl<'o, B: Streams> Objects<'o, B> {
 }
 
 async fn find(bucket: &impl Streams, key: &str, decompressing: &Semaphore) -> Result<Found, BucketError> {
-    let Some((_, mut stream)) = bucket.open(key).await? else { return Ok(Found::Missing) };
-    let mut compressed = Vec::new();
-    while let Some(piece) = stream.next().await? {
-        if (compressed.len() + piece.len()) as u64 > MAX_OBJECT_BYTES {
+    let read = tokio::time::timeout(READ_TIMEOUT, read(bucket, key)).await;
+    let read = read.unwrap_or_else(|_| Err(failed("reading", key, format!("no end within {READ_TIMEOUT:?}"))))?;
+    let compressed = match read {
+        None => return Ok(Found::Missing),
+        Some(compressed) if compressed.len() as u64 > MAX_OBJECT_BYTES => {
             return Ok(Found::Unreadable(format!("more than {MAX_OBJECT_BYTES} bytes")));
         }
-        compressed.extend_from_slice(&piece);
-    }
+        Some(compressed) => compressed,
+    };
     // Most of a compaction's time is spent in here, and there is more than one processor. Nobody closes the semaphore.
     let _place = decompressing.acquire().await.ok();
     let decompressed = tokio::task::spawn_blocking(move || decompress(&compressed)).await;
-    Ok(decompressed.unwrap_or_else(|panic| Found::Unreadable(panic.to_string())))
+    decompressed.map_err(|panic| failed("decompressing", key, panic.to_string()))
+}
+
+/// An object, or what there is of it beyond the bound; `None` when there is none.
+async fn read(bucket: &impl Streams, key: &str) -> Result<Option<Vec<u8>>, BucketError> {
+    let Some((_, mut stream)) = bucket.open(key).await? else { return Ok(None) };
+    let mut compressed = Vec::new();
+    while compressed.len() as u64 <= MAX_OBJECT_BYTES {
+        let Some(piece) = stream.next().await? else { break };
+        compressed.extend_from_slice(&piece);
+    }
+    Ok(Some(compressed))
+}
+
+fn failed(operation: &'static str, key: &str, problem: String) -> BucketError {
+    BucketError::Failed { operation, key: key.to_owned(), problem }
 }
 
 fn decompress(compressed: &[u8]) -> Found {

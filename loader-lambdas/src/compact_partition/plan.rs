@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use monitoring_lambdas::manifest::Entry;
+use monitoring_lambdas::manifest::{Entry, Success};
 use serde::{Deserialize, Serialize};
 use shared::timestamp::UnixMillis;
 
@@ -84,19 +84,27 @@ pub(super) struct Covered<'a> {
 }
 
 impl<'a> Covered<'a> {
-    pub(super) fn by(plans: &'a [Plan]) -> Self {
-        let planned = plans.iter().flat_map(|plan| plan.parts.iter().flatten());
+    /// What plans have, less the parts, by their numbers in all plans, that did not find all of theirs.
+    pub(super) fn by(plans: &'a [Plan], is_incomplete: impl Fn(usize) -> bool) -> Self {
+        let parts = plans.iter().flat_map(|plan| &plan.parts).enumerate();
+        let planned = parts.filter(|(number, _)| !is_incomplete(*number)).flat_map(|(_, part)| part);
         Self { objects: planned.map(|object| (&*object.key, (object.bytes, object.lines))).collect() }
     }
 
-    /// Whether an object was planned as it is now. One that landing replaced since has more lines: it is read again, and what it had
-    /// before is doubled.
+    /// Whether an object was planned as it is now. One that landing replaced since has more lines: it is read again, and the lines that
+    /// are rows already are dropped as doubles.
     fn has(&self, entry: &Entry) -> bool {
         self.objects.get(&*entry.key) == Some(&(entry.bytes, lines(entry)))
     }
 }
 
 impl Plan {
+    /// Whether it is of this seal or a later one.
+    pub(super) fn covers(&self, sealed: &Success) -> bool {
+        let is_same = Some(&self.head.manifest) == sealed.manifest.as_ref() && self.head.sealed_at == sealed.sealed_at;
+        is_same || self.head.sealed_at > sealed.sealed_at
+    }
+
     /// The parts for those of a manifest's entries that are events and not covered.
     pub(super) fn new(head: Head, entries: &[Entry], covered: &Covered<'_>, part_bytes: u64) -> Self {
         let mut parts: Vec<Vec<Planned>> = Vec::new();
@@ -230,10 +238,18 @@ mod tests {
         let first = Plan::new(head("m"), &[entry("a", 1, 60), entry("c", 3, 60)], &Covered::default(), 100);
         let plans = [first];
         let entries = [entry("a", 1, 60), entry("b", 1, 60), entry("c", 4, 60)];
-        let second = Plan::new(head("n"), &entries, &Covered::by(&plans), 1_000);
+        let second = Plan::new(head("n"), &entries, &Covered::by(&plans, |_| false), 1_000);
         assert_eq!(keys(&second), [["b", "c"]]);
         let plans = [plans[0].clone(), second];
-        assert_eq!(keys(&Plan::new(head("o"), &entries, &Covered::by(&plans), 1_000)), [[""; 0]; 0]);
+        assert_eq!(keys(&Plan::new(head("o"), &entries, &Covered::by(&plans, |_| false), 1_000)), [[""; 0]; 0]);
+    }
+
+    #[test]
+    fn what_a_part_did_not_find_is_planned_again() {
+        let entries = [entry("a", 1, 60), entry("b", 1, 60)];
+        let plans = [Plan::new(head("m"), &entries, &Covered::default(), 100)];
+        let again = Plan::new(head("n"), &entries, &Covered::by(&plans, |part| part == 1), 100);
+        assert_eq!(keys(&again), [["b"]]);
     }
 
     #[rstest]

@@ -5,6 +5,8 @@
 //! never replaced. `_SUCCESS` is written last, and only over the one that was read, by a run that knows all plans of that one.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::Range;
 
 use bytes::Bytes;
 use lambda_setup::bucket::{BucketError, Condition, Listed, Streams};
@@ -54,10 +56,11 @@ pub(super) struct Compaction<'a, B> {
 
 /// What is there of an hour.
 struct State {
+    /// With its `ETag`.
     committed: Option<(Compacted, String)>,
     plans: Vec<Plan>,
-    /// In the order of their numbers.
-    listed: Vec<Listed>,
+    /// By their keys.
+    made: BTreeMap<String, Part>,
 }
 
 impl<'a, B: Streams> Compaction<'a, B> {
@@ -86,20 +89,23 @@ impl<'a, B: Streams> Compaction<'a, B> {
         // Releases before the first compaction named no manifest.
         let Some(sealed) = sealed.filter(|sealed| sealed.manifest.is_some()) else { return Ok(None) };
         let committed = self.committed().await?;
-        let is_done = committed.is_some_and(|(committed, _)| Some(committed.manifest) == sealed.manifest);
+        let is_done = committed.is_some_and(|(committed, _)| committed.sealed_at >= sealed.sealed_at);
         Ok((!is_done).then_some(sealed))
     }
 
     async fn attempt(&self, sealed: &Success) -> Result<Outcome, CompactError> {
         let mut state = self.state().await?;
-        if !state.plans.iter().any(|plan| Some(&plan.head.manifest) == sealed.manifest.as_ref()) {
-            let Some(plan) = self.plan(sealed, &state.plans).await? else { return Ok(Outcome::Resealing) };
+        if !state.plans.last().is_some_and(|plan| plan.covers(sealed)) {
+            let Some(plan) = self.plan(sealed, &state).await? else { return Ok(Outcome::Resealing) };
             state.plans.push(plan);
         }
         if state.committed.as_ref().is_some_and(|(committed, _)| committed.plans >= state.plans.len()) {
             return Ok(Outcome::Unchanged);
         }
-        let Some((parts, added)) = self.parts(&state).await? else { return Ok(Outcome::Unfinished) };
+        let Some(parts) = self.parts(&state).await? else { return Ok(Outcome::Unfinished) };
+        let known = state.committed.as_ref().map_or(0, |(committed, _)| committed.parts.len());
+        let mut added = Totals::default();
+        parts.iter().skip(known).for_each(|part| added.add(&part.totals));
         self.commit(&state, parts).await?;
         Ok(Outcome::Compacted(added))
     }
@@ -123,11 +129,29 @@ impl<'a, B: Streams> Compaction<'a, B> {
             let Some(content) = self.bucket.get(&key).await? else { break };
             plans.push(Plan::decode(&key, &content.body)?);
         }
-        Ok(State { committed, plans, listed: self.bucket.list_all(&self.keys.parts()).await? })
+        let mut made = BTreeMap::new();
+        let known = committed.as_ref().map_or(&[][..], |(committed, _)| &committed.parts);
+        for listed in self.bucket.list_all(&self.keys.parts()).await? {
+            let known = known.iter().find(|part| part.key == listed.key && part.etag == listed.etag);
+            let part = match known {
+                Some(known) => known.clone(),
+                None => self.made_before(listed).await?,
+            };
+            made.insert(part.key.clone(), part);
+        }
+        Ok(State { committed, plans, made })
+    }
+
+    /// A part that no `_SUCCESS` names yet: its footer has its totals.
+    async fn made_before(&self, listed: Listed) -> Result<Part, CompactError> {
+        let Listed { key, size, etag, .. } = listed;
+        let totals = self.read_part(&key).await?.totals();
+        let totals = totals.map_err(|source| CompactError::Part { key: key.clone(), source })?;
+        Ok(Part { key, etag, bytes: size, totals })
     }
 
     /// Plans what the newest manifest has that no plan has. `None` while the manifest is not the one that `_SUCCESS` names.
-    async fn plan(&self, sealed: &Success, plans: &[Plan]) -> Result<Option<Plan>, CompactError> {
+    async fn plan(&self, sealed: &Success, state: &State) -> Result<Option<Plan>, CompactError> {
         let key = manifest_key(&self.hour.partition());
         let content = self.bucket.get(&key).await?;
         let Some(content) = content.filter(|content| Some(&content.etag) == sealed.manifest.as_ref()) else {
@@ -142,19 +166,20 @@ impl<'a, B: Streams> Compaction<'a, B> {
             promoted_fields: self.limits.promoted_fields.clone(),
             objects: 0,
         };
-        let plan = Plan::new(head, &objects, &Covered::by(plans), self.limits.part_bytes);
+        let is_incomplete =
+            |number| state.made.get(&self.keys.part(number)).is_some_and(|part| !part.totals.is_complete());
+        let plan = Plan::new(head, &objects, &Covered::by(&state.plans, is_incomplete), self.limits.part_bytes);
         let text = plan.encode().map_err(|source| CompactError::Malformed { key, source })?;
-        self.bucket.put(&self.keys.plan(plans.len()), text.into(), Condition::Absent).await?;
+        self.bucket.put(&self.keys.plan(state.plans.len()), text.into(), Condition::Absent).await?;
         Ok(Some(plan))
     }
 
-    /// All parts, in order, and what was added to those of the last `_SUCCESS`. `None` when the time is over.
-    async fn parts(&self, state: &State) -> Result<Option<(Vec<Part>, Totals)>, CompactError> {
+    /// All parts, in order. `None` when the time is over.
+    async fn parts(&self, state: &State) -> Result<Option<Vec<Part>>, CompactError> {
         let planned: Vec<(&Head, &[Planned])> =
             state.plans.iter().flat_map(|plan| plan.parts.iter().map(|part| (&plan.head, &**part))).collect();
         let windows = windows(planned.iter().map(|(_, part)| said_lines(part)), self.limits.window_lines);
-        let known = state.committed.as_ref().map_or(&[][..], |(committed, _)| &committed.parts);
-        let (mut parts, mut added) = (Vec::new(), Totals::default());
+        let mut parts = Vec::new();
         // The rows of the window, and the first part that is not in them.
         let (mut distinct, mut unread) = (Distinct::default(), 0);
         for (number, (head, objects)) in planned.into_iter().enumerate() {
@@ -162,37 +187,21 @@ impl<'a, B: Streams> Compaction<'a, B> {
                 (distinct, unread) = (Distinct::default(), number);
             }
             let key = self.keys.part(number);
-            let there = state.listed.binary_search_by(|listed| listed.key.cmp(&key));
-            let part = if let Ok(there) = there {
-                self.there(state.listed[there].clone(), known.get(number)).await?
-            } else {
-                if self.deadline.remaining() < self.limits.part_time {
-                    return Ok(None);
-                }
-                self.read_back(unread..number, &mut distinct).await?;
-                unread = number + 1;
-                self.build(key, head, objects, &mut distinct).await?
-            };
-            if number >= known.len() {
-                added.add(&part.totals);
+            if let Some(part) = state.made.get(&key) {
+                parts.push(part.clone());
+                continue;
             }
-            parts.push(part);
+            if !self.has_time() || !self.read_back(unread..number, &mut distinct).await? || !self.has_time() {
+                return Ok(None);
+            }
+            unread = number + 1;
+            parts.push(self.build(key, head, objects, &mut distinct).await?);
         }
-        Ok(Some((parts, added)))
+        Ok(Some(parts))
     }
 
-    /// A part that a run made before.
-    async fn there(&self, listed: Listed, known: Option<&Part>) -> Result<Part, CompactError> {
-        let Listed { key, size, etag, .. } = listed;
-        let totals = match known {
-            Some(known) if known.etag == etag => known.totals,
-            _ => self
-                .read_part(&key)
-                .await?
-                .totals()
-                .map_err(|source| CompactError::Part { key: key.clone(), source })?,
-        };
-        Ok(Part { key, etag, bytes: size, totals })
+    fn has_time(&self) -> bool {
+        self.deadline.remaining() >= self.limits.part_time
     }
 
     async fn read_part(&self, key: &str) -> Result<PartReader, CompactError> {
@@ -201,16 +210,19 @@ impl<'a, B: Streams> Compaction<'a, B> {
         PartReader::new(content.body).map_err(|source| CompactError::Part { key: key.to_owned(), source })
     }
 
-    /// Reads the rows of parts that are there, to compare others with them.
-    async fn read_back(&self, parts: std::ops::Range<usize>, distinct: &mut Distinct) -> Result<(), CompactError> {
+    /// Reads the rows of parts that are there, to compare others with them; `false` when the time is over.
+    async fn read_back(&self, parts: Range<usize>, distinct: &mut Distinct) -> Result<bool, CompactError> {
         for number in parts {
             let key = self.keys.part(number);
             let read = self.read_part(&key).await?.for_each_id(|id, event| {
                 distinct.add(id, event);
             });
             read.map_err(|source| CompactError::Part { key, source })?;
+            if !self.has_time() {
+                return Ok(false);
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
     async fn build(
@@ -269,9 +281,17 @@ impl<'a, B: Streams> Compaction<'a, B> {
         let key = self.keys.success();
         let body =
             serde_json::to_vec(&compacted).map_err(|source| CompactError::Malformed { key: key.clone(), source })?;
+        let body = Bytes::from(body);
         let read = state.committed.as_ref().map(|(_, etag)| &**etag);
-        self.bucket.put(&key, body.into(), Condition::unchanged(read)).await?;
-        Ok(())
+        match self.bucket.put(&key, body.clone(), Condition::unchanged(read)).await {
+            // Ours, if its answer was lost and the call was made again.
+            Err(BucketError::ConditionFailed { .. })
+                if self.bucket.get(&key).await?.is_some_and(|there| there.body == body) =>
+            {
+                Ok(())
+            }
+            put => Ok(put.map(drop)?),
+        }
     }
 }
 

@@ -61,6 +61,7 @@ fn the_project_hears_of_objects_by_topics() {
     let expected = [
         subscription("CheckObjectFunctionLanded", "landed-topic", "CheckObjectFunction"),
         subscription("CheckSizeFunctionSealed", "sealed-topic", "CheckSizeFunction"),
+        subscription("CompactPartitionFunctionSealed", "sealed-topic", "CompactPartitionFunction"),
         subscription("NotifyFunctionAlarm", "alarms-topic", "NotifyFunction"),
     ];
     assert_eq!(stack.subscriptions, expected);
