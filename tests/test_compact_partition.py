@@ -1,5 +1,6 @@
 """compact-partition on the one-machine stack: sealed hours as Parquet, read by those who know nothing of the code."""
 
+import importlib.util
 import json
 import os
 import re
@@ -19,6 +20,8 @@ from support.fast_clock import START, FastClock, partition
 from support.sessions import replay, requests
 from support.stack import LANDING_BUCKET, REPOSITORY, Stack, wait_for
 
+REPORTS = importlib.util.module_from_spec(spec := importlib.util.spec_from_file_location("reports", REPOSITORY / "tools/reports/__main__.py"))
+spec.loader.exec_module(REPORTS)
 NOW = datetime.now(UTC)
 JSON = {"content-type": "application/json"}
 DUCKDB = Path(sys.executable).parent / "duckdb"
@@ -48,7 +51,7 @@ def sealed(stack, hour):
 def is_compacted(stack, hour):
     """Whether the newest seal of an hour is in Parquet."""
     seal, columnar = sealed(stack, hour), compacted(stack, hour)
-    return seal and columnar and columnar["manifest"] == seal["manifest"] and columnar
+    return seal and columnar and columnar["sealed_at"] == seal["sealed_at"] and columnar
 
 
 def distinct(lines):
@@ -236,3 +239,7 @@ def test_a_day_of_doubles_and_late_objects_is_in_parquet_hour_by_hour(fresh_stac
         lines = of_hour(stack, name)
         assert rows(parts(stack, name)) == distinct(lines) and len(lines) > len(distinct(lines)), name
         assert compacted(stack, name)["totals"]["lines"] == len(lines)
+    day = f"{START:%Y-%m-%d}"
+    assert REPORTS.hours_not_in_parquet(stack.s3(), LANDING_BUCKET, day) == []
+    stack.s3().delete_object(Bucket=LANDING_BUCKET, Key=f"columnar/{names[3]}/_SUCCESS")
+    assert REPORTS.hours_not_in_parquet(stack.s3(), LANDING_BUCKET, day) == ["03"]

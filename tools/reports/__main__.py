@@ -6,9 +6,10 @@
     python3 tools/reports --data data            the one-machine stack's DATA_DIR
     python3 tools/reports --stack playhead-prod  a date of a deployment, by Athena                     (make report ENV=prod)
         --date 2026-11-21                        which date, in UTC; yesterday unless given
+        --partial                                although hours of it are not in Parquet
 
-On this machine, hours that compact-partition has written are read as Parquet and the others by their lines. In AWS, a date is there once its hours are
-in Parquet; Athena's workgroup is AWS's primary one, or ATHENA_WORKGROUP, which must have a place for results. Each report is one SELECT, the same for both,
+On this machine, hours that compact-partition has written are read as Parquet and the others by their lines. In AWS, a date is reported once all of its hours
+are in Parquet; Athena's workgroup is AWS's primary one, or ATHENA_WORKGROUP, which must have a place for results. Each report is one SELECT, the same for both,
 over states.sql, which has what players of each kind say in one vocabulary; duckdb.sql is what DuckDB needs beside it.
 """
 
@@ -37,13 +38,14 @@ def main():
     parser.add_argument("--data", type=Path, default=Path("data"), help="the one-machine stack's DATA_DIR")
     parser.add_argument("--stack", help="the name of a deployed stack")
     parser.add_argument("--date", type=date.fromisoformat, default=datetime.now(UTC).date() - timedelta(days=1), help="of a deployed stack, in UTC")
+    parser.add_argument("--partial", action="store_true", help="report a date although some of its hours are not in Parquet")
     parser.add_argument("--csv", action="store_true", help="print comma-separated values, without titles")
     options = parser.parse_args()
     if unknown := set(options.reports) - set(REPORTS):
         parser.error(f"there is no report {', '.join(sorted(unknown))}; there are {', '.join(REPORTS)}")
     reports = options.reports or REPORTS
     if options.stack:
-        return by_athena(options.stack, options.date, reports, options.csv)
+        return by_athena(options, reports)
     return by_duckdb(options.data / "s3/landing-bucket", reports, options.csv)
 
 
@@ -91,7 +93,7 @@ def parquet_parts(bucket, hour):
         sealed, compacted = (json.loads(seal.read_text()) for seal in seals)
     except FileNotFoundError:
         return None
-    return [bucket / part["key"] for part in compacted["parts"]] if compacted["manifest"] == sealed["manifest"] else None
+    return [bucket / part["key"] for part in compacted["parts"]] if compacted["sealed_at"] == sealed["sealed_at"] else None
 
 
 def commands(reports, parquet, is_csv):
@@ -108,19 +110,34 @@ def commands(reports, parquet, is_csv):
 
 # ---- In AWS ----
 
-def by_athena(name, day, reports, is_csv):
+def by_athena(options, reports):
     sys.path.insert(0, str(HERE.parent / "scripts"))
     import stack
 
     try:
-        deployment = stack.deployed(name)
+        deployment = stack.deployed(options.stack)
+        missing = hours_not_in_parquet(deployment.client("s3"), deployment.landing_bucket, options.date)
+        if missing and not options.partial:
+            sys.exit(f"report: {options.date} is not whole: hours {', '.join(missing)} are not in Parquet as they are sealed; --partial reports what is there")
         athena = deployment.client("athena")
         database, table = deployment.output("ColumnarTableName").split(".")
-        events = f"""SELECT received_at, event FROM "{database}"."{table}" WHERE dt = '{day}'"""
+        events = f"""SELECT received_at, event FROM "{database}"."{table}" WHERE dt = '{options.date}'"""
         for report in reports:
-            print_rows(list(athena_rows(athena, statement(report, events))), None if is_csv else title(report))
+            print_rows(list(athena_rows(athena, statement(report, events))), None if options.csv else title(report))
     except stack.PROBLEMS as problem:
         sys.exit(f"report: {problem}")
+
+
+def hours_not_in_parquet(s3, bucket, day):
+    """Those of a date whose seal, if there is one, is not what was compacted last."""
+    def sealed_at(kind, hour):
+        try:
+            return json.load(s3.get_object(Bucket=bucket, Key=f"{kind}/dt={day}/hour={hour}/_SUCCESS")["Body"])["sealed_at"]
+        except s3.exceptions.NoSuchKey:
+            return None
+
+    hours = [f"{hour:02}" for hour in range(24)]
+    return [hour for hour in hours if (seal := sealed_at("events", hour)) is None or sealed_at("columnar", hour) != seal]
 
 
 def athena_rows(athena, sql):
