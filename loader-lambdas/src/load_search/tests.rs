@@ -241,24 +241,38 @@ async fn a_document_is_kept_only_if_the_cluster_failed_at_it_often_enough(
     assert_eq!(world.loaded(), ["e2"]);
 }
 
+fn large(number: u32) -> String {
+    let text = "x".repeat(3 << 20);
+    conflicting(number).replace("\"client\"", &format!("\"request_id\":\"{text}\",\"client\""))
+}
+
+/// What is kept takes two objects.
+#[rstest]
+#[case::refused_lines(vec![large(1), event(2), large(3), large(4), "no JSON".into()])]
+#[case::no_events(vec![event(2), large(1), large(3), "x".repeat(3 << 20), "no JSON".into()])]
 #[tokio::test(start_paused = true)]
-async fn a_run_that_s3_fails_at_any_call_loses_no_line() {
-    // Lines that don't go into one object of those that are kept.
-    let large =
-        |number| conflicting(number).replace("\"client\"", &format!("\"x\":\"{}\",\"client\"", "x".repeat(3 << 20)));
-    let lines = [large(1), event(2), large(3), large(4), "no JSON".into()];
-    for fails_from in 1..=4 {
-        let world = World::new();
-        world.land(&key(1), &lines);
-        world.bucket.fails_from.set(Some(fails_from));
-        let is_over = fails_from > 3;
-        assert_eq!(world.failed(&[message("m", &key(1))]).await.is_empty(), is_over, "call {fails_from}");
-        world.bucket.fails_from.set(None);
-        assert!(world.failed(&[message("m", &key(1))]).await.is_empty());
-        let second = world.bucket.text(&unloadable_key(&key(1)).replace(".jsonl.bz2.jsonl", ".jsonl.bz2.2.jsonl"));
-        let second = second.map_or(0, |text| text.lines().count());
-        assert_eq!((world.kept(&key(1)).len(), second, world.loaded()), (3, 1, vec!["e2".to_owned()]));
+async fn a_run_that_s3_fails_at_any_call_loses_no_line(
+    #[case] lines: Vec<String>,
+    #[values(false, true)] answers_again: bool,
+    #[values(1, 2, 3, 4)] failed_call: usize,
+) {
+    const CALLS: usize = 3;
+    let world = World::new();
+    world.land(&key(1), &lines);
+    world.bucket.fails_from.set(Some(failed_call));
+    if answers_again {
+        let fails_once = move |bucket: &MemoryBucket, _: &str, _: &str| {
+            bucket.fails_from.set(Some(failed_call).filter(|call| *call == bucket.calls.get()));
+        };
+        world.bucket.meanwhile.replace(Some(Box::new(fails_once)));
     }
+    assert_eq!(world.failed(&[message("m", &key(1))]).await.is_empty(), failed_call > CALLS);
+    world.bucket.meanwhile.replace(None);
+    world.bucket.fails_from.set(None);
+    assert!(world.failed(&[message("m", &key(1))]).await.is_empty());
+    let second = unloadable_key(&key(1)).replace(".bz2.jsonl", ".bz2.2.jsonl");
+    let second = world.bucket.text(&second).map_or(0, |text| text.lines().count());
+    assert_eq!((world.kept(&key(1)).len(), second, world.loaded()), (3, 1, vec!["e2".to_owned()]));
 }
 
 #[tokio::test(start_paused = true)]
