@@ -89,6 +89,7 @@ def test_each_event_is_one_document_of_its_day():
         later, = documents(address, index="playhead-2026.11.22").values()
         assert later["_source"]["type"] == "pause"
         assert sum(function.metrics("LoadedDocuments")) == 31
+        assert function.metrics("PresentDocuments") == [0, 31]
         assert len(function.metrics("LoadLag")) == 2
     mappings = cluster.templates["playhead"]["template"]["mappings"]
     assert mappings["dynamic"] is False and mappings["properties"]["event"] == {"type": "flat_object"}
@@ -140,6 +141,30 @@ def test_what_the_cluster_refuses_is_kept_with_the_reason():
     assert bucket.objects.keys() == {key, f"unloadable/search/{key}.jsonl"}
 
 
+def test_an_event_that_repeats_a_member_is_kept():
+    """Clusters refuse such a document, at any depth, and not its request."""
+    bucket, cluster = Bucket(), SearchCluster()
+    lines = [line(1), line(2).replace('"number":2', '"number":1,"number":2'), line(3, deep=[{"a": 1}]).replace('"a":1', '"a":1,"a":1')]
+    key = land(bucket, 1, lines)
+    with serving_cluster(cluster) as address, running(FUNCTION, bucket, SEARCH_ENDPOINT=address, **OPEN) as function:
+        assert load(function, [message(1, s3_event(bucket, key))]) == []
+        assert documents(address).keys() == {digest(lines[0])}
+    kept = bucket.objects[f"unloadable/search/{key}.jsonl"].decode().splitlines()
+    assert [json.loads(one)["type"] for one in kept] == ["mapper_parsing_exception"] * 2
+    assert all(one.endswith(f'"line":{sent}}}') for one, sent in zip(kept, lines[1:], strict=True)), "the lines are as they were"
+
+
+def test_two_stacks_share_a_cluster():
+    bucket, cluster = Bucket(), SearchCluster()
+    key = land(bucket, 1, [line(1)])
+    with serving_cluster(cluster) as address:
+        for prefix in ("playhead", "playhead-dev"):
+            with running(FUNCTION, bucket, SEARCH_ENDPOINT=address, SEARCH_INDEX_PREFIX=prefix, **OPEN) as function:
+                assert load(function, [message(1, s3_event(bucket, key))]) == []
+    assert cluster.indexes.keys() == {"playhead-2026.11.21", "playhead-dev-2026.11.21"}
+    assert cluster.templates.keys() == {"playhead", "playhead-dev"}
+
+
 def test_messages_come_with_and_without_the_envelope_of_sns():
     bucket, cluster = Bucket(), SearchCluster()
     key = land(bucket, 1, [line(1)])
@@ -180,8 +205,8 @@ def test_the_cluster_knows_who_is_calling(authorized, variables):
 
 
 def test_what_players_post_can_be_searched_for(fresh_stack):
-    """The whole way on the one-machine stack: a POST, the stream, an object, its topic, the queue, a document. The cluster is away
-    at first, and the queue asks again."""
+    """The whole way on the one-machine stack: a POST, the stream, an object, its topic, the queue, a document. The cluster refuses
+    the function's first request, and the queue sends the message again."""
     cluster = SearchCluster()
     cluster.faults = [status(401)]
     with serving_cluster(cluster) as address:
@@ -190,7 +215,9 @@ def test_what_players_post_can_be_searched_for(fresh_stack):
         assert stack.post(body=body.encode(), headers=JSON).status == 200
         wait_for(lambda: cluster.indexes and len(documents(address)) == 20, 60, "20 documents")
         found = documents(address, {"term": {"type": "play"}})
+        assert not cluster.faults, "nothing was refused"
         assert sorted(one["_source"]["id"] for one in found.values()) == sorted(f"e-{number}" for number in range(20))
+    assert "401" in stack.function_log(FUNCTION)
     assert "passed over" not in stack.function_log(FUNCTION), "the topic's filter leaves out what is rejected"
 
 

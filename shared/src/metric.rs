@@ -183,6 +183,8 @@ metrics! {
     // ---- loader-lambdas, one line an invocation ----
     /// Documents that are new in the search cluster.
     LoadedDocuments: Count,
+    /// Documents that were in the search cluster already.
+    PresentDocuments: Count,
     /// Lines that the search cluster will never take: they are kept under `unloadable/`.
     UnloadableDocuments: Count,
     /// Documents that the search cluster did not take at first, each time that they were sent again.

@@ -2,6 +2,7 @@
 counts and searches, with faults on demand."""
 
 import fnmatch
+import hashlib
 import json
 import re
 from base64 import b64encode
@@ -22,6 +23,27 @@ ERROR_OF_A_BREAKER = {"type": "circuit_breaking_exception", "reason": "[parent] 
 
 class MappingError(Exception):
     """A document that the mapping has no place for."""
+
+
+class Document(dict):
+    """A document as it was sent; `repeated` is the name of a member that it, or an object in it, has twice."""
+
+    repeated = None
+
+
+def members_once(members):
+    """An object of a document, from its members: a cluster's parser refuses one that repeats a name, at any depth."""
+    found = Document(members)
+    names = [name for name, _ in members]
+    found.repeated = next((name for name in names if names.count(name) > 1), None) or next(
+        (leaf.repeated for leaf in objects_in(list(found.values())) if leaf.repeated), None)
+    return found
+
+
+def objects_in(value):
+    if isinstance(value, dict):
+        return [value]
+    return [found for member in value for found in objects_in(member)] if isinstance(value, list) else []
 
 
 def leaves(value):
@@ -77,16 +99,24 @@ class SearchCluster:
             version = {"number": "2.19.0", "distribution": "opensearch"} if self.distribution == "opensearch" else {"number": "8.17.0"}
             return answer(200, {"name": "node", "version": version})
         if first == "_index_template":
-            self.templates[rest] = json.loads(request.body)
-            return answer(200, {"acknowledged": True})
+            return self.put_template(rest, json.loads(request.body))
         if first == "_bulk":
             return self.bulk(request, parse_qs(url.query))
         return self.read(first, rest, json.loads(request.body or b"{}"))
 
+    def put_template(self, name, template):
+        others = [(other, known) for other, known in self.templates.items()
+                  if other != name and known["priority"] == template["priority"] and overlap(known, template)]
+        if others:
+            reason = f"index template [{name}] matches patterns of [{others[0][0]}], which has the same priority"
+            return answer(400, {"error": {"type": "illegal_argument_exception", "reason": reason}, "status": 400})
+        self.templates[name] = template
+        return answer(200, {"acknowledged": True})
+
     def bulk(self, request, query):
         if request.headers["content-type"] not in ("application/x-ndjson", "application/json") or not request.body.endswith(b"\n"):
             return answer(400, {"error": {"type": "illegal_argument_exception", "reason": "must be terminated by a newline"}})
-        lines = [json.loads(line) for line in request.body.splitlines()]
+        lines = [json.loads(line, object_pairs_hook=members_once) for line in request.body.splitlines()]
         pairs = list(zip(lines[::2], lines[1::2], strict=True))
         store = lambda: [self.create(action["create"], document) for action, document in pairs]  # noqa: E731
         fault = self.faults.pop(0) if self.faults else None
@@ -102,6 +132,9 @@ class SearchCluster:
         return answer(200, {"errors": errors, "items": [{"create": item} for item in items]})
 
     def create(self, action, document):
+        if document.repeated:
+            reason = f"failed to parse: Duplicate field '{document.repeated}'"
+            return {"status": 400, "error": {"type": "mapper_parsing_exception", "reason": reason}}
         index = self.indexes.setdefault(action["_index"], {})
         if action["_id"] in index:
             reason = f"[{action['_id']}]: version conflict, document already exists (current version [1])"
@@ -132,6 +165,12 @@ class SearchCluster:
         assert operation == "_search", operation
         total = {"value": len(hits), "relation": "eq"}
         return answer(200, {"hits": {"total": total, "hits": hits[: body.get("size", 10)]}})
+
+
+def overlap(one, other):
+    """Whether an index may be of both templates, whose patterns all end with their only asterisk."""
+    starts = [[pattern.removesuffix("*") for pattern in template["index_patterns"]] for template in (one, other)]
+    return any(a.startswith(b) or b.startswith(a) for a in starts[0] for b in starts[1])
 
 
 def answer(status, body):
@@ -181,11 +220,14 @@ def signed_with(key, secret, region, service="es"):
         if not found:
             return False
         names, signature = found.groups()
+        # The signature is of this header, not of the body.
+        if request.headers["x-amz-content-sha256"] != hashlib.sha256(request.body).hexdigest():
+            return False
         headers = {name: request.headers[name] for name in names.split(";")}
         again = AWSRequest(request.method, f"http://{request.headers['host']}{request.path}", headers=headers, data=request.body)
         again.context["timestamp"] = request.headers["x-amz-date"]
         signer = SigV4Auth(Credentials(key, secret), service, region)
-        return signer.signature(signer.string_to_sign(again, signer.canonical_request(again)), again) == signature
+        return "x-amz-content-sha256" in names.split(";") and signer.signature(signer.string_to_sign(again, signer.canonical_request(again)), again) == signature
     return is_signed
 
 

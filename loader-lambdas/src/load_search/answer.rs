@@ -21,9 +21,12 @@ pub(super) enum Item {
     Present,
     /// The cluster may take it later.
     Later(Reason),
+    /// The cluster failed at it: it may take it later, unless it is the document that makes it fail.
+    Failed(Reason),
     /// The cluster will never take it.
     Refused(Reason),
-    /// The cluster takes no such documents as it is set up: no index may be created, or the function may not write to it.
+    /// The cluster takes no such documents as it is set up: the index is closed or may not be created, or the function may not
+    /// write to it.
     Blocked(Reason),
 }
 
@@ -37,6 +40,15 @@ pub(super) struct Reason {
 impl Reason {
     pub(super) fn new(kind: &str, reason: &str) -> Self {
         Self { kind: cut(kind, MAX_KIND_BYTES).to_owned(), reason: cut(reason, MAX_REASON_BYTES).to_owned() }
+    }
+
+    /// Whether it says nothing of other indexes. A block of one index names it: `index [playhead-2026.11.21] blocked by: …`.
+    pub(super) fn is_about_one_index(&self) -> bool {
+        match self.kind.as_str() {
+            CLOSED_INDEX | NO_SUCH_INDEX => true,
+            BLOCK => self.reason.starts_with("index ["),
+            _ => false,
+        }
     }
 }
 
@@ -100,9 +112,13 @@ pub(super) fn read(body: &[u8], documents: usize) -> Result<Vec<Item>, AnswerErr
 }
 
 /// Answers of a cluster that is too busy for now, whatever their status: a block of all writes, which a full disk causes, has 403.
-const PASSING: [&str; 3] = ["circuit_breaking_exception", "es_rejected_execution_exception", "cluster_block_exception"];
+const PASSING: [&str; 3] = ["circuit_breaking_exception", "es_rejected_execution_exception", BLOCK];
+const BLOCK: &str = "cluster_block_exception";
+const NO_SUCH_INDEX: &str = "index_not_found_exception";
+/// Says 400, as for a bad document: a person closed the day's index, and may open it again.
+const CLOSED_INDEX: &str = "index_closed_exception";
 /// Says 400 where the day's index can't be created, as the cluster has the most shards that it may have.
-const NO_INDEX: &str = "validation_exception";
+const TOO_MANY_SHARDS: &str = "validation_exception";
 
 fn judge(item: ItemAnswer) -> Item {
     let error = item.error.unwrap_or_default();
@@ -116,8 +132,9 @@ fn judge(item: ItemAnswer) -> Item {
         200..=299 => Item::Loaded,
         409 => Item::Present,
         _ if PASSING.contains(&error.kind.as_str()) => Item::Later(reason()),
-        429 | 500.. => Item::Later(reason()),
-        400 if error.kind != NO_INDEX => Item::Refused(reason()),
+        429 | 502..=504 => Item::Later(reason()),
+        500.. => Item::Failed(reason()),
+        400 if ![TOO_MANY_SHARDS, CLOSED_INDEX].contains(&error.kind.as_str()) => Item::Refused(reason()),
         _ => Item::Blocked(reason()),
     }
 }
@@ -144,9 +161,16 @@ mod tests {
     #[case::shard_away(503, "unavailable_shards_exception")]
     #[case::gateway(502, "")]
     #[case::slow(504, "process_cluster_event_timeout_exception")]
-    #[case::bug(500, "null_pointer_exception")]
     fn what_may_pass_is_for_later(#[case] status: u16, #[case] kind: &str) {
         assert_eq!(item(status, kind), Item::Later(Reason::new(kind, "r")));
+    }
+
+    #[rstest]
+    #[case::bug(500, "null_pointer_exception")]
+    #[case::no_reason(500, "")]
+    #[case::unknown(505, "")]
+    fn what_fails_inside_the_cluster_may_be_the_documents_fault(#[case] status: u16, #[case] kind: &str) {
+        assert_eq!(item(status, kind), Item::Failed(Reason::new(kind, "r")));
     }
 
     #[rstest]
@@ -160,11 +184,27 @@ mod tests {
 
     #[rstest]
     #[case::too_many_shards(400, "validation_exception")]
+    #[case::closed_index(400, "index_closed_exception")]
     #[case::index_may_not_be_created(404, "index_not_found_exception")]
     #[case::no_permission(403, "security_exception")]
     #[case::no_credentials(401, "security_exception")]
     fn what_is_wrong_with_the_cluster_is_no_fault_of_the_document(#[case] status: u16, #[case] kind: &str) {
         assert_eq!(item(status, kind), Item::Blocked(Reason::new(kind, "r")));
+    }
+
+    #[rstest]
+    #[case::closed("index_closed_exception", "closed", true)]
+    #[case::not_there("index_not_found_exception", "no such index [i]", true)]
+    #[case::block_of_an_index(
+        "cluster_block_exception",
+        "index [i] blocked by: [FORBIDDEN/8/index write (api)];",
+        true
+    )]
+    #[case::block_of_all("cluster_block_exception", "blocked by: [FORBIDDEN/6/cluster read-only (api)];", false)]
+    #[case::full_queue("es_rejected_execution_exception", "index [i]", false)]
+    #[case::too_many_shards("validation_exception", "this action would add [2] shards", false)]
+    fn reasons_about_one_index_are_told_from_others(#[case] kind: &str, #[case] reason: &str, #[case] is_one: bool) {
+        assert_eq!(Reason::new(kind, reason).is_about_one_index(), is_one);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use lambda_setup::environment::{self, EnvironmentError};
 use crate::promoted::{self, PromotedFields};
 
 const ENDPOINT: &str = "SEARCH_ENDPOINT";
+const AUTH: &str = "SEARCH_AUTH";
 const USER: &str = "SEARCH_USER";
 const PASSWORD: &str = "SEARCH_PASSWORD";
 const INDEX_PREFIX: &str = "SEARCH_INDEX_PREFIX";
@@ -54,7 +55,7 @@ impl Config {
         let promoted = environment::optional(PROMOTED_FIELDS)?;
         let promoted = PromotedFields::parse(promoted.as_deref().unwrap_or(promoted::DEFAULT));
         Ok(Self {
-            endpoint: endpoint(&environment::required("SEARCH_ENDPOINT")?)?,
+            endpoint: endpoint(&environment::required(ENDPOINT)?)?,
             auth: auth()?,
             index_prefix: index_prefix(prefix)?,
             promoted: promoted.map_err(|error| EnvironmentError::new(PROMOTED_FIELDS, error.to_string()))?,
@@ -76,10 +77,10 @@ fn endpoint(text: &str) -> Result<Uri, EnvironmentError> {
 
 fn auth() -> Result<Auth, EnvironmentError> {
     let kinds = [("sigv4", AuthKind::SigV4), ("basic", AuthKind::Basic), ("none", AuthKind::None)];
-    match environment::choice("SEARCH_AUTH", &kinds)? {
+    match environment::choice(AUTH, &kinds)? {
         AuthKind::SigV4 => Ok(Auth::SigV4),
         AuthKind::None => Ok(Auth::None),
-        AuthKind::Basic => basic(&environment::required("SEARCH_USER")?, &environment::required("SEARCH_PASSWORD")?),
+        AuthKind::Basic => basic(&environment::required(USER)?, &environment::required(PASSWORD)?),
     }
 }
 

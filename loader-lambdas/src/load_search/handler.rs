@@ -77,6 +77,7 @@ pub(super) struct Handler<O, C> {
 #[derive(Debug, Default)]
 struct Counts {
     loaded: u64,
+    present: u64,
     unloadable: u64,
     retried: u64,
     /// Milliseconds, of the object that came latest.
@@ -87,6 +88,7 @@ impl Counts {
     fn line(&self, time: UnixMillis, function_name: &str) -> String {
         let mut values = vec![
             (Metric::LoadedDocuments, self.loaded),
+            (Metric::PresentDocuments, self.present),
             (Metric::UnloadableDocuments, self.unloadable),
             (Metric::RetriedDocuments, self.retried),
         ];
@@ -219,8 +221,9 @@ impl<B: Streams, C: SearchCluster> Load<'_, B, C> {
             return Ok(());
         }
         let mut retries = Retries::new(self.deadline, self.jitter);
-        let Delivered { loaded, retried, refused } = deliver(self.cluster, &self.batch, &mut retries).await?;
+        let Delivered { loaded, present, retried, refused } = deliver(self.cluster, &self.batch, &mut retries).await?;
         counts.loaded += loaded;
+        counts.present += present;
         counts.retried += retried;
         for (number, reason) in &refused {
             self.unloadable.add(reason, self.batch.line(*number)).await?;

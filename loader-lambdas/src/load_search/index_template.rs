@@ -9,7 +9,7 @@ use shared::timestamp::UtcHour;
 use crate::promoted::PromotedFields;
 
 /// Grows with each change here.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Over templates of all indexes, which have 0 or 1 by custom, and under those of people, who may want the last word.
 const PRIORITY: u32 = 100;
 /// The most characters of a text that is searched by its whole; a longer one is in the document alone.
@@ -71,7 +71,9 @@ pub(super) fn index_template(prefix: &str, promoted: &PromotedFields, distributi
     let ip = json!({"type": "ip", "ignore_malformed": true});
     properties.insert("client".to_owned(), json!({"properties": {"user_agent": keyword, "ip": ip}}));
     json!({
-        "index_patterns": [format!("{prefix}-*")],
+        // With the year's first digit: `playhead-*` would overlap with the template of another stack, `playhead-dev`, and a cluster
+        // refuses the second of two such templates.
+        "index_patterns": [format!("{prefix}-2*")],
         "priority": PRIORITY,
         "version": VERSION,
         "_meta": {"description": "Playhead's load-search writes this template."},
@@ -101,8 +103,18 @@ mod tests {
             assert_eq!(mappings["properties"]["event"]["type"], json!(kind));
             let names: Vec<_> = mappings["properties"].as_object().unwrap().keys().collect();
             assert_eq!(names, ["client", "event", "id", "received_at", "request_id", "session_id", "type", "v"]);
-            assert_eq!(template["index_patterns"], json!(["playhead-*"]));
+            assert_eq!(template["index_patterns"], json!(["playhead-2*"]));
         }
+    }
+
+    #[test]
+    fn the_pattern_takes_our_indexes_and_none_of_a_stack_with_a_longer_prefix() {
+        let promoted = PromotedFields::parse("type:type").unwrap();
+        let template = index_template("playhead", &promoted, Distribution::OpenSearch);
+        let start = template["index_patterns"][0].as_str().unwrap().strip_suffix('*').unwrap();
+        let hour = UnixMillis(1_795_253_528_006).hour();
+        assert!(index("playhead", hour).starts_with(start));
+        assert!(!index("playhead-dev", hour).starts_with(start));
     }
 
     #[test]

@@ -58,26 +58,13 @@ pub(super) enum NotificationError {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Notification {
+    /// Objects, or the test that S3 sends when notifications are set up.
     S3(S3Event),
-    /// What S3 sends when notifications are set up.
-    Test(TestEvent),
     /// <https://docs.aws.amazon.com/sns/latest/dg/sns-message-and-json-formats.html>
     Sns {
         #[serde(rename = "Message")]
         message: String,
     },
-}
-
-#[derive(Deserialize)]
-struct TestEvent {
-    #[serde(rename = "Event")]
-    _event: TestEventName,
-}
-
-#[derive(Deserialize)]
-enum TestEventName {
-    #[serde(rename = "s3:TestEvent")]
-    Test,
 }
 
 /// The objects that a message names; S3's test names none.
@@ -88,7 +75,6 @@ pub(super) fn created(body: &str) -> Result<Vec<Created>, NotificationError> {
     };
     match notification {
         Notification::S3(event) => Ok(event.created()?),
-        Notification::Test(_) => Ok(Vec::new()),
         Notification::Sns { .. } => Err(NotificationError::Nested),
     }
 }

@@ -25,10 +25,20 @@ pub(super) enum ClusterError {
     Answer(#[from] AnswerError),
     #[error("the cluster does not say what it is: {0}")]
     Root(serde_json::Error),
-    #[error("documents are not taken for now: {0}")]
-    Busy(Reason),
-    #[error("documents can't be written as the cluster is set up: {0}")]
-    Blocked(Reason),
+    #[error("documents are not taken for now: {reason}")]
+    Busy {
+        reason: Reason,
+        /// Whether other documents of the batch are done.
+        others_are_done: bool,
+    },
+    #[error("the cluster fails at documents: {0}")]
+    Failed(Reason),
+    #[error("documents can't be written as the cluster is set up: {reason}")]
+    Blocked {
+        reason: Reason,
+        /// Whether other documents of the batch are done.
+        others_are_done: bool,
+    },
 }
 
 impl ClusterError {
@@ -43,18 +53,22 @@ impl ClusterError {
     /// Whether the same call may succeed soon.
     pub(super) fn may_pass(&self) -> bool {
         match self {
-            Self::NoAnswer(CallError::TimedOut(_) | CallError::Connection(_)) | Self::Answer(_) | Self::Busy(_) => true,
+            Self::NoAnswer(CallError::TimedOut(_) | CallError::Connection(_)) | Self::Answer(_) => true,
+            Self::Busy { .. } | Self::Failed(_) => true,
             Self::Status { status, .. } => matches!(status, 429 | 500..),
-            Self::NoAnswer(CallError::Request(_)) | Self::Root(_) | Self::Blocked(_) => false,
+            Self::NoAnswer(CallError::Request(_)) | Self::Root(_) | Self::Blocked { .. } => false,
         }
     }
 
     /// Whether other objects would fare no better now: it is not about what this one's request holds.
     pub(super) fn is_for_all(&self) -> bool {
         match self {
-            Self::NoAnswer(_) | Self::Root(_) | Self::Busy(_) | Self::Blocked(_) => true,
+            Self::NoAnswer(_) | Self::Root(_) => true,
+            Self::Busy { reason, others_are_done } | Self::Blocked { reason, others_are_done } => {
+                !others_are_done && !reason.is_about_one_index()
+            }
             Self::Status { status, .. } => matches!(status, 401 | 403 | 429 | 500..),
-            Self::Answer(_) => false,
+            Self::Answer(_) | Self::Failed(_) => false,
         }
     }
 }
@@ -72,13 +86,18 @@ impl Retries {
         Self { deadline, jitter, made: 0 }
     }
 
+    /// Whether there is no attempt left.
+    pub(super) fn are_used_up(&self) -> bool {
+        self.made == MAX_RETRIES
+    }
+
     /// Waits before the next attempt.
     ///
     /// # Errors
     ///
     /// The problem, when it does not pass or there is no attempt or no time left.
     pub(super) async fn wait(&mut self, problem: ClusterError) -> Result<(), ClusterError> {
-        if !problem.may_pass() || self.made == MAX_RETRIES {
+        if !problem.may_pass() || self.are_used_up() {
             return Err(problem);
         }
         let pause = backoff_ceiling(self.made, BACKOFF_BASE, BACKOFF_CAP).mul_f64((self.jitter)());

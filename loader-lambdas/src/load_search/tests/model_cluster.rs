@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::cluster::{Answer, CallError, SearchCluster};
 
-/// What goes wrong with one `_bulk` call.
+/// What goes wrong with one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
     None,
@@ -30,11 +30,18 @@ pub(super) enum Fault {
 
 /// Documents whose event has this member are refused for good.
 pub(super) const CONFLICT: &str = "conflict";
+/// At documents whose event has this member the cluster fails each time.
+pub(super) const POISON: &str = "poison";
 
 #[derive(Default)]
 pub(super) struct ModelCluster {
     pub(super) documents: RefCell<BTreeMap<(String, String), Value>>,
+    /// Of `_bulk` calls.
     pub(super) faults: RefCell<VecDeque<Fault>>,
+    /// Of the other calls.
+    pub(super) setup_faults: RefCell<VecDeque<Fault>>,
+    /// An index that takes no documents, with the status and the error of each.
+    pub(super) unwritable: RefCell<Option<(String, u16, Value)>>,
     /// After the last of the others.
     pub(super) lasting: Cell<Option<Fault>>,
     /// A larger request is answered with 413.
@@ -51,6 +58,12 @@ impl ModelCluster {
         if document["event"].get(CONFLICT).is_some() {
             let error = json!({"type": "mapper_parsing_exception", "reason": "failed to parse"});
             return json!({"create": {"status": 400, "error": error}});
+        }
+        if document["event"].get(POISON).is_some() {
+            return json!({"create": {"status": 500, "error": {"type": "null_pointer_exception"}}});
+        }
+        if let Some((_, status, error)) = self.unwritable.borrow().as_ref().filter(|(index, ..)| *index == id.0) {
+            return json!({"create": {"status": status, "error": error}});
         }
         let mut documents = self.documents.borrow_mut();
         if documents.contains_key(&id) {
@@ -80,6 +93,22 @@ impl ModelCluster {
         let next = self.faults.borrow_mut().pop_front();
         next.or(self.lasting.get()).unwrap_or(Fault::None)
     }
+
+    fn next_setup_fault(&self) -> Result<Fault, CallError> {
+        match self.setup_faults.borrow_mut().pop_front() {
+            Some(Fault::Broken) => Err(CallError::Connection("reset".into())),
+            fault => Ok(fault.unwrap_or(Fault::None)),
+        }
+    }
+}
+
+/// The answer to a call that is no `_bulk`, once what it asks for is done.
+async fn set_up(fault: Fault, body: &'static str) -> Result<Answer, CallError> {
+    match fault {
+        Fault::TimeOutAfterStoring => std::future::pending().await,
+        Fault::Unreadable => answer(200, "<html>"),
+        _ => answer(200, body),
+    }
 }
 
 fn answer(status: u16, body: impl Into<Bytes>) -> Result<Answer, CallError> {
@@ -88,12 +117,20 @@ fn answer(status: u16, body: impl Into<Bytes>) -> Result<Answer, CallError> {
 
 impl SearchCluster for &ModelCluster {
     async fn root(&self) -> Result<Answer, CallError> {
-        answer(200, r#"{"version":{"distribution":"opensearch","number":"2.19.0"}}"#)
+        let fault = self.next_setup_fault()?;
+        if let Fault::Status(status) = fault {
+            return answer(status, "no");
+        }
+        set_up(fault, r#"{"version":{"distribution":"opensearch","number":"2.19.0"}}"#).await
     }
 
     async fn put_index_template(&self, name: &str, template: Bytes) -> Result<Answer, CallError> {
+        let fault = self.next_setup_fault()?;
+        if let Fault::Status(status) = fault {
+            return answer(status, "no");
+        }
         self.templates.borrow_mut().push((name.to_owned(), serde_json::from_slice(&template).unwrap()));
-        answer(200, r#"{"acknowledged":true}"#)
+        set_up(fault, r#"{"acknowledged":true}"#).await
     }
 
     async fn bulk(&self, lines: Bytes) -> Result<Answer, CallError> {
