@@ -150,7 +150,8 @@ IN_RUST = [
 SETTINGS = {
     "ParallelizationFactor: 2": "ParallelizationFactor: 1",
     "BisectBatchOnFunctionError: true": "BisectBatchOnFunctionError: false",
-    "FunctionResponseTypes: []": "FunctionResponseTypes: [ReportBatchItemFailures]",
+    # Landing's.
+    "FunctionResponseTypes: []\n            MaximumRetryAttempts:": "FunctionResponseTypes: [ReportBatchItemFailures]\n            MaximumRetryAttempts:",
     "MaximumRetryAttempts: 100": "MaximumRetryAttempts: -1",
     "MaxValue: 604800": "MaxValue: 518400",
     # The landing bucket's.
