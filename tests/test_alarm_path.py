@@ -311,13 +311,14 @@ def test_all_that_the_template_declares_is_there(cloud):
         topic = topics["LastResortTopic" if is_of_notify else "AlarmsTopic"]
         assert alarm["AlarmActions"] == alarm["OKActions"] == [topic], alarm["AlarmName"]
         assert "${" not in json.dumps(alarm, default=str), alarm
-        assert (alarm["TreatMissingData"] == "breaching") == alarm["AlarmName"].endswith("-did-not-run")
+        is_of_runs = alarm["AlarmName"].endswith(("-did-not-run", "-warning-behind-of-compact-partition"))
+        assert (alarm["TreatMissingData"] == "breaching") == is_of_runs
     dashboard = json.loads(cloud.client("cloudwatch").get_dashboard(DashboardName=STACK)["DashboardBody"])
     assert len(dashboard["widgets"]) == 15
     notifications = cloud.client("s3").get_bucket_notification_configuration(Bucket=BUCKET)
     assert len(notifications["LambdaFunctionConfigurations"]) == 1
     assert [one["TopicArn"] for one in notifications["TopicConfigurations"]] == [
         topics[name] for name in ("LandedTopic", "LandedTopic", "SealedTopic")]
-    for topic, function in (("LandedTopic", "CheckObjectFunction"), ("SealedTopic", "CheckSizeFunction")):
+    for topic, *functions in (("LandedTopic", "CheckObjectFunction"), ("SealedTopic", "CheckSizeFunction", "CompactPartitionFunction")):
         subscriptions = cloud.client("sns").list_subscriptions_by_topic(TopicArn=topics[topic])["Subscriptions"]
-        assert [one["Endpoint"].rsplit(":", 1)[-1] for one in subscriptions] == [topics[function]]
+        assert {one["Endpoint"].rsplit(":", 1)[-1] for one in subscriptions} == {topics[function] for function in functions}
