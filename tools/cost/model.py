@@ -67,7 +67,7 @@ PARTITIONS_A_DAY = 25
 # ---- Measured by `make large-compaction` (docs/PERFORMANCE.md) ----
 
 # Of lines, decompression included.
-COMPACTION_CPU_A_BYTE = 32e-9
+COMPACTION_CPU_A_BYTE = 20.4e-9
 PARQUET_TO_BZIP2 = 1.1
 
 # ---- Assumed ----
@@ -351,8 +351,8 @@ def parquet(traffic, deployment):
     objects = batches(records, shards_needed(traffic, deployment), deployment)
     # Both of its processors work, but for the ends of parts.
     seconds = records.line_bytes * COMPACTION_CPU_A_BYTE * SLOWER / (COMPACTION_MB / VCPU_MB) / HOURS_A_DAY
-    # Each run of the schedule reads two _SUCCESS of every hour of two days.
-    reads = objects + RUNS_OF_COMPACTION_A_DAY * 2 * 48
+    # Each run of the schedule reads two _SUCCESS of every hour of two days, each hour's first of eight.
+    reads = objects + 2 * (HOURS_A_DAY * 192 + (RUNS_OF_COMPACTION_A_DAY - HOURS_A_DAY) * 48)
     stored = records.line_bytes * DAYS_A_MONTH / COMPRESSION * PARQUET_TO_BZIP2 / GB
     return {
         "Parquet: duration": charges.duration(HOURS_A_DAY * DAYS_A_MONTH, seconds, COMPACTION_MB, deployment.architecture),
