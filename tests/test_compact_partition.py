@@ -72,6 +72,9 @@ def rows(files):
 @pytest.fixture(scope="module")
 def hour_of(tmp_path_factory):
     """A stack on which an hour was posted to, sealed and compacted; and which hour."""
+    # All of it in one hour.
+    left = 3600 - time.time() % 3600
+    time.sleep(left if left < 30 else 0)
     stack = Stack(tmp_path_factory.mktemp("compaction"))
     try:
         assert stack.post(body=HOSTILE, headers=JSON).json["accepted"] == 9
@@ -181,9 +184,13 @@ def test_what_comes_late_is_added_and_nothing_that_was_read_changes(hour_of):
     before = {file.name: file.read_bytes() for file in parts(stack, hour)}
     late = [{"id": "twice", "n": 1}, {"id": "late", "n": 1}]
     assert stack.post(body=json.dumps(late).encode(), headers=JSON).json["accepted"] == 2
-    lines = stack.wait_for_lines(lambda line: line.json["id"] == "late", 1)
-    if f"{lines[0].json['received_at'][:13]}" != f"{hour[3:13]}T{hour[-2:]}":
-        pytest.skip("the hour is over")
+    stack.wait_for_lines(lambda line: line.json["id"] == "late", 1)
+    file, = (file for file in stack.landed_files("events") if any(line.json["id"] == "late" for line in stack._lines_of(file)))
+    if f"/{hour}/" not in file.key:
+        # The hour is over by now: then it is copied, as whoever restores a file does.
+        metadata = stack.s3().head_object(Bucket=LANDING_BUCKET, Key=file.key)["Metadata"]
+        key = f"events/{hour}/{file.key.rsplit('/', 1)[1]}"
+        stack.s3().put_object(Bucket=LANDING_BUCKET, Key=key, Body=file.path.read_bytes(), Metadata=metadata)
     stack.s3().put_object(Bucket=LANDING_BUCKET, Key=f"late/{hour}", Body=b"")
     invoke(stack, "seal-partition", 1.6)
     wait_for(lambda: is_compacted(stack, hour), what=stack.tail)
