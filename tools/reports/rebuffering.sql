@@ -2,7 +2,7 @@
 SELECT
     sum(CASE WHEN state = 'playing' THEN ends - begins END) / 1000 AS playing_s,
     coalesce(sum(CASE WHEN state = 'rebuffering' THEN ends - begins END), 0) / 1000 AS rebuffering_s,
-    coalesce(sum(CASE WHEN state = 'rebuffering' THEN ends - begins END), 0) / sum(ends - begins) AS rebuffering_ratio,
+    coalesce(sum(CASE WHEN state = 'rebuffering' THEN ends - begins END), 0) / nullif(sum(ends - begins), 0) AS rebuffering_ratio,
     count(CASE WHEN state = 'rebuffering' THEN 1 END) AS rebufferings
 FROM intervals JOIN playbacks USING (session)
 WHERE state IN ('playing', 'rebuffering') AND begins >= started_at;
