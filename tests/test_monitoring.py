@@ -10,6 +10,7 @@ import urllib.request
 from datetime import timedelta
 from functools import cache
 
+import pyarrow.parquet
 import pytest
 
 from support import landed
@@ -142,6 +143,17 @@ def test_every_hour_and_date_is_sealed_and_says_what_is_there_to_the_byte(days):
         hours = [independent_totals(days, date + timedelta(hours=hour)) for hour in range(24)]
         for name in ("objects", "events", "bytes", "rejected"):
             assert totals[name] == sum(hour[name] for hour in hours), (date, name)
+
+
+def test_every_hour_is_in_parquet_as_it_landed(days):
+    """Three days: the rows of each hour are its distinct lines, by id and event."""
+    bucket = days.stack.data / "s3" / LANDING_BUCKET
+    for hour in HOURS:
+        success = wait_for(lambda name=partition(hour): days.read(f"columnar/{name}/_SUCCESS"), SEALED_SECONDS, days.stack.tail)
+        files = [bucket / part["key"] for part in json.loads(success)["parts"]]
+        rows = [(row["id"], row["event"]) for file in files for row in pyarrow.parquet.read_table(file, columns=["id", "event"]).to_pylist()]
+        lines = [line for path in objects_in(days, hour, ["events"]) for line in lines_of(path)]
+        assert sorted(rows) == sorted({(line.json["id"], line.event_text) for line in lines}), partition(hour)
 
 
 def test_half_a_day_missing_shows_in_the_metric_that_the_size_alarm_watches(days):
