@@ -42,10 +42,10 @@ def test_the_settings_of_exactly_once_are_right():
     assert [rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"] for rule in rules] == ["AES256"]
 
 
-# ---- Who hears of objects ----
+# ---- What is notified of objects ----
 
 def test_no_two_notifications_of_a_bucket_overlap():
-    """S3 refuses them. Who else wants to hear of the same objects subscribes to their topic."""
+    """S3 refuses them. What else is to be notified of the same objects subscribes to their topic."""
     buckets = of_type(translated(), "AWS::S3::Bucket")
     assert len(notifications(buckets["LandingBucket"])) == 4
     for name, bucket in buckets.items():

@@ -20,10 +20,13 @@ mod tests;
 use std::time::Duration;
 
 use lambda_runtime::Context;
-use lambda_setup::bucket::{BucketError, Streams};
+use lambda_setup::bucket::{BucketError, S3Bucket, Streams};
 use lambda_setup::deadline::Deadline;
 use lambda_setup::environment::{self, EnvironmentError};
 use lambda_setup::event::{EventError, Invocation};
+use lambda_setup::function::{serve, start};
+use lambda_setup::s3;
+use lambda_setup::sdk::with_retries;
 use monitoring_lambdas::rules::partition::Partition;
 use monitoring_lambdas::success::SuccessError;
 use parquet::errors::ParquetError;
@@ -43,12 +46,19 @@ const SWEPT_HOURLY: i64 = 8 * 24;
 const QUARTER_MILLIS: i64 = 15 * MILLIS_PER_MINUTE;
 
 /// From an hour's seal to when it counts as late.
-const DUE: Duration = Duration::from_secs(3600);
+const DUE_MILLIS: i64 = 60 * MILLIS_PER_MINUTE;
+
+/// What a part may take, with the rows before it read back: it takes some 20 s on two processors.
+const PART_TIME: Duration = Duration::from_secs(180);
+
+/// Attempts at a call of S3, and how long each may take: files have up to some hundred MB.
+const ATTEMPTS: u32 = 4;
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Kept for the answer and for `_SUCCESS`.
 const IN_HAND: Duration = Duration::from_secs(10);
 
-/// What the environment says, and what is measured.
+/// What the environment says, and the bounds of a run.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// `EVENT_FORMAT`: of raw lines nothing is compacted.
@@ -70,14 +80,13 @@ impl Limits {
         if let Err(problem) = PromotedFields::parse(&promoted_fields) {
             return Err(EnvironmentError::new("PROMOTED_FIELDS", problem.to_string()));
         }
-        let part_time = Duration::from_secs(180);
         let event_format = environment::choice("EVENT_FORMAT", &EventFormat::NAMES)?;
         Ok(Self {
             event_format,
             promoted_fields,
             part_bytes: plan::PART_BYTES,
             window_lines: distinct::MAX_ROWS,
-            part_time,
+            part_time: PART_TIME,
         })
     }
 }
@@ -108,6 +117,21 @@ pub enum CompactError {
     PartDiffers { key: String },
     #[error("other runs kept changing {partition}")]
     Contended { partition: String },
+}
+
+/// Runs the function.
+///
+/// # Errors
+///
+/// When it can't start, or the Runtime API does not answer.
+pub fn run() -> anyhow::Result<()> {
+    let configuration =
+        || Ok::<_, EnvironmentError>((environment::required("BUCKET_NAME")?, Limits::from_environment()?));
+    start("compact-partition", configuration, async |(bucket_name, limits), sdk| {
+        let client = s3::client(&with_retries(&sdk, ATTEMPTS, ATTEMPT_TIMEOUT));
+        let handler = Handler::new(S3Bucket::new(client, bucket_name), limits);
+        serve(async |event, context| handler.handle(event, context).await).await
+    })
 }
 
 /// Compacts hours.
@@ -179,7 +203,7 @@ impl<B: Streams> Handler<B> {
     ) -> Result<bool, CompactError> {
         let Some(sealed) = self.of(hour, deadline).is_due().await? else { return Ok(false) };
         self.compact(hour, deadline, at, name).await?;
-        let is_late = sealed.sealed_at.0.saturating_add(millis(DUE)) <= at.0;
+        let is_late = sealed.sealed_at.0.saturating_add(DUE_MILLIS) <= at.0;
         Ok(is_late && self.of(hour, deadline).is_due().await?.is_some())
     }
 
@@ -221,8 +245,4 @@ fn report(partition: &str, added: &Totals, at: UnixMillis, function_name: &str) 
         "{}",
         emf::line(at, function_name, &[(Metric::CompactionDifference, difference)], &[("partition", partition)])
     );
-}
-
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,5 +1,5 @@
 //! Writes a sealed hour as Parquet.
 
 fn main() -> anyhow::Result<()> {
-    loader_lambdas::functions::compact_partition()
+    loader_lambdas::compact_partition::run()
 }
