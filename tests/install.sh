@@ -14,6 +14,10 @@ debian() {
     apt-get install -y -qq "${@:2}"
 }
 python3 -c 'import ensurepip, venv' 2>/dev/null || debian "python3 with its venv module" python3 python3-venv
+# A warehouse: where Debian keeps its servers, if none is on the path.
+{ command -v postgres || ls /usr/lib/postgresql/*/bin/postgres; } > /dev/null 2>&1 || debian PostgreSQL postgresql
+# Pages and players are tried in a browser.
+command -v chromium chromedriver > /dev/null || debian Chromium chromium chromium-driver
 # MiniStack makes itself a certificate.
 command -v openssl > /dev/null || debian openssl openssl
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
