@@ -29,7 +29,6 @@ from rejected import TooMuch  # noqa: E402
 
 # How often it looks whether a function has done its part.
 POLL_SECONDS, LOCAL_POLL_SECONDS = 10, 0.2
-MINIMUM_BYTES = 3
 
 
 def arguments():
@@ -85,11 +84,11 @@ def main():
     rows = run(deletion, options)
     unreached = not_reached(stack, deployed, deletion, options.wanted)
     key = record(deletion, options, began, rows)
-    print(f"done: no event of this viewer is left in {stack.landing_bucket}; the record is {key}")
-    print("Not reached:", *(f"- {one}" for one in unreached), sep="\n")
+    print("Not reached:", *(f"- {one}" for one in unreached), f"the record is {key}", sep="\n")
     if deletion.problems:
-        sys.exit("\n".join(["delete-viewer: these can't be read, and may hold the viewer's events:",
+        sys.exit("\n".join(["delete-viewer: these can't be read, and may hold the viewer's events; all others are deleted:",
                             *(f"{key}: {problem}" for key, problem in deletion.problems.items())]))
+    print(f"done: no event of this viewer is left in {stack.landing_bucket}")
 
 
 def run(deletion, options):

@@ -119,7 +119,7 @@ class Deletion:
         paths = self.viewer.paths
         if any(fields.get(name) != paths[name] for fields in folder.fields() for name in self.viewer.wanted):
             return False
-        manifest = self.json(f"events/{hour}/_MANIFEST.json")
+        manifest = self.json(f"events/{hour}/_MANIFEST.json") or {"objects": []}
         entries = {entry["key"]: entry["bytes"] for entry in manifest["objects"] if entry["key"].startswith("events/")}
         return entries == {item["Key"]: item["Size"] for item in events}
 
