@@ -14,6 +14,8 @@ from lines import promoted_fields
 # Attempts at an hour that others write at the same time, and invocations that one may take: fifteen minutes each.
 ATTEMPTS, INVOCATIONS = 5, 40
 READ_AHEAD_BYTES = 1024 * 1024
+# https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
+MAX_DELETED = 1_000
 # A little longer than a function may run.
 PATIENT = Config(read_timeout=910, retries={"total_max_attempts": 1}, tcp_keepalive=True)
 
@@ -118,18 +120,25 @@ def may_hold(column, value):
 def write_again(stack, hour, listing, sealed_of):
     """Deletes an hour's folder and has compact-partition write it from what landed. Readers find the hour gone meanwhile.
 
-    `_SUCCESS` goes first, and the plans only after all parts: whichever part another run makes meanwhile is made of the objects as they
-    are now. `listing` lists a prefix, and `sealed_of` reads the hour's seal.
+    `listing` lists a prefix, and `sealed_of` reads the hour's seal.
     """
-    s3, bucket = stack.client("s3"), stack.landing_bucket
     for attempt in range(ATTEMPTS):
-        keys = [item["Key"] for item in listing(f"columnar/{hour}/")]
-        for key in sorted(keys, key=lambda key: (not key.endswith("_SUCCESS"), "/_PLAN-" in key, key)):
-            s3.delete_object(Bucket=bucket, Key=key)
+        delete_folder(stack, [item["Key"] for item in listing(f"columnar/{hour}/")])
         if is_compacted(stack, hour, listing, sealed_of):
             return
         time.sleep(attempt)
     raise Problem(f"columnar/{hour}/ is not what was sealed, after {ATTEMPTS} attempts: does somebody else write it? Run this again")
+
+
+def delete_folder(stack, keys):
+    """In one request, so that no run finds half of it. `_SUCCESS` goes first, and plans last: what a run makes by an old plan is made of
+    the objects as they are now."""
+    keys = sorted(keys, key=lambda key: (not key.endswith("_SUCCESS"), "/_PLAN-" in key, key))
+    for begin in range(0, len(keys), MAX_DELETED):
+        objects = [{"Key": key} for key in keys[begin:begin + MAX_DELETED]]
+        answer = stack.client("s3").delete_objects(Bucket=stack.landing_bucket, Delete={"Objects": objects, "Quiet": True})
+        if errors := answer.get("Errors"):
+            raise Problem(f"{errors[0]['Key']} was not deleted: {errors[0].get('Message')}. Run this again: it goes on")
 
 
 def is_compacted(stack, hour, listing, sealed_of):

@@ -200,7 +200,7 @@ class Deletion:
                     body = b"".join(line + b"\n" for line in kept)
                     self.s3.put_object(Bucket=self.bucket, Key=key, Body=body, ContentType=found["ContentType"], IfMatch=found["ETag"])
                 else:
-                    self.s3.delete_object(Bucket=self.bucket, Key=key)
+                    self.s3.delete_object(Bucket=self.bucket, Key=key, IfMatch=found["ETag"])
                 return len(lines) - len(kept)
             except ClientError as error:
                 if error.response["Error"]["Code"] not in landed_object.CHANGED:
