@@ -85,9 +85,9 @@ def main():
     unreached = not_reached(stack, deployed, deletion, options.wanted)
     key = record(deletion, options, began, rows)
     print("Not reached:", *(f"- {one}" for one in unreached), f"the record is {key}", sep="\n")
-    if deletion.problems:
-        sys.exit("\n".join(["delete-viewer: these can't be read, and may hold the viewer's events; all others are deleted:",
-                            *(f"{key}: {problem}" for key, problem in deletion.problems.items())]))
+    if problems := all_problems(deletion):
+        sys.exit("\n".join(["delete-viewer: these can't be read or rewritten, and may hold the viewer's events; all else is deleted:",
+                            *(f"{key}: {problem}" for key, problem in problems.items())]))
     print(f"done: no event of this viewer is left in {stack.landing_bucket}")
 
 
@@ -95,8 +95,9 @@ def run(deletion, options):
     """Deletes until nothing is found any more; how many rows were found, by hour."""
     rows, is_first = {}, True
     for _ in range(PASSES):
-        deletion.problems.clear()
-        found = [one for hour in deletion.hours(options.first, options.last) if not (one := deletion.find(hour)).is_clean()]
+        deletion.forget_problems()
+        hours = (hour for hour in deletion.hours(options.first, options.last) if hour not in deletion.refused)
+        found = [one for hour in hours if not (one := deletion.find(hour)).is_clean()]
         if not found:
             return rows
         report(found)
@@ -136,11 +137,15 @@ def record(deletion, options, began, rows):
         "v": 1, "reference": options.reference, "began_at": stamp(began), "ended_at": stamp(ended), "fields": sorted(options.wanted),
         "from": options.first and str(options.first), "to": options.last and str(options.last),
         "hours": [{"hour": hour, **deletion.deleted.get(hour, {}), "rows": rows.get(hour, 0)} for hour in hours],
-        "unreadable": sorted(deletion.problems),
+        "not_deleted": sorted(all_problems(deletion)),
     }
     key = f"deletions/{ended:%Y-%m-%dT%H-%M-%SZ}-{uuid.uuid4().hex[:8]}.json"
     deletion.s3.put_object(Bucket=deletion.bucket, Key=key, Body=json.dumps(content, indent=1).encode(), ContentType="application/json")
     return key
+
+
+def all_problems(deletion):
+    return deletion.problems | {key: problem for refused in deletion.refused.values() for key, problem in refused.items()}
 
 
 def stamp(time):
@@ -153,13 +158,13 @@ def not_reached(stack, deployed, deletion, wanted):
     index = f"{deployed.get('SearchIndexPrefix', 'playhead')}-2*"
     query = {"query": {"bool": {"should": [{"term": {name: value}} for name, value in wanted.items()]}}}
     where = " OR ".join(f"{name} = '" + value.replace("'", "''") + "'" for name, value in wanted.items())
-    call = ["curl", "-X", "POST", f"$SEARCH_ENDPOINT/{index}/_delete_by_query?conflicts=proceed", "-H", "Content-Type: application/json",
-            "-d", json.dumps(query, ensure_ascii=False)]
+    call = (f'curl -X POST "$SEARCH_ENDPOINT/{index}/_delete_by_query?conflicts=proceed" -H "Content-Type: application/json" '
+            f"-d {shlex.quote(json.dumps(query, ensure_ascii=False))}")
     return [
         "the stream: it keeps records for seven days, and a replay lands what is not there; run this again after that",
         "old versions in the bucket: S3 keeps what was overwritten or deleted for 14 days",
         *(["the failed-batches bucket, where batches wait: land them (docs/RUNBOOK.md), then run this again"] if waiting else []),
-        f"a search cluster: {' '.join(one if one.startswith('$') else shlex.quote(one) for one in call)}",
+        f"a search cluster: {call}",
         f"a warehouse: DELETE FROM events WHERE {where};",
         "copies that others made: backups, exports, query results",
     ]

@@ -53,9 +53,14 @@ class Deletion:
         self.stack, self.viewer, self.poll_seconds = stack, viewer, poll_seconds
         self.s3, self.bucket = stack.client("s3"), stack.landing_bucket
         self.search = Search(viewer.wanted.values())
-        # What can't be read, by key; lines that are left of what was rewritten; the hours that were begun.
-        self.problems, self.left, self.begun = {}, {}, set()
-        self.deleted = {}
+        # What can't be read, by key, and what can't be rewritten, by hour and key: a pass leaves such hours to a person.
+        self.problems, self.refused = {}, {}
+        # The hours that were begun, and how many lines were deleted of each, by kind.
+        self.begun, self.deleted = set(), {}
+
+    def forget_problems(self):
+        """Those of hours that the next pass reads again."""
+        self.problems = {key: problem for key, problem in self.problems.items() if any(hour in key for hour in self.refused)}
 
     # ---- What is there ----
 
@@ -175,10 +180,17 @@ class Deletion:
         rejected = self.rejected_lines(self.objects("rejected", hour)) if found.rejected else None
         for objects, is_viewers in ((found.lines, self.viewer.has_line), (found.rejected, rejected)):
             for key in objects:
-                self.note(hour, key, landed_object.delete_lines(self.s3, self.bucket, key, is_viewers))
+                self.delete_lines(hour, key, is_viewers)
         for key in found.unloadable:
             self.note(hour, key, self.delete_unloadable(key))
         return pending
+
+    def delete_lines(self, hour, key, is_viewers):
+        """What can't be rewritten does not keep the others from it."""
+        try:
+            self.note(hour, key, landed_object.delete_lines(self.s3, self.bucket, key, is_viewers))
+        except Problem as problem:
+            self.refused.setdefault(hour, {})[key] = problem
 
     def note(self, hour, key, count):
         kind = "unloadable_lines" if key.startswith(UNLOADABLE) else "rejected_lines" if key.startswith("rejected/") else "lines"

@@ -77,7 +77,10 @@ def delete_lines(s3, bucket, key, is_viewers):
         deleted = len(landed.lines) - len(kept)
         if not deleted:
             return 0
-        body, metadata = rewritten(landed, kept)
+        try:
+            body, metadata = rewritten(landed, kept)
+        except (KeyError, TypeError, ValueError) as error:
+            raise Problem(f"{key} is not as landing writes objects: {error!r}; see broken-objects in docs/RUNBOOK.md") from error
         try:
             put = s3.put_object(Bucket=bucket, Key=key, Body=body, Metadata=metadata, ContentType=landed.content_type, IfMatch=landed.etag)
         except ClientError as error:
