@@ -6,6 +6,8 @@ What is a viewer's is told here by Python's json alone, and what is left is read
 import base64
 import bz2
 import gzip
+import hashlib
+import io
 import json
 import re
 import signal
@@ -18,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 from support import landed
 from support.fast_clock import START, FastClock, partition
@@ -27,7 +30,7 @@ TOOL = REPOSITORY / "tools/delete-viewer"
 DUCKDB = Path(sys.executable).parent / "duckdb"
 sys.path.insert(0, str(TOOL))
 import lines as tool_lines  # noqa: E402
-from landed_object import counted, Landed  # noqa: E402
+from landed_object import ATTEMPTS, Landed, Problem, counted, delete_lines  # noqa: E402
 from rejected import MAX_BODY_BYTES, RejectedLines, Search, TooMuch  # noqa: E402
 
 JSON = {"content-type": "application/json"}
@@ -359,6 +362,45 @@ def test_an_event_is_the_viewers_if_its_promoted_field_has_the_value(value, even
     assert viewer.has_line(envelope(event)) is expected
     # As another producer writes it, and with EVENT_FORMAT=raw.
     assert viewer.has_line(event) is expected and viewer.has_line(event, "raw") is expected
+
+
+class Contended:
+    """An object that landing replaces, with a line more, whenever it was read."""
+
+    def __init__(self, times):
+        self.times, self.lines = times, [envelope(b'{"session_id":"abc"}'), envelope(b'{"session_id":"x"}')]
+        self.written = None
+
+    def etag(self):
+        return f'"{len(self.lines)}{self.written is not None}"'
+
+    def get_object(self, **_):
+        content = self.written or bz2.compress(b"".join(line + b"\n" for line in self.lines))
+        text = bz2.decompress(content)
+        metadata = {"event-count": str(len(self.lines)), "uncompressed-sha256": hashlib.sha256(text).hexdigest(), "bzip2-block-size": "9",
+                    "received-in": f"previous=0,this={len(self.lines)},next=0,elsewhere=0", "earliest-received-at": "2026-11-16T09:00:00.000Z",
+                    "latest-received-at": "2026-11-16T09:00:00.000Z"}
+        return {"Body": io.BytesIO(content), "ETag": self.etag(), "Metadata": metadata}
+
+    def put_object(self, Body, IfMatch, Metadata, **_):
+        if self.times:
+            self.times -= 1
+            self.lines.append(envelope(b'{"session_id":"late"}'))
+        if IfMatch != self.etag():
+            raise ClientError({"Error": {"Code": "PreconditionFailed"}}, "PutObject")
+        self.written, self.metadata = Body, Metadata
+        return {"ETag": self.etag()}
+
+
+def test_what_lands_in_an_object_while_it_is_rewritten_stays():
+    key = "events/dt=2026-11-16/hour=09/shardId-000000000000-1.jsonl.bz2"
+    is_viewers = tool_lines.Viewer({"session_id": "abc"}, FIELDS).has_line
+    s3 = Contended(ATTEMPTS - 1)
+    assert delete_lines(s3, "b", key, is_viewers) == 1
+    assert bz2.decompress(s3.written).count(b"late") == ATTEMPTS - 1 and b"abc" not in bz2.decompress(s3.written)
+    assert s3.metadata["event-count"] == str(ATTEMPTS) and s3.metadata["deleted-in"] == "previous=0,this=1,next=0,elsewhere=0"
+    with pytest.raises(Problem):
+        delete_lines(Contended(ATTEMPTS), "b", key, is_viewers)
 
 
 def rejected_line(body, line_id="i", part=None, **members):
