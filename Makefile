@@ -108,5 +108,9 @@ $(VENV)/installed: tests/requirements.txt
 report: $(VENV)/installed ## plays, start-up time, rebuffering, viewers and ads of what `make run` landed (DATA_DIR), or of a deployment's day (ENV, STACK, DATE)
 	@$(PYTHON) tools/reports $(if $(ENV),--stack $(or $(STACK),playhead-$(ENV)) $(if $(DATE),--date $(DATE)),--data $${DATA_DIR:-data})
 
+.PHONY: delete-viewer
+delete-viewer: $(VENV)/installed ## delete one viewer's events from all that landed (FIELD, VALUE, FROM, TO, REFERENCE, YES=1; ENV, STACK)
+	@$(PYTHON) tools/delete-viewer $(if $(ENV),--stack $(or $(STACK),playhead-$(ENV)))
+
 clean: ## remove what was built and landed
 	rm -rf target data .aws-sam $(VENV)

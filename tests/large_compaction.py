@@ -3,10 +3,11 @@
     make large-compaction EVENTS=5000000
 
 The hour's objects are as landing writes them, 2,000 players' events each, one in a hundred of them twice; an S3 in memory has them. What is printed
-of CPU is of the whole process, decompression and S3 included; for DuckDB, which reads no bzip2, that of bzcat is added.
+of CPU is of the whole process, decompression and S3 included; for DuckDB, which reads no bzip2, that of bzcat is added. Where pyspark is installed, Spark counts, too.
 """
 
 import bz2
+import importlib.util
 import json
 import os
 import random
@@ -126,6 +127,29 @@ def duckdb(folder, sql, lines=False):
     return cpu_of_children(run)
 
 
+BY_SPARK = """
+import sys, time
+from pyspark.sql import SparkSession
+from pyspark.sql.functions import get_json_object
+spark = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").config("spark.driver.memory", "2g").getOrCreate()
+spark.range(1000).groupBy("id").count().collect()
+lines = spark.read.schema("id STRING, received_at TIMESTAMP, event STRING").json(sys.argv[1] + "/*.bz2")
+parquet = spark.read.parquet(sys.argv[1] + "/*.parquet")
+for kinds in (lines.groupBy(get_json_object("event", "$.type").alias("type")), parquet.groupBy("type")):
+    began = time.monotonic()
+    found = kinds.count().collect()
+    print(time.monotonic() - began, sum(row["count"] for row in found))
+"""
+
+
+def spark(folder):
+    """Seconds and events of the lines, and of Parquet, in one session; None where there is no Spark."""
+    if not importlib.util.find_spec("pyspark"):
+        return None
+    done = subprocess.run([sys.executable, "-c", BY_SPARK, folder], capture_output=True, text=True, check=True)
+    return [(float(seconds), int(count)) for seconds, count in map(str.split, done.stdout.splitlines()[-2:])]
+
+
 def main(events):
     numbers = range(events // EVENTS_AN_OBJECT)
     with Pool() as pool:
@@ -157,6 +181,9 @@ def main(events):
         by_lines = duckdb(folder, count.format("event->>'type'", LINES), lines=True)
         by_parquet = duckdb(folder, count.format("type", f"'{folder}/*.parquet'"))
         print(f"events by type, DuckDB: lines by bzcat {by_lines[2]:.2f} s, Parquet {by_parquet[2]:.2f} s")
+        if by_spark := spark(folder):
+            assert [count for _, count in by_spark] == [lines, totals["rows"]], by_spark
+            print(f"events by type, Spark, without its start: lines {by_spark[0][0]:.2f} s, Parquet {by_spark[1][0]:.2f} s")
         whole = sum(pyarrow.parquet.ParquetFile(file).metadata.num_rows for file in folder.glob("*.parquet"))
         assert whole == totals["rows"], whole
 

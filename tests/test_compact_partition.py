@@ -166,6 +166,31 @@ def test_the_examples_of_the_page_count_the_same(hour_of, tmp_path):
             assert re.search(rf"\b{kind}\b\W+{expected[kind]}\b", done.stdout), done.stdout
 
 
+BY_SPARK = """
+import json, sys
+from pyspark.sql import SparkSession
+spark = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
+rows = spark.read.parquet(sys.argv[1])
+print(json.dumps({"columns": rows.columns, "times": rows.schema["received_at"].dataType.simpleString(),
+    "kinds": [[row.type, row["count"]] for row in rows.groupBy("type").count().collect()],
+    "events": [row.event for row in rows.select("event").collect()]}))
+"""
+
+
+def test_spark_reads_the_same_rows(hour_of):
+    """Spark is too large a download for every run: this is for machines that have it, and Java."""
+    pytest.importorskip("pyspark")
+    stack, hour, _ = hour_of
+    command = [sys.executable, "-c", BY_SPARK, stack.data / "s3" / LANDING_BUCKET / "columnar"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    expected = duckdb(f"SELECT type, event FROM read_parquet('{file_of(stack, hour)}')")
+    assert found["columns"] == [*COLUMNS, "dt", "hour"] and found["times"] == "timestamp"
+    assert {kind: count for kind, count in found["kinds"]} == Counter(row["type"] for row in expected)
+    assert Counter(found["events"]) == Counter(row["event"] for row in expected)
+
+
 def test_columns_have_what_the_envelope_says(hour_of):
     stack, hour, _ = hour_of
     lines = {(line.json["id"], line.event_text): line.json for line in of_hour(stack, hour)}

@@ -260,3 +260,12 @@ def test_an_hour_without_the_cluster_loses_and_doubles_nothing(fresh_stack):
 ])
 def test_a_bad_variable_stops_the_start_and_is_named(variables, named):
     assert named in refused_start(FUNCTION, **variables)
+
+
+def test_an_object_that_lost_all_of_its_lines_is_done():
+    """As delete-viewer leaves it."""
+    bucket, cluster = Bucket(), SearchCluster()
+    key = land(bucket, 1, [])
+    with serving_cluster(cluster) as address, running(FUNCTION, bucket, SEARCH_ENDPOINT=address, **OPEN) as function:
+        assert load(function, [message(1, s3_event(bucket, key))]) == []
+    assert not [key for key in bucket.objects if key.startswith("unloadable/")]

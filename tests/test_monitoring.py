@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 import urllib.request
+from collections import Counter
 from datetime import timedelta
 from functools import cache
 
@@ -15,6 +16,7 @@ import pytest
 
 from support import landed
 from support.fast_clock import START, FastClock, partition
+from support.sessions import event_texts, replay, requests
 from support.stack import LANDING_BUCKET, Stack, wait_for
 
 SPEED = 1440
@@ -24,6 +26,8 @@ PARAMETERS = "BatchingWindowSeconds=0 SealGraceMinutes=60 RecencyDueMinutes=150 
 HOURS = [START + timedelta(hours=hour) for hour in range(24 * DAYS)]
 # What each hour gets, but the last day's, which get half of it.
 POSTS, EVENTS_A_POST = 6, 5
+# What real players sent, once a day.
+RECORDED, RECORDED_HOUR = ("mux-embed-session.jsonl", "dashjs-cmcd-v2-session.jsonl"), 12
 SEALED_SECONDS = 60
 
 CHECK_OBJECT, SEAL, SIZE, RECENCY = "check-object", "seal-partition", "check-size", "check-recency"
@@ -52,6 +56,8 @@ class Days:
                 self.posted += [event["id"] for event in events]
             answer = self.stack.post(body=b"no JSON", connection=with_connection)
             assert answer.status == 400
+            for session in RECORDED if hour.hour == RECORDED_HOUR else ():
+                replay(self.stack, requests(session))
         with_connection.close()
 
     def read(self, key):
@@ -154,6 +160,9 @@ def test_every_hour_is_in_parquet_as_it_landed(days):
         rows = [(row["id"], row["event"]) for file in files for row in pyarrow.parquet.read_table(file, columns=["id", "event"]).to_pylist()]
         lines = [line for path in objects_in(days, hour, ["events"]) for line in lines_of(path)]
         assert sorted(rows) == sorted({(line.json["id"], line.event_text) for line in lines}), partition(hour)
+        if hour.hour == RECORDED_HOUR:
+            recorded = Counter(text for session in RECORDED for request in requests(session) if request["body"][0] == "{" for text in event_texts(request))
+            assert not recorded - Counter(event for _, event in rows), partition(hour)
 
 
 def test_half_a_day_missing_shows_in_the_metric_that_the_size_alarm_watches(days):

@@ -104,6 +104,12 @@ pub struct Totals {
     /// Of `events`, those that ingest wrote to S3 because Kinesis did not confirm them.
     #[serde(default)]
     pub spilled_events: u64,
+    /// Lines that delete-viewer took out of objects under `events/` and `rejected/`: in no other sum but those by the hour of
+    /// receipt, which are compared with what was sent.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub deleted_events: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub deleted_rejected: u64,
     /// What the sums above count once more than it is there; all zero in a date's.
     #[serde(default)]
     pub repeated: Repeated,
@@ -135,6 +141,20 @@ impl Repeated {
     pub(crate) fn add_record(&mut self) {
         add(&mut self.records, 1);
     }
+
+    /// Adds the lines that were deleted from such an object.
+    pub(crate) fn add_deleted(&mut self, kind: Kind, lines: ReceivedIn) {
+        match kind {
+            Kind::Event => self.events_received_in.add(lines),
+            Kind::Rejected => self.rejected_received_in.add(lines),
+        }
+    }
+}
+
+/// Manifests of hours from which nothing was deleted stay as they are.
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// The numbers in manifests come from metadata that anybody may have written: sums saturate.
@@ -180,6 +200,16 @@ impl Totals {
         }
     }
 
+    /// Of an object that was added: that lines of it were deleted.
+    pub(crate) fn add_deleted(&mut self, kind: Kind, lines: ReceivedIn) {
+        let (deleted, received_in) = match kind {
+            Kind::Event => (&mut self.deleted_events, &mut self.events_received_in),
+            Kind::Rejected => (&mut self.deleted_rejected, &mut self.rejected_received_in),
+        };
+        add(deleted, lines.total());
+        received_in.add(lines);
+    }
+
     fn add_content(&mut self, kind: Kind, metadata: &ObjectMetadata) {
         let (lines, received_in) = match kind {
             Kind::Event => (&mut self.events, &mut self.events_received_in),
@@ -209,6 +239,8 @@ impl Totals {
         add(&mut self.uncompressed_bytes, hour.uncompressed_bytes);
         add(&mut self.redriven_events, hour.redriven_events);
         add(&mut self.spilled_events, hour.spilled_events);
+        add(&mut self.deleted_events, hour.deleted_events);
+        add(&mut self.deleted_rejected, hour.deleted_rejected);
         for (reason, count) in &hour.rejected_by_reason {
             add_reason(&mut self.rejected_by_reason, reason, *count);
         }

@@ -41,7 +41,8 @@ def tables(traffic, deployment):
         "concurrency": concurrency_table(volumes),
         "front doors": front_doors_table(traffic, deployment),
         "clickstream": clickstream_table(),
-        "parquet": parquet_table(volumes, deployment),
+        "parquet": loader_table(model.parquet, volumes, deployment),
+        "search": loader_table(model.search, volumes, deployment),
     }
 
 
@@ -79,9 +80,9 @@ def clickstream_table():
     return table("USD a month", ["1,000 requests a second of 10 events, all day"], rows, "{:,.4g}".format)
 
 
-def parquet_table(traffics, deployment):
-    bills = [model.parquet(traffic, deployment) for traffic in traffics]
-    rows = [(part.removeprefix("Parquet: "), [bill[part] for bill in bills]) for part in bills[0]]
+def loader_table(loader, traffics, deployment):
+    bills = [loader(traffic, deployment) for traffic in traffics]
+    rows = [(part.split(": ")[1], [bill[part] for bill in bills]) for part in bills[0]]
     rows.append(("all", [sum(bill.values()) for bill in bills]))
     return table("USD a month, by events a day", [volume(traffic.events) for traffic in traffics], rows)
 

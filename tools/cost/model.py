@@ -12,7 +12,7 @@ from pathlib import Path
 import charges
 import server
 from prices import (ALARM_MONTH, DASHBOARD_MONTH, DAYS_A_MONTH, GB, LAMBDA_GB_SECOND, LAMBDA_REQUEST, LOG_EVENT_OVERHEAD,
-                    LOG_GB_BYTES, METRIC_MONTH, METRICS_REQUEST, S3_READ, S3_WRITE, SNS_PUBLISH)
+                    LOG_GB_BYTES, METRIC_MONTH, METRICS_REQUEST, S3_READ, S3_WRITE, SNS_PUBLISH, SQS_REQUEST)
 
 SECONDS_A_DAY = 24 * 60 * 60
 
@@ -70,7 +70,15 @@ PARTITIONS_A_DAY = 25
 COMPACTION_CPU_A_BYTE = 20.4e-9
 PARQUET_TO_BZIP2 = 1.1
 
+# ---- Measured beside the tests' search cluster, without TLS ----
+
+# Of load-search for lines, decompression included.
+SEARCH_CPU_A_BYTE = 61e-9
+
 # ---- Assumed ----
+
+# Until a search cluster answers a _bulk request: of many MB, and of the least.
+SEARCH_SECONDS_A_BYTE, SEARCH_SECONDS = 0.1e-6, 0.05
 
 # Lambda's processors, of either architecture, take half as long again as the bench's.
 SLOWER = 1.5
@@ -96,10 +104,14 @@ SHARD_LINE_BYTES_A_SECOND = 5_000_000
 MAX_BATCH_BYTES = 6 * 2**20 * 3 / 4
 # A whole vCPU: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 VCPU_MB = 1_769
-INGEST_MB, LANDING_MB, COMPACTION_MB = 256, VCPU_MB, 3_008
+INGEST_MB, LANDING_MB, COMPACTION_MB, SEARCH_MB = 256, VCPU_MB, 3_008, 512
 HOURS_A_DAY = 24
 # cron(5/15 * * * ? *)
 RUNS_OF_COMPACTION_A_DAY = 96
+# load-search takes so many objects an invocation, or what comes in its window; Lambda's five pollers ask the queue every 20 s.
+# https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
+SEARCH_BATCH, SEARCH_WINDOW_SECONDS = 10, 5
+POLLS_A_DAY = 5 * SECONDS_A_DAY / 20
 # Each unit of concurrency takes ten requests a second, however short they are:
 # https://docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html
 REQUESTS_A_UNIT = 10
@@ -358,6 +370,24 @@ def parquet(traffic, deployment):
         "Parquet: duration": charges.duration(HOURS_A_DAY * DAYS_A_MONTH, seconds, COMPACTION_MB, deployment.architecture),
         "Parquet: GETs of the files, and runs": (reads * S3_READ + RUNS_OF_COMPACTION_A_DAY * 2 * LAMBDA_REQUEST) * DAYS_A_MONTH,
         "Parquet: a month's files": charges.storage(stored),
+    }
+
+
+def search(traffic, deployment):
+    """What load-search adds, without the cluster. In no bill beside it."""
+    records = packed(traffic, deployment)
+    objects = batches(records, shards_needed(traffic, deployment), deployment)
+    count = max(objects / SEARCH_BATCH, min(objects, SECONDS_A_DAY / SEARCH_WINDOW_SECONDS))
+    on_cpu = records.line_bytes * SEARCH_CPU_A_BYTE * SLOWER * VCPU_MB / SEARCH_MB
+    waits = objects * SEARCH_SECONDS + records.line_bytes * SEARCH_SECONDS_A_BYTE
+    seconds = (on_cpu + waits) / count + INVOCATION_SECONDS
+    # A message is sent, received and deleted; the last two for all of an invocation at once.
+    requests = objects + 2 * count + POLLS_A_DAY
+    count, requests = count * DAYS_A_MONTH, requests * DAYS_A_MONTH
+    return {
+        "search: requests and duration": count * LAMBDA_REQUEST + charges.duration(count, seconds, SEARCH_MB, deployment.architecture),
+        "search: the queue's requests": requests * SQS_REQUEST,
+        "search: GETs of the files": objects * DAYS_A_MONTH * S3_READ,
     }
 
 

@@ -77,6 +77,9 @@ INTERNET_GB = ((10 * TB, 0.09), (50 * TB, 0.085), (150 * TB, 0.07), (inf, 0.05))
 # https://aws.amazon.com/sns/pricing/ — not seen: 0.50 USD a million. Deliveries to Lambda and SQS are free.
 SNS_PUBLISH = 0.50 / 1e6
 
+# https://aws.amazon.com/sqs/pricing/ — not seen: 0.40 USD a million, standard queues, up to 64 KB each.
+SQS_REQUEST = 0.40 / 1e6
+
 # https://aws.amazon.com/cloudwatch/pricing/ — seen: Infracost, for logs; duckbillgroup.com (2025), whose example of 60 TB of
 # functions' logs agrees with the tiers. Not seen: metrics, alarms, dashboards.
 LOG_GB = 0.50

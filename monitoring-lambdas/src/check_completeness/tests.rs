@@ -266,6 +266,13 @@ async fn raw_events_are_compared_as_they_landed() {
     let handler = Handler::new(&bucket, &metrics, config(EventFormat::Raw));
     handler.handle(event(), context()).await.unwrap();
     assert_eq!(put(&metrics), [Some(4.0), Some(0.0), Some(0.0), Some(0.0)]);
+
+    // Three of the four were deleted for a viewer.
+    let metrics = sent();
+    seal_hour(&bucket, 9, Totals { deleted_events: 3, ..raw(993) });
+    let handler = Handler::new(&bucket, &metrics, config(EventFormat::Raw));
+    handler.handle(event(), context()).await.unwrap();
+    assert_eq!(put(&metrics), [Some(1.0), Some(0.0), Some(0.0), Some(0.0)]);
 }
 
 #[tokio::test]

@@ -182,9 +182,10 @@ impl Flow {
         Self::new(hour.sent.records, hour.landed.records.saturating_sub(hour.landed.repeated.records))
     }
 
-    /// Without what redrive made of rejected lines, which ingest did not accept.
+    /// Without what redrive made of rejected lines, which ingest did not accept, and with what was deleted.
     fn of_raw_events(hour: &Hour<'_>) -> Self {
-        let Totals { events, redriven_events, repeated, .. } = hour.landed;
+        let Totals { events, deleted_events, redriven_events, repeated, .. } = hour.landed;
+        let events = events.saturating_add(*deleted_events);
         Self::new(hour.sent.accepted, events.saturating_sub(*redriven_events).saturating_sub(repeated.events))
     }
 

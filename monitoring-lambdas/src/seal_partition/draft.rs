@@ -2,7 +2,7 @@
 
 use futures_util::future::try_join_all;
 use shared::line::Kind;
-use shared::object::{ObjectKey, ObjectMetadata, ObjectName, manifest_key, prefix};
+use shared::object::{ObjectKey, ObjectMetadata, ObjectName, ReceivedIn, manifest_key, prefix};
 use shared::timestamp::UtcHour;
 
 use super::CONCURRENCY;
@@ -79,7 +79,10 @@ impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
         let Some(key) = ObjectKey::parse(&listed.key) else { return Ok(Inspected::Unreadable) };
         let Some(head) = self.bucket.head(&listed.key).await? else { return Ok(Inspected::Nothing) };
         let metadata = ObjectMetadata::from_entries(&key.name, &head.metadata);
-        Ok(metadata.map_or(Inspected::Unreadable, |metadata| Inspected::Landed(Box::new((key, metadata)))))
+        Ok(match (metadata, ReceivedIn::deleted(&head.metadata)) {
+            (Ok(metadata), Ok(deleted)) => Inspected::Landed(Box::new(Landed { key, metadata, deleted })),
+            (Err(_), _) | (_, Err(_)) => Inspected::Unreadable,
+        })
     }
 
     /// Uploads what is in the buffer as the next part.
@@ -96,9 +99,17 @@ impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
     }
 }
 
+/// A landed object.
+struct Landed {
+    key: ObjectKey,
+    metadata: ObjectMetadata,
+    /// Lines that were deleted from it.
+    deleted: ReceivedIn,
+}
+
 /// What there is under a key.
 enum Inspected {
-    Landed(Box<(ObjectKey, ObjectMetadata)>),
+    Landed(Box<Landed>),
     /// Not written by landing, or its metadata can't be read.
     Unreadable,
     /// It is gone, or is not data.
@@ -118,18 +129,19 @@ fn add(draft: &mut Draft, kind: Kind, listed: &Listed, found: Inspected) -> Resu
         Inspected::Landed(landed) => Some(*landed),
     };
     let is_first = draft.totals.all_objects() == 0;
-    draft.totals.add_object(kind, listed.size, landed.as_ref().map(|(_, metadata)| metadata));
-    let content = landed.as_ref().map(|(key, metadata)| content(key, metadata));
+    draft.totals.add_object(kind, listed.size, landed.as_ref().map(|landed| &landed.metadata));
+    let content = landed.as_ref().map(|landed| content(&landed.key, &landed.metadata));
     let entry = Entry { key: listed.key.clone(), bytes: listed.size, content };
     manifest_text::item(&mut draft.buffer, &entry, is_first)?;
-    if let Some((key, metadata)) = &landed {
-        add_records(draft, key, metadata);
+    if let Some(landed) = &landed {
+        draft.totals.add_deleted(kind, landed.deleted);
+        add_records(draft, landed);
     }
     Ok(())
 }
 
 /// Counts each record once, however many objects hold it.
-fn add_records(draft: &mut Draft, key: &ObjectKey, metadata: &ObjectMetadata) {
+fn add_records(draft: &mut Draft, Landed { key, metadata, deleted }: &Landed) {
     let Draft { totals, landed_records, .. } = draft;
     let overlapped = draft.extents.add(key, metadata.last_sequence_number.as_deref());
     let is_repeated = overlapped.as_ref().is_some_and(|overlapped| overlapped.is_within);
@@ -143,6 +155,7 @@ fn add_records(draft: &mut Draft, key: &ObjectKey, metadata: &ObjectMetadata) {
     let Some(Overlapped { first, reaches, .. }) = overlapped else { return };
     if is_repeated {
         totals.repeated.add_object(key.kind, metadata);
+        totals.repeated.add_deleted(key.kind, *deleted);
     } else {
         totals.repeated.add_record();
     }

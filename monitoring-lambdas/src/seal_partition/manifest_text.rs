@@ -75,8 +75,11 @@ pub(super) struct Manifest {
     pub(super) totals: Totals,
 }
 
-/// Objects that came since; at least one if something was replaced, which changes records or bytes but not the number.
+/// Objects that came since; at least one if something was replaced, which changes records or bytes but not the number. A deletion
+/// changes bytes alone.
 fn added_since(before: &Totals, now: &Totals) -> u64 {
-    let replaced = now.records != before.records || now.all_bytes() != before.all_bytes();
+    let deleted = |totals: &Totals| (totals.deleted_events, totals.deleted_rejected);
+    let rewritten = now.all_bytes() != before.all_bytes() && deleted(now) == deleted(before);
+    let replaced = now.records != before.records || rewritten;
     now.all_objects().saturating_sub(before.all_objects()).max(u64::from(replaced))
 }

@@ -222,6 +222,48 @@ fn spilled_metadata(kind: Kind, hour: UtcHour, lines: u64) -> ObjectMetadata {
     ObjectMetadata { last_sequence_number: None, record_count: 0, ..metadata(kind, hour, (1, lines)) }
 }
 
+/// Takes lines out of an object as delete-viewer does.
+fn delete_lines(bucket: &MemoryBucket, key: &str, hour: UtcHour, (kept, deleted): (u64, u64)) {
+    let whole = metadata(ObjectKey::parse(key).unwrap().kind, hour, (100, 109));
+    let received_in = ReceivedIn { this: kept, ..ReceivedIn::default() };
+    let mut entries = ObjectMetadata { event_count: kept, received_in, ..whole }.to_entries();
+    entries.insert("deleted-in".to_owned(), format!("previous=0,this={deleted},next=0,elsewhere=0"));
+    bucket.insert(key, "seven b", entries);
+}
+
+#[tokio::test]
+async fn deleted_lines_count_as_received_and_make_no_object_late() {
+    let (bucket, metrics) = (MemoryBucket::default(), MemoryMetrics::default());
+    let landed = land(&bucket, Kind::Event, hour(9), 0, (100, 109));
+    let rejected = land(&bucket, Kind::Rejected, hour(9), 0, (100, 109));
+    arrive(&metrics, hour(9), 20.0);
+    run(&bucket, &metrics, "2026-11-21T10:20:00.000Z").await.unwrap();
+    assert!(success(&bucket, "dt=2026-11-21/hour=09")["totals"].get("deleted_events").is_none());
+
+    delete_lines(&bucket, &landed, hour(9), (7, 3));
+    delete_lines(&bucket, &rejected, hour(9), (0, 10));
+    put_late(&bucket, hour(9));
+    run(&bucket, &metrics, "2026-11-21T10:30:00.000Z").await.unwrap();
+    let read: crate::manifest::Success = serde_json::from_value(success(&bucket, "dt=2026-11-21/hour=09")).unwrap();
+    let totals = &read.totals;
+    assert_eq!((totals.events, totals.deleted_events, totals.rejected, totals.deleted_rejected), (7, 3, 0, 10));
+    assert_eq!((totals.events_received_in.this, totals.rejected_received_in.this, totals.records), (10, 10, 20));
+    assert_eq!((read.late_objects, metrics.last(Metric::LateObjects)), (0, Some(0.0)));
+
+    // Landing's own replacement is late, deleted lines or not.
+    put_object(&bucket, &landed, metadata(Kind::Event, hour(9), (100, 111)));
+    put_late(&bucket, hour(9));
+    run(&bucket, &metrics, "2026-11-21T10:40:00.000Z").await.unwrap();
+    assert_eq!(success(&bucket, "dt=2026-11-21/hour=09")["late_objects"], 1);
+
+    let mut entries = metadata(Kind::Event, hour(9), (100, 109)).to_entries();
+    entries.insert("deleted-in".to_owned(), "many".to_owned());
+    bucket.insert(&landed, "ten bytes.", entries);
+    put_late(&bucket, hour(9));
+    run(&bucket, &metrics, "2026-11-21T10:50:00.000Z").await.unwrap();
+    assert_eq!(success(&bucket, "dt=2026-11-21/hour=09")["totals"]["unreadable_objects"], 1);
+}
+
 #[tokio::test]
 async fn spilled_objects_are_sealed_without_records_or_overlaps() {
     let (bucket, metrics) = (MemoryBucket::default(), MemoryMetrics::default());

@@ -93,6 +93,16 @@ impl ReceivedIn {
         *lines += 1;
     }
 
+    /// What `delete-viewer` has taken out of an object, as its entries say: without it, the lines would count as lost.
+    ///
+    /// # Errors
+    ///
+    /// When the entry is malformed.
+    pub fn deleted(entries: &HashMap<String, String>) -> Result<Self, MetadataError> {
+        let counts = |text: &String| Self::parse(text).ok_or(MetadataError(name::DELETED_IN));
+        entries.get(name::DELETED_IN).map_or(Ok(Self::default()), counts)
+    }
+
     /// Counts all that another has counted.
     pub fn add_all(&mut self, other: Self) {
         let Self { previous, this, next, elsewhere } = other;
@@ -224,6 +234,7 @@ mod name {
     pub(super) const UNCOMPRESSED_BYTES: &str = "uncompressed-bytes";
     pub(super) const UNCOMPRESSED_SHA256: &str = "uncompressed-sha256";
     pub(super) const RECEIVED_IN: &str = "received-in";
+    pub(super) const DELETED_IN: &str = "deleted-in";
     pub(super) const REJECTED_REASONS: &str = "rejected-reasons";
     pub(super) const EARLIEST_RECEIVED_AT: &str = "earliest-received-at";
     pub(super) const LATEST_RECEIVED_AT: &str = "latest-received-at";

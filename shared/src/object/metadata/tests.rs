@@ -78,6 +78,17 @@ fn block_sizes_go_round_and_always_change() {
     assert!(BlockSize::new(0).is_none() && BlockSize::new(10).is_none());
 }
 
+#[rstest]
+#[case::nothing_deleted(None, Some([0, 0, 0, 0]))]
+#[case::counted_by_hour(Some("previous=1,this=2,next=3,elsewhere=4"), Some([1, 2, 3, 4]))]
+#[case::malformed(Some("this=2"), None)]
+fn deleted_lines_are_counted_as_received_ones(#[case] entry: Option<&str>, #[case] expected: Option<[u64; 4]>) {
+    let entries = entry.map(|text| ("deleted-in".to_owned(), text.to_owned())).into_iter().collect();
+    let [previous, this, next, elsewhere] = expected.unwrap_or_default();
+    let counts = ReceivedIn { previous, this, next, elsewhere };
+    assert_eq!(ReceivedIn::deleted(&entries), expected.map(|_| counts).ok_or(MetadataError("deleted-in")));
+}
+
 fn spilled() -> ObjectMetadata {
     ObjectMetadata {
         event_format: EventFormat::Envelope,
