@@ -19,6 +19,11 @@ help: ## list the targets
 run: build-local ## run the whole pipeline on this machine (PORT, AWS_PORT, DATA_DIR, PARAMETERS)
 	@exec $(BUILT)/local
 
+.PHONY: demo
+demo: build-local ## recorded players on a fast clock, a fault, its alarm, its notice and its end within a minute (DEMO_SECONDS: when to stop)
+	cargo build --release --locked --bin loadtest
+	@exec tools/scripts/demo $(BUILT)
+
 build-local: ## build the functions and the one-machine stack
 	cargo build --release --locked --bin local --bin ingest-lambda --bin ingest-server --bin kinesis-to-s3-lambda \
 		--bin check-object --bin seal-partition --bin check-size --bin check-recency --bin check-completeness \

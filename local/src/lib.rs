@@ -1,6 +1,7 @@
 //! The one-machine stack: embedded Kinesis, S3 and CloudWatch, and a host that runs the deployed binaries as Lambda would.
 //! ARCHITECTURE.md says which file does what.
 
+pub mod alarms;
 pub mod asynchronous;
 pub mod aws_endpoint;
 mod batch_answer;
@@ -43,7 +44,9 @@ mod schedules;
 mod server;
 mod shard_readers;
 mod sns;
+mod sns_api;
 mod sqs;
 pub mod stack;
 pub mod template;
 mod terminal;
+mod traffic;
