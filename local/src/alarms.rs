@@ -4,7 +4,8 @@
 //! Three things differ from CloudWatch, so that a machine which nobody watches at night does not cry wolf:
 //!
 //! - Alarms on numbers that only a deployment has (`NEEDS`) are evaluated only where `PARAMETERS` gives the number.
-//! - What should have happened before the stack started counts as unknown, not as missing.
+//! - What should have happened before the stack started counts as unknown, not as missing; and for three hours nobody hears of
+//!   hours that were sealed late.
 //! - The first OK after the start is not sent: sixty messages would say that nothing has happened.
 //!
 //! What is in ALARM is kept in a file: a stack that starts again sends the OK that is still owed.
@@ -51,6 +52,11 @@ const NEEDS: [(&str, &str); 5] = [
     ("StreamBytesAlarm", "ShardCount"),
     ("StreamRecordsAlarm", "ShardCount"),
 ];
+
+/// The alarms on hours that may have closed before the stack started: until it has caught up, it finds them late.
+const OF_HOURS_BEFORE: [&str; 2] = ["LatePartitionsAlarm", "MissingPartitionsAlarm"];
+/// A late hour is reported for two hours after it was sealed, and is sealed within one of the start.
+const CATCHING_UP: i64 = 3 * 60;
 
 /// What takes the notices of changes.
 pub type Publish = Box<dyn Fn(&Notice) + Send + Sync>;
@@ -174,7 +180,8 @@ impl Alarms {
     pub(crate) fn evaluate(&self, minute: i64) {
         for (index, alarm) in self.0.alarms.iter().enumerate() {
             let current = self.0.conditions.lock()[index].clone();
-            if current.is_still {
+            let catches_up = minute < minute_of(self.0.started) + CATCHING_UP;
+            if current.is_still || catches_up && OF_HOURS_BEFORE.contains(&alarm.id.as_str()) {
                 continue;
             }
             let values = self.values(alarm, minute);
@@ -208,7 +215,7 @@ impl Alarms {
                 };
                 match &alarm.watched {
                     Watched::Metric(stat) => of(stat),
-                    Watched::Calculation(sum) => sum.expression.value(&|id| of(sum.metrics.get(id)?)),
+                    Watched::Calculation(sum) => sum.value(of),
                 }
             })
             .collect()
@@ -287,7 +294,8 @@ fn reason(alarm: &Alarm, values: &[Option<f64>], state: State) -> String {
     let all = values.len();
     let Some(_) = real.first() else {
         let missing: &str = alarm.missing_data.into();
-        return format!("No datapoints were received for {all} periods; missing data is treated as {missing}.");
+        let seconds = alarm.watched.period_seconds();
+        return format!("No datapoints were received: {all} times {seconds} s. Missing data is treated as {missing}.");
     };
     let breaches = |value: &&f64| alarm.comparison.breaches(**value, alarm.threshold);
     let count = match state {

@@ -59,7 +59,7 @@ fn alarm() -> Alarm {
             label: Some("Lost, percent".into()),
             text: "100 * lost".into(),
             expression: "100 * lost".parse().unwrap(),
-            metrics: BTreeMap::from([("lost".into(), lost)]),
+            metrics: vec![("lost".into(), lost)],
         }),
         evaluation_periods: 5,
         datapoints_to_alarm: 3,

@@ -2,8 +2,6 @@
 //! an alarm that is left out would never go off, and nobody would know.
 //! <https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-cloudwatch-alarm.html>
 
-use std::collections::BTreeMap;
-
 use serde_json::Value;
 use strum::{EnumString, IntoStaticStr};
 
@@ -63,8 +61,16 @@ pub struct Calculation {
     pub label: Option<String>,
     pub text: String,
     pub expression: Expression,
-    /// By the ids that the expression uses.
-    pub metrics: BTreeMap<String, MetricStat>,
+    /// With the ids that the expression uses, in the order of the template: notices describe the first.
+    pub metrics: Vec<(String, MetricStat)>,
+}
+
+impl Calculation {
+    /// Its value in a period, by those of its metrics.
+    pub fn value(&self, of: impl Fn(&MetricStat) -> Option<f64>) -> Option<f64> {
+        let stat = |wanted: &str| self.metrics.iter().find(|(id, _)| id == wanted).map(|(_, stat)| stat);
+        self.expression.value(&|id| of(stat(id)?))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, IntoStaticStr)]
@@ -102,9 +108,7 @@ impl Watched {
         match self {
             Self::Metric(stat) => stat.period_seconds,
             // Reading it has seen that there is one, and that all are equal.
-            Self::Calculation(calculation) => {
-                calculation.metrics.values().next().map_or(60, |stat| stat.period_seconds)
-            }
+            Self::Calculation(calculation) => calculation.metrics.first().map_or(60, |(_, stat)| stat.period_seconds),
         }
     }
 }
@@ -215,7 +219,7 @@ fn watched(properties: &Properties<'_>) -> Result<Watched> {
     let Some(queries) = properties.values["Metrics"].as_array() else {
         return stat(properties, "Period", statistic_name(properties)?).map(Watched::Metric);
     };
-    let mut metrics = BTreeMap::new();
+    let mut metrics = Vec::new();
     let mut calculated = None;
     for values in queries {
         let id = text_of(&values["Id"]);
@@ -223,7 +227,7 @@ fn watched(properties: &Properties<'_>) -> Result<Watched> {
         let query = Properties { template: properties.template, id: &place, values };
         refuse_others(&query, &["Id", "Expression", "Label", "MetricStat", "ReturnData"])?;
         if values["Expression"].is_null() {
-            metrics.insert(id, queried(&query)?);
+            metrics.push((id, queried(&query)?));
         } else if calculated.replace(values).is_some() {
             return error(place, "is a second Expression; one is supported locally");
         }
@@ -248,24 +252,20 @@ fn queried(query: &Properties<'_>) -> Result<MetricStat> {
     stat(&properties, "Period", text_of(&values["Stat"]))
 }
 
-fn calculation(
-    properties: &Properties<'_>,
-    query: &Value,
-    metrics: BTreeMap<String, MetricStat>,
-) -> Result<Calculation> {
+fn calculation(properties: &Properties<'_>, query: &Value, metrics: Vec<(String, MetricStat)>) -> Result<Calculation> {
     let (id, text) = (text_of(&query["Id"]), text_of(&query["Expression"]));
     let place = properties.place(&format!("Metrics.{id}.Expression"));
     let expression: Expression = match text.parse() {
         Ok(expression) => expression,
         Err(problem) => return error(place, format!("{text:?}: {problem}")),
     };
-    if let Some(unknown) = expression.metrics().into_iter().find(|id| !metrics.contains_key(*id)) {
+    if let Some(unknown) = expression.metrics().into_iter().find(|used| !metrics.iter().any(|(id, _)| id == used)) {
         return error(place, format!("uses {unknown}, which is no metric of the alarm"));
     }
     if metrics.is_empty() || metrics.len() > MAX_METRICS {
         return error(place, format!("has {} metrics; 1 to {MAX_METRICS} are supported", metrics.len()));
     }
-    let periods: Vec<_> = metrics.values().map(|stat| stat.period_seconds).collect();
+    let periods: Vec<_> = metrics.iter().map(|(_, stat)| stat.period_seconds).collect();
     if periods.windows(2).any(|two| two[0] != two[1]) {
         return error(place, "has metrics of several periods");
     }

@@ -2,6 +2,7 @@ use super::super::Stack;
 use super::*;
 use crate::alarms::deployed;
 use rstest::rstest;
+use std::collections::BTreeMap;
 
 const PARENT: &str = "
 Resources:
@@ -63,7 +64,7 @@ fn loops_mappings_and_parameters_of_a_nested_stack_are_resolved() {
     let names: Vec<_> = alarms.iter().map(|alarm| (&*alarm.id, &*alarm.name)).collect();
     assert_eq!(names, [("AAlarm", "playhead-one"), ("BAlarm", "playhead-two"), ("Single", "single")]);
     let Watched::Calculation(share) = &alarms[1].watched else { panic!("{:?}", alarms[1].watched) };
-    assert_eq!(share.metrics["bad"].id, MetricId::new("N", "Bad", &[("D", "B")]));
+    assert_eq!(share.metrics[0].1.id, MetricId::new("N", "Bad", &[("D", "B")]));
     assert_eq!((alarms[1].evaluation_periods, alarms[1].datapoints_to_alarm, alarms[1].threshold), (3, 3, 0.5));
     assert_eq!(alarms[2].watched.period_seconds(), 300);
     assert_eq!((alarms[2].missing_data, alarms[2].comparison), (MissingData::Missing, Comparison::LessThanThreshold));
