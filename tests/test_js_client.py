@@ -51,7 +51,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def origin():
-    with site({"/client.html": PAGE}) as address:
+    with site({"/client.html": PAGE, "/blank.html": "<!doctype html>"}, {"/clients/": REPOSITORY}) as address:
         yield address
 
 
@@ -97,7 +97,7 @@ def test_events_land_with_id_session_time_and_sequence(browser, origin, stack):
     assert len({line["request_id"] for line in landed}) == 1
     for line in landed:
         assert line["event"]["id"] == line["id"] and len(line["id"]) == 36
-        assert abs(time.time() - time.mktime(time.strptime(line["event"]["time"], "%Y-%m-%dT%H:%M:%S.%fZ"))) < 24 * 3600
+        assert abs(time.time() * 1000 - line["event"]["time"]) < 60_000
 
 
 def test_a_large_body_is_compressed_and_none_is_larger_than_the_browser_keeps_alive(browser, origin, stack):
@@ -244,8 +244,8 @@ def test_nothing_is_lost_when_the_network_is_cut_ingest_answers_503_and_pages_cl
 
 def play(browser, origin, url, network):
     """Tabs that send and are closed, two at a time, before, during and after the cut; how many events each sent."""
-    started, sent, first = time.monotonic(), {}, browser.current_window_handle
-    network_ends = None
+    sessions, first = [], browser.current_window_handle
+    browser.get(f"{origin}/blank.html")
     for number in range(0, 14, 2):
         tabs = {}
         for session in (f"js-loss-{number}", f"js-loss-{number + 1}"):
@@ -262,11 +262,10 @@ def play(browser, origin, url, network):
             browser.switch_to.window(tab)
             browser.close()
         browser.switch_to.window(first)
-        for session in tabs:
-            sent[session] = read(browser, "sent", session)
+        sessions += tabs
     wait_for(lambda: time.monotonic() >= network_ends, CUT_SECONDS, "the end of the cut")
     network.is_cut = False
-    return sent
+    return {session: read(browser, "sent", session) for session in sessions}
 
 
 def offline(browser):
@@ -277,9 +276,7 @@ def offline(browser):
 
 
 def read(browser, name, session):
-    """What a page noted before it ended."""
-    if not browser.current_url.startswith("http"):
-        raise AssertionError("storage belongs to an origin")
+    """What a page noted, also after it ended."""
     return int(browser.execute_script("return localStorage.getItem(arguments[0])", f"test {name} {session}") or 0)
 
 

@@ -82,7 +82,7 @@ export class Playhead {
 
   send(event) {
     const { sessionId: session_id } = this.#options;
-    const own = { id: newId(), session_id, time: new Date().toISOString(), sequence: this.#sequence++ };
+    const own = { id: newId(), session_id, time: Date.now(), sequence: this.#sequence++ };
     if (this.#isClosed) return this.#drop("closed", event);
     if (!this.#add(event, own)) return false;
     if (this.#bytes > BODY_BYTES && !this.#running) this.flush();
@@ -212,7 +212,7 @@ export class Playhead {
     const keys = attempt(() => Object.keys(localStorage).filter((key) => key.startsWith(prefix))) ?? [];
     for (const key of keys) attempt(() => JSON.parse(localStorage.getItem(key)).forEach((event) => events.set(event.id, event)));
     for (const event of events.values()) {
-      if (Date.now() - Date.parse(event.time) < KEPT_MS) this.#add(event);
+      if (Date.now() - event.time < KEPT_MS) this.#add(event);
       else this.#drop("expired", event);
     }
     this.#keep();

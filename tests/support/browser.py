@@ -8,7 +8,6 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from support.proxy import Reply, serving
-from support.stack import REPOSITORY
 
 SCRIPT_SECONDS = 60
 
@@ -31,15 +30,16 @@ def chromium():
 
 
 @contextmanager
-def site(pages=None):
-    """The `http://host:port` of the repository's files, and of pages by their paths, which may change while it serves."""
+def site(pages, folders):
+    """The `http://host:port` of pages by their paths, and of the files below some paths, each with the folder that has that path."""
 
     def reply(request):
         path = request.path.partition("?")[0]
-        if path in (pages or {}):
+        if path in pages:
             return found(pages[path].encode(), "text/html")
-        file = (REPOSITORY / path.lstrip("/")).resolve()
-        if not file.is_relative_to(REPOSITORY) or not file.is_file():
+        folder = next((folder for prefix, folder in folders.items() if path.startswith(prefix)), None)
+        file = folder and (folder / path.lstrip("/")).resolve()
+        if not file or not file.is_relative_to(folder) or not file.is_file():
             return Reply(404)
         return ranged(file.read_bytes(), mimetypes.guess_type(file.name)[0] or "application/octet-stream", request)
 
