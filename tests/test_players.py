@@ -18,8 +18,8 @@ OWN = {"play", "playing", "seek", "pause", "ended"}
 RECIPES = {
     "mux-embed": ("xid", "xsqno", lambda event: event["e"], MUX),
     "dash.js": ("sid", "sn", lambda event: event.get("sta"), CMCD_STATES),
-    "Shaka Player": ("sid", "sn", lambda event: event.get("sta"), CMCD_STATES),
     "hls.js": ("sid", "sn", lambda event: event.get("sta"), CMCD_STATES),
+    "Shaka Player": ("session_id", "sequence", lambda event: event["type"], OWN),
     "Video.js": ("session_id", "sequence", lambda event: event["type"], OWN),
     "Plain JavaScript": ("session_id", "sequence", lambda event: event["type"], OWN),
 }
