@@ -30,6 +30,6 @@ export declare class Playhead {
   send(event: object): boolean;
   /** Sends what waits, unless a retry is due later; whether nothing waits any more. */
   flush(): Promise<boolean>;
-  /** Takes no more events and sends what waits, once; whether all of it has an outcome. The next page sends the rest. */
+  /** Takes no more events and sends what waits; whether all of it has an outcome. What has none is tried again, by the next page too. */
   close(): Promise<boolean>;
 }

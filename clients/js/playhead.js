@@ -2,11 +2,12 @@
 
 // Keepalive and beacons share 64 KiB.
 const BODY_BYTES = 61_440;
-// Content-Encoding costs a preflight, text/plain none.
+// It costs a preflight.
 const GZIP_FROM = 8192;
 const ANSWER_MS = 30_000;
 const LONGEST_PAUSE_MS = 120_000;
 const KEPT_MS = 7 * 24 * 3_600_000;
+const ALIVE_MS = 600_000; // After it kept.
 // Failures in a row: a single event may be the cause.
 const HALVE_FROM = 3;
 
@@ -52,6 +53,7 @@ export class Playhead {
   #failures = 0;
   #isPaused = false;
   #isClosed = false;
+  #isLeaving = false;
   #mostEvents = Infinity;
   #listening = new AbortController();
   #running;
@@ -67,7 +69,7 @@ export class Playhead {
       this.#isPaused = false;
       this.flush();
     });
-    // Phones end hidden pages without pagehide.
+    // The last that a phone says.
     listen("visibilitychange", () => {
       this.flush();
       this.#keep();
@@ -98,15 +100,13 @@ export class Playhead {
   async close() {
     this.#isClosed = true;
     const isDone = await this.flush();
-    this.#listening.abort();
-    clearTimeout(this.#timer);
-    this.#keep();
+    if (isDone) this.#listening.abort();
     return isDone;
   }
 
   #add(event, own) {
     const text = attempt(() => JSON.stringify({ ...event, ...own }));
-    if (text?.[0] != "{") return this.#drop("not_json", event);
+    if (!text) return this.#drop("not_json", event);
     const size = new TextEncoder().encode(text).length;
     if (!fitting([{ size }])) return this.#drop("too_large", event);
     const isFull = this.pending >= this.#options.maxEvents || this.#bytes + size > this.#options.maxBytes;
@@ -124,7 +124,7 @@ export class Playhead {
   #wake(milliseconds) {
     this.#timer ??= setTimeout(() => {
       this.#timer = undefined;
-      this.#isPaused = false;
+      this.#isPaused = this.#isLeaving = false;
       this.flush();
     }, milliseconds);
   }
@@ -186,11 +186,9 @@ export class Playhead {
     this.#wake(wait * (1 + Math.random() / 2));
   }
 
-  /** Nobody sees answers to beacons. */
   #leave() {
+    this.#isPaused = this.#isLeaving = true;
     this.#keep();
-    // It may come back.
-    this.#isPaused = true;
     this.#wake(this.#options.interval);
     const rest = [...(this.#outlives ? [] : this.#flight), ...this.#queue];
     while (rest.length) {
@@ -200,22 +198,27 @@ export class Playhead {
   }
 
   #keep() {
-    const all = [...this.#flight, ...this.#queue];
-    for (let count = all.length; count; count >>= 1) {
+    const all = [{ text: this.#isLeaving ? 0 : Date.now() }, ...this.#flight, ...this.#queue];
+    for (let count = all.length; count > 1; count >>= 1) {
       if (attempt(() => localStorage.setItem(this.#key, bodyOf(all.slice(0, count))) ?? true)) return;
     }
   }
 
-  /** Takes over what pages kept, some of it twice. */
+  /** Takes over what ended pages kept. */
   #adopt(prefix) {
     const events = new Map();
     const keys = attempt(() => Object.keys(localStorage).filter((key) => key.startsWith(prefix))) ?? [];
-    for (const key of keys) attempt(() => JSON.parse(localStorage.getItem(key)).forEach((event) => events.set(event.id, event)));
+    const taken = keys.filter((key) => attempt(() => {
+      const [keptAt, ...kept] = JSON.parse(localStorage.getItem(key));
+      if (Math.abs(Date.now() - keptAt) < ALIVE_MS) return false;
+      for (const event of kept) events.set(event.id, event);
+      return true;
+    }));
     for (const event of events.values()) {
       if (Date.now() - event.time < KEPT_MS) this.#add(event);
       else this.#drop("expired", event);
     }
     this.#keep();
-    for (const key of keys) localStorage.removeItem(key);
+    for (const key of taken) localStorage.removeItem(key);
   }
 }

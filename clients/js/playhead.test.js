@@ -114,7 +114,7 @@ test("a queue takes events up to its bytes and not a byte more", async (t) => {
   await sizes.client.flush();
   const maxBytes = JSON.stringify(sizes.bodies[0]).length - "[,]".length;
   t.mock.restoreAll();
-  t.mock.timers.reset();
+  t.mock.timers.enable({ apis: ["setTimeout"] });
   for (const [bound, taken] of [[maxBytes, [true, true, false]], [maxBytes - 1, [true, false, false]]]) {
     const reasons = [];
     const client = new Playhead({ url: "http://h/events", maxBytes: bound, onDrop: (reason) => reasons.push(reason) });
@@ -123,4 +123,68 @@ test("a queue takes events up to its bytes and not a byte more", async (t) => {
     t.mock.method(globalThis, "fetch", () => Promise.resolve(Response.json({ accepted: client.pending, rejected: [] })));
     await client.close();
   }
+});
+
+/** What pages kept, by the rest of their keys. */
+function storage(t, kept) {
+  const entries = Object.entries(kept).map(([key, value]) => [`playhead http://h/events ${key}`, value]);
+  const storage = Object.fromEntries(entries);
+  const methods = {
+    getItem: { value: (key) => storage[key] ?? null },
+    setItem: { value: (key, text) => { storage[key] = text; } },
+    removeItem: { value: (key) => delete storage[key] },
+  };
+  Object.defineProperties(storage, methods);
+  Object.defineProperty(globalThis, "localStorage", { value: storage, configurable: true });
+  t.after(() => Object.defineProperty(globalThis, "localStorage", { value: undefined, configurable: true }));
+  return storage;
+}
+
+const MINUTE = 60_000;
+const kept = (keptAt, ...events) => JSON.stringify([keptAt, ...events]);
+
+test("a page takes over what ended pages kept, each event once, and not what a live one keeps", async (t) => {
+  const time = Date.now();
+  const [one, two, three, four] = all(4).map((n) => ({ id: `e-${n}`, time }));
+  const left = storage(t, {
+    ended: kept(0, one, two), again: kept(0, two), crashed: kept(time - 10 * MINUTE, three), alive: kept(time - 9 * MINUTE, four),
+    garbage: "{", "other": "7",
+  });
+  const { client, bodies } = clientWith(t, [{ status: 200 }]);
+  await client.flush();
+  assert.deepEqual(bodies, [[one, two, three]]);
+  assert.deepEqual(Object.keys(left).map((key) => key.split(" ")[2]), ["alive", "garbage", "other"]);
+  await client.close();
+});
+
+test("what is taken over is kept under the page's own key until it is stored", async (t) => {
+  const event = { id: "e-1", time: Date.now() };
+  const left = storage(t, { ended: kept(0, event) });
+  const { client } = clientWith(t, [null, { status: 200 }]);
+  assert.equal(await client.flush(), false);
+  const [[key, text], ...more] = Object.entries(left);
+  assert.ok(!key.endsWith("ended") && more.length == 0);
+  assert.deepEqual(JSON.parse(text).slice(1), [event]);
+  t.mock.timers.tick(10_000);
+  assert.equal(await client.flush(), true);
+  assert.deepEqual(Object.keys(left), []);
+  await client.close();
+});
+
+test("what was kept for seven days is dropped by name", (t) => {
+  const week = 7 * 24 * 60 * MINUTE;
+  storage(t, { ended: kept(0, { id: "old", time: Date.now() - week }, { id: "new", time: Date.now() - week + MINUTE }) });
+  const dropped = [];
+  const { client } = clientWith(t, [], { onDrop: (reason, { id }) => dropped.push([reason, id]) });
+  assert.deepEqual(dropped, [["expired", "old"]]);
+  assert.equal(client.pending, 1);
+});
+
+test("where storage is forbidden, events are sent all the same", async (t) => {
+  Object.defineProperty(globalThis, "localStorage", { get() { throw new Error("SecurityError"); }, configurable: true });
+  t.after(() => Object.defineProperty(globalThis, "localStorage", { value: undefined, configurable: true }));
+  const { client, bodies } = clientWith(t, [{ status: 200 }]);
+  client.send({ type: "play" });
+  assert.equal(await client.close(), true);
+  assert.equal(bodies[0][0].type, "play");
 });
