@@ -114,7 +114,6 @@ test("a queue takes events up to its bytes and not a byte more", async (t) => {
   await sizes.client.flush();
   const maxBytes = JSON.stringify(sizes.bodies[0]).length - "[,]".length;
   t.mock.restoreAll();
-  t.mock.timers.enable({ apis: ["setTimeout"] });
   for (const [bound, taken] of [[maxBytes, [true, true, false]], [maxBytes - 1, [true, false, false]]]) {
     const reasons = [];
     const client = new Playhead({ url: "http://h/events", maxBytes: bound, onDrop: (reason) => reasons.push(reason) });
