@@ -22,7 +22,7 @@ run: build-local ## run the whole pipeline on this machine (PORT, AWS_PORT, DATA
 build-local: ## build the functions and the one-machine stack
 	cargo build --release --locked --bin local --bin ingest-lambda --bin ingest-server --bin kinesis-to-s3-lambda \
 		--bin check-object --bin seal-partition --bin check-size --bin check-recency --bin check-completeness \
-		--bin check-deletions --bin notify --bin compact-partition --bin load-search
+		--bin check-deletions --bin notify --bin compact-partition --bin load-search --bin load-warehouse
 
 build: $(VENV)/installed ## build the packages that are deployed, and list them (ARCHITECTURE=arm64)
 	@tools/scripts/build $(ARCHITECTURE)
