@@ -34,6 +34,10 @@ deploy: $(if $(filter no,$(BUILD)),$(VENV)/installed,build) ## build and deploy 
 image: $(VENV)/installed ## build the server's image, for FrontDoor=Server, as an OCI archive (ARCHITECTURE=arm64)
 	@tools/scripts/image $(ARCHITECTURE)
 
+.PHONY: warehouse-schema
+warehouse-schema: $(VENV)/installed ## create the warehouse's tables, or add columns (ENV=dev|staging|prod, STACK)
+	@$(PYTHON) tools/scripts/warehouse-schema "$(ENV)"
+
 destroy: $(VENV)/installed ## remove a deployment; its buckets are kept (ENV=dev|staging|prod, STACK, DATA=delete, STREAM=delete, YES=1)
 	@$(PYTHON) tools/scripts/destroy "$(ENV)"
 

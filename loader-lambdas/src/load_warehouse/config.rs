@@ -68,7 +68,9 @@ fn target(workgroup: Option<String>, cluster: Option<String>) -> Result<Target, 
         (Some(workgroup), None) => Ok(Target::Workgroup(workgroup)),
         (None, Some(cluster)) => Ok(Target::Cluster(cluster)),
         (None, None) => Err(EnvironmentError::new(WORKGROUP, "is not set, and WAREHOUSE_CLUSTER is not either")),
-        (Some(_), Some(_)) => Err(EnvironmentError::new(CLUSTER, "is set beside WAREHOUSE_WORKGROUP; there is one warehouse")),
+        (Some(_), Some(_)) => {
+            Err(EnvironmentError::new(CLUSTER, "is set beside WAREHOUSE_WORKGROUP; there is one warehouse"))
+        }
     }
 }
 

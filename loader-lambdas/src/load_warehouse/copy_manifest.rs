@@ -32,11 +32,8 @@ struct Meta {
 
 /// The manifest of these files of a bucket.
 pub(super) fn copy_manifest(bucket: &str, files: &[File]) -> Result<Bytes, serde_json::Error> {
-    let entry = |file: &File| Entry {
-        url: uri(bucket, &file.key),
-        mandatory: true,
-        meta: Meta { content_length: file.bytes },
-    };
+    let entry =
+        |file: &File| Entry { url: uri(bucket, &file.key), mandatory: true, meta: Meta { content_length: file.bytes } };
     serde_json::to_vec(&CopyManifest { entries: files.iter().map(entry).collect() }).map(Bytes::from)
 }
 
@@ -55,9 +52,6 @@ mod tests {
         let files = [File { key: "columnar/a".into(), bytes: 7 }, File { key: "warehouse/b".into(), bytes: 8 }];
         let manifest: Value = serde_json::from_slice(&copy_manifest("b", &files).unwrap()).unwrap();
         let entry = |url: &str, bytes: u64| json!({"url": url, "mandatory": true, "meta": {"content_length": bytes}});
-        assert_eq!(
-            manifest,
-            json!({"entries": [entry("s3://b/columnar/a", 7), entry("s3://b/warehouse/b", 8)]})
-        );
+        assert_eq!(manifest, json!({"entries": [entry("s3://b/columnar/a", 7), entry("s3://b/warehouse/b", 8)]}));
     }
 }

@@ -48,8 +48,10 @@ pub(super) fn fit(part: Bytes) -> Result<Fitted, ParquetError> {
 /// How a column is named and typed in Redshift.
 fn described(column: &ColumnDescriptor) -> Result<Column, ParquetError> {
     let kind = match (column.physical_type(), column.logical_type_ref()) {
-        (PhysicalType::INT32, None) => Kind::Integer,
-        (PhysicalType::INT64, Some(LogicalType::Timestamp(TimestampType { unit: TimeUnit::MILLIS, .. }))) => Kind::Timestamp,
+        (PhysicalType::INT32, None | Some(LogicalType::Integer(_))) => Kind::Integer,
+        (PhysicalType::INT64, Some(LogicalType::Timestamp(TimestampType { unit: TimeUnit::MILLIS, .. }))) => {
+            Kind::Timestamp
+        }
         (PhysicalType::BYTE_ARRAY, Some(LogicalType::String)) => Kind::Text,
         _ => return Err(ParquetError::General(format!("column {} has an unknown type", column.name()))),
     };
@@ -105,10 +107,7 @@ fn copy(file: &SerializedFileReader<Bytes>) -> Result<Bytes, ParquetError> {
     copy.into_inner().map(Bytes::from)
 }
 
-fn copy_group(
-    group: &dyn RowGroupReader,
-    mut copy: SerializedRowGroupWriter<'_, Vec<u8>>,
-) -> Result<(), ParquetError> {
+fn copy_group(group: &dyn RowGroupReader, mut copy: SerializedRowGroupWriter<'_, Vec<u8>>) -> Result<(), ParquetError> {
     for number in 0..group.num_columns() {
         let is_optional = group.metadata().column(number).column_descr().max_def_level() > 0;
         match group.get_column_reader(number)? {
@@ -200,7 +199,13 @@ mod tests {
     }
 
     fn row(id: Option<&str>, kind: Option<&str>, event: &str) -> Row {
-        Row { v: Some(1), received_at: Some(7), id: id.map(str::to_owned), kind: kind.map(str::to_owned), event: event.to_owned() }
+        Row {
+            v: Some(1),
+            received_at: Some(7),
+            id: id.map(str::to_owned),
+            kind: kind.map(str::to_owned),
+            event: event.to_owned(),
+        }
     }
 
     #[test]

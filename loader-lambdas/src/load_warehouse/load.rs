@@ -190,7 +190,13 @@ impl<B: Bucket, W: Warehouse> Loading<'_, B, W> {
                 Ok(State::Loaded)
             }
             Some(Progress::Failed(problem)) => {
-                tracing::error!(partition, transaction, attempt = load.attempt, problem, "the warehouse did not load the hour");
+                tracing::error!(
+                    partition,
+                    transaction,
+                    attempt = load.attempt,
+                    problem,
+                    "the warehouse did not load the hour"
+                );
                 Ok(State::Due { attempt: load.attempt.saturating_add(1), has_failed: true })
             }
             None => {

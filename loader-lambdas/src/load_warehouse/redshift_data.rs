@@ -56,7 +56,9 @@ impl Warehouse for RedshiftData {
     async fn progress(&self, id: &str) -> Result<Option<Progress>, WarehouseError> {
         match self.client.describe_statement().id(id).send().await {
             Ok(described) => Ok(Some(progress(&described))),
-            Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => Ok(None),
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => {
+                Ok(None)
+            }
             Err(error) => Err(WarehouseError { operation: "asking for a transaction", problem: describe(error) }),
         }
     }

@@ -159,7 +159,8 @@ impl Transaction {
         let names: Vec<_> = columns.iter().map(|column| identifier(&column.name)).collect();
         let names = names.join(", ");
         let is_text = |column: &&Column| column.kind == Kind::Text;
-        let lengths = columns.iter().filter(is_text).map(|column| format!("octet_length({})", identifier(&column.name)));
+        let lengths =
+            columns.iter().filter(is_text).map(|column| format!("octet_length({})", identifier(&column.name)));
         let lengths: Vec<_> = lengths.collect();
         format!(
             "INSERT INTO {} (\"dt\", \"hour\", {names}, \"{CUT}\") \
@@ -191,7 +192,9 @@ impl Transaction {
     fn is_new(&self) -> String {
         let (loads, of_hour) = (self.table("loads"), self.of_hour());
         let (sealed_at, etag) = (self.sealed_at(), literal(&self.etag));
-        format!("NOT EXISTS (SELECT 1 FROM {loads} WHERE {of_hour} AND (\"sealed_at\" > {sealed_at} OR \"etag\" = {etag}))")
+        format!(
+            "NOT EXISTS (SELECT 1 FROM {loads} WHERE {of_hour} AND (\"sealed_at\" > {sealed_at} OR \"etag\" = {etag}))"
+        )
     }
 
     fn of_hour(&self) -> String {

@@ -99,7 +99,8 @@ impl<'b> ModelWarehouse<'b> {
     /// What everybody sees of an hour, in order.
     pub(super) fn events(&self, hour: UtcHour) -> Vec<Row> {
         let committed = self.committed.borrow();
-        let mut rows: Vec<_> = committed.events.values().filter(|(of, _)| *of == hour).map(|(_, row)| row.clone()).collect();
+        let mut rows: Vec<_> =
+            committed.events.values().filter(|(of, _)| *of == hour).map(|(_, row)| row.clone()).collect();
         rows.sort();
         rows
     }
@@ -111,7 +112,8 @@ impl<'b> ModelWarehouse<'b> {
     /// Sends a transaction past the loader.
     pub(super) fn add(&self, transaction: Transaction) -> usize {
         let staged = vec![Vec::new(); transaction.groups.len()];
-        let run = Run { transaction, next: 0, view: None, deleted: BTreeSet::new(), staged, progress: Progress::UnderWay };
+        let run =
+            Run { transaction, next: 0, view: None, deleted: BTreeSet::new(), staged, progress: Progress::UnderWay };
         self.runs.borrow_mut().push(run);
         self.sent() - 1
     }
@@ -160,6 +162,9 @@ impl<'b> ModelWarehouse<'b> {
 
     /// As the service does after a day.
     pub(super) fn forget(&self, number: usize) {
+        if number >= self.sent() {
+            return;
+        }
         self.forgotten.borrow_mut().insert(number);
         self.tokens.borrow_mut().retain(|_, of| *of != number);
     }
