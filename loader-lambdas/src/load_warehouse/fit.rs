@@ -184,6 +184,7 @@ impl Fit for ByteArray {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load_warehouse::sql::MAX_UNMARKED_BYTES;
     use crate::load_warehouse::tests::parquet::{self, Row};
     use rstest::rstest;
 
@@ -196,6 +197,15 @@ mod tests {
     #[case::empty(String::new(), None)]
     fn texts_are_cut_at_a_character(#[case] text: String, #[case] expected: Option<String>) {
         assert_eq!(fitted(&text), expected);
+    }
+
+    #[rstest]
+    fn a_text_that_was_cut_is_marked(
+        #[values("x", "é", "€", "😀")] character: &str,
+        #[values(0, 1, 2, 3)] before: usize,
+    ) {
+        let text = fitted(&("x".repeat(before) + &character.repeat(MAX_TEXT_BYTES))).unwrap();
+        assert!(text.len() > MAX_UNMARKED_BYTES && text.len() <= MAX_TEXT_BYTES);
     }
 
     fn row(id: Option<&str>, kind: Option<&str>, event: &str) -> Row {

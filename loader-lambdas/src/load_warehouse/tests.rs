@@ -38,7 +38,7 @@ fn row(id: usize) -> Row {
     Row {
         v: Some(1),
         received_at: Some(7),
-        id: Some(id.to_string()),
+        id: Some(format!("{id:03}")),
         kind: Some("play".into()),
         event: format!("{{\"n\":{id}}}"),
     }
@@ -293,15 +293,16 @@ fn run_both(
 /// Statements of a transaction with one group, and its end.
 const STEPS: u32 = 10;
 
-/// One in so many orders of two transactions in which each runs to its end, and one in so many with each kill.
-const EACH: u32 = 5;
-const EACH_WITH_KILLS: u32 = 97;
+/// Of all orders of two transactions in which each runs to its end, one in so many; and of these, one in so many with each kill.
+const EACH: u32 = 41;
+const EACH_WITH_KILLS: u32 = 7;
 
 /// Runs the orders of two transactions; how many there were.
 fn many_orders(mutant: Mutant, bucket: &MemoryBucket, both: &[(Transaction, Vec<Row>); 2]) -> Result<usize, String> {
     let mut runs = 0;
     for pair in [(0, 1), (1, 0), (1, 1)] {
-        for order in (0u32..1 << (STEPS * 2)).filter(|order| order.count_ones() == STEPS && order % EACH == 0) {
+        let orders = (0u32..1 << (STEPS * 2)).filter(|order| order.count_ones() == STEPS);
+        for order in orders.filter(|order| order % EACH == 0) {
             let kills = (0..STEPS * 2).filter(|_| order % EACH_WITH_KILLS == 0).map(Some);
             for kill in kills.chain([None]) {
                 runs += 1;
@@ -317,7 +318,7 @@ fn many_orders(mutant: Mutant, bucket: &MemoryBucket, both: &[(Transaction, Vec<
 async fn two_transactions_in_any_order_leave_the_newer_hour_once() {
     let bucket = MemoryBucket::default();
     let both = transactions(&bucket).await;
-    assert!(many_orders(Mutant::None, &bucket, &both).unwrap() > 100_000);
+    assert!(many_orders(Mutant::None, &bucket, &both).unwrap() > 30_000);
 }
 
 #[rstest]
@@ -403,7 +404,7 @@ async fn happen(bucket: &MemoryBucket, warehouse: &ModelWarehouse<'_>, what: Hap
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn whatever_happens_the_newest_compaction_is_there_once(course in vec(happens(), 0..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
