@@ -57,8 +57,8 @@ def schema(address, *arguments):
     """Runs tools/scripts/warehouse-schema; what it says."""
     variables = without_aws() | {"AWS_ENDPOINT_URL_REDSHIFT_DATA": address, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET,
                                  "AWS_DEFAULT_REGION": REGION}
-    done = subprocess.run([sys.executable, REPOSITORY / "tools/scripts/warehouse-schema", "--workgroup", WORKGROUP, "--user", ROLE, *arguments],
-                          env=variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=False)
+    script = [sys.executable, REPOSITORY / "tools/scripts/warehouse-schema", "--workgroup", WORKGROUP, "--user", ROLE]
+    done = subprocess.run([*script, *arguments], env=variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=False)
     assert done.returncode == 0, done.stdout
     return done.stdout
 
@@ -230,7 +230,7 @@ def test_what_the_warehouse_forgot_is_sent_again_and_changes_nothing(warehouse):
 
 
 def at_once(warehouse):
-    """An older and a newer transaction for the same hour, the second sent while the first is before a statement; each held until both run."""
+    """An older and a newer transaction for the same hour, sent one after the other; their ends."""
     bucket = warehouse.bucket
     compact(bucket, EVENTS)
     with loader(warehouse) as function:

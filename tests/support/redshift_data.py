@@ -27,7 +27,7 @@ from support.proxy import Reply, serving
 
 # Redshift's limits.
 MAX_STATEMENTS, MAX_TOKEN, MAX_TEXT_BYTES = 40, 64, 65_535
-COPY = re.compile(r'COPY ("\w+") FROM \'s3://([^/\']+)/([^\']+)\' IAM_ROLE (default|\'arn:[^\']+\') FORMAT AS PARQUET ACCEPTINVCHARS MANIFEST')
+COPY = re.compile(r"""COPY ("\w+") FROM 's3://([^/']+)/([^']+)' IAM_ROLE (?:default|'arn:[^']+') FORMAT AS PARQUET ACCEPTINVCHARS MANIFEST""")
 # What a column takes: https://docs.aws.amazon.com/redshift/latest/dg/copy-usage_notes-copy-from-columnar.html
 TYPES = {"integer": pyarrow.int32(), "timestamp without time zone": pyarrow.timestamp("ms", tz="UTC"),
          f"character varying({MAX_TEXT_BYTES})": pyarrow.string()}
@@ -55,7 +55,7 @@ class Statement:
 
 
 class RedshiftData:
-    """A database and the API in front of it. Objects of the bucket are read by `read(bucket, key)`, which gives None for what is not there."""
+    """A database and the API in front of it. Objects are read by `read(bucket, key)`, which gives None for what is not there."""
 
     def __init__(self, database, read):
         self.database, self.read = database, read
@@ -161,7 +161,7 @@ class RedshiftData:
 
     def execute(self, connection, statement, sql):
         if copy := COPY.fullmatch(sql):
-            self.copy(connection, *copy.groups()[:3])
+            self.copy(connection, *copy.groups())
             return
         if sql.startswith("COPY"):
             raise Refused("syntax", sql)
@@ -173,8 +173,8 @@ class RedshiftData:
 
     def copy(self, connection, table, bucket, key):
         """By position, all or nothing; texts that are too long are an error."""
-        columns = [name for name, in connection.execute(
-            "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 ORDER BY attnum", [table])]
+        types = "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 ORDER BY attnum"
+        columns = [name for name, in connection.execute(types, [table])]
         with connection.cursor().copy(f"COPY {table} FROM STDIN") as copy:
             for entry in json.loads(self.object(bucket, key))["entries"]:
                 url = urlsplit(entry["url"])

@@ -1,9 +1,10 @@
 //! Parquet that Redshift takes.
 //!
 //! COPY of columnar files fails at a text of more than 65,535 bytes, and can't cut: it takes `TRUNCATECOLUMNS` of text files alone
-//! (<https://docs.aws.amazon.com/redshift/latest/dg/copy-usage_notes-copy-from-columnar.html>). A SUPER column holds longer ones only where
-//! an administrator has opted in (<https://docs.aws.amazon.com/redshift/latest/dg/r_enable_large_strings_opt_in.html>). So each part is read,
-//! and one with such a text is copied with its texts cut. Few players send such events, and few parts have any.
+//! (<https://docs.aws.amazon.com/redshift/latest/dg/copy-usage_notes-copy-from-columnar.html>). A SUPER column holds longer ones only
+//! where an administrator has opted in
+//! (<https://docs.aws.amazon.com/redshift/latest/dg/r_enable_large_strings_opt_in.html>). So each part is read, and one with such a
+//! text is copied with its texts cut. Few players send such events, and few parts have any.
 
 use std::sync::Arc;
 

@@ -98,7 +98,11 @@ impl<B: Bucket, W: Warehouse> Handler<B, W> {
             if let Err(error) = swept.map_err(LoadError::from).flatten() {
                 tracing::error!(%error, partition = hour.partition(), "the hour was not loaded");
                 counts.late += 1;
+                let is_over = matches!(error, LoadError::TimeIsUp(_));
                 counts.problem = Some(error);
+                if is_over {
+                    break;
+                }
             }
         }
         let values = [(Metric::UnloadedHours, counts.late), (Metric::FailedLoads, counts.failed)];

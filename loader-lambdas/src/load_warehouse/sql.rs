@@ -1,9 +1,9 @@
 //! The transaction that replaces an hour, as statements and as SQL. Pure.
 //!
-//! Redshift enforces no keys, so that each hour is there once rests on this. LOCK comes first: it waits for other loads, and a transaction's
-//! snapshot is taken by the first statement after it
+//! Redshift enforces no keys, so that each hour is there once rests on this. LOCK comes first: it waits for other loads, and a
+//! transaction's snapshot is taken by the first statement after it
 //! (<https://docs.aws.amazon.com/redshift/latest/dg/c_serial_isolation.html>), so that it sees what they committed. Whatever changes a
-//! table for good is on condition that nothing newer, and not the same, was loaded. A batch has no branches, so the condition is in each.
+//! table for good is on condition that nothing newer, and not the same, was loaded. A batch has no branches: it is in each statement.
 
 use shared::timestamp::{UnixMillis, UtcHour};
 
@@ -45,15 +45,16 @@ pub(super) struct Group {
     pub(super) rows: u64,
 }
 
-/// The most groups of an hour: a new one begins where `PROMOTED_FIELDS` was changed between two seals of it. More would not fit into a batch.
+/// The most groups of an hour: a new one begins where `PROMOTED_FIELDS` was changed between two seals of it. More would not fit into a
+/// batch.
 pub(super) const MAX_GROUPS: usize = 7;
 
 /// The most statements of a batch: <https://docs.aws.amazon.com/redshift/latest/mgmt/data-api.html>
 #[cfg(test)]
 const MAX_STATEMENTS: usize = 40;
 
-/// Texts of more bytes are marked as cut: a text is cut to 65,535 bytes at most, at a character, which has four at most. So a text of 65,532 to
-/// 65,535 bytes that was whole is marked, too.
+/// Texts of more bytes are marked as cut: a text is cut to 65,535 bytes at most, at a character, which has four at most. So a text of
+/// 65,532 to 65,535 bytes that was whole is marked, too.
 pub(super) const MAX_UNMARKED_BYTES: usize = super::fit::MAX_TEXT_BYTES - 4;
 
 /// The flag of rows with a text that was cut. No promoted field's name begins with an underscore.

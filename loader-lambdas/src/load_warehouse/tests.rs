@@ -1,5 +1,6 @@
 //! Compacted hours in a bucket in memory, and a warehouse in memory whose transactions run a statement at a time: killed anywhere, run
-//! at once, overtaken by newer ones. At any moment an hour is there as one compaction has it, each row once; at the end as the newest has it.
+//! at once, overtaken by newer ones. At any moment an hour is there as one compaction has it, each row once; at the end as the newest
+//! has it.
 //!
 //! The rules on which that rests are taken away one by one ([`Mutant`]), and each time it does not hold any more.
 
