@@ -22,7 +22,7 @@ use crate::compact_partition::columnar::{Compacted, Keys, Part, VERSION as COMPA
 const VERSION: u8 = 1;
 
 /// The most bytes of a part that are read: twice what compaction makes of the largest.
-const MAX_PART_BYTES: u64 = 1 << 30;
+pub(super) const MAX_PART_BYTES: u64 = 1 << 30;
 
 /// An `ETag` without its quotes becomes part of keys and of SQL.
 const MAX_ETAG_BYTES: usize = 64;

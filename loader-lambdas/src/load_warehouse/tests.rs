@@ -16,11 +16,11 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use rstest::rstest;
 use serde_json::{Value, json};
-use shared::timestamp::{MILLIS_PER_HOUR, UnixMillis, UtcHour};
+use shared::timestamp::{MILLIS_PER_HOUR, MILLIS_PER_MINUTE, UnixMillis, UtcHour};
 
 use super::fit::MAX_TEXT_BYTES;
 use super::handler::{HandleError, Handler, MAX_UNDER_WAY};
-use super::load::Load;
+use super::load::{Load, LoadError, MAX_PART_BYTES};
 use super::sql::{CopyRole, Tables, Transaction};
 use crate::compact_partition::columnar::{Compacted, Keys, Part, Totals};
 use model_warehouse::{LoadRow, ModelWarehouse, Mutant};
@@ -210,6 +210,57 @@ async fn the_schedule_leaves_so_many_under_way_at_most() {
     invoke(&bucket, &warehouse, schedule(at())).await.unwrap();
     warehouse.run_all();
     assert!(hours.iter().all(|hour| warehouse.events(*hour) == [row(1)]));
+}
+
+/// Further back than two days in the first quarter of an hour alone.
+#[rstest]
+#[case::two_days(48, 30, 1)]
+#[case::more_than_two_days(49, 30, 0)]
+#[case::eight_days(192, 5, 1)]
+#[case::more_than_eight_days(193, 5, 0)]
+#[tokio::test]
+async fn the_schedule_finds_hours_that_nobody_asked_for(#[case] hours: i64, #[case] minute: i64, #[case] sent: usize) {
+    let bucket = MemoryBucket::default();
+    let warehouse = ModelWarehouse::new(&bucket, Mutant::None);
+    compact(&bucket, hour(), 1, &[("type", vec![row(1)])]);
+    let at = UnixMillis(hour().plus(hours).start().0 + minute * MILLIS_PER_MINUTE);
+    invoke(&bucket, &warehouse, schedule(at)).await.unwrap();
+    assert_eq!(warehouse.sent(), sent);
+}
+
+#[rstest]
+#[case::on_the_bound(json!({"bytes": MAX_PART_BYTES}), |error| matches!(error, LoadError::PartDiffers { .. }))]
+#[case::one_past_it(json!({"bytes": MAX_PART_BYTES + 1}), |error| matches!(error, LoadError::LargePart { .. }))]
+#[case::no_bytes(json!({"bytes": -1}), |error| matches!(error, LoadError::Malformed { .. }))]
+#[tokio::test]
+async fn parts_are_bounded(#[case] changed: Value, #[case] is_expected: fn(&LoadError) -> bool) {
+    let bucket = MemoryBucket::default();
+    let warehouse = ModelWarehouse::new(&bucket, Mutant::None);
+    compact(&bucket, hour(), 1, &[("type", vec![row(1)])]);
+    let (success, part) = (Keys::of(hour()).success(), Keys::of(hour()).part(0));
+    let mut compacted: Value = serde_json::from_str(&bucket.text(&success).unwrap()).unwrap();
+    compacted["parts"][0]["bytes"] = changed["bytes"].clone();
+    bucket.insert(&success, compacted.to_string(), HashMap::new());
+    bucket.objects.borrow_mut().remove(&part);
+    let failed = invoke(&bucket, &warehouse, notification(hour())).await.unwrap_err();
+    assert!(matches!(&failed, HandleError::Load(error) if is_expected(error)), "{failed}");
+}
+
+/// What a later release wrote is left to it.
+#[rstest]
+#[case::of_the_compaction(Keys::of(hour()).success())]
+#[case::of_the_load(format!("warehouse/{}/_LOAD.json", hour().partition()))]
+#[tokio::test]
+async fn unknown_versions_are_errors(#[case] key: String) {
+    let bucket = MemoryBucket::default();
+    let warehouse = ModelWarehouse::new(&bucket, Mutant::None);
+    compact(&bucket, hour(), 1, &[("type", vec![row(1)])]);
+    invoke(&bucket, &warehouse, notification(hour())).await.unwrap();
+    let mut content: Value = serde_json::from_str(&bucket.text(&key).unwrap()).unwrap();
+    content["v"] = json!(2);
+    bucket.insert(&key, content.to_string(), HashMap::new());
+    let failed = invoke(&bucket, &warehouse, notification(hour())).await.unwrap_err();
+    assert!(matches!(failed, HandleError::Load(LoadError::Version { version: 2, .. })), "{failed}");
 }
 
 #[rstest]
