@@ -205,7 +205,7 @@ mod tests {
         #[values("x", "é", "€", "😀")] character: &str,
         #[values(0, 1, 2, 3)] before: usize,
     ) {
-        let text = fitted(&("x".repeat(before) + &character.repeat(MAX_TEXT_BYTES))).unwrap();
+        let text = fitted(&("x".repeat(before) + &character.repeat(MAX_TEXT_BYTES + 1))).unwrap();
         assert!(text.len() > MAX_UNMARKED_BYTES && text.len() <= MAX_TEXT_BYTES);
     }
 
