@@ -28,7 +28,7 @@ demo: build-local ## recorded players on a fast clock, a fault, its alarm, its n
 build-local: ## build the functions and the one-machine stack
 	cargo build --release --locked --bin local --bin ingest-lambda --bin ingest-server --bin kinesis-to-s3-lambda \
 		--bin check-object --bin seal-partition --bin check-size --bin check-recency --bin check-completeness \
-		--bin check-deletions --bin notify --bin compact-partition --bin load-search
+		--bin check-deletions --bin notify --bin compact-partition --bin load-search --bin load-warehouse
 
 build: $(VENV)/installed ## build the packages that are deployed, and list them (ARCHITECTURE=arm64)
 	@tools/scripts/build $(ARCHITECTURE)
@@ -39,6 +39,10 @@ deploy: $(if $(filter no,$(BUILD)),$(VENV)/installed,build) ## build and deploy 
 .PHONY: image
 image: $(VENV)/installed ## build the server's image, for FrontDoor=Server, as an OCI archive (ARCHITECTURE=arm64)
 	@tools/scripts/image $(ARCHITECTURE)
+
+.PHONY: warehouse-schema
+warehouse-schema: $(VENV)/installed ## create the warehouse's tables, or add columns (ENV=dev|staging|prod, STACK)
+	@$(PYTHON) tools/scripts/warehouse-schema "$(ENV)"
 
 destroy: $(VENV)/installed ## remove a deployment; its buckets are kept (ENV=dev|staging|prod, STACK, DATA=delete, STREAM=delete, YES=1)
 	@$(PYTHON) tools/scripts/destroy "$(ENV)"

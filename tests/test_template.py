@@ -15,7 +15,7 @@ from support.deployment import script
 from support.stack import REPOSITORY
 from support.template import (
     alarms, canary_alarms, document, expanded, functions, given, metrics, notifications, of_type, overlapping, server_alarms, suffix,
-    translated, watched,
+    translated, warehouse_alarms, watched,
 )
 
 
@@ -47,7 +47,7 @@ def test_the_settings_of_exactly_once_are_right():
 def test_no_two_notifications_of_a_bucket_overlap():
     """S3 refuses them. What else is to be notified of the same objects subscribes to their topic."""
     buckets = of_type(translated(), "AWS::S3::Bucket")
-    assert len(notifications(buckets["LandingBucket"])) == 4
+    assert len(notifications(buckets["LandingBucket"])) == 5
     for name, bucket in buckets.items():
         assert overlapping(notifications(bucket)) == [], name
 
@@ -85,10 +85,10 @@ def test_no_object_lands_before_a_topic_has_its_subscriptions():
     resources = translated()
     waits_for = {key for kind, member in (("AWS::SNS::Subscription", "TopicArn"), ("AWS::Lambda::Permission", "SourceArn"))
                  for key, properties in of_type(resources, kind).items()
-                 if properties.get(member) in ({"Ref": "LandedTopic"}, {"Ref": "SealedTopic"})
-                 and resources[key].get("Condition") != "HasSearch"}
+                 if properties.get(member) in ({"Ref": "LandedTopic"}, {"Ref": "SealedTopic"}, {"Ref": "CompactedTopic"})
+                 and resources[key].get("Condition") not in ("HasSearch", "HasWarehouse")}
     assert len(waits_for) == 6
-    assert {*waits_for, "LandedTopicPolicy", "SealedTopicPolicy"} <= set(resources["LandingBucket"]["DependsOn"])
+    assert {*waits_for, "LandedTopicPolicy", "SealedTopicPolicy", "CompactedTopicPolicy"} <= set(resources["LandingBucket"]["DependsOn"])
 
 
 # ---- Alarms and dashboards ----
@@ -97,7 +97,7 @@ def test_each_alarm_says_what_is_wrong_in_which_unit_and_where_to_read_on():
     """An alarm's description has a unit and ends with an entry of the runbook; its metric exists; it tells the topic."""
     entries = set(re.findall(r"^### (\S+)$", (REPOSITORY / "docs/RUNBOOK.md").read_text(), re.MULTILINE))
     named = set()
-    for alarm in (alarms() | server_alarms()).values():
+    for alarm in (alarms() | server_alarms() | warehouse_alarms()).values():
         text, entry = alarm["AlarmDescription"].rsplit(" #", 1)
         assert entry in entries, entry
         assert suffix(alarm).endswith(entry), alarm
@@ -116,14 +116,14 @@ def test_each_alarm_says_what_is_wrong_in_which_unit_and_where_to_read_on():
 FACTS = {
     "broken-objects", "date-size", "deleted-objects", "doubled-events", "doubled-records", "dropped", "failed-batches", "given-up", "hour-size",
     "incomplete-partitions", "landing-behind", "late-objects", "late-partitions", "lost-events", "lost-records", "missing-partitions", "overlapping-objects", "stale-data",
-    "compact-partition",
+    "compact-partition", "load-warehouse",
 }
 
 
 def test_nobody_is_woken_for_one_event_in_100_million():
     """An alarm is a fact that one value shows, or lasts for some of the last minutes; what grows with the traffic is a share
     of it."""
-    for alarm in (alarms() | server_alarms()).values():
+    for alarm in (alarms() | server_alarms() | warehouse_alarms()).values():
         entry = alarm["AlarmDescription"].rsplit(" #", 1)[1]
         if entry == "events-dropped":
             assert "-warning-" in str(alarm["AlarmName"])
@@ -271,16 +271,17 @@ def test_a_single_run_that_uses_up_its_timeout_raises_a_warning(function):
 def test_missing_data_breaches_only_where_a_check_did_not_run():
     """An alarm breaches for want of data exactly where that is what it watches for: each scheduled function, and
     check-size, which runs each hour whatever comes."""
-    breaching = {key for key, alarm in alarms().items() if alarm["TreatMissingData"] == "breaching"}
+    breaching = {key for key, alarm in (alarms() | warehouse_alarms()).items() if alarm["TreatMissingData"] == "breaching"}
     scheduled = {name for name, properties in functions().items()
                  if any(event["Type"] == "Schedule" for event in properties.get("Events", {}).values())}
-    assert breaching == {f"{function}DidNotRunAlarm" for function in scheduled - LOADERS | {"CheckSize"}} | {"UncompactedHoursAlarm"}
+    assert breaching == {f"{function}DidNotRunAlarm" for function in scheduled - LOADERS | {"CheckSize"}} | {
+        "UncompactedHoursAlarm", "UnloadedHoursAlarm"}
     others = {alarm["TreatMissingData"] for key, alarm in alarms().items() if key not in breaching}
     assert others == {"notBreaching", "missing", "ignore"}
 
 
 # What fails, is throttled, slow or not run shows in what they have not done: hours that wait, and the age of messages.
-LOADERS = {"CompactPartition", "LoadSearch"}
+LOADERS = {"CompactPartition", "LoadSearch", "LoadWarehouse"}
 
 
 def test_each_function_has_its_alarms_and_they_know_its_timeout():
@@ -393,6 +394,7 @@ READ_METRICS = {"*": ["cloudwatch:GetMetricData"]}
 LIST = {LANDING: ["s3:ListBucket"]}
 
 # All that each function may do besides writing its log: the actions that it calls, by what it calls them on.
+CLUSTER = ["redshift-data:BatchExecuteStatement", "redshift:GetClusterCredentialsWithIAM"]
 ALLOWED = {
     "Ingest": {
         "EventStream": ["kinesis:PutRecords"],
@@ -457,6 +459,15 @@ ALLOWED = {
         "arn:${AWS::Partition}:es:${AWS::Region}:${AWS::AccountId}:domain/${SearchDomain}/*":
             ["es:ESHttpGet", "es:ESHttpPost", "es:ESHttpPut"],
     },
+    "LoadWarehouse": LIST | {
+        f"{LANDING}/columnar/*": ["s3:GetObject"],
+        f"{LANDING}/warehouse/*": ["s3:GetObject", "s3:PutObject"],
+        # The one or the other.
+        "WarehouseWorkgroup": ["redshift-data:BatchExecuteStatement", "redshift-serverless:GetCredentials"],
+        "arn:${AWS::Partition}:redshift:${AWS::Region}:${AWS::AccountId}:cluster:${WarehouseCluster}": CLUSTER,
+        "arn:${AWS::Partition}:redshift:${AWS::Region}:${AWS::AccountId}:dbname:${WarehouseCluster}/${WarehouseDatabase}": CLUSTER,
+        "*": ["redshift-data:DescribeStatement"],
+    },
 }
 
 
@@ -478,12 +489,14 @@ def permissions(role):
     """The actions that a role allows, by what they are allowed on."""
     found = defaultdict(set)
     for policy in role["Policies"]:
-        for statement in policy["PolicyDocument"]["Statement"]:
+        for statement in (one for choice in policy["PolicyDocument"]["Statement"] for one in choice.get("Fn::If", [None, choice])[1:]):
             assert statement["Effect"] == "Allow" and not {"NotAction", "NotResource"} & statement.keys()
             for resource in map(text_of, listed(statement["Resource"])):
                 found[resource].update(listed(statement["Action"]))
             if "cloudwatch:PutMetricData" in listed(statement["Action"]):
                 assert statement["Condition"] == {"StringEquals": {"cloudwatch:namespace": "Playhead"}}
+            if "redshift-data:DescribeStatement" in listed(statement["Action"]):
+                assert statement["Condition"] == {"StringEquals": {"redshift-data:statement-owner-iam-userid": "${aws:userid}"}}
     return {resource: sorted(actions) for resource, actions in found.items()}
 
 
@@ -521,7 +534,7 @@ SERVICES = {
     "CheckObject": {"sns.amazonaws.com"}, "SealPartition": {"s3.amazonaws.com", "events.amazonaws.com"},
     "CheckSize": {"sns.amazonaws.com"}, "CheckRecency": {"events.amazonaws.com"},
     "CheckCompleteness": {"events.amazonaws.com"}, "CheckDeletions": {"events.amazonaws.com"},
-    "CompactPartition": {"sns.amazonaws.com", "events.amazonaws.com"},
+    "CompactPartition": {"sns.amazonaws.com", "events.amazonaws.com"}, "LoadWarehouse": {"sns.amazonaws.com", "events.amazonaws.com"},
     "Notify": {"sns.amazonaws.com", "events.amazonaws.com"},
 }
 EVERYBODY = {"IngestFunctionUrlPermission", "IngestFunctionUrlInvokePermission"}
@@ -557,7 +570,7 @@ def check_kinds(resources):
 def check_publishers(resources):
     """S3 alone publishes to the topics of objects, for this bucket of this account; each policy is about its own topic, as SNS wants it."""
     policies = of_type(resources, "AWS::SNS::TopicPolicy")
-    assert policies.keys() == {"LandedTopicPolicy", "SealedTopicPolicy"} <= set(resources["LandingBucket"]["DependsOn"])
+    assert policies.keys() == {"LandedTopicPolicy", "SealedTopicPolicy", "CompactedTopicPolicy"} <= set(resources["LandingBucket"]["DependsOn"])
     for name, policy in policies.items():
         topic = {"Ref": name.removesuffix("Policy")}
         statement, = policy["PolicyDocument"]["Statement"]
@@ -569,7 +582,7 @@ def check_publishers(resources):
                           "StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}}
     published = {one["Topic"]["Ref"] for one in
                  resources["LandingBucket"]["Properties"]["NotificationConfiguration"]["TopicConfigurations"]}
-    assert published == {"LandedTopic", "SealedTopic"}
+    assert published == {"LandedTopic", "SealedTopic", "CompactedTopic"}
 
 
 def check_queues(resources):

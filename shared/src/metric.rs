@@ -191,6 +191,11 @@ metrics! {
     RetriedDocuments: Count,
     /// From the receipt of an object's newest event to its last document.
     LoadLag: Milliseconds,
+    // ---- load-warehouse, one line an invocation ----
+    /// Hours that were sealed more than two hours ago, are in Parquet and are not in the warehouse as they are there.
+    UnloadedHours: Count,
+    /// Transactions that the warehouse did not commit: each is sent again.
+    FailedLoads: Count,
 }
 
 impl Metric {

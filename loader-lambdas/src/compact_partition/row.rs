@@ -11,24 +11,24 @@ const VERSION: i32 = 1;
 
 /// What a line becomes. A line of another producer has no envelope: all of it is the event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Row<'a> {
-    pub(super) v: Option<i32>,
-    pub(super) id: Option<Cow<'a, str>>,
-    pub(super) received_at: Option<UnixMillis>,
-    pub(super) request_id: Option<Cow<'a, str>>,
-    pub(super) user_agent: Option<Cow<'a, str>>,
-    pub(super) ip: Option<Cow<'a, str>>,
+pub(crate) struct Row<'a> {
+    pub(crate) v: Option<i32>,
+    pub(crate) id: Option<Cow<'a, str>>,
+    pub(crate) received_at: Option<UnixMillis>,
+    pub(crate) request_id: Option<Cow<'a, str>>,
+    pub(crate) user_agent: Option<Cow<'a, str>>,
+    pub(crate) ip: Option<Cow<'a, str>>,
     /// JSON, as it came.
-    pub(super) event: &'a str,
+    pub(crate) event: &'a str,
 }
 
 /// A line that is not JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct NotJson;
+pub(crate) struct NotJson;
 
 impl<'a> Row<'a> {
     /// Reads a line, without its line feed.
-    pub(super) fn read(line: &'a [u8]) -> Result<Self, NotJson> {
+    pub(crate) fn read(line: &'a [u8]) -> Result<Self, NotJson> {
         let line = std::str::from_utf8(line).map_err(|_| NotJson)?;
         match serde_json::from_str(line).ok().and_then(Self::of_envelope) {
             Some(row) => Ok(row),
