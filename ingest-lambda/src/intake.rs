@@ -228,7 +228,7 @@ impl Intake {
         draft
     }
 
-    /// The key that a request names; `None` where none is needed. Nothing of a request that is turned away is decoded.
+    /// The key that a request names; `None` where none is needed. The body of a request that is turned away is not parsed.
     fn admit(&self, arrival: &Arrival<'_>) -> Result<Option<WriteKey<'_>>, TurnedAway> {
         if self.config.write_keys.is_empty() {
             return Ok(None);

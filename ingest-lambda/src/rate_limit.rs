@@ -110,6 +110,7 @@ mod tests {
             per_second in 1..5_000u32, requests in prop::collection::vec((-9_000..2_000i64, 1..10_000usize), 1..200),
         ) {
             let (mut allowance, mut events, mut last) = (allowance(per_second), 0u64, 0);
+            prop_assert!(allowance.admit(UnixMillis(NOW)).is_ok());
             let (mut at, mut newest) = (NOW, NOW);
             for (later, brought) in requests {
                 at = (newest + later).max(at - 9_000).max(newest - 9_000);
