@@ -970,10 +970,32 @@ def test_a_new_parameter_value_makes_a_new_version(function):
     given = {name for value in [*properties["Environment"]["Variables"].values(), properties["Timeout"]]
             for name in re.findall(r"'Ref': '(\w+)'", str(value))}
     described = set(re.findall(r"\$\{(\w+)\}", properties["VersionDescription"]["Fn::Sub"]))
-    assert given and given == described
+    digested = given & set(script("deploy").DIGESTED)
+    assert given and given - digested | ({"SettingsDigest"} if digested else set()) == described
     parameters = [document()["Parameters"][name] for name in described & document()["Parameters"].keys()]
     limits = [parameter.get("MaxLength") or max(len(str(value)) for value in parameter["AllowedValues"]) for parameter in parameters]
     assert sum(limits) + 52 + 2 + len(described) <= 256, "the longest description that Lambda takes"
+
+
+def test_deploy_fills_in_a_digest_that_each_value_it_stands_for_changes():
+    """As many values as digests, and the same one for the same values; a template without the parameter gets none."""
+    deploy, parameters = script("deploy"), document()["Parameters"]
+    defaults = {name: str(one["Default"]) for name, one in parameters.items()}
+    digest = lambda **given: deploy.with_digest(defaults | given)["SettingsDigest"]
+    changes = [{}, {"ClientContext": "page"}, {"WriteKeys": "web=0123456789abcdef"}, {"KeyEventsPerSecond": "7"}]
+    assert {name for change in changes for name in change} == set(deploy.DIGESTED)
+    digests = [digest(**change) for change in changes]
+    assert len(set(digests)) == len(changes) and digests == [digest(**change) for change in changes]
+    assert all(re.fullmatch(parameters["SettingsDigest"]["AllowedPattern"], one) for one in digests)
+    assert deploy.with_digest({"Commit": "unknown"}) == {"Commit": "unknown"}
+
+
+@pytest.mark.parametrize(("value", "fits"), [
+    ("", True), ("web=0123456789abcdef", True), ("web=0123456789abcdef,web=0123456789.abc_~f\nios-2=0123456789abcdef-\n", True),
+    ("web", False), ("web=short", False), ("Web=0123456789abcdef", False), ("web=0123456789abcdef/", False), ("0123456789abcdef=web", False),
+])
+def test_write_keys_that_ingest_would_not_start_with_are_refused_before_a_deployment(value, fits):
+    assert bool(re.fullmatch(document()["Parameters"]["WriteKeys"]["AllowedPattern"], value)) == fits
 
 
 def test_both_front_doors_lead_to_the_same_alias():

@@ -77,6 +77,10 @@ metrics! {
     Requests: Count,
     /// Those of `Requests` that bring nothing: CORS preflights and health checks.
     Preflights: Count,
+    /// Those of `Requests` that named no configured key; nothing of them is stored.
+    UnauthorizedRequests: Count,
+    /// Those of `Requests` whose key has had its events; nothing of them is stored.
+    LimitedRequests: Count,
     /// Those of `Requests` that ingest-server answered. Lambda counts invocations for all others.
     ServerRequests: Count,
     /// Events that ingest answered as accepted: they are on the stream or in S3.

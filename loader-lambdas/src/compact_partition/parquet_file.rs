@@ -72,7 +72,7 @@ impl<W: Write + Send> PartWriter<W> {
     pub(crate) fn add(&mut self, row: &Row<'_>, promoted: &[Option<Cow<'_, str>>]) -> Result<(), ParquetError> {
         self.versions.add(row.v);
         self.times.add(row.received_at.map(|at| at.0));
-        let envelope = [&row.id, &row.request_id, &row.user_agent, &row.ip, &None];
+        let envelope = [&row.id, &row.request_id, &row.user_agent, &row.ip, &row.app];
         let values = envelope.into_iter().chain(promoted).map(Option::as_deref).chain([Some(row.event)]);
         for (column, value) in self.texts.iter_mut().zip(values) {
             column.add(value);

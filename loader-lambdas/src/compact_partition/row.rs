@@ -18,6 +18,7 @@ pub(crate) struct Row<'a> {
     pub(crate) request_id: Option<Cow<'a, str>>,
     pub(crate) user_agent: Option<Cow<'a, str>>,
     pub(crate) ip: Option<Cow<'a, str>>,
+    pub(crate) app: Option<Cow<'a, str>>,
     /// JSON, as it came.
     pub(crate) event: &'a str,
 }
@@ -50,6 +51,8 @@ impl<'a> Row<'a> {
             request_id: text(envelope.request_id),
             user_agent: text(envelope.client.user_agent),
             ip: text(envelope.client.ip),
+            // Another producer's may be anything, and is no reason to leave the envelope's other members.
+            app: envelope.app.and_then(|app| text(serde_json::from_str(app.get()).ok())),
             event: envelope.event.get(),
         })
     }
@@ -62,6 +65,7 @@ struct Envelope<'a> {
     id: Text<'a>,
     received_at: &'a str,
     request_id: Option<Text<'a>>,
+    app: Option<&'a RawValue>,
     #[serde(default)]
     client: Client<'a>,
     event: &'a RawValue,
@@ -93,6 +97,16 @@ mod tests {
         assert_eq!((row.user_agent.as_deref(), row.ip.as_deref()), (Some("a \"b\""), Some("192.0.2.0")));
         assert_eq!(row.event, r#"{"type": "play", "n":1.50}"#);
         assert!(matches!(row.id, Some(Cow::Borrowed(_))) && matches!(row.user_agent, Some(Cow::Owned(_))));
+    }
+
+    #[test]
+    fn an_app_is_a_column() {
+        let with_app = LINE.replace("\"client\"", "\"app\":\"web\",\"client\"");
+        let (row, plain) = (Row::read(with_app.as_bytes()).unwrap(), Row::read(LINE.as_bytes()).unwrap());
+        assert_eq!((row.app.as_deref(), plain.app.as_deref()), (Some("web"), None));
+        assert_eq!(Row { app: None, ..row }, plain);
+        let with_another = LINE.replace("\"client\"", "\"app\":{\"name\":7},\"client\"");
+        assert_eq!(Row::read(with_another.as_bytes()).unwrap(), plain);
     }
 
     #[rstest]
