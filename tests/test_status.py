@@ -15,7 +15,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from support import history
-from support.browser import chromium, resize, scheme_of, screenshot
+from support.browser import chromium, resize, scheme_of, screenshot, shrink
 from support.faults import Faults
 from support.stack import LANDING_BUCKET, REPOSITORY, run_to_the_end, wait_for
 
@@ -407,5 +407,7 @@ def test_pictures_for_the_documents(fresh_stack, tmp_path):
         wait_for(lambda: "wrong" in text(driver, "#state"), 30)
         screenshot(driver, folder / "status-stopped.png", "main > section")
         Faults(stack).end()
+        for picture in folder.glob("status-*.png"):
+            shrink(driver, picture)
     for picture in folder.glob("status-*.png"):
         assert picture.stat().st_size < 150_000, (picture, picture.stat().st_size)

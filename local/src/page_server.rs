@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use crate::clock::Pace;
-use crate::template::{self, Function, REGION};
+use crate::template::{self, Function, REGION, STACK_NAME};
 
 const BINARY: &str = "status";
 /// The name that it signs with. The faults are for the functions: no environment has this name.
@@ -131,6 +131,7 @@ impl Watched<'_> {
             ("AWS_SECRET_ACCESS_KEY", ACCESS_KEY.to_owned()),
             ("AWS_ENDPOINT_URL", format!("http://{}", self.aws)),
             ("EVENTS_URL", format!("http://{}/events", self.front_door)),
+            ("ALARM_PREFIX", format!("{STACK_NAME}-")),
             ("FUNCTIONS", names.collect::<Vec<_>>().join(",")),
             ("METRICS_DELAY_SECONDS", "0".to_owned()),
             ("REFRESH_MILLISECONDS", REFRESH_MILLISECONDS.to_string()),

@@ -17,6 +17,7 @@ use std::time::Duration;
 use saphyr::{LoadableYamlNode, Yaml};
 use serde_json::Value;
 
+pub(crate) use resolve::STACK_NAME;
 use resolve::{Properties, Template, binary, text_of, to_json};
 pub(crate) use resources::{ACCOUNT_ID, REGION, function_arn, queue_arn, stream_arn, topic_arn};
 pub use resources::{

@@ -7,6 +7,10 @@ from datetime import UTC, datetime, timedelta
 from support.stack import LANDING_BUCKET
 
 OBJECTS, EVENTS = 200_000, 4_000_000
+# Its objects are left out; what counts is that `_SUCCESS` names its ETag.
+MANIFEST = b"{}\n"
+MANIFEST_MD5 = hashlib.md5(MANIFEST).hexdigest()
+ROWS = ("rows", "doubled", "clashing", "not_json", "lines", "expected_lines", "objects", "missing_objects", "unreadable_objects")
 NO_LINES = {"previous": 0, "this": 0, "next": 0, "elsewhere": 0}
 
 
@@ -44,11 +48,21 @@ def seal(folder, hour, compacted=True, late_minutes=0, **more):
     sealed_at = hour + timedelta(minutes=80 + late_minutes)
     late = more.pop("late_objects", 0)
     success = {"v": 1, "partition": partition(hour), "first_sealed_at": stamp(sealed_at), "sealed_at": stamp(sealed_at),
-               "late_objects": late, "manifest": '"manifest"', "totals": totals(hour, **more)}
+               "late_objects": late, "manifest": f'"{MANIFEST_MD5}"', "totals": totals(hour, **more)}
     write(folder / "events" / partition(hour) / "_SUCCESS", success)
+    (folder / "events" / partition(hour) / "_MANIFEST.json").write_bytes(MANIFEST)
     if compacted:
-        columnar = {"v": 1, "partition": partition(hour), "manifest": '"manifest"'}
+        columnar = {"v": 1, "partition": partition(hour), "sealed_at": stamp(sealed_at), "manifest": f'"{MANIFEST_MD5}"', "plans": 1,
+                    "parts": [], "totals": dict.fromkeys(ROWS, 0)}
         write(folder / "columnar" / partition(hour) / "_SUCCESS", columnar)
+
+
+def seal_date(folder, date):
+    success = {"v": 1, "partition": f"dt={date:%Y-%m-%d}", "first_sealed_at": stamp(date + timedelta(hours=25)),
+               "sealed_at": stamp(date + timedelta(hours=25)), "late_objects": 0, "manifest": f'"{MANIFEST_MD5}"',
+               "totals": totals(date, size=24 * size_of(date))}
+    write(folder / "events" / success["partition"] / "_SUCCESS", success)
+    (folder / "events" / success["partition"] / "_MANIFEST.json").write_bytes(MANIFEST)
 
 
 def write(path, content):
@@ -65,11 +79,14 @@ def two_days(data, odd=True):
         30: {"size": size_of(hours[29]) * 2},
     } if odd else {}
     for back, hour in enumerate(hours, 1):
-        if back > 1 or datetime.now(UTC).minute > 30:
-            seal(folder, hour, compacted=back > 1, **strange.get(back, {}))
+        # The last one is sealed by the stack itself, in its time.
+        if back > 1:
+            seal(folder, hour, compacted=back > 2, **strange.get(back, {}))
         for days in (1, *range(7, 57, 7)):
             if (earlier := hour - timedelta(days=days)) < hours[-1]:
                 seal(folder, earlier, compacted=False)
+    for days in (1, 2):
+        seal_date(folder, last.replace(hour=0) - timedelta(days=days))
     return folder
 
 

@@ -32,7 +32,7 @@ const DEFAULT_EVENTS: usize = 50;
 const MAX_QUERY_BYTES: usize = 2_048;
 pub(crate) const MAX_SEARCH_BYTES: usize = 200;
 /// A snapshot that is at most so old is not read again for one who asks.
-const FRESH: Duration = Duration::from_secs(10);
+pub(crate) const FRESH: Duration = Duration::from_secs(10);
 /// How long the first snapshot may take.
 const FIRST_SNAPSHOT: Duration = Duration::from_secs(20);
 /// Pages that are open at once.

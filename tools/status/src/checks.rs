@@ -90,7 +90,7 @@ fn judge(
         Some(at) if every_minutes > 0 && at < latest => State::Overdue,
         Some(_) => State::Ok,
     };
-    let sum = |values: &Values| values.iter().map(|(_, count)| count).sum();
+    let sum = |values: &Values| values.iter().fold(0.0, |sum, (_, count)| sum + count);
     Check { name, about, state, last_run, runs: sum(runs), failures: sum(errors), every_minutes }
 }
 

@@ -124,7 +124,7 @@ fn stage_of(alarm: &Alarm) -> &'static str {
     found.map_or("accepted", |(id, _)| id)
 }
 
-const UNREADABLE: &str = "CloudWatch could not be read";
+const UNREADABLE: &str = "CloudWatch has not been read";
 
 /// The values, or what to say without them.
 fn judged(signals: &Signals<'_>, judge: impl FnOnce(&Values) -> Findings) -> Findings {
@@ -136,7 +136,7 @@ fn accepted(signals: &Signals<'_>) -> Findings {
         let not_stored = values.sum(Name::NotStored, signals.recent_steps);
         let mut found = Vec::new();
         if not_stored > 0.0 {
-            let why = format!("{not_stored} events were not stored: neither Kinesis nor S3 took them; players got 503");
+            let why = format!("not stored: {not_stored}. Neither Kinesis nor S3 took them, and players got 503");
             found.push((State::Stopped, why));
         }
         if values.sum(Name::Accepted, signals.recent_steps + SHOWN_STEPS) == 0.0 && found.is_empty() {
@@ -189,10 +189,7 @@ fn stream(signals: &Signals<'_>) -> Findings {
 fn spilled(signals: &Signals<'_>) -> Findings {
     judged(signals, |values| match values.sum(Name::Spilled, signals.recent_steps) {
         0.0 => vec![(State::Quiet, "Kinesis takes all".to_owned())],
-        count => vec![(
-            State::Warning,
-            format!("{count} events went to S3 because Kinesis did not take them: they are safe"),
-        )],
+        count => vec![(State::Warning, format!("Kinesis did not take {count} events: they are safe in S3"))],
     })
 }
 
@@ -220,7 +217,7 @@ fn stuck(signals: &Signals<'_>, values: &Values) -> Findings {
         return Vec::new();
     }
     match signals.newest_object {
-        None => vec![(State::Unknown, "S3 could not be read".to_owned())],
+        None => vec![(State::Unknown, "S3 has not been read".to_owned())],
         Some(Some(landed)) if landed >= came => Vec::new(),
         Some(_) => {
             vec![(State::Stopped, format!("records came onto the stream at {came}, and nothing has landed since"))]
@@ -229,46 +226,54 @@ fn stuck(signals: &Signals<'_>, values: &Values) -> Findings {
 }
 
 fn hours(signals: &Signals<'_>, judge: impl FnOnce(&[Hour]) -> Findings) -> Findings {
-    signals.hours.map_or_else(|| vec![(State::Unknown, "the hours could not be read".to_owned())], judge)
+    signals.hours.map_or_else(|| vec![(State::Unknown, "the hours have not been read".to_owned())], judge)
 }
 
 fn sealed(signals: &Signals<'_>) -> Findings {
     hours(signals, |hours| {
-        let named = |wanted: HourState, state, what: &str| {
-            let found = hours.iter().filter(move |hour| hour.state == wanted);
-            let what = what.to_owned();
-            found.map(move |hour| (state, format!("{} {what}", hour.hour.partition()))).collect::<Findings>()
-        };
-        let mut found = named(HourState::Missing, State::Stopped, "is overdue: it has no _SUCCESS");
-        found.extend(named(HourState::Incomplete, State::Stopped, "is incomplete: its _SUCCESS is held back"));
-        found.extend(named(HourState::Unknown, State::Unknown, "could not be read"));
+        let are = |wanted: HourState| hours.iter().filter(move |hour| hour.state == wanted);
         let is_odd = |mark: &Mark| matches!(mark, Mark::Small | Mark::Large | Mark::Doubled | Mark::Rejected);
-        let odd = hours.iter().filter(|hour| hour.marks.iter().any(is_odd));
         // Of a day: what is older was looked at, or will not be.
         let since = signals.now.hour().plus(-24);
-        found.extend(
-            odd.filter(|hour| hour.hour > since)
-                .map(|hour| (State::Warning, format!("{} is not as it should be", hour.hour.partition()))),
-        );
-        if found.is_empty() && !hours.iter().any(|hour| hour.state == HourState::Sealed) {
+        let odd = hours.iter().filter(|hour| hour.hour > since && hour.marks.iter().any(is_odd));
+        let mut found: Findings = [
+            named(State::Stopped, "overdue, without _SUCCESS", are(HourState::Missing)),
+            named(State::Stopped, "incomplete, _SUCCESS is held back", are(HourState::Incomplete)),
+            named(State::Unknown, "can't be read", are(HourState::Unknown)),
+            named(State::Warning, "small, large, doubled or much rejected", odd),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        if found.is_empty() && are(HourState::Sealed).next().is_none() {
             found.push((State::Quiet, "no hour is over yet".to_owned()));
         }
         found
     })
 }
 
+/// Hours that are named one by one.
+const MAX_NAMED: usize = 3;
+
+/// `overdue: 2026-11-21T09, 2026-11-21T10 and 3 more`, the newest first; nothing without hours.
+fn named<'h>(state: State, what: &str, hours: impl Iterator<Item = &'h Hour>) -> Option<(State, String)> {
+    let mut names: Vec<String> = hours.map(|hour| hour.hour.start().rfc3339()[..13].to_owned()).collect();
+    names.reverse();
+    let more = names.len().saturating_sub(MAX_NAMED);
+    names.truncate(MAX_NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    (!names.is_empty()).then(|| (state, format!("{what}: {}{more}", names.join(", "))))
+}
+
 fn compacted(signals: &Signals<'_>) -> Findings {
     hours(signals, |hours| {
         let sealed = || hours.iter().filter_map(|hour| Some((hour, hour.facts.success.as_ref()?)));
         let is_late = |sealed_at: UnixMillis| signals.now.0.saturating_sub(sealed_at.0) > COMPACTION_MILLIS;
-        let waits =
-            sealed().filter(|(hour, success)| !hour_state::is_compacted(&hour.facts) && is_late(success.sealed_at));
-        let late = waits.map(|(hour, _)| (State::Warning, format!("{} is not in Parquet", hour.hour.partition())));
-        let mut found: Findings = late.collect();
-        let unknown = hours.iter().filter(|hour| hour.state == HourState::Unknown).count();
-        if unknown > 0 {
-            found.push((State::Unknown, format!("{unknown} hours could not be read")));
-        }
+        let waits = |hour: &Hour| !hour_state::is_compacted(&hour.facts);
+        let late = sealed().filter(|(hour, success)| waits(hour) && is_late(success.sealed_at)).map(|(hour, _)| hour);
+        let unknown = hours.iter().filter(|hour| hour.state == HourState::Unknown);
+        let found = [named(State::Warning, "not in Parquet", late), named(State::Unknown, "can't be read", unknown)];
+        let mut found: Findings = found.into_iter().flatten().collect();
         if found.is_empty() && sealed().next().is_none() {
             found.push((State::Quiet, "no hour is sealed yet".to_owned()));
         }

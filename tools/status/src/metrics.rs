@@ -80,7 +80,7 @@ impl Values {
     }
 
     pub(crate) fn sum(&self, name: Name, steps: usize) -> f64 {
-        self.last(name, steps).sum()
+        self.last(name, steps).fold(0.0, |sum, value| sum + value)
     }
 
     /// `None` without a value.

@@ -10,6 +10,7 @@ use axum::http::{HeaderValue, Response};
 use futures_util::stream;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::api::FRESH;
 use crate::observer::Watch;
 use crate::snapshot::About;
 
@@ -34,13 +35,14 @@ pub(crate) fn response(watch: Watch, about: Arc<About>, place: OwnedSemaphorePer
 
 impl Follows {
     async fn next(&mut self) -> Option<Bytes> {
-        self.watch.look();
-        // What was read a while ago is still better than nothing until the next one comes.
-        let has_one = std::mem::take(&mut self.is_first) && self.watch.snapshots.borrow().is_some();
-        if !has_one {
+        // What was read long ago would look as if it were so now.
+        let snapshot = if std::mem::take(&mut self.is_first) {
+            self.watch.fresh(FRESH).await?
+        } else {
+            self.watch.look();
             self.watch.snapshots.changed().await.ok()?;
-        }
-        let snapshot = self.watch.snapshots.borrow_and_update().clone()?;
+            self.watch.snapshots.borrow_and_update().clone()?
+        };
         Some(format!("event: overview\ndata: {}\n\n", snapshot.overview(&self.about)).into())
     }
 }
