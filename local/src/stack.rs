@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use shared::timestamp::UnixMillis;
 use testbed::KinesisError;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -32,6 +33,7 @@ use crate::kinesis::Kinesis;
 use crate::log::FunctionLog;
 use crate::metric_store::MetricStore;
 use crate::open_files::{self, ConnectionLimits};
+use crate::page_server::{PageServer, Serving, Watched};
 use crate::queue_poller::QueuePoller;
 use crate::s3::S3;
 use crate::s3_notifications::{Notifications, Targets};
@@ -57,6 +59,7 @@ const EVENT_DRAIN: Duration = Duration::from_secs(20);
 pub struct Stack {
     pub front_door: SocketAddr,
     pub aws: SocketAddr,
+    pub page: SocketAddr,
     stop_front_door: watch::Sender<bool>,
     front_door_server: JoinHandle<()>,
     functions: Functions,
@@ -65,6 +68,7 @@ pub struct Stack {
     phase: watch::Sender<Phase>,
     mappings: Mappings,
     in_flight: InFlight,
+    _page_server: Serving,
     _claim: File,
 }
 
@@ -79,6 +83,7 @@ impl Stack {
         let aws = aws_port.local_addr()?;
         let builder = Builder::new(config, &template)?;
         let host = builder.host(functions_port.local_addr()?);
+        let page_server = PageServer::new(config.status_port)?;
         let functions = builder.functions(&host)?;
         for function in &functions.0 {
             tokio::spawn(function.clone().shut_down_idle());
@@ -94,10 +99,13 @@ impl Stack {
             FrontDoorKind::Server => builder.ingest_server(&functions, host, stopping).await?,
         };
         tokio::spawn(builder.traffic(&kinesis).run(phases));
+        let page = page_server.address;
+        let page_server = page_server.start(&builder.watched(aws, front_door)).await?;
         let Builder { faults, in_flight, .. } = builder;
         Ok(Self {
             front_door,
             aws,
+            page,
             stop_front_door,
             front_door_server,
             functions,
@@ -106,6 +114,7 @@ impl Stack {
             phase,
             mappings,
             in_flight,
+            _page_server: page_server,
             _claim: claim,
         })
     }
@@ -175,6 +184,7 @@ struct Builder<'a> {
     template: &'a template::Stack,
     connections: ConnectionLimits,
     clock: Clock,
+    started: UnixMillis,
     metrics: MetricStore,
     faults: Arc<Faults>,
     in_flight: InFlight,
@@ -205,14 +215,15 @@ impl<'a> Builder<'a> {
         let logs = config.data_dir.join("logs");
         let faults = Faults::new(config.faults.clone(), &logs);
         let faults = faults.with_context(|| format!("DATA_DIR: {}", logs.display()))?;
-        let clock = Clock::new(config.clock, lambda_setup::now());
+        let started = lambda_setup::now();
+        let clock = Clock::new(config.clock, started);
         let metrics = MetricStore::new(clock);
         counters::declare(&metrics, template);
         let (connections, in_flight) = (ConnectionLimits::of(open_files), InFlight::default());
         let is_read = |queue: &str| template.queue_mappings.iter().any(|mapping| mapping.queue == queue);
         let queues = Queues::new(&template.queues, is_read, in_flight.clone(), clock);
         let answered = Arc::default();
-        Ok(Self { config, template, connections, clock, metrics, faults, in_flight, queues, answered })
+        Ok(Self { config, template, connections, clock, started, metrics, faults, in_flight, queues, answered })
     }
 
     /// What all functions share; they call AWS at this address.
@@ -224,6 +235,10 @@ impl<'a> Builder<'a> {
             environments: self.faults.environments.clone(),
             metrics: self.metrics.clone(),
         }
+    }
+
+    fn watched(&self, aws: SocketAddr, front_door: SocketAddr) -> Watched<'_> {
+        Watched { template: self.template, aws, front_door, clock: (self.config.clock, self.started) }
     }
 
     fn functions(&self, host: &Host) -> anyhow::Result<Functions> {

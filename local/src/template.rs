@@ -20,6 +20,7 @@ use saphyr::{LoadableYamlNode, Yaml};
 use serde_json::Value;
 
 pub use alarms::{Alarm, Calculation, Comparison, MetricStat, MissingData, Watched};
+pub(crate) use resolve::STACK_NAME;
 use resolve::{Properties, Template, binary, text_of, to_json};
 pub(crate) use resources::{ACCOUNT_ID, REGION, alarm_arn, function_arn, queue_arn, stream_arn, topic_arn, topic_name};
 pub use resources::{

@@ -11,22 +11,47 @@ from support.proxy import Reply, serving
 
 SCRIPT_SECONDS = 60
 
+# Runs before the page's own script.
+NOTES = """
+window.__violations = [];
+document.addEventListener("securitypolicyviolation", event => __violations.push(event.violatedDirective + " " + event.blockedURI));
+window.__errors = [];
+window.addEventListener("error", event => __errors.push(String(event.message)));
+window.addEventListener("unhandledrejection", event => __errors.push(String(event.reason)));
+"""
+
 
 @contextmanager
-def chromium():
+def chromium(width=1280, height=1000, scheme="light"):
+    """A driver whose pages note what they try and may not."""
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
     # Root has no sandbox, and a container's /dev/shm is small.
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--autoplay-policy=no-user-gesture-required"):
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars",
+                     "--autoplay-policy=no-user-gesture-required"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
-    driver.set_script_timeout(SCRIPT_SECONDS)
-    driver.set_page_load_timeout(SCRIPT_SECONDS)
     try:
+        driver.set_script_timeout(SCRIPT_SECONDS)
+        driver.set_page_load_timeout(SCRIPT_SECONDS)
+        driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": NOTES})
+        resize(driver, width, height)
+        scheme_of(driver, scheme)
         yield driver
     finally:
         driver.quit()
+
+
+def resize(driver, width, height=1000):
+    """Of the page, which may be narrower than a window can be."""
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+def scheme_of(driver, scheme):
+    features = [{"name": "prefers-color-scheme", "value": scheme}, {"name": "prefers-reduced-motion", "value": "reduce"}]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
 
 @contextmanager

@@ -11,7 +11,7 @@ use super::resources::{
 };
 
 /// The stack's name, for resources that are named after it.
-const STACK_NAME: &str = "playhead";
+pub(crate) const STACK_NAME: &str = "playhead";
 
 pub(super) struct Template {
     parameters: BTreeMap<String, Value>,
