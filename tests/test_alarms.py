@@ -38,8 +38,8 @@ def assert_calm(stack):
     assert len(states) > 60 and states.count("OK") > 45, states
 
 
-# Ten minutes, and three hours with their seals, of the clock; what the documented example of a fast clock shows in as many seconds.
-@pytest.mark.parametrize(("speed", "minutes"), [(60, 12), (360, 180), (1440, 480)])
+# Ten minutes of the clock and some, and four hours with their seals.
+@pytest.mark.parametrize(("speed", "minutes"), [(60, 12), (360, 240)])
 @pytest.mark.parametrize("is_busy", [False, True], ids=["quiet", "busy"])
 def test_a_fresh_stack_has_no_alarm(fresh_stack, speed, minutes, is_busy):
     stack = fresh_stack(parameters="", CLOCK=FastClock(speed).setting)
@@ -66,8 +66,9 @@ def test_an_alarm_goes_from_its_fault_to_its_notices(fresh_stack):
         assert alarms(stack, AlarmNames=[SPILLED])[SPILLED]["StateValue"] == "OK"
     shown = [re.sub(r": Threshold Crossed.*", "", line[25:]) for line in terminal(stack) if SPILLED in line]
     assert shown == [f"ALARM {SPILLED}", f"notice: ALARM: {SPILLED}", f"   OK {SPILLED}", f"notice: RESOLVED: {SPILLED}"]
-    kept = list((stack.data / "s3" / LANDING_BUCKET / "incidents").glob("dt=*/*.json"))
-    incident, = map(json.loads, (path.read_text() for path in kept))
+    folder = stack.data / "s3" / LANDING_BUCKET / "incidents"
+    kept, = wait_for(lambda: list(folder.glob("dt=*/*.json")), what=lambda: f"an incident that is over\n{stack.tail()}")
+    incident = json.loads(kept.read_text())
     assert [message["kind"] for message in incident["messages"]] == ["opened", "resolved"]
     assert list(incident["alarms"]) == [SPILLED]
 

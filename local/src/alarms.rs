@@ -53,8 +53,9 @@ const NEEDS: [(&str, &str); 5] = [
     ("StreamRecordsAlarm", "ShardCount"),
 ];
 
-/// The alarms on hours that may have closed before the stack started: until it has caught up, it finds them late.
-const OF_HOURS_BEFORE: [&str; 2] = ["LatePartitionsAlarm", "MissingPartitionsAlarm"];
+/// The alarms on hours that may have closed before the stack started: until it has caught up, check-recency finds them late, and
+/// fails for it.
+const OF_HOURS_BEFORE: [&str; 3] = ["CheckRecencyErrorsAlarm", "LatePartitionsAlarm", "MissingPartitionsAlarm"];
 /// A late hour is reported for two hours after it was sealed, and is sealed within one of the start.
 const CATCHING_UP: i64 = 3 * 60;
 
