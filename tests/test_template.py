@@ -610,6 +610,16 @@ def check_queues(resources):
     assert {one.get("Condition") for one in loaders.values()} == {"HasSearch"} and len(loaders) >= 8
 
 
+def check_warehouse(resources):
+    """Without a warehouse there is nothing of its loader, and with one it has what the topic and the schedule need."""
+    loader = {key: one for key, one in resources.items() if key.startswith("LoadWarehouse")}
+    assert {one.get("Condition") for one in loader.values()} == {"HasWarehouse"}
+    assert {one["Type"] for one in loader.values()} >= {
+        "AWS::Lambda::Function", "AWS::IAM::Role", "AWS::Logs::LogGroup", "AWS::SNS::Subscription", "AWS::Events::Rule"}
+    subscription = resources["LoadWarehouseFunctionCompacted"]["Properties"]
+    assert subscription["TopicArn"] == {"Ref": "CompactedTopic"}
+
+
 def check_kept_data(resources):
     """What holds events is closed to the public, encrypted, takes nothing but TLS, and outlives its stack."""
     for bucket in ("LandingBucket", "FailedBatchesBucket"):
@@ -642,7 +652,7 @@ def check_what_bounds_the_bill(resources):
     assert rules["remove-old-versions"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 14}
 
 
-CHECKS = (check_roles, check_callers, check_kinds, check_publishers, check_queues, check_kept_data, check_what_bounds_the_bill)
+CHECKS = (check_roles, check_callers, check_kinds, check_publishers, check_queues, check_warehouse, check_kept_data, check_what_bounds_the_bill)
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -692,6 +702,8 @@ def foreign_account(template):
     text('"BlockPublicPolicy": true', '"BlockPublicPolicy": false'), text('"aws:SecureTransport"', '"aws:Else"'),
     text('"aws:SourceAccount": {"Ref": "AWS::AccountId"}', '"aws:SourceAccount": "*"'), text('"aws:SourceArn"', '"aws:Else"'),
     text('{"Service": "s3.amazonaws.com"}', '"*"'), text('"sns:Publish"', '"sns:*"'),
+    text('"redshift-data:DescribeStatement", "Resource": "*", "Condition"', '"redshift-data:DescribeStatement", "Resource": "*", "Id"'),
+    text('"redshift-data:BatchExecuteStatement"', '"redshift-data:*"'), text('"Resource": {"Ref": "WarehouseWorkgroup"}', '"Resource": "*"'),
 ])
 def test_every_change_that_opens_the_stack_is_found(change):
     """These tests can fail: a `*` in a policy, another caller, a missing encryption or limit each is found."""

@@ -229,9 +229,9 @@ async fn the_schedule_finds_hours_that_nobody_asked_for(#[case] hours: i64, #[ca
 }
 
 #[rstest]
-#[case::on_the_bound(json!({"bytes": MAX_PART_BYTES}), |error| matches!(error, LoadError::PartDiffers { .. }))]
-#[case::one_past_it(json!({"bytes": MAX_PART_BYTES + 1}), |error| matches!(error, LoadError::LargePart { .. }))]
-#[case::no_bytes(json!({"bytes": -1}), |error| matches!(error, LoadError::Malformed { .. }))]
+#[case::on_the_bound(json!({"bytes": MAX_PART_BYTES}), |error: &LoadError| matches!(error, LoadError::PartDiffers { .. }))]
+#[case::one_past_it(json!({"bytes": MAX_PART_BYTES + 1}), |error: &LoadError| matches!(error, LoadError::LargePart { .. }))]
+#[case::no_bytes(json!({"bytes": -1}), |error: &LoadError| matches!(error, LoadError::Malformed { .. }))]
 #[tokio::test]
 async fn parts_are_bounded(#[case] changed: Value, #[case] is_expected: fn(&LoadError) -> bool) {
     let bucket = MemoryBucket::default();
