@@ -7,10 +7,12 @@ import subprocess
 import time
 import uuid
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 
+import pyarrow.parquet
 import pytest
 
-from support.stack import FAST, INGEST, INGEST_SERVER, Stack, built
+from support.stack import FAST, INGEST, INGEST_SERVER, LANDING_BUCKET, Stack, built, wait_for
 
 WEB, ROTATED, IOS = "web-key-0123456789", "Web_Key.~9876543210", "ios-key-0123456789"
 UNKNOWN = "unknown-key-0123456789"
@@ -132,6 +134,23 @@ def test_no_key_and_no_secret_of_a_page_is_written_down(keyed):
         assert not [form for text in texts for form in forms if form.encode() in text], secret
     logged = [json.loads(line) for line in keyed.function_log(keyed.ingest).splitlines() if '"_aws"' in line]
     assert sum(line.get("UnauthorizedRequests", 0) for line in logged) == 12
+
+
+def test_the_app_is_a_column_of_the_hours_parquet(fresh_stack):
+    stack, began = fresh_stack(parameters=f"{FAST} {KEYS}"), datetime.now(UTC)
+    names = {send(stack, f"/events?key={key}")[1]: app for key, app in ((WEB, "web"), (ROTATED, "web"), (IOS, "ios-app"))}
+    for name in names:
+        landed(stack, name)
+    # By then the hour of the last event is over, too.
+    done = stack.run_script("invoke", "seal-partition", "--at", f"{began + timedelta(hours=1.5):%Y-%m-%dT%H:%M:%SZ}")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    def rows():
+        parts = (stack.data / "s3" / LANDING_BUCKET / "columnar").rglob("*.parquet")
+        found = [row for part in parts for row in pyarrow.parquet.read_table(part, columns=["app", "event"]).to_pylist()]
+        return len(found) == len(names) and found
+
+    assert {json.loads(row["event"])["name"]: row["app"] for row in wait_for(rows, what=stack.tail)} == names
 
 
 @pytest.mark.parametrize("front_door", ["lambda", "server"])

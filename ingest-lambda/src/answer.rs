@@ -223,7 +223,12 @@ impl Answer {
     pub fn turned_away(&self) -> Option<(Metric, u64)> {
         match self {
             Self::TurnedAway(why) => Some((why.metric(), 1)),
-            _ => None,
+            Self::Healthy
+            | Self::Preflight
+            | Self::Refused(_)
+            | Self::Stored { .. }
+            | Self::Unread(_)
+            | Self::NotStored { .. } => None,
         }
     }
 
@@ -232,7 +237,12 @@ impl Answer {
         match self {
             Self::NotStored { .. } | Self::Unread(Unread::NoRoom) => Some(RETRY_AFTER_SECONDS.into()),
             Self::TurnedAway(TurnedAway::RateLimited { seconds }) => Some(seconds.to_string().into()),
-            _ => None,
+            Self::TurnedAway(TurnedAway::UnknownKey)
+            | Self::Healthy
+            | Self::Preflight
+            | Self::Refused(_)
+            | Self::Stored { .. }
+            | Self::Unread(Unread::TooLarge | Unread::TooSlow | Unread::Broken) => None,
         }
     }
 
@@ -253,7 +263,12 @@ impl Answer {
                 headers.push(("allow", if health { "GET, HEAD" } else { ALLOWED_METHODS }.into()));
             }
             Self::TurnedAway(TurnedAway::UnknownKey) => headers.push(("www-authenticate", CHALLENGE.into())),
-            _ => {}
+            Self::TurnedAway(TurnedAway::RateLimited { .. })
+            | Self::Healthy
+            | Self::Refused(_)
+            | Self::Unread(_)
+            | Self::Stored { .. }
+            | Self::NotStored { .. } => {}
         }
         if let Some(seconds) = self.retry_after() {
             headers.push(("retry-after", seconds));

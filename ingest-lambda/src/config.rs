@@ -72,7 +72,7 @@ const DEFAULT_PARTITION_KEY_FIELDS: &str = "session_id,sessionId,viewer_id,viewe
 /// Leaves room for an envelope and a partition key of the largest size.
 const MIN_CONFIGURED_RECORD_BYTES: usize = 16 * 1024;
 
-/// More than a stream of the largest size takes.
+/// Who wants more wants no limit.
 const MAX_KEY_EVENTS_PER_SECOND: u32 = 1_000_000;
 
 impl Config {

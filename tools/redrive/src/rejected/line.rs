@@ -127,6 +127,22 @@ pub(crate) mod tests {
         assert_eq!((reason, part, parts, &body[..]), (Reason::InvalidJson, 2, 3, &b"{}"[..]));
     }
 
+    #[test]
+    fn events_say_who_sent_them_as_the_line_does_but_for_the_origin_that_each_rejected_line_has() {
+        let client =
+            r#""app":"web","client":{"ip":"192.0.2.0","page":"/watch","country":"DE","origin":"https://a.example"}"#;
+        let line = RejectedLine::parse(OURS.replace(r#""client":{}"#, client).as_bytes()).unwrap();
+        let text = |text: &str| Some(text.to_owned());
+        let expected = Client {
+            ip: text("192.0.2.0"),
+            page: text("/watch"),
+            country: text("DE"),
+            app: text("web"),
+            ..Client::default()
+        };
+        assert_eq!(line.client(), expected);
+    }
+
     #[rstest]
     #[case::no_json("", "x")]
     #[case::no_id("\"id\":\"i\",", "")]
