@@ -58,7 +58,7 @@ def screenshot(driver, path, selector=None):
     path.write_bytes(base64.b64decode(taken["data"]))
 
 
-# Colours by how often they are used, and each pixel's nearest of them.
+# The most frequent colours, those that are farthest from them, and each pixel's nearest of these.
 PALETTE = """
 const [picture, done] = arguments;
 const image = new Image();
@@ -71,11 +71,19 @@ image.onload = () => {
   const counts = new Map();
   for (const pixel of pixels) counts.set(pixel, (counts.get(pixel) || 0) + 1);
   const channels = pixel => [pixel & 255, pixel >> 8 & 255, pixel >> 16 & 255];
-  const palette = [...counts].sort((one, other) => other[1] - one[1]).slice(0, 48).map(([pixel]) => channels(pixel));
+  const sorted = [...counts].sort((one, other) => other[1] - one[1]).map(([pixel]) => channels(pixel));
+  const distance = ([r, g, b], [x, y, z]) => (x - r) ** 2 + (y - g) ** 2 + (z - b) ** 2;
+  const palette = sorted.slice(0, 32), rest = sorted.slice(32, 4000);
+  const gaps = rest.map(colour => Math.min(...palette.map(other => distance(colour, other))));
+  while (palette.length < 56 && palette.length < sorted.length) {
+    const farthest = rest[gaps.indexOf(Math.max(...gaps))];
+    palette.push(farthest);
+    rest.forEach((colour, at) => { gaps[at] = Math.min(gaps[at], distance(colour, farthest)); });
+  }
   const nearest = new Map();
   const index = pixel => {
     if (!nearest.has(pixel)) {
-      const [r, g, b] = channels(pixel), far = palette.map(([x, y, z]) => (x - r) ** 2 + (y - g) ** 2 + (z - b) ** 2);
+      const far = palette.map(colour => distance(colour, channels(pixel)));
       nearest.set(pixel, far.indexOf(Math.min(...far)));
     }
     return nearest.get(pixel);
@@ -89,7 +97,7 @@ image.src = "data:image/png;base64," + picture;
 
 
 def shrink(driver, path):
-    """Writes a picture again with its 48 most frequent colours: it is for documents, and every clone has it."""
+    """Writes a picture again with 56 colours: it is for documents, and every clone has it."""
     driver.get("about:blank")
     read = driver.execute_async_script(PALETTE, base64.b64encode(path.read_bytes()).decode())
     width, height, pixels = read["width"], read["height"], base64.b64decode(read["pixels"])
