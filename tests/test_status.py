@@ -4,6 +4,8 @@ import bz2
 import json
 import os
 import re
+import shutil
+import subprocess
 import time
 import urllib.error
 import urllib.parse
@@ -16,9 +18,9 @@ from selenium.webdriver.common.keys import Keys
 
 from support import history
 from support.browser import chromium, resize, scheme_of
-from support.screenshot import screenshot, shrink
 from support.faults import Faults
-from support.stack import LANDING_BUCKET, REPOSITORY, run_to_the_end, wait_for
+from support.screenshot import screenshot
+from support.stack import BINARY, LANDING_BUCKET, REPOSITORY, environment, run_to_the_end, wait_for
 
 # Pictures for the documents, made only when asked for.
 SCREENSHOTS = os.environ.get("STATUS_SCREENSHOTS")
@@ -167,6 +169,14 @@ def test_without_the_services_nothing_is_green(fresh_stack):
 def test_a_port_that_is_taken_is_named(stack, tmp_path):
     code, said = run_to_the_end(tmp_path, STATUS_PORT=urllib.parse.urlsplit(stack.page).port)
     assert code != 0 and "STATUS_PORT" in said, said
+
+
+def test_a_page_that_is_not_built_is_named(tmp_path):
+    """The page's program is beside the stack's own."""
+    alone = shutil.copy(BINARY, tmp_path / "local")
+    variables = environment(tmp_path, FUNCTIONS_DIR=BINARY.parent)
+    run = subprocess.run([alone], cwd=REPOSITORY, env=variables, capture_output=True, text=True, timeout=20)
+    assert run.returncode != 0 and "status is not built" in run.stderr and "make build-local" in run.stderr, run.stderr
 
 
 # ---- Who may ask ----
@@ -340,10 +350,8 @@ def test_two_days_of_large_hours_are_shown_at_once_in_little_memory(fresh_stack,
     """Sums are read instead of objects: of the open hour, its end alone."""
     data = tmp_path / "large" / "data"
     folder = history.two_days(data)
-    manifest = json.dumps({"key": "events/x", "bytes": 9, "records": 1, "lines": 9, "uncompressed_bytes": 99}) + "\n"
     for back in (2, 3):
-        hour = history.partition(history.now_hour() - history.timedelta(hours=back))
-        (folder / "events" / hour / "_MANIFEST.json").write_text(manifest * history.OBJECTS)
+        history.grow_manifest(folder, history.now_hour() - history.timedelta(hours=back))
     history.fill(data, OBJECTS)
     stack = fresh_stack(directory=tmp_path / "large")
     began = time.monotonic()
@@ -376,7 +384,7 @@ def test_pictures_for_the_documents(fresh_stack, tmp_path):
     history.incident(data, resolved=True)
     history.incident(data, resolved=False)
     stack = fresh_stack(directory=tmp_path / "shown")
-    for number in range(14):
+    for number in range(9):
         kind = ("play", "heartbeat", "heartbeat", "pause", "rebuffer", "ad_impression")[number % 6]
         post(stack, [{"id": f"e-{number}", "type": kind, "session_id": f"s-{number % 4}", "position": number * 10.5, "title": "Episode 3"}])
         time.sleep(0.4)
@@ -408,7 +416,5 @@ def test_pictures_for_the_documents(fresh_stack, tmp_path):
         wait_for(lambda: "wrong" in text(driver, "#state"), 30)
         screenshot(driver, folder / "status-stopped.png", "main > section")
         Faults(stack).end()
-        for picture in folder.glob("status-*.png"):
-            shrink(driver, picture)
     for picture in folder.glob("status-*.png"):
         assert picture.stat().st_size < 150_000, (picture, picture.stat().st_size)

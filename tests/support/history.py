@@ -57,6 +57,15 @@ def seal(folder, hour, compacted=True, late_minutes=0, **more):
         write(folder / "columnar" / partition(hour) / "_SUCCESS", columnar)
 
 
+def grow_manifest(folder, hour):
+    """Gives an hour a manifest with a line for each object."""
+    line = json.dumps({"key": "events/x", "bytes": 9, "records": 1, "lines": 9, "uncompressed_bytes": 99}) + "\n"
+    content = (line * OBJECTS).encode()
+    (folder / "events" / partition(hour) / "_MANIFEST.json").write_bytes(content)
+    path = folder / "events" / partition(hour) / "_SUCCESS"
+    path.write_text(path.read_text().replace(MANIFEST_MD5, hashlib.md5(content).hexdigest()))
+
+
 def seal_date(folder, date):
     success = {"v": 1, "partition": f"dt={date:%Y-%m-%d}", "first_sealed_at": stamp(date + timedelta(hours=25)),
                "sealed_at": stamp(date + timedelta(hours=25)), "late_objects": 0, "manifest": f'"{MANIFEST_MD5}"',
@@ -81,7 +90,7 @@ def two_days(data, odd=True):
     for back, hour in enumerate(hours, 1):
         # The last one is sealed by the stack itself, in its time.
         if back > 1:
-            seal(folder, hour, compacted=back > 2, **strange.get(back, {}))
+            seal(folder, hour, **strange.get(back, {}))
         for days in (1, *range(7, 57, 7)):
             if (earlier := hour - timedelta(days=days)) < hours[-1]:
                 seal(folder, earlier, compacted=False)
@@ -98,7 +107,8 @@ def fill(data, objects, shards=4):
     (root / LANDING_BUCKET / "events" / hour).mkdir(parents=True, exist_ok=True)
     digest = hashlib.md5(b"BZh1").hexdigest()
     for number in range(objects):
-        first = 49_680_526_688_183_764_996_402_631_907_123_007_237_603_964_584_147_812_354 + number * 3_700_000
+        # Less than those of records that come to the stack.
+        first = 49 * 10 ** 54 + number * 37 * 10 ** 24
         key = f"events/{hour}/shardId-{number % shards:012}-{first}.jsonl.bz2"
         file = root / LANDING_BUCKET / key
         file.write_bytes(b"BZh1")

@@ -1,8 +1,12 @@
 """Pictures of pages, for documents."""
 
 import base64
-import struct
-import zlib
+import io
+
+from PIL import Image
+
+# Every clone has the pictures.
+COLOURS = 128
 
 
 def screenshot(driver, path, selector=None):
@@ -13,50 +17,4 @@ def screenshot(driver, path, selector=None):
                 width: Math.min(box.width + 16, document.documentElement.scrollWidth), height: box.height + 16};""", selector)
     taken = driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png", "captureBeyondViewport": True, "clip": box | {"scale": 1}})
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(base64.b64decode(taken["data"]))
-
-
-# Colours by how often they are used, and each pixel's nearest of them.
-PALETTE = """
-const [picture, done] = arguments;
-const image = new Image();
-image.onload = () => {
-  const canvas = document.createElement("canvas");
-  [canvas.width, canvas.height] = [image.width, image.height];
-  const context = canvas.getContext("2d");
-  context.drawImage(image, 0, 0);
-  const pixels = new Uint32Array(context.getImageData(0, 0, image.width, image.height).data.buffer);
-  const counts = new Map();
-  for (const pixel of pixels) counts.set(pixel, (counts.get(pixel) || 0) + 1);
-  const channels = pixel => [pixel & 255, pixel >> 8 & 255, pixel >> 16 & 255];
-  const palette = [...counts].sort((one, other) => other[1] - one[1]).slice(0, 48).map(([pixel]) => channels(pixel));
-  const nearest = new Map();
-  const index = pixel => {
-    if (!nearest.has(pixel)) {
-      const [r, g, b] = channels(pixel), far = palette.map(([x, y, z]) => (x - r) ** 2 + (y - g) ** 2 + (z - b) ** 2);
-      nearest.set(pixel, far.indexOf(Math.min(...far)));
-    }
-    return nearest.get(pixel);
-  };
-  let text = "";
-  for (const pixel of pixels) text += String.fromCharCode(index(pixel));
-  done({width: image.width, height: image.height, palette, pixels: btoa(text)});
-};
-image.src = "data:image/png;base64," + picture;
-"""
-
-
-def shrink(driver, path):
-    """Writes a picture again with its 48 most frequent colours: it is for documents, and every clone has it."""
-    driver.get("about:blank")
-    read = driver.execute_async_script(PALETTE, base64.b64encode(path.read_bytes()).decode())
-    width, height, pixels = read["width"], read["height"], base64.b64decode(read["pixels"])
-    rows = b"".join(b"\0" + pixels[row * width:(row + 1) * width] for row in range(height))
-
-    def chunk(name, data):
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    palette = bytes(value for colour in read["palette"] for value in colour)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"PLTE", palette)
-                     + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b""))
+    Image.open(io.BytesIO(base64.b64decode(taken["data"]))).quantize(COLOURS).save(path, optimize=True)

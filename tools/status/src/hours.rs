@@ -293,7 +293,7 @@ mod tests {
         assert_eq!(by_state(&hours.at(now()), State::Sealed), 46);
         assert_eq!((by_state(&hours.at(now()), State::Open), by_state(&hours.at(now()), State::Missing)), (1, 1));
         // The first hour, listings, `_SUCCESS`, Parquet's, and twelve hours before the window.
-        assert_eq!(bucket.calls.replace(0), 4 + 48 + 2 * 46 + 13);
+        assert_eq!(bucket.calls.replace(0), 4 + 48 + 2 * 46 + 12);
         hours.look(&store, now()).await.unwrap();
         assert!(bucket.calls.get() <= 24, "{}", bucket.calls.get());
     }

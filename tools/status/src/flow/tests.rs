@@ -132,6 +132,17 @@ fn hours_decide(#[case] hour: HourState, #[case] marks: Vec<Mark>, #[case] expec
 }
 
 #[rstest]
+#[case::none(0, None)]
+#[case::at_the_bound(3, Some("late: 2026-11-21T09, 2026-11-21T08, 2026-11-21T07"))]
+#[case::one_past_it(4, Some("late: 2026-11-21T09, 2026-11-21T08, 2026-11-21T07 and 1 more"))]
+fn few_hours_are_named(#[case] count: i64, #[case] expected: Option<&str>) {
+    let numbered =
+        |back: i64| Hour { hour: hour().plus(-back), ..one(HourState::Missing, Vec::new(), Facts::default()) };
+    let hours: Vec<Hour> = (0..count).rev().map(numbered).collect();
+    assert_eq!(named(State::Stopped, "late", hours.iter()).map(|(_, why)| why).as_deref(), expected);
+}
+
+#[rstest]
 #[case::at_the_bound(0, State::Ok)]
 #[case::one_past_it(1, State::Warning)]
 fn an_hour_has_an_hour_to_become_parquet(#[case] more: i64, #[case] expected: State) {
