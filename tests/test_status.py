@@ -313,7 +313,8 @@ def test_all_of_it_works_by_the_keyboard(page):
     assert focused(page, "data-hour") == last
     page.switch_to.active_element.send_keys(Keys.TAB)
     assert focused(page, "data-hour") is None
-    names = page.execute_script("return [...document.querySelectorAll('button, input')].map(one => one.getAttribute('aria-label') || one.textContent)")
+    names = page.execute_script("""
+        return [...document.querySelectorAll("button, input")].map(one => one.getAttribute("aria-label") || one.textContent)""")
     assert all(name.strip() for name in names)
     assert_clean(page)
 
