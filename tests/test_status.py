@@ -405,6 +405,8 @@ def test_pictures_for_the_documents(fresh_stack, tmp_path):
                 wait_for(lambda: driver.find_elements(By.CSS_SELECTOR, ".plot .band"), 20)
             time.sleep(1)
             screenshot(driver, folder / f"status-{name}.png")
+            if name == "light":
+                screenshot(driver, folder / "status-flow.png", "main > section")
         scheme_of(driver, "light")
         resize(driver, 1280)
         screenshot(driver, folder / "status-incident.png", "#incidents")
