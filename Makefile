@@ -12,6 +12,9 @@ PYTEST_ARGS ?=
 ARCHITECTURE ?= arm64
 BUILT = target/$(shell rustc --print host-tuple)/release
 
+# Those that are only deployed, here too, if a parameter names what they load into.
+LOADERS = $(if $(findstring SearchEndpoint=,$(PARAMETERS)),--bin load-search) $(if $(findstring Warehouse,$(PARAMETERS)),--bin load-warehouse)
+
 .PHONY: help run build-local build deploy destroy test test-rust test-e2e soak check bench loadtest clean
 
 help: ## list the targets
@@ -28,9 +31,7 @@ demo: build-local ## recorded players on a fast clock, a fault, its alarm, its n
 build-local: ## build the functions and the one-machine stack
 	cargo build --release --locked --bin local --bin ingest-lambda --bin ingest-server --bin kinesis-to-s3-lambda \
 		--bin check-object --bin seal-partition --bin check-size --bin check-recency --bin check-completeness \
-		--bin check-deletions --bin notify --bin compact-partition --bin status \
-		$(if $(findstring SearchEndpoint=,$(PARAMETERS)),--bin load-search) \
-		$(if $(findstring Warehouse,$(PARAMETERS)),--bin load-warehouse)
+		--bin check-deletions --bin notify --bin compact-partition --bin status $(LOADERS)
 
 build: $(VENV)/installed ## build the packages that are deployed, and list them (ARCHITECTURE=arm64)
 	@tools/scripts/build $(ARCHITECTURE)
