@@ -18,7 +18,7 @@ from support.proxy import Reply, forward, serving
 from support.stack import REPOSITORY, wait_for
 
 CLIENT = REPOSITORY / "clients/js"
-ZIPPED_BYTES = 3_000
+ZIPPED_BYTES = 3 * 1024
 EVENTS = 10_000
 CUT_SECONDS = 30
 

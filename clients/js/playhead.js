@@ -1,25 +1,26 @@
-// See README.md. SPDX-License-Identifier: Apache-2.0
-
-// Keepalive and beacons share 64 KiB.
-const BODY_BYTES = 61_440;
-// It costs a preflight.
+// Beacons share 64 KiB.
+const BODY_BYTES = 61440;
+// It needs a preflight.
 const GZIP_FROM = 8192;
-const ANSWER_MS = 30_000;
-const LONGEST_PAUSE_MS = 120_000;
-const KEPT_MS = 7 * 24 * 3_600_000;
-const ALIVE_MS = 600_000; // After it kept.
-// Failures in a row: a single event may be the cause.
+const ANSWER_MS = 30e3;
+const MAX_BACKOFF_MS = 120e3;
+const MAX_RETRY_AFTER = 86400;
+const KEPT_MS = 7 * 24 * 3600e3;
+const RECENT_MS = 600e3;
 const HALVE_FROM = 3;
+const GIVE_UP_AFTER = 5;
 
 // Only secure pages have randomUUID.
 const newId = () => crypto.randomUUID?.() ?? crypto.getRandomValues(new Uint32Array(4)).join("-");
 const bodyOf = (entries) => `[${entries.map(({ text }) => text)}]`;
-
-/** Undefined if `act` throws. */
 const attempt = (act) => {
   try {
     return act();
   } catch {}
+};
+const entryOf = (event) => {
+  const text = JSON.stringify(event);
+  return { event, text, size: new TextEncoder().encode(text).length, failures: 0 };
 };
 
 /** How many fit into a body. */
@@ -29,16 +30,18 @@ export function fitting(entries) {
   return count;
 }
 
-/** What an answer says of `count` events; nothing if it is not Playhead's. */
+/** What an answer means for `count` events. */
 export function conclude(status, said, count) {
   const { accepted, rejected = [], not_stored: again = [], error } = said ?? {};
-  const isWhole = accepted + rejected.length + again.length === count;
-  if (isWhole && status == (again.length ? 503 : 200)) return { rejected, again };
   const all = [...Array(count).keys()];
-  const isRefusal = [400, 404, 405, 413, 415].includes(status) && error?.code && error.code != "body_broken";
-  if (!isRefusal) return { rejected: [], again: all, halveFrom: HALVE_FROM };
-  if (status == 413 && count > 1) return { rejected: [], again: all, halveFrom: 1 };
-  return { rejected: all.map((index) => ({ index, reason: rejected[index]?.reason ?? error.code })), again: [] };
+  const named = [...again, ...rejected.map(({ index }) => index)];
+  const isWhole = accepted + named.length === count && named.every((index) => index in all);
+  if (isWhole && status == (again.length ? 503 : 200)) return { rejected, again };
+  const code = [400, 404, 405, 413, 415].includes(status) && error?.code;
+  const retry = { rejected: [], again: all };
+  if ([200, 401, 408, 429, 503].includes(status) || code == "body_broken") return retry;
+  if (!code || (status == 413 && count > 1)) return { ...retry, halveFrom: code ? 1 : HALVE_FROM };
+  return { rejected: all.map((index) => ({ index, reason: rejected[index]?.reason ?? code })), again: [] };
 }
 
 export class Playhead {
@@ -46,30 +49,25 @@ export class Playhead {
   #options;
   #key;
   #queue = [];
-  #flight = [];
-  #outlives = false; // The flight, the page.
-  #bytes = 0;
   #sequence = 0;
   #failures = 0;
-  #isPaused = false;
-  #isClosed = false;
-  #isLeaving = false;
+  #retryAfter;
+  #isPaused;
+  #isClosed;
+  #keptAt; // Below 0: beacons took all.
   #mostEvents = Infinity;
   #listening = new AbortController();
   #running;
   #timer;
 
   constructor(options) {
-    this.#options = { sessionId: newId(), interval: 5_000, maxEvents: 10_000, maxBytes: 2 ** 20, ...options };
-    const prefix = `playhead ${this.#options.url} `;
+    this.#options = { sessionId: newId(), interval: 5e3, maxEvents: 10e3, maxBytes: 2 ** 20, ...options };
+    const prefix = `playhead ${this.#options.url.split("?")[0]} `;
     this.#key = prefix + newId();
     const listen = (type, act) => globalThis.addEventListener?.(type, act, { signal: this.#listening.signal });
     listen("pagehide", () => this.#leave());
-    listen("online", () => {
-      this.#isPaused = false;
-      this.flush();
-    });
-    // The last that a phone says.
+    listen("online", () => this.#retryAfter || this.#resume());
+    // A phone may end hidden pages.
     listen("visibilitychange", () => {
       this.flush();
       this.#keep();
@@ -79,15 +77,18 @@ export class Playhead {
   }
 
   get pending() {
-    return this.#flight.length + this.#queue.length;
+    return this.#queue.length;
   }
 
   send(event) {
-    const { sessionId: session_id } = this.#options;
-    const own = { id: newId(), session_id, time: Date.now(), sequence: this.#sequence++ };
+    const own = { id: newId(), session_id: this.#options.sessionId, time: Date.now(), sequence: this.#sequence++ };
     if (this.#isClosed) return this.#drop("closed", event);
-    if (!this.#add(event, own)) return false;
-    if (this.#bytes > BODY_BYTES && !this.#running) this.flush();
+    const entry = attempt(() => entryOf({ ...event, ...own }));
+    if (!entry) return this.#drop("not_json", event);
+    if (!fitting([entry])) return this.#drop("too_large", event);
+    if (!this.#take([entry])) return this.#drop("queue_full", event);
+    this.#keptAt &&= 0;
+    if (fitting(this.#queue) < this.pending) this.flush();
     this.#wake(this.#options.interval);
     return true;
   }
@@ -99,20 +100,15 @@ export class Playhead {
 
   async close() {
     this.#isClosed = true;
-    const isDone = await this.flush();
-    if (isDone) this.#listening.abort();
-    return isDone;
+    return (await this.flush()) && !this.#listening.abort();
   }
 
-  #add(event, own) {
-    const text = attempt(() => JSON.stringify({ ...event, ...own }));
-    if (!text) return this.#drop("not_json", event);
-    const size = new TextEncoder().encode(text).length;
-    if (!fitting([{ size }])) return this.#drop("too_large", event);
-    const isFull = this.pending >= this.#options.maxEvents || this.#bytes + size > this.#options.maxBytes;
-    if (isFull) return this.#drop("queue_full", event);
-    this.#bytes += size;
-    return this.#queue.push({ text, size });
+  #take(entries) {
+    const all = [...this.#queue, ...entries];
+    const bytes = all.reduce((sum, { size }) => sum + size, 0);
+    if (all.length > this.#options.maxEvents || bytes > this.#options.maxBytes) return false;
+    this.#queue = all;
+    return true;
   }
 
   #drop(reason, event) {
@@ -123,102 +119,107 @@ export class Playhead {
 
   #wake(milliseconds) {
     this.#timer ??= setTimeout(() => {
-      this.#timer = undefined;
-      this.#isPaused = this.#isLeaving = false;
-      this.flush();
+      this.#timer = this.#keptAt = undefined;
+      this.#resume();
     }, milliseconds);
   }
 
+  #resume() {
+    this.#isPaused = false;
+    this.flush();
+  }
+
   async #run() {
-    while (this.#queue.length && !this.#isPaused) {
-      this.#flight = this.#queue.splice(0, Math.min(fitting(this.#queue), this.#mostEvents));
-      const count = this.#flight.length;
-      const answer = await this.#post(bodyOf(this.#flight), count);
-      if (this.#settle(answer)) this.#pause(answer, count);
-      else {
-        this.#failures = 0;
-        this.#mostEvents *= 2;
+    try {
+      while (this.pending && !this.#isPaused) {
+        const sent = this.#queue.slice(0, Math.min(fitting(this.#queue) || 1, this.#mostEvents));
+        this.#settle(sent, await this.#post(bodyOf(sent), sent.length));
       }
+      if (!this.pending) attempt(() => localStorage.removeItem(this.#key));
+    } finally {
+      this.#running = undefined;
     }
-    if (!this.pending) attempt(() => localStorage.removeItem(this.#key));
-    this.#running = undefined;
   }
 
   async #post(body, count) {
-    // Retries are plain: a preflight, or other bodies kept alive, may have failed the first.
+    // Retries need no preflight.
     const keepalive = !this.#failures;
-    const headers = {};
+    let headers;
     try {
       if (keepalive && body.length > GZIP_FROM && globalThis.CompressionStream) {
-        body = await new Response(new Blob([body]).stream().pipeThrough(new CompressionStream("gzip"))).blob();
-        headers["content-encoding"] = "gzip";
+        body = await new Response(new Response(body).body.pipeThrough(new CompressionStream("gzip"))).blob();
+        headers = { "content-encoding": "gzip" };
       }
-      this.#outlives = keepalive;
       const signal = AbortSignal.timeout?.(ANSWER_MS);
       const answer = await fetch(this.#options.url, { method: "POST", body, headers, keepalive, signal });
-      const retryAfter = answer.headers.get("retry-after") | 0;
-      return { retryAfter, ...conclude(answer.status, await answer.json(), count) };
+      const { status } = answer;
+      const said = (headers && [400, 415].includes(status)) || (await answer.json().catch(() => {}));
+      const retryAfter = Math.min(MAX_RETRY_AFTER, parseInt(answer.headers.get("retry-after")) || 0);
+      return { status, retryAfter, ...conclude(status, said, count) };
     } catch {
-      return conclude(0, null, count);
-    } finally {
-      this.#outlives = false;
+      return conclude(navigator.onLine ? 0 : 503, null, count);
     }
   }
 
-  /** How many are to be sent again. */
-  #settle({ rejected, again, halveFrom }) {
-    const sent = this.#flight;
-    const kept = sent.filter((_, index) => again.includes(index));
-    this.#flight = [];
-    // One that fails alone lets the others pass.
-    this.#queue = halveFrom && sent.length == 1 ? [...this.#queue, ...kept] : [...kept, ...this.#queue];
-    this.#bytes = this.#queue.reduce((sum, { size }) => sum + size, 0);
-    for (const { index, reason } of rejected) this.#drop(reason, attempt(() => JSON.parse(sent[index].text)));
-    return kept.length;
+  #settle(sent, { status, rejected, again, halveFrom, retryAfter }) {
+    const failures = halveFrom && sent.length == 1 && ++sent[0].failures;
+    if (failures >= GIVE_UP_AFTER && status < 500) rejected.push({ index: again.pop(), reason: "refused" });
+    const kept = again.map((index) => sent[index]);
+    const rest = this.#queue.slice(sent.length);
+    this.#queue = failures >= HALVE_FROM ? [...rest, ...kept] : [...kept, ...rest];
+    for (const { index, reason } of rejected) this.#drop(reason, sent[index].event);
+    if (kept.length) {
+      if (++this.#failures >= halveFrom) this.#mostEvents = (sent.length + 1) >> 1;
+      return this.#pause(retryAfter);
+    }
+    this.#failures = 0;
+    this.#mostEvents *= 2;
   }
 
-  #pause({ halveFrom, retryAfter = 0 }, count) {
-    if (++this.#failures >= halveFrom) this.#mostEvents = (count + 1) >> 1;
-    const wait = Math.min(LONGEST_PAUSE_MS, retryAfter * 1000 + 500 * 2 ** this.#failures);
+  #pause(retryAfter = 0) {
+    const backoff = Math.min(MAX_BACKOFF_MS, 500 * 2 ** this.#failures);
+    this.#retryAfter = retryAfter;
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#isPaused = true;
-    this.#wake(wait * (1 + Math.random() / 2));
+    this.#wake(Math.max(retryAfter * 1000, backoff) * (1 + Math.random() / 2));
   }
 
   #leave() {
-    this.#isPaused = this.#isLeaving = true;
+    if (!this.pending) return;
+    this.#isPaused = true;
+    this.#keptAt = this.#beacon(this.#queue) && navigator.onLine && !this.#failures ? -1 : 0;
     this.#keep();
     this.#wake(this.#options.interval);
-    const rest = [...(this.#outlives ? [] : this.#flight), ...this.#queue];
-    while (rest.length) {
-      const body = bodyOf(rest.splice(0, fitting(rest)));
-      if (!attempt(() => navigator.sendBeacon(this.#options.url, body))) return;
-    }
   }
 
+  #beacon(entries) {
+    if (attempt(() => navigator.sendBeacon(this.#options.url, bodyOf(entries)))) return true;
+    const half = entries.length >> 1;
+    return half && this.#beacon(entries.slice(0, half)) && this.#beacon(entries.slice(half));
+  }
+
+  /** Whether all is kept. */
   #keep() {
-    const all = [{ text: this.#isLeaving ? 0 : Date.now() }, ...this.#flight, ...this.#queue];
-    for (let count = all.length; count > 1; count >>= 1) {
-      if (attempt(() => localStorage.setItem(this.#key, bodyOf(all.slice(0, count))) ?? true)) return;
-    }
+    const all = [{ text: this.#keptAt ?? Date.now() }, ...this.#queue];
+    let count = all.length;
+    const write = () => localStorage.setItem(this.#key, bodyOf(all.slice(0, count))) ?? true;
+    while (count > 1 && !attempt(write)) count >>= 1;
+    return count == all.length;
   }
 
-  /** Takes over what ended pages kept. */
   #adopt(prefix) {
-    const events = new Map();
-    const keys = attempt(() => Object.keys(localStorage).filter((key) => key.startsWith(prefix))) ?? [];
-    const taken = keys.filter((key) => attempt(() => {
+    const now = Date.now();
+    const ids = new Set();
+    const take = (key) => {
       const [keptAt, ...kept] = JSON.parse(localStorage.getItem(key));
-      if (Math.abs(Date.now() - keptAt) < ALIVE_MS) return false;
-      for (const event of kept) events.set(event.id, event);
-      return true;
-    }));
-    for (const event of events.values()) {
-      if (Date.now() - event.time < KEPT_MS) this.#add(event);
-      else this.#drop("expired", event);
-    }
-    this.#keep();
-    for (const key of taken) localStorage.removeItem(key);
+      if (Math.abs(now - keptAt) < RECENT_MS) return;
+      const isOld = ({ time }) => now - time >= (keptAt < 0 ? RECENT_MS : KEPT_MS);
+      const entries = kept.filter((event) => !isOld(event) && ids.size < ids.add(event.id).size).map(entryOf);
+      if (entries.length && !(key.startsWith(prefix) && this.#take(entries))) return;
+      if (keptAt >= 0) for (const event of kept.filter(isOld)) this.#drop("expired", event);
+      if (this.#keep()) localStorage.removeItem(key);
+    };
+    attempt(() => Object.keys(localStorage).forEach((key) => key.startsWith("playhead ") && attempt(() => take(key))));
   }
 }
