@@ -15,10 +15,11 @@ import pytest
 from support.browser import chromium, console, site
 from support.faults import Faults
 from support.proxy import Reply, forward, serving
-from support.stack import REPOSITORY, wait_for
+from support.stack import FAST, REPOSITORY, wait_for
 
 CLIENT = REPOSITORY / "clients/js"
 ZIPPED_BYTES = 3 * 1024
+WRITE_KEY = "web-key-0123456789"
 EVENTS = 10_000
 CUT_SECONDS = 30
 
@@ -174,6 +175,25 @@ def test_a_closed_page_sends_its_last_events_by_beacon(browser, origin, stack):
     open_page(browser, origin, f"http://127.0.0.1:{stack.port}/events", "js-next", interval=50)
     landed = events(stack, "js-beacon", 14)
     assert len(landed) == 14 and len({(line.json["id"], line.event_text) for line in landed}) == 7
+
+
+def test_a_write_key_in_the_address_is_sent_by_requests_beacons_and_for_what_an_older_key_was_kept(browser, origin, fresh_stack):
+    stack = fresh_stack(parameters=f"{FAST} WriteKeys=web={WRITE_KEY}")
+    url = f"http://127.0.0.1:{stack.port}/events"
+    browser.switch_to.new_window("tab")
+    open_page(browser, origin, f"{url}?key=replaced-key-0123456789", "js-replaced", interval=50)
+    browser.execute_script("sendAll(3, 3)")
+    wait_for(lambda: browser.get_log("browser"), 20, "an answer of 401")
+    close_tab(browser)
+    browser.switch_to.new_window("tab")
+    open_page(browser, origin, f"{url}?key={WRITE_KEY}", "js-keyed", interval=50)
+    browser.execute_script("sendAll(5, 5)")
+    wait_for(lambda: pending(browser) == 0, 20, lambda: console(browser))
+    browser.execute_script("client.send({type: 'last', n: 5}); location = 'about:blank'")
+    landed = events(stack, "js-keyed", 6) + events(stack, "js-replaced", 3)
+    close_tab(browser)
+    assert {line.json["app"] for line in landed} == {"web"}
+    assert sorted(line.json["event"]["n"] for line in landed) == [0, 0, 1, 1, 2, 2, 3, 4, 5]
 
 
 def close_tab(browser):

@@ -6,10 +6,11 @@ import re
 import pytest
 
 from support.browser import chromium, console, site
-from support.stack import REPOSITORY, wait_for
+from support.stack import FAST, REPOSITORY, wait_for
 
 PAGE = REPOSITORY / "docs/PLAYERS.md"
 LIBRARIES = REPOSITORY / "tests/players"
+WRITE_KEY = "web-key-0123456789"
 
 # What one viewing with a seek is in each vocabulary, and the member that counts its events.
 MUX = {"viewstart", "play", "playing", "seeking", "seeked", "ended"}
@@ -60,7 +61,22 @@ def test_the_page_names_the_versions_that_are_tried():
 
 @pytest.mark.parametrize("title, snippet", SNIPPETS)
 def test_a_viewing_lands_as_one_session(browser, fresh_stack, title, snippet):
-    stack = fresh_stack()
+    land_a_viewing(browser, fresh_stack(), title, snippet)
+
+
+@pytest.mark.parametrize("title", ["mux-embed", "dash.js", "hls.js"])
+def test_a_viewing_lands_with_the_app_of_the_key_in_its_address(browser, fresh_stack, title):
+    stack = fresh_stack(parameters=f"{FAST} WriteKeys=web={WRITE_KEY}")
+    snippet = sections()[title][0]
+    # mux-embed takes http where its domain ends in `localhost`.
+    keyed = snippet.replace('"events.example.com"', f'"events.example.com/?key={WRITE_KEY}&over=localhost"')
+    keyed = keyed.replace("events.example.com/events", f"events.example.com/events?key={WRITE_KEY}")
+    assert keyed.count(WRITE_KEY) == 1
+    land_a_viewing(browser, stack, title, keyed)
+    assert {line.json["app"] for line in stack.lines()} == {"web"}
+
+
+def land_a_viewing(browser, stack, title, snippet):
     session, counter, name, wanted = RECIPES[title]
 
     def landed():

@@ -1,5 +1,5 @@
-/** Why an event was dropped: by the client, or a reason or code of an answer of Playhead's. */
-export type DropReason = "queue_full" | "too_large" | "not_json" | "closed" | "expired" | (string & {});
+/** Why an event was dropped: by the client, or a reason or code of an answer of Playhead's. `refused` is by something before Playhead. */
+export type DropReason = "queue_full" | "too_large" | "not_json" | "closed" | "expired" | "refused" | (string & {});
 
 export interface PlayheadOptions {
   /** Where events are posted. */

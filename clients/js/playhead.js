@@ -1,6 +1,6 @@
 // Beacons share 64 KiB.
 const BODY_BYTES = 61440;
-// It needs a preflight.
+// Compression needs a preflight.
 const GZIP_FROM = 8192;
 const ANSWER_MS = 30e3;
 const MAX_BACKOFF_MS = 120e3;
