@@ -120,7 +120,7 @@ impl IngestServer {
     }
 }
 
-/// Resolves when the stack stops. One that is gone stops too.
+/// Resolves when the stack stops, or is gone.
 async fn stops(stopping: &mut watch::Receiver<bool>) {
     if stopping.wait_for(|stopping| *stopping).await.is_err() {
         warn!("the stack is gone");
