@@ -1,9 +1,12 @@
 """The one-machine stack plays the deployed alarms: none on a fresh stack, and those of a fault from their ALARM to their OK."""
 
+import contextlib
 import json
 import re
+import socket
 import subprocess
 import time
+import urllib.request
 
 import pytest
 
@@ -96,17 +99,79 @@ def test_a_template_whose_alarms_cannot_be_played_stops_the_start(tmp_path):
     assert (code, "SpilledEventsAlarm.Metrics.percent.Expression" in said, "ANOMALY_DETECTION_BAND" in said) == (1, True, True), said
 
 
+@contextlib.contextmanager
+def taken(port):
+    """Somebody listens at a port."""
+    with socket.socket() as listener:
+        # If it can't be had, somebody does already.
+        with contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            listener.listen()
+        yield
+
+
 def test_the_demo_shows_a_fault_its_alarm_its_notice_and_its_end(tmp_path):
-    variables = environment(tmp_path, DEMO_SECONDS=1)
-    variables = {name: value for name, value in variables.items() if name not in ("TEMPLATE", "PARAMETERS")}
+    """Beside a stack that has the port of the page."""
+    variables = environment(tmp_path, DEMO_SECONDS=90)
+    variables = {name: value for name, value in variables.items() if name not in ("TEMPLATE", "PARAMETERS", "STATUS_PORT")}
     began = time.monotonic()
-    demo = subprocess.run([REPOSITORY / "tools/scripts/demo", BINARY.parent], cwd=REPOSITORY, env=without_aws() | variables,
-                          timeout=150, capture_output=True, text=True)
-    said = demo.stdout
-    assert demo.returncode == 0, said + demo.stderr
+    log, errors = tmp_path / "demo.log", tmp_path / "demo.err"
+    with taken(8081), log.open("w") as out, errors.open("w") as err:
+        demo = subprocess.Popen([REPOSITORY / "tools/scripts/demo", BINARY.parent], cwd=REPOSITORY, env=without_aws() | variables,
+                                stdout=out, stderr=err)
+        try:
+            page = page_of(log)
+            assert not page.endswith(":8081/"), page
+            # Somebody looks at it all the time, so that it is never behind.
+            wait_for(lambda: ask(page, "overview") and f" notice: ALARM: {SPILLED}" in log.read_text(), 60, log.read_text)
+            overview = wait_for(lambda: shows(page, "overview", is_on), 15, log.read_text)
+            assert overview["state"] != "ok" and stage(overview, "spilled")["state"] == "warning", overview
+            wait_for(lambda: shows(page, "incidents", lambda all: [one["resolved_at"] for one in of_spilled(all)] == [None]), 15,
+                     lambda: ask(page, "incidents"))
+            wait_for(lambda: f" notice: RESOLVED: {SPILLED}" in log.read_text(), 60, log.read_text)
+            wait_for(lambda: shows(page, "incidents", lambda all: [one for one in of_spilled(all) if one["resolved_at"]]), 15,
+                     lambda: ask(page, "incidents"))
+            wait_for(lambda: shows(page, "overview", lambda one: is_on(one) is False), 15, log.read_text)
+            code = demo.wait(120)
+        finally:
+            # Once it has ended, this does nothing.
+            demo.terminate()
+            demo.wait(60)
+    said = log.read_text()
+    assert code == 0, said + errors.read_text()
     order = ["ready: POST", "Kinesis fails from now on", f" ALARM {SPILLED}", f" notice: ALARM: {SPILLED}", "Kinesis is back",
-             f" OK {SPILLED}", f" notice: RESOLVED: {SPILLED}", "RESOLVED after", "stopped: everything that was taken has landed"]
+             f" OK {SPILLED}", f" notice: RESOLVED: {SPILLED}", "RESOLVED after", f"the page at {page}",
+             "stopped: everything that was taken has landed"]
     places = [said.find(text) for text in order]
     assert -1 not in places and places == sorted(places), said
     assert " ERROR " not in said, said
     assert time.monotonic() - began < 120, said
+
+
+def page_of(log):
+    return wait_for(lambda: re.search("^page: (http://[^ ]+/)$", log.read_text(), re.M), 20, log.read_text)[1]
+
+
+def ask(page, what):
+    with urllib.request.urlopen(f"{page}api/{what}", timeout=30) as answer:
+        return json.loads(answer.read())
+
+
+def shows(page, what, wanted):
+    """The page's answer, if it is as wanted."""
+    answer = ask(page, what)
+    return answer if wanted(answer) else None
+
+
+def stage(overview, name):
+    return next(one for one in overview["stages"] if one["id"] == name)
+
+
+def is_on(overview):
+    """None if the alarms were not read yet."""
+    all_of_them = overview["alarms"].get("alarms", [])
+    return next((one["is_on"] for one in all_of_them if SPILLED == f"playhead-{one['name']}"), None)
+
+
+def of_spilled(answer):
+    return [one for one in answer["incidents"] if SPILLED in one["alarms"]]

@@ -7,11 +7,13 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.error
+import urllib.request
 
 import pytest
 
 from support import landed
-from support.stack import BINARY, INGEST, LANDING, REPOSITORY, command, environment, run_to_the_end, wait_for
+from support.stack import BINARY, INGEST, LANDING, REPOSITORY, children, command, environment, run_to_the_end, signal_if_alive, wait_for
 from support.traffic import Traffic
 
 
@@ -72,12 +74,13 @@ def test_a_stack_is_ready_soon_at_a_free_port_that_it_prints(fresh_stack):
         assert (health.status, health.json) == (200, {"status": "ok"})
 
 
-def test_a_port_that_is_in_use_is_a_clear_error(tmp_path):
+@pytest.mark.parametrize("front_door", ["lambda", "server"])
+def test_a_port_that_is_in_use_is_a_clear_error(tmp_path, front_door):
     """A port that another program has keeps the stack from starting: it exits with an error that names
     PORT and the number, and never says that it is ready."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        code, output = run_to_the_end(tmp_path, PORT=port)
+        code, output = run_to_the_end(tmp_path, PORT=port, FRONT_DOOR=front_door)
     assert code != 0
     assert "PORT" in output and str(port) in output and "ready:" not in output, output
 
@@ -108,6 +111,38 @@ def test_a_stack_started_again_on_its_folder_keeps_what_had_landed(fresh_stack, 
         assert stack.post(body=b'{"id":"%s"}' % event.encode()).status == 200
         assert stack.stop() == 0, stack.tail()
     landed.assert_once(stack.lines(), events)
+
+
+def test_the_page_ends_with_a_stack_that_is_killed(fresh_stack):
+    """And so gives its port back to the next one."""
+    stack = fresh_stack()
+    page, = stack.function_processes("status")
+    all_of_it = children(stack.process.pid)
+    stack.killed = True
+    try:
+        stack.process.kill()
+        wait_for(lambda: not command(page), 10, "the end of the page")
+    finally:
+        for pid in all_of_it:
+            signal_if_alive(pid, signal.SIGKILL)
+        stack.process.wait()
+
+
+def test_a_page_that_ended_is_soon_where_it_was(fresh_stack):
+    stack = fresh_stack()
+    page, = stack.function_processes("status")
+    os.kill(page, signal.SIGKILL)
+    wait_for(lambda: page not in stack.function_processes("status"), 10)
+    again, = wait_for(lambda: stack.function_processes("status"), 10)
+
+    def answers():
+        try:
+            with urllib.request.urlopen(stack.page, timeout=20) as answer:
+                return answer.status == 200
+        except urllib.error.URLError:
+            return False
+
+    wait_for(answers, 10, f"the page of {again} at {stack.page}")
 
 
 def test_functions_log_to_files_of_their_own(fresh_stack):

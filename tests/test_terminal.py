@@ -137,3 +137,12 @@ def test_invoke_shows_what_the_function_logged(stack):
 
 def test_an_invocation_that_does_not_ask_for_the_log_gets_none(stack):
     assert "LogResult" not in stack.functions().invoke(FunctionName="check-recency", Payload=b"{}")
+
+
+@pytest.mark.parametrize("front_door", ["lambda", "server"])
+def test_the_line_of_traffic_counts_what_the_front_door_accepted(fresh_stack, front_door):
+    stack = fresh_stack(FRONT_DOOR=front_door)
+    assert stack.post(body=json.dumps([{}] * 1_000).encode()).status == 200
+    # The server counts every ten seconds, and where it is no terminal a line is for ten.
+    line = wait_for(lambda: next(filter(re.compile(r"\d\d:\d\d:\d\d [1-9]\d* events/s, ").match, stack.output), None), 40, stack.tail)
+    assert 90 <= int(line.split()[1]) <= 110, line

@@ -5,7 +5,7 @@
 //!
 //! - Alarms on numbers that only a deployment has (`NEEDS`) are evaluated only where `PARAMETERS` gives the number.
 //! - What should have happened before the stack started counts as unknown, not as missing; and for three hours nobody hears of
-//!   hours that were sealed late.
+//!   hours that were sealed late. A machine that was suspended starts again, in this respect.
 //! - The first OK after the start is not sent: sixty messages would say that nothing has happened.
 //!
 //! What is in ALARM is kept in a file: a stack that starts again sends the OK that is still owed.
@@ -15,14 +15,16 @@ pub mod math;
 mod notice;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use shared::timestamp::{MILLIS_PER_MINUTE, UnixMillis};
 use tokio::sync::watch;
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::event_source_mapping::Phase;
 use crate::metric_store::{MetricStore, minute_of};
@@ -42,6 +44,8 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 const SHORTEST_SLEEP: Duration = Duration::from_millis(200);
 /// Minutes that are made up for at a time; those before them are skipped.
 const MAX_MINUTES_AT_ONCE: i64 = 30;
+/// A longer pause between two evaluations is a machine that was suspended: nothing ran, so nothing is missing.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3 * 60);
 
 /// The alarms on numbers of a deployment, by logical id, and the parameter that gives the number: limits which nothing here
 /// enforces, and the longest silence of players, who are few on one machine.
@@ -72,6 +76,8 @@ struct Inner {
     conditions: Mutex<Vec<Condition>>,
     metrics: MetricStore,
     started: UnixMillis,
+    /// The minute from which on it is known what happened: that of the start, or of the last waking.
+    known_from: AtomicI64,
     kept: Option<PathBuf>,
     publish: Publish,
 }
@@ -124,13 +130,18 @@ impl Alarms {
             is_still: needs(alarm).is_some(),
         };
         let conditions = Mutex::new(alarms.iter().map(condition).collect());
-        Self(Arc::new(Inner { alarms, conditions, metrics, started, kept: None, publish }))
+        let known_from = AtomicI64::new(minute_of(started));
+        Self(Arc::new(Inner { alarms, conditions, metrics, started, known_from, kept: None, publish }))
     }
 
-    /// Goes on from the alarms that this file says were in ALARM, and keeps them there.
+    /// Goes on from the alarms that this file says were in ALARM, and keeps them there. A file that a power cut has damaged is
+    /// as none: it costs an OK at most.
     pub(crate) fn kept_in(mut self, file: &Path) -> anyhow::Result<Self> {
         let before: BTreeMap<String, Kept> = match std::fs::read(file) {
-            Ok(text) => serde_json::from_slice(&text)?,
+            Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|problem| {
+                warn!(%problem, file = %file.display(), "which alarms were on can't be read; they begin anew");
+                BTreeMap::new()
+            }),
             Err(problem) if problem.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
             Err(problem) => return Err(problem.into()),
         };
@@ -163,25 +174,39 @@ impl Alarms {
         loop {
             let settled = clock.at(UnixMillis(lambda_setup::now().0 - millis(SETTLING)));
             let newest = minute_of(settled);
-            for minute in (last + 1).max(newest - MAX_MINUTES_AT_ONCE + 1)..=newest {
-                self.evaluate(minute);
-            }
+            self.due(last, newest).for_each(|minute| self.evaluate(minute));
             last = last.max(newest);
             let next = UnixMillis((newest + 1) * MILLIS_PER_MINUTE);
             let sleep = clock.real_time(settled, next).clamp(SHORTEST_SLEEP, LONGEST_SLEEP);
             tokio::select! {
                 () = tokio::time::sleep(sleep) => {}
-                // A stack that is gone drains too.
+                // It fails only once the stack is gone.
                 _ = phase.wait_for(|phase| *phase == Phase::Draining) => return,
             }
         }
+    }
+
+    /// The minutes to evaluate after the last one. After a pause, none: what is known begins anew with the minute that follows.
+    fn due(&self, last: i64, newest: i64) -> RangeInclusive<i64> {
+        let longest_pause = millis(self.0.metrics.clock().shown(LONGEST_PAUSE)) / MILLIS_PER_MINUTE;
+        let first = if newest - last > longest_pause {
+            self.0.known_from.store(newest + 1, Ordering::Relaxed);
+            newest + 1
+        } else {
+            (last + 1).max(newest - MAX_MINUTES_AT_ONCE + 1)
+        };
+        first..=newest
+    }
+
+    fn known_from(&self) -> i64 {
+        self.0.known_from.load(Ordering::Relaxed)
     }
 
     /// Evaluates all alarms over the periods that end where this minute begins.
     pub(crate) fn evaluate(&self, minute: i64) {
         for (index, alarm) in self.0.alarms.iter().enumerate() {
             let current = self.0.conditions.lock()[index].clone();
-            let catches_up = minute < minute_of(self.0.started) + CATCHING_UP;
+            let catches_up = minute < self.known_from() + CATCHING_UP;
             if current.is_still || catches_up && OF_HOURS_BEFORE.contains(&alarm.id.as_str()) {
                 continue;
             }
@@ -237,7 +262,7 @@ impl Alarms {
         let breaches = |value: &Option<f64>| value.map(|value| alarm.comparison.breaches(value, alarm.threshold));
         let begin = minute - self.period_minutes(alarm) * i64::try_from(values.len()).unwrap_or(i64::MAX);
         let missing_data = match alarm.missing_data {
-            MissingData::Breaching if begin < minute_of(self.0.started) => MissingData::Ignore,
+            MissingData::Breaching if begin < self.known_from() => MissingData::Ignore,
             other => other,
         };
         let Alarm { evaluation_periods, datapoints_to_alarm, .. } = *alarm;
@@ -253,16 +278,20 @@ impl Alarms {
         let before = {
             let mut conditions = self.0.conditions.lock();
             let is_still = conditions[index].is_still;
-            let before = std::mem::replace(&mut conditions[index], Condition { is_still, ..changed.clone() });
-            self.keep(&conditions);
-            before
+            std::mem::replace(&mut conditions[index], Condition { is_still, ..changed.clone() })
         };
-        if before.state == state || before.is_new && state == State::Ok {
-            return;
+        if before.state != state && !(before.is_new && state == State::Ok) {
+            self.say(alarm, &changed, before.state);
         }
-        let reason = if state == State::Alarm { format!(": {}", changed.reason) } else { String::new() };
+        // Only now: a stack that is killed before says it again after its start, rather than never.
+        self.keep(&self.0.conditions.lock());
+    }
+
+    fn say(&self, alarm: &Alarm, changed: &Condition, before: State) {
+        let Condition { state, since, .. } = changed;
+        let reason = if *state == State::Alarm { format!(": {}", changed.reason) } else { String::new() };
         terminal::say(&format!("{} {:>5} {}{reason}", since.rfc3339(), state.as_str(), alarm.name));
-        for notice in notice::notices(alarm, &changed, before.state) {
+        for notice in notice::notices(alarm, changed, before) {
             (self.0.publish)(&notice);
         }
     }

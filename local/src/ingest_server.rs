@@ -9,7 +9,6 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::Child;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -32,20 +31,20 @@ const RESTART_PAUSE: Duration = Duration::from_millis(100);
 const STOP_TIMEOUT: Duration = Duration::from_secs(25);
 
 pub(crate) struct IngestServer {
-    pub(crate) address: SocketAddr,
+    address: SocketAddr,
     spec: template::Function,
     binary: PathBuf,
     host: Host,
     log: FunctionLog,
     max_connections: usize,
-    /// Bound, and never listening: it keeps the port while no server runs.
-    _port: TcpSocket,
 }
 
 /// A process of the server.
 struct Running {
     process: Child,
     output: [JoinHandle<()>; 2],
+    /// Of its standard output.
+    tail: Tail,
     killed: Arc<Notify>,
     _registered: Registered,
 }
@@ -55,29 +54,28 @@ impl IngestServer {
     pub(crate) fn new(spec: template::Function, host: Host, log: FunctionLog, port: u16) -> anyhow::Result<Self> {
         let max_connections = open_files::connections_of_ingest_server()?;
         let binary = host.binary(BINARY)?;
-        let socket = TcpSocket::new_v4()?;
-        socket.set_reuseaddr(true)?;
-        let bound = socket.bind(SocketAddr::from(([127, 0, 0, 1], port)));
-        bound.with_context(|| format!("PORT: port {port} is not available; PORT=0 picks a free one"))?;
-        Ok(Self { address: socket.local_addr()?, spec, binary, host, log, max_connections, _port: socket })
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        Ok(Self { address, spec, binary, host, log, max_connections })
     }
 
     /// Starts the server, and keeps it running until the stack stops. The task ends when all that it took is stored.
-    pub(crate) async fn start(self, stopping: watch::Receiver<bool>) -> anyhow::Result<JoinHandle<()>> {
+    pub(crate) async fn start(
+        mut self,
+        stopping: watch::Receiver<bool>,
+    ) -> anyhow::Result<(SocketAddr, JoinHandle<()>)> {
         let mut running = self.spawn(0)?;
-        tokio::select! {
-            listening = timeout(START_TIMEOUT, self.listens()) => {
-                listening.map_err(|_| anyhow!("{BINARY} does not listen after {} s; see its log", START_TIMEOUT.as_secs()))?;
+        let (port, output) = (self.address.port(), running.tail.clone());
+        self.address = tokio::select! {
+            address = timeout(START_TIMEOUT, listening(&output)) => {
+                address.map_err(|_| anyhow!("{BINARY} does not listen after {} s; see its log", START_TIMEOUT.as_secs()))?
             }
-            status = running.process.wait() => return Err(anyhow!("{BINARY} ended with {}; see its log", status?)),
-        }
-        Ok(tokio::spawn(self.keep_running(running, stopping)))
-    }
-
-    async fn listens(&self) {
-        while TcpStream::connect(self.address).await.is_err() {
-            sleep(Duration::from_millis(10)).await;
-        }
+            status = running.process.wait() => {
+                let hint = format!("if port {port} is taken, PORT=0 picks a free one");
+                return Err(anyhow!("PORT: {BINARY} ended with {}; see its log; {hint}", status?));
+            }
+        };
+        // One that is started again is where it was.
+        Ok((self.address, tokio::spawn(self.keep_running(running, stopping))))
     }
 
     async fn keep_running(self, mut running: Running, mut stopping: watch::Receiver<bool>) {
@@ -111,16 +109,17 @@ impl IngestServer {
             .env("MAX_CONNECTIONS", self.max_connections.to_string())
             .spawn()
             .with_context(|| self.binary.display().to_string())?;
+        let tail = Tail::default();
         let output = [
-            tokio::spawn(self.log.clone().follow(process.stdout.take(), Tail::default())),
+            tokio::spawn(self.log.clone().follow(process.stdout.take(), tail.clone())),
             tokio::spawn(self.log.clone().follow(process.stderr.take(), Tail::default())),
         ];
         let (registered, killed) = self.host.environments.register(&name);
-        Ok(Running { process, output, killed, _registered: registered })
+        Ok(Running { process, output, tail, killed, _registered: registered })
     }
 }
 
-/// Resolves when the stack stops. One that is gone stops too.
+/// Resolves when the stack stops, or is gone.
 async fn stops(stopping: &mut watch::Receiver<bool>) {
     if stopping.wait_for(|stopping| *stopping).await.is_err() {
         warn!("the stack is gone");
@@ -149,5 +148,17 @@ impl Running {
             kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM)?;
         }
         Ok(self.process.wait().await?)
+    }
+}
+
+/// Resolves when the server says where it listens. It takes the port itself: not every system lets two programs bind one.
+async fn listening(output: &Tail) -> SocketAddr {
+    loop {
+        let text = String::from_utf8_lossy(&output.take()).into_owned();
+        let address = text.lines().find_map(|line| line.strip_prefix("listening: http://")?.parse().ok());
+        if let Some(address) = address {
+            return address;
+        }
+        sleep(Duration::from_millis(10)).await;
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use shared::timestamp::UnixMillis;
-use tokio::net::{TcpSocket, TcpStream};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
@@ -22,17 +22,24 @@ const ACCESS_KEY: &str = "status";
 
 /// How long it may take to listen.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// The line that says where it listens.
+const MAX_LINE_BYTES: u64 = 256;
 /// The pause before it is started again, so that one which can't start does not keep the machine busy.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// Listings here cost nothing, and a newcomer waits for an event to appear.
 const REFRESH_MILLISECONDS: u32 = 500;
 
 pub(crate) struct PageServer {
-    pub(crate) address: SocketAddr,
+    port: u16,
     binary: PathBuf,
     environment: Vec<(String, String)>,
-    /// Bound, and never listening: it keeps the port while no server runs.
-    _port: TcpSocket,
+}
+
+/// A process of the page.
+struct Running {
+    process: Child,
+    /// Nothing is written to it: it ends with this program, however that ends, and then the page does.
+    _stdin: Option<ChildStdin>,
 }
 
 /// What the page reads, and by which clock.
@@ -53,65 +60,64 @@ impl PageServer {
         // It is no function, so it is not where these may be: it is beside this program.
         let binary = std::env::current_exe()?.with_file_name(BINARY);
         anyhow::ensure!(binary.is_file(), "{} is not built; `make build-local` builds it", binary.display());
-        let socket = TcpSocket::new_v4()?;
-        socket.set_reuseaddr(true)?;
-        let bound = socket.bind(SocketAddr::from(([127, 0, 0, 1], port)));
-        bound.with_context(|| format!("STATUS_PORT: port {port} is not available; STATUS_PORT=0 picks a free one"))?;
-        Ok(Self { address: socket.local_addr()?, binary, environment: Vec::new(), _port: socket })
+        Ok(Self { port, binary, environment: Vec::new() })
     }
 
     /// Starts the page, and keeps it running until what is returned is dropped.
-    pub(crate) async fn start(mut self, watched: &Watched<'_>) -> anyhow::Result<Serving> {
+    pub(crate) async fn start(mut self, watched: &Watched<'_>) -> anyhow::Result<(SocketAddr, Serving)> {
         self.environment = watched.environment();
-        let mut process = self.spawn()?;
-        tokio::select! {
-            listening = timeout(START_TIMEOUT, self.listens()) => {
-                listening.map_err(|_| anyhow!("{BINARY} does not listen after {} s", START_TIMEOUT.as_secs()))?;
-            }
-            // Somebody listens on the port whose sockets may share it.
-            status = process.wait() => {
-                let port = self.address.port();
-                let hint = format!("if port {port} is taken, STATUS_PORT=0 picks a free one");
-                return Err(anyhow!("STATUS_PORT: {BINARY} ended with {}; {hint}", status?));
-            }
-        }
-        Ok(Serving(tokio::spawn(self.keep_running(process))))
+        let port = self.port;
+        let hint = || format!("STATUS_PORT: if port {port} is taken, STATUS_PORT=0 picks a free one");
+        let (running, address) = self.launch().await.with_context(hint)?;
+        // One that is started again is where it was.
+        self.port = address.port();
+        Ok((address, Serving(tokio::spawn(self.keep_running(running)))))
     }
 
-    async fn listens(&self) {
-        while TcpStream::connect(self.address).await.is_err() {
-            sleep(Duration::from_millis(10)).await;
-        }
-    }
-
-    async fn keep_running(self, mut process: Child) {
+    async fn keep_running(self, mut running: Running) {
         loop {
-            let status = process.wait().await;
+            let status = running.process.wait().await;
             warn!(?status, "the page's {BINARY} ended, and is started again");
-            process = loop {
+            running = loop {
                 sleep(RESTART_PAUSE).await;
-                match self.spawn() {
-                    Ok(process) => break process,
-                    Err(problem) => warn!(%problem, "{BINARY} can't be started"),
+                match self.launch().await {
+                    Ok((running, _)) => break running,
+                    Err(problem) => warn!(problem = format!("{problem:#}"), "{BINARY} can't be started"),
                 }
             };
         }
     }
 
-    fn spawn(&self) -> anyhow::Result<Child> {
+    /// A process that listens, and where. It takes the port itself: not every system lets two programs bind one.
+    async fn launch(&self) -> anyhow::Result<(Running, SocketAddr)> {
+        let mut process = self.command().spawn().with_context(|| self.binary.display().to_string())?;
+        let stdin = process.stdin.take();
+        let stdout = process.stdout.take().context("no standard output")?;
+        let mut line = String::new();
+        let mut first_line = BufReader::new(stdout.take(MAX_LINE_BYTES));
+        let read = timeout(START_TIMEOUT, first_line.read_line(&mut line)).await;
+        read.map_err(|_| anyhow!("{BINARY} does not listen after {} s", START_TIMEOUT.as_secs()))??;
+        let address = line.trim_end().strip_prefix("page: http://").and_then(|text| text.strip_suffix('/'));
+        let address = address.and_then(|text| text.parse().ok());
+        let address = address.ok_or_else(|| anyhow!("{BINARY} ended, or said {line:?} in place of its address"))?;
+        Ok((Running { process, _stdin: stdin }, address))
+    }
+
+    fn command(&self) -> Command {
         let mut command = Command::new("nice");
         command
             .args(["-n", "10"])
             .arg(&self.binary)
             .env_clear()
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .env("PORT", self.address.port().to_string())
+            .env("PORT", self.port.to_string())
+            .env("UNTIL_STDIN_ENDS", "yes")
             // As the functions: Ctrl-C is for the stack.
             .process_group(0)
             .kill_on_drop(true)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        command.spawn().with_context(|| self.binary.display().to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        command
     }
 }
 

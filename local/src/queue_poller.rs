@@ -71,7 +71,7 @@ impl<F: Invoke> QueuePoller<F> {
         let mut phase = self.phase.clone();
         tokio::select! {
             () = tokio::time::sleep(self.clock.really(self.spec.window)) => {}
-            // A stack that is gone stops too.
+            // It fails only once the stack is gone.
             _ = phase.wait_for(|phase| *phase == Phase::Draining) => {}
         }
     }

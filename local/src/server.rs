@@ -102,7 +102,7 @@ async fn next_connection(
     };
     tokio::select! {
         accepted = accepted => accepted,
-        // A stack that is gone stops too.
+        // It fails only once the stack is gone.
         _ = stopping.wait_for(|stopping| *stopping) => None,
     }
 }

@@ -98,9 +98,8 @@ impl Stack {
             FrontDoorKind::Lambda => builder.function_url(&functions, stopping).await?,
             FrontDoorKind::Server => builder.ingest_server(&functions, host, stopping).await?,
         };
-        tokio::spawn(builder.traffic(&kinesis).run(phases));
-        let page = page_server.address;
-        let page_server = page_server.start(&builder.watched(aws, front_door)).await?;
+        tokio::spawn(builder.traffic(&functions, &kinesis)?.run(phases));
+        let (page, page_server) = page_server.start(&builder.watched(aws, front_door)).await?;
         let Builder { faults, in_flight, .. } = builder;
         Ok(Self {
             front_door,
@@ -385,15 +384,16 @@ impl<'a> Builder<'a> {
         Ok(mappings)
     }
 
-    fn traffic(&self, kinesis: &Kinesis) -> Traffic {
+    fn traffic(&self, functions: &Functions, kinesis: &Kinesis) -> anyhow::Result<Traffic> {
         let answered = match self.config.front_door {
             FrontDoorKind::Lambda => Accepted::Answered(self.answered.clone()),
-            FrontDoorKind::Server => Accepted::Counted(ingest_server::BINARY.to_owned()),
+            // The server counts by the name of the function in whose place it is.
+            FrontDoorKind::Server => Accepted::Counted(self.ingest(functions)?.name().to_owned()),
         };
         let lands =
             |function: &&template::Function| self.template.mappings.iter().any(|one| one.function == function.id);
         let landing = self.template.functions.iter().filter(lands).map(|function| function.binary.clone()).collect();
-        Traffic::new(answered, landing, (self.metrics.clone(), kinesis.progress.clone(), self.clock))
+        Ok(Traffic::new(answered, landing, (self.metrics.clone(), kinesis.progress.clone(), self.clock)))
     }
 
     async fn function_url(
@@ -416,7 +416,7 @@ impl<'a> Builder<'a> {
     ) -> anyhow::Result<(SocketAddr, JoinHandle<()>)> {
         let (spec, log) = (self.ingest(functions)?.spec.clone(), self.log(ingest_server::BINARY, LineTime::Machine)?);
         let server = IngestServer::new(spec, host, log, self.config.port)?;
-        Ok((server.address, server.start(stopping).await?))
+        server.start(stopping).await
     }
 
     /// The function that has the Function URL.

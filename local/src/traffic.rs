@@ -59,7 +59,7 @@ impl Traffic {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(interval) => {}
-                // A stack that is gone drains too.
+                // It fails only once the stack is gone.
                 _ = phase.wait_for(|phase| *phase == Phase::Draining) => return,
             }
             let now = self.count();

@@ -30,6 +30,8 @@ pub(crate) struct Config {
     pub(crate) metrics_delay: Duration,
     pub(crate) refresh: Duration,
     pub(crate) clock: Clock,
+    /// Whether it ends with its standard input, a pipe: who started it is gone then.
+    pub(crate) until_stdin_ends: bool,
 }
 
 impl Config {
@@ -52,6 +54,7 @@ impl Config {
             metrics_delay: Duration::from_secs(environment::number("METRICS_DELAY_SECONDS", 120, 0..=600)?),
             refresh: Duration::from_millis(milliseconds),
             clock: clock()?,
+            until_stdin_ends: environment::choice("UNTIL_STDIN_ENDS", &[("no", false), ("yes", true)])?,
         })
     }
 

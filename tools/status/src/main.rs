@@ -21,7 +21,8 @@ mod store;
 mod stream;
 mod wait;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -30,6 +31,7 @@ use lambda_setup::bucket::{self, S3Bucket};
 use local::gate::Door;
 use local::server::Port;
 use tokio::net::TcpListener;
+use tokio::net::unix::pipe::Receiver;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -78,10 +80,26 @@ async fn run() -> anyhow::Result<()> {
     tokio::select! {
         () = serving => {}
         () = observer.run() => {}
+        ended = stdin_ends(), if config.until_stdin_ends => ended?,
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
     Ok(())
+}
+
+/// Resolves when standard input ends, and passes over what comes before. Nothing is left reading at another end of this program,
+/// as a thread would be.
+async fn stdin_ends() -> std::io::Result<()> {
+    let stdin = Receiver::from_owned_fd(std::io::stdin().as_fd().try_clone_to_owned()?)?;
+    loop {
+        stdin.readable().await?;
+        match stdin.try_read(&mut [0; 256]) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(problem) if problem.kind() == ErrorKind::WouldBlock => {}
+            Err(problem) => return Err(problem),
+        }
+    }
 }
 
 async fn answer(
