@@ -285,6 +285,14 @@ def test_half_a_server_is_refused_with_a_sentence_that_names_what_is_missing(mis
         assert [missing in sentence for sentence in failed] == [True] * bool(missing)
 
 
+@pytest.mark.parametrize(("values", "failed"), [
+    ({"KeyEventsPerSecond": "0"}, False), ({"KeyEventsPerSecond": "7"}, True), ({"KeyEventsPerSecond": "7", "WriteKeys": "web=0123456789abcdef"}, False),
+])
+def test_a_limit_of_keys_without_keys_is_refused(values, failed):
+    rule, values = document()["Rules"]["LimitOfKeys"], given("") | values
+    assert (holds(rule["RuleCondition"], values) and not all(holds(one["Assert"], values) for one in rule["Assertions"])) == failed
+
+
 # ---- Its image ----
 
 def values_for(monkeypatch, tmp_path, parameters):

@@ -893,6 +893,8 @@ def test_malformed_parameters_are_refused_by_name(given, monkeypatch):
     ("LandingTimeoutSeconds=60 BatchSize=200", "BatchSize=200"),
     ("LandingTimeoutSeconds=120 BatchSize=200", None),
     ("LandingTimeoutSeconds=5 BatchSize=7", None),
+    ("WriteKeys=web=0123456789abcdef,web=0123456789abcdeg", None),
+    ("WriteKeys=web=0123456789abcdef,web=0123456789abcdeg,ios=0123456789abcdef", "the key of pair 3 repeats an earlier key"),
 ])
 def test_values_that_do_not_fit_each_other_are_refused_before_anything_is_deployed(given, refused):
     deploy = script("deploy")
@@ -1004,6 +1006,7 @@ def test_deploy_fills_in_a_digest_that_each_value_it_stands_for_changes():
 
 @pytest.mark.parametrize(("value", "fits"), [
     ("", True), ("web=0123456789abcdef", True), ("web=0123456789abcdef,web=0123456789.abc_~f\nios-2=0123456789abcdef-\n", True),
+    (",".join(f"web={number:016}" for number in range(50)), True), (",".join(f"web={number:016}" for number in range(51)), False),
     ("web", False), ("web=short", False), ("Web=0123456789abcdef", False), ("web=0123456789abcdef/", False), ("0123456789abcdef=web", False),
 ])
 def test_write_keys_that_ingest_would_not_start_with_are_refused_before_a_deployment(value, fits):

@@ -56,6 +56,8 @@ def landed(stack, name, prefix="events"):
     (f"/events?key={IOS}", {}, "ios-app"),
     (f"/events?a=%20b&key={encoded(WEB)}&c", {}, "web"),
     (f"/events?key={WEB}", basic(WEB) | {"X-Playhead-Key": WEB}, "web"),
+    ("/events", basic("viewer", "not even this") | {"X-Playhead-Key": WEB}, "web"),
+    (f"/events?key={ROTATED}", basic(IOS), "web"),
     (f"/events?key={WEB}", {"Authorization": "Bearer somebody-elses-token"}, "web"),
 ])
 def test_a_request_that_names_a_key_lands_with_its_app(keyed, path, headers, app):
@@ -186,6 +188,33 @@ def test_a_key_gets_its_events_a_second_and_others_are_not_held_up(fresh_stack, 
     assert sum(line.get("LimitedRequests", 0) for line in logged) == 1
 
 
+def test_the_server_answers_before_a_body_that_it_will_not_read(fresh_stack):
+    """A slow body without a key takes no room, and a connection whose body was left unread ends."""
+    stack = fresh_stack(FRONT_DOOR="server", parameters=f"{FAST} {KEYS} KeyEventsPerSecond=1")
+    large, limited = str(6 * 2**20), {"X-Playhead-Key": WEB}
+    for _ in range(2):
+        assert begun(stack, "POST", {"Content-Length": large}) == (401, "close")
+    assert send(stack, headers=limited, count=3)[0].status == 200
+    assert begun(stack, "POST", {"Content-Length": large} | limited) == (429, "close")
+    assert begun(stack, "OPTIONS", {"Content-Length": large}) == (204, "close")
+    assert begun(stack, "OPTIONS", {}) == (204, None)
+    assert begun(stack, "POST", {"Content-Length": "0"}) == (401, None)
+
+
+def begun(stack, method, headers):
+    """Status and `Connection` of the answer to a head whose body never comes."""
+    connection = stack.connect()
+    try:
+        connection.putrequest(method, "/events")
+        for name, value in headers.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        answer = connection.getresponse()
+        return answer.status, answer.headers["connection"]
+    finally:
+        connection.close()
+
+
 @pytest.mark.parametrize("binary", [INGEST, INGEST_SERVER])
 @pytest.mark.parametrize(("variable", "value"), [
     ("WRITE_KEYS", f"web={WEB},Web={IOS}"),
@@ -193,6 +222,7 @@ def test_a_key_gets_its_events_a_second_and_others_are_not_held_up(fresh_stack, 
     ("WRITE_KEYS", f"web={WEB}\nios={WEB}"),
     ("WRITE_KEYS", f"web={WEB}?"),
     ("KEY_EVENTS_PER_SECOND", "1000001"),
+    ("KEY_EVENTS_PER_SECOND", "1"),
     ("CLIENT_CONTEXT", "origin,referer"),
 ])
 def test_a_bad_value_stops_the_start_and_names_the_variable_but_no_key(binary, variable, value):

@@ -72,7 +72,7 @@ const DEFAULT_PARTITION_KEY_FIELDS: &str = "session_id,sessionId,viewer_id,viewe
 /// Leaves room for an envelope and a partition key of the largest size.
 const MIN_CONFIGURED_RECORD_BYTES: usize = 16 * 1024;
 
-/// Who wants more wants no limit.
+/// No single key comes near it: above, 0 for no limit says what is meant.
 const MAX_KEY_EVENTS_PER_SECOND: u32 = 1_000_000;
 
 impl Config {
@@ -82,6 +82,7 @@ impl Config {
     pub fn from_environment() -> Result<Self, EnvironmentError> {
         let allowed_origins = AllowedOrigins::parse(&environment::list("ALLOWED_ORIGINS", "*")?)
             .map_err(|error| EnvironmentError::new("ALLOWED_ORIGINS", error.to_string()))?;
+        let write_keys = write_keys()?;
         Ok(Self {
             stream_name: environment::required("STREAM_NAME")?,
             bucket_name: environment::required("BUCKET_NAME")?,
@@ -99,12 +100,8 @@ impl Config {
                 &[("zstd", RecordCompression::Zstd), ("off", RecordCompression::Off)],
             )?,
             allowed_origins,
-            write_keys: write_keys()?,
-            key_events_per_second: NonZeroU32::new(environment::number(
-                "KEY_EVENTS_PER_SECOND",
-                0,
-                0..=MAX_KEY_EVENTS_PER_SECOND,
-            )?),
+            key_events_per_second: key_events_per_second(&write_keys)?,
+            write_keys,
             max_body_bytes: environment::number(
                 "MAX_BODY_BYTES",
                 limits::DEFAULT_MAX_BODY_BYTES,
@@ -128,6 +125,15 @@ fn client_context() -> Result<ClientContext, EnvironmentError> {
 fn write_keys() -> Result<WriteKeys, EnvironmentError> {
     let text = environment::optional("WRITE_KEYS")?.unwrap_or_default();
     WriteKeys::parse(&text).map_err(|error| EnvironmentError::new("WRITE_KEYS", error.to_string()))
+}
+
+fn key_events_per_second(write_keys: &WriteKeys) -> Result<Option<NonZeroU32>, EnvironmentError> {
+    const NAME: &str = "KEY_EVENTS_PER_SECOND";
+    let limit = NonZeroU32::new(environment::number(NAME, 0, 0..=MAX_KEY_EVENTS_PER_SECOND)?);
+    if limit.is_some() && write_keys.is_empty() {
+        return Err(EnvironmentError::new(NAME, "limits each key, and WRITE_KEYS has none"));
+    }
+    Ok(limit)
 }
 
 /// For tests, whose bodies and records are small.

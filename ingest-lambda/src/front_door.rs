@@ -374,7 +374,7 @@ mod tests {
     fn key_of(members: &serde_json::Value) -> NamedKey {
         let mut payload = json!({"httpMethod": "POST", "requestContext": {}});
         payload.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
-        serde_json::from_value::<Request>(payload).unwrap().headers.key
+        serde_json::from_value::<Request>(payload).unwrap().headers.named_key().clone()
     }
 
     #[rstest]

@@ -111,7 +111,7 @@ mod tests {
     use crate::bucket::{Buckets, HashKey};
     use crate::client_context::ClientContext;
     use crate::config::small_config;
-    use crate::intake::Headers;
+    use crate::intake::{Headers, OptionalHeader};
     use crate::pack::Record;
     use crate::put::{EntryOutcome, PutError};
     use crate::spill::{CreateError, Spilled};
@@ -286,6 +286,43 @@ mod tests {
         let (stored, limited) = ((200, None), (429, Some("1".to_owned())));
         assert_eq!(statuses, [stored.clone(), stored.clone(), limited.clone(), (400, None), stored, limited]);
         assert_eq!(handler.counts().totals().get(&Metric::LimitedRequests), Some(&2));
+    }
+
+    /// Two for each key at one moment.
+    #[tokio::test]
+    async fn what_is_not_stored_is_not_charged() {
+        let stream = MemoryStream::full(Kind::Event);
+        let handler = Handler::new(keyed(2), &stream, S3IsAway);
+        for _ in 0..3 {
+            let response = handler.handle(with_key(KEY, post("[{},{}]")), context(700)).await.unwrap();
+            assert_eq!(response.status_code, 503);
+        }
+        let mut statuses = Vec::new();
+        for _ in 0..3 {
+            let response = handler.handle(with_key(KEY, post("{\"a\":")), context(700)).await.unwrap();
+            statuses.push(response.status_code);
+        }
+        assert_eq!(statuses, [400, 400, 429]);
+    }
+
+    #[rstest]
+    #[case::a_viewers_beside_a_header("viewer", "web", 200)]
+    #[case::another_apps_beside_a_header("ios-key-1234567890", "web", 200)]
+    #[case::a_viewers_alone("viewer", "", 401)]
+    #[case::a_key_alone("ios-key-1234567890", "", 200)]
+    #[tokio::test]
+    async fn basic_credentials_count_where_nothing_else_names_a_key(
+        #[case] user: &str,
+        #[case] app: &str,
+        #[case] status: u16,
+    ) {
+        let stream = MemoryStream::default();
+        let handler = Handler::new(keyed(0), &stream, S3IsAway);
+        let mut request = if app.is_empty() { post("{}") } else { with_key(KEY, post("{}")) };
+        let credentials = base64_simd::STANDARD.encode_to_string(format!("{user}:password"));
+        request.headers.add_optional(OptionalHeader::Authorization, format!("Basic {credentials}").into());
+        assert_eq!(handler.handle(request, context(700)).await.unwrap().status_code, status);
+        assert!(stream.lines().iter().all(|line| line["app"] == if app.is_empty() { "ios" } else { app }));
     }
 
     #[tokio::test]

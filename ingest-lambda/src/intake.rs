@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shared::limits::{MAX_HEADER_BYTES, MAX_ORIGIN_BYTES, MAX_PATH_BYTES, MAX_USER_AGENT_BYTES};
 use shared::line::{Client, Envelope, Rejected};
@@ -17,7 +17,7 @@ use crate::content::{body_form, decompress};
 use crate::event::KeyFields;
 use crate::pack::{Packer, Packing, Record};
 use crate::put::PutReport;
-use crate::rate_limit::{Allowance, Exhausted};
+use crate::rate_limit::{Allowance, Charge, Exhausted};
 use crate::split::{Item, split};
 use crate::write_keys::{NamedKey, WriteKey};
 
@@ -29,7 +29,7 @@ pub struct Head<'a> {
     pub headers: &'a Headers,
 }
 
-/// The headers that ingest reads, and the key that it reads from some of them or from the query.
+/// The headers that ingest reads, and the keys that it reads from some of them or from the query.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Headers {
     pub content_type: Option<String>,
@@ -40,7 +40,10 @@ pub struct Headers {
     pub requested_headers: Option<String>,
     pub referer: Option<String>,
     pub viewer_country: Option<String>,
+    /// By `X-Playhead-Key` or the query.
     pub key: NamedKey,
+    /// By the user name of Basic authorization.
+    pub basic_key: NamedKey,
 }
 
 /// A header that is read for what is off unless configured.
@@ -72,17 +75,23 @@ impl Headers {
         let Self { content_type, content_encoding, origin, user_agent, forwarded_for, requested_headers, .. } = self;
         let values = [content_type, content_encoding, origin, user_agent, forwarded_for, requested_headers];
         let values = values.into_iter().chain([&self.referer, &self.viewer_country]);
-        values.flatten().map(String::len).sum::<usize>() + self.key.bytes()
+        values.flatten().map(String::len).sum::<usize>() + self.key.bytes() + self.basic_key.bytes()
     }
 
     /// Takes a value of such a header; of a repeated one that is not about keys, the last.
     pub(crate) fn add_optional(&mut self, header: OptionalHeader, value: Cow<'_, str>) {
         match header {
             OptionalHeader::Key => self.key.add_header(&value),
-            OptionalHeader::Authorization => self.key.add_authorization(&value),
+            OptionalHeader::Authorization => self.basic_key.add_authorization(&value),
             OptionalHeader::Referer => self.referer = Some(value.into_owned()),
             OptionalHeader::ViewerCountry => self.viewer_country = Some(value.into_owned()),
         }
+    }
+
+    /// The key that the request names. Browsers add a viewer's Basic credentials for the page's own site by themselves, so those
+    /// count only where nothing else names a key.
+    pub(crate) fn named_key(&self) -> &NamedKey {
+        if self.key == NamedKey::None { &self.basic_key } else { &self.key }
     }
 
     /// Where the value of a header is kept; `None` for those that nobody reads.
@@ -118,6 +127,25 @@ pub struct Draft {
     /// Not compressed. Without any there is nothing to wait for.
     pub records: Vec<Record>,
     pending: Pending,
+    /// With a limit for each key.
+    paid: Option<Paid>,
+}
+
+/// What a request was charged, until it is known what is stored of it.
+#[derive(Debug)]
+struct Paid {
+    allowances: Arc<[Mutex<Allowance>]>,
+    key_number: usize,
+    charge: Charge,
+}
+
+impl Paid {
+    fn settle(self, answer: &Answer) {
+        if let (Answer::NotStored { not_stored, .. }, Some(allowance)) = (answer, self.allowances.get(self.key_number))
+        {
+            locked(allowance).give_back(self.charge, not_stored.len());
+        }
+    }
 }
 
 /// The answer, but for what becomes of the records.
@@ -149,31 +177,44 @@ impl Pending {
 
 impl Draft {
     fn without_records(pending: Pending) -> Self {
-        Self { records: Vec::new(), pending }
+        Self { records: Vec::new(), pending, paid: None }
     }
 
     /// Splits off the records, which leaves what makes an answer of their outcome.
     #[must_use]
     pub fn into_parts(self) -> (Vec<Record>, Conclusion) {
-        (self.records, Conclusion(self.pending))
+        (self.records, Conclusion { pending: self.pending, paid: self.paid })
     }
 }
 
 /// Makes the answer when it is known what became of the records.
 #[derive(Debug)]
-pub struct Conclusion(Pending);
+pub struct Conclusion {
+    pending: Pending,
+    paid: Option<Paid>,
+}
 
 impl Conclusion {
     /// The answer. The report is of the draft's records.
     #[must_use]
     pub fn answer(self, report: &PutReport) -> Answer {
-        match self.0 {
-            Pending::Healthy => Answer::Healthy,
-            Pending::Preflight => Answer::Preflight,
-            Pending::TurnedAway(why) => Answer::TurnedAway(why),
-            Pending::Events { count, rejected } => conclude(count, rejected, report),
-            Pending::Refused(refusal) if report.is_stored() => Answer::Refused(refusal),
-            Pending::Refused(refusal) => {
+        let answer = self.pending.answer(report);
+        if let Some(paid) = self.paid {
+            paid.settle(&answer);
+        }
+        answer
+    }
+}
+
+impl Pending {
+    fn answer(self, report: &PutReport) -> Answer {
+        match self {
+            Self::Healthy => Answer::Healthy,
+            Self::Preflight => Answer::Preflight,
+            Self::TurnedAway(why) => Answer::TurnedAway(why),
+            Self::Events { count, rejected } => conclude(count, rejected, report),
+            Self::Refused(refusal) if report.is_stored() => Answer::Refused(refusal),
+            Self::Refused(refusal) => {
                 let not_stored = (0..refusal.items.len().max(1)).collect();
                 Answer::NotStored { accepted: 0, not_stored, rejected: Vec::new() }
             }
@@ -208,14 +249,9 @@ impl Intake {
     /// Whatever a request holds, there is an answer to it.
     #[must_use]
     pub fn read(&self, arrival: &Arrival<'_>) -> Draft {
-        let route = match route(arrival.head) {
-            Route::Health => return Draft::without_records(Pending::Healthy),
-            Route::Preflight => return Draft::without_records(Pending::Preflight),
-            route => route,
-        };
-        let key = match self.admit(arrival) {
-            Ok(key) => key,
-            Err(why) => return Draft::without_records(Pending::TurnedAway(why)),
+        let (route, key) = match self.enter(arrival.head, arrival.at) {
+            Ok(entered) => entered,
+            Err(pending) => return Draft::without_records(pending),
         };
         let envelope = self.envelope(arrival, key);
         let draft = match (route, arrival.damage) {
@@ -224,33 +260,43 @@ impl Intake {
             (_, None) => self.events(arrival, &envelope),
         };
         let draft = draft.unwrap_or_else(|refusal| self.refuse(arrival, &envelope, refusal));
-        self.charge(key, draft.pending.items());
-        draft
+        let paid = key.and_then(|key| self.charge(key, draft.pending.items()));
+        Draft { paid, ..draft }
+    }
+
+    /// The answer to a request whose body nobody needs. A front end that reads bodies itself asks for it before it does: what knows no
+    /// key must not take the room for bodies.
+    #[must_use]
+    pub(crate) fn answer_to_head(&self, head: Head<'_>, at: UnixMillis) -> Option<Answer> {
+        self.enter(head, at).err().map(|pending| pending.answer(&PutReport::default()))
+    }
+
+    /// Where a request goes, and whose key it names; else what becomes of it without its body.
+    fn enter(&self, head: Head<'_>, at: UnixMillis) -> Result<(Route, Option<WriteKey<'_>>), Pending> {
+        match route(head) {
+            Route::Health => Err(Pending::Healthy),
+            Route::Preflight => Err(Pending::Preflight),
+            route => self.admit(head.headers, at).map(|key| (route, key)).map_err(Pending::TurnedAway),
+        }
     }
 
     /// The key that a request names; `None` where none is needed. The body of a request that is turned away is not parsed.
-    fn admit(&self, arrival: &Arrival<'_>) -> Result<Option<WriteKey<'_>>, TurnedAway> {
+    fn admit(&self, headers: &Headers, at: UnixMillis) -> Result<Option<WriteKey<'_>>, TurnedAway> {
         if self.config.write_keys.is_empty() {
             return Ok(None);
         }
-        let key = self.config.write_keys.find(&arrival.head.headers.key).ok_or(TurnedAway::UnknownKey)?;
-        let admitted = self.with_allowance(key, |allowance| allowance.admit(arrival.at)).unwrap_or(Ok(()));
+        let key = self.config.write_keys.find(headers.named_key()).ok_or(TurnedAway::UnknownKey)?;
+        let admitted = self.allowances.get(key.number).map_or(Ok(()), |allowance| locked(allowance).admit(at));
         match admitted {
             Ok(()) => Ok(Some(key)),
             Err(Exhausted { seconds }) => Err(TurnedAway::RateLimited { seconds }),
         }
     }
 
-    fn charge(&self, key: Option<WriteKey<'_>>, items: usize) {
-        if let Some(key) = key {
-            self.with_allowance(key, |allowance| allowance.charge(items));
-        }
-    }
-
     /// `None` without a limit.
-    fn with_allowance<T>(&self, key: WriteKey<'_>, work: impl FnOnce(&mut Allowance) -> T) -> Option<T> {
-        let allowance = self.allowances.get(key.number)?;
-        Some(work(&mut allowance.lock().unwrap_or_else(PoisonError::into_inner)))
+    fn charge(&self, key: WriteKey<'_>, items: usize) -> Option<Paid> {
+        let charge = locked(self.allowances.get(key.number)?).charge(items);
+        Some(Paid { allowances: self.allowances.clone(), key_number: key.number, charge })
     }
 
     /// The events of a body and, beside them, what is bad. Without a single event, the body is refused.
@@ -278,7 +324,7 @@ impl Intake {
                 &Rejected { rejection, content_type: None, content_encoding: None, part: None, body },
             );
         }
-        Ok(Draft { records: packer.into_records(arrival.at), pending: Pending::Events { count, rejected } })
+        Ok(Draft { records: packer.into_records(arrival.at), pending: Pending::Events { count, rejected }, paid: None })
     }
 
     /// Keeps what the request brought as one rejected body. With nothing brought there is nothing to keep,
@@ -298,7 +344,7 @@ impl Intake {
             body: arrival.body,
         };
         packer.rejected(0, &rejected);
-        Draft { records: packer.into_records(arrival.at), pending: Pending::Refused(refusal) }
+        Draft { records: packer.into_records(arrival.at), pending: Pending::Refused(refusal), paid: None }
     }
 
     fn envelope(&self, arrival: &Arrival<'_>, key: Option<WriteKey<'_>>) -> Envelope {
@@ -313,6 +359,11 @@ impl Intake {
         let Config { event_format: format, key_buckets: buckets, max_record_bytes, .. } = self.config;
         Packing { format, buckets, max_record_bytes }
     }
+}
+
+/// Nothing that is done to it can panic half way.
+fn locked(allowance: &Mutex<Allowance>) -> MutexGuard<'_, Allowance> {
+    allowance.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The answer to a request with `count` items, of which at least one is an event.

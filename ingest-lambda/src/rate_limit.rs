@@ -1,14 +1,18 @@
-//! How many events a second a key may bring: a token bucket that may go into debt.
+//! How many events a second a key may bring: a token bucket that may go into debt, but not far.
 
 use std::num::NonZeroU32;
 
 use shared::timestamp::UnixMillis;
 
-/// A clock that goes back by less than this is not one that was set: requests are looked at in another order than they came in.
-const REORDERED_MILLIS: i64 = 10_000;
+/// A clock that goes back by less than this is not one that was set: requests are looked at in another order than they came in,
+/// and a body may take 20 seconds to arrive.
+const REORDERED_MILLIS: i64 = 30_000;
+/// How many seconds' events the debt is at most. Keys stand in pages: without a bound, whoever copies one could shut all of its
+/// app's viewers out for minutes with a single request.
+const MAX_DEBT_SECONDS: i64 = 5;
 
 /// What one key may still bring. A request's events are known only once it is read, so one is let in as long as something is left,
-/// and what it brings beyond that is paid back before the next one: over time the rate holds, whatever a request's size.
+/// and what it brings beyond that is paid back before the next one, up to [`MAX_DEBT_SECONDS`].
 #[derive(Debug)]
 pub struct Allowance {
     per_second: NonZeroU32,
@@ -20,8 +24,16 @@ pub struct Allowance {
 /// Nothing is left for so long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exhausted {
-    /// At least 1.
+    /// 1 to 6.
     pub seconds: u64,
+}
+
+/// What a request was charged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Charge {
+    events: usize,
+    /// In thousandths: less than its events where the debt was at its bound.
+    taken: i64,
 }
 
 impl Allowance {
@@ -46,9 +58,18 @@ impl Allowance {
     }
 
     /// Takes what a request that was let in has brought.
-    pub fn charge(&mut self, events: usize) {
-        let thousandths = i64::try_from(events).unwrap_or(i64::MAX).saturating_mul(1_000);
-        self.left = self.left.saturating_sub(thousandths);
+    pub fn charge(&mut self, events: usize) -> Charge {
+        let most_debt = MAX_DEBT_SECONDS * most(self.per_second);
+        let taken = thousandths(events).min(self.left.saturating_add(most_debt)).max(0);
+        self.left -= taken;
+        Charge { events, taken }
+    }
+
+    /// Gives back what was taken for events that could not be stored, and so come again.
+    pub fn give_back(&mut self, charge: Charge, not_stored: usize) {
+        let stored = charge.events.saturating_sub(not_stored);
+        let given = charge.taken.saturating_sub(thousandths(stored)).max(0);
+        self.left = self.left.saturating_add(given).min(most(self.per_second));
     }
 
     fn refill(&mut self, at: UnixMillis) {
@@ -65,6 +86,10 @@ impl Allowance {
 
 fn most(per_second: NonZeroU32) -> i64 {
     i64::from(per_second.get()) * 1_000
+}
+
+fn thousandths(events: usize) -> i64 {
+    i64::try_from(events).unwrap_or(i64::MAX).saturating_mul(1_000)
 }
 
 #[cfg(test)]
@@ -87,10 +112,40 @@ mod tests {
         }
         assert_eq!(allowance.admit(UnixMillis(NOW)), Err(Exhausted { seconds: 1 }));
         assert_eq!(allowance.admit(UnixMillis(NOW + 10)), Ok(()));
-        allowance.charge(10_000);
-        assert_eq!(allowance.admit(UnixMillis(NOW + 10)), Err(Exhausted { seconds: 100 }));
-        assert!(allowance.admit(UnixMillis(NOW + 10 + 99_990)).is_err());
-        assert_eq!(allowance.admit(UnixMillis(NOW + 10 + 99_991)), Ok(()));
+        allowance.charge(400);
+        assert_eq!(allowance.admit(UnixMillis(NOW + 10)), Err(Exhausted { seconds: 4 }));
+        assert!(allowance.admit(UnixMillis(NOW + 10 + 3_990)).is_err());
+        assert_eq!(allowance.admit(UnixMillis(NOW + 10 + 3_991)), Ok(()));
+    }
+
+    #[test]
+    fn no_request_shuts_a_key_out_for_longer_than_the_most_debt() {
+        for (brought, millis) in [(599, 4_991), (600, 5_001), (601, 5_001), (10_000, 5_001)] {
+            let mut allowance = allowance(100);
+            allowance.admit(UnixMillis(NOW)).unwrap();
+            allowance.charge(brought);
+            assert!(allowance.admit(UnixMillis(NOW + millis - 1)).is_err(), "{brought}");
+            assert_eq!(allowance.admit(UnixMillis(NOW + millis)), Ok(()), "{brought}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_stored_is_given_back_and_no_more_than_was_taken() {
+        for (brought, not_stored, left) in
+            [(40, 40, 100_000), (40, 10, 70_000), (10_000, 10_000, 100_000), (10_000, 5_000, -500_000)]
+        {
+            let mut allowance = allowance(100);
+            allowance.admit(UnixMillis(NOW)).unwrap();
+            let charge = allowance.charge(brought);
+            allowance.give_back(charge, not_stored);
+            assert_eq!(allowance.left, left, "{brought}");
+        }
+        let mut allowance = allowance(100);
+        allowance.admit(UnixMillis(NOW)).unwrap();
+        let charge = allowance.charge(100);
+        allowance.refill(UnixMillis(NOW + 500));
+        allowance.give_back(charge, 100);
+        assert_eq!(allowance.left, 100_000, "a second's events, as ever");
     }
 
     #[test]
@@ -104,7 +159,8 @@ mod tests {
     }
 
     proptest! {
-        /// However requests come, what is let in is no more than the rate allows, but for the first second's and the last request's.
+        /// However requests come, what is let in is no more than the rate allows, but for the first second's and the last request's;
+        /// a request counts as what the debt may be at most.
         #[test]
         fn the_mean_holds(
             per_second in 1..5_000u32, requests in prop::collection::vec((-9_000..2_000i64, 1..10_000usize), 1..200),
@@ -117,7 +173,8 @@ mod tests {
                 newest = newest.max(at);
                 if allowance.admit(UnixMillis(at)).is_ok() {
                     allowance.charge(brought);
-                    (events, last) = (events + brought as u64, brought as u64);
+                    let paid = (brought as u64).min(u64::from(per_second) * MAX_DEBT_SECONDS as u64);
+                    (events, last) = (events + paid, paid);
                 }
             }
             let allowed = u64::from(per_second) * (newest - NOW + 1_000) as u64;
@@ -142,9 +199,10 @@ mod tests {
             let mut allowance = allowance(per_second);
             for (at, events) in steps {
                 if let Err(Exhausted { seconds }) = allowance.admit(UnixMillis(at)) {
-                    prop_assert!(seconds >= 1);
+                    prop_assert!((1..=6).contains(&seconds));
                 }
-                allowance.charge(events);
+                let charge = allowance.charge(events);
+                allowance.give_back(charge, events / 2);
             }
         }
     }

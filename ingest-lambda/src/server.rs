@@ -94,6 +94,10 @@ where
     runtime(1)?.block_on(serve(config, intake, services))
 }
 
+/// What the events of any request become at most where each line repeats the page: half of the least `MAX_IN_FLIGHT_BYTES`. Without it
+/// they are less than a quarter.
+const LARGEST_LINES_BYTES: usize = 32 * 1024 * 1024;
+
 /// With so many threads for what blocks: large bodies, joins, compression, looking up addresses.
 fn runtime(blocking_threads: usize) -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().max_blocking_threads(blocking_threads).build()
@@ -167,12 +171,14 @@ async fn reload_tls(server: Arc<Server>) {
 }
 
 fn limits(config: &Config, intake: &Intake) -> Limits {
+    // A lane that could never take the largest request would refuse it however often it comes.
+    let largest = if intake.config().client_context.page { LARGEST_LINES_BYTES } else { 0 };
     Limits {
         interval: config.commit_interval,
         kinesis_retry: intake.config().kinesis_retry,
         // The other half is for bodies.
         max_bytes: config.max_in_flight_bytes / 2,
-        max_lane_bytes: config.max_in_flight_bytes / 4,
+        max_lane_bytes: (config.max_in_flight_bytes / 4).max(largest),
         max_record_bytes: intake.packing().max_shared_bytes(),
         max_spill_bytes: MAX_SPILL_BYTES,
     }
@@ -273,5 +279,52 @@ impl Server {
     /// Connections that are open.
     fn connections(&self) -> usize {
         self.config.max_connections - self.places.available_permits()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client_context::ClientContext;
+    use crate::config::{self, ClientIp, small_config};
+    use crate::intake::{Arrival, Head, Headers};
+    use crate::write_keys::{MAX_APP_CHARS, WriteKeys};
+    use shared::limits::{
+        MAX_EVENTS_PER_REQUEST, MAX_LAMBDA_PAYLOAD_BYTES, MAX_ORIGIN_BYTES, MAX_PAGE_BYTES, MAX_USER_AGENT_BYTES,
+    };
+    use shared::timestamp::UnixMillis;
+
+    /// Each line with all that it can say of its request.
+    #[test]
+    fn the_lines_of_the_largest_request_fit_one_lane() {
+        let config = config::Config {
+            client_ip: ClientIp::Full,
+            client_context: ClientContext { origin: true, page: true, country: true },
+            write_keys: WriteKeys::parse(&format!("{}=0123456789abcdef", "a".repeat(MAX_APP_CHARS))).unwrap(),
+            max_body_bytes: MAX_LAMBDA_PAYLOAD_BYTES,
+            max_record_bytes: 1024 * 1024,
+            ..small_config()
+        };
+        let mut headers = Headers {
+            user_agent: Some("\"".repeat(MAX_USER_AGENT_BYTES)),
+            origin: Some(format!("https://{}", "o".repeat(MAX_ORIGIN_BYTES - "https://".len()))),
+            referer: Some(format!("https://a.example/{}", "p".repeat(MAX_PAGE_BYTES - 1))),
+            viewer_country: Some("DE".into()),
+            ..Headers::default()
+        };
+        headers.key.add_header("0123456789abcdef");
+        let bytes_each = MAX_LAMBDA_PAYLOAD_BYTES / MAX_EVENTS_PER_REQUEST - 1;
+        let event = format!("{{\"id\":\"{:>254}\",\"x\":\"{}\"}}", 'i', "x".repeat(bytes_each - 270));
+        assert_eq!(event.len(), bytes_each);
+        let body = format!("[{}]", vec![event; MAX_EVENTS_PER_REQUEST].join(","));
+        let head = Head { method: "POST", path: "/events", headers: &headers };
+        let (client, at) =
+            (Some("2001:db8:1111:2222:3333:4444:5555:6666".parse().unwrap()), UnixMillis(1_795_253_528_006));
+        let request_id = "8b4a4f0e-6c1b-4f7e-9a55-2f1f0c3b7d11";
+        let arrival = Arrival { head, body: body.as_bytes(), damage: None, client, at, request_id };
+        let records = Intake::new(config).read(&arrival).records;
+        let lines: usize =
+            records.iter().map(|record| record.data.len() + record.items.len() * size_of::<usize>()).sum();
+        assert!((24 << 20..LARGEST_LINES_BYTES - (64 << 10)).contains(&lines), "{lines}");
     }
 }

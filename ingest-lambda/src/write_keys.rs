@@ -46,7 +46,7 @@ pub enum WriteKeysError {
     App(usize),
     #[error("the key of pair {0} is not {MIN_KEY_CHARS} to {MAX_KEY_CHARS} characters of A-Z, a-z, 0-9, ., _, ~ and -")]
     Key(usize),
-    #[error("the key of pair {0} is there before")]
+    #[error("the key of pair {0} repeats an earlier key")]
     Repeated(usize),
     #[error("there are more than {MAX_KEYS} pairs")]
     TooMany,

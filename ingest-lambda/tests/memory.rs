@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::Write;
+use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use allocation_counter::{AllocationInfo, measure};
@@ -19,13 +20,13 @@ use ingest_lambda::origins::AllowedOrigins;
 use ingest_lambda::pack::Record;
 use ingest_lambda::put::{EntryOutcome, PutError, RecordStream};
 use ingest_lambda::spill::{CreateError, SpillBucket, Spilled};
-use ingest_lambda::write_keys::WriteKeys;
+use ingest_lambda::write_keys::{MAX_APP_CHARS, MAX_KEY_CHARS, WriteKeys};
 use lambda_runtime::Context;
 use rstest::rstest;
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::limits::{
     DEFAULT_MAX_BODY_BYTES, DEFAULT_MAX_RECORD_BYTES, MAX_CMCD_REPORT_BYTES, MAX_EVENTS_PER_REQUEST,
-    MAX_LAMBDA_PAYLOAD_BYTES, MAX_ORIGIN_BYTES, MAX_PATH_BYTES, MAX_USER_AGENT_BYTES,
+    MAX_LAMBDA_PAYLOAD_BYTES, MAX_ORIGIN_BYTES, MAX_PAGE_BYTES, MAX_PATH_BYTES, MAX_USER_AGENT_BYTES,
 };
 use shared::line::EventFormat;
 
@@ -71,16 +72,36 @@ fn cost_from(
     [content_type, encoding]: [&str; 2],
     body: &[u8],
 ) -> (AllocationInfo, u16) {
+    let headers =
+        json!({"content-type": content_type, "content-encoding": encoding, "user-agent": user_agent, "origin": origin});
+    cost_with(config(kinesis), &headers, &path, kinesis, body)
+}
+
+fn cost_with(config: Config, headers: &Value, path: &str, kinesis: Kinesis, body: &[u8]) -> (AllocationInfo, u16) {
     let base64 = || (base64_simd::STANDARD.encode_to_string(body), true);
     let (body, is_base64) = String::from_utf8(body.to_vec()).map_or_else(|_| base64(), |text| (text, false));
     let path = format!("/events/{path}");
-    let headers =
-        json!({"content-type": content_type, "content-encoding": encoding, "user-agent": user_agent, "origin": origin});
     let context = json!({"http": {"method": "POST", "sourceIp": "203.0.113.77"}});
     let payload = json!({"rawPath": path, "requestContext": context, "headers": headers, "body": body, "isBase64Encoded": is_base64});
     let payload = payload.to_string().into_bytes();
+    let (handler, mut status) = (Handler::new(config, kinesis, S3), 0);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let end = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_mins(10);
+    let mut context = Context::default();
+    context.request_id = "8b4a4f0e-6c1b-4f7e-9a55-2f1f0c3b7d11".into();
+    context.deadline = u64::try_from(end.as_millis()).unwrap();
+    let info = measure(|| {
+        // The runtime holds the payload while the request is read from it and handled.
+        let payload = payload.clone();
+        let request: Request = serde_json::from_slice(&payload).unwrap();
+        status = runtime.block_on(handler.handle(request, context)).unwrap().status_code;
+    });
+    (info, status)
+}
+
+fn config(kinesis: Kinesis) -> Config {
     let (Kinesis::Takes(record_compression) | Kinesis::Fails(record_compression)) = kinesis;
-    let config = Config {
+    Config {
         stream_name: "stream".into(),
         bucket_name: "bucket".into(),
         kinesis_retry: Duration::from_secs(1),
@@ -95,20 +116,7 @@ fn cost_from(
         key_events_per_second: None,
         max_body_bytes: DEFAULT_MAX_BODY_BYTES,
         max_record_bytes: DEFAULT_MAX_RECORD_BYTES,
-    };
-    let (handler, mut status) = (Handler::new(config, kinesis, S3), 0);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let end = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_mins(10);
-    let mut context = Context::default();
-    context.request_id = "8b4a4f0e-6c1b-4f7e-9a55-2f1f0c3b7d11".into();
-    context.deadline = u64::try_from(end.as_millis()).unwrap();
-    let info = measure(|| {
-        // The runtime holds the payload while the request is read from it and handled.
-        let payload = payload.clone();
-        let request: Request = serde_json::from_slice(&payload).unwrap();
-        status = runtime.block_on(handler.handle(request, context)).unwrap().status_code;
-    });
-    (info, status)
+    }
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -199,6 +207,42 @@ fn memory_is_bounded(
     let (info, answered) = cost(kinesis, content_type, encoding, &body);
     println!("{kinesis:?}: {} bytes sent, {} live at most, {} in all", body.len(), info.bytes_max, info.bytes_total);
     assert_eq!(answered, status);
+    assert!(info.bytes_max < MOST_BYTES, "{info:?}");
+}
+
+/// What each line repeats is longest with keys and all of the client's context.
+#[rstest]
+#[case::tiny_events(most_events(|_| "{}".into()))]
+#[case::tiny_events_with_a_key_each(most_events(|number| format!("{{\"sid\":{number}}}")))]
+#[case::one_good_among_bad(most_events(|number| (if number == 0 { "{}" } else { "1" }).into()))]
+#[case::folded_events(most_events(|number| format!("{{\"sid\":\n\"{number:>400}\"}}")))]
+fn memory_is_bounded_with_all_that_a_line_can_say_of_its_request(
+    #[case] body: Vec<u8>,
+    #[values(
+        Kinesis::Takes(RecordCompression::Off),
+        Kinesis::Fails(RecordCompression::Off),
+        Kinesis::Fails(RecordCompression::Zstd)
+    )]
+    kinesis: Kinesis,
+) {
+    let (app, key) = ("a".repeat(MAX_APP_CHARS), "k".repeat(MAX_KEY_CHARS));
+    let config = Config {
+        client_context: ClientContext { origin: true, page: true, country: true },
+        write_keys: WriteKeys::parse(&format!("{app}={key}")).unwrap(),
+        key_events_per_second: NonZeroU32::new(1_000_000),
+        ..config(kinesis)
+    };
+    let headers = json!({
+        "content-type": JSON,
+        "user-agent": "\"".repeat(MAX_USER_AGENT_BYTES),
+        "origin": format!("https://{}", "o".repeat(MAX_ORIGIN_BYTES - "https://".len())),
+        "referer": format!("https://a.example/{}", "p".repeat(MAX_PAGE_BYTES - 1)),
+        "cloudfront-viewer-country": "DE",
+        "x-playhead-key": key,
+    });
+    let (info, answered) = cost_with(config, &headers, &"\"".repeat(MAX_PATH_BYTES), kinesis, &body);
+    println!("{kinesis:?}: {} bytes sent, {} live at most, {} in all", body.len(), info.bytes_max, info.bytes_total);
+    assert_eq!(answered, 200);
     assert!(info.bytes_max < MOST_BYTES, "{info:?}");
 }
 

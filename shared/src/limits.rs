@@ -43,7 +43,7 @@ pub const MAX_OBJECT_LINE_BYTES: usize = MAX_LAMBDA_PAYLOAD_BYTES + 16 * 1024;
 pub const DEFAULT_MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 
 /// The most events in a request. It bounds the memory that a body of many tiny events can take: each becomes a line of
-/// 200 to 500 bytes, whatever its own size.
+/// 200 to 500 bytes, whatever its own size, and of up to 2,300 with all of the client's context.
 pub const MAX_EVENTS_PER_REQUEST: usize = 10_000;
 
 /// The most levels of arrays and objects in an event. Common readers stop at 128 (`serde_json`) or 1,000 (Jackson in

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
@@ -45,13 +45,14 @@ pub(super) struct Client {
     pub(super) alive: mpsc::Sender<()>,
 }
 
-/// A request that was read whole.
+/// A request that was read as far as it is needed.
 struct Received {
     method: Method,
     uri: Uri,
     headers: Headers,
     client: IpAddr,
-    body: Result<Body, Unread>,
+    /// Or the answer without it.
+    body: Result<Body, Answer>,
     at: UnixMillis,
     began: Instant,
     /// What its head takes of the room for bodies, if that is unusually much.
@@ -72,15 +73,15 @@ impl Client {
         let headers = headers_of(&map, &uri, self.server.intake.config());
         // Up to 16 KiB, which need not wait with the request.
         drop(map);
-        let path_bytes = uri.path_and_query().map_or(0, |path| path.as_str().len());
-        let head = self.server.bodies.hold((headers.bytes() + path_bytes).saturating_sub(USUAL_HEAD_BYTES));
-        let body = match head {
-            Ok(_) => self.server.bodies.read(body).await,
-            Err(full) => Err(full),
+        let head = Head { method: method.as_str(), path: uri.path(), headers: &headers };
+        let (has_body, by_head) = (!body.is_end_stream(), self.server.intake.answer_to_head(head, at));
+        let (body, held) = match by_head {
+            Some(answer) => (Err(answer), None),
+            None => self.server.read_body(body, &uri, &headers).await,
         };
-        let is_last = body.is_err() || began >= self.ends_at;
+        let is_last = (has_body && body.is_err()) || began >= self.ends_at;
         let client = self.server.config.trusted_proxies.client(self.address, headers.forwarded_for.as_deref());
-        let received = Received { method, uri, headers, client, body, at, began, _head: head.ok() };
+        let received = Received { method, uri, headers, client, body, at, began, _head: held };
         let (server, alive) = (self.server.clone(), self.alive.clone());
         // What a client that goes away has sent is stored and counted all the same.
         let handled = Detached::new(async move {
@@ -124,10 +125,22 @@ impl Server {
         Reply { status, headers: vec![("content-type", "application/json".into())], body: body.into() }
     }
 
+    /// The body, and what the head takes of the room if that is unusually much.
+    async fn read_body(&self, body: Incoming, uri: &Uri, headers: &Headers) -> (Result<Body, Answer>, Option<Held>) {
+        let path_bytes = uri.path_and_query().map_or(0, |path| path.as_str().len());
+        match self.bodies.hold((headers.bytes() + path_bytes).saturating_sub(USUAL_HEAD_BYTES)) {
+            Ok(held) => (self.bodies.read(body).await.map_err(Answer::Unread), Some(held)),
+            Err(full) => (Err(Answer::Unread(full)), None),
+        }
+    }
+
     async fn handle(self: Arc<Self>, mut received: Received) -> Reply {
         let body_bytes = received.body.as_ref().map_or(0, |body| body.len());
         let (answer, report) = match received.body {
-            Err(unread) => (Answer::Unread(unread), PutReport::default()),
+            Err(answer) => {
+                received.body = Ok(Body::default());
+                (answer, PutReport::default())
+            }
             Ok(_) => {
                 let draft = match received.is_heavy() {
                     false => received.read(&self),

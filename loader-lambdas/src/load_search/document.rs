@@ -1,5 +1,7 @@
 //! What becomes of a line: a document for the search cluster.
 
+use std::borrow::Cow;
+
 use sha2::{Digest, Sha256};
 use shared::json::{for_each_member, write_string};
 use shared::line::EventFormat;
@@ -68,13 +70,13 @@ struct Members<'a> {
     received_at: Option<&'a str>,
     request_id: Option<&'a str>,
     app: Option<&'a str>,
-    client: Option<&'a str>,
+    client: Option<Cow<'a, str>>,
     event: Option<&'a str>,
 }
 
 impl<'a> Members<'a> {
     fn read(line: &'a str) -> Result<Self, serde_json::Error> {
-        let mut members = Self::default();
+        let (mut members, mut client) = (Self::default(), None);
         for_each_member(line, |key, value| {
             let member = match key {
                 "\"v\"" => &mut members.v,
@@ -82,13 +84,13 @@ impl<'a> Members<'a> {
                 "\"received_at\"" => &mut members.received_at,
                 "\"request_id\"" => &mut members.request_id,
                 "\"app\"" => &mut members.app,
-                "\"client\"" => &mut members.client,
+                "\"client\"" => &mut client,
                 "\"event\"" => &mut members.event,
                 _ => return,
             };
             *member = Some(value);
         })?;
-        Ok(members)
+        Ok(Self { client: client.map(indexable_client).transpose()?, ..members })
     }
 
     /// `None` for what is no event in an envelope.
@@ -107,7 +109,7 @@ impl<'a> Members<'a> {
             ("request_id", self.request_id),
             // Another producer's may be anything, which the cluster would refuse in a field of text.
             ("app", self.app.filter(|app| app.starts_with('"'))),
-            ("client", self.client),
+            ("client", self.client.as_deref()),
             ("event", self.event),
         ] {
             if let Some(value) = value {
@@ -117,6 +119,29 @@ impl<'a> Members<'a> {
         }
         self.event.unwrap_or_default()
     }
+}
+
+/// Without those of its members that the cluster would refuse in a field of text, and the document with them: another producer's may
+/// be anything.
+fn indexable_client(client: &str) -> Result<Cow<'_, str>, serde_json::Error> {
+    const TEXTS: [&str; 3] = ["\"origin\"", "\"page\"", "\"country\""];
+    if !client.starts_with('{') {
+        return Ok(client.into());
+    }
+    let (mut kept, mut is_whole) = (Vec::new(), true);
+    for_each_member(client, |key, value| {
+        // A name with escapes may be any of them.
+        if value.starts_with('"') || !(TEXTS.contains(&key) || key.contains('\\')) {
+            kept.push((key, value));
+        } else {
+            is_whole = false;
+        }
+    })?;
+    if is_whole {
+        return Ok(client.into());
+    }
+    let members: Vec<String> = kept.into_iter().map(|(key, value)| format!("{key}:{value}")).collect();
+    Ok(format!("{{{}}}", members.join(",")).into())
 }
 
 /// Leaves the object open. Returns the event, which is the line.
@@ -185,6 +210,24 @@ mod tests {
         let (_, document, received_at) = written(EventFormat::Envelope, line).unwrap();
         assert_eq!((&document["event"], received_at), (&serde_json::from_str(line).unwrap(), None));
         assert!(document.get("received_at").is_none());
+    }
+
+    #[rstest]
+    #[case::none(r#"{}"#, r#"{}"#)]
+    #[case::ours(
+        r#"{"user_agent":"UA","origin":"https://a.example","page":"/","country":"DE"}"#,
+        r#"{"user_agent":"UA","origin":"https://a.example","page":"/","country":"DE"}"#
+    )]
+    #[case::objects(
+        r#"{"page":{"url":"/"},"ip":"192.0.2.0","origin":{}, "country" : ["DE"]}"#,
+        r#"{"ip":"192.0.2.0"}"#
+    )]
+    #[case::escaped_names(r#"{"p\u0061ge":{"url":"/"},"p\u0061ge2":"/"}"#, r#"{"page2":"/"}"#)]
+    #[case::members_that_are_not_indexed(r#"{"os":{"name":"tvOS"},"page":7}"#, r#"{"os":{"name":"tvOS"}}"#)]
+    fn of_a_foreign_client_only_what_the_cluster_takes_is_passed_on(#[case] client: &str, #[case] expected: &str) {
+        let line = format!(r#"{{"v":1,"received_at":"2026-11-21T09:32:08.006Z","client":{client},"event":{{}}}}"#);
+        let (_, document, _) = written(EventFormat::Envelope, &line).unwrap();
+        assert_eq!(document["client"], serde_json::from_str::<Value>(expected).unwrap());
     }
 
     #[test]
