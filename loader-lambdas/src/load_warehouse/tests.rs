@@ -19,7 +19,7 @@ use shared::timestamp::{MILLIS_PER_HOUR, MILLIS_PER_MINUTE, UnixMillis, UtcHour}
 
 use super::fit::MAX_TEXT_BYTES;
 use super::handler::{HandleError, Handler, MAX_UNDER_WAY, Request};
-use super::load::{Load, LoadError, MAX_PART_BYTES};
+use super::load::{Load, LoadError, Loading, MAX_PART_BYTES};
 use super::sql::{CopyRole, Tables, Transaction};
 use crate::compact_partition::columnar::{Compacted, Keys, Part, Totals};
 use model_warehouse::{LoadRow, ModelWarehouse, Mutant};
@@ -211,6 +211,51 @@ async fn texts_that_are_too_long_are_cut() {
     assert_eq!(warehouse.events(hour()), [cut, row(2)]);
     assert_eq!(load(&bucket, hour()).unwrap().changed_texts, 1);
     assert_eq!(bucket.etag(&part), before, "the part itself stays");
+    assert!(copies(&bucket).iter().all(|key| bucket.objects.borrow()[key].content.body.len() > LEAST_COPY_BYTES));
+}
+
+/// Smaller objects under `warehouse/` are kept by the rule remove-copies in template.yaml.
+const LEAST_COPY_BYTES: usize = 1024;
+
+fn copies(bucket: &MemoryBucket) -> Vec<String> {
+    let is_copy = |key: &String| key.starts_with("warehouse/") && key.ends_with(".parquet");
+    bucket.keys().into_iter().filter(is_copy).collect()
+}
+
+/// With the longest names of template.yaml.
+#[test]
+fn what_is_known_of_a_load_is_kept() {
+    let load = Load {
+        v: 1,
+        etag: "e".repeat(64),
+        target: "t".repeat(120 + 64 + 127),
+        transaction: "i".repeat(64),
+        attempt: u32::MAX,
+        is_reload: false,
+        sent_at: at(),
+        is_committed: false,
+        rows: u64::MAX,
+        changed_texts: u64::MAX,
+    };
+    assert!(serde_json::to_vec(&load).unwrap().len() < LEAST_COPY_BYTES);
+}
+
+/// A viewer's events may be gone from what replaced it.
+#[tokio::test]
+async fn no_copy_is_written_of_an_hour_that_was_compacted_again() {
+    let bucket = MemoryBucket::default();
+    let warehouse = ModelWarehouse::new(&bucket, Mutant::None);
+    let parts = [("type", vec![Row { event: "x".repeat(MAX_TEXT_BYTES + 1), ..row(1) }])];
+    compact(&bucket, hour(), 1, &parts);
+    let tables = Tables { schema: "playhead".into(), copy_role: CopyRole::Default };
+    let (bucket_name, warehouse) = ("landing", &warehouse);
+    let loading =
+        Loading { bucket: &&bucket, bucket_name, warehouse: &warehouse, tables: &tables, hour: hour(), at: at() };
+    let found = loading.found().await.unwrap().unwrap();
+    compact(&bucket, hour(), 2, &parts);
+    let failed = loading.run(&found, true).await.unwrap_err();
+    assert!(matches!(failed, LoadError::Overtaken { .. }), "{failed}");
+    assert!(copies(&bucket).is_empty() && warehouse.sent() == 0);
 }
 
 #[tokio::test]
