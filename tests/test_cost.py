@@ -82,9 +82,9 @@ def test_monitoring_costs_less_than_two_and_a_half_dollars_a_day():
 def test_loaders_are_in_no_bill_but_their_own():
     """Others' prices have none, and not everybody has a search cluster."""
     day = Traffic()
-    for loader in (model.parquet, model.search):
+    for loader, least, most in ((model.parquet, 5, 15), (model.search, 5, 15), (model.warehouse, 0.5, 3)):
         parts = loader(day, Deployment())
-        assert 5 < sum(parts.values()) < 15 and not parts.keys() & model.playhead(day, Deployment()).keys()
+        assert least < sum(parts.values()) < most and not parts.keys() & model.playhead(day, Deployment()).keys()
         assert sum(loader(replace(day, events=10 * day.events), Deployment()).values()) < 12 * sum(parts.values())
 
 
@@ -93,6 +93,11 @@ def test_the_sizes_of_load_search_are_the_templates():
     queue, = (event["Properties"] for event in function["Events"].values() if event["Type"] == "SQS")
     assert function["MemorySize"] == model.SEARCH_MB
     assert (queue["BatchSize"], queue["MaximumBatchingWindowInSeconds"]) == (model.SEARCH_BATCH, model.SEARCH_WINDOW_SECONDS)
+
+
+def test_the_size_of_load_warehouse_is_the_templates():
+    function = document()["Resources"]["LoadWarehouseFunction"]["Properties"]
+    assert function["MemorySize"] == model.WAREHOUSE_MB
 
 
 def test_sentences_on_the_page_agree_with_the_model():

@@ -15,7 +15,7 @@ import pytest
 from support.fast_clock import FastClock
 from support.function import KEY, REGION, SECRET, Bucket, etag, refused_start, running
 from support.redshift_data import (
-    MAX_TEXT_BYTES, RedshiftData, cut_off_after_taking, refused, running_database, serving_warehouse,
+    MAX_TEXT_BYTES, RedshiftData, Statement, cut_off_after_taking, refused, running_database, serving_warehouse,
 )
 from support.stack import FAST, LANDING_BUCKET, REPOSITORY, wait_for, without_aws
 from support.traffic import JSON
@@ -37,19 +37,25 @@ def postgres():
         yield database
 
 
+@pytest.fixture(scope="module")
+def statements():
+    """What tools/scripts/warehouse-schema runs on an empty warehouse."""
+    return [line.removesuffix(";") for line in schema("http://127.0.0.1:9", "--print").splitlines()]
+
+
 @pytest.fixture
-def warehouse(postgres):
+def warehouse(postgres, statements):
     """An empty warehouse whose COPY reads the test's bucket."""
     bucket = Bucket()
     warehouse = RedshiftData(postgres, lambda name, key: bucket.objects.get(key) if name == bucket.name else None)
     warehouse.bucket = bucket
     with postgres.connect(autocommit=True) as connection:
         connection.execute("DROP SCHEMA IF EXISTS playhead CASCADE")
+        connection.execute(f'DROP USER IF EXISTS "{ROLE}"')
+        for sql in statements:
+            warehouse.execute(connection, Statement("schema", [sql], None), sql)
     with serving_warehouse(warehouse) as address:
         warehouse.address = address
-        schema(address)
-        warehouse.statements.clear()
-        warehouse.calls.clear()
         yield warehouse
 
 
@@ -173,7 +179,7 @@ def test_a_transaction_that_is_killed_at_any_statement_leaves_nothing_and_is_sen
         said(function, "FailedLoads", [1])
         assert any("the warehouse did not load the hour" in line and "ERROR" in line for line in function.lines)
         assert warehouse.wait()[2:] == ["FINISHED"]
-        function.invoke(scheduled())
+        function.invoke(s3_event(bucket))
     assert ids(warehouse) == once(EVENTS, LATE) and [row[-1] for row in loads(warehouse)] == [27]
     assert json.loads(bucket.objects[LOAD])["is_committed"] is True
 
@@ -190,12 +196,12 @@ def test_calls_that_fail_are_made_again(warehouse, fault, times):
     warehouse.faults = [fault] * times
     with loader(warehouse) as function:
         outcomes = []
-        for made in [s3_event(bucket), *[scheduled()] * 5]:
+        for made in [s3_event(bucket), *[scheduled()] * 2]:
             function.events.put(made)
             outcomes.append(function.answers.get(timeout=60)[0])
         assert outcomes[-2:] == ["response"] * 2
         assert set(warehouse.wait()) == {"FINISHED"} and len(warehouse.statements) == 1
-        function.invoke(scheduled())
+        function.invoke(s3_event(bucket))
     assert not warehouse.faults
     assert ids(warehouse) == once(EVENTS) and len(loads(warehouse)) == 1
 
@@ -277,6 +283,36 @@ def test_without_the_lock_two_at_once_load_twice(warehouse):
     assert statuses == ["FINISHED", "FINISHED"] and (ids(warehouse) != once(EVENTS, LATE) or len(loads(warehouse)) > 1)
 
 
+def test_readers_of_loads_and_loads_do_not_wait_for_each_other(warehouse):
+    """One reads for as long as the load takes, and another one while it is under way."""
+    bucket, seen = warehouse.bucket, []
+    compact(bucket, EVENTS)
+    warehouse.before = {STATEMENTS: lambda _: seen.extend(warehouse.query("SELECT count(*) FROM playhead.loads"))}
+    with warehouse.database.connect() as reader, loader(warehouse) as function:
+        reader.execute("SELECT * FROM playhead.loads")
+        function.invoke(s3_event(bucket))
+        assert warehouse.wait() == ["FINISHED"] and seen == [(0,)]
+    assert len(loads(warehouse)) == 1
+
+
+def test_an_hour_is_loaded_again_though_it_is_there(warehouse):
+    """Rows were changed by hand. The service still knows the first transaction by its token; the hour is months old."""
+    bucket = warehouse.bucket
+    compact(bucket, EVENTS)
+    with loader(warehouse) as function:
+        function.invoke(s3_event(bucket))
+        assert warehouse.wait() == ["FINISHED"]
+        with warehouse.database.connect(autocommit=True) as connection:
+            connection.execute("DELETE FROM playhead.events WHERE id = 'e-1'")
+        function.invoke(scheduled())
+        function.invoke({"reload": HOUR})
+        assert warehouse.wait() == ["FINISHED", "FINISHED"]
+        function.invoke(s3_event(bucket))
+    assert ids(warehouse) == once(EVENTS) and len(loads(warehouse)) == 1
+    load = json.loads(bucket.objects[LOAD])
+    assert (load["is_committed"], load["attempt"], load["target"]) == (True, 2, f"{WORKGROUP}/dev/playhead")
+
+
 def test_an_older_compaction_never_replaces_a_newer_one(warehouse):
     bucket = warehouse.bucket
     compact(bucket, EVENTS, LATE, sealed_at="2026-11-21T11:20:00.000Z")
@@ -292,7 +328,8 @@ def test_an_older_compaction_never_replaces_a_newer_one(warehouse):
 def test_other_hours_stay(warehouse):
     bucket = warehouse.bucket
     other = "dt=2026-11-21/hour=08"
-    compact(bucket, LATE, hour=other)
+    undated = [event(number, received_at=None) for number in range(100, 107)]
+    compact(bucket, undated, hour=other)
     compact(bucket, EVENTS)
     with loader(warehouse) as function:
         function.invoke(scheduled())
@@ -300,7 +337,7 @@ def test_other_hours_stay(warehouse):
         compact(bucket, EVENTS[:3], sealed_at="2026-11-21T11:20:00.000Z")
         function.invoke(s3_event(bucket))
         warehouse.wait()
-    assert ids(warehouse) == once(EVENTS[:3], LATE)
+    assert ids(warehouse) == once(EVENTS[:3], undated)
     assert warehouse.query("SELECT hour, count(*) FROM playhead.events GROUP BY 1 ORDER BY 1") == [(8, 7), (9, 3)]
 
 
@@ -363,21 +400,38 @@ def test_rows_that_copy_does_not_take_undo_it(warehouse):
     assert not ids(warehouse) and not loads(warehouse)
 
 
+def test_times_that_copy_reads_in_another_unit_undo_it(warehouse):
+    """As a COPY would that takes milliseconds for microseconds: as many rows, and other values."""
+    bucket = warehouse.bucket
+    compact(bucket, EVENTS)
+    warehouse.misread = lambda at: datetime.fromtimestamp(at.timestamp() / 1_000, UTC)
+    with loader(warehouse) as function:
+        function.invoke(s3_event(bucket))
+    assert warehouse.wait() == ["FAILED"]
+    assert not ids(warehouse) and not loads(warehouse)
+
+
 def test_the_tables_are_made_once_and_get_new_columns(warehouse):
     """Again without a change, and with a promoted field more; the function's user may do what it needs and no more."""
+    with warehouse.database.connect(autocommit=True) as connection:
+        connection.execute("DROP SCHEMA playhead CASCADE")
+        connection.execute(f'DROP USER "{ROLE}"')
+    secret = f"arn:aws:secretsmanager:{REGION}:123456789012:secret:admin-AbCdEf"
+    assert "CREATE USER" in schema(warehouse.address, "--secret-arn", secret)
+    assert warehouse.logins == {secret}
     before = warehouse.query("SELECT column_name FROM information_schema.columns WHERE table_name = 'events' ORDER BY ordinal_position")
     assert [name for name, in before] == ["dt", "hour", "v", "id", "received_at", *TEXTS, "event", "_cut", "type", "session_id"]
-    assert "ADD COLUMN" not in schema(warehouse.address)
+    again = schema(warehouse.address)
+    assert "ADD COLUMN" not in again and "CREATE USER" not in again
     assert schema(warehouse.address, "--promoted", "type:type,order:a.b").count("ADD COLUMN") == 1
     after = warehouse.query("SELECT column_name FROM information_schema.columns WHERE table_name = 'events' ORDER BY ordinal_position")
     assert after == [*before, ("order",)]
     with warehouse.database.connect() as connection:
         connection.execute(f'SET ROLE "{ROLE}"')
-        connection.execute("LOCK TABLE playhead.loads")
+        connection.execute("LOCK TABLE playhead.load_lock")
         connection.execute("DELETE FROM playhead.events")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute("DROP TABLE playhead.events")
-    assert schema(warehouse.address, "--print").count("CREATE TABLE IF NOT EXISTS") == 2
 
 
 @pytest.mark.parametrize(("variables", "named"), [
@@ -385,6 +439,7 @@ def test_the_tables_are_made_once_and_get_new_columns(warehouse):
     ({"BUCKET_NAME": "b", "WAREHOUSE_WORKGROUP": "w", "WAREHOUSE_CLUSTER": "c"}, "WAREHOUSE_CLUSTER"),
     ({"BUCKET_NAME": "b", "WAREHOUSE_CLUSTER": "c", "WAREHOUSE_SCHEMA": "A b"}, "WAREHOUSE_SCHEMA"),
     ({"BUCKET_NAME": "b", "WAREHOUSE_CLUSTER": "c", "WAREHOUSE_COPY_ROLE": "role"}, "WAREHOUSE_COPY_ROLE"),
+    ({"BUCKET_NAME": "b", "WAREHOUSE_CLUSTER": "c", "PROMOTED_FIELDS": "oid:x"}, "PROMOTED_FIELDS"),
 ])
 def test_a_bad_variable_stops_the_start_and_is_named(variables, named):
     assert named in refused_start(FUNCTION, **variables)

@@ -650,6 +650,8 @@ def check_what_bounds_the_bill(resources):
             "LogGroup": {"Ref": f"{function}LogGroup"}, "LogFormat": "JSON", "SystemLogLevel": "WARN", "ApplicationLogLevel": "INFO"}
     rules = {rule.get("Id"): rule for rule in resources["LandingBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]}
     assert rules["remove-old-versions"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 14}
+    copies = rules["remove-copies"]
+    assert (copies["Prefix"], copies["ObjectSizeGreaterThan"], copies["ExpirationInDays"]) == ("warehouse/", "1024", 7)
 
 
 CHECKS = (check_roles, check_callers, check_kinds, check_publishers, check_queues, check_warehouse, check_kept_data, check_what_bounds_the_bill)

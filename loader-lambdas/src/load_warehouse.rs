@@ -5,7 +5,7 @@
 //! killed, sent twice or overtaken by a newer compaction leaves each hour once. Under `warehouse/dt=…/hour=…/` are `_LOAD.json`, the
 //! last transaction, COPY's manifests, and copies of the few parts whose texts Redshift would refuse.
 //!
-//! Memory: a part (512 MiB at most), a copy of it, and a batch of its rows.
+//! Memory: a part (640 MiB at most), a copy of it, and a batch of its rows.
 
 mod config;
 mod copy_manifest;

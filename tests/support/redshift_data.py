@@ -15,6 +15,7 @@ import threading
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from glob import glob
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -31,6 +32,9 @@ COPY = re.compile(r"""COPY ("\w+") FROM 's3://([^/']+)/([^']+)' IAM_ROLE (?:defa
 # What a column takes: https://docs.aws.amazon.com/redshift/latest/dg/copy-usage_notes-copy-from-columnar.html
 TYPES = {"integer": pyarrow.int32(), "timestamp without time zone": pyarrow.timestamp("ms", tz="UTC"),
          f"character varying({MAX_TEXT_BYTES})": pyarrow.string()}
+# Unlike those of other things, a user's name keeps its capitals:
+# https://docs.aws.amazon.com/redshift/latest/dg/r_enable_case_sensitive_identifier.html
+FOLDED = re.compile(r'''(?<!USER )(?<!TO )"[^"]*"''')
 LOCK_SECONDS = 60
 
 
@@ -66,6 +70,10 @@ class RedshiftData:
         self.before = {}
         # SQL that is left out.
         self.without = None
+        # What COPY makes of a time.
+        self.misread = None
+        # Secrets and users that calls were made with.
+        self.logins = set()
         self.lock = threading.Lock()
 
     # ---- The API ----
@@ -108,6 +116,7 @@ class RedshiftData:
     def taken(self, given, sqls):
         if ("WorkgroupName" in given) == ("ClusterIdentifier" in given) or not given.get("Database"):
             raise Refused("ValidationException", "a workgroup or a cluster, and a database")
+        self.logins |= {given[member] for member in ("SecretArn", "DbUser") if member in given}
         token = given.get("ClientToken")
         if token is not None and not 1 <= len(token) <= MAX_TOKEN:
             raise Refused("ValidationException", f"a token of {len(token)} characters")
@@ -166,7 +175,7 @@ class RedshiftData:
         if sql.startswith("COPY"):
             raise Refused("syntax", sql)
         sql = re.sub(r"\) DISTSTYLE \w+ SORTKEY \([^)]*\)$", ")", sql).removesuffix(" PASSWORD DISABLE")
-        done = connection.execute(sql)
+        done = connection.execute(FOLDED.sub(lambda name: name[0].lower(), sql))
         if done.description:
             statement.columns = [column.name for column in done.description]
             statement.rows = done.fetchall()
@@ -182,7 +191,7 @@ class RedshiftData:
                 if entry["meta"]["content_length"] != len(file) or entry["mandatory"] is not True:
                     raise Refused("copy", f"{entry} with {len(file)} bytes")
                 for row in rows(file, columns):
-                    copy.write_row(row)
+                    copy.write_row([self.misread(value) if self.misread and isinstance(value, datetime) else value for value in row])
 
     def object(self, bucket, key):
         body = self.read(bucket, key)

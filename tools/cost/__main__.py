@@ -43,6 +43,7 @@ def tables(traffic, deployment):
         "clickstream": clickstream_table(),
         "parquet": loader_table(model.parquet, volumes, deployment),
         "search": loader_table(model.search, volumes, deployment),
+        "warehouse": loader_table(model.warehouse, volumes, deployment),
     }
 
 

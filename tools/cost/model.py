@@ -80,6 +80,11 @@ SEARCH_CPU_A_BYTE = 61e-9
 # Until a search cluster answers a _bulk request: of many MB, and of the least.
 SEARCH_SECONDS_A_BYTE, SEARCH_SECONDS = 0.1e-6, 0.05
 
+# Of load-warehouse for lines: it decodes the Parquet that compaction made of them, and writes none.
+WAREHOUSE_CPU_A_BYTE = COMPACTION_CPU_A_BYTE / 4
+# GETs of COPY for each hour, billed to the bucket.
+COPY_READS = 200
+
 # Lambda's processors, of either architecture, take half as long again as the bench's.
 SLOWER = 1.5
 PUT_RECORDS_SECONDS = 0.015
@@ -104,7 +109,7 @@ SHARD_LINE_BYTES_A_SECOND = 5_000_000
 MAX_BATCH_BYTES = 6 * 2**20 * 3 / 4
 # A whole vCPU: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 VCPU_MB = 1_769
-INGEST_MB, LANDING_MB, COMPACTION_MB, SEARCH_MB = 256, VCPU_MB, 3_008, 512
+INGEST_MB, LANDING_MB, COMPACTION_MB, SEARCH_MB, WAREHOUSE_MB = 256, VCPU_MB, 3_008, 512, 3_008
 HOURS_A_DAY = 24
 # cron(5/15 * * * ? *)
 RUNS_OF_COMPACTION_A_DAY = 96
@@ -388,6 +393,21 @@ def search(traffic, deployment):
         "search: requests and duration": count * LAMBDA_REQUEST + charges.duration(count, seconds, SEARCH_MB, deployment.architecture),
         "search: the queue's requests": requests * SQS_REQUEST,
         "search: GETs of the files": objects * DAYS_A_MONTH * S3_READ,
+    }
+
+
+def warehouse(traffic, deployment):
+    """What load-warehouse adds, without the warehouse. In no bill beside it."""
+    line_bytes = packed(traffic, deployment).line_bytes
+    # On one of its processors.
+    seconds = line_bytes * WAREHOUSE_CPU_A_BYTE * SLOWER / HOURS_A_DAY
+    # The schedule reads _SUCCESS and _LOAD.json as compaction's reads two _SUCCESS.
+    reads = 2 * (HOURS_A_DAY * 192 + (RUNS_OF_COMPACTION_A_DAY - HOURS_A_DAY) * 48) + HOURS_A_DAY * COPY_READS
+    # COPY's manifest, and _LOAD.json when it is sent and when it is there.
+    writes, runs = 3 * HOURS_A_DAY, HOURS_A_DAY + RUNS_OF_COMPACTION_A_DAY
+    return {
+        "warehouse: duration": charges.duration(HOURS_A_DAY * DAYS_A_MONTH, seconds, WAREHOUSE_MB, deployment.architecture),
+        "warehouse: GETs, PUTs and runs": (reads * S3_READ + writes * S3_WRITE + runs * LAMBDA_REQUEST) * DAYS_A_MONTH,
     }
 
 

@@ -3,6 +3,7 @@
 use lambda_setup::environment::{self, EnvironmentError};
 
 use super::sql::{CopyRole, Tables};
+use crate::promoted::{self, PromotedFields};
 
 const BUCKET: &str = "BUCKET_NAME";
 const WORKGROUP: &str = "WAREHOUSE_WORKGROUP";
@@ -11,6 +12,11 @@ const DATABASE: &str = "WAREHOUSE_DATABASE";
 const SCHEMA: &str = "WAREHOUSE_SCHEMA";
 const COPY_ROLE: &str = "WAREHOUSE_COPY_ROLE";
 const ENDPOINT: &str = "WAREHOUSE_ENDPOINT";
+
+const PROMOTED_FIELDS: &str = "PROMOTED_FIELDS";
+
+/// Columns that each table of PostgreSQL 8.0, and so of Redshift, has already, quoted or not.
+const SYSTEM_COLUMNS: [&str; 7] = ["oid", "ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"];
 
 /// The most bytes of a name: <https://docs.aws.amazon.com/redshift/latest/dg/r_names.html>
 const MAX_NAME_BYTES: usize = 127;
@@ -42,6 +48,7 @@ impl Config {
     ///
     /// A variable that is missing or has no value of its kind.
     pub(super) fn from_environment() -> Result<Self, EnvironmentError> {
+        check_promoted(&environment::optional(PROMOTED_FIELDS)?.unwrap_or_else(|| promoted::DEFAULT.to_owned()))?;
         Ok(Self {
             bucket: bucket(environment::required(BUCKET)?)?,
             target: target(environment::optional(WORKGROUP)?, environment::optional(CLUSTER)?)?,
@@ -61,6 +68,18 @@ fn bucket(name: String) -> Result<String, EnvironmentError> {
     let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
     let is_valid = name.bytes().all(is_allowed);
     if is_valid { Ok(name) } else { Err(EnvironmentError::new(BUCKET, format!("is {name:?}, not a bucket's name"))) }
+}
+
+/// What compact-partition promotes becomes columns. One that no table can have would fail each load.
+fn check_promoted(text: &str) -> Result<(), EnvironmentError> {
+    let fields =
+        PromotedFields::parse(text).map_err(|problem| EnvironmentError::new(PROMOTED_FIELDS, problem.to_string()))?;
+    match fields.names().find(|name| SYSTEM_COLUMNS.contains(name)) {
+        None => Ok(()),
+        Some(name) => {
+            Err(EnvironmentError::new(PROMOTED_FIELDS, format!("has the name {name:?}, which Redshift has for itself")))
+        }
+    }
 }
 
 fn target(workgroup: Option<String>, cluster: Option<String>) -> Result<Target, EnvironmentError> {
@@ -133,6 +152,16 @@ mod tests {
     #[case(Some("arn:aws:iam::123456789012:role/a' OR"), None)]
     fn copy_has_a_role(#[case] text: Option<&str>, #[case] expected: Option<CopyRole>) {
         assert_eq!(copy_role(text.map(str::to_owned)).ok(), expected);
+    }
+
+    #[rstest]
+    #[case(promoted::DEFAULT, true)]
+    #[case("a:oid", true)]
+    #[case("oid:x", false)]
+    #[case("a:x,tableoid:x", false)]
+    #[case("a", false)]
+    fn promoted_fields_are_not_columns_of_the_system(#[case] text: &str, #[case] is_valid: bool) {
+        assert_eq!(check_promoted(text).is_ok(), is_valid);
     }
 
     #[test]

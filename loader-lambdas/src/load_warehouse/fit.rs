@@ -17,8 +17,9 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::reader::{FileReader as _, RowGroupReader, SerializedFileReader};
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::ColumnDescriptor;
+use shared::timestamp::UnixMillis;
 
-use super::sql::{Column, Kind};
+use super::sql::{Column, Kind, Received};
 use crate::compact_partition::parquet_file::{BATCH_ROWS, ZSTD_LEVEL, next_column};
 
 /// The most bytes of a VARCHAR: <https://docs.aws.amazon.com/redshift/latest/dg/r_Character_types.html>
@@ -29,9 +30,10 @@ pub(super) const MAX_TEXT_BYTES: usize = 65_535;
 pub(super) struct Fitted {
     pub(super) columns: Vec<Column>,
     pub(super) rows: u64,
+    pub(super) received: Received,
     /// A copy, if Redshift does not take the part as it is.
     pub(super) copy: Option<Bytes>,
-    /// Texts that the copy has otherwise.
+    /// Texts that were changed in the copy.
     pub(super) changed: u64,
 }
 
@@ -41,9 +43,9 @@ pub(super) fn fit(part: Bytes) -> Result<Fitted, ParquetError> {
     let metadata = file.metadata().file_metadata();
     let columns = metadata.schema_descr().columns().iter().map(|column| described(column)).collect::<Result<_, _>>()?;
     let rows = u64::try_from(metadata.num_rows()).unwrap_or_default();
-    let changed = unfit(&file)?;
+    let (changed, received) = scan(&file)?;
     let copy = if changed > 0 { Some(copy(&file)?) } else { None };
-    Ok(Fitted { columns, rows, copy, changed })
+    Ok(Fitted { columns, rows, received, copy, changed })
 }
 
 /// How a column is named and typed in Redshift.
@@ -59,7 +61,7 @@ fn described(column: &ColumnDescriptor) -> Result<Column, ParquetError> {
     Ok(Column { name: column.name().to_owned(), kind })
 }
 
-/// The text as Redshift takes it, unless it does so as it is. No text in Redshift has the character NUL.
+/// The text as Redshift takes it, unless it does so as it is. Redshift cannot store NUL.
 fn fitted(text: &str) -> Option<String> {
     if text.len() <= MAX_TEXT_BYTES && !text.contains('\0') {
         return None;
@@ -69,18 +71,30 @@ fn fitted(text: &str) -> Option<String> {
     Some(text)
 }
 
-/// Texts that Redshift does not take.
-fn unfit(file: &SerializedFileReader<Bytes>) -> Result<u64, ParquetError> {
-    let mut unfit = 0;
+/// How many texts Redshift does not take, and the times of the only timestamp, `received_at`.
+fn scan(file: &SerializedFileReader<Bytes>) -> Result<(u64, Received), ParquetError> {
+    let (mut unfit, mut received) = (0, Received::default());
     for number in 0..file.num_row_groups() {
         let group = file.get_row_group(number)?;
         for column in 0..group.num_columns() {
-            if let ColumnReader::ByteArrayColumnReader(reader) = group.get_column_reader(column)? {
-                unfit += unfit_in(reader)?;
+            match group.get_column_reader(column)? {
+                ColumnReader::ByteArrayColumnReader(reader) => unfit += unfit_in(reader)?,
+                ColumnReader::Int64ColumnReader(reader) => received.add(received_in(reader)?),
+                _ => {}
             }
         }
     }
-    Ok(unfit)
+    Ok((unfit, received))
+}
+
+fn received_in(reader: ColumnReaderImpl<Int64Type>) -> Result<Received, ParquetError> {
+    let mut received = Received::default();
+    for_each_batch(reader, |values, _| {
+        let (first, last) = (values.iter().min(), values.iter().max());
+        received.add(Received(first.zip(last).map(|(first, last)| (UnixMillis(*first), UnixMillis(*last)))));
+        Ok(())
+    })?;
+    Ok(received)
 }
 
 fn unfit_in(reader: ColumnReaderImpl<ByteArrayType>) -> Result<u64, ParquetError> {
@@ -225,9 +239,19 @@ mod tests {
         let fitted = fit(parquet::file(&["type"], &rows)).unwrap();
         assert!(fitted.copy.is_none());
         assert_eq!((fitted.rows, fitted.changed), (2, 0));
+        assert_eq!(fitted.received, Received(Some((UnixMillis(7), UnixMillis(7)))));
         let names: Vec<_> = fitted.columns.iter().map(|column| column.name.as_str()).collect();
         assert_eq!(names, ["v", "id", "received_at", "request_id", "user_agent", "ip", "app", "type", "event"]);
         assert_eq!(fitted.columns[2].kind, Kind::Timestamp);
+    }
+
+    #[rstest]
+    #[case::none(&[None, None], None)]
+    #[case::some(&[Some(9), None, Some(-3), Some(4)], Some((-3, 9)))]
+    fn the_earliest_and_latest_times_are_found(#[case] times: &[Option<i64>], #[case] expected: Option<(i64, i64)>) {
+        let rows: Vec<_> = times.iter().map(|at| Row { received_at: *at, ..row(None, None, "{}") }).collect();
+        let expected = expected.map(|(first, last)| (UnixMillis(first), UnixMillis(last)));
+        assert_eq!(fit(parquet::file(&["type"], &rows)).unwrap().received, Received(expected));
     }
 
     /// Over several batches, with absent values in between.

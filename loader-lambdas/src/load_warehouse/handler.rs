@@ -6,6 +6,7 @@ use lambda_runtime::Context;
 use lambda_setup::bucket::Bucket;
 use lambda_setup::deadline::Deadline;
 use lambda_setup::event::{EventError, Invocation};
+use serde::Deserialize;
 use shared::emf;
 use shared::metric::Metric;
 use shared::timestamp::{MILLIS_PER_MINUTE, UnixMillis, UtcHour};
@@ -33,6 +34,16 @@ const IN_HAND: Duration = Duration::from_secs(5);
 const PREFIX: &str = "columnar/";
 const SUFFIX: &str = "/_SUCCESS";
 
+/// What invokes the function.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Request {
+    /// By hand.
+    Reload { reload: String },
+    /// S3, or the schedule.
+    Invocation(Invocation),
+}
+
 /// Why an invocation failed. Hours that it did not load are found by the schedule.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HandleError {
@@ -40,6 +51,10 @@ pub(super) enum HandleError {
     Event(#[from] EventError),
     #[error(transparent)]
     Load(#[from] LoadError),
+    #[error("{0:?} is not an hour, as dt=2026-11-21/hour=09 is")]
+    Hour(String),
+    #[error("{0} is not Parquet, so there is nothing to load again")]
+    NotCompacted(String),
 }
 
 /// Loads hours.
@@ -60,11 +75,12 @@ struct Counts {
 }
 
 impl<B: Bucket, W: Warehouse> Handler<B, W> {
-    /// Loads the hours whose `_SUCCESS` an S3 event names, or those that are due.
-    pub(super) async fn handle(&self, invocation: Invocation, context: Context) -> Result<(), HandleError> {
+    /// Loads the hours whose `_SUCCESS` an S3 event names, those that are due, or one again.
+    pub(super) async fn handle(&self, request: Request, context: Context) -> Result<(), HandleError> {
         let deadline = Deadline::reserving(context.deadline, IN_HAND);
-        match invocation {
-            Invocation::S3(event) => {
+        match request {
+            Request::Reload { reload } => self.reload(&reload, deadline).await,
+            Request::Invocation(Invocation::S3(event)) => {
                 for created in event.created()? {
                     match hour(&created.key) {
                         Some(hour) => self.load(hour, deadline, created.at).await?,
@@ -73,7 +89,9 @@ impl<B: Bucket, W: Warehouse> Handler<B, W> {
                 }
                 Ok(())
             }
-            Invocation::Schedule(event) => self.sweep(event.at()?, deadline, &context.env_config.function_name).await,
+            Request::Invocation(Invocation::Schedule(event)) => {
+                self.sweep(event.at()?, deadline, &context.env_config.function_name).await
+            }
         }
     }
 
@@ -88,6 +106,25 @@ impl<B: Bucket, W: Warehouse> Handler<B, W> {
         let outcome = outcome.await.map_err(LoadError::from)??;
         tracing::info!(partition, ?outcome, "asked for by a notification");
         Ok(())
+    }
+
+    /// Sends an hour of any age whether it is in the warehouse or not. The schedule, or a notification, finds out what becomes of it.
+    async fn reload(&self, partition: &str, deadline: Deadline) -> Result<(), HandleError> {
+        let hour = UtcHour::parse(partition).ok_or_else(|| HandleError::Hour(partition.to_owned()))?;
+        let loading = self.of(hour, lambda_setup::now());
+        let sent = deadline.bound(Duration::MAX, async {
+            match loading.found().await? {
+                Some(found) => loading.reload(&found).await,
+                None => Ok(Outcome::NotCompacted),
+            }
+        });
+        match sent.await.map_err(LoadError::from)?? {
+            Outcome::NotCompacted => Err(HandleError::NotCompacted(partition.to_owned())),
+            outcome => {
+                tracing::info!(partition, ?outcome, "to be loaded again");
+                Ok(())
+            }
+        }
     }
 
     /// The oldest hour first. One that can't be loaded does not stop the others; the last such problem is the invocation's.

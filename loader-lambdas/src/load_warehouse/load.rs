@@ -14,15 +14,15 @@ use shared::timestamp::{UnixMillis, UtcHour};
 
 use super::copy_manifest::{File, copy_manifest, uri};
 use super::fit::fit;
-use super::sql::{Column, Group, MAX_GROUPS, Tables, Transaction};
+use super::sql::{Group, MAX_GROUPS, Tables, Transaction};
 use super::warehouse::{Progress, Warehouse, WarehouseError};
 use crate::compact_partition::columnar::{Compacted, Keys, Part, VERSION as COMPACTED_VERSION};
 
 /// The version of `_LOAD.json`.
 const VERSION: u8 = 1;
 
-/// The most bytes of a part that are read: twice what compaction makes of the largest.
-pub(super) const MAX_PART_BYTES: u64 = 1 << 30;
+/// The most bytes of a part that are read: a quarter more than compaction makes of the largest. It and a copy fit into the memory.
+pub(super) const MAX_PART_BYTES: u64 = 640 << 20;
 
 /// An `ETag` without its quotes becomes part of keys and of SQL.
 const MAX_ETAG_BYTES: usize = 64;
@@ -46,7 +46,10 @@ pub(super) enum LoadError {
     Part { key: String, source: ParquetError },
     #[error("{key} has {bytes} bytes; at most {MAX_PART_BYTES} are read")]
     LargePart { key: String, bytes: u64 },
-    /// The hour is being written from the beginning.
+    /// The hour was compacted again, or is being written from the beginning.
+    #[error("{key} was changed while the hour was read")]
+    Overtaken { key: String },
+    /// As above.
     #[error("{key} is not the part that _SUCCESS names")]
     PartDiffers { key: String },
     #[error("COPY's manifest can't be written: {0}")]
@@ -79,10 +82,16 @@ pub(super) struct Load {
     pub(super) v: u8,
     /// Of the compacted hour's `_SUCCESS`, without quotes.
     pub(super) etag: String,
+    /// The warehouse, its database and the schema.
+    #[serde(default)]
+    pub(super) target: String,
     /// The Data API's id of the transaction.
     pub(super) transaction: String,
     /// From 1.
     pub(super) attempt: u32,
+    /// Whether the hour was to be loaded again, though it was there. It is so until it is committed.
+    #[serde(default)]
+    pub(super) is_reload: bool,
     pub(super) sent_at: UnixMillis,
     pub(super) is_committed: bool,
     /// Of the hour.
@@ -112,7 +121,15 @@ pub(super) struct Found {
 enum State {
     Loaded,
     UnderWay,
-    Due { attempt: u32, has_failed: bool },
+    Due(Due),
+}
+
+/// A transaction that is to be sent.
+#[derive(Debug, Clone, Copy, Default)]
+struct Due {
+    attempt: u32,
+    has_failed: bool,
+    is_reload: bool,
 }
 
 impl<B: Bucket, W: Warehouse> Loading<'_, B, W> {
@@ -135,30 +152,41 @@ impl<B: Bucket, W: Warehouse> Loading<'_, B, W> {
     /// Looks at the hour, and sends what is to be sent, if `may_send`.
     pub(super) async fn run(&self, found: &Found, may_send: bool) -> Result<Outcome, LoadError> {
         let last = self.last().await?;
-        let (attempt, has_failed) = match self.state(found, last.as_ref()).await? {
-            State::Loaded => return Ok(Outcome::Loaded),
-            State::UnderWay => return Ok(Outcome::UnderWay),
-            State::Due { attempt, has_failed } => (attempt, has_failed),
-        };
-        if !may_send {
-            return Ok(Outcome::Waits);
+        match self.state(found, last.as_ref()).await? {
+            State::Loaded => Ok(Outcome::Loaded),
+            State::UnderWay => Ok(Outcome::UnderWay),
+            State::Due(_) if !may_send => Ok(Outcome::Waits),
+            State::Due(due) => self.send(found, due, last.as_ref()).await,
         }
-        let (transaction, changed_texts) = self.transaction(found).await?;
-        let token = self.token(&found.etag, attempt);
+    }
+
+    /// Sends the hour though it may be in the warehouse.
+    pub(super) async fn reload(&self, found: &Found) -> Result<Outcome, LoadError> {
+        let last = self.last().await?;
+        let attempt = last.as_ref().map_or(1, |(load, _)| load.attempt.saturating_add(1));
+        self.send(found, Due { attempt, has_failed: false, is_reload: true }, last.as_ref()).await
+    }
+
+    async fn send(&self, found: &Found, due: Due, last: Option<&(Load, String)>) -> Result<Outcome, LoadError> {
+        let Due { attempt, has_failed, is_reload } = due;
+        let (transaction, changed_texts) = self.transaction(found, is_reload).await?;
+        let token = self.token(&found.etag, due);
         let id = self.warehouse.submit(&transaction, &token).await?;
         let (partition, rows) = (self.hour.partition(), transaction.rows());
         tracing::info!(partition, rows, changed_texts, attempt, transaction = id, "the hour was sent to the warehouse");
         let load = Load {
             v: VERSION,
             etag: found.etag.clone(),
+            target: self.target(),
             transaction: id,
             attempt,
+            is_reload,
             sent_at: self.at,
             is_committed: false,
             rows,
             changed_texts,
         };
-        self.write(&load, last.as_ref().map(|(_, etag)| &**etag)).await?;
+        self.write(&load, last.map(|(_, etag)| &**etag)).await?;
         Ok(if has_failed { Outcome::SentAgain } else { Outcome::Sent })
     }
 
@@ -174,19 +202,21 @@ impl<B: Bucket, W: Warehouse> Loading<'_, B, W> {
     }
 
     async fn state(&self, found: &Found, last: Option<&(Load, String)>) -> Result<State, LoadError> {
-        let Some((load, etag)) = last.filter(|(load, _)| load.etag == found.etag) else {
-            return Ok(State::Due { attempt: 1, has_failed: false });
+        let is_same = |load: &Load| load.etag == found.etag && load.target == self.target();
+        let Some((load, etag)) = last.filter(|(load, _)| is_same(load)) else {
+            return Ok(State::Due(Due { attempt: 1, ..Due::default() }));
         };
         if load.is_committed {
             return Ok(State::Loaded);
         }
         let partition = self.hour.partition();
         let transaction = &load.transaction;
+        let again = Due { attempt: load.attempt.saturating_add(1), has_failed: false, is_reload: load.is_reload };
         match self.warehouse.progress(transaction).await? {
             Some(Progress::UnderWay) => Ok(State::UnderWay),
             Some(Progress::Committed) => {
                 tracing::info!(partition, rows = load.rows, transaction, "the hour is in the warehouse");
-                self.write(&Load { is_committed: true, ..load.clone() }, Some(etag)).await?;
+                self.write(&Load { is_committed: true, is_reload: false, ..load.clone() }, Some(etag)).await?;
                 Ok(State::Loaded)
             }
             Some(Progress::Failed(problem)) => {
@@ -197,11 +227,11 @@ impl<B: Bucket, W: Warehouse> Loading<'_, B, W> {
                     problem,
                     "the warehouse did not load the hour"
                 );
-                Ok(State::Due { attempt: load.attempt.saturating_add(1), has_failed: true })
+                Ok(State::Due(Due { has_failed: true, ..again }))
             }
             None => {
                 tracing::warn!(partition, transaction, "the warehouse does not know the transaction any more");
-                Ok(State::Due { attempt: load.attempt.saturating_add(1), has_failed: false })
+                Ok(State::Due(again))
             }
         }
     }
@@ -220,19 +250,19 @@ impl<B: Bucket, W: Warehouse> Loading<'_, B, W> {
         }
     }
 
-    /// The transaction, once all that COPY reads is there; and how many texts it has otherwise than Parquet.
-    async fn transaction(&self, found: &Found) -> Result<(Transaction, u64), LoadError> {
-        let mut groups: Vec<(Vec<Column>, Vec<File>, u64)> = Vec::new();
-        let mut changed = 0;
+    /// The transaction, once all that COPY reads is there; and how many texts were changed for it.
+    async fn transaction(&self, found: &Found, is_reload: bool) -> Result<(Transaction, u64), LoadError> {
+        let (mut groups, mut changed) = (Vec::<(Group, Vec<File>)>::new(), 0);
         for part in found.compacted.parts.iter().filter(|part| part.totals.rows > 0) {
-            let (file, columns, rows, changed_in_part) = self.file(part).await?;
+            let (file, group, changed_in_part) = self.file(found, part).await?;
             changed += changed_in_part;
-            match groups.iter_mut().find(|(known, ..)| *known == columns) {
-                Some((_, files, sum)) => {
+            match groups.iter_mut().find(|(known, _)| known.columns == group.columns) {
+                Some((known, files)) => {
                     files.push(file);
-                    *sum += rows;
+                    known.rows += group.rows;
+                    known.received.add(group.received);
                 }
-                None => groups.push((columns, vec![file], rows)),
+                None => groups.push((group, vec![file])),
             }
         }
         if groups.len() > MAX_GROUPS {
@@ -243,19 +273,20 @@ impl<B: Bucket, W: Warehouse> Loading<'_, B, W> {
             hour: self.hour,
             etag: found.etag.clone(),
             sealed_at: found.compacted.sealed_at,
+            is_reload,
             groups: Vec::new(),
         };
-        for (number, (columns, files, rows)) in groups.into_iter().enumerate() {
+        for (number, (group, files)) in groups.into_iter().enumerate() {
             let key = self.key(&format!("COPY-{}-{number}.json", found.etag));
             let manifest = copy_manifest(self.bucket_name, &files).map_err(LoadError::Manifest)?;
             self.bucket.put(&key, manifest, Condition::Always).await?;
-            transaction.groups.push(Group { columns, manifest: uri(self.bucket_name, &key), rows });
+            transaction.groups.push(Group { manifest: uri(self.bucket_name, &key), ..group });
         }
         Ok((transaction, changed))
     }
 
-    /// The part, or a copy of it that Redshift takes; its columns, its rows, and the texts that differ.
-    async fn file(&self, part: &Part) -> Result<(File, Vec<Column>, u64, u64), LoadError> {
+    /// The part, or a copy of it that Redshift takes; what it adds to a group, and how many texts were changed.
+    async fn file(&self, found: &Found, part: &Part) -> Result<(File, Group, u64), LoadError> {
         let key = part.key.clone();
         if part.bytes > MAX_PART_BYTES {
             return Err(LoadError::LargePart { key, bytes: part.bytes });
@@ -269,20 +300,37 @@ impl<B: Bucket, W: Warehouse> Loading<'_, B, W> {
                 let name = key.rsplit('/').next().unwrap_or_default();
                 let key = self.key(&format!("{}-{name}", part.etag.trim_matches('"')));
                 let bytes = copy.len() as u64;
+                self.still_there(found).await?;
                 self.bucket.put(&key, copy, Condition::Always).await?;
                 File { key, bytes }
             }
         };
-        Ok((file, fitted.columns, fitted.rows, fitted.changed))
+        let (columns, rows, received) = (fitted.columns, fitted.rows, fitted.received);
+        Ok((file, Group { columns, manifest: String::new(), rows, received }, fitted.changed))
+    }
+
+    /// Before a copy is written: the hour may have lost a viewer's events since it was read, and its copies with them.
+    async fn still_there(&self, found: &Found) -> Result<(), LoadError> {
+        let key = Keys::of(self.hour).success();
+        let content = self.bucket.get(&key).await?;
+        let is_same = content.is_some_and(|content| content.etag.trim_matches('"') == found.etag);
+        if is_same { Ok(()) } else { Err(LoadError::Overtaken { key }) }
+    }
+
+    fn target(&self) -> String {
+        format!("{}/{}", self.warehouse.target(), self.tables.schema)
     }
 
     fn key(&self, name: &str) -> String {
         format!("warehouse/{}/{name}", self.hour.partition())
     }
 
-    /// The same for the same attempt, whoever makes it. The service takes 64 characters.
-    fn token(&self, etag: &str, attempt: u32) -> String {
-        let text = format!("{}/{}/{}/{etag}/{attempt}", self.bucket_name, self.tables.schema, self.hour.partition());
+    /// The same for the same attempt, whoever makes it: the service then takes it for the same transaction. A reload must never be
+    /// taken for what was sent before, whatever is known of that: it has its own time. The service takes 64 characters.
+    fn token(&self, etag: &str, due: Due) -> String {
+        let (target, partition, attempt) = (self.target(), self.hour.partition(), due.attempt);
+        let at = if due.is_reload { self.at.rfc3339() } else { String::new() };
+        let text = format!("{}/{target}/{partition}/{etag}/{attempt}/{at}", self.bucket_name);
         hex::encode(Sha256::digest(text))
     }
 }

@@ -40,6 +40,11 @@ impl RedshiftData {
 }
 
 impl Warehouse for RedshiftData {
+    fn target(&self) -> String {
+        let (Target::Workgroup(name) | Target::Cluster(name)) = &self.target;
+        format!("{name}/{}", self.database)
+    }
+
     /// A batch is one transaction: if a statement fails, all are rolled back.
     async fn submit(&self, transaction: &Transaction, token: &str) -> Result<String, WarehouseError> {
         let batch = self.client.batch_execute_statement();

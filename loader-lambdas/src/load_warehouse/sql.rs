@@ -2,8 +2,9 @@
 //!
 //! Redshift enforces no keys, so that each hour is there once rests on this. LOCK comes first: it waits for other loads, and a
 //! transaction's snapshot is taken by the first statement after it
-//! (<https://docs.aws.amazon.com/redshift/latest/dg/c_serial_isolation.html>), so that it sees what they committed. Whatever changes a
-//! table for good is on condition that nothing newer, and not the same, was loaded. A batch has no branches: it is in each statement.
+//! (<https://docs.aws.amazon.com/redshift/latest/dg/c_serial_isolation.html>), so that it sees what they committed. The table that is
+//! locked is one that nobody reads: a lock keeps readers waiting, and waits for them. Whatever changes a table for good is on condition
+//! that nothing newer, and not the same, was loaded. A batch has no branches: it is in each statement.
 
 use shared::timestamp::{UnixMillis, UtcHour};
 
@@ -43,6 +44,22 @@ pub(super) struct Group {
     /// The address of COPY's manifest.
     pub(super) manifest: String,
     pub(super) rows: u64,
+    pub(super) received: Received,
+}
+
+/// The earliest and the latest `received_at`; `None` where no row has any. COPY must find the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Received(pub(super) Option<(UnixMillis, UnixMillis)>);
+
+impl Received {
+    pub(super) fn add(&mut self, other: Self) {
+        self.0 = match (self.0, other.0) {
+            (Some((first, last)), Some((other_first, other_last))) => {
+                Some((first.min(other_first), last.max(other_last)))
+            }
+            (one, other) => one.or(other),
+        };
+    }
 }
 
 /// The most groups of an hour: a new one begins where `PROMOTED_FIELDS` was changed between two seals of it. More would not fit into a
@@ -69,6 +86,8 @@ pub(super) struct Transaction {
     pub(super) etag: String,
     /// Of the newest manifest that the hour was compacted by: a load of an older one never replaces it.
     pub(super) sealed_at: UnixMillis,
+    /// Whether it replaces a load of the same compaction, too.
+    pub(super) is_reload: bool,
     /// At most [`MAX_GROUPS`].
     pub(super) groups: Vec<Group>,
 }
@@ -79,7 +98,7 @@ pub(super) enum Statement {
     Lock,
     CreateStaging(usize),
     Copy(usize),
-    /// Fails if COPY took other rows than were counted.
+    /// Fails if COPY took other rows than were counted, or read other times.
     CheckRows(usize),
     DeleteHour,
     InsertHour(usize),
@@ -120,13 +139,10 @@ impl Transaction {
 
     fn sql(&self, statement: Statement) -> String {
         match statement {
-            Statement::Lock => format!("LOCK TABLE {}", self.table("loads")),
+            Statement::Lock => format!("LOCK TABLE {}", self.table("load_lock")),
             Statement::CreateStaging(group) => self.create_staging(group),
             Statement::Copy(group) => self.copy(group),
-            Statement::CheckRows(group) => {
-                let rows = self.groups[group].rows;
-                format!("SELECT 1 / CASE WHEN count(*) = {rows} THEN 1 ELSE 0 END FROM {}", self.staging(group))
-            }
+            Statement::CheckRows(group) => self.check_rows(group),
             Statement::DeleteHour => {
                 format!("DELETE FROM {} WHERE {} AND {}", self.table("events"), self.of_hour(), self.is_new())
             }
@@ -153,6 +169,18 @@ impl Transaction {
         };
         let (staging, manifest) = (self.staging(group), literal(&self.groups[group].manifest));
         format!("COPY {staging} FROM {manifest} IAM_ROLE {role} FORMAT AS PARQUET ACCEPTINVCHARS MANIFEST")
+    }
+
+    fn check_rows(&self, group: usize) -> String {
+        let Group { rows, received, .. } = &self.groups[group];
+        let received = match received.0 {
+            None => "count(\"received_at\") = 0".to_owned(),
+            Some((first, last)) => {
+                let (first, last) = (timestamp(first), timestamp(last));
+                format!("min(\"received_at\") = {first} AND max(\"received_at\") = {last}")
+            }
+        };
+        format!("SELECT 1 / CASE WHEN count(*) = {rows} AND {received} THEN 1 ELSE 0 END FROM {}", self.staging(group))
     }
 
     fn insert_hour(&self, group: usize) -> String {
@@ -183,19 +211,19 @@ impl Transaction {
             self.date(),
             self.hour.of_day(),
             literal(&self.etag),
-            self.sealed_at(),
+            timestamp(self.sealed_at),
             self.rows(),
             self.is_new(),
         )
     }
 
-    /// That neither a newer compaction of the hour was loaded, nor this one.
+    /// That neither a newer compaction of the hour was loaded, nor this one, unless it is to be loaded again.
+    ///
+    /// It stays true until the load's own row is written, which is last.
     fn is_new(&self) -> String {
-        let (loads, of_hour) = (self.table("loads"), self.of_hour());
-        let (sealed_at, etag) = (self.sealed_at(), literal(&self.etag));
-        format!(
-            "NOT EXISTS (SELECT 1 FROM {loads} WHERE {of_hour} AND (\"sealed_at\" > {sealed_at} OR \"etag\" = {etag}))"
-        )
+        let (loads, of_hour, sealed_at) = (self.table("loads"), self.of_hour(), timestamp(self.sealed_at));
+        let same = if self.is_reload { String::new() } else { format!(" OR \"etag\" = {}", literal(&self.etag)) };
+        format!("NOT EXISTS (SELECT 1 FROM {loads} WHERE {of_hour} AND (\"sealed_at\" > {sealed_at}{same}))")
     }
 
     fn of_hour(&self) -> String {
@@ -205,11 +233,6 @@ impl Transaction {
     fn date(&self) -> String {
         let partition = self.hour.date().partition();
         format!("{}::date", literal(partition.trim_start_matches("dt=")))
-    }
-
-    fn sealed_at(&self) -> String {
-        let text = self.sealed_at.rfc3339().replace('T', " ");
-        format!("{}::timestamp", literal(text.trim_end_matches('Z')))
     }
 
     fn table(&self, name: &str) -> String {
@@ -231,7 +254,14 @@ impl Kind {
     }
 }
 
-/// <https://docs.aws.amazon.com/redshift/latest/dg/r_names.html>
+fn timestamp(at: UnixMillis) -> String {
+    let text = at.rfc3339().replace('T', " ");
+    format!("{}::timestamp", literal(text.trim_end_matches('Z')))
+}
+
+/// Redshift folds all but names of users to lower case, quoted or not, unless `enable_case_sensitive_identifier` is set. All of these are
+/// lower-case already, so that it does not matter.
+/// <https://docs.aws.amazon.com/redshift/latest/dg/r_enable_case_sensitive_identifier.html>
 fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
@@ -259,12 +289,14 @@ mod tests {
             columns: columns(&["order"]),
             manifest: format!("s3://b/warehouse/m-{number}"),
             rows: 3,
+            received: Received(Some((UnixMillis(1_795_253_530_006), UnixMillis(1_795_253_531_000)))),
         };
         Transaction {
             tables: Tables { schema: "playhead".into(), copy_role: CopyRole::Arn("arn:aws:iam::1:role/r".into()) },
             hour: UtcHour::parse("dt=2026-11-21/hour=09").unwrap(),
             etag: "e1".into(),
             sealed_at: UnixMillis(1_795_253_530_006),
+            is_reload: false,
             groups: (0..groups).map(group).collect(),
         }
     }
@@ -275,11 +307,11 @@ mod tests {
     fn an_hour_is_replaced_by_these_statements() {
         let of_hour = r#""dt" = '2026-11-21'::date AND "hour" = 9"#;
         assert_eq!(transaction(1).sqls(), [
-            r#"LOCK TABLE "playhead"."loads""#.to_owned(),
+            r#"LOCK TABLE "playhead"."load_lock""#.to_owned(),
             r#"CREATE TEMP TABLE "playhead_staging_0" ("v" INTEGER, "received_at" TIMESTAMP, "order" VARCHAR(65535), "event" VARCHAR(65535))"#.to_owned(),
             "COPY \"playhead_staging_0\" FROM 's3://b/warehouse/m-0' IAM_ROLE 'arn:aws:iam::1:role/r' \
              FORMAT AS PARQUET ACCEPTINVCHARS MANIFEST".to_owned(),
-            r#"SELECT 1 / CASE WHEN count(*) = 3 THEN 1 ELSE 0 END FROM "playhead_staging_0""#.to_owned(),
+            r#"SELECT 1 / CASE WHEN count(*) = 3 AND min("received_at") = '2026-11-21 09:32:10.006'::timestamp AND max("received_at") = '2026-11-21 09:32:11.000'::timestamp THEN 1 ELSE 0 END FROM "playhead_staging_0""#.to_owned(),
             format!(r#"DELETE FROM "playhead"."events" WHERE {of_hour} AND {IS_NEW}"#),
             format!(
                 r#"INSERT INTO "playhead"."events" ("dt", "hour", "v", "received_at", "order", "event", "_cut") SELECT '2026-11-21'::date, 9, "v", "received_at", "order", "event", greatest(octet_length("order"), octet_length("event")) > 65531 FROM "playhead_staging_0" WHERE {IS_NEW}"#
@@ -290,6 +322,36 @@ mod tests {
             ),
             r#"DROP TABLE "playhead_staging_0""#.to_owned(),
         ]);
+    }
+
+    #[test]
+    fn a_reload_replaces_the_same_but_nothing_newer() {
+        let reload = Transaction { is_reload: true, ..transaction(1) };
+        assert!(reload.sqls()[4].ends_with(r#"AND ("sealed_at" > '2026-11-21 09:32:10.006'::timestamp))"#));
+    }
+
+    #[test]
+    fn without_any_received_at_there_must_be_none() {
+        let mut transaction = transaction(1);
+        transaction.groups[0].received = Received(None);
+        assert!(transaction.sqls()[3].contains(r#" = 3 AND count("received_at") = 0 THEN "#));
+    }
+
+    #[rstest]
+    #[case(None, None, None)]
+    #[case(Some((1, 2)), None, Some((1, 2)))]
+    #[case(None, Some((1, 2)), Some((1, 2)))]
+    #[case(Some((2, 3)), Some((1, 4)), Some((1, 4)))]
+    #[case(Some((1, 4)), Some((2, 3)), Some((1, 4)))]
+    fn times_of_two_parts_are_joined(
+        #[case] one: Option<(i64, i64)>,
+        #[case] other: Option<(i64, i64)>,
+        #[case] expected: Option<(i64, i64)>,
+    ) {
+        let of = |times: Option<(i64, i64)>| Received(times.map(|(first, last)| (UnixMillis(first), UnixMillis(last))));
+        let mut sum = of(one);
+        sum.add(of(other));
+        assert_eq!(sum, of(expected));
     }
 
     #[test]

@@ -10,7 +10,6 @@ pub(super) mod parquet;
 use std::collections::HashMap;
 
 use lambda_runtime::{Config as RuntimeConfig, Context};
-use lambda_setup::event::Invocation;
 use lambda_setup::memory_bucket::MemoryBucket;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -19,8 +18,8 @@ use serde_json::{Value, json};
 use shared::timestamp::{MILLIS_PER_HOUR, MILLIS_PER_MINUTE, UnixMillis, UtcHour};
 
 use super::fit::MAX_TEXT_BYTES;
-use super::handler::{HandleError, Handler, MAX_UNDER_WAY};
-use super::load::{Load, LoadError, MAX_PART_BYTES};
+use super::handler::{HandleError, Handler, MAX_UNDER_WAY, Request};
+use super::load::{Load, LoadError, Loading, MAX_PART_BYTES};
 use super::sql::{CopyRole, Tables, Transaction};
 use crate::compact_partition::columnar::{Compacted, Keys, Part, Totals};
 use model_warehouse::{LoadRow, ModelWarehouse, Mutant};
@@ -68,27 +67,27 @@ fn compact(bucket: &MemoryBucket, hour: UtcHour, sealed_at: i64, parts: &[(&str,
     bucket.insert(&Keys::of(hour).success(), serde_json::to_vec(&compacted).unwrap(), HashMap::new());
 }
 
-fn schedule(at: UnixMillis) -> Invocation {
+fn schedule(at: UnixMillis) -> Request {
     serde_json::from_value(json!({"time": at.rfc3339()})).unwrap()
 }
 
-fn notification(hour: UtcHour) -> Invocation {
+fn reload(hour: &str) -> Request {
+    serde_json::from_value(json!({"reload": hour})).unwrap()
+}
+
+fn notification(hour: UtcHour) -> Request {
     let object =
         json!({"bucket": {"name": "landing"}, "object": {"key": Keys::of(hour).success().replace('=', "%3D")}});
     serde_json::from_value(json!({"Records": [{"eventTime": at().rfc3339(), "s3": object}]})).unwrap()
 }
 
-async fn invoke(
-    bucket: &MemoryBucket,
-    warehouse: &ModelWarehouse<'_>,
-    invocation: Invocation,
-) -> Result<(), HandleError> {
+async fn invoke(bucket: &MemoryBucket, warehouse: &ModelWarehouse<'_>, request: Request) -> Result<(), HandleError> {
     let tables = Tables { schema: "playhead".into(), copy_role: CopyRole::Default };
     let handler = Handler { bucket, warehouse, bucket_name: "landing".into(), tables };
     let mut context = Context::default();
     context.deadline = u64::try_from(lambda_setup::now().0 + 60_000).unwrap();
     context.env_config = RuntimeConfig::default().into();
-    handler.handle(invocation, context).await
+    handler.handle(request, context).await
 }
 
 fn load(bucket: &MemoryBucket, hour: UtcHour) -> Option<Load> {
@@ -127,6 +126,64 @@ async fn an_hour_without_events_is_loaded_too() {
     assert_eq!(warehouse.loads(hour()).len(), 1);
 }
 
+/// What was loaded is replaced, though the service still knows the transaction's token, and however often it fails first.
+#[rstest]
+#[case::loaded(true, 0)]
+#[case::nothing_known(false, 0)]
+#[case::fails(true, 2)]
+#[tokio::test]
+async fn an_hour_of_any_age_is_loaded_again(#[case] is_known: bool, #[case] failures: usize) {
+    let bucket = MemoryBucket::default();
+    let warehouse = ModelWarehouse::new(&bucket, Mutant::None);
+    compact(&bucket, hour(), 1, &[("type", vec![row(1), row(2)])]);
+    invoke(&bucket, &warehouse, notification(hour())).await.unwrap();
+    warehouse.run_all();
+    invoke(&bucket, &warehouse, notification(hour())).await.unwrap();
+    if !is_known {
+        bucket.objects.borrow_mut().remove(&format!("warehouse/{}/_LOAD.json", hour().partition()));
+    }
+    let before = warehouse.event_rows();
+    invoke(&bucket, &warehouse, reload(&hour().partition())).await.unwrap();
+    for _ in 0..failures {
+        warehouse.kill(warehouse.sent() - 1);
+        invoke(&bucket, &warehouse, notification(hour())).await.unwrap();
+    }
+    assert_eq!(warehouse.sent(), 2 + failures);
+    warehouse.run_all();
+    invoke(&bucket, &warehouse, notification(hour())).await.unwrap();
+    assert!(load(&bucket, hour()).unwrap().is_committed);
+    assert_eq!((warehouse.events(hour()), warehouse.loads(hour()).len()), (vec![row(1), row(2)], 1));
+    assert!(warehouse.event_rows().is_disjoint(&before), "other rows than before");
+}
+
+#[rstest]
+#[case("dt=2026-11-21/hour=24")]
+#[case("dt=2026-11-21/hour=08")]
+#[tokio::test]
+async fn what_is_not_parquet_is_not_loaded_again(#[case] hour: &str) {
+    let bucket = MemoryBucket::default();
+    let warehouse = ModelWarehouse::new(&bucket, Mutant::None);
+    let failed = invoke(&bucket, &warehouse, reload(hour)).await.unwrap_err();
+    assert!(matches!(failed, HandleError::Hour(_) | HandleError::NotCompacted(_)), "{failed}");
+    assert_eq!(warehouse.sent(), 0);
+}
+
+#[tokio::test]
+async fn another_warehouse_gets_hours_that_the_one_before_has() {
+    let bucket = MemoryBucket::default();
+    let before = ModelWarehouse::new(&bucket, Mutant::None);
+    compact(&bucket, hour(), 1, &[("type", vec![row(1)])]);
+    invoke(&bucket, &before, notification(hour())).await.unwrap();
+    before.run_all();
+    invoke(&bucket, &before, schedule(at())).await.unwrap();
+    let warehouse = ModelWarehouse::new(&bucket, Mutant::None);
+    warehouse.name.set("another");
+    invoke(&bucket, &warehouse, schedule(at())).await.unwrap();
+    warehouse.run_all();
+    assert_eq!(warehouse.events(hour()), [row(1)]);
+    assert_eq!(load(&bucket, hour()).unwrap().target, "another/playhead");
+}
+
 /// Promoted fields were changed between two seals of an hour.
 #[tokio::test]
 async fn parts_of_other_columns_are_staged_apart() {
@@ -154,6 +211,52 @@ async fn texts_that_are_too_long_are_cut() {
     assert_eq!(warehouse.events(hour()), [cut, row(2)]);
     assert_eq!(load(&bucket, hour()).unwrap().changed_texts, 1);
     assert_eq!(bucket.etag(&part), before, "the part itself stays");
+    let bytes = |key: &String| bucket.objects.borrow().get(key).unwrap().content.body.len();
+    assert!(copies(&bucket).iter().map(bytes).all(|bytes| bytes > LEAST_COPY_BYTES));
+}
+
+/// Smaller objects under `warehouse/` are kept by the rule remove-copies in template.yaml.
+const LEAST_COPY_BYTES: usize = 1024;
+
+fn copies(bucket: &MemoryBucket) -> Vec<String> {
+    let is_copy = |key: &String| key.starts_with("warehouse/") && key.ends_with(".parquet");
+    bucket.keys().into_iter().filter(is_copy).collect()
+}
+
+/// With the longest names of template.yaml.
+#[test]
+fn what_is_known_of_a_load_is_kept() {
+    let load = Load {
+        v: 1,
+        etag: "e".repeat(64),
+        target: "t".repeat(120 + 64 + 127),
+        transaction: "i".repeat(64),
+        attempt: u32::MAX,
+        is_reload: false,
+        sent_at: at(),
+        is_committed: false,
+        rows: u64::MAX,
+        changed_texts: u64::MAX,
+    };
+    assert!(serde_json::to_vec(&load).unwrap().len() < LEAST_COPY_BYTES);
+}
+
+/// A viewer's events may be gone from what replaced it.
+#[tokio::test]
+async fn no_copy_is_written_of_an_hour_that_was_compacted_again() {
+    let bucket = MemoryBucket::default();
+    let warehouse = ModelWarehouse::new(&bucket, Mutant::None);
+    let parts = [("type", vec![Row { event: "x".repeat(MAX_TEXT_BYTES + 1), ..row(1) }])];
+    compact(&bucket, hour(), 1, &parts);
+    let tables = Tables { schema: "playhead".into(), copy_role: CopyRole::Default };
+    let (bucket_name, warehouse) = ("landing", &warehouse);
+    let loading =
+        Loading { bucket: &&bucket, bucket_name, warehouse: &warehouse, tables: &tables, hour: hour(), at: at() };
+    let found = loading.found().await.unwrap().unwrap();
+    compact(&bucket, hour(), 2, &parts);
+    let failed = loading.run(&found, true).await.unwrap_err();
+    assert!(matches!(failed, LoadError::Overtaken { .. }), "{failed}");
+    assert!(copies(&bucket).is_empty() && warehouse.sent() == 0);
 }
 
 #[tokio::test]
@@ -404,6 +507,21 @@ async fn rows_that_copy_loses_are_noticed(#[case] mutant: Mutant, #[case] is_com
     assert_eq!(!warehouse.loads(hour()).is_empty(), is_committed);
 }
 
+/// As if COPY took milliseconds for another unit.
+#[rstest]
+#[case(1, true)]
+#[case(1_000, false)]
+#[tokio::test]
+async fn times_that_copy_reads_otherwise_are_noticed(#[case] times: i64, #[case] is_committed: bool) {
+    let bucket = MemoryBucket::default();
+    let warehouse = ModelWarehouse::new(&bucket, Mutant::None);
+    let [(transaction, _), _] = transactions(&bucket).await;
+    warehouse.times.set(times);
+    warehouse.add(transaction);
+    warehouse.run_all();
+    assert_eq!(!warehouse.loads(hour()).is_empty(), is_committed);
+}
+
 // ---- The whole loader: whatever happens, in the end the newest compaction is there ----
 
 #[derive(Debug, Clone)]
@@ -444,9 +562,9 @@ async fn happen(bucket: &MemoryBucket, warehouse: &ModelWarehouse<'_>, what: Hap
         Happens::Compacted => compact_again(bucket, versions),
         Happens::Invoked { by_schedule, killed_at } => {
             bucket.fails_from.set(killed_at.map(|call| bucket.calls.get() + call));
-            let invocation = if by_schedule { schedule(at()) } else { notification(hour()) };
+            let request = if by_schedule { schedule(at()) } else { notification(hour()) };
             // A killed one says so, and is forgotten.
-            invoke(bucket, warehouse, invocation).await.ok();
+            invoke(bucket, warehouse, request).await.ok();
             bucket.fails_from.set(None);
         }
         Happens::Stepped(number) => drop(warehouse.step(number)),

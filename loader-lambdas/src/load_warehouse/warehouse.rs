@@ -25,6 +25,8 @@ pub(super) struct WarehouseError {
 
 /// Takes transactions, and runs them later.
 pub(super) trait Warehouse {
+    /// Which warehouse and database it is: what one has loaded, another has not.
+    fn target(&self) -> String;
     /// Sends a transaction; the id by which its progress can be asked for. Within hours, one of the same token is the same transaction.
     fn submit(&self, transaction: &Transaction, token: &str) -> impl Future<Output = Result<String, WarehouseError>>;
     /// `None` when it is not known any more, which is after a day.

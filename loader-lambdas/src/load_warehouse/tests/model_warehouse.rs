@@ -9,7 +9,7 @@ use serde_json::Value;
 use shared::timestamp::{UnixMillis, UtcHour};
 
 use super::parquet::{self, Row};
-use crate::load_warehouse::sql::{Statement, Transaction};
+use crate::load_warehouse::sql::{Group, Received, Statement, Transaction};
 use crate::load_warehouse::warehouse::{Progress, Warehouse, WarehouseError};
 
 thread_local! {
@@ -72,6 +72,10 @@ pub(super) struct ModelWarehouse<'b> {
     rows: Cell<usize>,
     /// Rows that each COPY loses.
     pub(super) loses: Cell<usize>,
+    /// What COPY makes of times.
+    pub(super) times: Cell<i64>,
+    /// Which warehouse it is.
+    pub(super) name: Cell<&'static str>,
     /// Whether calls are refused.
     pub(super) is_away: Cell<bool>,
 }
@@ -88,6 +92,8 @@ impl<'b> ModelWarehouse<'b> {
             locked_by: Cell::default(),
             rows: Cell::default(),
             loses: Cell::default(),
+            times: Cell::new(1),
+            name: Cell::new("w"),
             is_away: Cell::default(),
         }
     }
@@ -108,6 +114,11 @@ impl<'b> ModelWarehouse<'b> {
             committed.events.values().filter(|(of, _)| *of == hour).map(|(_, row)| row.clone()).collect();
         rows.sort();
         rows
+    }
+
+    /// By their hidden numbers.
+    pub(super) fn event_rows(&self) -> BTreeSet<usize> {
+        self.committed.borrow().events.keys().copied().collect()
     }
 
     pub(super) fn loads(&self, hour: UtcHour) -> Vec<LoadRow> {
@@ -202,14 +213,18 @@ impl<'b> ModelWarehouse<'b> {
         }
         let view = run.view.as_mut().unwrap();
         let transaction = &run.transaction;
-        let is_newer = |load: &LoadRow| load.sealed_at > transaction.sealed_at || load.etag == transaction.etag;
+        let is_same = |load: &LoadRow| !transaction.is_reload && load.etag == transaction.etag;
+        let is_newer = |load: &LoadRow| load.sealed_at > transaction.sealed_at || is_same(load);
         let of_hour = |load: &&LoadRow| load.hour == transaction.hour;
         let is_new = self.mutant == Mutant::WithoutCondition || !view.loads.values().filter(of_hour).any(is_newer);
         match statement {
             Statement::Lock | Statement::CreateStaging(_) | Statement::DropStaging(_) => {}
             Statement::Copy(group) => run.staged[group] = self.copy(&transaction.groups[group].manifest)?,
             Statement::CheckRows(group) => {
-                let is_whole = run.staged[group].len() as u64 == transaction.groups[group].rows;
+                let Group { rows, received, .. } = transaction.groups[group];
+                let times = run.staged[group].iter().filter_map(|row| row.received_at).map(UnixMillis);
+                let is_whole = run.staged[group].len() as u64 == rows
+                    && Received(times.clone().min().zip(times.max())) == received;
                 if !is_whole && self.mutant != Mutant::WithoutCheck {
                     return Err("division by zero".into());
                 }
@@ -263,12 +278,17 @@ impl<'b> ModelWarehouse<'b> {
                 rows.extend_from_slice(read.entry(file.to_vec()).or_insert_with(|| parquet::rows(file)));
             });
         }
+        rows.iter_mut().for_each(|row: &mut Row| row.received_at = row.received_at.map(|at| at * self.times.get()));
         rows.truncate(rows.len().saturating_sub(self.loses.get()));
         Ok(rows)
     }
 }
 
 impl Warehouse for &ModelWarehouse<'_> {
+    fn target(&self) -> String {
+        self.name.get().to_owned()
+    }
+
     async fn submit(&self, transaction: &Transaction, token: &str) -> Result<String, WarehouseError> {
         if self.is_away.get() {
             return Err(WarehouseError { operation: "sending", problem: "ActiveStatementsExceededException".into() });
