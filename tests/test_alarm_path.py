@@ -318,7 +318,7 @@ def test_all_that_the_template_declares_is_there(cloud):
     notifications = cloud.client("s3").get_bucket_notification_configuration(Bucket=BUCKET)
     assert len(notifications["LambdaFunctionConfigurations"]) == 1
     assert [one["TopicArn"] for one in notifications["TopicConfigurations"]] == [
-        topics[name] for name in ("LandedTopic", "LandedTopic", "SealedTopic")]
+        topics[name] for name in ("LandedTopic", "LandedTopic", "SealedTopic", "CompactedTopic")]
     for topic, *functions in (("LandedTopic", "CheckObjectFunction"), ("SealedTopic", "CheckSizeFunction", "CompactPartitionFunction")):
         subscriptions = cloud.client("sns").list_subscriptions_by_topic(TopicArn=topics[topic])["Subscriptions"]
         assert {one["Endpoint"].rsplit(":", 1)[-1] for one in subscriptions} == {topics[function] for function in functions}

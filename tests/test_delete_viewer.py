@@ -220,6 +220,9 @@ def test_a_viewer_is_gone_from_lines_rejected_input_and_parquet_and_nobody_else_
     before, rejected = life.lines(), life.lines("rejected")
     life.stack.s3().put_object(Bucket=LANDING_BUCKET, Key=f"unloadable/search/events/{partition(HOURS[0])}/x.jsonl.bz2.jsonl", Body=b"".join(
         b'{"type":"t","reason":"r","line":%s}\n' % line.text.encode() for line in next(iter(before.values()))[:4]))
+    # As load-warehouse has COPY read a part whose texts are too long for Redshift.
+    life.stack.s3().copy_object(Bucket=LANDING_BUCKET, Key=f"warehouse/{partition(HOURS[1])}/e-part-00000.parquet",
+                                CopySource=f"{LANDING_BUCKET}/columnar/{partition(HOURS[1])}/part-00000.parquet")
     values = [f"session_id={value}" for value in VICTIMS]
     asked = life.delete(values[0])
     assert asked.returncode == 1 and "YES=1" in asked.stderr and traces(life), asked.stdout + asked.stderr
@@ -241,7 +244,7 @@ def test_a_viewer_is_gone_from_lines_rejected_input_and_parquet_and_nobody_else_
     life.stack.post(body=b'{"id":"last"}')
     wait_for(lambda: bystanders.ids <= {line.json["id"] for lines in life.lines().values() for line in lines}, 30, life.stack.tail)
 
-    assert traces(life) == []
+    assert traces(life) == [] and not list((life.bucket / "warehouse").rglob("*.parquet"))
     after = life.lines()
     assert before.keys() <= after.keys(), "an object is gone"
     assert {line.json["id"] for key in after.keys() - before.keys() for line in after[key]} <= bystanders.ids | {"last"}

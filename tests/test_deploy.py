@@ -27,7 +27,8 @@ from support.traffic import JSON, Traffic
 # Landing need not wait for a batch to fill.
 QUICK = "BatchingWindowSeconds=0"
 # All but the loader that is deployed only where there is a cluster.
-FUNCTIONS = {function: binary for function, binary in binaries().items() if function != "LoadSearchFunction"}
+FUNCTIONS = {function: binary for function, binary in binaries().items()
+             if function not in ("LoadSearchFunction", "LoadWarehouseFunction")}
 OWN_DOMAIN = "DomainName=events.example.com CertificateArn=arn:aws:acm:us-east-1:000000000000:certificate/of-events"
 
 

@@ -3,6 +3,7 @@
 import bz2
 import hashlib
 import json
+import time
 from urllib.parse import urlsplit
 
 import pytest
@@ -219,6 +220,35 @@ def test_what_players_post_can_be_searched_for(fresh_stack):
         assert sorted(one["_source"]["id"] for one in found.values()) == sorted(f"e-{number}" for number in range(20))
     assert "401" in stack.function_log(FUNCTION)
     assert "passed over" not in stack.function_log(FUNCTION), "the topic's filter leaves out what is rejected"
+
+
+def is_away(request):
+    """No answer to anything."""
+    raise OSError("away")
+
+
+def test_an_hour_without_the_cluster_loses_and_doubles_nothing(fresh_stack):
+    """Players post on while the cluster is away for an hour of the clock, and when it is back it is too busy for a third of all items, again
+    and again."""
+    clock = FastClock(300)
+    cluster = SearchCluster()
+    with serving_cluster(cluster) as address:
+        cluster.authorized = is_away
+        stack = fresh_stack(parameters=f"{FAST} SearchEndpoint={address} SearchAuth=none", CLOCK=clock.setting)
+        began, posted = time.monotonic(), 0
+        while time.monotonic() - began < 3_600 / clock.speed:
+            body = json.dumps([{"id": f"e-{posted + number}", "type": "play"} for number in range(50)])
+            assert stack.post(body=body.encode(), headers=JSON).status == 200
+            posted += 50
+            time.sleep(0.25)
+        assert not cluster.indexes and len(cluster.requests) > 10, "it is asked again and again"
+        cluster.faults = [busy_for_a_third(429, ERROR_OF_A_FULL_QUEUE, number % 3) for number in range(1_000)]
+        cluster.authorized = lambda request: True
+        wait_for(lambda: cluster.indexes and len(documents(address)) >= posted, 120, f"{posted} documents")
+        ids = [one["_source"]["id"] for one in documents(address).values()]
+        assert sorted(ids) == sorted(f"e-{number}" for number in range(posted))
+        assert 0 < len(cluster.faults) < 990, "the busy cluster was met all the time, and more than a few times"
+    assert "dead letter" not in stack.tail(1_000)
 
 
 @pytest.mark.parametrize(("variables", "named"), [

@@ -15,7 +15,7 @@ from support.deployment import script
 from support.stack import REPOSITORY
 from support.template import (
     alarms, canary_alarms, document, expanded, functions, given, metrics, notifications, of_type, overlapping, server_alarms, suffix,
-    translated, watched,
+    translated, warehouse_alarms, watched,
 )
 
 
@@ -47,7 +47,7 @@ def test_the_settings_of_exactly_once_are_right():
 def test_no_two_notifications_of_a_bucket_overlap():
     """S3 refuses them. What else is to be notified of the same objects subscribes to their topic."""
     buckets = of_type(translated(), "AWS::S3::Bucket")
-    assert len(notifications(buckets["LandingBucket"])) == 4
+    assert len(notifications(buckets["LandingBucket"])) == 5
     for name, bucket in buckets.items():
         assert overlapping(notifications(bucket)) == [], name
 
@@ -85,10 +85,10 @@ def test_no_object_lands_before_a_topic_has_its_subscriptions():
     resources = translated()
     waits_for = {key for kind, member in (("AWS::SNS::Subscription", "TopicArn"), ("AWS::Lambda::Permission", "SourceArn"))
                  for key, properties in of_type(resources, kind).items()
-                 if properties.get(member) in ({"Ref": "LandedTopic"}, {"Ref": "SealedTopic"})
-                 and resources[key].get("Condition") != "HasSearch"}
+                 if properties.get(member) in ({"Ref": "LandedTopic"}, {"Ref": "SealedTopic"}, {"Ref": "CompactedTopic"})
+                 and resources[key].get("Condition") not in ("HasSearch", "HasWarehouse")}
     assert len(waits_for) == 6
-    assert {*waits_for, "LandedTopicPolicy", "SealedTopicPolicy"} <= set(resources["LandingBucket"]["DependsOn"])
+    assert {*waits_for, "LandedTopicPolicy", "SealedTopicPolicy", "CompactedTopicPolicy"} <= set(resources["LandingBucket"]["DependsOn"])
 
 
 # ---- Alarms and dashboards ----
@@ -97,7 +97,7 @@ def test_each_alarm_says_what_is_wrong_in_which_unit_and_where_to_read_on():
     """An alarm's description has a unit and ends with an entry of the runbook; its metric exists; it tells the topic."""
     entries = set(re.findall(r"^### (\S+)$", (REPOSITORY / "docs/RUNBOOK.md").read_text(), re.MULTILINE))
     named = set()
-    for alarm in (alarms() | server_alarms()).values():
+    for alarm in (alarms() | server_alarms() | warehouse_alarms()).values():
         text, entry = alarm["AlarmDescription"].rsplit(" #", 1)
         assert entry in entries, entry
         assert suffix(alarm).endswith(entry), alarm
@@ -116,14 +116,14 @@ def test_each_alarm_says_what_is_wrong_in_which_unit_and_where_to_read_on():
 FACTS = {
     "broken-objects", "date-size", "deleted-objects", "doubled-events", "doubled-records", "dropped", "failed-batches", "given-up", "hour-size",
     "incomplete-partitions", "landing-behind", "late-objects", "late-partitions", "lost-events", "lost-records", "missing-partitions", "overlapping-objects", "stale-data",
-    "compact-partition",
+    "compact-partition", "load-warehouse",
 }
 
 
 def test_nobody_is_woken_for_one_event_in_100_million():
     """An alarm is a fact that one value shows, or lasts for some of the last minutes; what grows with the traffic is a share
     of it."""
-    for alarm in (alarms() | server_alarms()).values():
+    for alarm in (alarms() | server_alarms() | warehouse_alarms()).values():
         entry = alarm["AlarmDescription"].rsplit(" #", 1)[1]
         if entry == "events-dropped":
             assert "-warning-" in str(alarm["AlarmName"])
@@ -271,16 +271,17 @@ def test_a_single_run_that_uses_up_its_timeout_raises_a_warning(function):
 def test_missing_data_breaches_only_where_a_check_did_not_run():
     """An alarm breaches for want of data exactly where that is what it watches for: each scheduled function, and
     check-size, which runs each hour whatever comes."""
-    breaching = {key for key, alarm in alarms().items() if alarm["TreatMissingData"] == "breaching"}
+    breaching = {key for key, alarm in (alarms() | warehouse_alarms()).items() if alarm["TreatMissingData"] == "breaching"}
     scheduled = {name for name, properties in functions().items()
                  if any(event["Type"] == "Schedule" for event in properties.get("Events", {}).values())}
-    assert breaching == {f"{function}DidNotRunAlarm" for function in scheduled - LOADERS | {"CheckSize"}} | {"UncompactedHoursAlarm"}
+    assert breaching == {f"{function}DidNotRunAlarm" for function in scheduled - LOADERS | {"CheckSize"}} | {
+        "UncompactedHoursAlarm", "UnloadedHoursAlarm"}
     others = {alarm["TreatMissingData"] for key, alarm in alarms().items() if key not in breaching}
     assert others == {"notBreaching", "missing", "ignore"}
 
 
 # What fails, is throttled, slow or not run shows in what they have not done: hours that wait, and the age of messages.
-LOADERS = {"CompactPartition", "LoadSearch"}
+LOADERS = {"CompactPartition", "LoadSearch", "LoadWarehouse"}
 
 
 def test_each_function_has_its_alarms_and_they_know_its_timeout():
@@ -393,6 +394,7 @@ READ_METRICS = {"*": ["cloudwatch:GetMetricData"]}
 LIST = {LANDING: ["s3:ListBucket"]}
 
 # All that each function may do besides writing its log: the actions that it calls, by what it calls them on.
+CLUSTER = ["redshift-data:BatchExecuteStatement", "redshift:GetClusterCredentialsWithIAM"]
 ALLOWED = {
     "Ingest": {
         "EventStream": ["kinesis:PutRecords"],
@@ -457,6 +459,15 @@ ALLOWED = {
         "arn:${AWS::Partition}:es:${AWS::Region}:${AWS::AccountId}:domain/${SearchDomain}/*":
             ["es:ESHttpGet", "es:ESHttpPost", "es:ESHttpPut"],
     },
+    "LoadWarehouse": LIST | {
+        f"{LANDING}/columnar/*": ["s3:GetObject"],
+        f"{LANDING}/warehouse/*": ["s3:GetObject", "s3:PutObject"],
+        # The one or the other.
+        "WarehouseWorkgroup": ["redshift-data:BatchExecuteStatement", "redshift-serverless:GetCredentials"],
+        "arn:${AWS::Partition}:redshift:${AWS::Region}:${AWS::AccountId}:cluster:${WarehouseCluster}": CLUSTER,
+        "arn:${AWS::Partition}:redshift:${AWS::Region}:${AWS::AccountId}:dbname:${WarehouseCluster}/${WarehouseDatabase}": CLUSTER,
+        "*": ["redshift-data:DescribeStatement"],
+    },
 }
 
 
@@ -478,12 +489,14 @@ def permissions(role):
     """The actions that a role allows, by what they are allowed on."""
     found = defaultdict(set)
     for policy in role["Policies"]:
-        for statement in policy["PolicyDocument"]["Statement"]:
+        for statement in (one for choice in policy["PolicyDocument"]["Statement"] for one in choice.get("Fn::If", [None, choice])[1:]):
             assert statement["Effect"] == "Allow" and not {"NotAction", "NotResource"} & statement.keys()
             for resource in map(text_of, listed(statement["Resource"])):
                 found[resource].update(listed(statement["Action"]))
             if "cloudwatch:PutMetricData" in listed(statement["Action"]):
                 assert statement["Condition"] == {"StringEquals": {"cloudwatch:namespace": "Playhead"}}
+            if "redshift-data:DescribeStatement" in listed(statement["Action"]):
+                assert statement["Condition"] == {"StringEquals": {"redshift-data:statement-owner-iam-userid": "${aws:userid}"}}
     return {resource: sorted(actions) for resource, actions in found.items()}
 
 
@@ -521,7 +534,7 @@ SERVICES = {
     "CheckObject": {"sns.amazonaws.com"}, "SealPartition": {"s3.amazonaws.com", "events.amazonaws.com"},
     "CheckSize": {"sns.amazonaws.com"}, "CheckRecency": {"events.amazonaws.com"},
     "CheckCompleteness": {"events.amazonaws.com"}, "CheckDeletions": {"events.amazonaws.com"},
-    "CompactPartition": {"sns.amazonaws.com", "events.amazonaws.com"},
+    "CompactPartition": {"sns.amazonaws.com", "events.amazonaws.com"}, "LoadWarehouse": {"sns.amazonaws.com", "events.amazonaws.com"},
     "Notify": {"sns.amazonaws.com", "events.amazonaws.com"},
 }
 EVERYBODY = {"IngestFunctionUrlPermission", "IngestFunctionUrlInvokePermission"}
@@ -557,7 +570,7 @@ def check_kinds(resources):
 def check_publishers(resources):
     """S3 alone publishes to the topics of objects, for this bucket of this account; each policy is about its own topic, as SNS wants it."""
     policies = of_type(resources, "AWS::SNS::TopicPolicy")
-    assert policies.keys() == {"LandedTopicPolicy", "SealedTopicPolicy"} <= set(resources["LandingBucket"]["DependsOn"])
+    assert policies.keys() == {"LandedTopicPolicy", "SealedTopicPolicy", "CompactedTopicPolicy"} <= set(resources["LandingBucket"]["DependsOn"])
     for name, policy in policies.items():
         topic = {"Ref": name.removesuffix("Policy")}
         statement, = policy["PolicyDocument"]["Statement"]
@@ -569,7 +582,7 @@ def check_publishers(resources):
                           "StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}}
     published = {one["Topic"]["Ref"] for one in
                  resources["LandingBucket"]["Properties"]["NotificationConfiguration"]["TopicConfigurations"]}
-    assert published == {"LandedTopic", "SealedTopic"}
+    assert published == {"LandedTopic", "SealedTopic", "CompactedTopic"}
 
 
 def check_queues(resources):
@@ -595,6 +608,16 @@ def check_queues(resources):
         "Condition": {"ArnEquals": {"aws:SourceArn": {"Ref": "LandedTopic"}}}}
     loaders = {key: one for key, one in resources.items() if key.startswith("LoadSearch")}
     assert {one.get("Condition") for one in loaders.values()} == {"HasSearch"} and len(loaders) >= 8
+
+
+def check_warehouse(resources):
+    """Without a warehouse there is nothing of its loader, and with one it has what the topic and the schedule need."""
+    loader = {key: one for key, one in resources.items() if key.startswith("LoadWarehouse")}
+    assert {one.get("Condition") for one in loader.values()} == {"HasWarehouse"}
+    assert {one["Type"] for one in loader.values()} >= {
+        "AWS::Lambda::Function", "AWS::IAM::Role", "AWS::Logs::LogGroup", "AWS::SNS::Subscription", "AWS::Events::Rule"}
+    subscription = resources["LoadWarehouseFunctionCompacted"]["Properties"]
+    assert subscription["TopicArn"] == {"Ref": "CompactedTopic"}
 
 
 def check_kept_data(resources):
@@ -629,7 +652,7 @@ def check_what_bounds_the_bill(resources):
     assert rules["remove-old-versions"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 14}
 
 
-CHECKS = (check_roles, check_callers, check_kinds, check_publishers, check_queues, check_kept_data, check_what_bounds_the_bill)
+CHECKS = (check_roles, check_callers, check_kinds, check_publishers, check_queues, check_warehouse, check_kept_data, check_what_bounds_the_bill)
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -679,6 +702,8 @@ def foreign_account(template):
     text('"BlockPublicPolicy": true', '"BlockPublicPolicy": false'), text('"aws:SecureTransport"', '"aws:Else"'),
     text('"aws:SourceAccount": {"Ref": "AWS::AccountId"}', '"aws:SourceAccount": "*"'), text('"aws:SourceArn"', '"aws:Else"'),
     text('{"Service": "s3.amazonaws.com"}', '"*"'), text('"sns:Publish"', '"sns:*"'),
+    text('"redshift-data:DescribeStatement", "Resource": "*", "Condition"', '"redshift-data:DescribeStatement", "Resource": "*", "Id"'),
+    text('"redshift-data:BatchExecuteStatement"', '"redshift-data:*"'), text('"Resource": {"Ref": "WarehouseWorkgroup"}', '"Resource": "*"'),
 ])
 def test_every_change_that_opens_the_stack_is_found(change):
     """These tests can fail: a `*` in a policy, another caller, a missing encryption or limit each is found."""
@@ -957,10 +982,32 @@ def test_a_new_parameter_value_makes_a_new_version(function):
     given = {name for value in [*properties["Environment"]["Variables"].values(), properties["Timeout"]]
             for name in re.findall(r"'Ref': '(\w+)'", str(value))}
     described = set(re.findall(r"\$\{(\w+)\}", properties["VersionDescription"]["Fn::Sub"]))
-    assert given and given == described
+    digested = given & set(script("deploy").DIGESTED)
+    assert given and given - digested | ({"SettingsDigest"} if digested else set()) == described
     parameters = [document()["Parameters"][name] for name in described & document()["Parameters"].keys()]
     limits = [parameter.get("MaxLength") or max(len(str(value)) for value in parameter["AllowedValues"]) for parameter in parameters]
     assert sum(limits) + 52 + 2 + len(described) <= 256, "the longest description that Lambda takes"
+
+
+def test_deploy_fills_in_a_digest_that_each_value_it_stands_for_changes():
+    """As many values as digests, and the same one for the same values; a template without the parameter gets none."""
+    deploy, parameters = script("deploy"), document()["Parameters"]
+    defaults = {name: str(one["Default"]) for name, one in parameters.items()}
+    digest = lambda **given: deploy.with_digest(defaults | given)["SettingsDigest"]
+    changes = [{}, {"ClientContext": "page"}, {"WriteKeys": "web=0123456789abcdef"}, {"KeyEventsPerSecond": "7"}]
+    assert {name for change in changes for name in change} == set(deploy.DIGESTED)
+    digests = [digest(**change) for change in changes]
+    assert len(set(digests)) == len(changes) and digests == [digest(**change) for change in changes]
+    assert all(re.fullmatch(parameters["SettingsDigest"]["AllowedPattern"], one) for one in digests)
+    assert deploy.with_digest({"Commit": "unknown"}) == {"Commit": "unknown"}
+
+
+@pytest.mark.parametrize(("value", "fits"), [
+    ("", True), ("web=0123456789abcdef", True), ("web=0123456789abcdef,web=0123456789.abc_~f\nios-2=0123456789abcdef-\n", True),
+    ("web", False), ("web=short", False), ("Web=0123456789abcdef", False), ("web=0123456789abcdef/", False), ("0123456789abcdef=web", False),
+])
+def test_write_keys_that_ingest_would_not_start_with_are_refused_before_a_deployment(value, fits):
+    assert bool(re.fullmatch(document()["Parameters"]["WriteKeys"]["AllowedPattern"], value)) == fits
 
 
 def test_both_front_doors_lead_to_the_same_alias():

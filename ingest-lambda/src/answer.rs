@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 use shared::limits::MAX_HEADER_BYTES;
+use shared::metric::Metric;
 use shared::rejection::{Reason, Rejection};
 
 use crate::intake::{Head, Headers};
@@ -30,6 +31,8 @@ pub enum Answer {
     Healthy,
     /// A CORS preflight.
     Preflight,
+    /// Its body was not looked at; nothing of it is stored.
+    TurnedAway(TurnedAway),
     /// Nothing was accepted; what the request brought is stored as one rejected body.
     Refused(Refusal),
     /// At least one event was accepted, and all of the body is stored.
@@ -38,6 +41,45 @@ pub enum Answer {
     Unread(Unread),
     /// Some or all of it is not stored.
     NotStored { accepted: usize, not_stored: Vec<usize>, rejected: Vec<RejectedItem> },
+}
+
+/// Why a request was turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TurnedAway {
+    /// It names no key, one that is not configured, or several.
+    UnknownKey,
+    /// Its key has had its events for so many seconds.
+    RateLimited { seconds: u64 },
+}
+
+impl TurnedAway {
+    const fn status(self) -> u16 {
+        match self {
+            Self::UnknownKey => 401,
+            Self::RateLimited { .. } => 429,
+        }
+    }
+
+    const fn metric(self) -> Metric {
+        match self {
+            Self::UnknownKey => Metric::UnauthorizedRequests,
+            Self::RateLimited { .. } => Metric::LimitedRequests,
+        }
+    }
+
+    fn body(self) -> Body<'static> {
+        let (code, message) = match self {
+            Self::UnknownKey => (
+                "unknown_key",
+                "send one known key: as the header X-Playhead-Key, as the user name of Basic authorization, or as ?key= in the address",
+            ),
+            Self::RateLimited { .. } => (
+                "rate_limited",
+                "this key's events come too fast; send all of it again after the seconds in Retry-After",
+            ),
+        };
+        Body { error: Some(ErrorBody { code, message: message.into() }), ..Body::default() }
+    }
 }
 
 /// Why a body was not read.
@@ -129,6 +171,7 @@ impl Answer {
         match self {
             Self::Healthy => 200,
             Self::Preflight => 204,
+            Self::TurnedAway(why) => why.status(),
             Self::Refused(refusal) => refusal.reason().map_or(400, Reason::status),
             Self::Stored { .. } => 200,
             Self::Unread(unread) => unread.status(),
@@ -140,6 +183,7 @@ impl Answer {
         let body = match self {
             Self::Healthy => return String::from("{\"status\":\"ok\"}"),
             Self::Preflight => return String::new(),
+            Self::TurnedAway(why) => why.body(),
             Self::Refused(refusal) => refusal.body(),
             Self::Unread(unread) => unread.body(),
             Self::Stored { accepted, rejected } => {
@@ -166,11 +210,39 @@ impl Answer {
         match self {
             Self::Healthy | Self::Preflight => None,
             Self::Unread(Unread::NoRoom) => Some(Answered { accepted: 0, not_stored: 1 }),
-            Self::Refused(_) | Self::Unread(_) => Some(Answered { accepted: 0, not_stored: 0 }),
+            Self::TurnedAway(_) | Self::Refused(_) | Self::Unread(_) => Some(Answered { accepted: 0, not_stored: 0 }),
             Self::Stored { accepted, .. } => Some(Answered { accepted: *accepted, not_stored: 0 }),
             Self::NotStored { accepted, not_stored, .. } => {
                 Some(Answered { accepted: *accepted, not_stored: not_stored.len() })
             }
+        }
+    }
+
+    /// The count of requests that were turned away like this one.
+    #[must_use]
+    pub fn turned_away(&self) -> Option<(Metric, u64)> {
+        match self {
+            Self::TurnedAway(why) => Some((why.metric(), 1)),
+            Self::Healthy
+            | Self::Preflight
+            | Self::Refused(_)
+            | Self::Stored { .. }
+            | Self::Unread(_)
+            | Self::NotStored { .. } => None,
+        }
+    }
+
+    /// When to send the request again, or what is not stored of it.
+    fn retry_after(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::NotStored { .. } | Self::Unread(Unread::NoRoom) => Some(RETRY_AFTER_SECONDS.into()),
+            Self::TurnedAway(TurnedAway::RateLimited { seconds }) => Some(seconds.to_string().into()),
+            Self::TurnedAway(TurnedAway::UnknownKey)
+            | Self::Healthy
+            | Self::Preflight
+            | Self::Refused(_)
+            | Self::Stored { .. }
+            | Self::Unread(Unread::TooLarge | Unread::TooSlow | Unread::Broken) => None,
         }
     }
 
@@ -190,12 +262,18 @@ impl Answer {
                 let health = head.path.trim_start_matches('/').starts_with("health");
                 headers.push(("allow", if health { "GET, HEAD" } else { ALLOWED_METHODS }.into()));
             }
-            Self::NotStored { .. } | Self::Unread(Unread::NoRoom) => {
-                headers.push(("retry-after", RETRY_AFTER_SECONDS.into()));
-                // Without its name here no page can read it.
-                headers.extend(allows_origin.then(|| ("access-control-expose-headers", "retry-after".into())));
-            }
-            Self::Healthy | Self::Refused(_) | Self::Unread(_) | Self::Stored { .. } => {}
+            Self::TurnedAway(TurnedAway::UnknownKey) => headers.push(("www-authenticate", CHALLENGE.into())),
+            Self::TurnedAway(TurnedAway::RateLimited { .. })
+            | Self::Healthy
+            | Self::Refused(_)
+            | Self::Unread(_)
+            | Self::Stored { .. }
+            | Self::NotStored { .. } => {}
+        }
+        if let Some(seconds) = self.retry_after() {
+            headers.push(("retry-after", seconds));
+            // Without its name here no page can read it.
+            headers.extend(allows_origin.then(|| ("access-control-expose-headers", "retry-after".into())));
         }
         if !is_preflight {
             headers.push(("content-type", "application/json".into()));
@@ -218,6 +296,9 @@ const ALLOWED_METHODS: &str = "POST, OPTIONS";
 /// The answer depends on these headers, so a cache must not reuse it for other values.
 const PREFLIGHT_VARIES_BY: &str = "origin, access-control-request-headers";
 const RETRY_AFTER_SECONDS: &str = "5";
+/// Each 401 has one (<https://www.rfc-editor.org/rfc/rfc9110#name-www-authenticate>). Not Basic: for that, browsers ask viewers for a
+/// password.
+const CHALLENGE: &str = "PlayheadKey";
 /// A day; browsers cap it (Chromium at two hours).
 const PREFLIGHT_MAX_AGE_SECONDS: &str = "86400";
 
@@ -318,6 +399,34 @@ mod tests {
             assert_eq!(headers["access-control-expose-headers"], "retry-after");
             assert_eq!(headers["retry-after"], "5");
         }
+    }
+
+    #[test]
+    fn who_is_turned_away_may_read_why_and_when_to_come_again() {
+        let limited = || Answer::TurnedAway(TurnedAway::RateLimited { seconds: 70 });
+        assert_eq!((limited().status(), limited().turned_away()), (429, Some((Metric::LimitedRequests, 1))));
+        assert_eq!(respond(limited()).1["error"]["code"], "rate_limited");
+        let headers = headers_for(Some("https://a.example"), limited(), &["*"]);
+        assert_eq!((&*headers["retry-after"], &*headers["access-control-expose-headers"]), ("70", "retry-after"));
+
+        let unknown = || Answer::TurnedAway(TurnedAway::UnknownKey);
+        assert_eq!((unknown().status(), unknown().turned_away()), (401, Some((Metric::UnauthorizedRequests, 1))));
+        let (_, body) = respond(unknown());
+        let message = body["error"]["message"].as_str().unwrap();
+        assert!(body["error"]["code"] == "unknown_key" && message.contains("X-Playhead-Key"), "{body}");
+        let headers = headers_for(Some("https://a.example"), unknown(), &["*"]);
+        assert_eq!(headers[ALLOW_ORIGIN], "https://a.example");
+        // Viewers would be asked for a password.
+        assert!(!headers["www-authenticate"].to_lowercase().contains("basic") && !headers.contains_key("retry-after"));
+    }
+
+    #[test]
+    fn a_preflight_allows_the_headers_that_name_a_key() {
+        let requested = Some("authorization,x-playhead-key".to_owned());
+        let headers =
+            Headers { origin: Some("https://a.example".into()), requested_headers: requested, ..Headers::default() };
+        let reply = reply(Answer::Preflight, &headers, &AllowedOrigins::Any);
+        assert!(reply.headers.contains(&("access-control-allow-headers", "authorization,x-playhead-key".into())));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What can be configured, read once at the start.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use lambda_setup::environment::{self, EnvironmentError};
@@ -7,7 +8,9 @@ use shared::limits;
 use shared::line::EventFormat;
 
 use crate::bucket::Buckets;
+use crate::client_context::ClientContext;
 use crate::origins::AllowedOrigins;
+use crate::write_keys::WriteKeys;
 
 /// How much of a client's address is kept in the envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub struct Config {
     pub event_format: EventFormat,
     /// `CLIENT_IP`
     pub client_ip: ClientIp,
+    /// `CLIENT_CONTEXT`
+    pub client_context: ClientContext,
     /// `PARTITION_KEY_FIELDS`
     pub partition_key_fields: Vec<String>,
     /// `KEY_BUCKETS`
@@ -50,6 +55,10 @@ pub struct Config {
     pub record_compression: RecordCompression,
     /// `ALLOWED_ORIGINS`
     pub allowed_origins: AllowedOrigins,
+    /// `WRITE_KEYS`
+    pub write_keys: WriteKeys,
+    /// `KEY_EVENTS_PER_SECOND`, of each key; `None` for any number.
+    pub key_events_per_second: Option<NonZeroU32>,
     /// `MAX_BODY_BYTES`
     pub max_body_bytes: usize,
     /// `MAX_RECORD_BYTES`
@@ -62,6 +71,9 @@ const DEFAULT_PARTITION_KEY_FIELDS: &str = "session_id,sessionId,viewer_id,viewe
 
 /// Leaves room for an envelope and a partition key of the largest size.
 const MIN_CONFIGURED_RECORD_BYTES: usize = 16 * 1024;
+
+/// Who wants more wants no limit.
+const MAX_KEY_EVENTS_PER_SECOND: u32 = 1_000_000;
 
 impl Config {
     /// # Errors
@@ -79,6 +91,7 @@ impl Config {
                 "CLIENT_IP",
                 &[("off", ClientIp::Off), ("truncated", ClientIp::Truncated), ("full", ClientIp::Full)],
             )?,
+            client_context: client_context()?,
             partition_key_fields: environment::list("PARTITION_KEY_FIELDS", DEFAULT_PARTITION_KEY_FIELDS)?,
             key_buckets: environment::choice("KEY_BUCKETS", &Buckets::COUNTS)?,
             record_compression: environment::choice(
@@ -86,6 +99,12 @@ impl Config {
                 &[("zstd", RecordCompression::Zstd), ("off", RecordCompression::Off)],
             )?,
             allowed_origins,
+            write_keys: write_keys()?,
+            key_events_per_second: NonZeroU32::new(environment::number(
+                "KEY_EVENTS_PER_SECOND",
+                0,
+                0..=MAX_KEY_EVENTS_PER_SECOND,
+            )?),
             max_body_bytes: environment::number(
                 "MAX_BODY_BYTES",
                 limits::DEFAULT_MAX_BODY_BYTES,
@@ -100,6 +119,17 @@ impl Config {
     }
 }
 
+fn client_context() -> Result<ClientContext, EnvironmentError> {
+    let text = environment::optional("CLIENT_CONTEXT")?.unwrap_or_default();
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    ClientContext::parse(names).map_err(|error| EnvironmentError::new("CLIENT_CONTEXT", error.to_string()))
+}
+
+fn write_keys() -> Result<WriteKeys, EnvironmentError> {
+    let text = environment::optional("WRITE_KEYS")?.unwrap_or_default();
+    WriteKeys::parse(&text).map_err(|error| EnvironmentError::new("WRITE_KEYS", error.to_string()))
+}
+
 /// For tests, whose bodies and records are small.
 #[cfg(test)]
 pub(crate) fn small_config() -> Config {
@@ -109,10 +139,13 @@ pub(crate) fn small_config() -> Config {
         kinesis_retry: Duration::from_secs(1),
         event_format: EventFormat::Envelope,
         client_ip: ClientIp::Off,
+        client_context: ClientContext::default(),
         partition_key_fields: vec!["sid".into()],
         key_buckets: Buckets::default(),
         record_compression: RecordCompression::Off,
         allowed_origins: AllowedOrigins::Any,
+        write_keys: WriteKeys::default(),
+        key_events_per_second: None,
         max_body_bytes: 1000,
         max_record_bytes: 2000,
     }

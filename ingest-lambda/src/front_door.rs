@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 use shared::timestamp::UnixMillis;
 
 use crate::answer::Reply;
-use crate::intake::{Head, Headers};
+use crate::intake::{Head, Headers, OptionalHeader};
+use crate::write_keys::NamedKey;
 
 /// An HTTP request, as far as ingest reads it.
 #[derive(Debug, Default)]
@@ -62,12 +63,13 @@ impl<'de> Deserialize<'de> for Headers {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Headers, A::Error> {
                 let mut headers = Headers::default();
-                while let Some(HeaderName(name)) = map.next_key()? {
-                    match headers.wanted(&name) {
-                        Some(slot) => *slot = map.next_value::<HeaderValue>()?.last(),
-                        None => {
-                            map.next_value::<IgnoredAny>()?;
-                        }
+                while let Some(Name(name)) = map.next_key()? {
+                    if let Some(slot) = headers.wanted(&name) {
+                        *slot = map.next_value::<Values>()?.last();
+                    } else if let Some(header) = OptionalHeader::named(&name) {
+                        map.next_value::<Values>()?.each(|value| headers.add_optional(header, value.into()));
+                    } else {
+                        map.next_value::<IgnoredAny>()?;
                     }
                 }
                 Ok(headers)
@@ -78,18 +80,26 @@ impl<'de> Deserialize<'de> for Headers {
     }
 }
 
+/// Of a header, or of a parameter of a query.
 #[derive(Deserialize)]
-struct HeaderName<'a>(#[serde(borrow)] std::borrow::Cow<'a, str>);
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// A header's value or list of values.
+/// Its value or list of values.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum HeaderValue {
+enum Values {
     One(Option<String>),
     Many(Vec<String>),
 }
 
-impl HeaderValue {
+impl Values {
+    fn each(self, take: impl FnMut(String)) {
+        match self {
+            Self::One(value) => value.into_iter().for_each(take),
+            Self::Many(values) => values.into_iter().for_each(take),
+        }
+    }
+
     fn last(self) -> Option<String> {
         match self {
             Self::One(value) => value,
@@ -98,10 +108,56 @@ impl HeaderValue {
     }
 }
 
+/// The key in a query as it stands in the address.
+struct RawQuery(NamedKey);
+
+impl<'de> Deserialize<'de> for RawQuery {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Name(query) = Name::deserialize(deserializer)?;
+        let mut key = NamedKey::default();
+        key.add_query(&query);
+        Ok(Self(key))
+    }
+}
+
+/// The key in a map of a query's parameters: as they stand in the address from a load balancer, decoded from a REST API.
+struct Parameters(NamedKey);
+
+impl<'de> Deserialize<'de> for Parameters {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ParametersVisitor;
+
+        impl<'de> Visitor<'de> for ParametersVisitor {
+            type Value = Parameters;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a map of parameters")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Parameters, A::Error> {
+                let mut key = NamedKey::default();
+                while let Some(Name(name)) = map.next_key()? {
+                    if name == "key" {
+                        map.next_value::<Values>()?.each(|value| key.add_parameter(&name, &value));
+                    } else {
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                }
+                Ok(Parameters(key))
+            }
+        }
+
+        deserializer.deserialize_map(ParametersVisitor)
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Payload {
     raw_path: Option<String>,
+    raw_query_string: Option<RawQuery>,
+    query_string_parameters: Option<Parameters>,
+    multi_value_query_string_parameters: Option<Parameters>,
     path: Option<String>,
     http_method: Option<String>,
     headers: Option<Headers>,
@@ -168,7 +224,15 @@ impl<'de> Deserialize<'de> for Request {
             http_method.or(payload.http_method).ok_or_else(|| D::Error::custom("an HTTP request has a method"))?;
         let path = payload.raw_path.or(payload.path).ok_or_else(|| D::Error::custom("an HTTP request has a path"))?;
         let multi_value_headers_only = payload.headers.is_none() && payload.multi_value_headers.is_some();
-        let headers = payload.headers.or(payload.multi_value_headers).unwrap_or_default();
+        let mut headers = payload.headers.or(payload.multi_value_headers).unwrap_or_default();
+        match payload.raw_query_string {
+            // Its parameters are also there as a map, in which repeated ones are joined with commas.
+            Some(RawQuery(key)) => headers.key.merge(&key),
+            None => {
+                let maps = [payload.query_string_parameters, payload.multi_value_query_string_parameters];
+                maps.into_iter().flatten().for_each(|Parameters(key)| headers.key.merge(&key));
+            }
+        }
         let source_ip = http_ip
             .or(context.identity.and_then(|identity| identity.source_ip))
             .or_else(|| last_hop(headers.forwarded_for.as_deref()));
@@ -277,6 +341,40 @@ mod tests {
             request.body
         };
         assert_eq!(body, "{\"type\":\"play\"}");
+    }
+
+    const KEY: &str = "web-key-1234567890";
+
+    #[rstest]
+    #[case::function_url(json!({"rawPath": "/", "rawQueryString": format!("a=b&key={KEY}"), "queryStringParameters": {"a": "b", "key": KEY}}))]
+    #[case::function_url_of_a_repeated_one(json!({"rawPath": "/", "rawQueryString": format!("key={KEY}&key={KEY}"), "queryStringParameters": {"key": format!("{KEY},{KEY}")}}))]
+    #[case::encoded(json!({"rawPath": "/", "rawQueryString": "key=web%2Dkey-1234567890"}))]
+    #[case::rest_api(json!({"path": "/", "queryStringParameters": {"key": KEY}, "multiValueQueryStringParameters": {"key": [KEY, KEY]}}))]
+    #[case::alb(json!({"path": "/", "queryStringParameters": {"a": "b", "key": "web%2Dkey-1234567890"}}))]
+    #[case::alb_multi_value(json!({"path": "/", "multiValueQueryStringParameters": {"key": ["web%2Dkey-1234567890"]}}))]
+    #[case::header(json!({"path": "/", "headers": {"X-Playhead-Key": KEY}}))]
+    #[case::repeated_header(json!({"path": "/", "headers": {"x-playhead-key": format!("{KEY},{KEY}")}}))]
+    #[case::lists_of_headers(json!({"path": "/", "multiValueHeaders": {"x-playhead-key": [KEY, KEY]}}))]
+    #[case::basic(json!({"path": "/", "headers": {"authorization": "Basic d2ViLWtleS0xMjM0NTY3ODkwOg=="}}))]
+    #[case::in_every_way(json!({"path": "/", "queryStringParameters": {"key": KEY}, "headers": {"x-playhead-key": KEY, "authorization": "Basic d2ViLWtleS0xMjM0NTY3ODkwOg=="}}))]
+    fn every_front_door_gives_the_same_key(#[case] members: serde_json::Value) {
+        assert_eq!(key_of(&members), NamedKey::One(KEY.into()));
+    }
+
+    #[rstest]
+    #[case::none(json!({"path": "/", "queryStringParameters": null, "multiValueQueryStringParameters": null}), NamedKey::None)]
+    #[case::nulls(json!({"path": "/", "queryStringParameters": {"key": null}, "rawQueryString": null}), NamedKey::None)]
+    #[case::rest_api_of_two(json!({"path": "/", "queryStringParameters": {"key": KEY}, "multiValueQueryStringParameters": {"key": ["web-key-0987654321", KEY]}}), NamedKey::Unusable)]
+    #[case::header_and_query(json!({"path": "/", "rawQueryString": "key=web-key-0987654321", "headers": {"x-playhead-key": KEY}}), NamedKey::Unusable)]
+    #[case::two_headers(json!({"path": "/", "multiValueHeaders": {"x-playhead-key": ["web-key-0987654321", KEY]}}), NamedKey::Unusable)]
+    fn several_keys_are_none(#[case] members: serde_json::Value, #[case] expected: NamedKey) {
+        assert_eq!(key_of(&members), expected);
+    }
+
+    fn key_of(members: &serde_json::Value) -> NamedKey {
+        let mut payload = json!({"httpMethod": "POST", "requestContext": {}});
+        payload.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        serde_json::from_value::<Request>(payload).unwrap().headers.key
     }
 
     #[rstest]

@@ -67,6 +67,7 @@ impl<S: RecordStream, B: SpillBucket> Handler<S, B> {
             remaining_time(context.deadline, lambda_setup::now()),
         ];
         let mut values = metrics::of_request(&report, answer.answered(), request.body_bytes(), &times);
+        values.extend(answer.turned_away());
         values.extend(metrics::of_puts(&report));
         let due = self.counts.add(at, &context.env_config.function_name, &values);
         due.iter().for_each(|line| println!("{line}"));
@@ -108,17 +109,20 @@ fn log_loss(answer: &Answer, report: &PutReport, arrival: &Arrival<'_>, context:
 mod tests {
     use super::*;
     use crate::bucket::{Buckets, HashKey};
+    use crate::client_context::ClientContext;
     use crate::config::small_config;
     use crate::intake::Headers;
     use crate::pack::Record;
     use crate::put::{EntryOutcome, PutError};
     use crate::spill::{CreateError, Spilled};
+    use crate::write_keys::WriteKeys;
     use rstest::rstest;
     use serde_json::{Value, json};
     use shared::limits::{MAX_ORIGIN_BYTES, MAX_PATH_BYTES};
     use shared::line::{EventFormat, Kind};
     use shared::rejection::Reason;
     use shared::timestamp::UnixMillis;
+    use std::num::NonZeroU32;
 
     /// Keeps what it takes; refuses records whose key is in `full`.
     #[derive(Default)]
@@ -204,6 +208,109 @@ mod tests {
             .filter_map(|line| Some(line["rejected"]["body_base64"].as_str()?.to_owned()))
             .collect();
         assert_eq!(kept, ["MQ==", "bnVsbA=="]);
+    }
+
+    const KEY: &str = "web-key-1234567890";
+
+    fn keyed(limit: u32) -> Config {
+        let write_keys = WriteKeys::parse(&format!("web={KEY},ios=ios-key-1234567890")).unwrap();
+        Config { write_keys, key_events_per_second: NonZeroU32::new(limit), ..small_config() }
+    }
+
+    fn with_key(key: &str, request: Request) -> Request {
+        let mut headers = request.headers.clone();
+        headers.key.add_header(key);
+        Request { headers, received_at: Some(UnixMillis(1_795_253_528_006)), ..request }
+    }
+
+    #[rstest]
+    #[case::event(post("{\"id\":\"a\"}"), 200)]
+    #[case::rejected(post("{\"a\":"), 400)]
+    #[case::elsewhere(Request { path: "/eventsx".into(), ..post("{}") }, 404)]
+    #[tokio::test]
+    async fn lines_say_whose_key_a_request_named(#[case] request: Request, #[case] status: u16) {
+        let stream = MemoryStream::default();
+        let handler = Handler::new(keyed(0), &stream, S3IsAway);
+        let response = handler.handle(with_key(KEY, request), context(700)).await.unwrap();
+        assert_eq!(response.status_code, status);
+        let records = stream.records.borrow();
+        let line = String::from_utf8(records[0].data.clone()).unwrap();
+        assert!(
+            line.contains("\"request_id\":\"req-1\",\"app\":\"web\",\"client\":{") && !line.contains(KEY),
+            "{line}"
+        );
+    }
+
+    #[rstest]
+    #[case::no_key(post("{}"))]
+    #[case::unknown(with_key("abc-key-1234567890", post("{}")))]
+    #[case::several(with_key(&format!("{KEY},ios-key-1234567890"), post("{}")))]
+    #[case::what_would_be_rejected(post("{"))]
+    #[case::not_base64(Request { body_is_base64: true, ..post("!!") })]
+    #[case::elsewhere(Request { path: "/eventsx".into(), ..post("{}") })]
+    #[case::put(Request { method: "PUT".into(), ..post("{}") })]
+    #[tokio::test]
+    async fn without_a_known_key_nothing_is_stored(#[case] request: Request) {
+        let stream = MemoryStream::default();
+        let handler = Handler::new(keyed(0), &stream, S3IsAway);
+        let response = handler.handle(request, context(700)).await.unwrap();
+        assert!(response.status_code == 401 && response.body.contains("\"unknown_key\""), "{response:?}");
+        assert!(stream.records.borrow().is_empty());
+        assert_eq!(handler.counts().totals().get(&Metric::UnauthorizedRequests), Some(&1));
+    }
+
+    #[tokio::test]
+    async fn health_checks_and_preflights_need_no_key() {
+        let stream = MemoryStream::default();
+        let handler = Handler::new(keyed(1), &stream, S3IsAway);
+        for (method, path, status) in [("GET", "/health", 200), ("OPTIONS", "/events", 204)] {
+            let request = Request { method: method.into(), path: path.into(), ..Request::default() };
+            assert_eq!(handler.handle(request, context(700)).await.unwrap().status_code, status);
+        }
+    }
+
+    /// All at one moment of receipt.
+    #[tokio::test]
+    async fn a_key_that_had_its_events_is_told_when_to_send_again_and_others_are_not_held_up() {
+        let stream = MemoryStream::default();
+        let handler = Handler::new(keyed(4), &stream, S3IsAway);
+        let ios = "ios-key-1234567890";
+        let mut statuses = Vec::new();
+        for (key, body) in
+            [(KEY, "[{},{},{}]"), (KEY, "[1,{},{},2]"), (KEY, "{}"), (ios, "{\"a\":"), (ios, "[{},{},{}]"), (ios, "{}")]
+        {
+            let response = handler.handle(with_key(key, post(body)), context(700)).await.unwrap();
+            let retry_after = response.headers.iter().find(|(name, _)| *name == "retry-after");
+            statuses.push((response.status_code, retry_after.map(|(_, seconds)| seconds.to_string())));
+        }
+        let (stored, limited) = ((200, None), (429, Some("1".to_owned())));
+        assert_eq!(statuses, [stored.clone(), stored.clone(), limited.clone(), (400, None), stored, limited]);
+        assert_eq!(handler.counts().totals().get(&Metric::LimitedRequests), Some(&2));
+    }
+
+    #[tokio::test]
+    async fn lines_say_where_a_request_came_from_as_configured() {
+        let headers = Headers {
+            origin: Some("https://player.example".into()),
+            referer: Some("https://user:pw@player.example/watch/7?token=secret#t".into()),
+            viewer_country: Some("DE".into()),
+            ..Headers::default()
+        };
+        for (names, expected) in [
+            ("", json!({})),
+            ("country", json!({"country": "DE"})),
+            ("origin,page,country", json!({"origin": "https://player.example", "page": "/watch/7", "country": "DE"})),
+        ] {
+            let stream = MemoryStream::default();
+            let client_context = ClientContext::parse(names.split(',').filter(|name| !name.is_empty())).unwrap();
+            let handler = Handler::new(Config { client_context, ..small_config() }, &stream, S3IsAway);
+            let request = Request { headers: headers.clone(), ..post("[{},7]") };
+            assert_eq!(handler.handle(request, context(700)).await.unwrap().status_code, 200);
+            let clients: Vec<_> = stream.lines().iter().map(|line| line["client"].clone()).collect();
+            let mut of_rejected = expected.clone();
+            of_rejected["origin"] = "https://player.example".into();
+            assert_eq!(clients, [expected, of_rejected], "{names}");
+        }
     }
 
     #[rstest]

@@ -1,6 +1,8 @@
 //! What both front ends share: from a request to the lines that are to be stored, and from what became of them to the answer.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use shared::limits::{MAX_HEADER_BYTES, MAX_ORIGIN_BYTES, MAX_PATH_BYTES, MAX_USER_AGENT_BYTES};
 use shared::line::{Client, Envelope, Rejected};
@@ -8,13 +10,16 @@ use shared::rejection::{Reason, Rejection};
 use shared::timestamp::UnixMillis;
 use uuid::Uuid;
 
-use crate::answer::{Answer, Refusal, RejectedItem};
+use crate::answer::{Answer, Refusal, RejectedItem, TurnedAway};
+use crate::client_context;
 use crate::config::{ClientIp, Config};
 use crate::content::{body_form, decompress};
 use crate::event::KeyFields;
 use crate::pack::{Packer, Packing, Record};
 use crate::put::PutReport;
+use crate::rate_limit::{Allowance, Exhausted};
 use crate::split::{Item, split};
+use crate::write_keys::{NamedKey, WriteKey};
 
 /// Method, path and headers of a request.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +29,7 @@ pub struct Head<'a> {
     pub headers: &'a Headers,
 }
 
-/// The headers that ingest reads.
+/// The headers that ingest reads, and the key that it reads from some of them or from the query.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Headers {
     pub content_type: Option<String>,
@@ -33,15 +38,51 @@ pub struct Headers {
     pub user_agent: Option<String>,
     pub forwarded_for: Option<String>,
     pub requested_headers: Option<String>,
+    pub referer: Option<String>,
+    pub viewer_country: Option<String>,
+    pub key: NamedKey,
+}
+
+/// A header that is read for what is off unless configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OptionalHeader {
+    Key,
+    Authorization,
+    Referer,
+    ViewerCountry,
+}
+
+impl OptionalHeader {
+    /// The one of this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        let named = [
+            ("x-playhead-key", Self::Key),
+            ("authorization", Self::Authorization),
+            ("referer", Self::Referer),
+            ("cloudfront-viewer-country", Self::ViewerCountry),
+        ];
+        named.into_iter().find(|(wanted, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, header)| header)
+    }
 }
 
 impl Headers {
     /// Bytes of all values.
     #[must_use]
     pub(crate) fn bytes(&self) -> usize {
-        let Self { content_type, content_encoding, origin, user_agent, forwarded_for, requested_headers } = self;
+        let Self { content_type, content_encoding, origin, user_agent, forwarded_for, requested_headers, .. } = self;
         let values = [content_type, content_encoding, origin, user_agent, forwarded_for, requested_headers];
-        values.into_iter().flatten().map(String::len).sum()
+        let values = values.into_iter().chain([&self.referer, &self.viewer_country]);
+        values.flatten().map(String::len).sum::<usize>() + self.key.bytes()
+    }
+
+    /// Takes a value of such a header; of a repeated one that is not about keys, the last.
+    pub(crate) fn add_optional(&mut self, header: OptionalHeader, value: Cow<'_, str>) {
+        match header {
+            OptionalHeader::Key => self.key.add_header(&value),
+            OptionalHeader::Authorization => self.key.add_authorization(&value),
+            OptionalHeader::Referer => self.referer = Some(value.into_owned()),
+            OptionalHeader::ViewerCountry => self.viewer_country = Some(value.into_owned()),
+        }
     }
 
     /// Where the value of a header is kept; `None` for those that nobody reads.
@@ -84,6 +125,8 @@ pub struct Draft {
 enum Pending {
     Healthy,
     Preflight,
+    /// Nothing of it is kept.
+    TurnedAway(TurnedAway),
     /// What the request brought is kept as one rejected body, if it brought anything.
     Refused(Refusal),
     /// Of so many items at least one is an event.
@@ -91,6 +134,17 @@ enum Pending {
         count: usize,
         rejected: Vec<RejectedItem>,
     },
+}
+
+impl Pending {
+    /// The pieces that a request brought. One that could not be taken apart is one.
+    fn items(&self) -> usize {
+        match self {
+            Self::Healthy | Self::Preflight | Self::TurnedAway(_) => 0,
+            Self::Refused(refusal) => refusal.items.len().max(1),
+            Self::Events { count, .. } => *count,
+        }
+    }
 }
 
 impl Draft {
@@ -116,6 +170,7 @@ impl Conclusion {
         match self.0 {
             Pending::Healthy => Answer::Healthy,
             Pending::Preflight => Answer::Preflight,
+            Pending::TurnedAway(why) => Answer::TurnedAway(why),
             Pending::Events { count, rejected } => conclude(count, rejected, report),
             Pending::Refused(refusal) if report.is_stored() => Answer::Refused(refusal),
             Pending::Refused(refusal) => {
@@ -131,12 +186,18 @@ impl Conclusion {
 pub struct Intake {
     config: Config,
     key_fields: KeyFields,
+    /// By a write key's number; empty without a limit.
+    allowances: Arc<[Mutex<Allowance>]>,
 }
 
 impl Intake {
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { key_fields: KeyFields::new(&config.partition_key_fields), config }
+        let allowances = config.key_events_per_second.into_iter().flat_map(|limit| {
+            let new = move |_| Mutex::new(Allowance::new(limit));
+            (0..config.write_keys.len()).map(new)
+        });
+        Self { allowances: allowances.collect(), key_fields: KeyFields::new(&config.partition_key_fields), config }
     }
 
     #[must_use]
@@ -147,24 +208,58 @@ impl Intake {
     /// Whatever a request holds, there is an answer to it.
     #[must_use]
     pub fn read(&self, arrival: &Arrival<'_>) -> Draft {
-        let draft = match (route(arrival.head), arrival.damage) {
-            (Route::Health, _) => return Draft::without_records(Pending::Healthy),
-            (Route::Preflight, _) => return Draft::without_records(Pending::Preflight),
-            (Route::Events, None) => self.events(arrival),
-            (Route::Events, Some(rejection)) => Err(rejection.clone().into()),
-            (Route::Nowhere(rejection), _) => Err(rejection.into()),
+        let route = match route(arrival.head) {
+            Route::Health => return Draft::without_records(Pending::Healthy),
+            Route::Preflight => return Draft::without_records(Pending::Preflight),
+            route => route,
         };
-        draft.unwrap_or_else(|refusal| self.refuse(arrival, refusal))
+        let key = match self.admit(arrival) {
+            Ok(key) => key,
+            Err(why) => return Draft::without_records(Pending::TurnedAway(why)),
+        };
+        let envelope = self.envelope(arrival, key);
+        let draft = match (route, arrival.damage) {
+            (Route::Nowhere(rejection), _) => Err(rejection.into()),
+            (_, Some(rejection)) => Err(rejection.clone().into()),
+            (_, None) => self.events(arrival, &envelope),
+        };
+        let draft = draft.unwrap_or_else(|refusal| self.refuse(arrival, &envelope, refusal));
+        self.charge(key, draft.pending.items());
+        draft
+    }
+
+    /// The key that a request names; `None` where none is needed. The body of a request that is turned away is not parsed.
+    fn admit(&self, arrival: &Arrival<'_>) -> Result<Option<WriteKey<'_>>, TurnedAway> {
+        if self.config.write_keys.is_empty() {
+            return Ok(None);
+        }
+        let key = self.config.write_keys.find(&arrival.head.headers.key).ok_or(TurnedAway::UnknownKey)?;
+        let admitted = self.with_allowance(key, |allowance| allowance.admit(arrival.at)).unwrap_or(Ok(()));
+        match admitted {
+            Ok(()) => Ok(Some(key)),
+            Err(Exhausted { seconds }) => Err(TurnedAway::RateLimited { seconds }),
+        }
+    }
+
+    fn charge(&self, key: Option<WriteKey<'_>>, items: usize) {
+        if let Some(key) = key {
+            self.with_allowance(key, |allowance| allowance.charge(items));
+        }
+    }
+
+    /// `None` without a limit.
+    fn with_allowance<T>(&self, key: WriteKey<'_>, work: impl FnOnce(&mut Allowance) -> T) -> Option<T> {
+        let allowance = self.allowances.get(key.number)?;
+        Some(work(&mut allowance.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
     /// The events of a body and, beside them, what is bad. Without a single event, the body is refused.
-    fn events(&self, arrival: &Arrival<'_>) -> Result<Draft, Refusal> {
+    fn events(&self, arrival: &Arrival<'_>, envelope: &Envelope) -> Result<Draft, Refusal> {
         let headers = arrival.head.headers;
         let decoded = decompress(arrival.body, headers.content_encoding.as_deref(), self.config.max_body_bytes)?;
         let form = body_form(headers.content_type.as_deref())?;
         let items = split(&decoded, form, &self.key_fields)?;
-        let envelope = self.envelope(arrival);
-        let mut packer = Packer::new(self.packing(), &envelope, Uuid::now_v7);
+        let mut packer = Packer::new(self.packing(), envelope, Uuid::now_v7);
         let (count, mut bad) = (items.len(), Vec::new());
         for (index, Item { source, event }) in items.into_iter().enumerate() {
             if let Err(rejection) = event.and_then(|event| packer.event(index, &event)) {
@@ -188,13 +283,12 @@ impl Intake {
 
     /// Keeps what the request brought as one rejected body. With nothing brought there is nothing to keep,
     /// unless the body should have been there.
-    fn refuse(&self, arrival: &Arrival<'_>, refusal: Refusal) -> Draft {
+    fn refuse(&self, arrival: &Arrival<'_>, envelope: &Envelope, refusal: Refusal) -> Draft {
         let expects_body = !matches!(refusal.rejection.reason, Reason::MethodNotAllowed | Reason::UnknownPath);
         if arrival.body.is_empty() && !expects_body {
             return Draft::without_records(Pending::Refused(refusal));
         }
-        let envelope = self.envelope(arrival);
-        let mut packer = Packer::new(self.packing(), &envelope, Uuid::now_v7);
+        let mut packer = Packer::new(self.packing(), envelope, Uuid::now_v7);
         let headers = arrival.head.headers;
         let rejected = Rejected {
             rejection: &refusal.rejection,
@@ -207,9 +301,11 @@ impl Intake {
         Draft { records: packer.into_records(arrival.at), pending: Pending::Refused(refusal) }
     }
 
-    fn envelope(&self, arrival: &Arrival<'_>) -> Envelope {
+    fn envelope(&self, arrival: &Arrival<'_>, key: Option<WriteKey<'_>>) -> Envelope {
+        let client = client(arrival, &self.config, key);
         let origin = arrival.head.headers.origin.as_deref().map(|origin| cut(origin, MAX_ORIGIN_BYTES));
-        Envelope::new(arrival.at, arrival.request_id, &client(arrival, self.config.client_ip))
+        let origin = origin.filter(|_| client.origin.is_none());
+        Envelope::new(arrival.at, arrival.request_id, &client)
             .with_request(cut(arrival.head.path, MAX_PATH_BYTES), origin)
     }
 
@@ -261,15 +357,25 @@ fn route(head: Head<'_>) -> Route {
     }
 }
 
-fn client(arrival: &Arrival<'_>, client_ip: ClientIp) -> Client {
-    let ip = match client_ip {
+fn client(arrival: &Arrival<'_>, config: &Config, key: Option<WriteKey<'_>>) -> Client {
+    let ip = match config.client_ip {
         ClientIp::Off => None,
         ClientIp::Truncated => arrival.client.map(truncated),
         ClientIp::Full => arrival.client,
     };
-    let user_agent = arrival.head.headers.user_agent.as_deref();
-    let user_agent = user_agent.map(|agent| cut(agent, MAX_USER_AGENT_BYTES).to_owned());
-    Client { user_agent, ip: ip.map(|ip| ip.to_string()) }
+    let headers = arrival.head.headers;
+    let kept = |is_kept: bool, header: &Option<String>, part: fn(&str) -> Option<&str>| {
+        header.as_deref().filter(|_| is_kept).and_then(part).map(str::to_owned)
+    };
+    let context = config.client_context;
+    Client {
+        user_agent: headers.user_agent.as_deref().map(|agent| cut(agent, MAX_USER_AGENT_BYTES).to_owned()),
+        ip: ip.map(|ip| ip.to_string()),
+        origin: kept(context.origin, &headers.origin, client_context::origin),
+        page: kept(context.page, &headers.referer, client_context::page),
+        country: kept(context.country, &headers.viewer_country, client_context::country),
+        app: key.map(|key| key.app.to_owned()),
+    }
 }
 
 /// 24 bits of an IPv4 address, 48 of an IPv6 address: a network, not a household.
@@ -287,6 +393,7 @@ fn cut(text: &str, max_bytes: usize) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::small_config;
     use rstest::rstest;
 
     #[rstest]
@@ -298,6 +405,7 @@ mod tests {
         let head = Head { method: "POST", path: "/events", headers: &Headers::default() };
         let (client_ip, at) = (Some(ip.parse().unwrap()), UnixMillis(0));
         let arrival = Arrival { head, body: b"", damage: None, client: client_ip, at, request_id: "r" };
-        assert_eq!(client(&arrival, mode).ip.as_deref(), kept);
+        let config = Config { client_ip: mode, ..small_config() };
+        assert_eq!(client(&arrival, &config, None).ip.as_deref(), kept);
     }
 }

@@ -3,7 +3,8 @@
 //! The way of a request: [`front_door`] (what AWS hands over) → [`intake`] ([`content`] (bytes, decoded) → [`split`] (pieces,
 //! each an [`event`] or not; [`cmcd`] reads reports) → [`pack`] (records, by [`bucket`])) →
 //! [`store`] ([`put`] on the stream, entry by entry, unless the [`breaker`] is open; else [`spill`] to S3; what became of each) →
-//! [`answer`] and [`metrics`], which [`counts`] sums up.
+//! [`answer`] and [`metrics`], which [`counts`] sums up. With [`write_keys`] a request needs a key, which may have a [`rate_limit`];
+//! [`client_context`] says more of where it came from.
 //! In the server: [`server`] → [`intake`] → [`committer`], which does what [`commit`] decides → [`answer`] and [`tally`].
 //! `lines` tells values a line from one value, `salvage` finds the members of a list that is not valid JSON, [`inflate`]
 //! decompresses within bounds.
@@ -12,6 +13,7 @@
 pub mod answer;
 pub mod breaker;
 pub mod bucket;
+pub mod client_context;
 pub mod cmcd;
 pub mod commit;
 pub mod committer;
@@ -29,6 +31,7 @@ pub mod metrics;
 pub mod origins;
 pub mod pack;
 pub mod put;
+pub mod rate_limit;
 pub mod s3;
 mod salvage;
 pub mod server;
@@ -37,3 +40,4 @@ pub mod split;
 mod steps;
 pub mod store;
 pub mod tally;
+pub mod write_keys;

@@ -11,6 +11,7 @@ use allocation_counter::{AllocationInfo, measure};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use ingest_lambda::bucket::Buckets;
+use ingest_lambda::client_context::ClientContext;
 use ingest_lambda::config::{ClientIp, Config, RecordCompression};
 use ingest_lambda::front_door::Request;
 use ingest_lambda::handler::Handler;
@@ -18,6 +19,7 @@ use ingest_lambda::origins::AllowedOrigins;
 use ingest_lambda::pack::Record;
 use ingest_lambda::put::{EntryOutcome, PutError, RecordStream};
 use ingest_lambda::spill::{CreateError, SpillBucket, Spilled};
+use ingest_lambda::write_keys::WriteKeys;
 use lambda_runtime::Context;
 use rstest::rstest;
 use serde_json::json;
@@ -84,10 +86,13 @@ fn cost_from(
         kinesis_retry: Duration::from_secs(1),
         event_format: EventFormat::Envelope,
         client_ip: ClientIp::Full,
+        client_context: ClientContext::default(),
         partition_key_fields: vec!["sid".into()],
         key_buckets: Buckets::default(),
         record_compression,
         allowed_origins: AllowedOrigins::Any,
+        write_keys: WriteKeys::default(),
+        key_events_per_second: None,
         max_body_bytes: DEFAULT_MAX_BODY_BYTES,
         max_record_bytes: DEFAULT_MAX_RECORD_BYTES,
     };

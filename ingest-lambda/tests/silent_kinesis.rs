@@ -7,12 +7,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aws_sdk_kinesis::config::{Credentials, Region};
 use ingest_lambda::bucket::Buckets;
+use ingest_lambda::client_context::ClientContext;
 use ingest_lambda::config::{ClientIp, Config, RecordCompression};
 use ingest_lambda::front_door::Request;
 use ingest_lambda::handler::Handler;
 use ingest_lambda::kinesis::KinesisStream;
 use ingest_lambda::origins::AllowedOrigins;
 use ingest_lambda::s3::Bucket;
+use ingest_lambda::write_keys::WriteKeys;
 use lambda_runtime::Context;
 use serde_json::{Value, json};
 use shared::line::EventFormat;
@@ -25,10 +27,13 @@ fn config() -> Config {
         kinesis_retry: Duration::from_secs(1),
         event_format: EventFormat::Envelope,
         client_ip: ClientIp::Off,
+        client_context: ClientContext::default(),
         partition_key_fields: Vec::new(),
         key_buckets: Buckets::default(),
         record_compression: RecordCompression::Off,
         allowed_origins: AllowedOrigins::Any,
+        write_keys: WriteKeys::default(),
+        key_events_per_second: None,
         max_body_bytes: 1000,
         max_record_bytes: 20_000,
     }

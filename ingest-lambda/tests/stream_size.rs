@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ingest_lambda::bucket::Buckets;
+use ingest_lambda::client_context::ClientContext;
 use ingest_lambda::config::{ClientIp, Config, RecordCompression};
 use ingest_lambda::front_door::Request;
 use ingest_lambda::handler::Handler;
@@ -16,6 +17,7 @@ use ingest_lambda::origins::AllowedOrigins;
 use ingest_lambda::pack::Record;
 use ingest_lambda::put::{EntryOutcome, PutError, RecordStream};
 use ingest_lambda::spill::{CreateError, SpillBucket, Spilled};
+use ingest_lambda::write_keys::WriteKeys;
 use lambda_runtime::Context;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -51,10 +53,13 @@ fn records_of(events: &[Value]) -> Vec<Record> {
         kinesis_retry: Duration::from_millis(1_500),
         event_format: EventFormat::Envelope,
         client_ip: ClientIp::Off,
+        client_context: ClientContext::default(),
         partition_key_fields: vec!["session_id".into()],
         key_buckets: Buckets::default(),
         record_compression: RecordCompression::Zstd,
         allowed_origins: AllowedOrigins::Any,
+        write_keys: WriteKeys::default(),
+        key_events_per_second: None,
         max_body_bytes: DEFAULT_MAX_BODY_BYTES,
         max_record_bytes: DEFAULT_MAX_RECORD_BYTES,
     };

@@ -7,12 +7,12 @@
 //! Memory: 16 bytes a row of the hour (at most 2.3 GB, at [`distinct::MAX_ROWS`]), a row group (128 MiB), the file of a part (512 MiB at most),
 //! and the objects under way (96 MiB, or one of 227 MiB and its compressed form).
 
-mod columnar;
+pub(crate) mod columnar;
 mod distinct;
 mod objects;
-mod parquet_file;
+pub(crate) mod parquet_file;
 mod plan;
-mod row;
+pub(crate) mod row;
 mod run;
 #[cfg(test)]
 mod tests;

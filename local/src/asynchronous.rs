@@ -24,6 +24,10 @@ pub enum Source {
     Schedule(String, UnixMillis),
     /// The key of an object that was created.
     Object(String),
+    /// The name of an alarm that changed its state.
+    Alarm(String),
+    /// What somebody published to a topic, by its name.
+    Topic(String),
     /// `Invoke` with the type `Event`.
     ByHand,
 }
@@ -35,12 +39,22 @@ impl fmt::Display for Source {
                 write!(formatter, "the run of the schedule {name} that was due {}", due.rfc3339())
             }
             Self::Object(key) => write!(formatter, "the S3 event of {key}"),
+            Self::Alarm(name) => write!(formatter, "the notice of the alarm {name}"),
+            Self::Topic(name) => write!(formatter, "a message of the topic {name}"),
             Self::ByHand => formatter.write_str("an event that was sent by hand"),
         }
     }
 }
 
 impl Source {
+    /// The key of the object that it is about.
+    pub(crate) fn key(&self) -> Option<&str> {
+        match self {
+            Self::Object(key) => Some(key),
+            Self::Schedule(..) | Self::Alarm(_) | Self::Topic(_) | Self::ByHand => None,
+        }
+    }
+
     /// Whether the next event makes up for this one, so that nobody need act on its failure: the function has said what is wrong.
     fn is_superseded(&self, problem: &InvokeError) -> bool {
         matches!((self, problem), (Self::Schedule(..), InvokeError::Reported(_)))

@@ -89,6 +89,11 @@ impl Clock {
         shown.div_f64(self.pace.factor)
     }
 
+    /// How far it goes on in a real time.
+    pub(crate) fn shown(&self, real: Duration) -> Duration {
+        real.mul_f64(self.pace.factor)
+    }
+
     /// How long ago, on this clock, something really happened.
     pub fn age(&self, real: UnixMillis) -> Duration {
         between(self.at(real), self.now())

@@ -1,9 +1,10 @@
 //! The embedded CloudWatch: `PutMetricData`, `GetMetricData`, `GetMetricStatistics` and `ListMetrics` over the
-//! [`MetricStore`]. No alarms, dashboards or metric math.
+//! [`MetricStore`], `DescribeAlarms` and `SetAlarmState` over the [`Alarms`]. No dashboards, and no metric math in queries.
 //!
 //! `winterbaume-cloudwatch` was looked at and not taken: it speaks the same protocols, and brings two hundred crates with a
 //! C library that takes minutes to compile.
 
+mod alarms;
 mod get;
 mod list;
 mod protocol;
@@ -14,6 +15,7 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Response, header};
 use serde_json::{Value, json};
 
+use crate::alarms::Alarms;
 use crate::metric_store::MetricStore;
 use request::{CloudWatchError, Result, read};
 
@@ -24,11 +26,12 @@ const MAX_REQUEST_BYTES: usize = 1024 * 1024;
 #[derive(Clone)]
 pub struct CloudWatch {
     store: MetricStore,
+    alarms: Alarms,
 }
 
 impl CloudWatch {
-    pub fn new(store: MetricStore) -> Self {
-        Self { store }
+    pub fn new(store: MetricStore, alarms: Alarms) -> Self {
+        Self { store, alarms }
     }
 
     /// Answers a request, if it is for CloudWatch.
@@ -48,6 +51,8 @@ impl CloudWatch {
             "PutMetricData" => put::put_metric_data(&self.store, read(input)?).map(|()| json!({})),
             "GetMetricData" => get::get_metric_data(&self.store, read(input)?),
             "GetMetricStatistics" => get::get_metric_statistics(&self.store, read(input)?),
+            "DescribeAlarms" => alarms::describe_alarms(&self.alarms, read(input)?),
+            "SetAlarmState" => alarms::set_alarm_state(&self.alarms, &read(input)?).map(|()| json!({})),
             "ListMetrics" => list::list_metrics(&self.store, read(input)?),
             other => Err(CloudWatchError::Operation(other.to_owned())),
         }

@@ -15,6 +15,8 @@ pub struct Config {
     pub port: u16,
     /// `AWS_PORT`; 0 is any that is free.
     pub aws_port: u16,
+    /// `STATUS_PORT`; 0 is any that is free.
+    pub status_port: u16,
     pub data_dir: PathBuf,
     pub template: PathBuf,
     pub parameters: BTreeMap<String, String>,
@@ -53,6 +55,7 @@ impl Config {
         Ok(Self {
             port: environment::number("PORT", 8080, 0..=u16::MAX)?,
             aws_port: environment::number("AWS_PORT", 4566, 0..=u16::MAX)?,
+            status_port: environment::number("STATUS_PORT", 8081, 0..=u16::MAX)?,
             data_dir: path("DATA_DIR", "data")?,
             template: path("TEMPLATE", "template.yaml")?,
             parameters: parameters(&environment::optional("PARAMETERS")?.unwrap_or_default())?,

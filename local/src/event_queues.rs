@@ -1,4 +1,5 @@
-//! The events that wait for functions which are invoked asynchronously: S3's, be they direct or by a topic.
+//! The events that wait for functions which are invoked asynchronously: S3's, be they direct or by a topic, and other messages of
+//! topics.
 //!
 //! Each is delivered at least once: up to three times when the function fails, then an ERROR line says that it is dropped.
 //! They wait in memory.
@@ -18,8 +19,7 @@ pub(crate) const AT_ONCE: usize = 4;
 
 struct Event {
     payload: Bytes,
-    /// The key of the object that it is about.
-    key: String,
+    source: Source,
     _counted: InFlightEvent,
 }
 
@@ -54,17 +54,16 @@ impl EventQueues {
                 loop {
                     let event = receiver.lock().await.recv().await;
                     let Some(event) = event else { return };
-                    let source = Source::Object(event.key);
-                    asynchronous::invoke(new_request_id(), &function, &event.payload, &source, clock).await;
+                    asynchronous::invoke(new_request_id(), &function, &event.payload, &event.source, clock).await;
                 }
             });
         }
     }
 
-    pub(crate) fn send(&self, function: &str, key: &str, payload: Bytes) {
-        let event = Event { payload, key: key.to_owned(), _counted: self.in_flight.one() };
+    pub(crate) fn send(&self, function: &str, source: &Source, payload: Bytes) {
+        let event = Event { payload, source: source.clone(), _counted: self.in_flight.one() };
         if self.queues.get(function).is_none_or(|(sender, _)| sender.send(event).is_err()) {
-            tracing::error!(key, function, "no function takes the event of an object");
+            tracing::error!(function, "no function takes {source}");
         }
     }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Json;
@@ -38,13 +38,14 @@ pub(crate) struct FrontDoor {
     function: Arc<Function>,
     clock: Clock,
     queue: Queue,
+    accepted: Arc<AtomicU64>,
 }
 
 impl FrontDoor {
-    /// Requests get the clock's time.
-    pub(crate) fn new(function: Arc<Function>, clock: Clock) -> Self {
+    /// Requests get the clock's time, and the events that are answered as accepted are counted.
+    pub(crate) fn new(function: Arc<Function>, clock: Clock, accepted: Arc<AtomicU64>) -> Self {
         let queue = Queue::new(function.places());
-        Self { function, clock, queue }
+        Self { function, clock, queue, accepted }
     }
 
     /// Serves a port until the stack stops: invokes the function for each request.
@@ -80,7 +81,10 @@ impl FrontDoor {
         };
         let problem = match self.function.invoke_in(place, request_id, payload).await.0 {
             Ok(answer) => match response(&answer) {
-                Ok(response) => return response,
+                Ok((response, accepted)) => {
+                    self.accepted.fetch_add(accepted, Ordering::Relaxed);
+                    return response;
+                }
                 Err(problem) => format!("the function's answer is no HTTP response: {problem}"),
             },
             Err(problem) => problem.to_string(),
@@ -227,13 +231,15 @@ struct FunctionResponse {
     is_base64_encoded: bool,
 }
 
-fn response(answer: &[u8]) -> Result<Response<Body>, String> {
+/// The response, and how many events it calls accepted.
+fn response(answer: &[u8]) -> Result<(Response<Body>, u64), String> {
     let answer: FunctionResponse = serde_json::from_slice(answer).map_err(|problem| problem.to_string())?;
     let body = if answer.is_base64_encoded {
         BASE64.decode_to_vec(&answer.body).map_err(|problem| problem.to_string())?
     } else {
         answer.body.into_bytes()
     };
+    let accepted = accepted(&body);
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::from_u16(answer.status_code).map_err(|problem| problem.to_string())?;
     for (name, value) in answer.headers {
@@ -242,7 +248,14 @@ fn response(answer: &[u8]) -> Result<Response<Body>, String> {
         response.headers_mut().insert(name, value);
     }
     debug!(status = answer.status_code, "answered");
-    Ok(response)
+    Ok((response, accepted))
+}
+
+/// What ingest's answer `{"accepted":19,…` says, for the terminal alone: its first member is read, and no other answer counts.
+fn accepted(body: &[u8]) -> u64 {
+    let number = body.strip_prefix(b"{\"accepted\":").unwrap_or_default();
+    let digits = number.iter().take_while(|byte| byte.is_ascii_digit()).take(9);
+    digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
 }
 
 #[cfg(test)]
@@ -327,6 +340,16 @@ mod tests {
         let payload = payload(&Request::new(Bytes::new()), peer, "r-1", UnixMillis(1_795_253_528_006));
         assert_eq!(payload["requestContext"]["timeEpoch"], 1_795_253_528_006_i64);
         assert_eq!(payload["requestContext"]["time"], "21/Nov/2026:09:32:08 +0000");
+    }
+
+    #[rstest]
+    #[case(b"{\"accepted\":19,\"rejected\":[]}", 19)]
+    #[case(b"{\"accepted\":0}", 0)]
+    #[case(b"{\"error\":{}}", 0)]
+    #[case(b"{\"accepted\":99999999999999999999", 999_999_999)]
+    #[case(b"", 0)]
+    fn accepted_events_are_counted_by_the_answer(#[case] body: &[u8], #[case] expected: u64) {
+        assert_eq!(accepted(body), expected);
     }
 
     #[test]

@@ -21,17 +21,19 @@ use hyper::{HeaderMap, Response, StatusCode, Uri};
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Door {
+pub enum Door {
     /// Events of pages of any origin; `AllowedOrigins` says which may read the answers.
     Events,
-    /// The services of AWS, and the stack's own pages.
+    /// The services of AWS, and the stack's own metrics.
     Aws,
+    /// The status page: only its own requests, and addresses that a person typed.
+    Page,
     /// A function's Runtime API.
     Runtime,
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refusal {
+pub enum Refusal {
     #[error("the request names no host; send Host: 127.0.0.1, [::1] or localhost")]
     NoHost,
     #[error("the host {0:?} is not this machine; use 127.0.0.1, [::1], localhost or a name that ends in .localhost")]
@@ -43,7 +45,7 @@ pub(crate) enum Refusal {
 }
 
 impl Door {
-    pub(crate) fn admit(self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+    pub fn admit(self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
         // HTTP/2 has the authority in the URI, and so may HTTP/1.1; each one must be good.
         let authority = uri.authority().map(|authority| authority.as_str().as_bytes());
         let hosts = headers.get_all(HOST).iter().map(HeaderValue::as_bytes).chain(authority);
@@ -57,7 +59,11 @@ impl Door {
         if !named {
             return Err(Refusal::NoHost);
         }
-        if self == Self::Events { Ok(()) } else { admit_page(headers) }
+        match self {
+            Self::Events => Ok(()),
+            Self::Aws | Self::Runtime => admit_page(headers),
+            Self::Page => admit_own_page(headers),
+        }
     }
 }
 
@@ -75,9 +81,21 @@ fn admit_page(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
+/// Refuses what another page has sent, of this machine or not: nothing but the status page has a reason to read it. Where a browser
+/// names an origin, it is that of the `Host`; where it does not, it says `same-origin`, or `none` for a typed address.
+fn admit_own_page(headers: &HeaderMap) -> Result<(), Refusal> {
+    let own = headers.get(HOST).map(|host| [b"http://", host.as_bytes()].concat());
+    let is_foreign = |origin: &&HeaderValue| Some(origin.as_bytes()) != own.as_deref();
+    if let Some(foreign) = headers.get_all(ORIGIN).iter().find(is_foreign) {
+        return Err(Refusal::Origin(String::from_utf8_lossy(foreign.as_bytes()).into_owned()));
+    }
+    let is_own = |site: &HeaderValue| site == "same-origin" || site == "none";
+    if headers.get_all(SEC_FETCH_SITE).iter().all(is_own) { Ok(()) } else { Err(Refusal::CrossSite) }
+}
+
 impl Refusal {
     /// 403, with the reason as text.
-    pub(crate) fn response(&self) -> Response<Body> {
+    pub fn response(&self) -> Response<Body> {
         (StatusCode::FORBIDDEN, format!("{self}\n")).into_response()
     }
 }
@@ -239,5 +257,21 @@ mod tests {
         let headers: Vec<_> = headers.into_iter().chain(origin.map(|origin| ("origin", origin))).collect();
         assert_eq!(admit(Door::Aws, "/metrics", &headers), admitted);
         assert_eq!(admit(Door::Events, "/health", &headers), Ok(()));
+    }
+
+    #[rstest]
+    #[case::tool(&[], true)]
+    #[case::typed_address(&[(SEC_FETCH_SITE, "none")], true)]
+    #[case::own_fetch(&[(SEC_FETCH_SITE, "same-origin")], true)]
+    #[case::own_origin(&[("origin", "http://localhost:8081")], true)]
+    #[case::page_on_another_port(&[(SEC_FETCH_SITE, "same-site")], false)]
+    #[case::its_origin(&[("origin", "http://localhost:3000")], false)]
+    #[case::foreign_page(&[(SEC_FETCH_SITE, "cross-site")], false)]
+    #[case::hidden_origin(&[("origin", "null")], false)]
+    #[case::one_of_two(&[("origin", "http://localhost:8081"), ("origin", "http://evil.example")], false)]
+    fn the_status_page_is_for_itself_alone(#[case] more: &[(&'static str, &str)], #[case] admitted: bool) {
+        let headers = [&[("host", "localhost:8081")], more].concat();
+        assert_eq!(admit(Door::Page, "/api/overview", &headers).is_ok(), admitted);
+        assert!(admit(Door::Page, "/", &[("host", "evil.example")]).is_err());
     }
 }

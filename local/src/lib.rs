@@ -1,6 +1,7 @@
 //! The one-machine stack: embedded Kinesis, S3 and CloudWatch, and a host that runs the deployed binaries as Lambda would.
 //! ARCHITECTURE.md says which file does what.
 
+pub mod alarms;
 pub mod asynchronous;
 pub mod aws_endpoint;
 mod batch_answer;
@@ -20,7 +21,7 @@ mod failed_batches;
 pub mod faults;
 pub mod function;
 mod function_url;
-mod gate;
+pub mod gate;
 mod ingest_server;
 mod kinesis;
 mod kinesis_api;
@@ -29,6 +30,7 @@ pub mod log;
 pub mod metric_store;
 mod mutex;
 mod open_files;
+mod page_server;
 mod prometheus;
 mod queue_poller;
 mod read_progress;
@@ -40,10 +42,12 @@ mod s3_notifications;
 mod s3_operations;
 mod s3_store;
 mod schedules;
-mod server;
+pub mod server;
 mod shard_readers;
 mod sns;
+mod sns_api;
 mod sqs;
 pub mod stack;
 pub mod template;
 mod terminal;
+mod traffic;

@@ -51,10 +51,8 @@ impl FunctionLog {
     fn take(&self, line: &[u8]) {
         if is_metrics(line) {
             self.keep_metrics(line);
-        } else if let Some(shown) = terminal::format(&self.name, line)
-            && let Err(problem) = writeln!(io::stderr(), "{shown}")
-        {
-            tracing::debug!(%problem, "nobody reads standard error");
+        } else if let Some(shown) = terminal::format(&self.name, line) {
+            terminal::say(&shown);
         }
         let written = self.file.lock().write_all(&[line, b"\n"].concat());
         let fails = written.is_err();

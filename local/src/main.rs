@@ -25,6 +25,7 @@ Runs the whole pipeline on this machine: `make run` builds what it needs and sta
 
   PORT           where events are posted; 0 picks a free port [8080]
   AWS_PORT       where Kinesis, S3, CloudWatch and Lambda's Invoke answer; 0 picks a free port [4566]
+  STATUS_PORT    where the status page is; 0 picks a free port [8081]
   DATA_DIR       landed files go to s3/<bucket>/, logs to logs/ in it [data]
   PARAMETERS     template parameters: \"BatchSize=10 BatchingWindowSeconds=1\"
   TEMPLATE       the template to run [template.yaml]
@@ -111,6 +112,7 @@ fn announce(config: &Config, stack: &Stack) -> anyhow::Result<()> {
     say(&format!("logs: {}", folder.join("logs").display()));
     let services = "Kinesis, S3, CloudWatch and Lambda's Invoke; any access key whose secret is the same text";
     say(&format!("aws: http://{} ({services})", stack.aws));
+    say(&format!("page: http://{}/", stack.page));
     say(&format!("metrics: http://{}{METRICS_PATH}", stack.aws));
     if let Some(pace) = &config.clock {
         say(&format!("clock: {pace}"));

@@ -72,6 +72,28 @@ impl Sample {
     }
 }
 
+/// What is said of a metric's values in a period, as far as it can be from what is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::EnumString, IntoStaticStr)]
+pub enum Statistic {
+    Sum,
+    SampleCount,
+    Average,
+    Minimum,
+    Maximum,
+}
+
+impl Statistic {
+    pub fn of(self, sample: Sample) -> f64 {
+        match self {
+            Self::Sum => sample.sum,
+            Self::SampleCount => sample.count,
+            Self::Average => sample.sum / sample.count,
+            Self::Minimum => sample.min,
+            Self::Maximum => sample.max,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error, EnumIter, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum NotKept {
@@ -162,6 +184,18 @@ impl MetricStore {
         let series = kept.series.get(id).filter(|series| series.last.is_some())?;
         let minutes = series.minutes.range(from..to.max(from)).map(|(minute, sample)| (*minute, *sample));
         Some((series.unit.clone(), minutes.collect()))
+    }
+
+    /// All that was recorded of a metric from one minute to before another; `None` without any.
+    pub(crate) fn between(&self, id: &MetricId, from: i64, to: i64) -> Option<Sample> {
+        let kept = self.kept.lock();
+        let minutes = kept.series.get(id)?.minutes.range(from..to.max(from));
+        minutes.map(|(_, sample)| *sample).reduce(Sample::and)
+    }
+
+    /// The sum of all values of a metric since the stack started.
+    pub(crate) fn total(&self, id: &MetricId) -> f64 {
+        self.kept.lock().series.get(id).map_or(0.0, |series| series.total.sum)
     }
 
     /// The metrics that are `wanted`, in order.

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::{Value, json};
 use shared::timestamp::UnixMillis;
 
-use crate::asynchronous::InFlight;
+use crate::asynchronous::{InFlight, Source};
 use crate::clock::Clock;
 use crate::event_queues::EventQueues;
 use crate::sns::{Message, Topics};
@@ -71,14 +71,14 @@ impl Notifications {
         }
         let sequencer = self.sequencer.fetch_add(1, Ordering::SeqCst);
         let at = self.clock.now();
+        let source = Source::Object(created.key.clone());
         for rule in wanted {
             let (Target::Function(name) | Target::Topic(name)) = &rule.target;
             let text = event(created, name, at, sequencer).to_string();
             match &rule.target {
-                Target::Function(function) => self.functions.send(function, &created.key, text.into()),
+                Target::Function(function) => self.functions.send(function, &source, text.into()),
                 Target::Topic(topic) => {
-                    let message = Message { text: &text, subject: SUBJECT, at, key: &created.key };
-                    self.topics.publish(topic, &message);
+                    self.topics.publish(topic, &Message { text: &text, subject: SUBJECT, at, source: &source });
                 }
             }
         }

@@ -18,6 +18,7 @@ use crate::asynchronous::{self, InFlight, Source};
 use crate::clock::Clock;
 use crate::event_source_mapping::Phase;
 use crate::function::{Function, new_request_id};
+use crate::metric_store::{MetricId, MetricStore};
 use crate::read_progress::ReadProgress;
 use crate::template::{ACCOUNT_ID, REGION, Schedule};
 
@@ -35,6 +36,7 @@ pub(crate) struct Schedules {
     pub clock: Clock,
     pub in_flight: InFlight,
     pub progress: ReadProgress,
+    pub metrics: MetricStore,
     pub phase: watch::Receiver<Phase>,
 }
 
@@ -68,6 +70,9 @@ impl Schedules {
         if self.clock.is_fast() {
             self.landed(due).await;
         }
+        // What EventBridge counts of a rule: https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-monitoring.html
+        let id = MetricId::new("AWS/Events", "Invocations", &[("RuleName", &schedule.name)]);
+        self.metrics.note(&id, "Count", self.metrics.now(), 1.0);
         let event = Bytes::from(event(schedule, due).to_string());
         let source = Source::Schedule(schedule.name.clone(), due);
         asynchronous::invoke(new_request_id(), function, &event, &source, self.clock).await;

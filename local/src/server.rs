@@ -37,12 +37,14 @@ impl Door {
             Self::Runtime => (MAX_LAMBDA_PAYLOAD_BYTES, Duration::from_secs(60)),
             // A part of a large object.
             Self::Aws => (body::MAX_BYTES, Duration::from_secs(60)),
+            // It is read, never written.
+            Self::Page => (0, Duration::from_secs(10)),
         }
     }
 
     const fn idle_timeout(self) -> Duration {
         match self {
-            Self::Events | Self::Aws => IDLE_TIMEOUT,
+            Self::Events | Self::Aws | Self::Page => IDLE_TIMEOUT,
             // While an invocation runs, its runtime asks for nothing. It must not find its connection just being closed when
             // it answers.
             Self::Runtime => Duration::MAX,
@@ -50,16 +52,16 @@ impl Door {
     }
 }
 
-pub(crate) struct Port {
-    pub(crate) listener: TcpListener,
-    pub(crate) door: Door,
+pub struct Port {
+    pub listener: TcpListener,
+    pub door: Door,
     /// Connections that are served at once. One more is accepted and waits; the rest wait in the kernel.
-    pub(crate) max_connections: usize,
+    pub max_connections: usize,
 }
 
 impl Port {
     /// Serves the port until the stack stops, then finishes the requests that are under way.
-    pub(crate) async fn serve<H, F>(self, handler: H, mut stopping: watch::Receiver<bool>)
+    pub async fn serve<H, F>(self, handler: H, mut stopping: watch::Receiver<bool>)
     where
         H: Fn(SocketAddr, Request<Bytes>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Result<Response<Body>, NoAnswer>> + Send + 'static,

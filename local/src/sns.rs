@@ -9,12 +9,14 @@ use serde_json::{Value, json};
 use shared::timestamp::UnixMillis;
 use uuid::Uuid;
 
+use crate::asynchronous::Source;
 use crate::event_queues::EventQueues;
 use crate::sqs::Queues;
 use crate::template::{Endpoint, Subscription, topic_arn};
 
+#[derive(Clone)]
 pub(crate) struct Topics {
-    subscriptions: Vec<Subscription>,
+    subscriptions: Arc<[Subscription]>,
     functions: Arc<EventQueues>,
     queues: Arc<Queues>,
 }
@@ -24,22 +26,23 @@ pub(crate) struct Message<'a> {
     pub(crate) text: &'a str,
     pub(crate) subject: &'a str,
     pub(crate) at: UnixMillis,
-    /// The key of the object that it is about.
-    pub(crate) key: &'a str,
+    pub(crate) source: &'a Source,
 }
 
 impl Topics {
     pub(crate) fn new(subscriptions: Vec<Subscription>, functions: Arc<EventQueues>, queues: Arc<Queues>) -> Self {
-        Self { subscriptions, functions, queues }
+        Self { subscriptions: subscriptions.into(), functions, queues }
     }
 
-    pub(crate) fn publish(&self, topic: &str, message: &Message<'_>) {
+    /// Hands a message to a topic's subscriptions; the message's id.
+    pub(crate) fn publish(&self, topic: &str, message: &Message<'_>) -> String {
         let id = Uuid::new_v4().to_string();
-        for subscription in self.subscriptions.iter().filter(|subscription| subscription.takes(topic, message.key)) {
+        let key = message.source.key().unwrap_or_default();
+        for subscription in self.subscriptions.iter().filter(|subscription| subscription.takes(topic, key)) {
             match &subscription.endpoint {
                 Endpoint::Function(function) => {
                     let event = lambda_event(subscription, &id, message).to_string();
-                    self.functions.send(function, message.key, event.into());
+                    self.functions.send(function, message.source, event.into());
                 }
                 Endpoint::Queue { name, is_raw: true } => self.queues.send(name, message.text.to_owned()),
                 Endpoint::Queue { name, is_raw: false } => {
@@ -47,6 +50,7 @@ impl Topics {
                 }
             }
         }
+        id
     }
 }
 
@@ -119,12 +123,13 @@ mod tests {
         Subscription { id: id.into(), topic: topic.into(), endpoint, key_prefix: String::new() }
     }
 
-    const MESSAGE: Message<'_> = Message {
-        text: "{\"Records\":[]}",
-        subject: "Amazon S3 Notification",
-        at: UnixMillis(1_795_253_528_006),
-        key: "k",
-    };
+    const TEXT: &str = "{\"Records\":[]}";
+
+    fn publish(topics: &Topics, topic: &str) -> String {
+        let source = Source::Object("k".into());
+        let (subject, at) = ("Amazon S3 Notification", UnixMillis(1_795_253_528_006));
+        topics.publish(topic, &Message { text: TEXT, subject, at, source: &source })
+    }
 
     /// Functions `A` and `B`, and the queues `raw` and `wrapped`, subscribe to one topic, and `A` to another.
     fn topics(in_flight: &InFlight) -> Topics {
@@ -150,7 +155,7 @@ mod tests {
     async fn each_function_of_a_topic_gets_the_event_that_sns_sends() {
         let in_flight = InFlight::default();
         let topics = topics(&in_flight);
-        topics.publish("landed-topic", &MESSAGE);
+        publish(&topics, "landed-topic");
         assert_eq!(in_flight.count(), 4);
         let mut event = topics.functions.next("A").await;
         let id = event["Records"][0]["Sns"]["MessageId"].take();
@@ -184,10 +189,10 @@ mod tests {
     #[tokio::test]
     async fn a_queue_gets_the_message_alone_or_in_its_envelope() {
         let topics = topics(&InFlight::default());
-        topics.publish("landed-topic", &MESSAGE);
-        assert_eq!(topics.queues.bodies("raw"), [MESSAGE.text]);
+        publish(&topics, "landed-topic");
+        assert_eq!(topics.queues.bodies("raw"), [TEXT]);
         let wrapped: Value = serde_json::from_str(&topics.queues.bodies("wrapped")[0]).unwrap();
-        assert_eq!((&wrapped["Type"], &wrapped["Message"]), (&json!("Notification"), &json!(MESSAGE.text)));
+        assert_eq!((&wrapped["Type"], &wrapped["Message"]), (&json!("Notification"), &json!(TEXT)));
         assert_eq!(wrapped["SigningCertURL"], CERTIFICATE_URL);
     }
 
@@ -198,8 +203,8 @@ mod tests {
             ..subscription("Raw", "landed-topic", Endpoint::Queue { name: "raw".into(), is_raw: true })
         };
         for (prefix, takes) in [("", true), ("k", true), ("keys/", false)] {
-            let topics = Topics { subscriptions: vec![filtered(prefix)], ..topics(&InFlight::default()) };
-            topics.publish("landed-topic", &MESSAGE);
+            let topics = Topics { subscriptions: [filtered(prefix)].into(), ..topics(&InFlight::default()) };
+            publish(&topics, "landed-topic");
             assert_eq!(topics.queues.bodies("raw").len(), usize::from(takes), "{prefix}");
         }
     }
@@ -208,8 +213,8 @@ mod tests {
     async fn a_topic_reaches_its_own_subscriptions_alone() {
         let in_flight = InFlight::default();
         let topics = topics(&in_flight);
-        topics.publish("sealed-topic", &MESSAGE);
-        topics.publish("alarms-topic", &MESSAGE);
+        publish(&topics, "sealed-topic");
+        publish(&topics, "alarms-topic");
         assert_eq!(in_flight.count(), 1);
         let event = topics.functions.next("A").await;
         assert!(event["Records"][0]["EventSubscriptionArn"].as_str().unwrap().ends_with(":ASealed"));

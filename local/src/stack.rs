@@ -3,15 +3,18 @@
 use std::fs::File;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use shared::timestamp::UnixMillis;
 use testbed::KinesisError;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::asynchronous::InFlight;
+use crate::alarms::{Alarms, Notice};
+use crate::asynchronous::{InFlight, Source};
 use crate::aws_endpoint::AwsEndpoint;
 use crate::claim::claim;
 use crate::clock::Clock;
@@ -30,14 +33,17 @@ use crate::kinesis::Kinesis;
 use crate::log::FunctionLog;
 use crate::metric_store::MetricStore;
 use crate::open_files::{self, ConnectionLimits};
+use crate::page_server::{PageServer, Serving, Watched};
 use crate::queue_poller::QueuePoller;
 use crate::s3::S3;
 use crate::s3_notifications::{Notifications, Targets};
 use crate::schedules::Schedules;
 use crate::server::Port;
-use crate::sns::Topics;
+use crate::sns::{Message, Topics};
+use crate::sns_api::Sns;
 use crate::sqs::Queues;
 use crate::template::{Endpoint, Target};
+use crate::traffic::{Accepted, Traffic};
 use crate::{counters, lambda, shard_readers, template};
 
 /// The event source mappings, each of which ends only with an error.
@@ -53,6 +59,7 @@ const EVENT_DRAIN: Duration = Duration::from_secs(20);
 pub struct Stack {
     pub front_door: SocketAddr,
     pub aws: SocketAddr,
+    pub page: SocketAddr,
     stop_front_door: watch::Sender<bool>,
     front_door_server: JoinHandle<()>,
     functions: Functions,
@@ -61,6 +68,7 @@ pub struct Stack {
     phase: watch::Sender<Phase>,
     mappings: Mappings,
     in_flight: InFlight,
+    _page_server: Serving,
     _claim: File,
 }
 
@@ -75,12 +83,13 @@ impl Stack {
         let aws = aws_port.local_addr()?;
         let builder = Builder::new(config, &template)?;
         let host = builder.host(functions_port.local_addr()?);
+        let page_server = PageServer::new(config.status_port)?;
         let functions = builder.functions(&host)?;
         for function in &functions.0 {
             tokio::spawn(function.clone().shut_down_idle());
         }
-        let (kinesis, s3) = builder.services(&functions, aws_port, functions_port)?;
         let (phase, phases) = watch::channel(Phase::Running);
+        let (kinesis, s3) = builder.services(&functions, aws_port, functions_port, &phases)?;
         builder.schedules(&functions, &kinesis, &phases)?;
         builder.queue_pollers(&functions, &phases)?;
         let mappings = builder.mappings(&functions, &(kinesis.clone(), s3), &phases)?;
@@ -89,10 +98,14 @@ impl Stack {
             FrontDoorKind::Lambda => builder.function_url(&functions, stopping).await?,
             FrontDoorKind::Server => builder.ingest_server(&functions, host, stopping).await?,
         };
+        tokio::spawn(builder.traffic(&kinesis).run(phases));
+        let page = page_server.address;
+        let page_server = page_server.start(&builder.watched(aws, front_door)).await?;
         let Builder { faults, in_flight, .. } = builder;
         Ok(Self {
             front_door,
             aws,
+            page,
             stop_front_door,
             front_door_server,
             functions,
@@ -101,6 +114,7 @@ impl Stack {
             phase,
             mappings,
             in_flight,
+            _page_server: page_server,
             _claim: claim,
         })
     }
@@ -150,10 +164,14 @@ impl Stack {
     }
 }
 
-fn read_template(config: &Config) -> anyhow::Result<template::Stack> {
+fn read_text(config: &Config) -> anyhow::Result<String> {
     let path = config.template.display();
-    let text = std::fs::read_to_string(&config.template).with_context(|| format!("TEMPLATE: {path}"))?;
-    template::Stack::parse(&text, &config.parameters).with_context(|| path.to_string())
+    std::fs::read_to_string(&config.template).with_context(|| format!("TEMPLATE: {path}"))
+}
+
+fn read_template(config: &Config) -> anyhow::Result<template::Stack> {
+    let parsed = template::Stack::parse(&read_text(config)?, &config.parameters);
+    parsed.with_context(|| config.template.display().to_string())
 }
 
 async fn listen(variable: &str, port: u16) -> anyhow::Result<TcpListener> {
@@ -166,10 +184,13 @@ struct Builder<'a> {
     template: &'a template::Stack,
     connections: ConnectionLimits,
     clock: Clock,
+    started: UnixMillis,
     metrics: MetricStore,
     faults: Arc<Faults>,
     in_flight: InFlight,
     queues: Arc<Queues>,
+    /// Events that the front door answered as accepted.
+    answered: Arc<AtomicU64>,
 }
 
 #[derive(Clone)]
@@ -194,13 +215,15 @@ impl<'a> Builder<'a> {
         let logs = config.data_dir.join("logs");
         let faults = Faults::new(config.faults.clone(), &logs);
         let faults = faults.with_context(|| format!("DATA_DIR: {}", logs.display()))?;
-        let clock = Clock::new(config.clock, lambda_setup::now());
+        let started = lambda_setup::now();
+        let clock = Clock::new(config.clock, started);
         let metrics = MetricStore::new(clock);
         counters::declare(&metrics, template);
         let (connections, in_flight) = (ConnectionLimits::of(open_files), InFlight::default());
         let is_read = |queue: &str| template.queue_mappings.iter().any(|mapping| mapping.queue == queue);
         let queues = Queues::new(&template.queues, is_read, in_flight.clone(), clock);
-        Ok(Self { config, template, connections, clock, metrics, faults, in_flight, queues })
+        let answered = Arc::default();
+        Ok(Self { config, template, connections, clock, started, metrics, faults, in_flight, queues, answered })
     }
 
     /// What all functions share; they call AWS at this address.
@@ -212,6 +235,10 @@ impl<'a> Builder<'a> {
             environments: self.faults.environments.clone(),
             metrics: self.metrics.clone(),
         }
+    }
+
+    fn watched(&self, aws: SocketAddr, front_door: SocketAddr) -> Watched<'_> {
+        Watched { template: self.template, aws, front_door, clock: (self.config.clock, self.started) }
     }
 
     fn functions(&self, host: &Host) -> anyhow::Result<Functions> {
@@ -236,10 +263,15 @@ impl<'a> Builder<'a> {
         functions: &Functions,
         port: TcpListener,
         functions_port: TcpListener,
+        phases: &watch::Receiver<Phase>,
     ) -> anyhow::Result<(Kinesis, S3)> {
         let events = self.event_queues();
+        let topics = Topics::new(self.template.subscriptions.clone(), events.clone(), self.queues.clone());
+        let alarms = self.alarms(topics.clone())?;
+        tokio::spawn(alarms.clone().run(phases.clone()));
         let folder = self.config.data_dir.join("s3");
-        let s3 = S3::start(&folder, &self.template.buckets, self.notifications(&events), self.clock);
+        let notifications = self.notifications(&events, topics.clone());
+        let s3 = S3::start(&folder, &self.template.buckets, notifications, self.clock);
         let s3 = s3.with_context(|| format!("DATA_DIR: {} can't hold buckets", folder.display()))?;
         let kinesis = Kinesis::start(self.metrics.clone(), self.clock);
         for stream in &self.template.streams {
@@ -249,10 +281,11 @@ impl<'a> Builder<'a> {
         let endpoint = AwsEndpoint {
             kinesis: kinesis.clone(),
             s3: s3.clone(),
-            cloudwatch: CloudWatch::new(self.metrics.clone()),
+            cloudwatch: CloudWatch::new(self.metrics.clone(), alarms),
             lambda: lambda::router(functions.0.clone(), self.in_flight.clone(), self.clock),
             metrics: self.metrics.clone(),
             faults: self.faults.clone(),
+            sns: self.sns(topics)?,
         };
         tokio::spawn(endpoint.clone().serve(functions_port, self.connections.functions));
         tokio::spawn(endpoint.serve(port, self.connections.aws));
@@ -273,12 +306,33 @@ impl<'a> Builder<'a> {
         EventQueues::new(direct.chain(by_topic), self.in_flight.clone(), self.clock)
     }
 
-    fn notifications(&self, events: &Arc<EventQueues>) -> Arc<Notifications> {
+    /// The alarms of the templates that are nested in the template, which are beside it.
+    fn alarms(&self, topics: Topics) -> anyhow::Result<Alarms> {
+        let text = read_text(self.config)?;
+        let nested = |path: &str| std::fs::read_to_string(self.config.template.with_file_name(path));
+        let alarms = template::Stack::alarms(&text, &self.config.parameters, nested);
+        let alarms = alarms.with_context(|| self.config.template.display().to_string())?;
+        let publish = move |notice: &Notice| {
+            let source = Source::Alarm(notice.alarm.clone());
+            let Notice { subject, text, at, .. } = notice;
+            topics.publish(&notice.topic, &Message { text, subject, at: *at, source: &source });
+        };
+        let alarms = Alarms::new(alarms, &self.config.parameters, self.metrics.clone(), Box::new(publish));
+        let file = self.config.data_dir.join("alarms.json");
+        alarms.kept_in(&file).with_context(|| format!("DATA_DIR: {}", file.display()))
+    }
+
+    fn sns(&self, topics: Topics) -> anyhow::Result<Sns> {
+        let logs = self.config.data_dir.join("logs");
+        let sns = Sns::new(self.template.topics.clone(), topics, &logs, self.clock);
+        sns.with_context(|| format!("DATA_DIR: {}", logs.display()))
+    }
+
+    fn notifications(&self, events: &Arc<EventQueues>, topics: Topics) -> Arc<Notifications> {
         let reads_queue = |function: &str| self.template.queue_mappings.iter().any(|one| one.function == function);
         let handles_events = |function: &&template::Function| events.has(&function.id) || reads_queue(&function.id);
         let handlers = self.template.functions.iter().filter(handles_events);
         let handlers = handlers.map(|function| function.binary.clone()).collect();
-        let topics = Topics::new(self.template.subscriptions.clone(), events.clone(), self.queues.clone());
         let targets = Targets { functions: events.clone(), topics, handlers };
         Notifications::new(self.template.notifications.clone(), targets, self.in_flight.clone(), self.clock)
     }
@@ -299,7 +353,7 @@ impl<'a> Builder<'a> {
         phase: &watch::Receiver<Phase>,
     ) -> anyhow::Result<()> {
         let (in_flight, progress, phase) = (self.in_flight.clone(), kinesis.progress.clone(), phase.clone());
-        let schedules = Schedules { clock: self.clock, in_flight, progress, phase };
+        let schedules = Schedules { clock: self.clock, in_flight, progress, metrics: self.metrics.clone(), phase };
         for schedule in &self.template.schedules {
             let function = functions.by_id(&schedule.function)?;
             tokio::spawn(schedules.clone().run(schedule.clone(), function));
@@ -331,6 +385,17 @@ impl<'a> Builder<'a> {
         Ok(mappings)
     }
 
+    fn traffic(&self, kinesis: &Kinesis) -> Traffic {
+        let answered = match self.config.front_door {
+            FrontDoorKind::Lambda => Accepted::Answered(self.answered.clone()),
+            FrontDoorKind::Server => Accepted::Counted(ingest_server::BINARY.to_owned()),
+        };
+        let lands =
+            |function: &&template::Function| self.template.mappings.iter().any(|one| one.function == function.id);
+        let landing = self.template.functions.iter().filter(lands).map(|function| function.binary.clone()).collect();
+        Traffic::new(answered, landing, (self.metrics.clone(), kinesis.progress.clone(), self.clock))
+    }
+
     async fn function_url(
         &self,
         functions: &Functions,
@@ -339,7 +404,7 @@ impl<'a> Builder<'a> {
         let listener = listen("PORT", self.config.port).await?;
         let address = listener.local_addr()?;
         let port = Port { listener, door: Door::Events, max_connections: self.connections.events };
-        let front_door = FrontDoor::new(self.ingest(functions)?, self.clock);
+        let front_door = FrontDoor::new(self.ingest(functions)?, self.clock, self.answered.clone());
         Ok((address, tokio::spawn(front_door.serve(port, stopping))))
     }
 

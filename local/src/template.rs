@@ -1,11 +1,13 @@
 //! The parts of template.yaml that the one-machine stack plays: functions, streams, buckets, topics, queues, and what invokes
 //! functions. What has a condition that does not hold is not there.
 //!
-//! Parameters take their defaults or overrides. Of CloudFormation's functions `Ref`, `Fn::GetAtt`, `Fn::Sub`, `Fn::If` and,
-//! in conditions, `Fn::Equals`, `Fn::Not`, `Fn::And`, `Fn::Or` and `Condition` are known, as far as the properties that are read
+//! Parameters take their defaults or overrides. Of CloudFormation's functions `Ref`, `Fn::GetAtt`, `Fn::Sub`, `Fn::If`,
+//! `Fn::FindInMap`, `Fn::ForEach` around resources and, in conditions, `Fn::Equals`, `Fn::Not`, `Fn::And`, `Fn::Or` and `Condition` are known, as far as the properties that are read
 //! use them; any other in such a place is an error that names it.
 
+mod alarms;
 mod events;
+mod for_each;
 mod messaging;
 mod resolve;
 mod resources;
@@ -17,8 +19,10 @@ use std::time::Duration;
 use saphyr::{LoadableYamlNode, Yaml};
 use serde_json::Value;
 
+pub use alarms::{Alarm, Calculation, Comparison, MetricStat, MissingData, Watched};
+pub(crate) use resolve::STACK_NAME;
 use resolve::{Properties, Template, binary, text_of, to_json};
-pub(crate) use resources::{ACCOUNT_ID, REGION, function_arn, queue_arn, stream_arn, topic_arn};
+pub(crate) use resources::{ACCOUNT_ID, REGION, alarm_arn, function_arn, queue_arn, stream_arn, topic_arn, topic_name};
 pub use resources::{
     Endpoint, Function, Mapping, Notification, Queue, QueueMapping, Redrive, Schedule, Stack, Stream, Subscription,
     Target, TemplateError,
@@ -28,10 +32,17 @@ use resources::{Result, error, local_name};
 impl Stack {
     /// Reads a template. `overrides` are parameter values by name.
     pub fn parse(text: &str, overrides: &BTreeMap<String, String>) -> Result<Self> {
-        let documents = Yaml::load_from_str(text)
-            .map_err(|problem| TemplateError { place: "template".into(), problem: problem.to_string() })?;
-        let Some(document) = documents.first() else { return error("template", "is empty") };
-        Self::read(&Template::new(&to_json(document), overrides)?)
+        Self::read(&template(text, overrides)?)
+    }
+
+    /// The alarms of a template's nested stacks, whose templates `nested` gives by their paths. Alarms of the template itself
+    /// watch the roll-out of a version, which one machine does not have.
+    pub fn alarms(
+        text: &str,
+        overrides: &BTreeMap<String, String>,
+        nested: impl Fn(&str) -> std::io::Result<String>,
+    ) -> Result<Vec<Alarm>> {
+        alarms::of_nested_stacks(&template(text, overrides)?, nested)
     }
 
     fn read(template: &Template) -> Result<Self> {
@@ -73,6 +84,13 @@ impl Stack {
         self.schedules.extend(events.schedules);
         Ok(())
     }
+}
+
+fn template(text: &str, overrides: &BTreeMap<String, String>) -> Result<Template> {
+    let documents = Yaml::load_from_str(text)
+        .map_err(|problem| TemplateError { place: "template".into(), problem: problem.to_string() })?;
+    let Some(document) = documents.first() else { return error("template", "is empty") };
+    Template::new(&to_json(document), overrides)
 }
 
 fn stream(properties: &Properties<'_>) -> Result<Stream> {

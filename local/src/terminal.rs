@@ -1,5 +1,7 @@
 //! A function's log line as a person reads it on the terminal. The whole line is in the function's log file.
 
+use std::io::{self, Write};
+
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -63,6 +65,13 @@ fn sealed(fields: &Map<String, Value>) -> Option<String> {
         unreadable => format!("{unreadable} unreadable"),
     };
     Some(format!("sealed {name}: {} events, {rejected}{} files, {state}", count("events"), count("objects")))
+}
+
+/// Shows a line of the stack's own, if anyone still reads.
+pub(crate) fn say(line: &str) {
+    if let Err(problem) = writeln!(io::stderr(), "{}", cut(line.to_owned())) {
+        tracing::debug!(%problem, "nobody reads standard error");
+    }
 }
 
 /// The message, then what it is about, the longest last, where it can be cut: `the landed object is broken: key=…, problem=…`

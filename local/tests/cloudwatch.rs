@@ -3,26 +3,33 @@
 // .cargo/clippy.toml allows it in the tests themselves only, not in what they call.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
+
 use aws_sdk_cloudwatch::Client;
 use aws_sdk_cloudwatch::config::{BehaviorVersion, Config, Credentials, Region};
 use aws_sdk_cloudwatch::error::ProvideErrorMetadata;
 use aws_sdk_cloudwatch::primitives::DateTime;
 use aws_sdk_cloudwatch::types::{
-    Dimension, Metric, MetricDataQuery, MetricDatum, MetricStat, StandardUnit, Statistic, StatusCode,
+    Dimension, Metric, MetricDataQuery, MetricDatum, MetricStat as QueriedStat, StandardUnit, StateValue, Statistic,
+    StatusCode,
 };
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, Uri};
+use local::alarms::Alarms;
 use local::clock::Clock;
 use local::cloudwatch::CloudWatch;
-use local::metric_store::MetricStore;
+use local::metric_store::{MetricId, MetricStore};
+use local::template::{Alarm, Calculation, Comparison, MetricStat, MissingData, Watched};
 use tokio::net::TcpListener;
 
 const HOUR: i64 = 3600;
 
 /// A client of a CloudWatch of its own.
 async fn client() -> Client {
-    let cloudwatch = CloudWatch::new(MetricStore::new(Clock::new(None, lambda_setup::now())));
+    let metrics = MetricStore::new(Clock::new(None, lambda_setup::now()));
+    let alarms = Alarms::new(vec![alarm()], &BTreeMap::new(), metrics.clone(), Box::new(|_| {}));
+    let cloudwatch = CloudWatch::new(metrics, alarms);
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let answer =
@@ -37,6 +44,49 @@ async fn client() -> Client {
         .http_client(aws_smithy_http_client::Builder::new().build_http())
         .build();
     Client::from_conf(config)
+}
+
+/// An alarm on metric math.
+fn alarm() -> Alarm {
+    let id = MetricId::new("Playhead", "LostEvents", &[("FunctionName", "check-completeness")]);
+    let lost = MetricStat { id, statistic: "Sum".parse().ok(), statistic_name: "Sum".into(), period_seconds: 60 };
+    Alarm {
+        id: "LostAlarm".into(),
+        name: "playhead-lost".into(),
+        description: "Events are lost. #lost".into(),
+        watched: Watched::Calculation(Calculation {
+            id: "percent".into(),
+            label: Some("Lost, percent".into()),
+            text: "100 * lost".into(),
+            expression: "100 * lost".parse().unwrap(),
+            metrics: vec![("lost".into(), lost)],
+        }),
+        evaluation_periods: 5,
+        datapoints_to_alarm: 3,
+        threshold: 0.0,
+        comparison: Comparison::GreaterThanThreshold,
+        missing_data: MissingData::NotBreaching,
+        alarm_actions: vec!["arn:aws:sns:us-east-1:000000000000:alarms-topic".into()],
+        ok_actions: Vec::new(),
+        insufficient_data_actions: Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn the_sdk_reads_alarms_and_sets_their_states() {
+    let client = client().await;
+    let set =
+        client.set_alarm_state().alarm_name("playhead-lost").state_value(StateValue::Alarm).state_reason("a test");
+    set.send().await.unwrap();
+    let answer = client.describe_alarms().alarm_name_prefix("playhead-").send().await.unwrap();
+    let [alarm] = answer.metric_alarms() else { panic!("{answer:?}") };
+    assert_eq!((alarm.alarm_name(), alarm.state_value()), (Some("playhead-lost"), Some(&StateValue::Alarm)));
+    assert_eq!((alarm.threshold(), alarm.datapoints_to_alarm()), (Some(0.0), Some(3)));
+    assert!(alarm.state_updated_timestamp().is_some_and(|at| at.secs() > 1_700_000_000));
+    assert_eq!(alarm.metrics()[0].expression(), Some("100 * lost"));
+    let problem =
+        client.set_alarm_state().alarm_name("x").state_value(StateValue::Ok).state_reason("a test").send().await;
+    assert_eq!(problem.unwrap_err().code(), Some("ResourceNotFound"));
 }
 
 fn dimension() -> Dimension {
@@ -67,7 +117,7 @@ async fn the_sdk_reads_back_what_it_puts() {
     let data = [datum(1.0, hour), datum(2.5, hour + 60), datum(4.0, hour - 1)];
     client.put_metric_data().namespace("Playhead").set_metric_data(Some(data.to_vec())).send().await.unwrap();
 
-    let stat = MetricStat::builder().metric(metric()).period(3600).stat("Sum").build();
+    let stat = QueriedStat::builder().metric(metric()).period(3600).stat("Sum").build();
     let query = MetricDataQuery::builder().id("q").metric_stat(stat).build();
     let (from, to) = (DateTime::from_secs(hour), DateTime::from_secs(hour + HOUR));
     let request = client.get_metric_data().metric_data_queries(query).start_time(from).end_time(to);

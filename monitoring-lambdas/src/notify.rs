@@ -25,3 +25,8 @@ mod store;
 pub mod topic;
 pub mod webhook;
 mod webhook_url;
+
+pub use alarm::{About, Watched};
+pub use chart::Chart;
+pub use incident::{Delivery, Episode, Incident, Kind, Message};
+pub use ledger::Ledger;

@@ -63,7 +63,7 @@ use context::{Done, Interrupt, Outcome, Run};
 use lambda_setup::bucket::{BucketError, Streams, Uploads};
 use lambda_setup::event::{EventError, Invocation};
 use markers::Marker;
-pub(crate) use markers::first_hour;
+pub use markers::first_hour;
 
 /// What the environment says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,12 +107,12 @@ impl Config {
 }
 
 /// `SEAL_GRACE_MINUTES`
-pub(crate) fn grace_minutes() -> Result<i64, EnvironmentError> {
+pub fn grace_minutes() -> Result<i64, EnvironmentError> {
     environment::number("SEAL_GRACE_MINUTES", 15, 1..=180)
 }
 
 /// `RECENCY_DUE_MINUTES`
-pub(crate) fn due_minutes(grace_minutes: i64) -> Result<i64, EnvironmentError> {
+pub fn due_minutes(grace_minutes: i64) -> Result<i64, EnvironmentError> {
     let due_minutes = environment::number("RECENCY_DUE_MINUTES", recency::SHIPPED_DUE_MINUTES, 1..=720)?;
     let sealing_minutes = recency::sealing_minutes(grace_minutes);
     if due_minutes > sealing_minutes {

@@ -63,6 +63,9 @@ pub const MAX_PATH_BYTES: usize = 256;
 /// The most bytes of the `Origin` header that rejected lines keep: `https://`, a host name of 253 bytes and a port.
 pub const MAX_ORIGIN_BYTES: usize = 267;
 
+/// The most bytes of the page's path that are kept: every line repeats it. A longer one is left out.
+pub const MAX_PAGE_BYTES: usize = 1024;
+
 /// The most bytes of other request headers that are kept or echoed.
 pub const MAX_HEADER_BYTES: usize = 1024;
 

@@ -3,6 +3,8 @@
 //! An event:
 //! `{"v":1,"id":"…","received_at":"…Z","request_id":"…","client":{…},"event":{…}}`
 //!
+//! With `"app":"…"` before `client` where the request named a key.
+//!
 //! Something rejected, whole or in numbered parts that share an id:
 //! `{"v":1,"id":"…","received_at":"…Z","request_id":"…","client":{…},"rejected":{"reason":"…","path":"…","detail":"…",…,"body_base64":"…"}}`
 
@@ -50,6 +52,14 @@ pub struct Client {
     pub user_agent: Option<String>,
     /// The address, whole or truncated.
     pub ip: Option<String>,
+    /// The `Origin` header.
+    pub origin: Option<String>,
+    /// The path of the page that sent it.
+    pub page: Option<String>,
+    /// Two letters.
+    pub country: Option<String>,
+    /// Whose key the request named. It stands beside `client`, of which clients say the rest themselves.
+    pub app: Option<String>,
 }
 
 /// What the lines of one request have in common, encoded once.
@@ -89,13 +99,20 @@ impl Envelope {
         text.extend_from_slice(received_at.rfc3339().as_bytes());
         text.extend_from_slice(b"\",\"request_id\":");
         write_string(&mut text, request_id);
+        if let Some(app) = &client.app {
+            text.extend_from_slice(b",\"app\":");
+            write_string(&mut text, app);
+        }
         text.extend_from_slice(b",\"client\":{");
-        write_client_member(&mut text, "user_agent", client.user_agent.as_deref());
-        write_client_member(&mut text, "ip", client.ip.as_deref());
+        let Client { user_agent, ip, origin, page, country, app: _ } = client;
+        let members =
+            [("user_agent", user_agent), ("ip", ip), ("origin", origin), ("page", page), ("country", country)];
+        members.into_iter().for_each(|(name, value)| write_client_member(&mut text, name, value.as_deref()));
         Self { origin_start: text.len(), path_start: text.len(), text }
     }
 
-    /// Adds what rejected lines say besides: the request's path and its `Origin` header, as far as they are kept.
+    /// Adds what rejected lines say besides: the request's path and, unless it is the client's already, its `Origin` header, as far
+    /// as they are kept.
     #[must_use]
     pub fn with_request(mut self, path: &str, origin: Option<&str>) -> Self {
         write_client_member(&mut self.text, "origin", origin);

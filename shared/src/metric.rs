@@ -77,6 +77,10 @@ metrics! {
     Requests: Count,
     /// Those of `Requests` that bring nothing: CORS preflights and health checks.
     Preflights: Count,
+    /// Those of `Requests` that named no configured key; nothing of them is stored.
+    UnauthorizedRequests: Count,
+    /// Those of `Requests` whose key has had its events; nothing of them is stored.
+    LimitedRequests: Count,
     /// Those of `Requests` that ingest-server answered. Lambda counts invocations for all others.
     ServerRequests: Count,
     /// Events that ingest answered as accepted: they are on the stream or in S3.
@@ -191,6 +195,11 @@ metrics! {
     RetriedDocuments: Count,
     /// From the receipt of an object's newest event to its last document.
     LoadLag: Milliseconds,
+    // ---- load-warehouse, one line an invocation ----
+    /// Hours that were sealed more than two hours ago, are in Parquet and are not in the warehouse as they are there.
+    UnloadedHours: Count,
+    /// Transactions that the warehouse did not commit: each is sent again.
+    FailedLoads: Count,
 }
 
 impl Metric {

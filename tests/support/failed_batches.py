@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 
 from support.frames import text_of
 from support.stack import FAILED_BATCHES_BUCKET, REPOSITORY
@@ -18,6 +19,8 @@ def template_with(directory, changes):
         text = text.replace(old, new)
     path = directory / "template.yaml"
     path.write_text(text)
+    # Nested in it.
+    shutil.copy(REPOSITORY / "alarms.yaml", directory)
     return path
 
 

@@ -94,7 +94,7 @@ def serving(reply_to):
             self.end_headers()
             self.wfile.write(reply.body)
 
-        do_GET = do_HEAD = do_PUT = do_DELETE = do_POST = handle_request
+        do_GET = do_HEAD = do_PUT = do_DELETE = do_POST = do_OPTIONS = handle_request
 
         def log_message(self, *_):
             """Says nothing: a test's output is its own."""

@@ -45,6 +45,7 @@ STOP_SECONDS = 30
 LANDING_SECONDS = float(os.environ.get("LANDING_SECONDS", 30))
 
 READY_LINE = re.compile(r"ready: POST http://127\.0\.0\.1:(\d+)/events")
+PAGE_LINE = re.compile(r"page: (http://127\.0\.0\.1:\d+/)")
 AWS_LINE = re.compile(r"aws: (http://127\.0\.0\.1:\d+)")
 
 
@@ -86,7 +87,7 @@ def environment(directory, template="template.yaml", parameters=FAST, **variable
     """The stack's environment: nothing of the caller's AWS set-up, and free ports, so that tests run side
     by side."""
     own = {"DATA_DIR": directory / "data", "TEMPLATE": template, "PARAMETERS": parameters}
-    free_ports = {"PORT": 0, "AWS_PORT": 0}
+    free_ports = {"PORT": 0, "AWS_PORT": 0, "STATUS_PORT": 0}
     return without_aws() | {name: str(value) for name, value in (own | free_ports | variables).items()}
 
 
@@ -132,6 +133,7 @@ class Stack:
             raise AssertionError(f"not ready after {self.seconds_to_ready:.1f} s\n{self.tail()}")
         self.port = int(ready[1])
         self.aws_address = aws[1]
+        self.page = self._line(PAGE_LINE)[1]
 
     def _read_output(self):
         for line in self.process.stdout:

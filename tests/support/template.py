@@ -88,7 +88,7 @@ def functions():
     """The properties of each function, by its name in alarms.yaml's loops."""
     found = {key.removesuffix("Function"): resource["Properties"] for key, resource in document()["Resources"].items()
              if resource["Type"] == "AWS::Serverless::Function"}
-    assert len(found) == 11
+    assert len(found) == 12
     return found
 
 
@@ -102,6 +102,12 @@ def alarms():
 def server_alarms():
     """Of server.yaml: they come and go with the server."""
     return of_type(document("server.yaml")["Resources"], "AWS::CloudWatch::Alarm")
+
+
+def warehouse_alarms():
+    """Of template.yaml: they come and go with the warehouse."""
+    found = {key: one for key, one in document()["Resources"].items() if one.get("Condition") == "HasWarehouse"}
+    return of_type(found, "AWS::CloudWatch::Alarm")
 
 
 def suffix(alarm):
@@ -199,4 +205,4 @@ class NoManagedPolicies:
 def canary_alarms(**parameters):
     """The alarms that CodeDeploy watches while a new version has a tenth of the traffic."""
     resources = translated(Rollout="Canary", **parameters)
-    return of_type(resources, "AWS::CloudWatch::Alarm")
+    return {key: one for key, one in of_type(resources, "AWS::CloudWatch::Alarm").items() if key not in warehouse_alarms()}

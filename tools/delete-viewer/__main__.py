@@ -165,7 +165,7 @@ def not_reached(stack, deployed, deletion, wanted):
         "old versions in the bucket: S3 keeps what was overwritten or deleted for 14 days",
         *(["the failed-batches bucket, where batches wait: land them (docs/RUNBOOK.md), then run this again"] if waiting else []),
         f"a search cluster: {call}",
-        f"a warehouse: DELETE FROM events WHERE {where};",
+        f"a warehouse: load-warehouse loads the hours again; of a table of your own: DELETE FROM … WHERE {where};",
         "copies that others made: backups, exports, query results",
     ]
 

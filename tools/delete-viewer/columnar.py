@@ -85,12 +85,9 @@ class Columnar:
             found.append(promoted_fields(json.loads(first)["promoted_fields"]))
         return found
 
-    def rows_of(self, viewer):
-        """How many rows are the viewer's."""
-        return sum(rows_of(self.s3, self.bucket, part, viewer) for part in self.parts)
-
 
 def rows_of(s3, bucket, part, viewer):
+    """How many rows of a part are the viewer's."""
     file = pyarrow.parquet.ParquetFile(io.BufferedReader(RangeFile(s3, bucket, part), READ_AHEAD_BYTES))
     columns = {name: place for place, name in enumerate(file.schema_arrow.names)}
     wanted = {field: value for field, value in viewer.wanted.items() if field in columns}
@@ -123,7 +120,9 @@ def write_again(stack, hour, listing, sealed_of):
     `listing` lists a prefix, and `sealed_of` reads the hour's seal.
     """
     for attempt in range(ATTEMPTS):
-        delete_folder(stack, [item["Key"] for item in listing(f"columnar/{hour}/")])
+        # What load-warehouse had of the hour goes with it: it loads what is written now.
+        for folder in ("columnar", "warehouse"):
+            delete_folder(stack, [item["Key"] for item in listing(f"{folder}/{hour}/")])
         if is_compacted(stack, hour, listing, sealed_of):
             return
         time.sleep(attempt)

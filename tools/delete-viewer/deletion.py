@@ -101,12 +101,16 @@ class Deletion:
     def columnar(self, hour):
         return columnar.Columnar(self.s3, self.bucket, hour, self.listing(f"columnar/{hour}/"))
 
+    def copies(self, hour):
+        """Parts with texts that were cut, which load-warehouse had COPY read."""
+        return [item for item in self.listing(f"warehouse/{hour}/") if item["Key"].endswith(".parquet")]
+
     # ---- Finding ----
 
     def find(self, hour):
         folder, found = self.columnar(hour), Found(hour)
         found.pending = self.json(PENDING + hour)
-        found.rows = folder.rows_of(self.viewer)
+        found.rows = sum(columnar.rows_of(self.s3, self.bucket, part, self.viewer) for part in folder.parts + self.copies(hour))
         events = self.objects("events", hour)
         if found.rows or not self.is_all_in_parquet(hour, folder, events):
             found.lines = self.count(events, self.viewer.has_line)
@@ -169,7 +173,7 @@ class Deletion:
     def delete(self, found):
         """Everything of an hour but its Parquet, which follows once the hour is sealed again."""
         hour, before = found.hour, found.pending or {}
-        has_parquet = bool(found.rows or found.lines) and bool(self.listing(f"columnar/{hour}/"))
+        has_parquet = bool(found.rows or found.lines) and bool(self.listing(f"columnar/{hour}/") or self.copies(hour))
         has_parquet = has_parquet or before.get("columnar", False)
         # A seal also has a folder that is half deleted made whole, so that it can settle.
         pending = {"reseal": bool(found.lines or found.rejected or has_parquet) or before.get("reseal", False), "columnar": has_parquet}

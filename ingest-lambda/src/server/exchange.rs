@@ -23,8 +23,9 @@ use super::detached::Detached;
 use super::progress::Progress;
 use super::{Phase, Server};
 use crate::answer::{Answer, Reply, Unread};
+use crate::config::Config;
 use crate::inflate::GZIP_MAGIC;
-use crate::intake::{Arrival, Draft, Head, Headers};
+use crate::intake::{Arrival, Draft, Head, Headers, OptionalHeader};
 use crate::metrics;
 use crate::put::PutReport;
 
@@ -68,7 +69,7 @@ impl Client {
         if uri.path() == READY_PATH {
             return Ok(self.finish(self.server.readiness(), version, false));
         }
-        let headers = headers_of(&map);
+        let headers = headers_of(&map, &uri, self.server.intake.config());
         // Up to 16 KiB, which need not wait with the request.
         drop(map);
         let path_bytes = uri.path_and_query().map_or(0, |path| path.as_str().len());
@@ -142,7 +143,8 @@ impl Server {
             }
         };
         let times = [(Metric::HandlingTime, received.began.elapsed().as_micros() as u64)];
-        let values = metrics::of_request(&report, answer.answered(), body_bytes, &times);
+        let mut values = metrics::of_request(&report, answer.answered(), body_bytes, &times);
+        values.extend(answer.turned_away());
         self.tally.add(received.at, &values);
         answer.into_reply(received.head(), &self.intake.config().allowed_origins)
     }
@@ -198,10 +200,19 @@ impl Received {
 }
 
 /// The values of a repeated header are joined with commas, as front doors of AWS do.
-fn headers_of(map: &HeaderMap) -> Headers {
+fn headers_of(map: &HeaderMap, uri: &Uri, config: &Config) -> Headers {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let mut headers = Headers::default();
+    let needs_key = !config.write_keys.is_empty();
+    if let (true, Some(query)) = (needs_key, uri.query()) {
+        headers.key.add_query(query);
+    }
+    let reads_optional = needs_key || config.client_context.reads_more_headers();
     for (name, value) in map {
+        if reads_optional && let Some(header) = OptionalHeader::named(name.as_str()) {
+            headers.add_optional(header, String::from_utf8_lossy(value.as_bytes()));
+            continue;
+        }
         match headers.wanted(name.as_str()) {
             Some(Some(before)) => {
                 before.push(',');

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ingest_lambda::bucket::Buckets;
+use ingest_lambda::client_context::ClientContext;
 use ingest_lambda::config::{ClientIp, Config, RecordCompression};
 use ingest_lambda::front_door::Request;
 use ingest_lambda::handler::Handler;
@@ -12,6 +13,7 @@ use ingest_lambda::origins::AllowedOrigins;
 use ingest_lambda::pack::Record;
 use ingest_lambda::put::{EntryOutcome, PutError, RecordStream};
 use ingest_lambda::spill::{CreateError, SpillBucket, Spilled};
+use ingest_lambda::write_keys::WriteKeys;
 use lambda_runtime::Context;
 use shared::line::EventFormat;
 use testbed::{Entry, Limits, Stream};
@@ -104,10 +106,13 @@ pub(crate) fn answer(request: Request, stream: &MemoryStream) -> (u16, String) {
         kinesis_retry: Duration::from_millis(1_500),
         event_format: EventFormat::Envelope,
         client_ip: ClientIp::Full,
+        client_context: ClientContext::default(),
         partition_key_fields: vec!["session_id".into(), "xid".into(), "sid".into()],
         key_buckets: Buckets::default(),
         record_compression: RecordCompression::Zstd,
         allowed_origins: AllowedOrigins::Any,
+        write_keys: WriteKeys::default(),
+        key_events_per_second: None,
         max_body_bytes: MAX_BODY_BYTES,
         max_record_bytes: MAX_RECORD_BYTES,
     };

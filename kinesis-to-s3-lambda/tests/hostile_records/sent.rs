@@ -19,7 +19,11 @@ fn one_line(json: &str) -> String {
 }
 
 fn envelope(millis: i64) -> Envelope {
-    Envelope::new(UnixMillis(millis), "request-1", &Client { user_agent: Some("\"\\\u{2028}".into()), ip: None })
+    Envelope::new(
+        UnixMillis(millis),
+        "request-1",
+        &Client { user_agent: Some("\"\\\u{2028}".into()), ..Client::default() },
+    )
 }
 
 /// A line as ingest writes it.

@@ -27,10 +27,10 @@ const ROW_GROUP_BYTES: usize = 128 * 1024 * 1024;
 const ROW_GROUP_ROWS: usize = 1 << 20;
 
 /// Values that are handed to the encoder at once.
-const BATCH_ROWS: usize = 4096;
+pub(crate) const BATCH_ROWS: usize = 4096;
 
 /// Levels above it take twice the time for a twentieth of the bytes.
-const ZSTD_LEVEL: i32 = 3;
+pub(crate) const ZSTD_LEVEL: i32 = 3;
 
 /// The share of ids that a row group does not have and its Bloom filter does not exclude.
 const BLOOM_FALSE_POSITIVES: f64 = 0.01;
@@ -43,7 +43,7 @@ const ENVELOPE_TEXTS: [&str; 5] = ["id", "request_id", "user_agent", "ip", "app"
 const EVENT: &str = "event";
 
 /// A file that is being written into `sink`.
-pub(super) struct PartWriter<W: Write + Send> {
+pub(crate) struct PartWriter<W: Write + Send> {
     file: SerializedFileWriter<W>,
     versions: Numbers<i32>,
     times: Numbers<i64>,
@@ -55,7 +55,7 @@ pub(super) struct PartWriter<W: Write + Send> {
 
 impl<W: Write + Send> PartWriter<W> {
     /// A file of about `rows` rows with these promoted fields.
-    pub(super) fn new<'n>(sink: W, promoted: impl Iterator<Item = &'n str>, rows: u64) -> Result<Self, ParquetError> {
+    pub(crate) fn new<'n>(sink: W, promoted: impl Iterator<Item = &'n str>, rows: u64) -> Result<Self, ParquetError> {
         let promoted: Vec<_> = promoted.collect();
         let schema = Arc::new(parse_message_type(&schema(&promoted))?);
         Ok(Self {
@@ -69,10 +69,10 @@ impl<W: Write + Send> PartWriter<W> {
     }
 
     /// Adds a row. `promoted` has a value for each promoted field.
-    pub(super) fn add(&mut self, row: &Row<'_>, promoted: &[Option<Cow<'_, str>>]) -> Result<(), ParquetError> {
+    pub(crate) fn add(&mut self, row: &Row<'_>, promoted: &[Option<Cow<'_, str>>]) -> Result<(), ParquetError> {
         self.versions.add(row.v);
         self.times.add(row.received_at.map(|at| at.0));
-        let envelope = [&row.id, &row.request_id, &row.user_agent, &row.ip, &None];
+        let envelope = [&row.id, &row.request_id, &row.user_agent, &row.ip, &row.app];
         let values = envelope.into_iter().chain(promoted).map(Option::as_deref).chain([Some(row.event)]);
         for (column, value) in self.texts.iter_mut().zip(values) {
             column.add(value);
@@ -83,7 +83,7 @@ impl<W: Write + Send> PartWriter<W> {
     }
 
     /// Ends the file, with its totals in the footer.
-    pub(super) fn finish(mut self, totals: &Totals) -> Result<W, ParquetError> {
+    pub(crate) fn finish(mut self, totals: &Totals) -> Result<W, ParquetError> {
         if self.rows > 0 {
             self.end_row_group()?;
         }
@@ -191,31 +191,31 @@ impl Texts {
     }
 }
 
-fn next_column<'g, W: Write + Send>(
+pub(crate) fn next_column<'g, W: Write + Send>(
     group: &'g mut SerializedRowGroupWriter<'_, W>,
 ) -> Result<parquet::file::writer::SerializedColumnWriter<'g>, ParquetError> {
     group.next_column()?.ok_or_else(|| ParquetError::General("the schema has fewer columns than a row".into()))
 }
 
 /// A file that was written.
-pub(super) struct PartReader {
+pub(crate) struct PartReader {
     file: SerializedFileReader<Bytes>,
 }
 
 impl PartReader {
-    pub(super) fn new(file: Bytes) -> Result<Self, ParquetError> {
+    pub(crate) fn new(file: Bytes) -> Result<Self, ParquetError> {
         Ok(Self { file: SerializedFileReader::new(file)? })
     }
 
     /// What its footer says.
-    pub(super) fn totals(&self) -> Result<Totals, ParquetError> {
+    pub(crate) fn totals(&self) -> Result<Totals, ParquetError> {
         let pairs = self.file.metadata().file_metadata().key_value_metadata();
         let totals = pairs.and_then(|pairs| pairs.iter().find(|pair| pair.key == TOTALS)?.value.as_deref());
         serde_json::from_str(totals.unwrap_or_default()).map_err(|error| ParquetError::External(error.into()))
     }
 
     /// Calls `row` with the id and the event of each row that has an id.
-    pub(super) fn for_each_id(&self, mut row: impl FnMut(&str, &str)) -> Result<(), ParquetError> {
+    pub(crate) fn for_each_id(&self, mut row: impl FnMut(&str, &str)) -> Result<(), ParquetError> {
         for number in 0..self.file.num_row_groups() {
             let group = self.file.get_row_group(number)?;
             let (id, event) = (column_of(&*group, "id")?, column_of(&*group, EVENT)?);

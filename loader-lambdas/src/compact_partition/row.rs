@@ -11,24 +11,25 @@ const VERSION: i32 = 1;
 
 /// What a line becomes. A line of another producer has no envelope: all of it is the event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Row<'a> {
-    pub(super) v: Option<i32>,
-    pub(super) id: Option<Cow<'a, str>>,
-    pub(super) received_at: Option<UnixMillis>,
-    pub(super) request_id: Option<Cow<'a, str>>,
-    pub(super) user_agent: Option<Cow<'a, str>>,
-    pub(super) ip: Option<Cow<'a, str>>,
+pub(crate) struct Row<'a> {
+    pub(crate) v: Option<i32>,
+    pub(crate) id: Option<Cow<'a, str>>,
+    pub(crate) received_at: Option<UnixMillis>,
+    pub(crate) request_id: Option<Cow<'a, str>>,
+    pub(crate) user_agent: Option<Cow<'a, str>>,
+    pub(crate) ip: Option<Cow<'a, str>>,
+    pub(crate) app: Option<Cow<'a, str>>,
     /// JSON, as it came.
-    pub(super) event: &'a str,
+    pub(crate) event: &'a str,
 }
 
 /// A line that is not JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct NotJson;
+pub(crate) struct NotJson;
 
 impl<'a> Row<'a> {
     /// Reads a line, without its line feed.
-    pub(super) fn read(line: &'a [u8]) -> Result<Self, NotJson> {
+    pub(crate) fn read(line: &'a [u8]) -> Result<Self, NotJson> {
         let line = std::str::from_utf8(line).map_err(|_| NotJson)?;
         match serde_json::from_str(line).ok().and_then(Self::of_envelope) {
             Some(row) => Ok(row),
@@ -50,6 +51,8 @@ impl<'a> Row<'a> {
             request_id: text(envelope.request_id),
             user_agent: text(envelope.client.user_agent),
             ip: text(envelope.client.ip),
+            // Another producer's may be anything, and is no reason to leave the envelope's other members.
+            app: envelope.app.and_then(|app| text(serde_json::from_str(app.get()).ok())),
             event: envelope.event.get(),
         })
     }
@@ -62,6 +65,7 @@ struct Envelope<'a> {
     id: Text<'a>,
     received_at: &'a str,
     request_id: Option<Text<'a>>,
+    app: Option<&'a RawValue>,
     #[serde(default)]
     client: Client<'a>,
     event: &'a RawValue,
@@ -93,6 +97,16 @@ mod tests {
         assert_eq!((row.user_agent.as_deref(), row.ip.as_deref()), (Some("a \"b\""), Some("192.0.2.0")));
         assert_eq!(row.event, r#"{"type": "play", "n":1.50}"#);
         assert!(matches!(row.id, Some(Cow::Borrowed(_))) && matches!(row.user_agent, Some(Cow::Owned(_))));
+    }
+
+    #[test]
+    fn an_app_is_a_column() {
+        let with_app = LINE.replace("\"client\"", "\"app\":\"web\",\"client\"");
+        let (row, plain) = (Row::read(with_app.as_bytes()).unwrap(), Row::read(LINE.as_bytes()).unwrap());
+        assert_eq!((row.app.as_deref(), plain.app.as_deref()), (Some("web"), None));
+        assert_eq!(Row { app: None, ..row }, plain);
+        let with_another = LINE.replace("\"client\"", "\"app\":{\"name\":7},\"client\"");
+        assert_eq!(Row::read(with_another.as_bytes()).unwrap(), plain);
     }
 
     #[rstest]

@@ -67,6 +67,7 @@ struct Members<'a> {
     id: Option<&'a str>,
     received_at: Option<&'a str>,
     request_id: Option<&'a str>,
+    app: Option<&'a str>,
     client: Option<&'a str>,
     event: Option<&'a str>,
 }
@@ -80,6 +81,7 @@ impl<'a> Members<'a> {
                 "\"id\"" => &mut members.id,
                 "\"received_at\"" => &mut members.received_at,
                 "\"request_id\"" => &mut members.request_id,
+                "\"app\"" => &mut members.app,
                 "\"client\"" => &mut members.client,
                 "\"event\"" => &mut members.event,
                 _ => return,
@@ -103,6 +105,8 @@ impl<'a> Members<'a> {
             ("id", self.id),
             ("received_at", self.received_at),
             ("request_id", self.request_id),
+            // Another producer's may be anything, which the cluster would refuse in a field of text.
+            ("app", self.app.filter(|app| app.starts_with('"'))),
             ("client", self.client),
             ("event", self.event),
         ] {
@@ -151,7 +155,12 @@ mod tests {
 
     #[test]
     fn an_event_becomes_its_envelope_and_its_promoted_fields() {
-        let client = Client { user_agent: Some("UA".into()), ip: Some("192.0.2.0".into()) };
+        let client = Client {
+            user_agent: Some("UA".into()),
+            ip: Some("192.0.2.0".into()),
+            app: Some("web".into()),
+            ..Client::default()
+        };
         let envelope = Envelope::new(UnixMillis(1_795_253_528_006), "r-1", &client);
         let mut line = Vec::new();
         envelope.write_event(&mut line, IdLiteral::new("\"i-1\""), r#"{"type":"pl\u0061y","sid":7,"x":{"y":[]}}"#);
@@ -161,7 +170,7 @@ mod tests {
         assert_eq!(action, json!({"create": {"_index": "playhead-2026.11.21", "_id": id}}));
         let expected = json!({
             "v": 1, "id": "i-1", "received_at": "2026-11-21T09:32:08.006Z", "request_id": "r-1",
-            "client": {"user_agent": "UA", "ip": "192.0.2.0"},
+            "app": "web", "client": {"user_agent": "UA", "ip": "192.0.2.0"},
             "event": {"type": "play", "sid": 7, "x": {"y": []}}, "type": "play", "session_id": "7",
         });
         assert_eq!((document, received_at), (expected, Some(UnixMillis(1_795_253_528_006))));

@@ -9,7 +9,7 @@ use shared::timestamp::UtcHour;
 use crate::promoted::PromotedFields;
 
 /// Grows with each change here.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Over templates of all indexes, which have 0 or 1 by custom, and under those of people, who may want the last word.
 const PRIORITY: u32 = 100;
 /// The most characters of a text that is searched by its whole; a longer one is in the document alone.
@@ -61,7 +61,7 @@ pub(super) fn index(prefix: &str, hour: UtcHour) -> String {
 pub(super) fn index_template(prefix: &str, promoted: &PromotedFields, distribution: Distribution) -> Value {
     let keyword = json!({"type": "keyword", "ignore_above": MAX_KEYWORD_CHARS});
     let mut properties = Map::new();
-    for name in ["id", "request_id"].into_iter().chain(promoted.names()) {
+    for name in ["id", "request_id", "app"].into_iter().chain(promoted.names()) {
         properties.insert(name.to_owned(), keyword.clone());
     }
     properties.insert("v".to_owned(), json!({"type": "short"}));
@@ -69,7 +69,7 @@ pub(super) fn index_template(prefix: &str, promoted: &PromotedFields, distributi
     properties.insert("event".to_owned(), distribution.event_field());
     // What is no address is no reason to refuse an event.
     let ip = json!({"type": "ip", "ignore_malformed": true});
-    properties.insert("client".to_owned(), json!({"properties": {"user_agent": keyword, "ip": ip}}));
+    properties.insert("client".to_owned(), json!({"properties": {"user_agent": keyword, "ip": ip, "origin": keyword, "page": keyword, "country": keyword}}));
     json!({
         // With the year's first digit: `playhead-*` would overlap with the template of another stack, `playhead-dev`, and a cluster
         // refuses the second of two such templates.
@@ -102,7 +102,7 @@ mod tests {
             assert_eq!(mappings["dynamic"], json!(false));
             assert_eq!(mappings["properties"]["event"]["type"], json!(kind));
             let names: Vec<_> = mappings["properties"].as_object().unwrap().keys().collect();
-            assert_eq!(names, ["client", "event", "id", "received_at", "request_id", "session_id", "type", "v"]);
+            assert_eq!(names, ["app", "client", "event", "id", "received_at", "request_id", "session_id", "type", "v"]);
             assert_eq!(template["index_patterns"], json!(["playhead-2*"]));
         }
     }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use shared::timestamp::UnixMillis;
 
 use super::request::{CloudWatchError, Dimension, Result, position};
-use crate::metric_store::{MetricId, MetricStore, Sample, minute_of};
+use crate::metric_store::{MetricId, MetricStore, Sample, Statistic, minute_of};
 
 /// CloudWatch's own limits.
 const MAX_QUERIES: usize = 500;
@@ -69,30 +69,9 @@ pub(super) struct StatisticsInput {
     unit: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::EnumString)]
-enum Statistic {
-    Sum,
-    SampleCount,
-    Average,
-    Minimum,
-    Maximum,
-}
-
-impl Statistic {
-    fn named(name: &str) -> Result<Self> {
-        let kept = "Sum, SampleCount, Average, Minimum and Maximum are";
-        name.parse().map_err(|_| CloudWatchError::Value(format!("the statistic {name} is not kept locally; {kept}")))
-    }
-
-    fn of(self, sample: Sample) -> f64 {
-        match self {
-            Self::Sum => sample.sum,
-            Self::SampleCount => sample.count,
-            Self::Average => sample.sum / sample.count,
-            Self::Minimum => sample.min,
-            Self::Maximum => sample.max,
-        }
-    }
+fn statistic(name: &str) -> Result<Statistic> {
+    let kept = "Sum, SampleCount, Average, Minimum and Maximum are";
+    name.parse().map_err(|_| CloudWatchError::Value(format!("the statistic {name} is not kept locally; {kept}")))
 }
 
 /// Which minutes, in which groups.
@@ -168,7 +147,7 @@ fn points(store: &MetricStore, query: &Query, start: f64, end: f64, ascending: b
     let stat = query.metric_stat.as_ref();
     let stat =
         stat.ok_or_else(|| CloudWatchError::Value(format!("{}: only a MetricStat is supported locally", query.id)))?;
-    let statistic = Statistic::named(&stat.stat)?;
+    let statistic = statistic(&stat.stat)?;
     let periods = Periods::new(start, end, stat.period)?.of(store, &stat.metric.id(), stat.unit.as_deref());
     let mut points: Vec<(i64, f64)> =
         periods.into_iter().map(|(begins, sample)| (begins, statistic.of(sample))).collect();
@@ -200,9 +179,9 @@ impl Metric {
 /// The data of one metric, oldest first.
 pub(super) fn get_metric_statistics(store: &MetricStore, input: StatisticsInput) -> Result<Value> {
     if let Some(percentile) = input.extended_statistics.first() {
-        Statistic::named(percentile)?;
+        statistic(percentile)?;
     }
-    let names = input.statistics.iter().map(|name| Ok((name.clone(), Statistic::named(name)?)));
+    let names = input.statistics.iter().map(|name| Ok((name.clone(), statistic(name)?)));
     let statistics: Vec<(String, Statistic)> = names.collect::<Result<_>>()?;
     if statistics.is_empty() {
         return Err(CloudWatchError::Missing("Statistics"));

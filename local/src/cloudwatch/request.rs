@@ -6,6 +6,7 @@ use serde_json::Value;
 #[cfg(test)]
 use shared::timestamp::UnixMillis;
 
+use crate::alarms::NoSuchAlarm;
 #[cfg(test)]
 use crate::metric_store::MetricStore;
 use crate::metric_store::NotKept;
@@ -24,6 +25,8 @@ pub(super) enum CloudWatchError {
     Operation(String),
     #[error("{0}")]
     NotKept(#[from] NotKept),
+    #[error(transparent)]
+    NoSuchAlarm(#[from] NoSuchAlarm),
     #[error("the request is not signed")]
     Unsigned,
 }
@@ -38,6 +41,7 @@ impl CloudWatchError {
             Self::Missing(_) => "MissingParameter",
             Self::Token => "InvalidNextToken",
             Self::Operation(_) => "UnknownOperationException",
+            Self::NoSuchAlarm(_) => "ResourceNotFound",
             Self::Unsigned => "MissingAuthenticationToken",
         }
     }
@@ -45,6 +49,7 @@ impl CloudWatchError {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Unsigned => StatusCode::FORBIDDEN,
+            Self::NoSuchAlarm(_) => StatusCode::NOT_FOUND,
             _ => StatusCode::BAD_REQUEST,
         }
     }

@@ -5,16 +5,18 @@ use std::collections::BTreeMap;
 use saphyr::{Scalar, Yaml};
 use serde_json::{Map, Value, json};
 
+use super::for_each;
 use super::resources::{
     ACCOUNT_ID, REGION, Result, error, function_arn, local_name, queue_arn, queue_url, stream_arn, topic_arn,
 };
 
 /// The stack's name, for resources that are named after it.
-const STACK_NAME: &str = "playhead";
+pub(crate) const STACK_NAME: &str = "playhead";
 
 pub(super) struct Template {
     parameters: BTreeMap<String, Value>,
     conditions: Map<String, Value>,
+    mappings: Value,
     pub(super) resources: Map<String, Value>,
     pub(super) function_globals: Map<String, Value>,
     /// The `BucketName` nodes of buckets that have one, with the buckets' local names: a bucket's deployed name means its
@@ -39,9 +41,11 @@ impl Template {
             };
             parameters.insert(name, value);
         }
-        let Some(resources) = document["Resources"].as_object().cloned() else {
+        let Some(resources) = document["Resources"].as_object() else {
             return error("Resources", "is missing");
         };
+        let resources = for_each::expanded(resources)?;
+        let mappings = document["Mappings"].clone();
         let conditions = document["Conditions"].as_object().cloned().unwrap_or_default();
         let function_globals = document["Globals"]["Function"].as_object().cloned().unwrap_or_default();
         let named = |(id, resource): (&String, &Value)| {
@@ -49,7 +53,7 @@ impl Template {
             (resource["Type"] == "AWS::S3::Bucket" && !name.is_null()).then(|| (name.clone(), local_name(id)))
         };
         let bucket_names = resources.iter().filter_map(named).collect();
-        Ok(Self { parameters, conditions, resources, function_globals, bucket_names })
+        Ok(Self { parameters, conditions, mappings, resources, function_globals, bucket_names })
     }
 
     /// The value of a node that may contain CloudFormation's functions.
@@ -59,9 +63,14 @@ impl Template {
         }
         let Some((function, argument)) = intrinsic(node) else { return Ok(node.clone()) };
         match (function, argument) {
-            ("Ref", Value::String(name)) => self.reference(place, name),
+            ("Ref", name) => self.reference(place, &text_of(&self.resolve(place, name)?)),
             ("Fn::GetAtt", argument) => self.attribute(place, argument),
-            ("Fn::Sub", Value::String(text)) => self.substitute(place, text).map(Value::String),
+            ("Fn::Sub", Value::String(text)) => self.substitute(place, text, &Map::new()).map(Value::String),
+            ("Fn::Sub", Value::Array(parts)) => match &parts[..] {
+                [Value::String(text), Value::Object(names)] => self.substitute(place, text, names).map(Value::String),
+                _ => error(place, "Fn::Sub takes a text, or a list of a text and a mapping"),
+            },
+            ("Fn::FindInMap", Value::Array(parts)) => self.find_in_map(place, parts),
             ("Fn::If", Value::Array(parts)) => match &parts[..] {
                 [Value::String(condition), yes, no] => {
                     self.resolve(place, if self.holds(place, condition)? { yes } else { no })
@@ -69,6 +78,43 @@ impl Template {
                 _ => error(place, "Fn::If takes a condition's name and two values"),
             },
             (function, _) => error(place, format!("{function} in this form is not supported locally")),
+        }
+    }
+
+    /// [`Template::resolve`] for all that a node contains. Members and items that become `AWS::NoValue` are left out.
+    pub(super) fn resolve_all(&self, place: &str, node: &Value) -> Result<Value> {
+        Ok(match self.resolve(place, node)? {
+            Value::Array(items) => {
+                let items = items.iter().map(|item| self.resolve_all(place, item));
+                items.filter(|item| !matches!(item, Ok(Value::Null))).collect::<Result<_>>()?
+            }
+            Value::Object(members) => {
+                let member = |(name, value): (&String, &Value)| {
+                    Ok((name.clone(), self.resolve_all(&format!("{place}.{name}"), value)?))
+                };
+                let members = members.iter().map(member);
+                Value::Object(members.filter(|member| !matches!(member, Ok((_, Value::Null)))).collect::<Result<_>>()?)
+            }
+            plain => plain,
+        })
+    }
+
+    /// `Fn::FindInMap` with a mapping, two keys and perhaps a default.
+    /// <https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/intrinsic-function-reference-findinmap-enhancements.html>
+    fn find_in_map(&self, place: &str, parts: &[Value]) -> Result<Value> {
+        let (keys, default) = match parts {
+            [mapping, first, second] => ([mapping, first, second], &Value::Null),
+            [mapping, first, second, default] => ([mapping, first, second], &default["DefaultValue"]),
+            _ => return error(place, "Fn::FindInMap takes a mapping, two keys and perhaps a default"),
+        };
+        let mut found = &self.mappings;
+        for key in keys {
+            found = &found[text_of(&self.resolve(place, key)?)];
+        }
+        match (found, default) {
+            (Value::Null, Value::Null) => error(place, format!("Fn::FindInMap finds nothing by {}", json!(keys))),
+            (Value::Null, default) => self.resolve(place, default),
+            (found, _) => Ok(found.clone()),
         }
     }
 
@@ -115,7 +161,10 @@ impl Template {
             _ => {}
         }
         let Some(resource) = self.resources.get(name) else {
-            return error(place, format!("refers to {name}, which the template does not declare"));
+            return match self.has_event(name) {
+                true => Ok(json!(name)),
+                false => error(place, format!("refers to {name}, which the template does not declare")),
+            };
         };
         Ok(json!(match resource["Type"].as_str() {
             Some("AWS::SNS::Topic") => topic_arn(&local_name(name)),
@@ -124,6 +173,14 @@ impl Template {
             Some("AWS::Serverless::Function") => binary(name, resource)?.to_owned(),
             _ => local_name(name),
         }))
+    }
+
+    /// Whether SAM makes a resource of this logical id of a function's event: a rule, or an event source mapping.
+    fn has_event(&self, id: &str) -> bool {
+        self.resources.iter().any(|(function, resource)| {
+            let event = id.strip_prefix(function.as_str()).filter(|event| !event.is_empty());
+            event.is_some_and(|event| !resource["Properties"]["Events"][event].is_null())
+        })
     }
 
     fn attribute(&self, place: &str, argument: &Value) -> Result<Value> {
@@ -149,15 +206,17 @@ impl Template {
         }
     }
 
-    fn substitute(&self, place: &str, text: &str) -> Result<String> {
+    /// A text whose `${…}` are these names, or references.
+    fn substitute(&self, place: &str, text: &str, names: &Map<String, Value>) -> Result<String> {
         let mut out = String::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("${") {
             let Some((name, after)) = after.split_once('}') else { return error(place, "a ${ is not closed") };
             out.push_str(before);
-            let value = match name.split_once('.') {
-                Some(_) => self.attribute(place, &json!(name))?,
-                None => self.reference(place, name)?,
+            let value = match (names.get(name), name.split_once('.')) {
+                (Some(value), _) => self.resolve(place, value)?,
+                (None, Some(_)) => self.attribute(place, &json!(name))?,
+                (None, None) => self.reference(place, name)?,
             };
             out.push_str(&text_of(&value));
             rest = after;

@@ -168,6 +168,15 @@ pub(crate) fn topic_arn(name: &str) -> String {
     format!("arn:aws:sns:{REGION}:{ACCOUNT_ID}:{name}")
 }
 
+/// The name in a topic's ARN.
+pub(crate) fn topic_name(arn: &str) -> Option<&str> {
+    arn.strip_prefix(&topic_arn(""))
+}
+
+pub(crate) fn alarm_arn(name: &str) -> String {
+    format!("arn:aws:cloudwatch:{REGION}:{ACCOUNT_ID}:alarm:{name}")
+}
+
 pub(crate) fn queue_arn(name: &str) -> String {
     format!("arn:aws:sqs:{REGION}:{ACCOUNT_ID}:{name}")
 }

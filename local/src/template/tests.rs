@@ -49,6 +49,7 @@ fn the_project_hears_of_objects_by_topics() {
         notification(topic("landed-topic"), "events/", ".jsonl.bz2"),
         notification(topic("landed-topic"), "rejected/", ".jsonl.bz2"),
         notification(topic("sealed-topic"), "events/", "_SUCCESS"),
+        notification(topic("compacted-topic"), "columnar/", "_SUCCESS"),
         notification(Target::Function("SealPartitionFunction".into()), "sealing/", ".json"),
     ];
     assert_eq!(stack.notifications, expected);

@@ -38,36 +38,36 @@ pub(crate) struct Change {
 
 /// What an alarm says about itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct About {
+pub struct About {
     /// The alarm's description without the runbook's entry.
-    pub(crate) description: String,
+    pub description: String,
     /// The runbook's entry: what follows the last `#` of the description.
-    pub(crate) anchor: Option<String>,
+    pub anchor: Option<String>,
     /// CloudWatch's reason.
-    pub(crate) reason: String,
+    pub reason: String,
     /// `None` when it is not an alarm on a metric.
-    pub(crate) watched: Option<Watched>,
+    pub watched: Option<Watched>,
     /// Details that the check left in the bucket, one per line.
     #[serde(default)]
-    pub(crate) details: Vec<String>,
+    pub details: Vec<String>,
 }
 
 /// The metric that an alarm watches, or the first one in its expression, and the alarm's condition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Watched {
-    pub(crate) namespace: String,
-    pub(crate) metric: String,
-    pub(crate) dimensions: Vec<(String, String)>,
+pub struct Watched {
+    pub namespace: String,
+    pub metric: String,
+    pub dimensions: Vec<(String, String)>,
     /// As GetMetricData names it: `Sum`, `Maximum`, `p99` …
-    pub(crate) statistic: String,
+    pub statistic: String,
     /// Seconds.
-    pub(crate) period: u64,
+    pub period: u64,
     /// `GreaterThanThreshold` …
-    pub(crate) comparison: String,
-    pub(crate) threshold: f64,
+    pub comparison: String,
+    pub threshold: f64,
     /// The name of the expression; `None` for an alarm on the metric itself.
     #[serde(default)]
-    pub(crate) calculated: Option<String>,
+    pub calculated: Option<String>,
 }
 
 impl Watched {

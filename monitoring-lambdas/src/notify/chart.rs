@@ -17,10 +17,10 @@ const NOTHING: char = '·';
 
 /// The values of [`PERIODS`] periods, oldest first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Chart {
-    values: Vec<Option<f64>>,
+pub struct Chart {
+    pub values: Vec<Option<f64>>,
     /// The end of the last period.
-    pub(crate) until: UnixMillis,
+    pub until: UnixMillis,
 }
 
 /// Reads what an alarm saw up to a time.

@@ -13,37 +13,37 @@ pub(crate) const MAX_MESSAGES: usize = 100;
 
 /// What happened to a group's alarms, and the messages about it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Incident {
-    pub(crate) group: String,
-    pub(crate) opened_at: UnixMillis,
-    pub(crate) resolved_at: Option<UnixMillis>,
+pub struct Incident {
+    pub group: String,
+    pub opened_at: UnixMillis,
+    pub resolved_at: Option<UnixMillis>,
     /// By name.
-    pub(crate) alarms: BTreeMap<String, Episode>,
-    pub(crate) messages: Vec<Message>,
+    pub alarms: BTreeMap<String, Episode>,
+    pub messages: Vec<Message>,
     /// Messages so far, which is the number of the next one.
-    pub(crate) message_count: u32,
+    pub message_count: u32,
 }
 
 /// An alarm in an incident.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Episode {
-    pub(crate) since: UnixMillis,
+pub struct Episode {
+    pub since: UnixMillis,
     /// When it was over; absent while it is on.
-    pub(crate) until: Option<UnixMillis>,
+    pub until: Option<UnixMillis>,
     /// When SNS got the notice.
-    pub(crate) noticed_at: UnixMillis,
+    pub noticed_at: UnixMillis,
     /// Whether a message named it.
     #[serde(rename = "told")]
-    pub(crate) announced: bool,
-    pub(crate) about: About,
+    pub announced: bool,
+    pub about: About,
     /// Absent when CloudWatch did not answer.
-    pub(crate) chart: Option<Chart>,
+    pub chart: Option<Chart>,
 }
 
 /// Why a message is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Kind {
+pub enum Kind {
     /// The first alarm came on.
     Opened,
     /// Further alarms came on.
@@ -56,24 +56,24 @@ pub(crate) enum Kind {
 
 /// A message to a group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Message {
+pub struct Message {
     /// From 0, in this incident.
-    pub(crate) number: u32,
-    pub(crate) kind: Kind,
-    pub(crate) at: UnixMillis,
-    pub(crate) subject: String,
-    pub(crate) text: String,
-    pub(crate) webhook: Delivery,
-    pub(crate) email: Delivery,
+    pub number: u32,
+    pub kind: Kind,
+    pub at: UnixMillis,
+    pub subject: String,
+    pub text: String,
+    pub webhook: Delivery,
+    pub email: Delivery,
     /// When the last attempt began.
-    pub(crate) tried_at: UnixMillis,
-    pub(crate) tries: u32,
+    pub tried_at: UnixMillis,
+    pub tries: u32,
 }
 
 /// The state of a message on one channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Delivery {
+pub enum Delivery {
     /// The group does not use this channel.
     None,
     /// It is being sent, or will be retried.

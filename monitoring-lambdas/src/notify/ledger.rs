@@ -28,11 +28,11 @@ pub(crate) const MAX_TRIES: u32 = 24;
 
 /// A group's ledger.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Ledger {
+pub struct Ledger {
     v: u8,
-    pub(crate) open: Option<Incident>,
+    pub open: Option<Incident>,
     /// Incidents that are over, with messages that are not sent yet or not archived yet.
-    pub(crate) closed: Vec<Incident>,
+    pub closed: Vec<Incident>,
     seen: BTreeMap<String, Seen>,
 }
 

@@ -8,19 +8,19 @@ pub(crate) const MINIMUM_REJECTED: u64 = 10;
 
 /// Lines of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Lines {
-    pub(crate) events: u64,
-    pub(crate) rejected: u64,
+pub struct Lines {
+    pub events: u64,
+    pub rejected: u64,
 }
 
 impl Lines {
     /// This many lines as a percentage of all lines; 0 if there are none.
-    pub(crate) fn percent(self, count: u64) -> f64 {
+    pub fn percent(self, count: u64) -> f64 {
         let all = self.events as f64 + self.rejected as f64;
         if all == 0.0 { 0.0 } else { count as f64 / all * 100.0 }
     }
 
-    pub(crate) fn judge(self, maximum_percent: f64) -> Outcome {
+    pub fn judge(self, maximum_percent: f64) -> Outcome {
         let is_too_much = self.percent(self.rejected) > maximum_percent;
         if is_too_much && self.rejected >= MINIMUM_REJECTED { Outcome::Violation } else { Outcome::Fine }
     }

@@ -108,7 +108,7 @@ impl<B: Uploads, F: Streams, M: Metrics> Run<'_, B, F, M> {
 }
 
 /// The first hour that anything landed in.
-pub(crate) async fn first_hour(bucket: &impl Bucket) -> Result<Option<UtcHour>, BucketError> {
+pub async fn first_hour(bucket: &impl Bucket) -> Result<Option<UtcHour>, BucketError> {
     let mut first: Option<UtcHour> = None;
     for kind in [Kind::Event, Kind::Rejected] {
         let folder = format!("{}/", prefix(kind));

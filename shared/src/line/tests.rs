@@ -15,6 +15,7 @@ struct Decoded<'a> {
     id: &'a RawValue,
     received_at: String,
     request_id: String,
+    app: Option<String>,
     client: DecodedClient,
     #[serde(borrow)]
     event: Option<&'a RawValue>,
@@ -27,6 +28,16 @@ struct DecodedClient {
     user_agent: Option<String>,
     ip: Option<String>,
     origin: Option<String>,
+    page: Option<String>,
+    country: Option<String>,
+}
+
+impl DecodedClient {
+    /// As it is to be in a line.
+    fn of(client: Client) -> Self {
+        let Client { user_agent, ip, origin, page, country, app: _ } = client;
+        Self { user_agent, ip, origin, page, country }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -48,13 +59,28 @@ fn arrival() -> UnixMillis {
 
 #[test]
 fn an_event_line_is_what_the_format_says() {
-    let client = Client { user_agent: Some("UA \"1\"".into()), ip: Some("192.0.2.0".into()) };
+    let client = Client { user_agent: Some("UA \"1\"".into()), ip: Some("192.0.2.0".into()), ..Client::default() };
     let mut line = Vec::new();
     Envelope::new(arrival(), "req-1", &client).write_event(&mut line, IdLiteral::new("\"e1\""), "{\"a\": 1}");
     assert_eq!(
         String::from_utf8(line).unwrap(),
         "{\"v\":1,\"id\":\"e1\",\"received_at\":\"2026-11-21T09:32:08.006Z\",\"request_id\":\"req-1\",\
              \"client\":{\"user_agent\":\"UA \\\"1\\\"\",\"ip\":\"192.0.2.0\"},\"event\":{\"a\": 1}}\n"
+    );
+}
+
+#[test]
+fn an_app_stands_before_the_client_and_its_context_behind_the_address() {
+    let text = |text: &str| Some(text.to_owned());
+    let (origin, page) = (text("https://a.example"), text("/watch"));
+    let client =
+        Client { ip: text("192.0.2.0"), origin, page, country: text("DE"), app: text("web"), ..Client::default() };
+    let mut line = Vec::new();
+    Envelope::new(arrival(), "req-1", &client).write_event(&mut line, IdLiteral::new("\"e1\""), "{}");
+    assert_eq!(
+        String::from_utf8(line).unwrap(),
+        "{\"v\":1,\"id\":\"e1\",\"received_at\":\"2026-11-21T09:32:08.006Z\",\"request_id\":\"req-1\",\"app\":\"web\",\
+             \"client\":{\"ip\":\"192.0.2.0\",\"origin\":\"https://a.example\",\"page\":\"/watch\",\"country\":\"DE\"},\"event\":{}}\n"
     );
 }
 
@@ -118,11 +144,12 @@ proptest! {
     fn an_event_survives_its_line_to_the_byte(
         event in json_object(), id in json_string(), request_id in any::<String>(),
         user_agent in any::<Option<String>>(), ip in any::<Option<String>>(), millis in 0i64..4_000_000_000_000,
-        path in any::<String>(), origin in any::<Option<String>>(),
+        path in any::<String>(), of_rejected in any::<Option<String>>(),
+        [origin, page, country, app] in any::<[Option<String>; 4]>(),
     ) {
         let event = fold_line_breaks(&event);
-        let client = Client { user_agent, ip };
-        let envelope = Envelope::new(UnixMillis(millis), &request_id, &client).with_request(&path, origin.as_deref());
+        let client = Client { user_agent, ip, origin, page, country, app };
+        let envelope = Envelope::new(UnixMillis(millis), &request_id, &client).with_request(&path, of_rejected.as_deref());
         let mut line = Vec::new();
         envelope.write_event(&mut line, IdLiteral::new(&id), &event);
         prop_assert_eq!(line.len(), envelope.event_len(IdLiteral::new(&id), &event));
@@ -135,7 +162,8 @@ proptest! {
         prop_assert_eq!(decoded.id.get(), id);
         prop_assert_eq!(UnixMillis::parse(&decoded.received_at), Some(UnixMillis(millis)));
         prop_assert_eq!(decoded.request_id, request_id);
-        prop_assert_eq!(decoded.client, DecodedClient { user_agent: client.user_agent, ip: client.ip, origin: None });
+        prop_assert_eq!(&decoded.app, &client.app);
+        prop_assert_eq!(decoded.client, DecodedClient::of(client));
         prop_assert_eq!(decoded.event.map(RawValue::get), Some(event.trim()));
         prop_assert!(decoded.rejected.is_none());
         prop_assert_eq!(read_head(text)?, LineHead { kind: Kind::Event, received_at: Some(UnixMillis(millis)), reason: None });
@@ -146,7 +174,7 @@ proptest! {
         body in any::<Vec<u8>>(), detail in any::<String>(), reason in prop::sample::select(Reason::ALL.to_vec()),
         content_type in any::<Option<String>>(), content_encoding in any::<Option<String>>(),
         part in any::<Option<(u32, u32)>>(), user_agent in any::<Option<String>>(),
-        request in any::<Option<(String, Option<String>)>>(),
+        request in any::<Option<(String, Option<String>)>>(), [page, app] in any::<[Option<String>; 2]>(),
     ) {
         let rejection = Rejection::new(reason, detail);
         let rejected = Rejected {
@@ -157,7 +185,7 @@ proptest! {
             body: &body,
         };
         let mut line = Vec::new();
-        let client = Client { user_agent: user_agent.clone(), ip: None };
+        let client = Client { user_agent, page, app, ..Client::default() };
         let envelope = Envelope::new(arrival(), "r", &client);
         let envelope = match &request {
             Some((path, origin)) => envelope.with_request(path, origin.as_deref()),
@@ -171,7 +199,8 @@ proptest! {
         let inner = decoded.rejected.expect("a rejected member");
         prop_assert!(decoded.event.is_none());
         let (path, origin) = request.map_or((None, None), |(path, origin)| (Some(path), origin));
-        prop_assert_eq!(decoded.client, DecodedClient { user_agent, ip: None, origin });
+        prop_assert_eq!(&decoded.app, &client.app);
+        prop_assert_eq!(decoded.client, DecodedClient { origin, ..DecodedClient::of(client) });
         prop_assert_eq!(inner.path, path);
         prop_assert_eq!(inner.reason, reason.as_str());
         prop_assert_eq!(inner.detail, rejection.detail);

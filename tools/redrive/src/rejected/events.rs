@@ -78,7 +78,7 @@ impl EventReader<'_> {
     }
 
     fn for_each_own(&self, line: &RejectedLine, body: &[u8], mut visit: impl FnMut(&str)) -> Result<(), Rejection> {
-        let envelope = Envelope::new(line.received_at, &line.request_id, &line.client);
+        let envelope = Envelope::new(line.received_at, &line.request_id, &line.client());
         for (index, item) in split(body, self.form(line)?, &KeyFields::new(&[]))?.into_iter().enumerate() {
             if let Ok(event) = item.event {
                 visit(&event_line(&envelope, &event, &format!("{}/{index}", line.id), self.event_format));

@@ -15,7 +15,8 @@ pub(crate) struct RejectedLine {
     pub(crate) received_at: UnixMillis,
     pub(crate) request_id: String,
     #[serde(default, with = "ClientMembers")]
-    pub(crate) client: Client,
+    client: Client,
+    app: Option<String>,
     pub(crate) rejected: Rejected,
 }
 
@@ -40,6 +41,14 @@ pub(crate) struct Rejected {
 struct ClientMembers {
     user_agent: Option<String>,
     ip: Option<String>,
+    /// Rejected lines have it whatever is configured, so it does not tell whether events are to have it.
+    #[serde(skip)]
+    origin: Option<String>,
+    page: Option<String>,
+    country: Option<String>,
+    /// It stands beside `client`.
+    #[serde(skip)]
+    app: Option<String>,
 }
 
 fn one() -> usize {
@@ -72,6 +81,11 @@ impl RejectedLine {
         let Rejected { part, parts, .. } = line.rejected;
         ensure!((1..=parts).contains(&part), "it is part {part} of {parts}");
         Ok(line)
+    }
+
+    /// Who sent it, as the events that are found in it say.
+    pub(crate) fn client(&self) -> Client {
+        Client { app: self.app.clone(), ..self.client.clone() }
     }
 }
 
@@ -111,6 +125,22 @@ pub(crate) mod tests {
         let line = RejectedLine::parse(OURS.as_bytes()).unwrap();
         let Rejected { reason, part, parts, body, .. } = line.rejected;
         assert_eq!((reason, part, parts, &body[..]), (Reason::InvalidJson, 2, 3, &b"{}"[..]));
+    }
+
+    #[test]
+    fn events_say_who_sent_them_as_the_line_does_but_for_the_origin_that_each_rejected_line_has() {
+        let client =
+            r#""app":"web","client":{"ip":"192.0.2.0","page":"/watch","country":"DE","origin":"https://a.example"}"#;
+        let line = RejectedLine::parse(OURS.replace(r#""client":{}"#, client).as_bytes()).unwrap();
+        let text = |text: &str| Some(text.to_owned());
+        let expected = Client {
+            ip: text("192.0.2.0"),
+            page: text("/watch"),
+            country: text("DE"),
+            app: text("web"),
+            ..Client::default()
+        };
+        assert_eq!(line.client(), expected);
     }
 
     #[rstest]

@@ -1,0 +1,112 @@
+"""The one-machine stack plays the deployed alarms: none on a fresh stack, and those of a fault from their ALARM to their OK."""
+
+import json
+import re
+import subprocess
+import time
+
+import pytest
+
+from support.fast_clock import FastClock
+from support.faults import Faults
+from support.players import Players
+from support.stack import BINARY, LANDING_BUCKET, REPOSITORY, environment, run_to_the_end, wait_for, without_aws
+
+SPILLED = "playhead-warning-spilled-events"
+MINUTE = 60
+
+
+def alarms(stack, **asked):
+    pages = stack.cloudwatch().get_paginator("describe_alarms").paginate(**asked)
+    return {alarm["AlarmName"]: alarm for page in pages for alarm in page["MetricAlarms"]}
+
+
+def terminal(stack):
+    return stack.errors_path.read_text().splitlines()
+
+
+def notices(stack):
+    return (stack.data / "logs/notices.log").read_text()
+
+
+def assert_calm(stack):
+    on = {name: alarm["StateReason"] for name, alarm in alarms(stack, StateValue="ALARM").items()}
+    assert (on, notices(stack)) == ({}, ""), stack.tail()
+    assert [line for line in terminal(stack) if " ALARM " in line] == []
+    # It is calm because they are evaluated.
+    states = [alarm["StateValue"] for alarm in alarms(stack).values()]
+    assert len(states) > 60 and states.count("OK") > 45, states
+
+
+# Ten minutes of the clock and some, and four hours with their seals.
+@pytest.mark.parametrize(("speed", "minutes"), [(60, 12), (360, 240)])
+@pytest.mark.parametrize("is_busy", [False, True], ids=["quiet", "busy"])
+def test_a_fresh_stack_has_no_alarm(fresh_stack, speed, minutes, is_busy):
+    stack = fresh_stack(parameters="", CLOCK=FastClock(speed).setting)
+    seconds = minutes * MINUTE / speed + 5
+    if is_busy:
+        with Players(stack, players=4, pause=0.02):
+            time.sleep(seconds)
+            assert_calm(stack)
+    else:
+        time.sleep(seconds)
+        assert_calm(stack)
+
+
+def test_an_alarm_goes_from_its_fault_to_its_notices(fresh_stack):
+    """Kinesis fails, the events go to S3, notify tells people so, and again when it is over."""
+    stack = fresh_stack(CLOCK=FastClock(60).setting)
+    with Players(stack, players=2, pause=0.05):
+        time.sleep(2)
+        Faults(stack).set("kinesis.error=1")
+        wait_for(lambda: alarms(stack, AlarmNames=[SPILLED], StateValue="ALARM"), what=lambda: stack.tail())
+        wait_for(lambda: f" ALARM: {SPILLED}\n" in notices(stack), what=lambda: stack.tail())
+        Faults(stack).end()
+        wait_for(lambda: f" RESOLVED: {SPILLED}\n" in notices(stack), 60, lambda: stack.tail())
+        assert alarms(stack, AlarmNames=[SPILLED])[SPILLED]["StateValue"] == "OK"
+    shown = [re.sub(r": Threshold Crossed.*", "", line[25:]) for line in terminal(stack) if SPILLED in line]
+    assert shown == [f"ALARM {SPILLED}", f"notice: ALARM: {SPILLED}", f"   OK {SPILLED}", f"notice: RESOLVED: {SPILLED}"]
+    folder = stack.data / "s3" / LANDING_BUCKET / "incidents"
+    kept, = wait_for(lambda: list(folder.glob("dt=*/*.json")), what=lambda: f"an incident that is over\n{stack.tail()}")
+    incident = json.loads(kept.read_text())
+    assert [message["kind"] for message in incident["messages"]] == ["opened", "resolved"]
+    assert list(incident["alarms"]) == [SPILLED]
+
+
+def test_a_person_sees_a_notice_by_setting_a_state(fresh_stack):
+    stack = fresh_stack()
+    lost = "playhead-lost-events"
+    stack.cloudwatch().set_alarm_state(AlarmName=lost, StateValue="ALARM", StateReason="to see a notice")
+    wait_for(lambda: f" ALARM: {lost}\n" in notices(stack), what=lambda: stack.tail())
+    assert "to see a notice" in notices(stack) and "docs/RUNBOOK.md#lost-events" in notices(stack)
+    described = alarms(stack, AlarmNames=[lost])[lost]
+    assert (described["StateValue"], described["StateReason"]) == ("ALARM", "to see a notice")
+    with pytest.raises(stack.cloudwatch().exceptions.ResourceNotFound):
+        stack.cloudwatch().set_alarm_state(AlarmName="no-such-alarm", StateValue="OK", StateReason="-")
+
+
+def test_a_template_whose_alarms_cannot_be_played_stops_the_start(tmp_path):
+    for name in ("template.yaml", "server.yaml"):
+        (tmp_path / name).write_text((REPOSITORY / name).read_text())
+    text = (REPOSITORY / "alarms.yaml").read_text()
+    known = "100 * spilled / accepted"
+    assert known in text
+    (tmp_path / "alarms.yaml").write_text(text.replace(known, "ANOMALY_DETECTION_BAND(spilled)"))
+    code, said = run_to_the_end(tmp_path, template=tmp_path / "template.yaml")
+    assert (code, "SpilledEventsAlarm.Metrics.percent.Expression" in said, "ANOMALY_DETECTION_BAND" in said) == (1, True, True), said
+
+
+def test_the_demo_shows_a_fault_its_alarm_its_notice_and_its_end(tmp_path):
+    variables = environment(tmp_path, DEMO_SECONDS=1)
+    variables = {name: value for name, value in variables.items() if name not in ("TEMPLATE", "PARAMETERS")}
+    began = time.monotonic()
+    demo = subprocess.run([REPOSITORY / "tools/scripts/demo", BINARY.parent], cwd=REPOSITORY, env=without_aws() | variables,
+                          timeout=150, capture_output=True, text=True)
+    said = demo.stdout
+    assert demo.returncode == 0, said + demo.stderr
+    order = ["ready: POST", "Kinesis fails from now on", f" ALARM {SPILLED}", f" notice: ALARM: {SPILLED}", "Kinesis is back",
+             f" OK {SPILLED}", f" notice: RESOLVED: {SPILLED}", "RESOLVED after", "stopped: everything that was taken has landed"]
+    places = [said.find(text) for text in order]
+    assert -1 not in places and places == sorted(places), said
+    assert " ERROR " not in said, said
+    assert time.monotonic() - began < 120, said

@@ -1,0 +1,98 @@
+"""docs/PLAYERS.md: its snippets, run in Chromium against the one-machine stack, send what the page says."""
+
+import json
+import re
+
+import pytest
+
+from support.browser import chromium, console, site
+from support.stack import REPOSITORY, wait_for
+
+PAGE = REPOSITORY / "docs/PLAYERS.md"
+LIBRARIES = REPOSITORY / "tests/players"
+
+# What one viewing with a seek is in each vocabulary, and the member that counts its events.
+MUX = {"viewstart", "play", "playing", "seeking", "seeked", "ended"}
+CMCD_STATES = {"s", "p", "k", "e"}
+OWN = {"play", "playing", "seek", "pause", "ended"}
+RECIPES = {
+    "mux-embed": ("xid", "xsqno", lambda event: event["e"], MUX),
+    "dash.js": ("sid", "sn", lambda event: event.get("sta"), CMCD_STATES),
+    "hls.js": ("sid", "sn", lambda event: event.get("sta"), CMCD_STATES),
+    "Shaka Player": ("session_id", "sequence", lambda event: event["type"], OWN),
+    "Video.js": ("session_id", "sequence", lambda event: event["type"], OWN),
+    "Plain JavaScript": ("session_id", "sequence", lambda event: event["type"], OWN),
+}
+
+
+def sections():
+    """The page's sections that have snippets, each with them."""
+    parts = re.split(r"^###? (.*)\n", PAGE.read_text(), flags=re.MULTILINE)
+    found = {title: re.findall(r"```html\n(.*?)```", text, re.DOTALL) for title, text in zip(parts[1::2], parts[2::2])}
+    return {title: snippets for title, snippets in found.items() if snippets}
+
+
+SNIPPETS = [
+    pytest.param(title, snippet, id=f"{title}-{number}") for title, snippets in sections().items()
+    for number, snippet in enumerate(snippets, 1)
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    assert (LIBRARIES / "node_modules").is_dir(), "`make tests/players/node_modules/installed` installs the players"
+    with chromium() as driver:
+        yield driver
+
+
+def test_each_recipe_has_a_snippet():
+    assert sections().keys() == RECIPES.keys()
+
+
+def test_the_page_names_the_versions_that_are_tried():
+    versions = json.loads((LIBRARIES / "package.json").read_text())["devDependencies"]
+    text = PAGE.read_text().lower()
+    names = {"dashjs": "dash.js", "shaka-player": "shaka player"}
+    for package, version in versions.items():
+        is_named = re.search(rf"\| \[{re.escape(names.get(package, package))}\]\(#[a-z-]+\) {re.escape(version)} \|", text)
+        assert is_named or package == "typescript", package
+
+
+@pytest.mark.parametrize("title, snippet", SNIPPETS)
+def test_a_viewing_lands_as_one_session(browser, fresh_stack, title, snippet):
+    stack = fresh_stack()
+    session, counter, name, wanted = RECIPES[title]
+
+    def landed():
+        return [line.json["event"] for line in stack.lines()]
+
+    def said():
+        return "\n".join([console(browser), *map(json.dumps, landed())])
+
+    watch(browser, stack, snippet, said)
+    wait_for(lambda: wanted <= {name(event) for event in landed()}, 30, said)
+    events = landed()
+    assert len({event[session] for event in events}) == 1, said()
+    numbers = [event[counter] for event in events]
+    assert sorted(set(numbers)) == list(range(min(numbers), min(numbers) + len(set(numbers)))), said()
+    assert "bread-101" in {event.get("vid") or event.get("cid") or event.get("video_id") for event in events}
+    assert stack.lines("rejected") == []
+
+
+def watch(browser, stack, snippet, said):
+    """Plays the clip on the snippet's page, seeks, watches to the end and leaves."""
+    snippet = snippet.replace("https://events.example.com", f"http://localhost:{stack.port}")
+    pages = {"/": "<!doctype html><link rel=icon href=data:,>" + snippet.replace("events.example.com", f"localhost:{stack.port}")}
+    folders = {"/node_modules/": LIBRARIES, "/clip/": REPOSITORY / "tests/fixtures", "/clients/": REPOSITORY}
+
+    def video(expression):
+        return browser.execute_script(f"const video = document.querySelector('video'); return {expression}")
+
+    with site(pages, folders) as origin:
+        browser.get(origin)
+        wait_for(lambda: video("video.readyState >= 2"), 20, said)
+        video("video.play()")
+        wait_for(lambda: video("video.currentTime > 1"), 20, said)
+        video("video.currentTime = 7")
+        wait_for(lambda: video("video.ended"), 20, said)
+        browser.get("about:blank")

@@ -1,0 +1,295 @@
+//! Where the flow runs and where it stops. Pure: each rule stands here once, with its bound.
+
+use serde::Serialize;
+use shared::timestamp::UnixMillis;
+
+use crate::alarms::{Alarm, Alarms};
+use crate::hour_state::{self, Mark, State as HourState};
+use crate::hours::Hour;
+use crate::metrics::{Name, Values};
+use monitoring_lambdas::rules::rejected::Lines;
+use monitoring_lambdas::rules::size::Outcome;
+
+/// The state of a part of the flow, the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum State {
+    /// Nothing to do, and nothing wrong.
+    Quiet,
+    Ok,
+    /// What there is to know is not there: neither good nor bad.
+    Unknown,
+    /// Nothing is lost; somebody should look.
+    Warning,
+    /// It stops, or something is lost.
+    Stopped,
+}
+
+/// A part of the flow.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Stage {
+    pub(crate) id: &'static str,
+    pub(crate) state: State,
+    /// In words, each of them; the worst first.
+    pub(crate) why: Vec<String>,
+}
+
+/// What the flow is judged by. `None` is what could not be read.
+pub(crate) struct Signals<'a> {
+    pub(crate) now: UnixMillis,
+    pub(crate) values: Option<&'a Values>,
+    /// How many of the last steps are recent, with the time that CloudWatch needs.
+    pub(crate) recent_steps: usize,
+    /// When the newest object landed; the inner `None` if there is none.
+    pub(crate) newest_object: Option<Option<UnixMillis>>,
+    pub(crate) hours: Option<&'a [Hour]>,
+    pub(crate) alarms: &'a Alarms,
+    pub(crate) has_loader: bool,
+    pub(crate) maximum_rejected_percent: f64,
+}
+
+/// Numbers on the page are of so many steps beside what is recent.
+pub(crate) const SHOWN_STEPS: usize = 5;
+/// How long events may be on the stream before anything lands, in steps after the one in which they came. Landing waits for some
+/// seconds, a retry takes some more.
+const STUCK_STEPS: i64 = 1;
+/// How far landing may be behind the stream, in milliseconds.
+const AGE_WARNING: f64 = 30_000.0;
+const AGE_STOPPED: f64 = 120_000.0;
+/// How long a sealed hour may wait for its Parquet: as the alarm on `UncompactedHours`.
+const COMPACTION_MILLIS: i64 = 3_600_000;
+
+/// The stages, in the order of the flow.
+pub(crate) fn stages(signals: &Signals<'_>) -> Vec<Stage> {
+    let judged = [
+        ("accepted", accepted(signals)),
+        ("rejected", rejected(signals)),
+        ("stream", stream(signals)),
+        ("spilled", spilled(signals)),
+        ("landed", landed(signals)),
+        ("sealed", sealed(signals)),
+        ("compacted", compacted(signals)),
+        ("loaded", loaded(signals)),
+    ];
+    judged.into_iter().map(|(id, found)| stage(id, found, signals.alarms)).collect()
+}
+
+/// The worst of the stages. A quiet flow without a fault is quiet.
+pub(crate) fn overall(stages: &[Stage]) -> State {
+    let worst = stages.iter().map(|stage| stage.state).max().unwrap_or(State::Unknown);
+    let is_quiet = stages.iter().any(|stage| stage.id == "accepted" && stage.state == State::Quiet);
+    if worst == State::Ok && is_quiet { State::Quiet } else { worst }
+}
+
+/// Findings, of which the worst decides.
+type Findings = Vec<(State, String)>;
+
+fn stage(id: &'static str, mut found: Findings, alarms: &Alarms) -> Stage {
+    if let Alarms::Known { alarms } = alarms {
+        found.extend(alarms.iter().filter(|alarm| alarm.is_on && stage_of(alarm) == id).map(|alarm| {
+            let state = if alarm.is_warning() { State::Warning } else { State::Stopped };
+            (state, format!("alarm {}: {}", alarm.name, alarm.reason))
+        }));
+    }
+    found.sort_by_key(|(state, _)| std::cmp::Reverse(*state));
+    let state = found.first().map_or(State::Ok, |(state, _)| *state);
+    Stage { id, state, why: found.into_iter().map(|(_, why)| why).collect() }
+}
+
+/// Where an alarm of alarms.yaml belongs. What is not named here is about what takes the events in.
+fn stage_of(alarm: &Alarm) -> &'static str {
+    const STAGES: [(&str, &[&str]); 7] = [
+        ("rejected", &["rejected-share"]),
+        ("spilled", &["spill"]),
+        ("stream", &["throttl", "shard", "stream"]),
+        ("compacted", &["compact"]),
+        ("loaded", &["load-search"]),
+        (
+            "landed",
+            &[
+                "landing",
+                "stale-data",
+                "iterator",
+                "given-up",
+                "dropped",
+                "failed-batches",
+                "broken",
+                "lost",
+                "doubled",
+            ],
+        ),
+        ("sealed", &["seal", "partitions", "late-objects", "overlapping", "size", "deleted", "check-", "recency"]),
+    ];
+    let found = STAGES.iter().find(|(_, parts)| parts.iter().any(|part| alarm.name.contains(part)));
+    found.map_or("accepted", |(id, _)| id)
+}
+
+const UNREADABLE: &str = "CloudWatch has not been read";
+
+/// The values, or what to say without them.
+fn judged(signals: &Signals<'_>, judge: impl FnOnce(&Values) -> Findings) -> Findings {
+    signals.values.map_or_else(|| vec![(State::Unknown, UNREADABLE.to_owned())], judge)
+}
+
+fn accepted(signals: &Signals<'_>) -> Findings {
+    judged(signals, |values| {
+        let not_stored = values.sum(Name::NotStored, signals.recent_steps);
+        let mut found = Vec::new();
+        if not_stored > 0.0 {
+            let why = format!("not stored: {not_stored}. Neither Kinesis nor S3 took them, and players got 503");
+            found.push((State::Stopped, why));
+        }
+        if values.sum(Name::Accepted, signals.recent_steps + SHOWN_STEPS) == 0.0 && found.is_empty() {
+            found.push((State::Quiet, "no events come in".to_owned()));
+        }
+        found
+    })
+}
+
+fn rejected(signals: &Signals<'_>) -> Findings {
+    judged(signals, |values| {
+        let steps = signals.recent_steps + SHOWN_STEPS;
+        let count = |name| whole(values.sum(name, steps));
+        let lines = Lines { events: count(Name::Accepted), rejected: count(Name::Rejected) };
+        match lines.judge(signals.maximum_rejected_percent) {
+            Outcome::Violation => {
+                let percent = lines.percent(lines.rejected);
+                vec![(State::Warning, format!("{percent:.0} % of what came in was rejected"))]
+            }
+            _ if lines.rejected == 0 => vec![(State::Quiet, "nothing was rejected".to_owned())],
+            _ => Vec::new(),
+        }
+    })
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+const fn whole(count: f64) -> u64 {
+    count as u64
+}
+
+fn stream(signals: &Signals<'_>) -> Findings {
+    judged(signals, |values| {
+        // The newest: an age that has passed is not one any more.
+        let Some(age) = values.newest(Name::StreamAge, signals.recent_steps) else {
+            return vec![(State::Unknown, "CloudWatch has no age of the stream".to_owned())];
+        };
+        let seconds = age / 1_000.0;
+        let why = format!("landing is {seconds:.0} s behind the stream");
+        match age {
+            _ if age > AGE_STOPPED => vec![(State::Stopped, why)],
+            _ if age > AGE_WARNING => vec![(State::Warning, why)],
+            _ if values.sum(Name::OnStream, signals.recent_steps + SHOWN_STEPS) == 0.0 => {
+                vec![(State::Quiet, "no records come in".to_owned())]
+            }
+            _ => Vec::new(),
+        }
+    })
+}
+
+fn spilled(signals: &Signals<'_>) -> Findings {
+    judged(signals, |values| match values.sum(Name::Spilled, signals.recent_steps) {
+        0.0 => vec![(State::Quiet, "Kinesis takes all".to_owned())],
+        count => vec![(State::Warning, format!("Kinesis did not take {count} events: they are safe in S3"))],
+    })
+}
+
+fn landed(signals: &Signals<'_>) -> Findings {
+    judged(signals, |values| {
+        let mut found = stuck(signals, values);
+        let given_back = values.sum(Name::GivenBack, signals.recent_steps);
+        let errors = values.sum(Name::LandingErrors, signals.recent_steps);
+        if given_back + errors > 0.0 {
+            found.push((State::Warning, "batches did not land and are sent again".to_owned()));
+        }
+        if found.is_empty() && values.sum(Name::Landed, signals.recent_steps + SHOWN_STEPS) == 0.0 {
+            found.push((State::Quiet, "nothing lands".to_owned()));
+        }
+        found
+    })
+}
+
+/// Records came onto the stream, and nothing has landed since.
+fn stuck(signals: &Signals<'_>, values: &Values) -> Findings {
+    let Some(came) = values.last_above_zero(Name::OnStream) else { return Vec::new() };
+    let step = i64::try_from(values.step.as_millis()).unwrap_or(i64::MAX);
+    let waited = signals.now.0.saturating_sub(came.0.saturating_add(step));
+    if waited <= STUCK_STEPS.saturating_mul(step) {
+        return Vec::new();
+    }
+    match signals.newest_object {
+        None => vec![(State::Unknown, "S3 has not been read".to_owned())],
+        Some(Some(landed)) if landed >= came => Vec::new(),
+        Some(_) => {
+            vec![(State::Stopped, format!("records came onto the stream at {came}, and nothing has landed since"))]
+        }
+    }
+}
+
+fn hours(signals: &Signals<'_>, judge: impl FnOnce(&[Hour]) -> Findings) -> Findings {
+    signals.hours.map_or_else(|| vec![(State::Unknown, "the hours have not been read".to_owned())], judge)
+}
+
+fn sealed(signals: &Signals<'_>) -> Findings {
+    hours(signals, |hours| {
+        let are = |wanted: HourState| hours.iter().filter(move |hour| hour.state == wanted);
+        let is_odd = |mark: &Mark| matches!(mark, Mark::Small | Mark::Large | Mark::Doubled | Mark::Rejected);
+        // Of a day: what is older was looked at, or will not be.
+        let since = signals.now.hour().plus(-24);
+        let odd = hours.iter().filter(|hour| hour.hour > since && hour.marks.iter().any(is_odd));
+        let mut found: Findings = [
+            named(State::Stopped, "overdue, without _SUCCESS", are(HourState::Missing)),
+            named(State::Stopped, "incomplete, _SUCCESS is held back", are(HourState::Incomplete)),
+            named(State::Unknown, "can't be read", are(HourState::Unknown)),
+            named(State::Warning, "small, large, doubled or much rejected", odd),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        if found.is_empty() && are(HourState::Sealed).next().is_none() {
+            found.push((State::Quiet, "no hour is over yet".to_owned()));
+        }
+        found
+    })
+}
+
+/// Hours that are named one by one.
+const MAX_NAMED: usize = 3;
+
+/// `overdue: 2026-11-21T09, 2026-11-21T10 and 3 more`, the newest first; nothing without hours.
+fn named<'h>(state: State, what: &str, hours: impl Iterator<Item = &'h Hour>) -> Option<(State, String)> {
+    let mut names: Vec<String> = hours.map(|hour| hour.hour.start().rfc3339()[..13].to_owned()).collect();
+    names.reverse();
+    let more = names.len().saturating_sub(MAX_NAMED);
+    names.truncate(MAX_NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    (!names.is_empty()).then(|| (state, format!("{what}: {}{more}", names.join(", "))))
+}
+
+fn compacted(signals: &Signals<'_>) -> Findings {
+    hours(signals, |hours| {
+        let sealed = || hours.iter().filter_map(|hour| Some((hour, hour.facts.success.as_ref()?)));
+        let is_late = |sealed_at: UnixMillis| signals.now.0.saturating_sub(sealed_at.0) > COMPACTION_MILLIS;
+        let waits = |hour: &Hour| !hour_state::is_compacted(&hour.facts);
+        let late = sealed().filter(|(hour, success)| waits(hour) && is_late(success.sealed_at)).map(|(hour, _)| hour);
+        let unknown = hours.iter().filter(|hour| hour.state == HourState::Unknown);
+        let found = [named(State::Warning, "not in Parquet", late), named(State::Unknown, "can't be read", unknown)];
+        let mut found: Findings = found.into_iter().flatten().collect();
+        if found.is_empty() && sealed().next().is_none() {
+            found.push((State::Quiet, "no hour is sealed yet".to_owned()));
+        }
+        found
+    })
+}
+
+fn loaded(signals: &Signals<'_>) -> Findings {
+    if !signals.has_loader {
+        return vec![(State::Quiet, "no search cluster is set up".to_owned())];
+    }
+    judged(signals, |values| match values.sum(Name::Loaded, signals.recent_steps + SHOWN_STEPS) {
+        0.0 => vec![(State::Quiet, "nothing is loaded".to_owned())],
+        _ => Vec::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests;
