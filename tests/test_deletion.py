@@ -1,5 +1,9 @@
 """delete-viewer where something does not go on: the other hours are done, and what was deleted is recorded once."""
 
+import base64
+import bz2
+import gzip
+import hashlib
 import json
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
@@ -14,6 +18,7 @@ sys.path.insert(0, str(REPOSITORY / "tools/delete-viewer"))
 sys.path.insert(0, str(REPOSITORY / "tools/scripts"))
 import deletion as deletions  # noqa: E402
 from lines import Viewer, promoted_fields  # noqa: E402
+from rejected import MAX_BODY_BYTES  # noqa: E402
 
 HOURS = [f"dt=2026-11-16/hour={hour:02}" for hour in (9, 10, 11)]
 # The module that `python3 tools/delete-viewer` runs.
@@ -149,6 +154,34 @@ def test_without_a_loader_no_warehouse_is_waited_for():
     deployment.land(HOURS[0], [b"s-1", b"s-2"])
     deletion, _ = run(deployment)
     assert not deletion.refused and not pending(deployment)
+
+
+def test_a_body_that_can_t_be_searched_is_named_and_all_else_is_deleted(deployment):
+    """Anybody may post one."""
+    def line(body):
+        member = {"reason": "not_json", "body_base64": base64.b64encode(body).decode()}
+        return json.dumps({"v": 1, "id": "i", "received_at": "2026-11-16T09:00:00.000Z", "rejected": member}, separators=(",", ":")).encode() + b"\n"
+
+    key = f"rejected/{HOURS[0]}/shardId-000000000000-1.jsonl.bz2"
+    bomb, content = line(gzip.compress(bytes(MAX_BODY_BYTES + 1))), line(b"s-1")
+    content += bomb
+    deployment.s3.put_object(key, bz2.compress(content), Metadata={
+        "event-count": "2", "uncompressed-sha256": hashlib.sha256(content).hexdigest(), "received-in": "previous=0,this=2,next=0,elsewhere=0",
+        "rejected-reasons": "not_json=2", "earliest-received-at": "2026-11-16T09:00:00.000Z", "latest-received-at": "2026-11-16T09:00:00.000Z"})
+    deletion, record = run(deployment)
+    assert bz2.decompress(deployment.s3.objects[key]) == bomb
+    assert [rows_in(deployment, hour) for hour in HOURS] == [["s-2"]] * 3 and not pending(deployment)
+    assert record["not_deleted"] and all(HOURS[0] in name for name in record["not_deleted"])
+
+
+@pytest.mark.parametrize("value, condition", [
+    ("s-1", """DELETE FROM "own"."events" WHERE "session_id" = 's-1';"""),
+    ("o'Neil \\", """DELETE FROM "own"."events" WHERE "session_id" = 'o''Neil \\\\';"""),
+])
+def test_the_statement_for_rows_that_no_hour_in_s3_has_is_printed(deployment, value, condition):
+    deployment.output = lambda _: "failed"
+    said = delete_viewer.not_reached(deployment, {"WarehouseSchema": "own"}, {"session_id": value})
+    assert any(condition in one for one in said), said
 
 
 @pytest.mark.parametrize("line, is_found", [

@@ -122,10 +122,11 @@ class Deployment:
 
     def seal(self, hour):
         self.seals += 1
-        objects = [{"key": key, "bytes": len(body)} for key, body in self.s3.objects.items() if key.startswith(f"events/{hour}/shard")]
+        folders = tuple(f"{kind}/{hour}/shard" for kind in ("events", "rejected"))
+        objects = [{"key": key, "bytes": len(body)} for key, body in self.s3.objects.items() if key.startswith(folders)]
         manifest = self.s3.put_object(f"events/{hour}/_MANIFEST.json", json.dumps({"objects": objects}).encode())["ETag"]
         self.s3.put_object(f"events/{hour}/_SUCCESS", json.dumps({
-            "sealed_at": f"2026-11-17T00:00:00.{self.seals:03}Z", "manifest": manifest, "totals": {"objects": len(objects)}}).encode())
+            "sealed_at": f"2026-11-17T00:00:00.{self.seals:03}Z", "manifest": manifest, "totals": {"objects": 1}}).encode())
         if hour not in self.uncompacted:
             self.compact(hour)
 
@@ -151,9 +152,9 @@ class Deployment:
         self.s3.put_object(key, json.dumps({"etag": etag, "is_committed": is_sent}).encode())
 
     def invoke(self, FunctionName, Payload):
-        _, hour = json.loads(Payload)["Records"][0]["s3"]["object"]["key"].removesuffix("/_SUCCESS").split("/", 1)
-        is_of = {"compact": (self.compact, self.uncompacted), "load": (self.load, self.unloaded)}
-        function, broken = is_of[FunctionName]
-        if hour not in broken:
-            function(hour)
+        function, broken = {"compact": (self.compact, self.uncompacted), "load": (self.load, self.unloaded)}[FunctionName]
+        for record in json.loads(Payload)["Records"]:
+            _, hour = record["s3"]["object"]["key"].removesuffix("/_SUCCESS").split("/", 1)
+            if hour not in broken:
+                function(hour)
         return {}

@@ -1,5 +1,5 @@
 """Deletes the events of one viewer from everything that landed: lines, rejected input, what a search cluster refused, and Parquet; and
-from load-warehouse's table, for the hours that are still in S3.
+the rows of these hours from load-warehouse's table.
 
     python3 tools/delete-viewer session_id=s-1                        on the one-machine stack   (make delete-viewer FIELD=session_id VALUE=s-1)
     python3 tools/delete-viewer session_id=s-1 --stack playhead-prod  in AWS                     (… ENV=prod)
@@ -174,7 +174,7 @@ def not_reached(stack, deployed, wanted):
         "old versions in the bucket: S3 keeps what was overwritten or deleted for 14 days",
         *(["the failed-batches bucket, where batches wait: land them (docs/RUNBOOK.md), then run this again"] if waiting else []),
         f"a search cluster: {call}",
-        f'load-warehouse\'s table, for hours that S3 has no longer: DELETE FROM "{schema}"."events" WHERE {of_loader};',
+        f'load-warehouse\'s table, for hours that S3 no longer holds: DELETE FROM "{schema}"."events" WHERE {of_loader};',
         f"a warehouse of your own: DELETE FROM … WHERE {where};",
         "copies that others made: backups, exports, query results",
     ]

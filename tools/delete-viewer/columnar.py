@@ -165,9 +165,9 @@ def invoke(stack, function, key, time_of_event):
 
 
 def has_loader(stack):
-    """Whether the deployment has load-warehouse. The one-machine stack has the names of all functions: an empty event finds out."""
-    if stack.name:
-        return bool(stack.resources.get(LOADER))
+    """Whether the deployment has load-warehouse. The one-machine stack has the names of all functions, so an event without records asks."""
+    if not stack.resources.get(LOADER):
+        return False
     try:
         stack.client("lambda", PATIENT).invoke(FunctionName=stack.physical(LOADER), Payload=json.dumps({"Records": []}))
     except ClientError as error:

@@ -55,7 +55,8 @@ def forms(content):
     """The content, and what it says with its escapes undone."""
     found = {content}
     for _ in range(ROUNDS):
-        found |= {ESCAPE.sub(unescaped, form) for form in found} | {unquote_to_bytes(form) for form in found}
+        escaped, quoted = ({form for form in found if mark in form} for mark in (b"\\", b"%"))
+        found |= {ESCAPE.sub(unescaped, form) for form in escaped} | {unquote_to_bytes(form) for form in quoted}
     return found
 
 
