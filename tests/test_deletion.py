@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import sys
+from datetime import UTC, datetime
 from importlib.util import module_from_spec, spec_from_file_location
 from types import SimpleNamespace
 
@@ -54,6 +55,11 @@ def run(deployment, reference=None):
     finally:
         new, = set(records(deployment)) - before
     return deletion, json.loads(deployment.s3.objects[new])
+
+
+def finish(deletion, needs):
+    for hour in deletion.finish(needs):
+        deletion.unmark(hour)
 
 
 def records(deployment):
@@ -113,6 +119,20 @@ def test_what_a_killed_run_has_deleted_is_recorded_by_the_next_one(deployment):
     assert (record["reference"], record["finishes"]) == ("request 2", ["request 1"])
 
 
+def test_hours_that_a_run_finished_before_it_was_killed_are_in_its_record(deployment, monkeypatch):
+    def die(*_):
+        raise KeyboardInterrupt
+
+    deletion = begun(deployment)
+    monkeypatch.setattr(deletion, "unmark", die)
+    options = SimpleNamespace(first=None, last=None, yes=True, reference="request 1", wanted={"session_id": "s-1"})
+    with pytest.raises(KeyboardInterrupt):
+        delete_viewer.run(deletion, options, datetime.now(UTC))
+    key, = records(deployment)
+    record = json.loads(deployment.s3.objects[key])
+    assert record["hours"] == [{"hour": hour, "lines": 2, "rows": 2} for hour in HOURS] and record["not_finished"] == []
+
+
 def test_a_run_that_fails_records_what_it_deleted(deployment, monkeypatch):
     def fail(*_):
         raise OSError("no network")
@@ -133,9 +153,9 @@ def test_of_two_deletions_at_once_the_one_that_marked_last_unmarks(deployment):
     found = one.find(HOURS[0])
     needs = one.delete(found)
     other.begin(other.find(HOURS[0]))
-    one.finish({HOURS[0]: needs})
+    finish(one, {HOURS[0]: needs})
     assert pending(deployment) == [HOURS[0]]
-    other.finish({HOURS[0]: other.delete(other.find(HOURS[0]))})
+    finish(other, {HOURS[0]: other.delete(other.find(HOURS[0]))})
     assert pending(deployment) == []
 
 
@@ -145,7 +165,7 @@ def test_an_hour_that_was_not_sealed_yet_is_sealed_again(deployment):
         deployment.s3.delete_object(f"{name}/{HOURS[0]}/_SUCCESS")
     deployment.unsealed.add(HOURS[0])
     deletion = begun(deployment)
-    deletion.finish({HOURS[0]: deletion.delete(deletion.find(HOURS[0]))})
+    finish(deletion, {HOURS[0]: deletion.delete(deletion.find(HOURS[0]))})
     assert f"late/{HOURS[0]}" in deployment.s3.objects and pending(deployment) == []
 
 

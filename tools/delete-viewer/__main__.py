@@ -17,7 +17,6 @@ import os
 import re
 import shlex
 import sys
-import uuid
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -93,7 +92,7 @@ def run_recorded(deletion, options):
     """Whatever ends it, what it deleted is recorded."""
     began, is_over = datetime.now(UTC), False
     try:
-        run(deletion, options)
+        run(deletion, options, began)
         is_over = True
     finally:
         if is_over or deletion.begun:
@@ -101,8 +100,8 @@ def run_recorded(deletion, options):
             deletion.recorded()
 
 
-def run(deletion, options):
-    """Deletes until nothing is found any more."""
+def run(deletion, options, began):
+    """Deletes until nothing is found any more. What was deleted of an hour is in its marker until it is in the record."""
     is_first = True
     for _ in range(PASSES):
         deletion.forget_problems()
@@ -113,7 +112,10 @@ def run(deletion, options):
         if is_first:
             confirm(options)
         is_first = False
-        deletion.delete_all(found)
+        done = deletion.delete_all(found)
+        record(deletion, options, began, done)
+        for hour in sorted(done):
+            deletion.unmark(hour)
         deletion.settle(sorted(deletion.begun - deletion.refused.keys()))
     raise Problem(f"the viewer's events were still found after {PASSES} passes: do they still come? Run this again later")
 
@@ -135,17 +137,17 @@ def confirm(options):
         sys.exit("delete-viewer: nothing is deleted")
 
 
-def record(deletion, options, began):
-    """Keeps what was done, without the viewer's value."""
+def record(deletion, options, began, done=frozenset()):
+    """Keeps what this run has done so far, without the viewer's value. `done` are hours that still have markers."""
     ended = datetime.now(UTC)
     content = {
         "v": 1, "reference": options.reference, "finishes": sorted(deletion.finishes - {options.reference}),
         "began_at": stamp(began), "ended_at": stamp(ended), "fields": sorted(options.wanted),
         "from": options.first and str(options.first), "to": options.last and str(options.last),
         "hours": [{"hour": hour, "rows": 0} | counts for hour, counts in sorted(deletion.deleted.items())],
-        "not_finished": sorted(deletion.markers), "not_deleted": sorted(all_problems(deletion)),
+        "not_finished": sorted(deletion.markers.keys() - done), "not_deleted": sorted(all_problems(deletion)),
     }
-    key = f"deletions/{ended:%Y-%m-%dT%H-%M-%SZ}-{uuid.uuid4().hex[:8]}.json"
+    key = f"deletions/{began:%Y-%m-%dT%H-%M-%SZ}-{deletion.run[:8]}.json"
     deletion.s3.put_object(Bucket=deletion.bucket, Key=key, Body=json.dumps(content, indent=1).encode(), ContentType="application/json")
     return key
 

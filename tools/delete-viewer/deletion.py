@@ -189,9 +189,9 @@ class Deletion:
     # ---- Deleting ----
 
     def delete_all(self, found):
-        """Deletes what was found. An hour that is refused does not keep the others from it."""
+        """Deletes what was found; the hours that are done. One that is refused does not keep the others from it."""
         stuck = self.settle([one.hour for one in found if one.pending is None])
-        self.finish({one.hour: self.delete(one) for one in found if one.hour not in stuck})
+        return self.finish({one.hour: self.delete(one) for one in found if one.hour not in stuck})
 
     def delete(self, found):
         """Everything of an hour but its Parquet, which follows once the hour is sealed again. What is to be done then."""
@@ -215,11 +215,12 @@ class Deletion:
             self.add(hour, kind, count)
         references = set(before.get("references", []))
         self.finishes |= references if is_anothers else set()
+        references_now = references | ({self.reference} if self.reference else set())
         self.markers[hour] = {
             # A seal also has a folder that is half deleted made whole, so that it can settle.
             "reseal": bool(found.lines or found.rejected or has_parquet) or before.get("reseal", False), "columnar": has_parquet,
             # Those of a run that was killed are found again, unless it was writing them again.
-            "rows": max(found.rows, before.get("rows", 0)), "run": self.run, "references": sorted(references | ({self.reference} if self.reference else set())),
+            "rows": max(found.rows, before.get("rows", 0)), "run": self.run, "references": sorted(references_now),
         }
         self.etags.pop(hour, None)
         self.mark(hour)
@@ -307,8 +308,8 @@ class Deletion:
     # ---- Sealing, Parquet and the warehouse ----
 
     def finish(self, pending):
-        """Has hours sealed, written and loaded again; `pending` has what each needs. Of an hour that was never sealed the marker has that
-        done which might be listing it now. Hours that do not come so far keep their markers."""
+        """Has hours sealed, written and loaded again; `pending` has what each needs. The hours that are done: the others keep their markers.
+        An hour that is not sealed yet may be listed by seal-partition now, so it is asked for another seal, too."""
         before = {hour: (self.sealed(hour) or {}).get("sealed_at") for hour in pending}
         reseals = [hour for hour, needs in pending.items() if needs["reseal"]]
         for hour in reseals:
@@ -320,8 +321,7 @@ class Deletion:
         stuck |= self.settle([hour for hour in hours if hour not in stuck])
         stuck |= {hour for hour in hours if hour not in stuck and not self.write_again(hour)}
         stuck |= self.load_again([hour for hour in hours if hour not in stuck])
-        for hour in pending.keys() - stuck:
-            self.unmark(hour)
+        return pending.keys() - stuck
 
     def write_again(self, hour):
         """Whether it was."""
