@@ -31,7 +31,7 @@ DUCKDB = Path(sys.executable).parent / "duckdb"
 sys.path.insert(0, str(TOOL))
 import lines as tool_lines  # noqa: E402
 from landed_object import ATTEMPTS, Landed, Problem, counted, delete_lines  # noqa: E402
-from rejected import MAX_BODY_BYTES, RejectedLines, Search, TooMuch  # noqa: E402
+from rejected import MAX_BODY_BYTES, MAX_MEMBERS, RejectedLines, Search, TooMuch  # noqa: E402
 
 JSON = {"content-type": "application/json"}
 SPEED = 720
@@ -424,6 +424,9 @@ def rejected_line(body, line_id="i", part=None, **members):
     (gzip.compress(b'{"session_id":"s-1"'), True),
     (gzip.compress(b'{"session_id":"s-1"' * 50)[:-9], True),
     (zlib.compress(b'{"session_id":"s-1"')[2:-4], True),
+    (gzip.compress(b"{}") + gzip.compress(b'{"session_id":"s-1"'), True),
+    (gzip.compress(b'{"session_id":"s') + gzip.compress(b'-1"'), True),
+    (gzip.compress(b'{"session_id":"s-1"') + b"no gzip", True),
     (b"\xff\xfes-1", False),
     (b"\xff\xfe s-1", True),
 ])
@@ -447,6 +450,38 @@ def test_a_body_that_is_too_large_to_search_is_no_clean_one():
     assert not lines.has_line(rejected_line(gzip.compress(b" " * MAX_BODY_BYTES)))
     with pytest.raises(TooMuch):
         lines.has_line(rejected_line(gzip.compress(b" " * (MAX_BODY_BYTES + 1))))
+
+
+def test_a_body_is_searched_up_to_the_limits_of_bytes_and_members(monkeypatch):
+    def has(*members):
+        return RejectedLines(Search(["s-1"])).has_line(rejected_line(b"".join(map(gzip.compress, members))))
+
+    monkeypatch.setattr("rejected.MAX_BODY_BYTES", 1000)
+    assert has(b" " * 996, b" s-1") and has(*[b" "] * (MAX_MEMBERS - 1), b"s-1")
+    # What is found within them needs no more.
+    assert has(b"s-1", b" " * 1000) and has(b"s-1", *[b" "] * MAX_MEMBERS)
+    assert not has(b" " * 1000) and not has(*[b" "] * MAX_MEMBERS)
+    for members in ([b" " * 1000, b" s-1"], [*[b" "] * MAX_MEMBERS, b"s-1"], [b" " * 1001], [b" "] * (MAX_MEMBERS + 1)):
+        with pytest.raises(TooMuch):
+            has(*members)
+
+
+def test_bodies_in_parts_that_are_too_large_to_search_are_reported_and_the_others_searched(monkeypatch):
+    monkeypatch.setattr("rejected.MAX_JOINED_BYTES", 10)
+    bomb = gzip.compress(b" " * (MAX_BODY_BYTES + 1))
+    for parts, has_problem in (((b"s-", b"1"), False), ((b"1234567", b"s-1"), False), ((b"12345678", b"s-1"), True)):
+        lines = RejectedLines(Search(["s-1"]))
+        for number, body in enumerate(parts, 1):
+            lines.add(rejected_line(body, part=(number, 2)))
+        lines.join()
+        assert (lines.problem is not None) == has_problem
+    monkeypatch.setattr("rejected.MAX_JOINED_BYTES", len(bomb) + 10)
+    lines = RejectedLines(Search(["s-1"]))
+    found = rejected_line(b"s-1", "found", part=(1, 2))
+    for line in (rejected_line(bomb, "bomb", part=(1, 2)), found):
+        lines.add(line)
+    lines.join()
+    assert isinstance(lines.problem, TooMuch) and lines.ids == {"found"} and lines.has_line(found)
 
 
 def test_metadata_counts_lines_as_landing_does():

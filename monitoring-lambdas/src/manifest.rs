@@ -98,14 +98,14 @@ pub struct Totals {
     pub events_received_in: Received,
     /// Rejected lines by the hour of their receipt; all zero in a date's.
     pub rejected_received_in: Received,
-    /// Of `events`, those that redrive made of rejected lines, without the repeated ones.
+    /// Of `events` and `deleted_events`, those that redrive made of rejected lines, without the repeated ones.
     #[serde(default)]
     pub redriven_events: u64,
     /// Of `events`, those that ingest wrote to S3 because Kinesis did not confirm them.
     #[serde(default)]
     pub spilled_events: u64,
-    /// Lines that delete-viewer took out of objects under `events/` and `rejected/`: in no other sum but those by the hour of
-    /// receipt, which are compared with what was sent.
+    /// Lines that delete-viewer took out of objects under `events/` and `rejected/`: in no other sum but those that are compared
+    /// with what was sent: by the hour of receipt, redriven, and repeated.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub deleted_events: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -145,7 +145,10 @@ impl Repeated {
     /// Adds the lines that were deleted from such an object.
     pub(crate) fn add_deleted(&mut self, kind: Kind, lines: ReceivedIn) {
         match kind {
-            Kind::Event => self.events_received_in.add(lines),
+            Kind::Event => {
+                add(&mut self.events, lines.total());
+                self.events_received_in.add(lines);
+            }
             Kind::Rejected => self.rejected_received_in.add(lines),
         }
     }
@@ -188,8 +191,9 @@ impl Totals {
     }
 
     /// Of an object that was added: that redrive made it of rejected lines, and no other object has them.
-    pub(crate) fn add_redriven(&mut self, metadata: &ObjectMetadata) {
+    pub(crate) fn add_redriven(&mut self, metadata: &ObjectMetadata, deleted: ReceivedIn) {
         add(&mut self.redriven_events, metadata.event_count);
+        add(&mut self.redriven_events, deleted.total());
     }
 
     /// Of an object that was added: that ingest wrote it.

@@ -1,4 +1,5 @@
-"""Deletes the events of one viewer from everything that landed: lines, rejected input, what a search cluster refused, and Parquet.
+"""Deletes the events of one viewer from everything that landed: lines, rejected input, what a search cluster refused, and Parquet; and
+the rows of these hours from load-warehouse's table.
 
     python3 tools/delete-viewer session_id=s-1                        on the one-machine stack   (make delete-viewer FIELD=session_id VALUE=s-1)
     python3 tools/delete-viewer session_id=s-1 --stack playhead-prod  in AWS                     (… ENV=prod)
@@ -16,7 +17,6 @@ import os
 import re
 import shlex
 import sys
-import uuid
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -75,40 +75,48 @@ def main():
     options = arguments()
     stack = stacks.of(options)
     viewer = Viewer(options.wanted, {})
-    deletion = Deletion(stack, viewer, POLL_SECONDS if stack.name else LOCAL_POLL_SECONDS)
+    deletion = Deletion(stack, viewer, POLL_SECONDS if stack.name else LOCAL_POLL_SECONDS, options.reference)
     deployed = parameters(stack)
     viewer.paths = fields_of(options, deployed, deletion)
     if unknown := options.wanted.keys() - viewer.paths.keys():
         sys.exit(f"delete-viewer: {', '.join(sorted(unknown))} is not promoted; promoted are {', '.join(viewer.paths)}")
-    began = datetime.now(UTC)
-    rows = run(deletion, options)
-    unreached = not_reached(stack, deployed, deletion, options.wanted)
-    key = record(deletion, options, began, rows)
-    print("Not reached:", *(f"- {one}" for one in unreached), f"the record is {key}", sep="\n")
+    run_recorded(deletion, options)
+    print("Not reached:", *(f"- {one}" for one in not_reached(stack, deployed, options.wanted)), sep="\n")
     if problems := all_problems(deletion):
         sys.exit("\n".join(["delete-viewer: these can't be read or rewritten, and may hold the viewer's events; all else is deleted:",
                             *(f"{key}: {problem}" for key, problem in problems.items())]))
     print(f"done: no event of this viewer is left in {stack.landing_bucket}")
 
 
-def run(deletion, options):
-    """Deletes until nothing is found any more; how many rows were found, by hour."""
-    rows, is_first = {}, True
+def run_recorded(deletion, options):
+    """Whatever ends it, what it deleted is recorded."""
+    began, is_over = datetime.now(UTC), False
+    try:
+        run(deletion, options, began)
+        is_over = True
+    finally:
+        if is_over or deletion.begun:
+            print(f"the record is {record(deletion, options, began)}", flush=True)
+            deletion.recorded()
+
+
+def run(deletion, options, began):
+    """Deletes until nothing is found any more. What was deleted of an hour is in its marker until it is in the record."""
+    is_first = True
     for _ in range(PASSES):
         deletion.forget_problems()
-        hours = (hour for hour in deletion.hours(options.first, options.last) if hour not in deletion.refused)
-        found = [one for hour in hours if not (one := deletion.find(hour)).is_clean()]
+        found = deletion.find_all(hour for hour in deletion.hours(options.first, options.last) if hour not in deletion.refused)
         if not found:
-            return rows
+            return
         report(found)
         if is_first:
             confirm(options)
         is_first = False
-        deletion.finish({one.hour: deletion.delete(one) for one in found})
-        for one in found:
-            rows[one.hour] = rows.get(one.hour, 0) + one.rows
-        for hour in sorted(deletion.begun):
-            deletion.settle(hour)
+        done = deletion.delete_all(found)
+        record(deletion, options, began, done)
+        for hour in sorted(done):
+            deletion.unmark(hour)
+        deletion.settle(sorted(deletion.begun - deletion.refused.keys()))
     raise Problem(f"the viewer's events were still found after {PASSES} passes: do they still come? Run this again later")
 
 
@@ -129,17 +137,17 @@ def confirm(options):
         sys.exit("delete-viewer: nothing is deleted")
 
 
-def record(deletion, options, began, rows):
-    """Keeps what was done, without the viewer's value."""
+def record(deletion, options, began, done=frozenset()):
+    """Keeps what this run has done so far, without the viewer's value. `done` are hours that still have markers."""
     ended = datetime.now(UTC)
-    hours = sorted(deletion.deleted.keys() | rows.keys())
     content = {
-        "v": 1, "reference": options.reference, "began_at": stamp(began), "ended_at": stamp(ended), "fields": sorted(options.wanted),
+        "v": 1, "reference": options.reference, "finishes": sorted(deletion.finishes - {options.reference}),
+        "began_at": stamp(began), "ended_at": stamp(ended), "fields": sorted(options.wanted),
         "from": options.first and str(options.first), "to": options.last and str(options.last),
-        "hours": [{"hour": hour, **deletion.deleted.get(hour, {}), "rows": rows.get(hour, 0)} for hour in hours],
-        "not_deleted": sorted(all_problems(deletion)),
+        "hours": [{"hour": hour, "rows": 0} | counts for hour, counts in sorted(deletion.deleted.items())],
+        "not_finished": sorted(deletion.markers.keys() - done), "not_deleted": sorted(all_problems(deletion)),
     }
-    key = f"deletions/{ended:%Y-%m-%dT%H-%M-%SZ}-{uuid.uuid4().hex[:8]}.json"
+    key = f"deletions/{began:%Y-%m-%dT%H-%M-%SZ}-{deletion.run[:8]}.json"
     deletion.s3.put_object(Bucket=deletion.bucket, Key=key, Body=json.dumps(content, indent=1).encode(), ContentType="application/json")
     return key
 
@@ -152,12 +160,15 @@ def stamp(time):
     return f"{time:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def not_reached(stack, deployed, deletion, wanted):
+def not_reached(stack, deployed, wanted):
     """What holds the viewer's events elsewhere, and what to do about each."""
     waiting = stack.client("s3").list_objects_v2(Bucket=stack.output("FailedBatchesBucketName"), MaxKeys=1).get("KeyCount", 0)
     index = f"{deployed.get('SearchIndexPrefix', 'playhead')}-2*"
     query = {"query": {"bool": {"should": [{"term": {name: value}} for name, value in wanted.items()]}}}
-    where = " OR ".join(f"{name} = '" + value.replace("'", "''") + "'" for name, value in wanted.items())
+    where = " OR ".join(f"{name} = {quoted(value)}" for name, value in wanted.items())
+    # Redshift takes a backslash for the beginning of an escape.
+    of_loader = " OR ".join(f'"{name}" = ' + quoted(value.replace("\\", "\\\\")) for name, value in wanted.items())
+    schema = deployed.get("WarehouseSchema", "playhead")
     call = (f'curl -X POST "$SEARCH_ENDPOINT/{index}/_delete_by_query?conflicts=proceed" -H "Content-Type: application/json" '
             f"-d {shlex.quote(json.dumps(query, ensure_ascii=False))}")
     return [
@@ -165,9 +176,14 @@ def not_reached(stack, deployed, deletion, wanted):
         "old versions in the bucket: S3 keeps what was overwritten or deleted for 14 days",
         *(["the failed-batches bucket, where batches wait: land them (docs/RUNBOOK.md), then run this again"] if waiting else []),
         f"a search cluster: {call}",
-        f"a warehouse: load-warehouse loads the hours again; of a table of your own: DELETE FROM … WHERE {where};",
+        f'load-warehouse\'s table, for hours that S3 no longer holds: DELETE FROM "{schema}"."events" WHERE {of_loader};',
+        f"a warehouse of your own: DELETE FROM … WHERE {where};",
         "copies that others made: backups, exports, query results",
     ]
+
+
+def quoted(text):
+    return "'" + text.replace("'", "''") + "'"
 
 
 if __name__ == "__main__":

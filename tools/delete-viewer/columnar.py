@@ -3,11 +3,13 @@
 import io
 import json
 import time
+from functools import reduce
 
 import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
 from botocore.config import Config
+from botocore.exceptions import ClientError
 from landed_object import Problem
 from lines import promoted_fields
 
@@ -17,6 +19,7 @@ READ_AHEAD_BYTES = 1024 * 1024
 # https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
 MAX_DELETED = 1_000
 # A little longer than a function may run.
+COMPACTION, LOADER = "CompactPartitionFunction", "LoadWarehouseFunction"
 PATIENT = Config(read_timeout=910, retries={"total_max_attempts": 1}, tcp_keepalive=True)
 
 
@@ -102,7 +105,7 @@ def rows_of(s3, bucket, part, viewer):
         elif fields:
             table = file.read_row_group(group, columns=fields)
             found = [pyarrow.compute.equal(table[field], wanted[field]) for field in fields]
-            count += sum(map(any, zip(*(column.to_pylist() for column in found))))
+            count += pyarrow.compute.sum(reduce(pyarrow.compute.or_kleene, found)).as_py() or 0
     return count
 
 
@@ -144,7 +147,7 @@ def is_compacted(stack, hour, listing, sealed_of):
     s3, bucket = stack.client("s3"), stack.landing_bucket
     for _ in range(INVOCATIONS):
         sealed = sealed_of(hour)
-        invoke(stack, f"events/{hour}/_SUCCESS", sealed["sealed_at"])
+        invoke(stack, COMPACTION, f"events/{hour}/_SUCCESS", sealed["sealed_at"])
         columnar = Columnar(s3, bucket, hour, listing(f"columnar/{hour}/"))
         if columnar.success:
             totals = columnar.success["totals"]
@@ -153,10 +156,22 @@ def is_compacted(stack, hour, listing, sealed_of):
     return False
 
 
-def invoke(stack, key, time_of_event):
-    """Has compact-partition do what it does when a `_SUCCESS` is written."""
+def invoke(stack, function, key, time_of_event):
+    """Has a function do what it does when a `_SUCCESS` is written."""
     record = {"eventTime": time_of_event, "s3": {"bucket": {"name": stack.landing_bucket}, "object": {"key": key}}}
-    answer = stack.client("lambda", PATIENT).invoke(
-        FunctionName=stack.physical("CompactPartitionFunction"), Payload=json.dumps({"Records": [record]}))
+    answer = stack.client("lambda", PATIENT).invoke(FunctionName=stack.physical(function), Payload=json.dumps({"Records": [record]}))
     if "FunctionError" in answer:
-        raise Problem(f"compact-partition failed at {key}: {answer['Payload'].read().decode()}")
+        raise Problem(f"{function} failed at {key}: {answer['Payload'].read().decode()}")
+
+
+def has_loader(stack):
+    """Whether the deployment has load-warehouse. The one-machine stack has the names of all functions, so an event without records asks."""
+    if not stack.resources.get(LOADER):
+        return False
+    try:
+        stack.client("lambda", PATIENT).invoke(FunctionName=stack.physical(LOADER), Payload=json.dumps({"Records": []}))
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ResourceNotFoundException":
+            raise
+        return False
+    return True

@@ -14,6 +14,8 @@ from urllib.parse import unquote_to_bytes
 MAX_BODY_BYTES = 16 * 1024 * 1024
 # Of bodies in several parts that are held at once.
 MAX_JOINED_BYTES = 256 * 1024 * 1024
+# Members of a gzip body: each costs a copy of what follows it.
+MAX_MEMBERS = 100
 ROUNDS = 2
 # gzip or zlib, and deflate without a header.
 WINDOWS = (47, -15)
@@ -38,14 +40,23 @@ class Search:
         return any(self.pattern.search(form) for form in forms(content))
 
     def finds_in_body(self, body):
-        return self.finds(body) or any(map(self.finds, decompressed(body)))
+        """Raises TooMuch if it is not found as far as the limits, and there is more."""
+        if self.finds(body):
+            return True
+        inflated = [inflate(body, window) for window in WINDOWS]
+        if any(content and self.finds(content) for content, _ in inflated):
+            return True
+        if any(is_more for _, is_more in inflated):
+            raise TooMuch(f"a body has more than {MAX_BODY_BYTES} bytes after decompression, or more than {MAX_MEMBERS} members")
+        return False
 
 
 def forms(content):
     """The content, and what it says with its escapes undone."""
     found = {content}
     for _ in range(ROUNDS):
-        found |= {ESCAPE.sub(unescaped, form) for form in found} | {unquote_to_bytes(form) for form in found}
+        escaped, quoted = ({form for form in found if mark in form} for mark in (b"\\", b"%"))
+        found |= {ESCAPE.sub(unescaped, form) for form in escaped} | {unquote_to_bytes(form) for form in quoted}
     return found
 
 
@@ -57,18 +68,23 @@ def unescaped(match):
     return units.decode("utf-16-be", errors="replace").encode()
 
 
-def decompressed(body):
-    """What a body holds that is compressed; what of it can be read, if it is damaged."""
-    for window in WINDOWS:
+def inflate(body, window):
+    """What a body holds that is compressed, of all its members, and whether there is more than the limits; what of it can be read, if it is
+    damaged."""
+    content, rest = bytearray(), body
+    for _ in range(MAX_MEMBERS):
         decoder = zlib.decompressobj(window)
         try:
-            content = decoder.decompress(body, MAX_BODY_BYTES + 1)
+            content += decoder.decompress(rest, MAX_BODY_BYTES + 1 - len(content))
         except zlib.error:
-            continue
+            return bytes(content), False
         if len(content) > MAX_BODY_BYTES:
-            raise TooMuch(f"a body has more than {MAX_BODY_BYTES} bytes after decompression")
-        if content:
-            yield content
+            return bytes(content), True
+        rest = decoder.unused_data
+        # Deflate without a header has one.
+        if not rest or window < 0:
+            return bytes(content), False
+    return bytes(content), True
 
 
 def parse(line):
@@ -88,22 +104,28 @@ class RejectedLines:
     def __init__(self, search):
         self.search = search
         self.parts, self.bytes, self.ids = {}, 0, set()
+        # Why not all was searched that is in several parts, if so.
+        self.problem = None
 
     def add(self, line):
         parsed = parse(line)
         if parsed is None or parsed[1][1] == 1:
             return
         line_id, (part, _), body, _ = parsed
+        if self.bytes + len(body) > MAX_JOINED_BYTES:
+            self.problem = TooMuch(f"an hour has bodies in several parts with more than {MAX_JOINED_BYTES} bytes")
+            return
         self.bytes += len(body)
-        if self.bytes > MAX_JOINED_BYTES:
-            raise TooMuch(f"an hour has bodies in several parts with more than {MAX_JOINED_BYTES} bytes")
         self.parts.setdefault(line_id, {})[part] = body
 
     def join(self):
         """Once all lines were added."""
         for line_id, parts in self.parts.items():
-            if self.search.finds_in_body(b"".join(parts[part] for part in sorted(parts))):
-                self.ids.add(line_id)
+            try:
+                if self.search.finds_in_body(b"".join(parts[part] for part in sorted(parts))):
+                    self.ids.add(line_id)
+            except TooMuch as problem:
+                self.problem = problem
         self.parts.clear()
 
     def has_line(self, line):

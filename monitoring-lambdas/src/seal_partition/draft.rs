@@ -149,7 +149,7 @@ fn add_records(draft: &mut Draft, Landed { key, metadata, deleted }: &Landed) {
         ObjectName::Spilled(_) => totals.add_spilled(key.kind, metadata),
         // Its records are in the object that it was made of.
         ObjectName::Redriven(_) if is_repeated => {}
-        ObjectName::Redriven(_) => totals.add_redriven(metadata),
+        ObjectName::Redriven(_) => totals.add_redriven(metadata, *deleted),
         ObjectName::Landed(_) => add_landed(landed_records, metadata.record_count, overlapped.as_ref()),
     }
     let Some(Overlapped { first, reaches, .. }) = overlapped else { return };

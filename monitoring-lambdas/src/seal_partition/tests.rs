@@ -264,6 +264,68 @@ async fn deleted_lines_count_as_received_and_make_no_object_late() {
     assert_eq!(success(&bucket, "dt=2026-11-21/hour=09")["totals"]["unreadable_objects"], 1);
 }
 
+/// The same records and one deletion fewer, as when a batch is sent to landing once more.
+#[tokio::test]
+async fn an_object_that_has_its_deleted_lines_again_is_late() {
+    let (bucket, metrics) = (MemoryBucket::default(), MemoryMetrics::default());
+    let landed = land(&bucket, Kind::Event, hour(9), 0, (100, 109));
+    let rejected = land(&bucket, Kind::Rejected, hour(9), 0, (100, 109));
+    arrive(&metrics, hour(9), 20.0);
+    delete_lines(&bucket, &landed, hour(9), (7, 3));
+    run(&bucket, &metrics, "2026-11-21T10:20:00.000Z").await.unwrap();
+    assert_eq!(success(&bucket, "dt=2026-11-21/hour=09")["totals"]["deleted_events"], 3);
+
+    // Beside it, lines of another object are deleted.
+    put_object(&bucket, &landed, metadata(Kind::Event, hour(9), (100, 109)));
+    delete_lines(&bucket, &rejected, hour(9), (9, 1));
+    put_late(&bucket, hour(9));
+    run(&bucket, &metrics, "2026-11-21T10:30:00.000Z").await.unwrap();
+    let success = success(&bucket, "dt=2026-11-21/hour=09");
+    assert_eq!((&success["totals"]["deleted_rejected"], &success["late_objects"]), (&1.into(), &1.into()));
+}
+
+/// How hour 9 balances with `EVENT_FORMAT=raw`, when ten events were accepted in it.
+fn balance_of_raw(bucket: &MemoryBucket) -> Balance {
+    let read: crate::manifest::Success = serde_json::from_value(success(bucket, "dt=2026-11-21/hour=09")).unwrap();
+    let accepted = Counted { whole: 10.0, ..Counted::default() };
+    let records = Counted { whole: read.totals.records as f64, ..Counted::default() };
+    let sent = [Sent::default(), Sent { accepted, records, ..Sent::default() }, Sent::default()];
+    let landed = [Totals::default(), read.totals, Totals::default()];
+    let hours: Vec<_> = [8, 9, 10]
+        .iter()
+        .zip(sent)
+        .zip(&landed)
+        .map(|((of_day, sent), landed)| Hour { hour: hour(*of_day), sent, landed })
+        .collect();
+    balances(&hours, EventFormat::Raw)[0]
+}
+
+#[rstest::rstest]
+#[case::of_a_redriven_object("110-redriven", 0, 0.0)]
+#[case::of_an_object_that_is_in_another("104", 4, 4.0)]
+#[tokio::test]
+async fn deleted_lines_change_no_balance_of_raw_events(#[case] name: &str, #[case] records: u64, #[case] doubled: f64) {
+    let (bucket, metrics) = (MemoryBucket::default(), MemoryMetrics::default());
+    let first = name.trim_end_matches("-redriven").parse().unwrap();
+    let key = object_key(Kind::Event, hour(9), "shardId-000000000000", name);
+    let whole = ObjectMetadata { record_count: records, ..metadata(Kind::Event, hour(9), (first, first + 3)) };
+    land(&bucket, Kind::Event, hour(9), 0, (100, 109));
+    put_object(&bucket, &key, whole.clone());
+    arrive(&metrics, hour(9), 10.0);
+    run(&bucket, &metrics, "2026-11-21T10:20:00.000Z").await.unwrap();
+    let before = balance_of_raw(&bucket);
+    assert_eq!((before.lost_events, before.doubled_events), (0.0, doubled));
+
+    let received_in = ReceivedIn { this: 1, ..ReceivedIn::default() };
+    let mut entries = ObjectMetadata { event_count: 1, received_in, ..whole }.to_entries();
+    entries.insert("deleted-in".to_owned(), "previous=0,this=3,next=0,elsewhere=0".to_owned());
+    bucket.insert(&key, "one", entries);
+    put_late(&bucket, hour(9));
+    run(&bucket, &metrics, "2026-11-21T10:30:00.000Z").await.unwrap();
+    assert_eq!(success(&bucket, "dt=2026-11-21/hour=09")["totals"]["deleted_events"], 3);
+    assert_eq!(balance_of_raw(&bucket), before);
+}
+
 #[tokio::test]
 async fn spilled_objects_are_sealed_without_records_or_overlaps() {
     let (bucket, metrics) = (MemoryBucket::default(), MemoryMetrics::default());
