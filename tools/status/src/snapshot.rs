@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use monitoring_lambdas::notify::Incident;
+use monitoring_lambdas::rules::size::{Outcome, Rule};
 use serde::Serialize;
 use serde_json::{Value, json};
 use shared::timestamp::UnixMillis;
@@ -167,6 +168,7 @@ pub(crate) fn hour(hour: &Hour) -> Value {
         "partition": hour.hour.partition(),
         "state": hour.state,
         "marks": hour.marks,
+        "is_compared": hour.size.is_some(),
         "events": totals.map(|totals| totals.events),
         "rejected": totals.map(|totals| totals.rejected),
         "bytes": totals.map(|totals| totals.bytes),
@@ -188,13 +190,30 @@ pub(crate) fn details(one: &Hour) -> Value {
         let judged = size
             .judged
             .iter()
-            .map(|(rule, outcome)| json!({"rule": format!("{rule:?}"), "outcome": format!("{outcome:?}")}));
+            .map(|(rule, outcome)| json!({"rule": rule_name(*rule), "outcome": outcome_name(*outcome)}));
         json!({
             "bytes": size.sizes.bytes, "day_before": size.sizes.day_before, "weeks_before": size.sizes.weeks_before,
             "band": size.band, "rules": judged.collect::<Vec<_>>(),
         })
     }));
     details
+}
+
+const fn rule_name(rule: Rule) -> &'static str {
+    match rule {
+        Rule::Floor => "floor",
+        Rule::Change => "change",
+        Rule::SeasonalScore => "seasonal_score",
+        Rule::RejectedShare => "rejected_share",
+    }
+}
+
+const fn outcome_name(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Fine => "fine",
+        Outcome::Violation => "violation",
+        Outcome::InsufficientHistory => "insufficient_history",
+    }
 }
 
 /// How far a search went.
