@@ -129,12 +129,30 @@ pub(crate) enum Part {
     Notices,
 }
 
-/// How the names of alarms begin or end, after `warning-`, and where they belong. Functions come first: any of theirs may fail, be
-/// slow or be throttled.
-const PARTS: [(Part, &[&str], &[&str]); 8] = [
-    (Part::Notices, &["notify-"], &[]),
-    (Part::Stage("loaded"), &["load-search-", "load-warehouse-"], &["-of-load-search", "-of-load-warehouse"]),
-    (Part::Stage("compacted"), &["compact-partition-"], &["-of-compact-partition"]),
+/// How the names of alarms begin, after `warning-`, and where they belong. Any of a function's own may fail, be slow or be throttled.
+const PARTS: [(Part, &[&str]); 9] = [
+    (Part::Notices, &["notify-"]),
+    (Part::Stage("accepted"), &["ingest-", "canary-ingest-", "front-door-", "server-", "not-stored-events"]),
+    (Part::Stage("rejected"), &["rejected-share"]),
+    (Part::Stage("stream"), &["stream-"]),
+    (Part::Stage("spilled"), &["spilled-events"]),
+    (
+        Part::Stage("landed"),
+        &[
+            "landing-",
+            "canary-landing-",
+            "check-object-",
+            "landed-topic-",
+            "stale-data",
+            "given-back",
+            "given-up",
+            "dropped",
+            "failed-batches",
+            "broken-objects",
+            "lost-",
+            "doubled-",
+        ],
+    ),
     (
         Part::Stage("sealed"),
         &[
@@ -153,41 +171,29 @@ const PARTS: [(Part, &[&str], &[&str]); 8] = [
             "hour-size",
             "date-size",
         ],
-        &[],
     ),
     (
-        Part::Stage("landed"),
-        &[
-            "landing-",
-            "canary-landing-",
-            "check-object-",
-            "landed-topic-",
-            "stale-data",
-            "given-back",
-            "given-up",
-            "dropped",
-            "failed-batches",
-            "broken-objects",
-            "lost-",
-            "doubled-",
-        ],
-        &[],
+        Part::Stage("compacted"),
+        &["compact-partition-", "behind-of-compact-partition", "difference-of-compact-partition"],
     ),
-    (Part::Stage("stream"), &["stream-"], &[]),
-    (Part::Stage("spilled"), &["spilled-events"], &[]),
-    (Part::Stage("rejected"), &["rejected-share"], &[]),
+    (
+        Part::Stage("loaded"),
+        &[
+            "load-search-",
+            "load-warehouse-",
+            "behind-of-load-",
+            "backed-up-of-load-search",
+            "dead-letters-of-load-search",
+            "unloadable-of-load-search",
+        ],
+    ),
 ];
-/// As above, of what takes the events in.
-const ACCEPTED: [&str; 5] = ["ingest-", "canary-ingest-", "front-door-", "server-", "not-stored-events"];
 
 /// Where an alarm of alarms.yaml belongs. `None` is not one of this stack's: `playhead-prod-` begins those of playhead-prod-eu too.
 pub(crate) fn part_of(alarm: &str) -> Option<Part> {
     let name = alarm.strip_prefix(WARNING).unwrap_or(alarm);
-    let is = |beginnings: &[&str], ends: &[&str]| {
-        beginnings.iter().any(|one| name.starts_with(one)) || ends.iter().any(|one| name.ends_with(one))
-    };
-    let found = PARTS.iter().find(|(_, beginnings, ends)| is(beginnings, ends)).map(|(part, _, _)| *part);
-    found.or_else(|| is(&ACCEPTED, &[]).then_some(Part::Stage("accepted")))
+    let is_of = |beginnings: &[&str]| beginnings.iter().any(|one| name.starts_with(one));
+    PARTS.iter().find(|(_, beginnings)| is_of(beginnings)).map(|(part, _)| *part)
 }
 
 const UNREADABLE: &str = "CloudWatch has not been read";
