@@ -81,6 +81,22 @@ def test_the_overview_names_every_part_and_alarms_are_not_green(stack):
         assert "not available" in overview["alarms"]["why"]
 
 
+@pytest.mark.parametrize(("path", "keys"), [
+    ("/api/overview", "about alarms at metrics newest problems s3_requests stages state versions"),
+    ("/api/events", "at events problem searched unread_files"),
+    ("/api/hours", "at hours"), ("/api/incidents", "alarms at incidents problem unreadable"), ("/api/checks", "at checks problem"),
+])
+def test_answers_have_the_members_that_scripts_read(stack, path, keys):
+    assert set(keys.split()) <= set(get(stack, path))
+
+
+def test_hours_have_the_members_that_scripts_read(stack):
+    hour = get(stack, "/api/hours")["hours"][-1]
+    assert set("hour partition state marks is_compared events rejected bytes objects".split()) <= set(hour)
+    details = get(stack, f"/api/hours/{hour['hour']}")
+    assert set(hour) | set("success missing problem size".split()) <= set(details)
+
+
 def test_hours_checks_and_incidents_are_lists(stack):
     hours = get(stack, "/api/hours?hours=2")["hours"]
     assert [hour["state"] for hour in hours][-1] == "open" and len(hours) == 2

@@ -9,11 +9,16 @@ use lambda_setup::sdk::{SdkConfig, with_retries};
 use serde::Serialize;
 use shared::timestamp::UnixMillis;
 
+use crate::flow;
+
 /// Attempts at a call, and how long each may take.
 const ATTEMPTS: u32 = 2;
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pages of a hundred alarms; the template has some fifty.
 const MAX_PAGES: usize = 5;
+
+/// How the names of those begin that can wait until morning.
+pub(crate) const WARNING: &str = "warning-";
 
 /// What is known of the alarms. That they can't be read is not that all is well.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -37,7 +42,7 @@ pub(crate) struct Alarm {
 impl Alarm {
     /// Whether it can wait until morning.
     pub(crate) fn is_warning(&self) -> bool {
-        self.name.starts_with("warning-")
+        self.name.starts_with(WARNING)
     }
 }
 
@@ -47,7 +52,7 @@ pub(crate) struct CloudWatchAlarms {
 }
 
 impl CloudWatchAlarms {
-    /// Those whose names begin with the prefix; none without one.
+    /// Those of the stack whose names begin with the prefix; none without one.
     pub(crate) fn new(config: &SdkConfig, prefix: Option<String>) -> Self {
         Self { client: Client::new(&with_retries(config, ATTEMPTS, ATTEMPT_TIMEOUT)), prefix }
     }
@@ -83,9 +88,12 @@ impl CloudWatchAlarms {
     }
 }
 
+/// `None` for another stack's whose name begins as this one's.
 fn alarm(one: &MetricAlarm, prefix: &str) -> Option<Alarm> {
+    let name = one.alarm_name()?.strip_prefix(prefix)?;
+    flow::part_of(name)?;
     Some(Alarm {
-        name: one.alarm_name()?.strip_prefix(prefix)?.to_owned(),
+        name: name.to_owned(),
         is_on: one.state_value() == Some(&StateValue::Alarm),
         is_unknown: !matches!(one.state_value(), Some(StateValue::Alarm | StateValue::Ok)),
         reason: one.state_reason().unwrap_or_default().to_owned(),

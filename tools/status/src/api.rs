@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 
 use crate::hours::HOURS;
 use crate::observer::Watch;
-use crate::snapshot::{About, Snapshot, details, search};
+use crate::snapshot::{About, Part, Snapshot, details, search};
 use crate::stream;
 use crate::wait;
 
@@ -66,7 +66,9 @@ pub(crate) enum ApiError {
     Busy,
     #[error("nothing could be read yet; is S3 there?")]
     NotReady,
-    #[error("it did not come to hold within {0} s")]
+    #[error("{0} are not known: {1}")]
+    NotRead(&'static str, String),
+    #[error("it does not hold after {0} s")]
     Timeout(u64),
 }
 
@@ -77,7 +79,7 @@ impl ApiError {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::LongQuery => StatusCode::URI_TOO_LONG,
             Self::Parameter { .. } => StatusCode::BAD_REQUEST,
-            Self::Busy | Self::NotReady => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::NotReady | Self::NotRead(..) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -90,7 +92,7 @@ impl ApiError {
             Self::LongQuery => "query_too_long",
             Self::Parameter { .. } => "bad_parameter",
             Self::Busy => "busy",
-            Self::NotReady => "not_ready",
+            Self::NotReady | Self::NotRead(..) => "not_ready",
             Self::Timeout(_) => "timeout",
         }
     }
@@ -141,9 +143,10 @@ impl Api {
             "/api/events" => self.events(&query).await,
             "/api/hours" => {
                 let count = query.number("hours", HOURS.unsigned_abs(), 1..=HOURS.unsigned_abs())?;
-                Ok(reply(self.snapshot().await?.hours(usize::try_from(count).unwrap_or(usize::MAX))))
+                let count = usize::try_from(count).unwrap_or(usize::MAX);
+                self.read(Part::Hours, |snapshot| snapshot.hours(count)).await.map(reply)
             }
-            "/api/incidents" => Ok(reply(self.snapshot().await?.incidents())),
+            "/api/incidents" => self.read(Part::Incidents, Snapshot::incidents).await.map(reply),
             "/api/checks" => Ok(reply(self.snapshot().await?.checks())),
             "/api/wait" => self.wait(&query).await,
             "/api/stream" => {
@@ -162,13 +165,32 @@ impl Api {
         found.ok().flatten().ok_or(ApiError::NotReady)
     }
 
+    /// A part of the newest snapshot. What is not read yet is waited for; what can't be read is not empty.
+    async fn read<T>(&mut self, part: Part, take: impl Fn(&Snapshot) -> Option<T>) -> Result<T, ApiError> {
+        let has = async {
+            loop {
+                let snapshot = self.snapshot().await?;
+                if snapshot.has(part) {
+                    return Ok(snapshot);
+                }
+                self.watch.look();
+                self.watch.snapshots.changed().await.map_err(|_| ApiError::NotReady)?;
+            }
+        };
+        let found = tokio::time::timeout(FIRST_SNAPSHOT, has).await;
+        let snapshot = found.map_err(|_| ApiError::NotRead(part.name(), "not read yet".to_owned()))??;
+        let problem = || snapshot.problems.get(part.name()).cloned().unwrap_or_else(|| "not read yet".to_owned());
+        take(&snapshot).ok_or_else(|| ApiError::NotRead(part.name(), problem()))
+    }
+
     async fn events(mut self, query: &Query) -> Result<Response<Body>, ApiError> {
         let kind = query.choice("kind", &["event", "rejected"])?;
         let text = query.search()?;
         let limit = query.number("limit", DEFAULT_EVENTS as u64, 1..=MAX_EVENTS as u64)?;
         let snapshot = self.snapshot().await?;
         let objects = if kind == "event" { &snapshot.newest.events } else { &snapshot.newest.rejected };
-        let (found, searched) = search(objects, text, usize::try_from(limit).unwrap_or(MAX_EVENTS));
+        let (found, mut searched) = search(objects, text, usize::try_from(limit).unwrap_or(MAX_EVENTS));
+        searched.is_partial |= snapshot.newest.unread > 0;
         let events = found.iter().map(|(object, line)| {
             let mut shown = json!(line);
             shown["landed_at"] = json!(object.landed_at);
@@ -184,8 +206,8 @@ impl Api {
     async fn hour(mut self, text: &str) -> Result<Response<Body>, ApiError> {
         let unknown = || ApiError::Hour(text.chars().take(40).collect());
         let hour = parse_hour(text).ok_or_else(unknown)?;
-        let snapshot = self.snapshot().await?;
-        let found = snapshot.hours.iter().find(|one| one.hour == hour).ok_or_else(unknown)?;
+        let hours = self.read(Part::Hours, |snapshot| snapshot.hours.clone()).await?;
+        let found = hours.iter().find(|one| one.hour == hour).ok_or_else(unknown)?;
         Ok(reply(details(found)))
     }
 

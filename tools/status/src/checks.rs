@@ -7,12 +7,12 @@ use shared::timestamp::{MILLIS_PER_HOUR, MILLIS_PER_MINUTE, UnixMillis};
 
 use crate::config::Config;
 
-/// How far back a run is searched for: check-deletions runs every six hours.
-const LOOKBACK_HOURS: i64 = 7;
+/// How far back a run is searched for: two periods of check-deletions, which runs every six hours, and one hour more.
+const LOOKBACK_HOURS: i64 = 13;
 
 /// The functions that check or load, by their logical ids in template.yaml, with what they do and how often at the least, in
 /// minutes; 0 for those that run when something comes.
-const CHECKS: [(&str, &str, &str, i64); 9] = [
+const CHECKS: [(&str, &str, &str, i64); 10] = [
     ("CheckObjectFunction", "check-object", "each landed object is intact", 0),
     ("SealPartitionFunction", "seal-partition", "the hour that closed is whole", 10),
     ("CheckSizeFunction", "check-size", "a sealed hour is as large as it should be", 0),
@@ -21,6 +21,7 @@ const CHECKS: [(&str, &str, &str, i64); 9] = [
     ("CheckDeletionsFunction", "check-deletions", "what was sealed is still there", 360),
     ("CompactPartitionFunction", "compact-partition", "sealed hours as Parquet", 15),
     ("LoadSearchFunction", "load-search", "events into the search cluster", 0),
+    ("LoadWarehouseFunction", "load-warehouse", "Parquet into the warehouse", 15),
     ("NotifyFunction", "notify", "alarms to people", 5),
 ];
 
@@ -52,7 +53,13 @@ pub(crate) enum State {
 /// Values of a minute each, the oldest first, as CloudWatch has them.
 type Values = Vec<(UnixMillis, f64)>;
 
-pub(crate) async fn read(metrics: &impl Metrics, config: &Config, now: UnixMillis) -> Result<Vec<Check>, MetricsError> {
+/// `since` is when anything could run at the earliest, if that is known.
+pub(crate) async fn read(
+    metrics: &impl Metrics,
+    config: &Config,
+    since: Option<UnixMillis>,
+    now: UnixMillis,
+) -> Result<Vec<Check>, MetricsError> {
     let (config, from) = (&config, UnixMillis(now.0 - LOOKBACK_HOURS * MILLIS_PER_HOUR));
     let from = UnixMillis(from.0 - from.0.rem_euclid(MILLIS_PER_MINUTE));
     let slack = i64::try_from(config.metrics_delay.as_millis()).unwrap_or(i64::MAX);
@@ -65,7 +72,7 @@ pub(crate) async fn read(metrics: &impl Metrics, config: &Config, now: UnixMilli
         };
         Some(async move {
             let (runs, errors) = (metrics.read(&query("Invocations")).await?, metrics.read(&query("Errors")).await?);
-            Ok::<_, MetricsError>(judge(*check, &runs, &errors, UnixMillis(now.0 - slack)))
+            Ok::<_, MetricsError>(judge(*check, &runs, &errors, since, UnixMillis(now.0 - slack)))
         })
     });
     try_join_all(reads).await
@@ -78,16 +85,19 @@ fn judge(
     (_, name, about, every_minutes): (&str, &'static str, &'static str, i64),
     runs: &Values,
     errors: &Values,
+    since: Option<UnixMillis>,
     now: UnixMillis,
 ) -> Check {
     let last_run = runs.iter().rev().find(|(_, count)| *count > 0.0).map(|(time, _)| *time);
     let failed = |at: UnixMillis| errors.iter().any(|(time, count)| *time == at && *count > 0.0);
     let latest = UnixMillis(now.0 - (PERIODS * every_minutes + 1) * MILLIS_PER_MINUTE);
-    // Before its first run nobody knows since when it is there.
+    let is_late = |at: UnixMillis| every_minutes > 0 && at < latest;
     let state = match last_run {
+        // Where events have long landed it should have run.
+        None if since.is_some_and(is_late) => State::Overdue,
         None => State::Quiet,
         Some(at) if failed(at) => State::Failed,
-        Some(at) if every_minutes > 0 && at < latest => State::Overdue,
+        Some(at) if is_late(at) => State::Overdue,
         Some(_) => State::Ok,
     };
     let sum = |values: &Values| values.iter().fold(0.0, |sum, (_, count)| sum + count);
@@ -108,6 +118,29 @@ mod tests {
     fn checks_are_judged(#[case] runs: &[(i64, f64)], #[case] errors: &[(i64, f64)], #[case] expected: State) {
         let now = 1_795_253_520_000;
         let values = |of: &[(i64, f64)]| of.iter().map(|(at, count)| (UnixMillis(now + at * 60_000), *count)).collect();
-        assert_eq!(judge(("X", "x", "", 10), &values(runs), &values(errors), UnixMillis(now)).state, expected);
+        assert_eq!(judge(("X", "x", "", 10), &values(runs), &values(errors), None, UnixMillis(now)).state, expected);
+    }
+
+    #[rstest]
+    #[case::at_the_bound(10, 21, State::Quiet)]
+    #[case::one_past_it(10, 22, State::Overdue)]
+    #[case::runs_when_something_comes(0, 22, State::Quiet)]
+    #[case::of_the_longest_period(360, 721, State::Quiet)]
+    #[case::one_past_the_longest(360, 722, State::Overdue)]
+    fn one_that_never_ran_is_overdue_where_there_was_time(
+        #[case] every_minutes: i64,
+        #[case] minutes: i64,
+        #[case] expected: State,
+    ) {
+        let now = 1_795_253_520_000;
+        let since = Some(UnixMillis(now - minutes * MILLIS_PER_MINUTE));
+        let found = judge(("X", "x", "", every_minutes), &Vec::new(), &Vec::new(), since, UnixMillis(now));
+        assert_eq!(found.state, expected);
+    }
+
+    #[test]
+    fn a_run_is_searched_for_as_long_as_one_may_be_late() {
+        let longest = CHECKS.iter().map(|check| check.3).max().unwrap();
+        assert!(LOOKBACK_HOURS * 60 > PERIODS * longest + 1);
     }
 }

@@ -8,6 +8,7 @@ use local::clock::{Clock, Pace};
 use monitoring_lambdas::check_size;
 use monitoring_lambdas::rules::size::Limits;
 use monitoring_lambdas::seal_partition;
+use shared::line::EventFormat;
 use shared::timestamp::UnixMillis;
 
 pub(crate) struct Config {
@@ -26,12 +27,18 @@ pub(crate) struct Config {
     pub(crate) key_fields: Vec<String>,
     pub(crate) limits: Limits,
     pub(crate) due_minutes: i64,
+    /// Whether landed lines are what clients sent, alone: nothing is made Parquet of them.
+    pub(crate) is_raw: bool,
+    /// How long landing waits for a batch to fill.
+    pub(crate) batching_window: Duration,
     /// How long CloudWatch may take to show a value.
     pub(crate) metrics_delay: Duration,
     pub(crate) refresh: Duration,
     pub(crate) clock: Clock,
     /// Whether it ends with its standard input, a pipe: who started it is gone then.
     pub(crate) until_stdin_ends: bool,
+    /// When the one-machine stack started, by its clock: what was due before can't have been done in time.
+    pub(crate) started: Option<UnixMillis>,
 }
 
 impl Config {
@@ -39,6 +46,7 @@ impl Config {
     ///
     /// A variable that is missing or has no value in its range.
     pub(crate) fn from_environment() -> Result<Self, EnvironmentError> {
+        let (clock, started) = clock()?;
         let milliseconds = environment::number("REFRESH_MILLISECONDS", 5_000, 200..=60_000)?;
         Ok(Self {
             port: environment::number("PORT", 8081, 0..=u16::MAX)?,
@@ -51,9 +59,12 @@ impl Config {
             key_fields: environment::list("PARTITION_KEY_FIELDS", "session_id,sessionId,viewer_id,viewerId,xid,sid")?,
             limits: check_size::limits()?,
             due_minutes: seal_partition::due_minutes(seal_partition::grace_minutes()?)?,
+            is_raw: environment::choice("EVENT_FORMAT", &EventFormat::NAMES)? == EventFormat::Raw,
+            batching_window: Duration::from_secs(environment::number("BATCHING_WINDOW_SECONDS", 5, 0..=300)?),
             metrics_delay: Duration::from_secs(environment::number("METRICS_DELAY_SECONDS", 120, 0..=600)?),
             refresh: Duration::from_millis(milliseconds),
-            clock: clock()?,
+            clock,
+            started,
             until_stdin_ends: environment::choice("UNTIL_STDIN_ENDS", &[("no", false), ("yes", true)])?,
         })
     }
@@ -73,17 +84,21 @@ fn functions(text: &str) -> Result<BTreeMap<String, String>, EnvironmentError> {
     text.split(',').map(|text| pair(text).ok_or_else(problem)).collect()
 }
 
-/// The one-machine stack's, which may run fast.
-fn clock() -> Result<Clock, EnvironmentError> {
-    let Some(text) = environment::optional("CLOCK")? else { return Ok(Clock::new(None, lambda_setup::now())) };
-    let pace: Pace =
-        text.parse().map_err(|problem: local::clock::PaceError| EnvironmentError::new("CLOCK", problem.to_string()))?;
-    let started = environment::required("CLOCK_STARTED")?;
+/// The one-machine stack's, which may run fast, with the time at which it started by itself.
+fn clock() -> Result<(Clock, Option<UnixMillis>), EnvironmentError> {
+    let pace = environment::optional("CLOCK")?.map(|text| text.parse::<Pace>()).transpose();
+    let pace = pace.map_err(|problem| EnvironmentError::new("CLOCK", problem.to_string()))?;
+    let started = match environment::optional("CLOCK_STARTED")? {
+        None if pace.is_some() => return Err(EnvironmentError::new("CLOCK_STARTED", "is not set; CLOCK needs it")),
+        None => return Ok((Clock::new(None, lambda_setup::now()), None)),
+        Some(started) => started,
+    };
     let problem = || {
         EnvironmentError::new("CLOCK_STARTED", format!("is {started:?}; it takes a time like 2026-11-21T09:00:00.000Z"))
     };
     let started = UnixMillis::parse(&started).ok_or_else(problem)?;
-    Ok(Clock::new(Some(pace), started))
+    let clock = Clock::new(pace, started);
+    Ok((clock, Some(clock.at(started))))
 }
 
 #[cfg(test)]

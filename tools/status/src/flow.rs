@@ -1,9 +1,11 @@
 //! Where the flow runs and where it stops. Pure: each rule stands here once, with its bound.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use shared::timestamp::UnixMillis;
 
-use crate::alarms::{Alarm, Alarms};
+use crate::alarms::{Alarm, Alarms, WARNING};
 use crate::hour_state::{self, Mark, State as HourState};
 use crate::hours::Hour;
 use crate::metrics::{Name, Values};
@@ -40,24 +42,36 @@ pub(crate) struct Signals<'a> {
     pub(crate) values: Option<&'a Values>,
     /// How many of the last steps are recent, with the time that CloudWatch needs.
     pub(crate) recent_steps: usize,
-    /// When the newest object landed; the inner `None` if there is none.
+    /// When the newest object of the stream's records landed; the inner `None` if there is none.
     pub(crate) newest_object: Option<Option<UnixMillis>>,
+    /// Since when records are on the stream without anything that has landed since: [`waiting_since`].
+    pub(crate) waiting_since: Option<UnixMillis>,
+    /// How long landing waits for a batch to fill.
+    pub(crate) batching_window: Duration,
     pub(crate) hours: Option<&'a [Hour]>,
     pub(crate) alarms: &'a Alarms,
-    pub(crate) has_loader: bool,
+    /// Whether the stack is to have alarms.
+    pub(crate) has_alarms: bool,
+    pub(crate) has_search: bool,
+    pub(crate) has_warehouse: bool,
+    /// Of raw lines nothing is compacted.
+    pub(crate) is_raw: bool,
     pub(crate) maximum_rejected_percent: f64,
 }
 
 /// Numbers on the page are of so many steps beside what is recent.
 pub(crate) const SHOWN_STEPS: usize = 5;
-/// How long events may be on the stream before anything lands, in steps after the one in which they came. Landing waits for some
-/// seconds, a retry takes some more.
+/// How long events may be on the stream before anything lands, in steps after the one in which they came, beside the time that
+/// landing waits for a batch. A retry takes some seconds more.
 const STUCK_STEPS: i64 = 1;
 /// How far landing may be behind the stream, in milliseconds.
 const AGE_WARNING: f64 = 30_000.0;
 const AGE_STOPPED: f64 = 120_000.0;
 /// How long a sealed hour may wait for its Parquet: as the alarm on `UncompactedHours`.
 const COMPACTION_MILLIS: i64 = 3_600_000;
+
+/// How far the search cluster may be behind, in milliseconds: half an hour, as the alarm on its queue.
+const LOAD_LAG: f64 = 1_800_000.0;
 
 /// The stages, in the order of the flow.
 pub(crate) fn stages(signals: &Signals<'_>) -> Vec<Stage> {
@@ -74,9 +88,14 @@ pub(crate) fn stages(signals: &Signals<'_>) -> Vec<Stage> {
     judged.into_iter().map(|(id, found)| stage(id, found, signals.alarms)).collect()
 }
 
-/// The worst of the stages. A quiet flow without a fault is quiet.
-pub(crate) fn overall(stages: &[Stage]) -> State {
-    let worst = stages.iter().map(|stage| stage.state).max().unwrap_or(State::Unknown);
+/// The worst of the stages, and of alarms that are no stage's. Where alarms should be and can't be read, it is not green. A quiet
+/// flow without a fault is quiet.
+pub(crate) fn overall(stages: &[Stage], signals: &Signals<'_>) -> State {
+    let alarms = match signals.alarms {
+        Alarms::Known { alarms } => alarms.iter().filter(|alarm| alarm.is_on).map(state_of).max(),
+        Alarms::NotAvailable { .. } => signals.has_alarms.then_some(State::Unknown),
+    };
+    let worst = stages.iter().map(|stage| stage.state).chain(alarms).max().unwrap_or(State::Unknown);
     let is_quiet = stages.iter().any(|stage| stage.id == "accepted" && stage.state == State::Quiet);
     if worst == State::Ok && is_quiet { State::Quiet } else { worst }
 }
@@ -86,42 +105,95 @@ type Findings = Vec<(State, String)>;
 
 fn stage(id: &'static str, mut found: Findings, alarms: &Alarms) -> Stage {
     if let Alarms::Known { alarms } = alarms {
-        found.extend(alarms.iter().filter(|alarm| alarm.is_on && stage_of(alarm) == id).map(|alarm| {
-            let state = if alarm.is_warning() { State::Warning } else { State::Stopped };
-            (state, format!("alarm {}: {}", alarm.name, alarm.reason))
-        }));
+        found.extend(
+            alarms
+                .iter()
+                .filter(|alarm| alarm.is_on && part_of(&alarm.name) == Some(Part::Stage(id)))
+                .map(|alarm| (state_of(alarm), format!("alarm {}: {}", alarm.name, alarm.reason))),
+        );
     }
     found.sort_by_key(|(state, _)| std::cmp::Reverse(*state));
     let state = found.first().map_or(State::Ok, |(state, _)| *state);
     Stage { id, state, why: found.into_iter().map(|(_, why)| why).collect() }
 }
 
-/// Where an alarm of alarms.yaml belongs. What is not named here is about what takes the events in.
-fn stage_of(alarm: &Alarm) -> &'static str {
-    const STAGES: [(&str, &[&str]); 7] = [
-        ("rejected", &["rejected-share"]),
-        ("spilled", &["spill"]),
-        ("stream", &["throttl", "shard", "stream"]),
-        ("compacted", &["compact"]),
-        ("loaded", &["load-search"]),
-        (
-            "landed",
-            &[
-                "landing",
-                "stale-data",
-                "iterator",
-                "given-up",
-                "dropped",
-                "failed-batches",
-                "broken",
-                "lost",
-                "doubled",
-            ],
-        ),
-        ("sealed", &["seal", "partitions", "late-objects", "overlapping", "size", "deleted", "check-", "recency"]),
-    ];
-    let found = STAGES.iter().find(|(_, parts)| parts.iter().any(|part| alarm.name.contains(part)));
-    found.map_or("accepted", |(id, _)| id)
+fn state_of(alarm: &Alarm) -> State {
+    if alarm.is_warning() { State::Warning } else { State::Stopped }
+}
+
+/// What an alarm is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Stage(&'static str),
+    /// The way from alarms to people.
+    Notices,
+}
+
+/// How the names of alarms begin, after `warning-`, and where they belong. Any of a function's own may fail, be slow or be throttled.
+const PARTS: [(Part, &[&str]); 9] = [
+    (Part::Notices, &["notify-"]),
+    (Part::Stage("accepted"), &["ingest-", "canary-ingest-", "front-door-", "server-", "not-stored-events"]),
+    (Part::Stage("rejected"), &["rejected-share"]),
+    (Part::Stage("stream"), &["stream-"]),
+    (Part::Stage("spilled"), &["spilled-events"]),
+    (
+        Part::Stage("landed"),
+        &[
+            "landing-",
+            "canary-landing-",
+            "check-object-",
+            "landed-topic-",
+            "stale-data",
+            "given-back",
+            "given-up",
+            "dropped",
+            "failed-batches",
+            "broken-objects",
+            "lost-",
+            "doubled-",
+        ],
+    ),
+    (
+        Part::Stage("sealed"),
+        &[
+            "seal-partition-",
+            "check-size-",
+            "check-recency-",
+            "check-completeness-",
+            "check-deletions-",
+            "sealed-topic-",
+            "missing-partitions",
+            "incomplete-partitions",
+            "late-partitions",
+            "late-objects",
+            "overlapping-objects",
+            "deleted-objects",
+            "hour-size",
+            "date-size",
+        ],
+    ),
+    (
+        Part::Stage("compacted"),
+        &["compact-partition-", "behind-of-compact-partition", "difference-of-compact-partition"],
+    ),
+    (
+        Part::Stage("loaded"),
+        &[
+            "load-search-",
+            "load-warehouse-",
+            "behind-of-load-",
+            "backed-up-of-load-search",
+            "dead-letters-of-load-search",
+            "unloadable-of-load-search",
+        ],
+    ),
+];
+
+/// Where an alarm of alarms.yaml belongs. `None` is not one of this stack's: `playhead-prod-` begins those of playhead-prod-eu too.
+pub(crate) fn part_of(alarm: &str) -> Option<Part> {
+    let name = alarm.strip_prefix(WARNING).unwrap_or(alarm);
+    let is_of = |beginnings: &[&str]| beginnings.iter().any(|one| name.starts_with(one));
+    PARTS.iter().find(|(_, beginnings)| is_of(beginnings)).map(|(part, _)| *part)
 }
 
 const UNREADABLE: &str = "CloudWatch has not been read";
@@ -208,17 +280,27 @@ fn landed(signals: &Signals<'_>) -> Findings {
     })
 }
 
+/// Since when records are on the stream, and nothing has landed since; what was known before counts until something lands.
+pub(crate) fn waiting_since(
+    before: Option<UnixMillis>,
+    values: Option<&Values>,
+    landed: Option<UnixMillis>,
+) -> Option<UnixMillis> {
+    let still = before.filter(|came| landed.is_none_or(|landed| landed < *came));
+    still.or_else(|| values?.first_above_zero_after(Name::OnStream, landed))
+}
+
 /// Records came onto the stream, and nothing has landed since.
 fn stuck(signals: &Signals<'_>, values: &Values) -> Findings {
-    let Some(came) = values.last_above_zero(Name::OnStream) else { return Vec::new() };
-    let step = i64::try_from(values.step.as_millis()).unwrap_or(i64::MAX);
+    let Some(came) = signals.waiting_since else { return Vec::new() };
+    let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    let (step, window) = (millis(values.step), millis(signals.batching_window));
     let waited = signals.now.0.saturating_sub(came.0.saturating_add(step));
-    if waited <= STUCK_STEPS.saturating_mul(step) {
+    if waited <= STUCK_STEPS.saturating_mul(step).saturating_add(window) {
         return Vec::new();
     }
     match signals.newest_object {
         None => vec![(State::Unknown, "S3 has not been read".to_owned())],
-        Some(Some(landed)) if landed >= came => Vec::new(),
         Some(_) => {
             vec![(State::Stopped, format!("records came onto the stream at {came}, and nothing has landed since"))]
         }
@@ -266,6 +348,9 @@ fn named<'h>(state: State, what: &str, hours: impl Iterator<Item = &'h Hour>) ->
 }
 
 fn compacted(signals: &Signals<'_>) -> Findings {
+    if signals.is_raw {
+        return vec![(State::Quiet, "raw lines are not compacted".to_owned())];
+    }
     hours(signals, |hours| {
         let sealed = || hours.iter().filter_map(|hour| Some((hour, hour.facts.success.as_ref()?)));
         let is_late = |sealed_at: UnixMillis| signals.now.0.saturating_sub(sealed_at.0) > COMPACTION_MILLIS;
@@ -282,12 +367,24 @@ fn compacted(signals: &Signals<'_>) -> Findings {
 }
 
 fn loaded(signals: &Signals<'_>) -> Findings {
-    if !signals.has_loader {
-        return vec![(State::Quiet, "no search cluster is set up".to_owned())];
+    if !signals.has_search {
+        let why = if signals.has_warehouse {
+            "the warehouse is loaded by the hour: its alarm says when it is behind"
+        } else {
+            "no search cluster or warehouse is set up"
+        };
+        return vec![(State::Quiet, why.to_owned())];
     }
-    judged(signals, |values| match values.sum(Name::Loaded, signals.recent_steps + SHOWN_STEPS) {
-        0.0 => vec![(State::Quiet, "nothing is loaded".to_owned())],
-        _ => Vec::new(),
+    judged(signals, |values| {
+        let lag = values.newest(Name::LoadLag, signals.recent_steps).unwrap_or_default();
+        if lag > LOAD_LAG {
+            let minutes = lag / 60_000.0;
+            return vec![(State::Warning, format!("the search cluster is {minutes:.0} min behind"))];
+        }
+        match values.sum(Name::Loaded, signals.recent_steps + SHOWN_STEPS) {
+            0.0 => vec![(State::Quiet, "nothing is loaded".to_owned())],
+            _ => Vec::new(),
+        }
     })
 }
 

@@ -23,6 +23,8 @@ const MAX_SERIES: usize = 64;
 const MAX_SEARCH: usize = 48;
 /// Spilled objects that are older than this when the page first looks are not searched for.
 const SPILLED_MINUTES: i64 = 15;
+/// The most listings in search of the newest of them: each halves the time.
+const MAX_SPILL_SEARCH: usize = 12;
 
 /// What is known of a kind's objects.
 pub(crate) struct Follower {
@@ -33,6 +35,8 @@ pub(crate) struct Follower {
     recent: Vec<Listed>,
     /// Hours up to this one have been looked at.
     looked_until: Option<UtcHour>,
+    /// When the newest object of the stream's records landed: spilled objects came by another way.
+    landed: Option<UnixMillis>,
 }
 
 /// Hours whose series are followed: objects of an hour land some seconds after its end.
@@ -40,7 +44,12 @@ const FOLLOWED_HOURS: usize = 2;
 
 impl Follower {
     pub(crate) fn new(kind: Kind) -> Self {
-        Self { kind, last_keys: BTreeMap::new(), recent: Vec::new(), looked_until: None }
+        Self { kind, last_keys: BTreeMap::new(), recent: Vec::new(), looked_until: None, landed: None }
+    }
+
+    /// When the newest object of the stream's records landed.
+    pub(crate) const fn landed(&self) -> Option<UnixMillis> {
+        self.landed
     }
 
     /// The newest first.
@@ -51,7 +60,11 @@ impl Follower {
     /// Looks for newer objects, and for older ones at the first look.
     pub(crate) async fn look(&mut self, store: &impl Store, now: UnixMillis) -> Result<(), BucketError> {
         let last = now.hour();
-        let oldest = self.looked_until.unwrap_or_else(|| last.plus(-LOOKBACK_HOURS)).min(last.plus(-1));
+        // After a gap it is as at the start: each hour between would be searched, of which hardly any object is among the newest.
+        if self.looked_until.is_some_and(|until| until < last.plus(-1)) {
+            *self = Self { landed: self.landed, ..Self::new(self.kind) };
+        }
+        let oldest = self.looked_until.map_or_else(|| last.plus(-LOOKBACK_HOURS), |until| until.min(last.plus(-1)));
         let mut hour = last;
         while hour >= oldest {
             self.look_at_hour(store, hour, now).await?;
@@ -77,21 +90,29 @@ impl Follower {
         let series = format!("{folder}{SPILL_PREFIX}");
         if self.last_key(hour, &series).is_none() {
             let since = u64::try_from(now.0 - SPILLED_MINUTES * MILLIS_PER_MINUTE).unwrap_or_default();
-            self.remember(hour, &series, format!("{series}{since:012x}"));
+            self.remember(hour, &series, spilled_after(&series, since));
         }
-        self.follow(store, hour, series).await
+        let after = self.last_key(hour, &series).cloned().unwrap_or_default();
+        let found = end_of_spilled(store, &series, after, now).await?;
+        self.keep(hour, series, &found);
+        Ok(())
     }
 
     async fn follow(&mut self, store: &impl Store, hour: UtcHour, series: String) -> Result<(), BucketError> {
         let after = self.last_key(hour, &series).cloned();
         let found = end_of(store, &series, after.as_deref()).await?;
-        let Some(last) = found.last() else { return Ok(()) };
+        self.landed = found.iter().map(|one| one.modified).chain(self.landed).max();
+        self.keep(hour, series, &found);
+        Ok(())
+    }
+
+    fn keep(&mut self, hour: UtcHour, series: String, found: &[Listed]) {
+        let Some(last) = found.last() else { return };
         self.remember(hour, &series, last.key.clone());
         let from = found.len().saturating_sub(MAX_OBJECTS);
         self.recent.extend_from_slice(&found[from..]);
         self.recent.sort_by(|one, other| (other.modified, &other.key).cmp(&(one.modified, &one.key)));
         self.recent.truncate(MAX_OBJECTS);
-        Ok(())
     }
 
     fn last_key(&self, hour: UtcHour, series: &str) -> Option<&String> {
@@ -129,6 +150,33 @@ async fn end_of(store: &impl Store, series: &str, after: Option<&str>) -> Result
     let last = page.objects.last().map(|last| last.key.as_str());
     let rest = store.list(after_key(series, last)).await?;
     Ok(if rest.objects.is_empty() { page.objects } else { rest.objects })
+}
+
+/// A key before those of spilled objects of a millisecond and later: their ids begin with their time, in twelve hexadecimal digits.
+fn spilled_after(series: &str, since: u64) -> String {
+    format!("{series}{since:012x}")
+}
+
+/// The newest spilled objects after a key. Where there are more than a page, what follows is looked for nearer and nearer to now.
+async fn end_of_spilled(
+    store: &impl Store,
+    series: &str,
+    after: String,
+    now: UnixMillis,
+) -> Result<Vec<Listed>, BucketError> {
+    let mut page = store.list(after_key(series, Some(&after))).await?;
+    let now = u64::try_from(now.0).unwrap_or_default();
+    let time = |key: &str| u64::from_str_radix(key.strip_prefix(series)?.get(..12)?, 16).ok();
+    for _ in 0..MAX_SPILL_SEARCH {
+        let last = page.objects.last().filter(|_| page.is_truncated).and_then(|last| time(&last.key));
+        let Some(since) = last.filter(|last| *last < now).map(|last| last.midpoint(now)) else { break };
+        let nearer = store.list(after_key(series, Some(&spilled_after(series, since)))).await?;
+        if nearer.objects.is_empty() {
+            break;
+        }
+        page = nearer;
+    }
+    Ok(page.objects)
 }
 
 fn after_key<'a>(prefix: &'a str, start_after: Option<&'a str>) -> List<'a> {
@@ -277,6 +325,38 @@ mod tests {
         assert_eq!(bucket.calls.replace(0), 2 * 49);
         assert!(newest(&bucket, &mut follower).await.is_empty());
         assert_eq!(bucket.calls.get(), 4);
+    }
+
+    #[tokio::test]
+    async fn after_a_gap_it_starts_anew_at_the_newest() {
+        let bucket = MemoryBucket::default();
+        let mut follower = Follower::new(Kind::Event);
+        object(&bucket, Kind::Event, now().hour(), 0, 1);
+        assert_eq!(newest(&bucket, &mut follower).await.len(), 1);
+        let later = UnixMillis(now().hour().plus(40).start().0);
+        let last = object(&bucket, Kind::Event, later.hour(), 0, 2);
+        bucket.calls.set(0);
+        follower.look(&Counted::new(&bucket), later).await.unwrap();
+        assert_eq!(follower.recent().iter().map(|one| one.key.as_str()).collect::<Vec<_>>(), [last]);
+        assert!(bucket.calls.get() <= 6, "{}", bucket.calls.get());
+    }
+
+    #[tokio::test]
+    async fn the_newest_of_many_spilled_objects_are_found_and_do_not_count_as_landed() {
+        let bucket = MemoryBucket::default();
+        bucket.page_size.set(Some(10));
+        let mut last = String::new();
+        for number in 0..500_i64 {
+            let at = now().0 - (500 - number) * 1_000;
+            last = format!("events/{}/{SPILL_PREFIX}{at:012x}{number:020x}.jsonl.bz2", now().hour().partition());
+            bucket.insert(&last, "x", HashMap::new());
+        }
+        let mut follower = Follower::new(Kind::Event);
+        assert!(newest(&bucket, &mut follower).await.contains(&last));
+        assert_eq!(follower.landed(), None);
+        object(&bucket, Kind::Event, now().hour(), 0, 1);
+        newest(&bucket, &mut follower).await;
+        assert!(follower.landed().is_some());
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use monitoring_lambdas::rules::partition::Partition;
 use monitoring_lambdas::rules::recency;
 use monitoring_lambdas::rules::size::{Outcome, Rule};
 use serde::Serialize;
-use shared::timestamp::{UnixMillis, UtcHour};
+use shared::timestamp::{MILLIS_PER_HOUR, UnixMillis, UtcHour};
 
 /// How far an hour has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -58,14 +58,30 @@ pub(crate) struct Facts {
     pub(crate) compacted: Option<String>,
 }
 
+/// How long hours that were due before the one-machine stack started may take: as its alarms on hours that are sealed late.
+const START_GRACE_MILLIS: i64 = 3 * MILLIS_PER_HOUR;
+
+/// When hours count as missing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Due {
+    pub(crate) minutes: i64,
+    /// When the one-machine stack started.
+    pub(crate) started: Option<UnixMillis>,
+}
+
+impl Due {
+    /// The last moment at which an hour need not be sealed.
+    fn verdict(&self, hour: UtcHour) -> UnixMillis {
+        let verdict = recency::verdict_at(Partition::Hour(hour), self.minutes);
+        match self.started {
+            Some(started) if verdict < started => UnixMillis(started.0.saturating_add(START_GRACE_MILLIS)),
+            _ => verdict,
+        }
+    }
+}
+
 /// `facts` are `None` while it could not be read; `first` is the first hour that anything landed in.
-pub(crate) fn state(
-    hour: UtcHour,
-    facts: Option<&Facts>,
-    first: Option<UtcHour>,
-    now: UnixMillis,
-    due_minutes: i64,
-) -> State {
+pub(crate) fn state(hour: UtcHour, facts: Option<&Facts>, first: Option<UtcHour>, now: UnixMillis, due: &Due) -> State {
     let Some(facts) = facts else { return State::Unknown };
     if facts.success.is_some() {
         return State::Sealed;
@@ -79,7 +95,7 @@ pub(crate) fn state(
     if first.is_none_or(|first| hour < first) {
         return State::Before;
     }
-    if now <= recency::verdict_at(Partition::Hour(hour), due_minutes) { State::Closing } else { State::Missing }
+    if now <= due.verdict(hour) { State::Closing } else { State::Missing }
 }
 
 /// The marks of a sealed hour; `judged` are the outcomes of the rules on size, and whether it has more bytes than expected.
@@ -149,6 +165,8 @@ pub(crate) mod tests {
         verdict_at(Partition::Hour(hour()), SHIPPED_DUE_MINUTES)
     }
 
+    const DUE: Due = Due { minutes: SHIPPED_DUE_MINUTES, started: None };
+
     #[rstest]
     #[case::before_its_end(hour().end().0 - 1, State::Open)]
     #[case::at_its_end(hour().end().0, State::Closing)]
@@ -156,14 +174,25 @@ pub(crate) mod tests {
     #[case::one_past_it(verdict().0 + 1, State::Missing)]
     fn an_hour_without_a_seal_is_judged_by_the_time(#[case] now: i64, #[case] expected: State) {
         let facts = Facts::default();
-        assert_eq!(state(hour(), Some(&facts), Some(hour()), UnixMillis(now), SHIPPED_DUE_MINUTES), expected);
-        assert_eq!(state(hour(), None, Some(hour()), UnixMillis(now), SHIPPED_DUE_MINUTES), State::Unknown);
+        assert_eq!(state(hour(), Some(&facts), Some(hour()), UnixMillis(now), &DUE), expected);
+        assert_eq!(state(hour(), None, Some(hour()), UnixMillis(now), &DUE), State::Unknown);
+    }
+
+    #[rstest]
+    #[case::started_in_time(0, 1, State::Missing)]
+    #[case::started_too_late(1, 1, State::Closing)]
+    #[case::at_the_end_of_the_grace(1, START_GRACE_MILLIS + 1, State::Closing)]
+    #[case::one_past_it(1, START_GRACE_MILLIS + 2, State::Missing)]
+    fn what_was_due_before_the_start_has_three_hours(#[case] start: i64, #[case] now: i64, #[case] expected: State) {
+        let due = Due { started: Some(UnixMillis(verdict().0 + start)), ..DUE };
+        let now = UnixMillis(verdict().0 + now);
+        assert_eq!(state(hour(), Some(&Facts::default()), Some(hour()), now, &due), expected);
     }
 
     #[test]
     fn hours_before_the_first_are_not_missing() {
         let facts = Facts::default();
-        let state = |first| state(hour(), Some(&facts), first, verdict(), SHIPPED_DUE_MINUTES);
+        let state = |first| state(hour(), Some(&facts), first, verdict(), &DUE);
         assert_eq!(state(Some(hour().plus(1))), State::Before);
         assert_eq!(state(None), State::Before);
     }
@@ -174,8 +203,8 @@ pub(crate) mod tests {
         let held = Facts { incomplete: Some(incomplete), ..Facts::default() };
         let both = Facts { success: Some(success(verdict(), Totals::default())), ..held.clone() };
         for now in [hour().end(), verdict(), UnixMillis(verdict().0 + 1)] {
-            assert_eq!(state(hour(), Some(&held), None, now, SHIPPED_DUE_MINUTES), State::Incomplete);
-            assert_eq!(state(hour(), Some(&both), None, now, SHIPPED_DUE_MINUTES), State::Sealed);
+            assert_eq!(state(hour(), Some(&held), None, now, &DUE), State::Incomplete);
+            assert_eq!(state(hour(), Some(&both), None, now, &DUE), State::Sealed);
         }
     }
 

@@ -14,7 +14,7 @@ use monitoring_lambdas::success;
 use serde::Deserialize;
 use shared::timestamp::{UnixMillis, UtcHour};
 
-use crate::hour_state::{self, Facts, Mark, State};
+use crate::hour_state::{self, Due, Facts, Mark, State};
 use crate::size_band::{self, Band};
 use crate::store::{Counted, Store};
 use lambda_setup::bucket::Streams;
@@ -51,12 +51,13 @@ struct Known {
 
 pub(crate) struct Hours {
     limits: Limits,
-    due_minutes: i64,
+    due: Due,
     known: BTreeMap<UtcHour, Known>,
     first: Option<UtcHour>,
     /// Bytes of hours that others are compared with; `None` where there is no `_SUCCESS`.
     history: BTreeMap<UtcHour, Option<u64>>,
     turn: usize,
+    unread_history: Vec<String>,
 }
 
 /// An hour, as it is shown.
@@ -85,9 +86,14 @@ struct Compacted {
 }
 
 impl Hours {
-    pub(crate) fn new(limits: Limits, due_minutes: i64) -> Self {
+    pub(crate) fn new(limits: Limits, due: Due) -> Self {
         let (known, history) = (BTreeMap::new(), BTreeMap::new());
-        Self { limits, due_minutes, known, first: None, history, turn: 0 }
+        Self { limits, due, known, first: None, history, turn: 0, unread_history: Vec::new() }
+    }
+
+    /// The first hour that anything landed in.
+    pub(crate) const fn first(&self) -> Option<UtcHour> {
+        self.first
     }
 
     /// Looks at the hours that may have changed; at all of them the first time.
@@ -97,7 +103,7 @@ impl Hours {
         if self.first.is_none() {
             self.first = seal_partition::first_hour(store).await?;
         }
-        let due = self.due(last);
+        let due = self.looked_at(last);
         let known = |hour: &UtcHour| self.known.get(hour).cloned().unwrap_or_default();
         let reads = due.iter().map(|hour| {
             let known = known(hour);
@@ -106,10 +112,11 @@ impl Hours {
         let found: Vec<(UtcHour, Known)> = stream::iter(reads).buffer_unordered(AT_ONCE).collect().await;
         self.known.extend(found);
         self.turn = self.turn.wrapping_add(IN_TURN);
-        self.look_back(store).await
+        self.look_back(store).await;
+        Ok(())
     }
 
-    fn due(&self, last: UtcHour) -> Vec<UtcHour> {
+    fn looked_at(&self, last: UtcHour) -> Vec<UtcHour> {
         let all: Vec<UtcHour> = (0..HOURS).map(|back| last.plus(-back)).collect();
         let is_new = |hour: &UtcHour| !self.known.contains_key(hour) || *hour > last.plus(-NEWEST);
         let mut due: Vec<UtcHour> = all.iter().copied().filter(is_new).collect();
@@ -124,7 +131,7 @@ impl Hours {
     }
 
     /// Reads sizes that are still missing, those of the newest hours first.
-    async fn look_back<B: Streams>(&mut self, store: &Counted<B>) -> Result<(), HoursError> {
+    async fn look_back<B: Streams>(&mut self, store: &Counted<B>) {
         let sealed = self.known.iter().rev().filter(|(_, known)| known.facts.success.is_some());
         let wanted = sealed.flat_map(|(hour, _)| references(*hour));
         let mut missing: Vec<UtcHour> = wanted.filter(|hour| self.bytes(*hour).is_none()).collect();
@@ -138,18 +145,28 @@ impl Hours {
                 Ok(success) => Ok((hour, success.map(|success| success.totals.bytes))),
                 // As in check-size: what can't be read is left out of the comparison.
                 Err(error) if error.is_content() => Ok((hour, None)),
-                Err(error) => Err(error),
+                Err(error) => Err((hour, error)),
             }
         });
         let found: Vec<Result<_, _>> = stream::iter(reads).buffer_unordered(AT_ONCE).collect().await;
+        let mut unread = Vec::new();
         for read in found {
-            let (hour, bytes) = read?;
-            self.history.insert(hour, bytes);
+            match read {
+                Ok((hour, bytes)) => drop(self.history.insert(hour, bytes)),
+                // Only what is compared with it is not known: the next look tries again.
+                Err((hour, error)) => unread.push(format!("{hour}: {error}", hour = hour.partition())),
+            }
         }
         if let Some(oldest) = self.known.keys().next().map(|hour| hour.plus(-24 * 7 * 9)) {
             self.history.retain(|hour, _| *hour >= oldest);
         }
-        Ok(())
+        self.unread_history = unread;
+    }
+
+    /// Why earlier hours that others are compared with could not be read, the first of them.
+    pub(crate) fn unread_history(&self) -> Option<String> {
+        let first = self.unread_history.first()?;
+        Some(format!("{} of the hours that others are compared with, such as {first}", self.unread_history.len()))
     }
 
     /// The bytes of an earlier hour; the outer `None` while they are not read.
@@ -171,11 +188,11 @@ impl Hours {
     fn hour(&self, hour: UtcHour, now: UnixMillis) -> Hour {
         let known = self.known.get(&hour);
         let facts = known.filter(|known| known.problem.is_none()).map(|known| &known.facts);
-        let state = hour_state::state(hour, facts, self.first, now, self.due_minutes);
+        let state = hour_state::state(hour, facts, self.first, now, &self.due);
         let totals = facts.and_then(|facts| facts.success.as_ref()).map(|success| &success.totals);
         let size = totals.and_then(|totals| self.size(hour, totals));
         let judged = size.as_ref().map(|size| (&size.judged[..], is_large(size)));
-        let marks = facts.map(|facts| hour_state::marks(hour, facts, judged, self.due_minutes)).unwrap_or_default();
+        let marks = facts.map(|facts| hour_state::marks(hour, facts, judged, self.due.minutes)).unwrap_or_default();
         let problem = known.and_then(|known| known.problem.clone());
         Hour { hour, state, marks, facts: facts.cloned().unwrap_or_default(), problem, size }
     }
@@ -269,6 +286,8 @@ mod tests {
         UnixMillis::parse("2026-11-21T12:55:00.000Z").unwrap()
     }
 
+    const DUE: Due = Due { minutes: 40, started: None };
+
     fn seal(bucket: &MemoryBucket, hour: UtcHour, bytes: u64) {
         let totals = Totals { bytes, events: 10, ..Totals::default() };
         let sealed = hour_state::tests::success(UnixMillis(hour.end().0 + 1), totals);
@@ -287,7 +306,7 @@ mod tests {
         // What makes it the first hour that there is.
         bucket.insert(&format!("events/{}/x", now().hour().plus(-60).partition()), "", HashMap::new());
         let store = Counted::new(&bucket);
-        let mut hours = Hours::new(Limits::SHIPPED, 40);
+        let mut hours = Hours::new(Limits::SHIPPED, DUE);
         assert_eq!(by_state(&hours.at(now()), State::Unknown), 48);
         hours.look(&store, now()).await.unwrap();
         assert_eq!(by_state(&hours.at(now()), State::Sealed), 46);
@@ -306,7 +325,7 @@ mod tests {
             seal(&bucket, hours, 1_000);
         }
         seal(&bucket, hour, 649);
-        let mut hours = Hours::new(Limits::SHIPPED, 40);
+        let mut hours = Hours::new(Limits::SHIPPED, DUE);
         hours.look(&Counted::new(&bucket), now()).await.unwrap();
         let found = hours.at(now()).into_iter().find(|one| one.hour == hour).unwrap();
         assert_eq!(found.marks, [Mark::Small]);
@@ -318,7 +337,7 @@ mod tests {
         let bucket = MemoryBucket::default();
         let hour = now().hour().plus(-3);
         seal(&bucket, hour, 1);
-        let mut hours = Hours::new(Limits::SHIPPED, 40);
+        let mut hours = Hours::new(Limits::SHIPPED, DUE);
         hours.look(&Counted::new(&bucket), now()).await.unwrap();
         bucket.insert(&format!("events/{}/_SUCCESS", hour.partition()), "{", HashMap::new());
         for _ in 0..13 {

@@ -14,12 +14,16 @@ pub(crate) const MAX_PAST: usize = 50;
 const MAX_GROUPS: u16 = 50;
 /// The most dates that are looked at for them: incidents are rare, and each date is a listing.
 const MAX_DATES: usize = 30;
+/// The most listings of dates in a look: some decades.
+const MAX_DATE_PAGES: usize = 10;
 
 /// What was read, by the key, with its `ETag`.
 #[derive(Default)]
 pub(crate) struct Incidents {
     open: BTreeMap<String, (String, Option<Ledger>)>,
     past: BTreeMap<String, (String, Option<Incident>)>,
+    /// Folders of the newest dates.
+    dates: Vec<String>,
 }
 
 impl Incidents {
@@ -29,9 +33,9 @@ impl Incidents {
     pub(crate) async fn look(&mut self, store: &impl Store) -> Result<(), BucketError> {
         let open = store.list(List { prefix: "incidents/open/", limit: Some(MAX_GROUPS), ..List::default() }).await?;
         refresh(store, &mut self.open, open.objects).await?;
-        let dates = store.list(List { prefix: "incidents/dt=", delimiter: Some("/"), ..List::default() }).await?;
+        let dates = self.dates(store).await?;
         let mut past = Vec::new();
-        for date in dates.prefixes.iter().rev().take(MAX_DATES) {
+        for date in dates.iter().rev().take(MAX_DATES) {
             let mut listed = store.list(List { prefix: date, ..List::default() }).await?.objects;
             listed.reverse();
             past.extend(listed);
@@ -41,6 +45,23 @@ impl Incidents {
         }
         past.truncate(MAX_PAST);
         refresh(store, &mut self.past, past).await
+    }
+
+    /// The newest dates that have any. A listing has a thousand at most: each look goes on from the last one before.
+    async fn dates(&mut self, store: &impl Store) -> Result<Vec<String>, BucketError> {
+        for _ in 0..MAX_DATE_PAGES {
+            let after = self.dates.last().map(|date| format!("{date}~"));
+            let list =
+                List { prefix: "incidents/dt=", delimiter: Some("/"), start_after: after.as_deref(), limit: None };
+            let page = store.list(list).await?;
+            self.dates.extend(page.prefixes);
+            let older = self.dates.len().saturating_sub(MAX_DATES);
+            self.dates.drain(..older);
+            if !page.is_truncated {
+                break;
+            }
+        }
+        Ok(self.dates.clone())
     }
 
     /// Those that go on, and those that are over, the newest first.
@@ -111,5 +132,20 @@ mod tests {
         bucket.calls.set(0);
         incidents.look(&Counted::new(&bucket)).await.unwrap();
         assert_eq!(bucket.calls.get(), 5, "listings alone");
+    }
+
+    #[tokio::test]
+    async fn the_newest_date_is_found_behind_a_page_of_older_ones() {
+        let bucket = MemoryBucket::default();
+        bucket.page_size.set(Some(2));
+        for day in 1..=5 {
+            let at = format!("2026-11-2{day}T10:00:00.000Z");
+            let key = format!("incidents/dt=2026-11-2{day}/a.json");
+            bucket.insert(&key, incident(&at, Some(&at)).to_string(), HashMap::new());
+        }
+        let mut incidents = Incidents::default();
+        incidents.look(&Counted::new(&bucket)).await.unwrap();
+        assert_eq!(incidents.all().first().unwrap().opened_at.rfc3339(), "2026-11-25T10:00:00.000Z");
+        assert_eq!(incidents.all().len(), 5);
     }
 }

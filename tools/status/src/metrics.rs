@@ -92,11 +92,11 @@ impl Values {
         self.last(name, steps).last()
     }
 
-    /// The last step in which there was any of it: its beginning.
-    pub(crate) fn last_above_zero(&self, name: Name) -> Option<UnixMillis> {
+    /// The first step that begins after a time, and in which there was any of it: its beginning. Without a time, the first of all.
+    pub(crate) fn first_above_zero_after(&self, name: Name, after: Option<UnixMillis>) -> Option<UnixMillis> {
         let series = self.series.get(&name)?;
-        let back = series.iter().rev().position(|value| value.is_some_and(|value| value > 0.0))?;
-        Some(self.at(back))
+        let some = series.iter().enumerate().filter(|(_, value)| value.is_some_and(|value| value > 0.0));
+        some.map(|(at, _)| self.at(series.len() - 1 - at)).find(|at| after.is_none_or(|after| *at > after))
     }
 
     /// The beginning of the step so many before the last.
@@ -158,17 +158,22 @@ mod tests {
     }
 
     #[test]
-    fn the_last_step_with_a_value_is_found() {
+    fn the_first_step_with_a_value_is_found() {
         let values = |series: Vec<Option<f64>>| Values {
             step: Duration::from_secs(60),
             last: UnixMillis(600_000),
             series: BTreeMap::from([(Name::Accepted, series)]),
         };
         let one = values(vec![Some(3.0), Some(0.0), None]);
-        assert_eq!(one.last_above_zero(Name::Accepted), Some(UnixMillis(480_000)));
+        assert_eq!(one.first_above_zero_after(Name::Accepted, None), Some(UnixMillis(480_000)));
+        assert_eq!(one.first_above_zero_after(Name::Accepted, Some(UnixMillis(479_999))), Some(UnixMillis(480_000)));
+        assert_eq!(one.first_above_zero_after(Name::Accepted, Some(UnixMillis(480_000))), None);
+        let two = values(vec![Some(3.0), Some(0.0), Some(1.0)]);
+        assert_eq!(two.first_above_zero_after(Name::Accepted, None), Some(UnixMillis(480_000)));
+        assert_eq!(two.first_above_zero_after(Name::Accepted, Some(UnixMillis(500_000))), Some(UnixMillis(600_000)));
         assert_eq!((one.sum(Name::Accepted, 2), one.sum(Name::Accepted, 9)), (0.0, 3.0));
         assert_eq!(one.newest(Name::Accepted, 3), Some(0.0));
-        assert_eq!(values(vec![Some(0.0)]).last_above_zero(Name::Accepted), None);
-        assert_eq!((one.last_above_zero(Name::Landed), one.maximum(Name::Landed, 3)), (None, None));
+        assert_eq!(values(vec![Some(0.0)]).first_above_zero_after(Name::Accepted, None), None);
+        assert_eq!((one.first_above_zero_after(Name::Landed, None), one.maximum(Name::Landed, 3)), (None, None));
     }
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::{StreamExt, stream};
 use lambda_setup::bucket::{BucketError, Streams};
 use lambda_setup::sdk::SdkConfig;
-use monitoring_lambdas::cloudwatch::CloudWatch;
+use monitoring_lambdas::cloudwatch::{CloudWatch, MetricsError};
 use monitoring_lambdas::notify::Incident;
 use shared::line::Kind;
-use shared::timestamp::UnixMillis;
+use shared::timestamp::{UnixMillis, UtcHour};
 use tokio::sync::{Notify, watch};
 
 use crate::alarms::{Alarms, CloudWatchAlarms};
@@ -18,17 +19,18 @@ use crate::checks::{self, Check};
 use crate::config::Config;
 use crate::flow::{self, Signals};
 use crate::follow::Follower;
+use crate::hour_state;
 use crate::hours::{Hour, Hours};
 use crate::incidents::Incidents;
 use crate::lines::{self, Lines, Source};
 use crate::metrics::{self, Values};
-use crate::snapshot::{Newest, Object, Snapshot, Versions};
+use crate::snapshot::{Newest, Object, Part, Snapshot, Versions};
 use crate::store::{Counted, Store as _};
 
 /// Nothing is read when nobody has asked for so long: a page that is open asks by its stream.
 const LOOKED_AT: Duration = Duration::from_secs(15);
-/// Objects whose lines are read in one look, of each kind.
-const READ_A_LOOK: usize = 6;
+/// Objects of a kind that are read at once.
+const READ_AT_ONCE: usize = 4;
 
 /// Who asks, and what they get.
 #[derive(Clone)]
@@ -53,8 +55,8 @@ impl Watch {
 
     /// The next snapshot, or the newest if it is young enough to be what somebody wants to see.
     pub(crate) async fn fresh(&mut self, age: Duration) -> Option<Arc<Snapshot>> {
-        let began = self.looks.millis().saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-        let is_fresh = self.snapshots.borrow_and_update().is_some() && self.looks.last.load(Ordering::Relaxed) > began;
+        let newest = self.snapshots.borrow_and_update().clone();
+        let is_fresh = newest.is_some_and(|newest| newest.read_at.elapsed() <= age);
         self.look();
         if !is_fresh {
             self.snapshots.changed().await.ok()?;
@@ -118,7 +120,9 @@ struct Parts {
     hours: Hours,
     shown_hours: Option<Arc<Vec<Hour>>>,
     incidents: Incidents,
-    shown_incidents: Arc<Vec<Incident>>,
+    shown_incidents: Option<Arc<Vec<Incident>>>,
+    /// Since when records wait on the stream.
+    waiting_since: Option<UnixMillis>,
     values: Option<Values>,
     checks: Option<Arc<Vec<Check>>>,
     alarms: Arc<Alarms>,
@@ -132,6 +136,28 @@ struct Timers {
     hours: Timer,
     incidents: Timer,
     checks: Timer,
+}
+
+/// What is read in a look.
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    is_first: bool,
+    metrics: bool,
+    hours: bool,
+    incidents: bool,
+    checks: bool,
+}
+
+impl Timers {
+    fn due(&mut self) -> Due {
+        Due {
+            is_first: self.hours.last.is_none(),
+            metrics: self.metrics.is_due(),
+            hours: self.hours.is_due(),
+            incidents: self.incidents.is_due(),
+            checks: self.checks.is_due(),
+        }
+    }
 }
 
 /// A kind's newest objects and their lines, by key and `ETag`.
@@ -160,13 +186,18 @@ impl Series {
         self.read.retain(|(key, etag), _| wanted.iter().any(|one| one.key == *key && one.etag == *etag));
         let is_new =
             |one: &&lambda_setup::bucket::Listed| !self.read.contains_key(&(one.key.clone(), one.etag.clone()));
-        let new: Vec<_> = wanted.iter().filter(is_new).take(READ_A_LOOK).cloned().collect();
-        for one in new {
-            let Some(beginning) = store.beginning(&one.key, lines::MAX_OBJECT_BYTES).await? else { continue };
-            let source = Source { kind: self.kind, file: one.key.clone(), key_fields: key_fields.to_vec() };
+        let new: Vec<_> = wanted.iter().filter(is_new).cloned().collect();
+        let kind = self.kind;
+        let reads = new.into_iter().map(|one| async move {
+            let Some(beginning) = store.beginning(&one.key, lines::MAX_OBJECT_BYTES).await? else { return Ok(None) };
+            let source = Source { kind, file: one.key.clone(), key_fields: key_fields.to_vec() };
             let read = tokio::task::spawn_blocking(move || lines::read(&source, beginning.bytes, beginning.is_all));
             // It can't panic; if it did, the object would be shown as empty.
-            self.read.insert((one.key, one.etag), Arc::new(read.await.unwrap_or_default()));
+            Ok::<_, BucketError>(Some(((one.key, one.etag), Arc::new(read.await.unwrap_or_default()))))
+        });
+        let found: Vec<_> = stream::iter(reads).buffer_unordered(READ_AT_ONCE).collect().await;
+        for read in found {
+            self.read.extend(read?);
         }
         self.is_known = true;
         Ok(())
@@ -214,86 +245,55 @@ impl<B: Streams> Observer<B> {
     }
 
     async fn look(&mut self) {
-        let now = self.config.clock.now();
-        let is_first = self.timers.hours.last.is_none();
-        self.look_at_events(now).await;
-        if is_first {
+        let (now, began) = (self.config.clock.now(), Instant::now());
+        let due = self.timers.due();
+        if due.is_first {
             // What landed is shown before the rest is read.
-            self.publish(now);
+            self.parts.look_at_events(&self.store, &self.config, now).await;
+            self.publish(now, began);
         }
-        if self.timers.metrics.is_due() {
-            let read = metrics::read(&self.cloudwatch, &self.config, now).await;
-            self.parts.values = self.parts.note("metrics", read);
-            self.parts.alarms = Arc::new(self.alarm_source.read().await);
-        }
-        if self.timers.hours.is_due() {
-            self.look_at_hours(now).await;
-        }
-        if self.timers.incidents.is_due() {
-            self.look_at_incidents().await;
-        }
-        if self.timers.checks.is_due() {
-            let read = checks::read(&self.cloudwatch, &self.config, now).await;
-            self.parts.checks = self.parts.note("checks", read).map(Arc::new);
-        }
-        self.publish(now);
+        let since = self.parts.hours.first().map(UtcHour::start).max(self.config.started);
+        let Self { config, store, cloudwatch, alarm_source, parts, .. } = self;
+        let values = when(due.metrics, metrics::read(cloudwatch, config, now));
+        let alarms = when(due.metrics, alarm_source.read());
+        let checks = when(due.checks, checks::read(cloudwatch, config, since, now));
+        // One that is slow does not keep the others waiting.
+        let ((), values, alarms, checks) =
+            tokio::join!(parts.look_at_s3(store, config, due, now), values, alarms, checks);
+        parts.note_cloudwatch(values, alarms, checks);
+        self.publish(now, began);
     }
 
-    async fn look_at_events(&mut self, now: UnixMillis) {
-        let (parts, fields) = (&mut self.parts, &self.config.key_fields);
-        let (events, rejected) =
-            tokio::join!(parts.events.look(&self.store, now, fields), parts.rejected.look(&self.store, now, fields),);
-        parts.note("events", events.and(rejected));
-        let ((events, one), (rejected, other)) = (parts.events.objects(), parts.rejected.objects());
-        let keys = |objects: &[Object]| objects.iter().map(|one| (one.key.clone(), one.bytes)).collect::<Vec<_>>();
-        let changed = keys(&events) != keys(&parts.newest.events) || keys(&rejected) != keys(&parts.newest.rejected);
-        parts.versions.events += u64::from(changed);
-        parts.newest = Arc::new(Newest { events, rejected, unread: one + other });
-    }
-
-    async fn look_at_hours(&mut self, now: UnixMillis) {
-        let looked = self.parts.hours.look(&self.store, now).await;
-        let is_read = self.parts.note("hours", looked).is_some();
-        let hours = is_read.then(|| Arc::new(self.parts.hours.at(now)));
-        let shown = |hours: &Option<Arc<Vec<Hour>>>| {
-            hours.as_ref().map(|hours| hours.iter().map(crate::snapshot::details).collect::<Vec<_>>())
-        };
-        self.parts.versions.hours += u64::from(shown(&hours) != shown(&self.parts.shown_hours));
-        self.parts.shown_hours = hours;
-    }
-
-    async fn look_at_incidents(&mut self) {
-        let looked = self.parts.incidents.look(&self.store).await;
-        self.parts.note("incidents", looked);
-        let incidents = self.parts.incidents.all();
-        self.parts.versions.incidents += u64::from(incidents != *self.parts.shown_incidents);
-        self.parts.shown_incidents = Arc::new(incidents);
-    }
-
-    fn publish(&self, now: UnixMillis) {
-        let parts = &self.parts;
-        let newest = parts.newest.events.iter().chain(&parts.newest.rejected).map(|object| object.landed_at).max();
+    fn publish(&mut self, now: UnixMillis, read_at: Instant) {
+        let parts = &mut self.parts;
+        let landed = parts.events.follower.landed().max(parts.rejected.follower.landed());
+        parts.waiting_since = flow::waiting_since(parts.waiting_since, parts.values.as_ref(), landed);
         let recent_steps = recent_steps(&self.config);
         let signals = Signals {
             now,
             values: parts.values.as_ref(),
             recent_steps,
-            newest_object: (parts.events.is_known && parts.rejected.is_known).then_some(newest),
+            newest_object: (parts.events.is_known && parts.rejected.is_known).then_some(landed),
+            waiting_since: parts.waiting_since,
+            batching_window: self.config.batching_window,
             hours: parts.shown_hours.as_deref().map(Vec::as_slice),
             alarms: &parts.alarms,
-            has_loader: self.config.function("LoadSearchFunction").is_some(),
+            has_alarms: self.config.alarm_prefix.is_some(),
+            has_search: self.config.function("LoadSearchFunction").is_some(),
+            has_warehouse: self.config.function("LoadWarehouseFunction").is_some(),
+            is_raw: self.config.is_raw,
             maximum_rejected_percent: self.config.limits.maximum_rejected_percent,
         };
         let stages = flow::stages(&signals);
-        let hours = parts.shown_hours.clone().unwrap_or_else(|| Arc::new(Vec::new()));
         self.snapshots.send_replace(Some(Arc::new(Snapshot {
             at: now,
-            state: flow::overall(&stages),
+            read_at,
+            state: flow::overall(&stages, &signals),
             stages,
             values: parts.values.clone(),
             recent_steps,
             newest: parts.newest.clone(),
-            hours,
+            hours: parts.shown_hours.clone(),
             incidents: parts.shown_incidents.clone(),
             unreadable_incidents: Arc::new(parts.incidents.unreadable()),
             checks: parts.checks.clone(),
@@ -303,6 +303,11 @@ impl<B: Streams> Observer<B> {
             versions: parts.versions,
         })));
     }
+}
+
+/// What is read, if it is due.
+async fn when<T>(is_due: bool, read: impl Future<Output = T>) -> Option<T> {
+    if is_due { Some(read.await) } else { None }
 }
 
 /// The current step and the one before, and those whose values CloudWatch may not show yet.
@@ -316,16 +321,91 @@ impl Parts {
         Self {
             events: Series::new(Kind::Event),
             rejected: Series::new(Kind::Rejected),
-            hours: Hours::new(config.limits, config.due_minutes),
+            hours: Hours::new(config.limits, hour_state::Due { minutes: config.due_minutes, started: config.started }),
             shown_hours: None,
             incidents: Incidents::default(),
-            shown_incidents: Arc::default(),
+            shown_incidents: None,
+            waiting_since: None,
             values: None,
             checks: None,
             alarms: Arc::new(Alarms::NotAvailable { why: "not read yet".to_owned() }),
             newest: Arc::default(),
             problems: BTreeMap::new(),
             versions: Versions::default(),
+        }
+    }
+
+    /// What lies in S3; the events were read before at the first look.
+    async fn look_at_s3<B: Streams>(&mut self, store: &Counted<B>, config: &Config, due: Due, now: UnixMillis) {
+        if !due.is_first {
+            self.look_at_events(store, config, now).await;
+        }
+        if due.hours {
+            self.look_at_hours(store, now).await;
+        }
+        if due.incidents {
+            self.look_at_incidents(store).await;
+        }
+    }
+
+    async fn look_at_events<B: Streams>(&mut self, store: &Counted<B>, config: &Config, now: UnixMillis) {
+        let fields = &config.key_fields;
+        let (events, rejected) =
+            tokio::join!(self.events.look(store, now, fields), self.rejected.look(store, now, fields));
+        let has_problem = self.problems.contains_key("events");
+        self.note("events", events.and(rejected));
+        let ((events, one), (rejected, other)) = (self.events.objects(), self.rejected.objects());
+        let keys = |objects: &[Object]| objects.iter().map(|one| (one.key.clone(), one.bytes)).collect::<Vec<_>>();
+        let changed = keys(&events) != keys(&self.newest.events)
+            || keys(&rejected) != keys(&self.newest.rejected)
+            || has_problem != self.problems.contains_key("events");
+        self.versions.events += u64::from(changed);
+        self.newest = Arc::new(Newest { events, rejected, unread: one + other });
+    }
+
+    async fn look_at_hours<B: Streams>(&mut self, store: &Counted<B>, now: UnixMillis) {
+        let looked = self.hours.look(store, now).await;
+        let before = self.problems.get(Part::Hours.name()).cloned();
+        let is_read = self.note(Part::Hours.name(), looked).is_some();
+        match self.hours.unread_history() {
+            Some(problem) => drop(self.problems.insert("history", problem)),
+            None => drop(self.problems.remove("history")),
+        }
+        let hours = is_read.then(|| Arc::new(self.hours.at(now)));
+        let shown = |hours: &Option<Arc<Vec<Hour>>>| {
+            hours.as_ref().map(|hours| hours.iter().map(crate::snapshot::details).collect::<Vec<_>>())
+        };
+        let changed =
+            shown(&hours) != shown(&self.shown_hours) || before.as_ref() != self.problems.get(Part::Hours.name());
+        self.versions.hours += u64::from(changed);
+        self.shown_hours = hours;
+    }
+
+    async fn look_at_incidents<B: Streams>(&mut self, store: &Counted<B>) {
+        let looked = self.incidents.look(store).await;
+        let before = self.problems.get(Part::Incidents.name()).cloned();
+        let is_read = self.note(Part::Incidents.name(), looked).is_some();
+        // A failure is shown beside what was known before; before the first look nothing is.
+        let incidents = if is_read { Some(Arc::new(self.incidents.all())) } else { self.shown_incidents.clone() };
+        let is_same = incidents == self.shown_incidents && before.as_ref() == self.problems.get(Part::Incidents.name());
+        self.versions.incidents += u64::from(!is_same);
+        self.shown_incidents = incidents;
+    }
+
+    fn note_cloudwatch(
+        &mut self,
+        values: Option<Result<Values, MetricsError>>,
+        alarms: Option<Alarms>,
+        checks: Option<Result<Vec<Check>, MetricsError>>,
+    ) {
+        if let Some(values) = values {
+            self.values = self.note("metrics", values);
+        }
+        if let Some(alarms) = alarms {
+            self.alarms = Arc::new(alarms);
+        }
+        if let Some(checks) = checks {
+            self.checks = self.note("checks", checks).map(Arc::new);
         }
     }
 

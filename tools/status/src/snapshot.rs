@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use monitoring_lambdas::notify::Incident;
+use monitoring_lambdas::rules::size::{Outcome, Rule};
 use serde::Serialize;
 use serde_json::{Value, json};
 use shared::timestamp::UnixMillis;
@@ -44,13 +46,17 @@ pub(crate) struct Versions {
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
     pub(crate) at: UnixMillis,
+    /// When it began to be read, however fast the stack's clock is.
+    pub(crate) read_at: Instant,
     pub(crate) stages: Vec<Stage>,
     pub(crate) state: crate::flow::State,
     pub(crate) values: Option<Values>,
     pub(crate) recent_steps: usize,
     pub(crate) newest: Arc<Newest>,
-    pub(crate) hours: Arc<Vec<Hour>>,
-    pub(crate) incidents: Arc<Vec<Incident>>,
+    /// `None` while they have not been read, or can't be: that is not that there are none.
+    pub(crate) hours: Option<Arc<Vec<Hour>>>,
+    /// `None` until they are read for the first time.
+    pub(crate) incidents: Option<Arc<Vec<Incident>>>,
     pub(crate) unreadable_incidents: Arc<Vec<String>>,
     pub(crate) checks: Option<Arc<Vec<Check>>>,
     pub(crate) alarms: Arc<Alarms>,
@@ -58,6 +64,23 @@ pub(crate) struct Snapshot {
     pub(crate) problems: BTreeMap<&'static str, String>,
     pub(crate) requests: u64,
     pub(crate) versions: Versions,
+}
+
+/// What is read later than the first snapshot, and must not look empty until then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Hours,
+    Incidents,
+}
+
+impl Part {
+    /// Its name among the problems.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Hours => "hours",
+            Self::Incidents => "incidents",
+        }
+    }
 }
 
 /// What never changes while the program runs.
@@ -107,14 +130,29 @@ impl Snapshot {
         json!({"step_seconds": values.step.as_secs(), "last": values.last, "recent_steps": steps, "series": series})
     }
 
-    pub(crate) fn hours(&self, count: usize) -> Value {
-        let from = self.hours.len().saturating_sub(count);
-        json!({"at": self.at, "hours": self.hours[from..].iter().map(hour).collect::<Vec<_>>()})
+    /// Whether a part has been read, or it is known why not.
+    pub(crate) fn has(&self, part: Part) -> bool {
+        let is_read = match part {
+            Part::Hours => self.hours.is_some(),
+            Part::Incidents => self.incidents.is_some(),
+        };
+        is_read || self.problems.contains_key(part.name())
     }
 
-    pub(crate) fn incidents(&self) -> Value {
-        json!({"at": self.at, "incidents": &*self.incidents, "unreadable": &*self.unreadable_incidents, "alarms": &*self.alarms,
-               "problem": self.problems.get("incidents")})
+    /// `None` when they are not read.
+    pub(crate) fn hours(&self, count: usize) -> Option<Value> {
+        let hours = self.hours.as_ref()?;
+        let from = hours.len().saturating_sub(count);
+        Some(json!({"at": self.at, "hours": hours[from..].iter().map(hour).collect::<Vec<_>>()}))
+    }
+
+    /// `None` when they were never read.
+    pub(crate) fn incidents(&self) -> Option<Value> {
+        let incidents = self.incidents.as_ref()?;
+        Some(
+            json!({"at": self.at, "incidents": &**incidents, "unreadable": &*self.unreadable_incidents, "alarms": &*self.alarms,
+               "problem": self.problems.get(Part::Incidents.name())}),
+        )
     }
 
     pub(crate) fn checks(&self) -> Value {
@@ -130,6 +168,7 @@ pub(crate) fn hour(hour: &Hour) -> Value {
         "partition": hour.hour.partition(),
         "state": hour.state,
         "marks": hour.marks,
+        "is_compared": hour.size.is_some(),
         "events": totals.map(|totals| totals.events),
         "rejected": totals.map(|totals| totals.rejected),
         "bytes": totals.map(|totals| totals.bytes),
@@ -151,13 +190,30 @@ pub(crate) fn details(one: &Hour) -> Value {
         let judged = size
             .judged
             .iter()
-            .map(|(rule, outcome)| json!({"rule": format!("{rule:?}"), "outcome": format!("{outcome:?}")}));
+            .map(|(rule, outcome)| json!({"rule": rule_name(*rule), "outcome": outcome_name(*outcome)}));
         json!({
             "bytes": size.sizes.bytes, "day_before": size.sizes.day_before, "weeks_before": size.sizes.weeks_before,
             "band": size.band, "rules": judged.collect::<Vec<_>>(),
         })
     }));
     details
+}
+
+const fn rule_name(rule: Rule) -> &'static str {
+    match rule {
+        Rule::Floor => "floor",
+        Rule::Change => "change",
+        Rule::SeasonalScore => "seasonal_score",
+        Rule::RejectedShare => "rejected_share",
+    }
+}
+
+const fn outcome_name(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Fine => "fine",
+        Outcome::Violation => "violation",
+        Outcome::InsufficientHistory => "insufficient_history",
+    }
 }
 
 /// How far a search went.

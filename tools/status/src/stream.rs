@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::header::CONTENT_TYPE;
@@ -13,6 +14,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::api::FRESH;
 use crate::observer::Watch;
 use crate::snapshot::About;
+
+/// Half of the time after which the server closes a connection that is idle.
+const HEARTBEAT: Duration = Duration::from_secs(10);
 
 struct Follows {
     watch: Watch,
@@ -34,10 +38,20 @@ pub(crate) fn response(watch: Watch, about: Arc<About>, place: OwnedSemaphorePer
 }
 
 impl Follows {
+    /// The next overview, or after a while a comment: a connection that is silent for longer is closed as idle.
     async fn next(&mut self) -> Option<Bytes> {
+        match tokio::time::timeout(HEARTBEAT, self.overview()).await {
+            Ok(overview) => overview,
+            Err(_) => Some(Bytes::from_static(b": waits for S3 or CloudWatch\n\n")),
+        }
+    }
+
+    async fn overview(&mut self) -> Option<Bytes> {
         // What was read long ago would look as if it were so now.
-        let snapshot = if std::mem::take(&mut self.is_first) {
-            self.watch.fresh(FRESH).await?
+        let snapshot = if self.is_first {
+            let fresh = self.watch.fresh(FRESH).await?;
+            self.is_first = false;
+            fresh
         } else {
             self.watch.look();
             self.watch.snapshots.changed().await.ok()?;

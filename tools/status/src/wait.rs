@@ -60,12 +60,14 @@ fn hour(query: &Query) -> Result<UtcHour, ApiError> {
 }
 
 fn is(snapshot: &Snapshot, hour: UtcHour, holds: impl Fn(&crate::hours::Hour) -> bool) -> Option<Value> {
-    let found = snapshot.hours.iter().find(|one| one.hour == hour)?;
+    let found = snapshot.hours.as_ref()?.iter().find(|one| one.hour == hour)?;
     holds(found).then(|| crate::snapshot::hour(found))
 }
 
 /// What holds at last; `None` when it does not in time.
 pub(crate) async fn until(mut watch: Watch, condition: Condition, limit: Duration) -> Option<Value> {
+    // What was read before somebody asked may be long past.
+    drop(watch.snapshots.borrow_and_update());
     let held = async {
         loop {
             watch.look();

@@ -33,11 +33,20 @@ fn signals<'a>(values: Option<&'a Values>, alarms: &'a Alarms) -> Signals<'a> {
         values,
         recent_steps: 2,
         newest_object: Some(None),
+        waiting_since: waiting_since(None, values, None),
+        batching_window: Duration::ZERO,
         hours: Some(&[]),
         alarms,
-        has_loader: true,
+        has_alarms: false,
+        has_search: true,
+        has_warehouse: false,
+        is_raw: false,
         maximum_rejected_percent: 5.0,
     }
+}
+
+fn all(signals: &Signals<'_>) -> State {
+    overall(&stages(signals), signals)
 }
 
 fn state(stages: &[Stage], id: &str) -> State {
@@ -92,12 +101,16 @@ fn nothing_that_lands_is_a_stop_after_a_while(
     let signals = Signals {
         now: UnixMillis(NOW + later),
         newest_object: Some(landed.map(UnixMillis)),
+        waiting_since: waiting_since(None, Some(&values), landed.map(UnixMillis)),
         ..signals(Some(&values), &alarms)
     };
     assert_eq!(state(&stages(&signals), "landed"), expected);
     let unread = Signals { newest_object: None, ..signals };
-    let expected = if later > 120_000 { State::Unknown } else { State::Quiet };
+    let expected = if later > 120_000 && landed != Some(NOW) { State::Unknown } else { State::Quiet };
     assert_eq!(state(&stages(&unread), "landed"), expected);
+    let slow = Signals { batching_window: Duration::from_millis(1), newest_object: Some(None), ..unread };
+    let expected = if later > 120_001 { State::Stopped } else { State::Quiet };
+    assert_eq!(state(&stages(&slow), "landed"), expected);
 }
 
 #[test]
@@ -105,11 +118,11 @@ fn without_data_nothing_is_green() {
     let alarms = none();
     let found = stages(&Signals { hours: None, ..signals(None, &alarms) });
     assert!(found.iter().all(|stage| stage.state == State::Unknown), "{found:?}");
-    assert_eq!(overall(&found), State::Unknown);
+    assert_eq!(overall(&found, &signals(None, &alarms)), State::Unknown);
     // Nor where the metrics are read, and one that must be there is not.
     let mut values = values(&[(Name::Accepted, 1.0)]);
     values.series.remove(&Name::StreamAge);
-    assert_eq!(overall(&stages(&signals(Some(&values), &alarms))), State::Unknown);
+    assert_eq!(all(&signals(Some(&values), &alarms)), State::Unknown);
 }
 
 fn one(state: HourState, marks: Vec<Mark>, facts: Facts) -> Hour {
@@ -158,26 +171,190 @@ fn an_hour_has_an_hour_to_become_parquet(#[case] more: i64, #[case] expected: St
 #[case("stale-data", "landed", State::Stopped)]
 #[case("lost-events", "landed", State::Stopped)]
 #[case("warning-late-partitions", "sealed", State::Warning)]
-#[case("errors-check-size", "sealed", State::Stopped)]
-#[case("5xx", "accepted", State::Stopped)]
+#[case("check-size-errors", "sealed", State::Stopped)]
+#[case("front-door-5xx", "accepted", State::Stopped)]
+#[case("ingest-throttles", "accepted", State::Stopped)]
+#[case("warning-behind-of-load-warehouse", "loaded", State::Warning)]
 fn an_alarm_colours_its_part(#[case] name: &str, #[case] id: &str, #[case] expected: State) {
     let alarm = |is_on| Alarm { name: name.into(), is_on, is_unknown: false, reason: "1 > 0".into(), since: None };
     let values = values(&[(Name::Accepted, 1.0)]);
     let on = Alarms::Known { alarms: vec![alarm(true)] };
     let found = stages(&signals(Some(&values), &on));
-    assert_eq!((state(&found, id), overall(&found)), (expected, expected));
+    assert_eq!((state(&found, id), all(&signals(Some(&values), &on))), (expected, expected));
     let off = Alarms::Known { alarms: vec![alarm(false)] };
-    assert!(overall(&stages(&signals(Some(&values), &off))) <= State::Ok);
+    assert!(all(&signals(Some(&values), &off)) <= State::Ok);
 }
 
 #[test]
 fn a_quiet_flow_is_quiet_and_not_green() {
     let (values, alarms) = (values(&[]), none());
-    assert_eq!(overall(&stages(&signals(Some(&values), &alarms))), State::Quiet);
+    assert_eq!(all(&signals(Some(&values), &alarms)), State::Quiet);
     let worse = values_with_spill();
-    assert_eq!(overall(&stages(&signals(Some(&worse), &alarms))), State::Warning);
+    assert_eq!(all(&signals(Some(&worse), &alarms)), State::Warning);
 }
 
 fn values_with_spill() -> Values {
     values(&[(Name::Spilled, 1.0)])
+}
+
+#[test]
+fn what_is_known_to_wait_waits_until_something_lands() {
+    let quiet = values(&[]);
+    let came = Some(UnixMillis(NOW - 9_000_000));
+    assert_eq!(waiting_since(came, Some(&quiet), None), came);
+    assert_eq!(waiting_since(came, None, Some(UnixMillis(NOW - 9_000_001))), came);
+    assert_eq!(waiting_since(came, None, Some(UnixMillis(NOW - 9_000_000))), None);
+}
+
+/// Traffic that goes on does not put off what has long been waiting.
+#[test]
+fn each_step_brings_records_and_nothing_lands() {
+    let (mut values, alarms) = (values(&[]), none());
+    values.series.insert(Name::OnStream, vec![Some(1.0); STEPS]);
+    for (landed, expected) in [(NOW, State::Quiet), (NOW - 60_000, State::Quiet), (NOW - 180_001, State::Stopped)] {
+        let waiting_since = waiting_since(None, Some(&values), Some(UnixMillis(landed)));
+        let signals = Signals { now: UnixMillis(NOW + 1), waiting_since, ..signals(Some(&values), &alarms) };
+        assert_eq!(state(&stages(&signals), "landed"), expected, "{landed}");
+    }
+}
+
+#[test]
+fn alarms_that_can_not_be_read_are_not_green() {
+    let (values, alarms) = (values(&[(Name::Accepted, 1.0)]), none());
+    assert_eq!(all(&signals(Some(&values), &alarms)), State::Ok);
+    assert_eq!(all(&Signals { has_alarms: true, ..signals(Some(&values), &alarms) }), State::Unknown);
+    let worse = values_with_spill();
+    assert_eq!(all(&Signals { has_alarms: true, ..signals(Some(&worse), &alarms) }), State::Warning);
+}
+
+#[test]
+fn an_alarm_on_the_way_to_people_is_no_part_of_the_flow() {
+    let alarm =
+        Alarm { name: "notify-errors".into(), is_on: true, is_unknown: false, reason: String::new(), since: None };
+    let (values, on) = (values(&[(Name::Accepted, 1.0)]), Alarms::Known { alarms: vec![alarm] });
+    let signals = signals(Some(&values), &on);
+    assert!(stages(&signals).iter().all(|stage| stage.state <= State::Ok));
+    assert_eq!(all(&signals), State::Stopped);
+}
+
+#[test]
+fn raw_lines_are_not_compacted() {
+    let facts = Facts { success: Some(success(hour().end(), Totals::default())), ..Facts::default() };
+    let hours = [one(HourState::Sealed, Vec::new(), facts)];
+    let (values, alarms) = (values(&[]), none());
+    let signals = Signals { hours: Some(&hours), is_raw: true, ..signals(Some(&values), &alarms) };
+    assert_eq!(state(&stages(&signals), "compacted"), State::Quiet);
+}
+
+#[rstest]
+#[case::at_the_bound(1_800_000.0, State::Ok)]
+#[case::one_past_it(1_800_001.0, State::Warning)]
+fn the_search_cluster_may_be_half_an_hour_behind(#[case] lag: f64, #[case] expected: State) {
+    let (values, alarms) = (values(&[(Name::Loaded, 1.0), (Name::LoadLag, lag)]), none());
+    assert_eq!(state(&stages(&signals(Some(&values), &alarms)), "loaded"), expected);
+}
+
+/// Where each alarm of alarms.yaml and server.yaml belongs, by its name, and the warehouse's.
+const TABLE: &[(&str, &str)] = &[
+    ("backed-up-of-load-search", "loaded"),
+    ("broken-objects", "landed"),
+    ("check-completeness-did-not-run", "sealed"),
+    ("check-completeness-errors", "sealed"),
+    ("check-deletions-did-not-run", "sealed"),
+    ("check-deletions-errors", "sealed"),
+    ("check-object-errors", "landed"),
+    ("check-recency-did-not-run", "sealed"),
+    ("check-recency-errors", "sealed"),
+    ("check-size-did-not-run", "sealed"),
+    ("check-size-errors", "sealed"),
+    ("date-size", "sealed"),
+    ("dead-letters-of-load-search", "loaded"),
+    ("deleted-objects", "sealed"),
+    ("difference-of-compact-partition", "compacted"),
+    ("doubled-events", "landed"),
+    ("doubled-records", "landed"),
+    ("dropped", "landed"),
+    ("failed-batches", "landed"),
+    ("front-door-5xx", "accepted"),
+    ("given-back", "landed"),
+    ("given-up", "landed"),
+    ("hour-size", "sealed"),
+    ("incomplete-partitions", "sealed"),
+    ("ingest-errors", "accepted"),
+    ("ingest-throttles", "accepted"),
+    ("landing-behind", "landed"),
+    ("landing-errors", "landed"),
+    ("lost-events", "landed"),
+    ("lost-records", "landed"),
+    ("missing-partitions", "sealed"),
+    ("not-stored-events", "accepted"),
+    ("overlapping-objects", "sealed"),
+    ("rejected-share", "rejected"),
+    ("seal-partition-did-not-run", "sealed"),
+    ("seal-partition-errors", "sealed"),
+    ("server-down", "accepted"),
+    ("stale-data", "landed"),
+    ("warning-behind-of-compact-partition", "compacted"),
+    ("warning-behind-of-load-search", "loaded"),
+    ("warning-behind-of-load-warehouse", "loaded"),
+    ("warning-check-completeness-slow", "sealed"),
+    ("warning-check-completeness-throttles", "sealed"),
+    ("warning-check-deletions-slow", "sealed"),
+    ("warning-check-deletions-throttles", "sealed"),
+    ("warning-check-object-events-dropped", "landed"),
+    ("warning-check-object-slow", "landed"),
+    ("warning-check-object-throttles", "landed"),
+    ("warning-check-recency-slow", "sealed"),
+    ("warning-check-recency-throttles", "sealed"),
+    ("warning-check-size-events-dropped", "sealed"),
+    ("warning-check-size-slow", "sealed"),
+    ("warning-check-size-throttles", "sealed"),
+    ("warning-front-door-4xx", "accepted"),
+    ("warning-ingest-concurrency", "accepted"),
+    ("warning-ingest-requests", "accepted"),
+    ("warning-ingest-slow", "accepted"),
+    ("warning-landed-topic-events-dropped", "landed"),
+    ("warning-landing-slow", "landed"),
+    ("warning-landing-throttles", "landed"),
+    ("warning-late-objects", "sealed"),
+    ("warning-late-partitions", "sealed"),
+    ("warning-seal-partition-slow", "sealed"),
+    ("warning-seal-partition-throttles", "sealed"),
+    ("warning-sealed-topic-events-dropped", "sealed"),
+    ("warning-server-full", "accepted"),
+    ("warning-server-restarts", "accepted"),
+    ("warning-spilled-events", "spilled"),
+    ("warning-stream-bytes", "stream"),
+    ("warning-stream-records", "stream"),
+    ("warning-stream-throttled", "stream"),
+    ("warning-unloadable-of-load-search", "loaded"),
+];
+
+fn names() -> Vec<String> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let nested = |path: &str| std::fs::read_to_string(root.join(path));
+    let alarms = local::template::Stack::alarms(&nested("template.yaml").unwrap(), &BTreeMap::new(), nested).unwrap();
+    let mut names: Vec<String> = alarms.into_iter().map(|alarm| alarm.name).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn every_alarm_has_its_part() {
+    for (name, part) in TABLE {
+        assert_eq!(part_of(name), Some(Part::Stage(part)), "{name}");
+    }
+    for name in names().iter().filter(|name| !name.contains("notify-")) {
+        assert!(TABLE.iter().any(|(known, _)| name.ends_with(&format!("-{known}"))), "{name} is not in the table");
+    }
+    for notice in ["notify-errors", "notify-did-not-run"] {
+        assert_eq!(part_of(notice), Some(Part::Notices));
+    }
+}
+
+#[test]
+fn the_alarms_of_a_stack_whose_name_begins_as_this_ones_are_not_its_own() {
+    for (name, _) in TABLE {
+        assert_eq!(part_of(&format!("eu-{name}")), None, "{name}");
+    }
 }
