@@ -910,7 +910,7 @@ def test_values_that_do_not_fit_each_other_are_refused_before_anything_is_deploy
 
 def values_with(given):
     defaults = {name: str(parameter["Default"]) for name, parameter in document()["Parameters"].items() if "Default" in parameter}
-    return defaults | dict(one.split("=") for one in given.split())
+    return defaults | dict(one.split("=", 1) for one in given.split())
 
 
 def stack_with(given):
