@@ -196,7 +196,7 @@ def test_calls_that_fail_are_made_again(warehouse, fault, times):
     warehouse.faults = [fault] * times
     with loader(warehouse) as function:
         outcomes = []
-        for made in [s3_event(bucket), *[scheduled()] * 2]:
+        for made in [s3_event(bucket), *[scheduled()] * (times + 1)]:
             function.events.put(made)
             outcomes.append(function.answers.get(timeout=60)[0])
         assert outcomes[-2:] == ["response"] * 2
