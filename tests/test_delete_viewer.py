@@ -1,6 +1,6 @@
 """tools/delete-viewer: one viewer's events are gone from all that landed, nobody else's is, and the checks see no loss.
 
-What is a viewer's is told here by Python's json alone, and what is left is read by bz2, DuckDB and base64.
+What is a viewer's is decided here by Python's json alone, and what is left is read by bz2, DuckDB and base64.
 """
 
 import base64

@@ -36,14 +36,10 @@ use shared::metric::Metric;
 use shared::timestamp::{MILLIS_PER_MINUTE, UnixMillis, UtcHour};
 
 use crate::promoted::{self, PromotedError, PromotedFields};
+use crate::sweep::swept;
 use columnar::Totals;
 pub use plan::PlanError;
 use run::{Compaction, Outcome};
-
-/// Hours back that the schedule looks at, and once an hour: as far as an hour can be sealed, which the stream's seven days bound.
-const SWEPT_HOURS: i64 = 48;
-const SWEPT_HOURLY: i64 = 8 * 24;
-const QUARTER_MILLIS: i64 = 15 * MILLIS_PER_MINUTE;
 
 /// From an hour's seal to when it counts as late.
 const DUE_MILLIS: i64 = 60 * MILLIS_PER_MINUTE;
@@ -180,7 +176,11 @@ impl<B: Streams> Handler<B> {
     /// The oldest hour first. One that fails does not stop the others; the last such failure.
     async fn sweep_hours(&self, at: UnixMillis, deadline: Deadline, name: &str) -> (u64, Option<CompactError>) {
         let (mut late, mut failed) = (0, None);
-        for hour in swept(at, self.limits.event_format).map(|hours| at.hour().plus(hours)) {
+        let hours = match self.limits.event_format {
+            EventFormat::Envelope => swept(at),
+            EventFormat::Raw => 0..0,
+        };
+        for hour in hours.map(|hours| at.hour().plus(hours)) {
             match self.sweep_hour(hour, deadline, at, name).await {
                 Ok(is_late) => late += u64::from(is_late),
                 Err(error) => {
@@ -221,16 +221,6 @@ impl<B: Streams> Handler<B> {
             }
         }
         Ok(())
-    }
-}
-
-/// The hours to look at, counted from that of the event.
-fn swept(at: UnixMillis, format: EventFormat) -> std::ops::Range<i64> {
-    let is_first_of_hour = at.0 < at.hour().start().0 + QUARTER_MILLIS;
-    match format {
-        EventFormat::Envelope if is_first_of_hour => -SWEPT_HOURLY..0,
-        EventFormat::Envelope => -SWEPT_HOURS..0,
-        EventFormat::Raw => 0..0,
     }
 }
 

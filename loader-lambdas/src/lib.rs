@@ -10,3 +10,4 @@ pub mod compact_partition;
 pub mod load_search;
 pub mod load_warehouse;
 mod promoted;
+mod sweep;

@@ -4,8 +4,8 @@
 //! Three things differ from CloudWatch, so that a machine which nobody watches at night does not cry wolf:
 //!
 //! - Alarms on numbers that only a deployment has (`NEEDS`) are evaluated only where `PARAMETERS` gives the number.
-//! - What should have happened before the stack started counts as unknown, not as missing; and for three hours nobody hears of
-//!   hours that were sealed late. A machine that was suspended starts again, in this respect.
+//! - What should have happened before the stack started counts as unknown, not as missing; and hours that were sealed late
+//!   raise no alarm for three hours. A machine that was suspended starts again, in this respect.
 //! - The first OK after the start is not sent: sixty messages would say that nothing has happened.
 //!
 //! What is in ALARM is kept in a file: a stack that starts again sends the OK that is still owed.

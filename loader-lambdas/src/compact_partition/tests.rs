@@ -15,6 +15,7 @@ use shared::object::{manifest_key, success_key};
 use super::columnar::{Compacted, Keys};
 use super::parquet_file::PartReader;
 use super::*;
+use crate::sweep::QUARTER_MILLIS;
 
 const HOUR: &str = "dt=2026-11-21/hour=09";
 const PROMOTED: &str = "type:type|event|e";

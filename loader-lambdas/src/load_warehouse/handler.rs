@@ -14,11 +14,7 @@ use shared::timestamp::{MILLIS_PER_MINUTE, UnixMillis, UtcHour};
 use super::load::{LoadError, Loading, Outcome};
 use super::sql::Tables;
 use super::warehouse::Warehouse;
-
-/// Hours back that the schedule looks at, and once an hour: as compact-partition does.
-const SWEPT_HOURS: i64 = 48;
-const SWEPT_HOURLY: i64 = 8 * 24;
-const QUARTER_MILLIS: i64 = 15 * MILLIS_PER_MINUTE;
+use crate::sweep::swept;
 
 /// From an hour's seal to when it counts as late: it has an hour to become Parquet, and one to be loaded.
 const DUE_MILLIS: i64 = 120 * MILLIS_PER_MINUTE;
@@ -174,10 +170,4 @@ impl<B: Bucket, W: Warehouse> Handler<B, W> {
 /// The hour of a compacted hour's `_SUCCESS`.
 fn hour(key: &str) -> Option<UtcHour> {
     UtcHour::parse(key.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?)
-}
-
-/// The hours to look at, counted from that of the event.
-fn swept(at: UnixMillis) -> std::ops::Range<i64> {
-    let is_first_of_hour = at.0 < at.hour().start().0 + QUARTER_MILLIS;
-    if is_first_of_hour { -SWEPT_HOURLY..0 } else { -SWEPT_HOURS..0 }
 }

@@ -83,14 +83,12 @@ pub(super) struct Load {
     /// Of the compacted hour's `_SUCCESS`, without quotes.
     pub(super) etag: String,
     /// The warehouse, its database and the schema.
-    #[serde(default)]
     pub(super) target: String,
     /// The Data API's id of the transaction.
     pub(super) transaction: String,
     /// From 1.
     pub(super) attempt: u32,
     /// Whether the hour was to be loaded again, though it was there. It is so until it is committed.
-    #[serde(default)]
     pub(super) is_reload: bool,
     pub(super) sent_at: UnixMillis,
     pub(super) is_committed: bool,

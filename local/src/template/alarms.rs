@@ -206,7 +206,7 @@ fn alarm(template: &Template, id: &str, properties: &Value) -> Result<Alarm> {
     })
 }
 
-/// The topics that hear of a state.
+/// The topics that a change to a state is published to.
 fn actions(properties: &Properties<'_>, name: &str) -> Result<Vec<String>> {
     let arns: Vec<String> = properties.values[name].as_array().into_iter().flatten().map(text_of).collect();
     match arns.iter().find(|arn| topic_name(arn).is_none()) {
