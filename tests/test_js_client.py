@@ -64,7 +64,7 @@ def open_page(driver, origin, url, session, **options):
 
 def events(stack, session, count, timeout=60):
     """The landed events of one session, by `n`."""
-    return stack.wait_for_lines(lambda line: line.json["event"].get("session_id") == session, count, timeout=timeout)
+    return stack.wait_for_lines(lambda line: line.json.get("event", {}).get("session_id") == session, count, timeout=timeout)
 
 
 def pending(driver):
