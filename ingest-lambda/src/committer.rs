@@ -187,7 +187,7 @@ impl<S: RecordStream, B: SpillBucket> Committer<S, B> {
         let values: Vec<_> = metrics::of_puts(report).collect();
         let received_at = report.records.iter().find_map(|record| record.receipts.first());
         if let Some((at, _)) = received_at.filter(|_| !values.is_empty()) {
-            self.tally.add(*at, &values);
+            self.tally.add(*at, None, &values);
         }
     }
 }

@@ -12,6 +12,9 @@ use shared::timestamp::UnixMillis;
 const WRITE_EVERY_MILLIS: u64 = 10_000;
 /// How long a loss is held back by a server, which may have many of them at once. Lambda's next request may be far away.
 const WRITE_LOSS_EVERY_MILLIS: u64 = 1_000;
+/// What is counted for each app, too. Each is a custom metric with a price, so these are the ones that an app's people act on.
+const BY_APP: [Metric; 4] =
+    [Metric::AcceptedEvents, Metric::RejectedLines, Metric::NotStoredEvents, Metric::LimitedRequests];
 /// What CloudWatch keeps apart.
 const MINUTE_MILLIS: i64 = 60_000;
 
@@ -45,15 +48,23 @@ impl FrontDoor {
 struct Pending {
     /// As the metrics' dimension says it.
     function_name: String,
-    minutes: BTreeMap<UnixMillis, Sums>,
+    minutes: BTreeMap<UnixMillis, Minute>,
     /// Of what is written.
-    totals: Sums,
+    totals: Minute,
     /// When the request was received that last wrote. By the requests' clock alone: the stack's may run fast.
     written_at: Option<UnixMillis>,
 }
 
 /// One value a metric: a sum, or an extreme where a sum says nothing.
 type Sums = BTreeMap<Metric, u64>;
+
+/// What was received in a minute.
+#[derive(Debug, Default, Clone)]
+struct Minute {
+    sums: Sums,
+    /// By apps, of which there are no more than write keys.
+    apps: BTreeMap<String, Sums>,
+}
 
 impl Counts {
     /// Of a new environment of this front door.
@@ -62,16 +73,15 @@ impl Counts {
         Arc::new(Self { pending: Mutex::default(), vital_signs: VitalSigns::new(), front_door })
     }
 
-    /// Counts a request that was received at `at`. Gives the lines that are to be written now: all of them if they are due, or
-    /// if events are lost.
+    /// Counts a request that was received at `at`, of an app if it is known. Gives the lines that are to be written now: all of
+    /// them if they are due, or if events are lost.
     #[must_use]
-    pub fn add(&self, at: UnixMillis, function_name: &str, values: &[(Metric, u64)]) -> Vec<String> {
+    pub fn add(&self, at: UnixMillis, function_name: &str, app: Option<&str>, values: &[(Metric, u64)]) -> Vec<String> {
         let mut pending = self.pending();
         if pending.function_name != function_name {
             function_name.clone_into(&mut pending.function_name);
         }
-        let sums = pending.minutes.entry(minute_of(at)).or_default();
-        values.iter().for_each(|(metric, value)| combine(sums, *metric, *value));
+        pending.minutes.entry(minute_of(at)).or_default().add(app, values);
         let is_loss = values.iter().any(|(metric, count)| *metric == Metric::NotStoredEvents && *count > 0);
         let held_back = match (is_loss, self.front_door) {
             (false, _) => WRITE_EVERY_MILLIS,
@@ -96,28 +106,45 @@ impl Counts {
     /// All that was counted since the start.
     #[must_use]
     pub fn totals(&self) -> BTreeMap<Metric, u64> {
+        self.all().sums
+    }
+
+    /// What [`BY_APP`] counted since the start, by apps.
+    #[must_use]
+    pub fn totals_by_app(&self) -> BTreeMap<String, BTreeMap<Metric, u64>> {
+        self.all().apps
+    }
+
+    fn all(&self) -> Minute {
         let pending = self.pending();
         let mut totals = pending.totals.clone();
-        pending.minutes.values().for_each(|sums| combine_all(&mut totals, sums));
+        pending.minutes.values().for_each(|minute| totals.add_all(minute));
         totals
     }
 
     fn lines(&self, pending: &mut Pending) -> Vec<String> {
         if let Some(mut newest) = pending.minutes.last_entry() {
-            self.vital_signs.of_environment().for_each(|(metric, value)| combine(newest.get_mut(), metric, value));
+            let newest = &mut newest.get_mut().sums;
+            self.vital_signs.of_environment().for_each(|(metric, value)| combine(newest, metric, value));
         }
         let minutes = std::mem::take(&mut pending.minutes);
-        minutes.values().for_each(|sums| combine_all(&mut pending.totals, sums));
+        minutes.values().for_each(|minute| pending.totals.add_all(minute));
+        minutes.into_iter().flat_map(|(at, minute)| self.lines_of(at, minute, &pending.function_name)).collect()
+    }
+
+    /// One of all requests, and one of each app.
+    fn lines_of(&self, at: UnixMillis, Minute { mut sums, apps }: Minute, function_name: &str) -> Vec<String> {
+        if self.front_door == FrontDoor::Server
+            && let Some(&requests) = sums.get(&Metric::Requests)
+        {
+            sums.insert(Metric::ServerRequests, requests);
+        }
         let properties = [("front_door", self.front_door.as_str())];
-        let line = |(minute, mut sums): (UnixMillis, Sums)| {
-            if self.front_door == FrontDoor::Server
-                && let Some(&requests) = sums.get(&Metric::Requests)
-            {
-                sums.insert(Metric::ServerRequests, requests);
-            }
-            emf::line(minute, &pending.function_name, &sums.into_iter().collect::<Vec<_>>(), &properties)
-        };
-        minutes.into_iter().map(line).collect()
+        let values = |sums: Sums| sums.into_iter().collect::<Vec<_>>();
+        let of_all = emf::line(at, function_name, &values(sums), &properties);
+        let of_app =
+            |(app, sums): (String, Sums)| emf::line_of_app(at, function_name, &app, &values(sums), &properties);
+        [of_all].into_iter().chain(apps.into_iter().map(of_app)).collect()
     }
 
     /// Nothing in between can panic half way.
@@ -137,8 +164,28 @@ fn minute_of(at: UnixMillis) -> UnixMillis {
     UnixMillis(at.0.saturating_sub(at.0.rem_euclid(MINUTE_MILLIS)))
 }
 
-fn combine_all(sums: &mut Sums, others: &Sums) {
-    others.iter().for_each(|(metric, value)| combine(sums, *metric, *value));
+impl Minute {
+    fn add(&mut self, app: Option<&str>, values: &[(Metric, u64)]) {
+        let values = values.iter().copied();
+        combine_all(&mut self.sums, values.clone());
+        if let Some(app) = app {
+            combine_all(self.of_app(app), values.filter(|(metric, _)| BY_APP.contains(metric)));
+        }
+    }
+
+    fn add_all(&mut self, other: &Self) {
+        let values = |sums: &Sums| sums.clone().into_iter();
+        combine_all(&mut self.sums, values(&other.sums));
+        other.apps.iter().for_each(|(app, sums)| combine_all(self.of_app(app), values(sums)));
+    }
+
+    fn of_app(&mut self, app: &str) -> &mut Sums {
+        self.apps.entry(app.to_owned()).or_default()
+    }
+}
+
+fn combine_all(sums: &mut Sums, values: impl Iterator<Item = (Metric, u64)>) {
+    values.for_each(|(metric, value)| combine(sums, metric, value));
 }
 
 fn combine(sums: &mut Sums, metric: Metric, value: u64) {
@@ -164,6 +211,7 @@ mod tests {
         read(&counts.add(
             UnixMillis(at),
             "ingest",
+            None,
             &[(Metric::AcceptedEvents, accepted), (Metric::RemainingTime, accepted)],
         ))
     }
@@ -205,7 +253,7 @@ mod tests {
     fn a_server_writes_what_is_lost_once_a_second() {
         let (counts, lost) = (Counts::new(FrontDoor::Server), [(Metric::NotStoredEvents, 1)]);
         let lines =
-            [0, 1, 999, 1_000, 1_500].map(|later| counts.add(UnixMillis(MINUTE + later), "ingest", &lost).len());
+            [0, 1, 999, 1_000, 1_500].map(|later| counts.add(UnixMillis(MINUTE + later), "ingest", None, &lost).len());
         assert_eq!(lines, [1, 0, 0, 1, 0]);
     }
 
@@ -221,7 +269,7 @@ mod tests {
     #[case::server(FrontDoor::Server, Some(2))]
     fn requests_of_the_server_have_a_count_of_their_own(#[case] front_door: FrontDoor, #[case] expected: Option<u64>) {
         let counts = Counts::new(front_door);
-        let line = &read(&counts.add(UnixMillis(MINUTE), "ingest", &[(Metric::Requests, 2)]))[0];
+        let line = &read(&counts.add(UnixMillis(MINUTE), "ingest", None, &[(Metric::Requests, 2)]))[0];
         assert_eq!((line["Requests"].as_u64(), line["ServerRequests"].as_u64()), (Some(2), expected));
     }
 
@@ -230,10 +278,30 @@ mod tests {
         let counts = Counts::new(FrontDoor::Lambda);
         add(&counts, MINUTE, 1);
         add(&counts, MINUTE + 1, 1);
-        let lines = counts.add(UnixMillis(MINUTE + 2), "ingest", &[(Metric::NotStoredEvents, 3)]);
+        let lines = counts.add(UnixMillis(MINUTE + 2), "ingest", None, &[(Metric::NotStoredEvents, 3)]);
         let line = &read(&lines)[0];
         assert_eq!((&line["NotStoredEvents"], &line["AcceptedEvents"]), (&3.into(), &1.into()));
         assert_eq!(add(&counts, MINUTE + 3, 1), [] as [Value; 0]);
+    }
+
+    #[test]
+    fn what_an_apps_people_act_on_has_a_line_of_its_own_beside_that_of_all_apps() {
+        let counts = Counts::new(FrontDoor::Lambda);
+        add(&counts, MINUTE, 1);
+        for (app, accepted) in [(Some("web"), 1), (Some("ios"), 2), (None, 4), (Some("web"), 8)] {
+            let values = [(Metric::Requests, 1), (Metric::AcceptedEvents, accepted)];
+            assert!(counts.add(UnixMillis(MINUTE + 1), "ingest", app, &values).is_empty());
+        }
+        let lines = read(&counts.rest());
+        let found: Vec<_> = lines.iter().map(|line| (line["App"].as_str(), line["AcceptedEvents"].as_u64())).collect();
+        assert_eq!(found, [(None, Some(15)), (Some("ios"), Some(2)), (Some("web"), Some(9))]);
+        let dimensions = |line: &Value| line["_aws"]["CloudWatchMetrics"][0]["Dimensions"].clone();
+        assert_eq!(dimensions(&lines[0]), serde_json::json!([["FunctionName"]]));
+        assert_eq!(dimensions(&lines[1]), serde_json::json!([["FunctionName", "App"]]));
+        assert!(lines[1..].iter().all(|line| line["Requests"].is_null() && line["front_door"] == "lambda"));
+        let by_app = counts.totals_by_app();
+        let accepted = ["ios", "web"].map(|app| by_app[app][&Metric::AcceptedEvents]);
+        assert_eq!((accepted, counts.totals()[&Metric::AcceptedEvents]), ([2, 9], 16));
     }
 
     #[test]
@@ -242,7 +310,7 @@ mod tests {
         add(&counts, MINUTE, 1);
         for (largest, remaining) in [(5, 9_000), (70, 8_000), (6, 9_500)] {
             let values = [(Metric::LargestRequest, largest), (Metric::RemainingTime, remaining), (Metric::Requests, 1)];
-            assert!(counts.add(UnixMillis(MINUTE + 1), "ingest", &values).is_empty());
+            assert!(counts.add(UnixMillis(MINUTE + 1), "ingest", None, &values).is_empty());
         }
         let line = &read(&counts.rest())[0];
         let found = ["LargestRequest", "RemainingTime", "Requests"].map(|name| line[name].as_u64());
@@ -286,7 +354,7 @@ mod tests {
             for (at, events, lost) in requests {
                 *expected.entry(minute_of(UnixMillis(at)).0).or_insert(0) += events;
                 let values = [(Metric::AcceptedEvents, events), (Metric::NotStoredEvents, lost)];
-                note(counts.add(UnixMillis(at), "ingest", &values));
+                note(counts.add(UnixMillis(at), "ingest", None, &values));
                 prop_assert!(counts.pending().minutes.len() <= 2);
             }
             note(counts.rest());

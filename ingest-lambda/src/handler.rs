@@ -69,7 +69,8 @@ impl<S: RecordStream, B: SpillBucket> Handler<S, B> {
         let mut values = metrics::of_request(&report, answer.answered(), request.body_bytes(), &times);
         values.extend(answer.turned_away());
         values.extend(metrics::of_puts(&report));
-        let due = self.counts.add(at, &context.env_config.function_name, &values);
+        let app = self.intake.app(head.headers);
+        let due = self.counts.add(at, &context.env_config.function_name, app, &values);
         due.iter().for_each(|line| println!("{line}"));
         let reply = answer.into_reply(head, &self.intake.config().allowed_origins);
         Ok(Response::new(reply, request.multi_value_headers_only))

@@ -293,6 +293,12 @@ impl Intake {
         }
     }
 
+    /// The app whose key a request names.
+    #[must_use]
+    pub(crate) fn app(&self, headers: &Headers) -> Option<&str> {
+        self.config.write_keys.find(headers.named_key()).map(|key| key.app)
+    }
+
     /// `None` without a limit.
     fn charge(&self, key: WriteKey<'_>, items: usize) -> Option<Paid> {
         let charge = locked(self.allowances.get(key.number)?).charge(items);

@@ -26,9 +26,9 @@ impl Tally {
         &self.counts
     }
 
-    /// Counts what was received at that time.
-    pub fn add(&self, at: UnixMillis, values: &[(Metric, u64)]) {
-        print(&self.counts.add(at, &self.name, values));
+    /// Counts what was received at that time, of an app if it is known.
+    pub fn add(&self, at: UnixMillis, app: Option<&str>, values: &[(Metric, u64)]) {
+        print(&self.counts.add(at, &self.name, app, values));
     }
 
     /// Writes all that is not written yet.

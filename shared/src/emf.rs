@@ -14,6 +14,8 @@ use crate::timestamp::UnixMillis;
 const FUNCTION_NAME: &str = "FunctionName";
 /// As AWS calls the dimension of its own metrics that tells a function's versions apart.
 const EXECUTED_VERSION: &str = "ExecutedVersion";
+/// Whose write key a request named.
+const APP: &str = "App";
 /// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-versions.html>
 const UNPUBLISHED: &str = "$LATEST";
 
@@ -23,21 +25,36 @@ const UNPUBLISHED: &str = "$LATEST";
 /// CloudWatch takes at most 100 metrics in a line; there are fewer in all.
 #[must_use]
 pub fn line(time: UnixMillis, function_name: &str, values: &[(Metric, u64)], properties: &[(&str, &str)]) -> String {
-    Line { time, function_name, version: None, values, properties }.text()
+    Line { time, function_name, narrower: None, values, properties }.text()
+}
+
+/// One line, as [`line`] writes it, of what requests of one app counted, under the dimensions `FunctionName` and `App`: metrics
+/// of their own beside those of all apps.
+#[must_use]
+pub fn line_of_app(
+    time: UnixMillis,
+    function_name: &str,
+    app: &str,
+    values: &[(Metric, u64)],
+    properties: &[(&str, &str)],
+) -> String {
+    Line { time, function_name, narrower: Some((APP, app)), values, properties }.text()
 }
 
 /// One line with a metric of one version of a function, under the dimensions `FunctionName` and `ExecutedVersion`: what the
 /// alarms of a canary watch (template.yaml). `None` for what is not published, and so never rolled out.
 #[must_use]
 pub fn line_of_version(time: UnixMillis, function_name: &str, version: &str, value: (Metric, u64)) -> Option<String> {
-    let line = Line { time, function_name, version: Some(version), values: &[value], properties: &[] };
+    let line =
+        Line { time, function_name, narrower: Some((EXECUTED_VERSION, version)), values: &[value], properties: &[] };
     (version != UNPUBLISHED).then(|| line.text())
 }
 
 struct Line<'a> {
     time: UnixMillis,
     function_name: &'a str,
-    version: Option<&'a str>,
+    /// A second dimension and its value.
+    narrower: Option<(&'static str, &'a str)>,
     values: &'a [(Metric, u64)],
     properties: &'a [(&'a str, &'a str)],
 }
@@ -52,12 +69,12 @@ impl Line<'_> {
 impl Serialize for Line<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        let dimensions = [FUNCTION_NAME, EXECUTED_VERSION];
-        let dimensions = if self.version.is_some() { &dimensions[..] } else { &dimensions[..1] };
-        let directive = Directive { namespace: NAMESPACE, dimensions: [dimensions], metrics: Definitions(self.values) };
+        let dimensions: Vec<_> = [FUNCTION_NAME].into_iter().chain(self.narrower.map(|(name, _)| name)).collect();
+        let directive =
+            Directive { namespace: NAMESPACE, dimensions: [&dimensions], metrics: Definitions(self.values) };
         map.serialize_entry("_aws", &Metadata { timestamp: self.time.0, cloud_watch_metrics: [directive] })?;
         map.serialize_entry(FUNCTION_NAME, self.function_name)?;
-        self.version.iter().try_for_each(|version| map.serialize_entry(EXECUTED_VERSION, version))?;
+        self.narrower.iter().try_for_each(|(name, value)| map.serialize_entry(name, value))?;
         self.properties.iter().try_for_each(|(name, value)| map.serialize_entry(name, value))?;
         self.values.iter().try_for_each(|(metric, value)| map.serialize_entry(metric.as_str(), value))?;
         map.end()

@@ -1,8 +1,8 @@
 //! What those ask who look after the server, on a port of its own: clients that take all connections don't keep them out.
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/>
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,6 +82,7 @@ fn metrics(server: &Server) -> String {
             _ => write_sample(&mut text, &format!("{}_total", name(metric)), "counter", value),
         }
     }
+    write_apps(&mut text, &server.tally.counts().totals_by_app());
     let gauges = [
         ("connections", server.connections()),
         ("in_flight_bytes", server.commit.bytes()),
@@ -93,9 +94,24 @@ fn metrics(server: &Server) -> String {
     text
 }
 
+/// `playhead_app_accepted_events_total{app="web"}`: by a name of its own, so that a sum over what has one name counts nothing twice.
+fn write_apps(text: &mut String, apps: &BTreeMap<String, BTreeMap<Metric, u64>>) {
+    let metrics: BTreeSet<Metric> = apps.values().flat_map(|sums| sums.keys().copied()).collect();
+    for metric in metrics {
+        let name = format!("{}_total", name(metric).replacen("playhead", "playhead_app", 1));
+        let samples = apps.iter().filter_map(|(app, sums)| Some((format!("{{app=\"{app}\"}}"), *sums.get(&metric)?)));
+        write_samples(text, &name, "counter", samples);
+    }
+}
+
 fn write_sample(text: &mut String, name: &str, kind: &str, value: u64) {
-    #[allow(clippy::expect_used)]
-    writeln!(text, "# TYPE {name} {kind}\n{name} {value}").expect("a string takes all that is written");
+    write_samples(text, name, kind, [(String::new(), value)].into_iter());
+}
+
+/// With the labels of each.
+fn write_samples(text: &mut String, name: &str, kind: &str, samples: impl Iterator<Item = (String, u64)>) {
+    text.push_str(&format!("# TYPE {name} {kind}\n"));
+    samples.for_each(|(labels, value)| text.push_str(&format!("{name}{labels} {value}\n")));
 }
 
 /// `AcceptedEvents` is `playhead_accepted_events`.
@@ -113,6 +129,15 @@ fn name(metric: Metric) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_samples_of_a_metric_by_app_stand_together() {
+        let sums = |events| BTreeMap::from([(Metric::AcceptedEvents, events)]);
+        let mut text = String::new();
+        write_apps(&mut text, &BTreeMap::from([("web".into(), sums(3)), ("ios".into(), sums(4))]));
+        let name = "playhead_app_accepted_events_total";
+        assert_eq!(text, format!("# TYPE {name} counter\n{name}{{app=\"ios\"}} 4\n{name}{{app=\"web\"}} 3\n"));
+    }
 
     #[test]
     fn names_are_as_prometheus_wants_them() {

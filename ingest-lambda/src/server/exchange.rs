@@ -158,7 +158,7 @@ impl Server {
         let times = [(Metric::HandlingTime, received.began.elapsed().as_micros() as u64)];
         let mut values = metrics::of_request(&report, answer.answered(), body_bytes, &times);
         values.extend(answer.turned_away());
-        self.tally.add(received.at, &values);
+        self.tally.add(received.at, self.intake.app(&received.headers), &values);
         answer.into_reply(received.head(), &self.intake.config().allowed_origins)
     }
 
