@@ -14,7 +14,7 @@ from support import metric_math
 from support.deployment import script
 from support.stack import REPOSITORY
 from support.template import (
-    alarms, canary_alarms, document, expanded, functions, given, metrics, notifications, of_type, overlapping, server_alarms, suffix,
+    alarms, app_alarms, canary_alarms, document, expanded, functions, given, metrics, notifications, of_type, overlapping, server_alarms, suffix,
     translated, warehouse_alarms, watched,
 )
 
@@ -97,7 +97,7 @@ def test_each_alarm_says_what_is_wrong_in_which_unit_and_where_to_read_on():
     """An alarm's description has a unit and ends with an entry of the runbook; its metric exists; it tells the topic."""
     entries = set(re.findall(r"^### (\S+)$", (REPOSITORY / "docs/RUNBOOK.md").read_text(), re.MULTILINE))
     named = set()
-    for alarm in (alarms() | server_alarms() | warehouse_alarms()).values():
+    for alarm in (alarms() | server_alarms() | warehouse_alarms() | app_alarms("web", "tv-app")).values():
         text, entry = alarm["AlarmDescription"].rsplit(" #", 1)
         assert entry in entries, entry
         assert suffix(alarm).endswith(entry), alarm
@@ -123,7 +123,7 @@ FACTS = {
 def test_nobody_is_woken_for_one_event_in_100_million():
     """An alarm is a fact that one value shows, or lasts for some of the last minutes; what grows with the traffic is a share
     of it."""
-    for alarm in (alarms() | server_alarms() | warehouse_alarms()).values():
+    for alarm in (alarms() | server_alarms() | warehouse_alarms() | app_alarms("web", "tv-app")).values():
         entry = alarm["AlarmDescription"].rsplit(" #", 1)[1]
         if entry == "events-dropped":
             assert "-warning-" in str(alarm["AlarmName"])
@@ -166,6 +166,20 @@ def test_warnings_come_at_80_percent_of_what_is_full():
         properties = resources[name]["Properties"]
         assert properties["Metrics"][0]["Expression"] == {"Fn::Sub": expression}
         assert properties["Threshold"] == 80 and suffix(properties).startswith("warning-")
+
+
+def test_each_app_that_is_named_has_the_alarm_of_all_apps_for_itself():
+    nested = document()["Resources"]["AppAlarms"]
+    assert (nested["Condition"], nested["Properties"]["TemplateURL"]) == ("HasAlarmedApps", "nested/app-alarms.yaml")
+    assert nested["Properties"]["Parameters"]["Apps"] == {"Ref": "AlarmedApps"}
+    of_all, of_each = alarms()["RejectedShareAlarm"], app_alarms("web", "tv-app")
+    assert of_each.keys() == {"RejectedShareOfwebAlarm", "RejectedShareOftvappAlarm"}
+    of_app = of_each["RejectedShareOftvappAlarm"]
+    assert of_app["AlarmName"] == "${Deployment}-app-tv-app-rejected-share"
+    for query in of_app["Metrics"][1:]:
+        assert query["MetricStat"]["Metric"]["Dimensions"].pop() == {"Name": "App", "Value": "tv-app"}
+    described = ("AlarmName", "AlarmDescription")
+    assert {key: of_app[key] for key in of_app if key not in described} == {key: of_all[key] for key in of_all if key not in described}
 
 
 def test_no_parameter_removes_an_alarm():

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 import pyarrow.parquet
 import pytest
 
+from support.fast_clock import FastClock
 from support.stack import FAST, INGEST, INGEST_SERVER, LANDING_BUCKET, Stack, built, wait_for
 
 WEB, ROTATED, IOS = "web-key-0123456789", "Web_Key.~9876543210", "ios-key-0123456789"
@@ -165,6 +166,44 @@ def test_without_keys_lines_are_what_they_were(fresh_stack, front_door):
     assert list(line) == ["v", "id", "received_at", "request_id", "client", "event"] and line["client"] == {}
 
 
+def test_an_apps_rejected_share_has_an_alarm_of_its_own_by_whose_name_a_group_takes_it(fresh_stack):
+    """Of all apps' lines a twentieth is rejected; the threshold is a tenth."""
+    group = {"group": "web", "alarms": ["*-app-web-*"], "email": True}
+    stack = fresh_stack(
+        CLOCK=FastClock(60).setting,
+        parameters=f"{KEYS} AlarmedApps=web,ios-app MaximumRejectedPercent=10 Recipients={json.dumps([group], separators=(',', ':'))}",
+    )
+    bad, good = ("web", WEB, b"[" + b"1," * 19 + b"1]"), ("ios-app", IOS, b"[" + b"{}," * 379 + b"{}]")
+
+    def notices():
+        for _, key, body in (bad, good):
+            assert stack.post("/events", body, {"Content-Type": "text/plain", "X-Playhead-Key": key}).status in (200, 400)
+        return (stack.data / "logs/notices.log").read_text()
+
+    wait_for(lambda: " ALARM: playhead-app-web-rejected-share" in notices(), 60, stack.tail)
+    states = {alarm["AlarmName"]: alarm["StateValue"] for alarm in stack.cloudwatch().describe_alarms(AlarmNamePrefix="playhead-")["MetricAlarms"]
+              if alarm["AlarmName"].endswith("rejected-share")}
+    assert states == {"playhead-app-web-rejected-share": "ALARM", "playhead-app-ios-app-rejected-share": "OK", "playhead-rejected-share": "OK"}
+    assert notices().count("ALARM: playhead-") == 1
+
+
+@pytest.mark.parametrize("front_door", ["lambda", "server"])
+def test_accepted_and_rejected_are_counted_by_app(fresh_stack, front_door):
+    stack = fresh_stack(FRONT_DOOR=front_door, parameters=f"{FAST} {KEYS}")
+    began = datetime.now(UTC) - timedelta(minutes=5)
+    for key, body in ((WEB, b"[{},{},1]"), (ROTATED, b"[{}]"), (IOS, b"[{},{},{},{}]"), (IOS, b"1")):
+        stack.post("/events", body, {"Content-Type": "text/plain", "X-Playhead-Key": key})
+    assert send(stack, headers={"X-Playhead-Key": UNKNOWN})[0].status == 401
+
+    def counted():
+        of = {app: {"FunctionName": INGEST} | ({"App": app} if app else {}) for app in (None, "web", "ios-app")}
+        return {app: [sum(stack.metric(name, began, "Sum", **dimensions)) for name in ("AcceptedEvents", "RejectedLines", "UnauthorizedRequests")]
+                for app, dimensions in of.items()}
+
+    expected = {None: [7, 2, 1], "web": [3, 1, 0], "ios-app": [4, 1, 0]}
+    wait_for(lambda: counted() == expected, 60, lambda: f"{counted()}\n{stack.tail()}")
+
+
 @pytest.mark.parametrize("front_door", ["lambda", "server"])
 def test_a_key_gets_its_events_a_second_and_others_are_not_held_up(fresh_stack, front_door):
     """One environment or task: over some seconds its mean is the limit, whatever the size of a request."""
@@ -185,7 +224,7 @@ def test_a_key_gets_its_events_a_second_and_others_are_not_held_up(fresh_stack, 
     names = Counter(line.json["event"]["name"] for line in stack.lines())
     assert (names[large], names[name]) == (4 * limit, 0)
     logged = [json.loads(line) for line in stack.function_log(stack.ingest).splitlines() if '"_aws"' in line]
-    assert sum(line.get("LimitedRequests", 0) for line in logged) == 1
+    assert [sum(line.get("LimitedRequests", 0) for line in logged if line.get("App") == app) for app in (None, "web", "ios-app")] == [1, 1, 0]
 
 
 def test_the_server_answers_before_a_body_that_it_will_not_read(fresh_stack):

@@ -45,14 +45,15 @@ def metrics():
     return AWS_METRICS | {("Playhead", name) for name in ours}
 
 
-def expanded():
-    """The resources of alarms.yaml with its loops unrolled, and what stands in its mappings in place."""
-    template = document("alarms.yaml")
-    mappings = template["Mappings"]
+def expanded(template=None, lists=None):
+    """The resources of alarms.yaml, or of another template, with its loops unrolled, some over parameters that are lists, and what
+    stands in its mappings in place."""
+    template = template or document("alarms.yaml")
+    mappings = template.get("Mappings")
 
     def substituted(text, values):
         for key, part in values.items():
-            text = text.replace("${%s}" % key, part)
+            text = text.replace("${%s}" % key, part).replace("&{%s}" % key, re.sub("[^0-9A-Za-z]", "", part))
         return text
 
     def filled(node, item):
@@ -79,7 +80,7 @@ def expanded():
             resources[key] = resource
             continue
         variable, items, body = resource
-        for value in items:
+        for value in lists[items["Ref"]] if isinstance(items, dict) else items:
             resources |= filled(body, (variable, value))
     return resources
 
@@ -102,6 +103,11 @@ def alarms():
 def server_alarms():
     """Of server.yaml: they come and go with the server."""
     return of_type(document("server.yaml")["Resources"], "AWS::CloudWatch::Alarm")
+
+
+def app_alarms(*apps):
+    """Of nested/app-alarms.yaml: those of these apps."""
+    return of_type(expanded(document("nested/app-alarms.yaml"), {"Apps": apps}), "AWS::CloudWatch::Alarm")
 
 
 def warehouse_alarms():

@@ -1,14 +1,20 @@
 //! `Fn::ForEach`: resources that are written once and declared for each value of a list.
 //! <https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/intrinsic-function-reference-foreach.html>
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::resources::{Result, error};
 
 const PREFIX: &str = "Fn::ForEach::";
 
-/// The resources, with those of each loop in its place. A loop in a loop, and a list that is no list of texts, are errors.
-pub(super) fn expanded(resources: &Map<String, Value>) -> Result<Map<String, Value>> {
+/// The resources, with those of each loop in its place. A list may be a parameter's. A loop in a loop, and a list that is no list
+/// of texts, are errors.
+pub(super) fn expanded(
+    resources: &Map<String, Value>,
+    parameters: &BTreeMap<String, Value>,
+) -> Result<Map<String, Value>> {
     let mut expanded = Map::new();
     for (id, resource) in resources {
         let Some(name) = id.strip_prefix(PREFIX) else {
@@ -16,10 +22,10 @@ pub(super) fn expanded(resources: &Map<String, Value>) -> Result<Map<String, Val
             continue;
         };
         let parts = resource.as_array().map(Vec::as_slice).unwrap_or_default();
-        let [Value::String(variable), Value::Array(values), Value::Object(body)] = parts else {
+        let [Value::String(variable), values, Value::Object(body)] = parts else {
             return error(id, "takes a name, a list of values and a mapping");
         };
-        for value in values {
+        for value in &items(id, values, parameters)? {
             let Value::String(value) = value else {
                 return error(id, format!("{value} is no text; write it in quotes"));
             };
@@ -35,8 +41,21 @@ pub(super) fn expanded(resources: &Map<String, Value>) -> Result<Map<String, Val
     Ok(expanded)
 }
 
+fn items(id: &str, values: &Value, parameters: &BTreeMap<String, Value>) -> Result<Vec<Value>> {
+    match values {
+        Value::Array(values) => Ok(values.clone()),
+        Value::Object(_) => match values["Ref"].as_str().and_then(|name| parameters.get(name)) {
+            Some(Value::String(list)) => Ok(list.split(',').map(|item| json!(item.trim())).collect()),
+            _ => error(id, "takes a list, or a parameter that is one"),
+        },
+        _ => error(id, "takes a name, a list of values and a mapping"),
+    }
+}
+
+/// `&{…}` stands for the value's letters and digits alone.
 fn with(text: &str, variable: &str, value: &str) -> String {
-    text.replace(&format!("${{{variable}}}"), value)
+    let plain: String = value.chars().filter(char::is_ascii_alphanumeric).collect();
+    text.replace(&format!("${{{variable}}}"), value).replace(&format!("&{{{variable}}}"), &plain)
 }
 
 fn substituted(node: &Value, variable: &str, value: &str) -> Value {
@@ -59,7 +78,8 @@ mod tests {
     use rstest::rstest;
 
     fn expand(resources: Value) -> Result<Map<String, Value>> {
-        expanded(resources.as_object().unwrap())
+        let parameters = BTreeMap::from([("Apps".into(), json!("web, set-top-box")), ("Number".into(), json!(1))]);
+        expanded(resources.as_object().unwrap(), &parameters)
     }
 
     #[test]
@@ -72,7 +92,15 @@ mod tests {
         assert_eq!(Value::Object(found), expected);
     }
 
+    #[test]
+    fn a_list_may_be_a_parameters_and_an_ampersand_leaves_letters_and_digits() {
+        let found = expand(json!({"Fn::ForEach::L": ["X", {"Ref": "Apps"}, {"Of&{X}": "${X}"}]})).unwrap();
+        assert_eq!(Value::Object(found), json!({"Ofweb": "web", "Ofsettopbox": "set-top-box"}));
+    }
+
     #[rstest]
+    #[case::no_parameter(json!({"Fn::ForEach::L": ["X", {"Ref": "Apes"}, {}]}), "takes a list, or a parameter")]
+    #[case::no_list_of_texts(json!({"Fn::ForEach::L": ["X", {"Ref": "Number"}, {}]}), "takes a list, or a parameter")]
     #[case::no_list(json!({"Fn::ForEach::L": {"X": 1}}), "Fn::ForEach::L: takes")]
     #[case::no_text(json!({"Fn::ForEach::L": ["X", [4], {}]}), "4 is no text")]
     #[case::the_same_twice(json!({"Fn::ForEach::L": ["X", ["a", "b"], {"Alarm": {}}]}), "Alarm: of the loop L")]

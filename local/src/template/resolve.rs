@@ -44,7 +44,7 @@ impl Template {
         let Some(resources) = document["Resources"].as_object() else {
             return error("Resources", "is missing");
         };
-        let resources = for_each::expanded(resources)?;
+        let resources = for_each::expanded(resources, &parameters)?;
         let mappings = document["Mappings"].clone();
         let conditions = document["Conditions"].as_object().cloned().unwrap_or_default();
         let function_globals = document["Globals"]["Function"].as_object().cloned().unwrap_or_default();
