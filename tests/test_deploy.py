@@ -405,6 +405,15 @@ def test_a_stack_that_is_deleted_without_being_drained_leaves_its_stream(cloud):
     assert one.outputs["StreamName"] in cloud.client("kinesis").list_streams()["StreamNames"]
 
 
+def test_apps_that_are_named_get_an_alarm_each_and_need_write_keys(cloud):
+    keys = "WriteKeys=web=web-key-0123456789,tv-app=tv-app-key-0123456789"
+    Deployment(cloud, "dev", "playhead-apps", f"{QUICK} {keys} AlarmedApps=web,tv-app")
+    named = cloud.client("cloudwatch").describe_alarms(AlarmNamePrefix="playhead-apps-app-")["MetricAlarms"]
+    assert {alarm["AlarmName"] for alarm in named} == {f"playhead-apps-app-{app}-rejected-share" for app in ("web", "tv-app")}
+    with pytest.raises(AssertionError, match="AlarmedApps are apps of WriteKeys"):
+        Deployment(cloud, "dev", "playhead-no-apps", f"{QUICK} AlarmedApps=web")
+
+
 @pytest.fixture(scope="module")
 def other(cloud):
     return Deployment(cloud, "dev", "playhead-other", f"{QUICK} FrontDoor=HttpApi StreamMode=ON_DEMAND {OWN_DOMAIN}")
