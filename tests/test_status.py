@@ -24,6 +24,7 @@ from support.stack import BINARY, LANDING_BUCKET, REPOSITORY, environment, run_t
 
 # Pictures for the documents, made only when asked for.
 SCREENSHOTS = os.environ.get("STATUS_SCREENSHOTS")
+# For 200,000, READY_SECONDS=120: the stack reads its folder before it is ready.
 OBJECTS = int(os.environ.get("STATUS_OBJECTS", 20_000))
 
 

@@ -40,7 +40,7 @@ LANDING = "kinesis-to-s3-lambda"
 # No window: what is on the stream lands at once, and tests need not wait for the deployed five seconds.
 FAST = "BatchingWindowSeconds=0"
 
-READY_SECONDS = 20
+READY_SECONDS = int(os.environ.get("READY_SECONDS", 20))
 STOP_SECONDS = 30
 LANDING_SECONDS = float(os.environ.get("LANDING_SECONDS", 30))
 
