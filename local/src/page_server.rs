@@ -27,7 +27,7 @@ const MAX_LINE_BYTES: u64 = 256;
 /// The pause before it is started again, so that one which can't start does not keep the machine busy.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// Listings here cost nothing, and a newcomer waits for an event to appear.
-const REFRESH_MILLISECONDS: u32 = 500;
+const REFRESH_MILLISECONDS: u32 = 250;
 
 pub(crate) struct PageServer {
     port: u16,
