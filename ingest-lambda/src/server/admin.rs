@@ -2,7 +2,7 @@
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/>
 
 use std::convert::Infallible;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,6 +82,9 @@ fn metrics(server: &Server) -> String {
             _ => write_sample(&mut text, &format!("{}_total", name(metric)), "counter", value),
         }
     }
+    if let Some(schema) = server.tally.schema() {
+        write_violations(&mut text, &schema.totals());
+    }
     let gauges = [
         ("connections", server.connections()),
         ("in_flight_bytes", server.commit.bytes()),
@@ -96,6 +99,21 @@ fn metrics(server: &Server) -> String {
 fn write_sample(text: &mut String, name: &str, kind: &str, value: u64) {
     #[allow(clippy::expect_used)]
     writeln!(text, "# TYPE {name} {kind}\n{name} {value}").expect("a string takes all that is written");
+}
+
+/// Violations by rule, and events that were not validated.
+fn write_violations(text: &mut String, (violations, unvalidated): &(Vec<(String, u64)>, u64)) {
+    let name_of_all = format!("{}_total", name(Metric::SchemaViolations));
+    #[allow(clippy::expect_used)]
+    let mut write = |line: fmt::Arguments<'_>| text.write_fmt(line).expect("a string takes all that is written");
+    if !violations.is_empty() {
+        write(format_args!("# TYPE {name_of_all} counter\n"));
+    }
+    for (rule, count) in violations {
+        let rule = rule.replace('\\', r"\\").replace('"', "\\\"");
+        write(format_args!("{name_of_all}{{rule=\"{rule}\"}} {count}\n"));
+    }
+    write_sample(text, &format!("{}_total", name(Metric::SchemaUnavailable)), "counter", *unvalidated);
 }
 
 /// `AcceptedEvents` is `playhead_accepted_events`.
