@@ -414,6 +414,7 @@ ALLOWED = {
         "EventStream": ["kinesis:PutRecords"],
         f"{LANDING}/events/*/spill-*": ["s3:PutObject"],
         f"{LANDING}/rejected/*/spill-*": ["s3:PutObject"],
+        f"{LANDING}/EventSchema": ["s3:GetObject"],
     },
     "Landing": {
         f"{LANDING}/events/*": ["s3:GetObject", "s3:PutObject"],
@@ -503,7 +504,8 @@ def permissions(role):
     """The actions that a role allows, by what they are allowed on."""
     found = defaultdict(set)
     for policy in role["Policies"]:
-        for statement in (one for choice in policy["PolicyDocument"]["Statement"] for one in choice.get("Fn::If", [None, choice])[1:]):
+        choices = [one for choice in policy["PolicyDocument"]["Statement"] for one in choice.get("Fn::If", [None, choice])[1:]]
+        for statement in (one for one in choices if one != {"Ref": "AWS::NoValue"}):
             assert statement["Effect"] == "Allow" and not {"NotAction", "NotResource"} & statement.keys()
             for resource in map(text_of, listed(statement["Resource"])):
                 found[resource].update(listed(statement["Action"]))
@@ -707,6 +709,7 @@ def foreign_account(template):
 
 @pytest.mark.parametrize("change", [
     text('"kinesis:PutRecords"', '"kinesis:*"'), text('"kinesis:PutRecords"', '"*"'), text("/events/*", "/*"),
+    text('{"Ref": "EventSchema"}]]}', '"*"]]}'),
     text('["s3:PutObject", "s3:GetObject"]', '["s3:PutObject", "s3:GetObject", "s3:DeleteObject"]'),
     text('{"Service": "lambda.amazonaws.com"}', '{"AWS": "*"}'), text('"cloudwatch:namespace": "Playhead"', '"a": "b"'),
     topic_policy, foreign_account, without("LandingBucket", "VersioningConfiguration"),
@@ -1012,7 +1015,8 @@ def test_deploy_fills_in_a_digest_that_each_value_it_stands_for_changes():
     deploy, parameters = script("deploy"), document()["Parameters"]
     defaults = {name: str(one["Default"]) for name, one in parameters.items()}
     digest = lambda **given: deploy.with_digest(defaults | given)["SettingsDigest"]
-    changes = [{}, {"ClientContext": "page"}, {"WriteKeys": "web=0123456789abcdef"}, {"KeyEventsPerSecond": "7"}]
+    changes = [{}, {"ClientContext": "page"}, {"WriteKeys": "web=0123456789abcdef"}, {"KeyEventsPerSecond": "7"},
+               {"EventSchema": "schemas/a.json"}, {"EventSchemaMode": "reject"}]
     assert {name for change in changes for name in change} == set(deploy.DIGESTED)
     digests = [digest(**change) for change in changes]
     assert len(set(digests)) == len(changes) and digests == [digest(**change) for change in changes]
@@ -1027,6 +1031,29 @@ def test_deploy_fills_in_a_digest_that_each_value_it_stands_for_changes():
 ])
 def test_write_keys_that_ingest_would_not_start_with_are_refused_before_a_deployment(value, fits):
     assert bool(re.fullmatch(document()["Parameters"]["WriteKeys"]["AllowedPattern"], value)) == fits
+
+
+def reads_of_a_schema(role):
+    """What lets a role read the schema, as it stands in its policy."""
+    statements = [one for policy in role["Policies"] for one in policy["PolicyDocument"]["Statement"]]
+    return [one for one in statements if "s3:GetObject" in str(one)]
+
+
+@pytest.mark.parametrize(("template", "role"), [("template.yaml", "IngestRole"), ("server.yaml", "TaskRole")])
+def test_ingest_may_read_one_object_and_that_only_if_it_is_its_schema(template, role):
+    resource = document(template)
+    choice, = reads_of_a_schema(resource["Resources"][role]["Properties"])
+    condition, statement, otherwise = choice["Fn::If"]
+    assert resource["Conditions"][condition] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "EventSchema"}, ""]}]}
+    assert (statement["Action"], otherwise) == ("s3:GetObject", {"Ref": "AWS::NoValue"})
+
+
+@pytest.mark.parametrize(("key", "fits"), [
+    ("", True), ("schemas/events-3.json", True), ("schemas/a/B_c.9", True), ("schemas/", False), ("events/a.json", False),
+    ("schemas/*", False), ("schemas/a b", False), ("schemas/?", False), ("schemas/" + "a" * 120, True), ("schemas/" + "a" * 121, False),
+])
+def test_a_key_of_a_schema_that_would_open_more_than_one_object_is_refused(key, fits):
+    assert bool(re.fullmatch(document()["Parameters"]["EventSchema"]["AllowedPattern"], key)) == fits
 
 
 def test_both_front_doors_lead_to_the_same_alias():

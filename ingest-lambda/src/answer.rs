@@ -10,13 +10,20 @@ use shared::rejection::{Reason, Rejection};
 use crate::intake::{Head, Headers};
 use crate::metrics::Answered;
 use crate::origins::AllowedOrigins;
+use crate::schema::Violation;
 
 /// Named by its index in the body, from 0.
 #[derive(Debug, Serialize, PartialEq, Eq)]
 pub struct RejectedItem {
     pub index: usize,
     pub reason: Reason,
+    /// Only of the first [`MAX_VIOLATIONS`]; the rejected lines have them all.
+    #[serde(flatten)]
+    pub violation: Option<Violation>,
 }
+
+/// Violations that an answer says in full: ten thousand with all that they may quote would be larger than Lambda lets an answer be.
+pub const MAX_VIOLATIONS: usize = 100;
 
 #[derive(Debug, Serialize, PartialEq, Eq)]
 pub struct ErrorBody {
@@ -341,7 +348,7 @@ mod tests {
     }
 
     fn rejected(items: &[(usize, Reason)]) -> Vec<RejectedItem> {
-        items.iter().map(|&(index, reason)| RejectedItem { index, reason }).collect()
+        items.iter().map(|&(index, reason)| RejectedItem { index, reason, violation: None }).collect()
     }
 
     #[test]
@@ -364,6 +371,14 @@ mod tests {
         assert_eq!(refused(&[(0, Reason::EventTooLarge), (1, Reason::EventTooLarge)]).0, 413);
         let (status, body) = respond(Answer::Refused(Rejection::new(Reason::BodyTooLarge, "d").into()));
         assert_eq!((status, body), (413, json!({"error": {"code": "body_too_large", "message": "d"}})));
+    }
+
+    #[test]
+    fn a_violation_names_rule_and_place() {
+        let violation = Violation { rule: "/properties/n/type".into(), path: "/n".into() };
+        let item = RejectedItem { index: 3, reason: Reason::SchemaViolation, violation: Some(violation) };
+        let expected = json!([{"index": 3, "reason": "schema_violation", "rule": "/properties/n/type", "path": "/n"}]);
+        assert_eq!(respond(Answer::Stored { accepted: 1, rejected: vec![item] }).1["rejected"], expected);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use shared::line::EventFormat;
 use crate::bucket::Buckets;
 use crate::client_context::ClientContext;
 use crate::origins::AllowedOrigins;
+use crate::schema::SchemaConfig;
 use crate::write_keys::WriteKeys;
 
 /// How much of a client's address is kept in the envelope.
@@ -59,6 +60,8 @@ pub struct Config {
     pub write_keys: WriteKeys,
     /// `KEY_EVENTS_PER_SECOND`, of each key; `None` for any number.
     pub key_events_per_second: Option<NonZeroU32>,
+    /// `EVENT_SCHEMA` and `EVENT_SCHEMA_MODE`; `None` where events are not validated.
+    pub event_schema: Option<SchemaConfig>,
     /// `MAX_BODY_BYTES`
     pub max_body_bytes: usize,
     /// `MAX_RECORD_BYTES`
@@ -102,6 +105,7 @@ impl Config {
             allowed_origins,
             key_events_per_second: key_events_per_second(&write_keys)?,
             write_keys,
+            event_schema: SchemaConfig::from_environment()?,
             max_body_bytes: environment::number(
                 "MAX_BODY_BYTES",
                 limits::DEFAULT_MAX_BODY_BYTES,
@@ -152,6 +156,7 @@ pub(crate) fn small_config() -> Config {
         allowed_origins: AllowedOrigins::Any,
         write_keys: WriteKeys::default(),
         key_events_per_second: None,
+        event_schema: None,
         max_body_bytes: 1000,
         max_record_bytes: 2000,
     }

@@ -36,7 +36,7 @@ pub enum FrontDoor {
 }
 
 impl FrontDoor {
-    const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Lambda => "lambda",
             Self::Server => "server",
@@ -160,7 +160,7 @@ impl Pending {
     }
 }
 
-fn minute_of(at: UnixMillis) -> UnixMillis {
+pub(crate) fn minute_of(at: UnixMillis) -> UnixMillis {
     UnixMillis(at.0.saturating_sub(at.0.rem_euclid(MINUTE_MILLIS)))
 }
 

@@ -10,14 +10,15 @@ use shared::rejection::{Reason, Rejection};
 use shared::timestamp::UnixMillis;
 use uuid::Uuid;
 
-use crate::answer::{Answer, Refusal, RejectedItem, TurnedAway};
+use crate::answer::{Answer, MAX_VIOLATIONS, Refusal, RejectedItem, TurnedAway};
 use crate::client_context;
 use crate::config::{ClientIp, Config};
 use crate::content::{body_form, decompress};
-use crate::event::KeyFields;
+use crate::event::{Event, KeyFields};
 use crate::pack::{Packer, Packing, Record};
 use crate::put::PutReport;
 use crate::rate_limit::{Allowance, Charge, Exhausted};
+use crate::schema::{EventSchema, Judge, Violation};
 use crate::split::{Item, split};
 use crate::write_keys::{NamedKey, WriteKey};
 
@@ -229,6 +230,7 @@ pub struct Intake {
     key_fields: KeyFields,
     /// By a write key's number; empty without a limit.
     allowances: Arc<[Mutex<Allowance>]>,
+    schema: Option<EventSchema>,
 }
 
 impl Intake {
@@ -238,7 +240,19 @@ impl Intake {
             let new = move |_| Mutex::new(Allowance::new(limit));
             (0..config.write_keys.len()).map(new)
         });
-        Self { allowances: allowances.collect(), key_fields: KeyFields::new(&config.partition_key_fields), config }
+        let key_fields = KeyFields::new(&config.partition_key_fields);
+        Self { allowances: allowances.collect(), key_fields, schema: None, config }
+    }
+
+    /// Validates events by a schema, if there is one.
+    #[must_use]
+    pub fn with_schema(self, schema: Option<EventSchema>) -> Self {
+        Self { schema, ..self }
+    }
+
+    #[must_use]
+    pub(crate) const fn schema(&self) -> Option<&EventSchema> {
+        self.schema.as_ref()
     }
 
     #[must_use]
@@ -312,25 +326,37 @@ impl Intake {
         let form = body_form(headers.content_type.as_deref())?;
         let items = split(&decoded, form, &self.key_fields)?;
         let mut packer = Packer::new(self.packing(), envelope, Uuid::now_v7);
-        let (count, mut bad) = (items.len(), Vec::new());
+        let mut judge = self.schema.as_ref().map(|schema| schema.judge(arrival.at));
+        let (count, mut bad, mut rejected) = (items.len(), Vec::new(), Vec::new());
+        let mut violations_left = MAX_VIOLATIONS;
         for (index, Item { source, event }) in items.into_iter().enumerate() {
+            let violation = event.as_ref().ok().and_then(|event| self.violation(judge.as_mut()?, event));
+            let event = violation.as_ref().map_or(event, |violation| Err(violation.rejection()));
             if let Err(rejection) = event.and_then(|event| packer.event(index, &event)) {
-                bad.push((index, rejection, source));
+                let violation = violation.filter(|_| take_one(&mut violations_left));
+                rejected.push(RejectedItem { index, reason: rejection.reason, violation });
+                bad.push((rejection, source));
             }
         }
-        let rejected = bad.iter().map(|(index, rejection, _)| RejectedItem { index: *index, reason: rejection.reason });
-        let rejected: Vec<RejectedItem> = rejected.collect();
         if rejected.len() == count {
-            let (_, rejection, _) = bad.swap_remove(0);
+            let (rejection, _) = bad.swap_remove(0);
             return Err(Refusal { rejection, items: rejected });
         }
-        for (index, rejection, body) in &bad {
+        for (item, (rejection, body)) in rejected.iter().zip(&bad) {
             packer.rejected(
-                *index,
+                item.index,
                 &Rejected { rejection, content_type: None, content_encoding: None, part: None, body },
             );
         }
         Ok(Draft { records: packer.into_records(arrival.at), pending: Pending::Events { count, rejected }, paid: None })
+    }
+
+    /// What is too large to be packed need not be judged.
+    fn violation(&self, judge: &mut Judge<'_>, event: &Event<'_>) -> Option<Violation> {
+        if event.json.len() > self.packing().max_line_bytes() {
+            return None;
+        }
+        judge.check(&event.json).err()
     }
 
     /// Keeps what the request brought as one rejected body. With nothing brought there is nothing to keep,
@@ -365,6 +391,12 @@ impl Intake {
         let Config { event_format: format, key_buckets: buckets, max_record_bytes, .. } = self.config;
         Packing { format, buckets, max_record_bytes }
     }
+}
+
+fn take_one(left: &mut usize) -> bool {
+    let taken = left.checked_sub(1);
+    *left = taken.unwrap_or_default();
+    taken.is_some()
 }
 
 /// Nothing that is done to it can panic half way.

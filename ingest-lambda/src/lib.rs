@@ -1,7 +1,7 @@
 //! HTTP request in, Kinesis records out.
 //!
 //! The way of a request: [`front_door`] (what AWS hands over) → [`intake`] ([`content`] (bytes, decoded) → [`split`] (pieces,
-//! each an [`event`] or not; [`cmcd`] reads reports) → [`pack`] (records, by [`bucket`])) →
+//! each an [`event`] or not; [`cmcd`] reads reports) → [`schema`], if there is one → [`pack`] (records, by [`bucket`])) →
 //! [`store`] ([`put`] on the stream, entry by entry, unless the [`breaker`] is open; else [`spill`] to S3; what became of each) →
 //! [`answer`] and [`metrics`], which [`counts`] sums up. With [`write_keys`] a request needs a key, which may have a [`rate_limit`];
 //! [`client_context`] says more of where it came from.
@@ -34,6 +34,7 @@ pub mod put;
 pub mod rate_limit;
 pub mod s3;
 mod salvage;
+pub mod schema;
 pub mod server;
 pub mod spill;
 pub mod split;

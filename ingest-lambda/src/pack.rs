@@ -88,7 +88,7 @@ pub struct Packing {
 
 impl Packing {
     /// Bytes of the longest line.
-    const fn max_line_bytes(&self) -> usize {
+    pub(crate) const fn max_line_bytes(&self) -> usize {
         self.max_record_bytes - LONGEST_KEY_BYTES
     }
 

@@ -1,4 +1,4 @@
-//! The landing bucket behind the AWS SDK: the only file here that knows it. Objects are created, and nothing else:
+//! The landing bucket behind the AWS SDK: the only file here that knows it. Objects are created, and a schema is read:
 //! <https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html>
 
 use std::time::Duration;
@@ -12,6 +12,7 @@ use lambda_setup::s3::{client, describe, is_permanent, status};
 use lambda_setup::sdk::SdkConfig;
 
 use crate::put::sdk_time_limit;
+use crate::schema::{ReadError, SchemaBucket};
 use crate::spill::{CreateError, SpillBucket, Spilled};
 
 /// An S3 bucket.
@@ -51,5 +52,25 @@ impl SpillBucket for Bucket {
                 Err(if permanent { CreateError::Permanent(source) } else { CreateError::Uncertain(source) })
             }
         }
+    }
+}
+
+impl SchemaBucket for Bucket {
+    async fn read(&self, key: &str, max_bytes: usize) -> Result<Vec<u8>, ReadError> {
+        let object = match Box::pin(self.client.get_object().bucket(&self.name).key(key).send()).await {
+            Ok(object) => object,
+            Err(error) => {
+                let permanent = is_permanent(status(&error), error.code());
+                let source = describe(error).into();
+                return Err(if permanent { ReadError::Refused(source) } else { ReadError::Away(source) });
+            }
+        };
+        // S3 always says how long an object is.
+        let length = object.content_length().and_then(|bytes| usize::try_from(bytes).ok());
+        if length.is_none_or(|bytes| bytes > max_bytes) {
+            return Err(ReadError::TooLarge(max_bytes));
+        }
+        let body = object.body.collect().await.map_err(|error| ReadError::Away(error.into()))?;
+        Ok(body.into_bytes().into())
     }
 }

@@ -114,7 +114,7 @@ where
     let listener = listen("LISTEN", config.listen)?;
     let admin = config.admin_listen.map(|address| listen("ADMIN_LISTEN", address)).transpose()?;
     let (drain_time, commit) = (config.drain_time, Commit::new(limits(&config, &intake)));
-    let tally = Tally::new(config.metrics_name.clone());
+    let tally = Tally::with_schema(config.metrics_name.clone(), intake.schema().cloned());
     let committer = committer(&commit, &intake, services, &tally);
     let server = Arc::new(Server::new(intake, config, (commit.clone(), tally.clone()), phase)?);
 

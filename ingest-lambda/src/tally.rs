@@ -7,18 +7,31 @@ use shared::metric::Metric;
 use shared::timestamp::UnixMillis;
 
 use crate::counts::{Counts, FrontDoor};
+use crate::schema::EventSchema;
 
 /// Counts of this process, whose metrics have this name.
 #[derive(Debug)]
 pub struct Tally {
     counts: Arc<Counts>,
     name: String,
+    /// What it counts is written with the rest.
+    schema: Option<EventSchema>,
 }
 
 impl Tally {
     #[must_use]
     pub fn new(name: String) -> Arc<Self> {
-        Arc::new(Self { counts: Counts::new(FrontDoor::Server), name })
+        Self::with_schema(name, None)
+    }
+
+    #[must_use]
+    pub fn with_schema(name: String, schema: Option<EventSchema>) -> Arc<Self> {
+        Arc::new(Self { counts: Counts::new(FrontDoor::Server), name, schema })
+    }
+
+    #[must_use]
+    pub(crate) fn schema(&self) -> Option<&EventSchema> {
+        self.schema.as_ref()
     }
 
     #[must_use]
@@ -34,6 +47,7 @@ impl Tally {
     /// Writes all that is not written yet.
     pub fn flush(&self) {
         print(&self.counts.rest());
+        self.schema.iter().for_each(|schema| print(&schema.lines()));
     }
 }
 

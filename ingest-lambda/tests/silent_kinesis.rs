@@ -34,6 +34,7 @@ fn config() -> Config {
         allowed_origins: AllowedOrigins::Any,
         write_keys: WriteKeys::default(),
         key_events_per_second: None,
+        event_schema: None,
         max_body_bytes: 1000,
         max_record_bytes: 20_000,
     }

@@ -60,6 +60,7 @@ fn records_of(events: &[Value]) -> Vec<Record> {
         allowed_origins: AllowedOrigins::Any,
         write_keys: WriteKeys::default(),
         key_events_per_second: None,
+        event_schema: None,
         max_body_bytes: DEFAULT_MAX_BODY_BYTES,
         max_record_bytes: DEFAULT_MAX_RECORD_BYTES,
     };

@@ -18,6 +18,8 @@ const EXECUTED_VERSION: &str = "ExecutedVersion";
 const APP: &str = "App";
 /// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-versions.html>
 const UNPUBLISHED: &str = "$LATEST";
+/// Which rule of a schema was broken.
+const RULE: &str = "Rule";
 
 /// One line, without a line feed, with each metric once, under the dimension `FunctionName`. The members of `properties`
 /// are logged with the metrics and can be searched for, but are not metrics.
@@ -25,7 +27,7 @@ const UNPUBLISHED: &str = "$LATEST";
 /// CloudWatch takes at most 100 metrics in a line; there are fewer in all.
 #[must_use]
 pub fn line(time: UnixMillis, function_name: &str, values: &[(Metric, u64)], properties: &[(&str, &str)]) -> String {
-    Line { time, function_name, narrower: None, values, properties }.text()
+    Line { time, function_name, beside: None, values, properties }.text()
 }
 
 /// One line, as [`line`] writes it, of what requests of one app counted, under the dimensions `FunctionName` and `App`: metrics
@@ -38,23 +40,35 @@ pub fn line_of_app(
     values: &[(Metric, u64)],
     properties: &[(&str, &str)],
 ) -> String {
-    Line { time, function_name, narrower: Some((APP, app)), values, properties }.text()
+    Line { time, function_name, beside: Some((APP, app)), values, properties }.text()
 }
 
 /// One line with a metric of one version of a function, under the dimensions `FunctionName` and `ExecutedVersion`: what the
 /// alarms of a canary watch (template.yaml). `None` for what is not published, and so never rolled out.
 #[must_use]
 pub fn line_of_version(time: UnixMillis, function_name: &str, version: &str, value: (Metric, u64)) -> Option<String> {
-    let line =
-        Line { time, function_name, narrower: Some((EXECUTED_VERSION, version)), values: &[value], properties: &[] };
+    let beside = Some((EXECUTED_VERSION, version));
+    let line = Line { time, function_name, beside, values: &[value], properties: &[] };
     (version != UNPUBLISHED).then(|| line.text())
+}
+
+/// One line with a metric of one rule, under the dimensions `FunctionName` and `Rule`. CloudWatch takes ASCII alone in a dimension.
+#[must_use]
+pub fn line_of_rule(
+    time: UnixMillis,
+    function_name: &str,
+    rule: &str,
+    value: (Metric, u64),
+    properties: &[(&str, &str)],
+) -> String {
+    Line { time, function_name, beside: Some((RULE, rule)), values: &[value], properties }.text()
 }
 
 struct Line<'a> {
     time: UnixMillis,
     function_name: &'a str,
-    /// A second dimension and its value.
-    narrower: Option<(&'static str, &'a str)>,
+    /// The dimension beside the name, with its value.
+    beside: Option<(&'static str, &'a str)>,
     values: &'a [(Metric, u64)],
     properties: &'a [(&'a str, &'a str)],
 }
@@ -69,12 +83,12 @@ impl Line<'_> {
 impl Serialize for Line<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        let dimensions: Vec<_> = [FUNCTION_NAME].into_iter().chain(self.narrower.map(|(name, _)| name)).collect();
+        let dimensions: Vec<_> = [FUNCTION_NAME].into_iter().chain(self.beside.map(|(name, _)| name)).collect();
         let directive =
             Directive { namespace: NAMESPACE, dimensions: [&dimensions], metrics: Definitions(self.values) };
         map.serialize_entry("_aws", &Metadata { timestamp: self.time.0, cloud_watch_metrics: [directive] })?;
         map.serialize_entry(FUNCTION_NAME, self.function_name)?;
-        self.narrower.iter().try_for_each(|(name, value)| map.serialize_entry(name, value))?;
+        self.beside.iter().try_for_each(|(name, value)| map.serialize_entry(name, value))?;
         self.properties.iter().try_for_each(|(name, value)| map.serialize_entry(name, value))?;
         self.values.iter().try_for_each(|(metric, value)| map.serialize_entry(metric.as_str(), value))?;
         map.end()
@@ -165,6 +179,16 @@ mod tests {
         });
         assert_eq!(serde_json::from_str::<Value>(&line("7").unwrap()).unwrap(), expected);
         assert_eq!(line("$LATEST"), None);
+    }
+
+    #[test]
+    fn a_metric_of_a_rule_has_both_dimensions() {
+        let value = (Metric::SchemaViolations, 4);
+        let line = line_of_rule(UnixMillis(1), "ingest-lambda", "/required", value, &[("front_door", "server")]);
+        let line: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line["_aws"]["CloudWatchMetrics"][0]["Dimensions"], json!([["FunctionName", "Rule"]]));
+        assert_eq!((&line["Rule"], &line["SchemaViolations"]), (&json!("/required"), &json!(4)));
+        assert_eq!(line["front_door"], "server");
     }
 
     #[test]

@@ -107,6 +107,10 @@ metrics! {
     StoredBytes: Bytes,
     /// Time from a request's arrival in the function to its answer.
     HandlingTime: Microseconds,
+    /// Events that break a rule of the configured JSON Schema, by the rule.
+    SchemaViolations: Count,
+    /// Events that were accepted unvalidated, because S3 has not given the configured JSON Schema so far.
+    SchemaUnavailable: Count,
 
     // ---- kinesis-to-s3-lambda, one line a batch ----
     /// Kinesis records in one batch that landed.

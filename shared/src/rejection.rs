@@ -67,6 +67,8 @@ reasons! {
     MethodNotAllowed => 405,
     /// The path is none of ours.
     UnknownPath => 404,
+    /// The event breaks a rule of the configured JSON Schema.
+    SchemaViolation => 400,
     /// A record that another producer wrote to the stream holds neither our lines nor JSON objects.
     ForeignRecord => 400,
 }

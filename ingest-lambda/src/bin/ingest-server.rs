@@ -5,9 +5,11 @@
 
 use anyhow::Context;
 use ingest_lambda::config::Config;
+use ingest_lambda::counts::FrontDoor;
 use ingest_lambda::intake::Intake;
 use ingest_lambda::kinesis::KinesisStream;
 use ingest_lambda::s3::Bucket;
+use ingest_lambda::schema::EventSchema;
 use ingest_lambda::server;
 use ingest_lambda::store::Services;
 use lambda_setup::sdk;
@@ -24,6 +26,14 @@ fn main() -> anyhow::Result<()> {
     let sdk_config = sdk::container_config()?;
     let stream = KinesisStream::new(&sdk_config, config.stream_name.clone());
     let bucket = Bucket::new(&sdk_config, config.bucket_name.clone());
+    let schema = match config.event_schema.clone() {
+        Some(schema) => {
+            let (bucket, name) = (config.bucket_name.clone(), server_config.metrics_name.clone());
+            let opened = EventSchema::open(schema, Bucket::new(&sdk_config, bucket), (name, FrontDoor::Server));
+            Some(opened.context("ingest-server can't start")?)
+        }
+        None => None,
+    };
     let services = Services::new(stream, bucket, config.event_format);
-    Ok(server::run(server_config, Intake::new(config), services)?)
+    Ok(server::run(server_config, Intake::new(config).with_schema(schema), services)?)
 }

@@ -83,6 +83,9 @@ fn metrics(server: &Server) -> String {
         }
     }
     write_apps(&mut text, &server.tally.counts().totals_by_app());
+    if let Some(schema) = server.tally.schema() {
+        write_violations(&mut text, &schema.totals());
+    }
     let gauges = [
         ("connections", server.connections()),
         ("in_flight_bytes", server.commit.bytes()),
@@ -112,6 +115,16 @@ fn write_sample(text: &mut String, name: &str, kind: &str, value: u64) {
 fn write_samples(text: &mut String, name: &str, kind: &str, samples: impl Iterator<Item = (String, u64)>) {
     text.push_str(&format!("# TYPE {name} {kind}\n"));
     samples.for_each(|(labels, value)| text.push_str(&format!("{name}{labels} {value}\n")));
+}
+
+/// Violations by rule, and events that were not validated.
+fn write_violations(text: &mut String, (violations, unvalidated): &(Vec<(String, u64)>, u64)) {
+    let labels = |rule: &str| format!("{{rule=\"{}\"}}", rule.replace('\\', r"\\").replace('"', "\\\""));
+    let samples = violations.iter().map(|(rule, count)| (labels(rule), *count));
+    if !violations.is_empty() {
+        write_samples(text, &format!("{}_total", name(Metric::SchemaViolations)), "counter", samples);
+    }
+    write_sample(text, &format!("{}_total", name(Metric::SchemaUnavailable)), "counter", *unvalidated);
 }
 
 /// `AcceptedEvents` is `playhead_accepted_events`.

@@ -113,6 +113,7 @@ pub(crate) fn answer(request: Request, stream: &MemoryStream) -> (u16, String) {
         allowed_origins: AllowedOrigins::Any,
         write_keys: WriteKeys::default(),
         key_events_per_second: None,
+        event_schema: None,
         max_body_bytes: MAX_BODY_BYTES,
         max_record_bytes: MAX_RECORD_BYTES,
     };

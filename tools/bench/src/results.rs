@@ -61,9 +61,16 @@ impl Plan {
         Self { rust_only, quick }
     }
 
-    /// The reference in Python knows no frames.
+    /// The reference in Python knows no frames and no schema.
     fn implementations(&self, workload: Workload) -> &'static [Implementation] {
-        match self.rust_only || matches!(workload, Workload::LandingSmallFrames | Workload::LandingFrames) {
+        let is_ours_alone = matches!(
+            workload,
+            Workload::LandingSmallFrames
+                | Workload::LandingFrames
+                | Workload::IngestTwentyReport
+                | Workload::IngestTwentyReject
+        );
+        match self.rust_only || is_ours_alone {
             true => &[Implementation::Rust, Implementation::EmptyHandler],
             false => &[Implementation::Rust, Implementation::Python, Implementation::EmptyHandler],
         }

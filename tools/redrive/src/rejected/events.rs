@@ -79,7 +79,7 @@ impl EventReader<'_> {
 
     fn for_each_own(&self, line: &RejectedLine, body: &[u8], mut visit: impl FnMut(&str)) -> Result<(), Rejection> {
         let envelope = Envelope::new(line.received_at, &line.request_id, &line.client());
-        for (index, item) in split(body, self.form(line)?, &KeyFields::new(&[]))?.into_iter().enumerate() {
+        for (index, item) in split(body, self.form(line, body)?, &KeyFields::new(&[]))?.into_iter().enumerate() {
             if let Ok(event) = item.event {
                 visit(&event_line(&envelope, &event, &format!("{}/{index}", line.id), self.event_format));
             }
@@ -88,9 +88,11 @@ impl EventReader<'_> {
     }
 
     /// How a body is to be read: as its type says, or, for one line or member of a body, as what it was taken for.
-    fn form(&self, line: &RejectedLine) -> Result<BodyForm, Rejection> {
+    fn form(&self, line: &RejectedLine, body: &[u8]) -> Result<BodyForm, Rejection> {
         match (&line.rejected.content_type, line.rejected.reason) {
             (None, Reason::InvalidCmcd) => Ok(BodyForm::Cmcd),
+            // An event that was read, from an object or else from a report.
+            (None, Reason::SchemaViolation) if !body.starts_with(b"{") => Ok(BodyForm::Cmcd),
             (content_type, _) => body_form(self.options.content_type.as_deref().or(content_type.as_deref())),
         }
     }

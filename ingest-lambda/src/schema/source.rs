@@ -1,0 +1,238 @@
+//! Reads the schema from S3, once.
+
+use std::future::Future;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use lambda_setup::environment::EnvironmentError;
+
+use super::rules::{Rules, SchemaError};
+use super::{EventSchema, VARIABLE};
+
+/// A bucket that has schemas.
+pub trait SchemaBucket {
+    /// The object's bytes, if they are at most so many.
+    fn read(&self, key: &str, max_bytes: usize) -> impl Future<Output = Result<Vec<u8>, ReadError>> + Send;
+}
+
+/// Why an object could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Another try may succeed.
+    #[error("S3 does not give it: {0}")]
+    Away(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// No try can succeed. S3 says so of a missing object too, to those who may not list the bucket.
+    #[error("is missing, or the role may not read it: {0}")]
+    Refused(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Larger than was asked for.
+    #[error("is larger than {0} bytes")]
+    TooLarge(usize),
+}
+
+/// Why there are no rules.
+#[derive(Debug, thiserror::Error)]
+enum LoadError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    #[error("S3 does not answer within {} s", CALL_TIMEOUT.as_secs())]
+    TimeIsUp,
+    #[error("the thread that reads it ended: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+impl LoadError {
+    /// Players do not send again, so S3 alone must not keep ingest from taking events: a process that starts while S3 is away
+    /// accepts them unvalidated, says so in `SchemaUnavailable`, and asks again. What stays wrong however often S3 is asked is a
+    /// mistake of the deployment, and stops the start: the canary, or the old tasks beside the new, find it before players do.
+    const fn may_pass(&self) -> bool {
+        matches!(self, Self::Read(ReadError::Away(_)) | Self::TimeIsUp)
+    }
+}
+
+/// A schema is some 50 ms away. With three tries a start takes five seconds at most, where Lambda gives it ten.
+const CALL_TIMEOUT: Duration = Duration::from_millis(1_500);
+const TRIES_AT_START: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(150);
+/// A single try each time: while S3 is away, all processes ask.
+const TRY_AGAIN_EVERY: Duration = Duration::from_secs(30);
+
+/// Reads the schema. If S3 does not answer, a thread goes on asking for as long as the process lives. It has a runtime of its own: the
+/// server has none yet, and Lambda's stands still between requests.
+pub(super) fn load(
+    schema: &EventSchema,
+    key: String,
+    bucket: impl SchemaBucket + Send + 'static,
+) -> Result<(), EnvironmentError> {
+    let (say, said) = mpsc::sync_channel(1);
+    let named = |key: &str, error: &LoadError| EnvironmentError::new(VARIABLE, format!("{key}: {error}"));
+    let (schema, own_key) = (schema.clone(), key.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build();
+    let runtime = runtime.map_err(|error| named(&key, &error.into()))?;
+    let run = move || runtime.block_on(run(schema, own_key, bucket, say));
+    std::thread::Builder::new().name("schema".into()).spawn(run).map_err(|error| named(&key, &error.into()))?;
+    match said.recv() {
+        Ok(loaded) => loaded.map_err(|error| named(&key, &error)),
+        Err(error) => Err(named(&key, &std::io::Error::other(error).into())),
+    }
+}
+
+async fn run(
+    schema: EventSchema,
+    key: String,
+    bucket: impl SchemaBucket,
+    say: mpsc::SyncSender<Result<(), LoadError>>,
+) {
+    let mut tries = 1;
+    let mut loaded = try_once(&bucket, &key).await;
+    while tries < TRIES_AT_START && loaded.as_ref().is_err_and(LoadError::may_pass) {
+        tokio::time::sleep(PAUSE).await;
+        loaded = try_once(&bucket, &key).await;
+        tries += 1;
+    }
+    let is_away = loaded.as_ref().is_err_and(LoadError::may_pass);
+    let said = match loaded {
+        Ok(rules) => {
+            schema.set(rules);
+            say.send(Ok(()))
+        }
+        Err(error) if is_away => {
+            tracing::error!(key, %error, "the schema can't be read; events are accepted unvalidated, and counted, until it can");
+            say.send(Ok(()))
+        }
+        Err(error) => say.send(Err(error)),
+    };
+    if said.is_ok() && is_away {
+        go_on(&schema, &key, &bucket).await;
+    }
+}
+
+async fn go_on(schema: &EventSchema, key: &str, bucket: &impl SchemaBucket) {
+    loop {
+        tokio::time::sleep(TRY_AGAIN_EVERY).await;
+        match try_once(bucket, key).await {
+            Ok(rules) => {
+                tracing::warn!(key, "the schema could be read at last; from here on events are validated");
+                return schema.set(rules);
+            }
+            Err(error) if error.may_pass() => tracing::error!(key, %error, "the schema still can't be read"),
+            Err(error) => {
+                tracing::error!(key, %error, "the schema can't be used: this process goes on without; no other will start");
+                return;
+            }
+        }
+    }
+}
+
+async fn try_once(bucket: &impl SchemaBucket, key: &str) -> Result<Rules, LoadError> {
+    let read = bucket.read(key, super::rules::MAX_SCHEMA_BYTES);
+    let bytes = tokio::time::timeout(CALL_TIMEOUT, read).await.map_err(|_| LoadError::TimeIsUp)??;
+    Ok(Rules::parse(&bytes)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::SchemaMode;
+    use rstest::rstest;
+    use shared::timestamp::UnixMillis;
+    use std::sync::Mutex;
+    use tokio::time::Instant;
+
+    /// What S3 does, call by call; then it is away.
+    struct Script(Mutex<Vec<Result<&'static str, ReadError>>>);
+
+    impl SchemaBucket for Script {
+        async fn read(&self, _: &str, _: usize) -> Result<Vec<u8>, ReadError> {
+            let mut calls = self.0.lock().unwrap();
+            if calls.is_empty() { away() } else { calls.remove(0) }.map(Vec::from)
+        }
+    }
+
+    struct Hangs;
+
+    impl SchemaBucket for Hangs {
+        async fn read(&self, _: &str, _: usize) -> Result<Vec<u8>, ReadError> {
+            std::future::pending().await
+        }
+    }
+
+    fn away() -> Result<&'static str, ReadError> {
+        Err(ReadError::Away("503".into()))
+    }
+
+    fn refused() -> Result<&'static str, ReadError> {
+        Err(ReadError::Refused("404".into()))
+    }
+
+    /// What the start is told after so long, and whether events are judged two minutes later.
+    async fn outcome(bucket: impl SchemaBucket) -> (Result<(), String>, Duration, bool) {
+        let schema = EventSchema::of(None, SchemaMode::Reject);
+        let (say, said) = mpsc::sync_channel(1);
+        let began = Instant::now();
+        let mut told_after = None;
+        let going = run(schema.clone(), "schemas/a.json".into(), bucket, say);
+        let watch = async {
+            let told = loop {
+                if let Ok(told) = said.try_recv() {
+                    told_after = Some(began.elapsed());
+                    break told;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            };
+            tokio::time::sleep(Duration::from_secs(120)).await;
+            told
+        };
+        let told = tokio::select! {
+            (told, ()) = async { tokio::join!(watch, async { tokio::time::timeout(Duration::from_secs(125), going).await.unwrap_or(()) }) } => told,
+        };
+        let judges = schema.judge(UnixMillis(0)).check("{}").is_err();
+        (told.map_err(|error| error.to_string()), told_after.unwrap(), judges)
+    }
+
+    #[rstest]
+    #[case::there(vec![Ok("false")], true)]
+    #[case::late_by_two_tries(vec![away(), away(), Ok("false")], true)]
+    #[case::away_at_the_start(vec![away(), away(), away(), Ok("false")], true)]
+    #[case::away_for_a_minute(vec![away(), away(), away(), away(), Ok("false")], true)]
+    #[case::away(vec![], false)]
+    #[case::away_and_then_missing(vec![away(), away(), away(), refused(), Ok("false")], false)]
+    #[case::away_and_then_no_schema(vec![away(), away(), away(), Ok("{"), Ok("false")], false)]
+    #[tokio::test(start_paused = true)]
+    async fn a_start_goes_on_without_s3(#[case] calls: Vec<Result<&'static str, ReadError>>, #[case] judges: bool) {
+        let (told, _, judged) = outcome(Script(Mutex::new(calls))).await;
+        assert_eq!((told, judged), (Ok(()), judges));
+    }
+
+    #[rstest]
+    #[case::missing(refused(), "is missing, or the role may not read it: 404")]
+    #[case::too_large(Err(ReadError::TooLarge(7)), "is larger than 7 bytes")]
+    #[case::no_json(Ok("{"), "is not JSON")]
+    #[case::no_schema(Ok("7"), "is not a JSON Schema")]
+    #[tokio::test(start_paused = true)]
+    async fn a_mistake_stops_the_start(#[case] call: Result<&'static str, ReadError>, #[case] expected: &str) {
+        let (told, _, judged) = outcome(Script(Mutex::new(vec![away(), call]))).await;
+        let told = told.unwrap_err();
+        assert!(told.starts_with(expected) && !judged, "{told}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_start_waits_five_seconds_at_most() {
+        let (told, after, judged) = outcome(Hangs).await;
+        assert_eq!((told, judged), (Ok(()), false));
+        assert!(after <= Duration::from_secs(5), "{after:?}");
+    }
+
+    #[test]
+    fn an_error_names_variable_and_key() {
+        let open = |calls| {
+            let config = crate::schema::SchemaConfig { key: "schemas/a-3.json".into(), mode: SchemaMode::Report };
+            let name = ("ingest".to_owned(), crate::counts::FrontDoor::Lambda);
+            EventSchema::open(config, Script(Mutex::new(calls)), name)
+        };
+        let error = open(vec![refused()]).unwrap_err().to_string();
+        assert!(error.starts_with("environment variable EVENT_SCHEMA: schemas/a-3.json: "), "{error}");
+        assert!(open(vec![Ok("false")]).unwrap().judge(UnixMillis(0)).check("{}").is_ok(), "it only reports");
+    }
+}
