@@ -110,3 +110,34 @@ pub(crate) async fn keep(bucket: &impl Bucket, incident: &Incident) -> Result<()
     bucket.put(&incident.key(), body, Condition::Always).await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lambda_setup::memory_bucket::MemoryBucket;
+    use std::collections::HashMap;
+
+    #[tokio::test]
+    async fn so_many_ledgers_are_looked_at_and_no_more() {
+        let bucket = MemoryBucket::default();
+        let add = |number: u16| {
+            bucket.insert(&format!("{OPEN}platform.{number:012}.eu-west-1.json"), "{}", HashMap::new());
+        };
+        (0..MAX_LEDGERS).for_each(add);
+        assert_eq!(reported(&&bucket).await.unwrap().len(), usize::from(MAX_LEDGERS));
+        add(MAX_LEDGERS);
+        assert_eq!(reported(&&bucket).await.unwrap().len(), usize::from(MAX_LEDGERS));
+    }
+
+    #[tokio::test]
+    async fn only_ledgers_of_other_accounts_are_reported() {
+        let bucket = MemoryBucket::default();
+        for name in ["ads", "ads.111122223333.eu-west-1", "ads.1.eu-west-1", "ads.111122223333", "ads.111122223333.EU"]
+        {
+            bucket.insert(&key(name), "{}", HashMap::new());
+        }
+        let reporter = Reporter::new("111122223333", "eu-west-1").unwrap();
+        assert_eq!(name("ads", Some(&reporter)), "ads.111122223333.eu-west-1");
+        assert_eq!(reported(&&bucket).await.unwrap(), [("ads".to_owned(), reporter)]);
+    }
+}
