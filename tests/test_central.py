@@ -1,6 +1,7 @@
 """notify alone, as the central one of other accounts and regions, by `make deploy ENV=central` to MiniStack: its recipients in Parameter
 Store, and the alarms that are reported to it."""
 
+import itertools
 import json
 import shlex
 
@@ -171,7 +172,7 @@ def test_the_bus_leads_what_trusted_accounts_report_to_notify_and_nothing_else(c
 
 
 def test_rotated_recipients_are_put_checked_and_used(central, chat):
-    """A function that starts anew has them at once; one that runs, within five minutes: monitoring-lambdas' own tests."""
+    """A function that starts anew, as with another timeout, has them at once; one that runs, within five minutes: monitoring-lambdas' own tests."""
     refused = central.run_by_hand("tools/scripts/deploy", "central", variables={
         "STACK": STACK, "YES": "1", "RECIPIENTS": '[{"group":"a","alarms":["*"],"webhook":"http://example.com/secret"}]'})
     assert refused.returncode != 0 and "RECIPIENTS[0].webhook" in refused.stdout and "/secret" not in refused.stdout
@@ -181,20 +182,25 @@ def test_rotated_recipients_are_put_checked_and_used(central, chat):
     assert stored(central.cloud)["Value"] == groups(rotated) and "/secret" not in central.said
     chat.paths[:] = []
     functions = central.cloud.client("lambda")
-    functions.update_function_configuration(FunctionName=central.resources["NotifyFunction"], Description="started anew")
+    functions.update_function_configuration(FunctionName=central.resources["NotifyFunction"], Timeout=59)
     wait_for(lambda: used(central, chat, rotated), 30, lambda: f"the rotated webhook in {chat.paths}")
 
 
+ROUNDS = itertools.count()
+
+
 def used(central, chat, address):
-    central.invoke("NotifyFunction", report(NORTH, f"x-{len(chat.paths)}", "ALARM", "12:00:00"))
-    central.invoke("NotifyFunction", report(NORTH, f"x-{len(chat.paths)}", "OK", f"12:00:{len(chat.paths) % 60:02}"))
+    """Whether the address gets what opens an incident and what ends it."""
+    alarm = f"x-{next(ROUNDS)}"
+    for state, time in (("ALARM", "12:00:00"), ("OK", "12:00:01")):
+        central.invoke("NotifyFunction", report(NORTH, alarm, state, time))
     return any(address.endswith(path) for path in chat.paths)
 
 
 def test_notify_does_not_start_with_a_malformed_parameter_and_names_it(central):
     cloud = central.cloud
     cloud.client("ssm").put_parameter(Name=PARAMETER, Value='[{"group":"secret!"}]', Type="SecureString", Overwrite=True)
-    cloud.client("lambda").update_function_configuration(FunctionName=central.resources["NotifyFunction"], Description="started again")
+    cloud.client("lambda").update_function_configuration(FunctionName=central.resources["NotifyFunction"], Timeout=58)
 
     def is_named():
         answer = cloud.client("lambda").invoke(FunctionName=central.resources["NotifyFunction"], Payload=b'{"time":"2026-11-21T12:00:00Z"}')
