@@ -20,7 +20,7 @@ LOADERS = $(if $(findstring SearchEndpoint=,$(PARAMETERS)),--bin load-search) $(
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-run: build-local ## run the whole pipeline on this machine (PORT, AWS_PORT, STATUS_PORT, DATA_DIR, PARAMETERS)
+run: build-local ## run the whole pipeline on this machine (PORT, AWS_PORT, STATUS_PORT, DATA_DIR, PARAMETERS, RECIPIENTS)
 	@exec $(BUILT)/local
 
 .PHONY: demo
@@ -36,7 +36,7 @@ build-local: ## build the functions and the one-machine stack
 build: $(VENV)/installed ## build the packages that are deployed, and list them (ARCHITECTURE=arm64)
 	@tools/scripts/build $(ARCHITECTURE)
 
-deploy: $(if $(filter no,$(BUILD)),$(VENV)/installed,build) ## build and deploy (ENV=dev|staging|prod, BUILD=no, STACK, PARAMETERS, RECIPIENTS, YES=1)
+deploy: $(if $(filter no,$(BUILD)),$(VENV)/installed,build) ## build and deploy (ENV=dev|staging|prod|central, BUILD=no, STACK, PARAMETERS, RECIPIENTS, YES=1)
 	@ARCHITECTURE=$(ARCHITECTURE) $(PYTHON) tools/scripts/deploy "$(ENV)"
 
 .PHONY: image
@@ -47,7 +47,7 @@ image: $(VENV)/installed ## build the server's image, for FrontDoor=Server, as a
 warehouse-schema: $(VENV)/installed ## create the warehouse's tables, or add columns (ENV=dev|staging|prod, STACK)
 	@$(PYTHON) tools/scripts/warehouse-schema "$(ENV)"
 
-destroy: $(VENV)/installed ## remove a deployment; its buckets are kept (ENV=dev|staging|prod, STACK, DATA=delete, STREAM=delete, YES=1)
+destroy: $(VENV)/installed ## remove a deployment; its buckets are kept (ENV=dev|staging|prod|central, STACK, DATA=delete, STREAM=delete, YES=1)
 	@$(PYTHON) tools/scripts/destroy "$(ENV)"
 
 test: test-rust test-e2e ## all tests

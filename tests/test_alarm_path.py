@@ -32,12 +32,14 @@ class Chat:
     def __init__(self):
         self.texts = []
         self.cards = []
+        self.paths = []
         self.statuses = []
         chat = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                chat.paths.append(self.path)
                 self.send_response(chat.take_card(body) if self.path == "/workflows/secret" else chat.take_text(body))
                 self.send_header("Content-Length", "0")
                 self.end_headers()
@@ -88,7 +90,7 @@ def cloud(tmp_path_factory, chat):
                       {"group": "teams", "alarms": ["*"], "webhook": chat.teams, "format": "adaptive-card"}]
         deployment = Deployment(cloud, "dev", STACK, f"RunbookUrl={RUNBOOK}", json.dumps(recipients))
         # The webhook is a secret: nobody who reads CI's log may see it.
-        assert "Recipients" in deployment.said and "/secret" not in deployment.said
+        assert f"recipients: 2 groups in /{STACK}/recipients" in deployment.said and "/secret" not in deployment.said
         # What the schedules would find, in a stack without events, is not this test's.
         events = cloud.client("events")
         for rule in events.list_rules()["Rules"]:

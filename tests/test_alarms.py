@@ -9,6 +9,7 @@ import time
 import urllib.request
 
 import pytest
+from test_alarm_path import Chat
 
 from support.fast_clock import FastClock
 from support.faults import Faults
@@ -86,6 +87,20 @@ def test_a_person_sees_a_notice_by_setting_a_state(fresh_stack):
     assert (described["StateValue"], described["StateReason"]) == ("ALARM", "to see a notice")
     with pytest.raises(stack.cloudwatch().exceptions.ResourceNotFound):
         stack.cloudwatch().set_alarm_state(AlarmName="no-such-alarm", StateValue="OK", StateReason="-")
+
+
+def test_recipients_are_those_of_the_parameter_that_the_stack_serves(fresh_stack):
+    """RECIPIENTS is what GetParameter answers, and notify posts to its webhook."""
+    chat = Chat()
+    try:
+        recipients = json.dumps([{"group": "me", "alarms": ["*"], "webhook": chat.slack}])
+        stack = fresh_stack(RECIPIENTS=recipients)
+        lost = "playhead-lost-events"
+        stack.cloudwatch().set_alarm_state(AlarmName=lost, StateValue="ALARM", StateReason="to see a notice")
+        wait_for(lambda: [text for text in chat.texts if f"Alarm: {lost}" in text], what=lambda: stack.tail())
+        assert notices(stack) == "" and chat.slack not in "\n".join(terminal(stack))
+    finally:
+        chat.stop()
 
 
 def test_a_template_whose_alarms_cannot_be_played_stops_the_start(tmp_path):

@@ -32,10 +32,12 @@ class Account:
 
     class exceptions:
         ResourceNotFoundException = ServiceNotFoundException = ServiceNotActiveException = ClusterNotFoundException = NotFound
+        ParameterNotFound = NotFound
 
     def __init__(self):
         self.clock, self.status, self.failure, self.maximum = STOPPED, "CREATE_COMPLETE", None, "50"
         self.timeout = 60
+        self.recipients = {"/playhead-dev/recipients"}
         self.streams, self.concurrency, self.were_stopped = {"stream"}, 50, False
         # The server's tasks; None without a server. Counts that it had when CloudWatch was asked for proof.
         self.tasks, self.tasks_at_proof, self.scales = None, set(), True
@@ -45,6 +47,13 @@ class Account:
 
     def sleep(self, seconds):
         self.clock += timedelta(seconds=seconds)
+
+    # ---- Parameter Store ----
+
+    def delete_parameter(self, Name):
+        if Name not in self.recipients:
+            raise NotFound
+        self.recipients.remove(Name)
 
     # ---- CloudFormation ----
 
@@ -194,7 +203,7 @@ def test_quiet_minutes_are_those_that_cloudwatch_has_all_values_of(destroy):
 
 def test_a_drained_stack_goes_with_its_stream(destroy, account):
     destroy.main("dev")
-    assert account.status == "DELETE_COMPLETE" and account.streams == set() and account.were_stopped
+    assert account.status == "DELETE_COMPLETE" and account.streams == set() and account.were_stopped and not account.recipients
     assert account.clock - STOPPED >= 7 * MINUTE
 
 

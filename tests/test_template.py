@@ -462,6 +462,7 @@ ALLOWED = {
         f"{LANDING}/deleted/*": ["s3:GetObject"],
         f"{LANDING}/rejected/*": ["s3:GetObject"],
         "NoticesTopic": ["sns:Publish"],
+        "arn:${AWS::Partition}:ssm:${AWS::Region}:${AWS::AccountId}:parameter/${AWS::StackName}/recipients": ["ssm:GetParameter"],
     },
     "CompactPartition": LIST | {
         f"{LANDING}/events/*": ["s3:GetObject"],
@@ -523,6 +524,7 @@ def check_roles(resources):
     assert canary["ManagedPolicyArns"] == [
         {"Fn::Sub": "arn:${AWS::Partition}:iam::aws:policy/service-role/AWSCodeDeployRoleForLambdaLimited"}]
     assert "Policies" not in canary
+    check_reports(resources, roles.pop("CentralRole"))
     assert roles.keys() == {f"{function}Role" for function in ALLOWED}
     for function, allowed in ALLOWED.items():
         assert resources[f"{function}Function"]["Properties"]["Role"] == {"Fn::GetAtt": [f"{function}Role", "Arn"]}
@@ -533,6 +535,55 @@ def check_roles(resources):
             "Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
         log = {f"{function}LogGroup": ["logs:CreateLogStream", "logs:PutLogEvents"]}
         assert permissions(role) == allowed | log, function
+
+
+STATE_CHANGES = {"source": ["aws.cloudwatch"], "detail-type": ["CloudWatch Alarm State Change"],
+                 "detail": {"state": {"value": ["ALARM", "OK"]}}}
+TRUSTED = {"Fn::Split": [",", {"Ref": "TrustedAccounts"}]}
+
+
+def check_reports(resources, role):
+    """Trusted accounts may put CloudWatch's alarms on the bus of reports, and nothing else, and its rule takes no others'; a stack that
+    reports may put its own alarms on that one bus. Without the parameters there is nothing of either."""
+    bus, rule = resources["ReportsBus"]["Properties"], resources["ReportsRule"]["Properties"]
+    statement, = bus["Policy"]["Statement"]
+    arn = "arn:${AWS::Partition}:events:${AWS::Region}:${AWS::AccountId}:event-bus/" + bus["Name"]["Fn::Sub"]
+    assert statement == {
+        "Sid": "TrustedAccounts", "Effect": "Allow", "Principal": {"AWS": TRUSTED}, "Action": "events:PutEvents", "Resource": {"Fn::Sub": arn},
+        "Condition": {"StringEquals": {"events:source": "aws.cloudwatch", "events:detail-type": "CloudWatch Alarm State Change"}}}
+    assert rule["EventBusName"] == {"Ref": "ReportsBus"} and rule["EventPattern"] == STATE_CHANGES | {"account": TRUSTED}
+    assert rule["Targets"] == [{"Id": "notify", "Arn": {"Fn::GetAtt": ["NotifyFunction", "Arn"]}}]
+    assert resources["ReportsPermission"]["Properties"]["SourceArn"] == {"Fn::GetAtt": ["ReportsRule", "Arn"]}
+    central = resources["CentralRule"]["Properties"]
+    own = {"prefix": {"Fn::Sub": "arn:${AWS::Partition}:cloudwatch:${AWS::Region}:${AWS::AccountId}:alarm:${AWS::StackName}-"}}
+    assert central["EventPattern"] == STATE_CHANGES | {"resources": [own]}
+    assert central["Targets"] == [{"Id": "central", "Arn": {"Ref": "CentralNotify"}, "RoleArn": {"Fn::GetAtt": ["CentralRole", "Arn"]}}]
+    assert permissions(role) == {"CentralNotify": ["events:PutEvents"]}
+    statement, = role["AssumeRolePolicyDocument"]["Statement"]
+    assert statement == {
+        "Effect": "Allow", "Principal": {"Service": "events.amazonaws.com"}, "Action": "sts:AssumeRole",
+        "Condition": {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}, "ArnLike": {"aws:SourceArn": {
+            "Fn::Sub": "arn:${AWS::Partition}:events:${AWS::Region}:${AWS::AccountId}:rule/${AWS::StackName}-*"}}}}
+    conditions = {name: one.get("Condition") for name, one in resources.items() if re.match("Reports|Central", name)}
+    assert conditions == {**dict.fromkeys(("ReportsBus", "ReportsRule", "ReportsPermission"), "HasTrustedAccounts"),
+                          **dict.fromkeys(("CentralRule", "CentralRole"), "HasCentralNotify")}
+
+
+@pytest.mark.parametrize("accounts,is_taken", [
+    ("", True), ("111122223333", True), (",".join(["111122223333"] * 20), True), (",".join(["111122223333"] * 21), False),
+    ("111122223333,", False), ("11112222333", False), ("*", False), ("111122223333 444455556666", False)])
+def test_at_most_twenty_accounts_are_trusted(accounts, is_taken):
+    assert bool(re.search(document()["Parameters"]["TrustedAccounts"]["AllowedPattern"], accounts)) == is_taken
+
+
+def test_every_alarm_is_reported():
+    """The rule of a stack that reports goes by the beginning of its alarms' names."""
+    templates = (document()["Resources"], expanded(), document("server.yaml")["Resources"])
+    named = [one["Properties"]["AlarmName"] for resources in templates for one in resources.values()
+             if one["Type"] == "AWS::CloudWatch::Alarm"]
+    assert len(named) > 45
+    for name in named:
+        assert re.match(r"\$\{(AWS::StackName|Deployment)\}-", listed(text_of(name))[0]), name
 
 
 @pytest.mark.parametrize("rollout", ["AtOnce", "Canary"])
@@ -1093,15 +1144,69 @@ def test_a_domain_name_needs_an_http_api_and_a_certificate():
         assert template["Resources"][name]["Condition"] == "HasApiDomainName"
 
 
+def given_by(config, environment):
+    return dict(pair.split("=", 1) for pair in config[environment]["deploy"]["parameters"]["parameter_overrides"])
+
+
+def cut_out():
+    """The template of notify alone."""
+    return script("central.py").reduced(document(), document("alarms.yaml"))
+
+
+def test_a_central_template_is_the_part_of_the_whole_one_that_notify_needs():
+    """notify with its topics, bucket, reminders, bus and last-resort alarms, each as the whole stack has it, and nothing that lands."""
+    whole, cut = document(), cut_out()
+    resources, parts = cut["Resources"], {**whole["Resources"], **expanded()}
+    assert resources.keys() == {
+        "AlarmsTopic", "NoticesTopic", "NoticesSubscription", "LastResortTopic", "LastResortSubscription", "NotifyFunction", "NotifyRole",
+        "NotifyLogGroup", "ReportsBus", "ReportsRule", "ReportsPermission", "LandingBucket", "LandingBucketPolicy", "NotifyErrorsAlarm",
+        "NotifyDidNotRunAlarm"}
+    for name in resources.keys() - {"LandingBucket", "NotifyErrorsAlarm", "NotifyDidNotRunAlarm"}:
+        assert resources[name] == parts[name], name
+    bucket, of_whole = resources["LandingBucket"]["Properties"], parts["LandingBucket"]["Properties"]
+    assert {name for name in of_whole if bucket.get(name) != of_whole[name]} == {"NotificationConfiguration", "LifecycleConfiguration"}
+    kept = {rule["Id"] for rule in bucket["LifecycleConfiguration"]["Rules"]}
+    assert kept == {"abort-stale-uploads", "remove-old-versions", "remove-old-incidents"}
+    for name, rule in (("NotifyErrorsAlarm", "notify-errors"), ("NotifyDidNotRunAlarm", "notify-did-not-run")):
+        alarm = resources[name]["Properties"]
+        assert alarm["AlarmName"] == {"Fn::Sub": "${AWS::StackName}-" + rule} and alarm["AlarmActions"] == [{"Ref": "LastResortTopic"}]
+    assert resources["NotifyDidNotRunAlarm"]["Properties"]["Dimensions"] == [{"Name": "RuleName", "Value": {"Ref": "NotifyFunctionReminders"}}]
+    assert cut["Parameters"].keys() == {"Environment", "Architecture", "PermissionsBoundary", "Commit", "LogRetentionDays", "NoticesEmail",
+                                        "TrustedAccounts", "ReminderMinutes", "GroupingSeconds", "RunbookUrl"}
+    assert all(whole["Parameters"][name] == one for name, one in cut["Parameters"].items())
+    assert cut["Outputs"].keys() == {"Commit", "LandingBucketName", "AlarmsTopicArn", "LastResortTopicArn", "NoticesTopicArn", "ReportsBusArn"}
+
+
+def test_a_central_template_that_would_refer_to_what_it_has_not_is_not_made():
+    whole = document()
+    whole["Resources"]["NotifyFunction"]["Properties"]["Environment"]["Variables"]["STREAM"] = {"Ref": "EventStream"}
+    with pytest.raises(ValueError, match="EventStream"):
+        script("central.py").reduced(whole, document("alarms.yaml"))
+
+
+def test_a_central_stack_and_a_whole_one_do_not_replace_each_other():
+    """STACK may be left over in a shell: a central stack over a whole one would remove the pipeline."""
+    deploy = script("deploy")
+    whole, alone = document()["Parameters"], cut_out()["Parameters"]
+    found = lambda declared: {"Parameters": [{"ParameterKey": name, "ParameterValue": ""} for name in declared]}
+    for running, values in ((whole, alone), (alone, whole)):
+        with pytest.raises(SystemExit, match="unset STACK"):
+            deploy.refuse_another_kind("playhead-prod", found(running), values)
+    for one in (whole, alone):
+        deploy.refuse_another_kind("playhead-prod", found(one), one)
+        deploy.refuse_another_kind("playhead-prod", {}, one)
+
+
 def test_environments_set_only_parameters_that_exist():
-    """samconfig.toml has dev, staging and prod, no secret, and only parameters and values that the template takes."""
+    """samconfig.toml has dev, staging, prod and the central notify, no secret, and only parameters and values that the template takes."""
     parameters = document()["Parameters"]
     config = tomllib.loads((REPOSITORY / "samconfig.toml").read_text())
     environments = [name for name in config if name not in ("version", "default")]
-    assert environments == ["dev", "staging", "prod"]
+    assert environments == ["dev", "staging", "prod", "central"]
+    assert set(given_by(config, "central")) <= cut_out()["Parameters"].keys()
     for environment in environments:
         overrides = dict(pair.split("=", 1) for pair in config[environment]["deploy"]["parameters"]["parameter_overrides"])
-        assert overrides["Environment"] == environment
+        assert overrides["Environment"] == ("prod" if environment == "central" else environment)
         for name, value in overrides.items():
             declared = parameters[name]
             assert not declared.get("NoEcho"), f"{name} is a secret"
@@ -1111,7 +1216,7 @@ def test_environments_set_only_parameters_that_exist():
         shards, buckets = (int(overrides.get(name, parameters[name]["Default"])) for name in ("ShardCount", "KeyBuckets"))
         assert buckets % shards == 0, "each shard has as many buckets as the others"
     # A first deployment that failed is removed where nobody needs to read what is left of it.
-    assert [config[environment]["deploy"]["parameters"].get("on_failure") for environment in environments] == ["DELETE", None, None]
+    assert [config[environment]["deploy"]["parameters"].get("on_failure") for environment in environments] == ["DELETE", None, None, None]
 
 
 def test_profiles_name_existing_packages():

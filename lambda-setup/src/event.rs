@@ -65,6 +65,8 @@ pub struct SnsMessage {
     pub message: String,
     /// When SNS took it, as RFC 3339.
     pub timestamp: String,
+    /// The topic; absent from an event made by hand.
+    pub topic_arn: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]

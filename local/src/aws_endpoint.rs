@@ -1,4 +1,5 @@
-//! Kinesis, S3 and CloudWatch, Lambda's `Invoke`, SNS's `Publish`, and all metrics for Prometheus behind one address.
+//! Kinesis, S3 and CloudWatch, Lambda's `Invoke`, SNS's `Publish`, Parameter Store's
+//! `GetParameter`, and all metrics for Prometheus behind one address.
 //!
 //! Two ports serve it: one for anyone who wants to look around, and one for the functions alone, so that nobody else can use
 //! up their connections.
@@ -22,6 +23,7 @@ use crate::metric_store::MetricStore;
 use crate::s3::S3;
 use crate::server::Port;
 use crate::sns_api::Sns;
+use crate::ssm_api::Ssm;
 use crate::{kinesis_api, lambda, prometheus};
 
 /// Where Prometheus finds all metrics (GET, unsigned). No bucket of the template may have this name.
@@ -36,6 +38,7 @@ pub struct AwsEndpoint {
     pub metrics: MetricStore,
     pub faults: Arc<Faults>,
     pub(crate) sns: Sns,
+    pub(crate) ssm: Ssm,
 }
 
 impl AwsEndpoint {
@@ -62,6 +65,9 @@ impl AwsEndpoint {
         }
         if let Some(answer) = self.sns.answer(&request) {
             return Ok(answer);
+        }
+        if let Some(answer) = self.ssm.answer(headers, request.body()) {
+            return Ok(answer.map(Body::from));
         }
         let target = headers.get("x-amz-target");
         let puts_records = target.is_some_and(|target| target.as_bytes().ends_with(b".PutRecords"));

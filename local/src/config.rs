@@ -25,6 +25,8 @@ pub struct Config {
     /// `CLOCK`; `None` is the real time.
     pub clock: Option<Pace>,
     pub front_door: FrontDoorKind,
+    /// `RECIPIENTS`: who gets notices, as the parameter that notify reads has it.
+    pub recipients: Option<String>,
 }
 
 /// `FRONT_DOOR`: what takes events.
@@ -63,6 +65,7 @@ impl Config {
             faults: parsed("FAULTS", &environment::optional("FAULTS")?.unwrap_or_default())?,
             clock,
             front_door,
+            recipients: environment::optional("RECIPIENTS")?,
         })
     }
 }

@@ -16,7 +16,7 @@ use crate::cbor::{self, TimeUnit};
 use crate::kinesis::Kinesis;
 use crate::template::stream_arn;
 
-const JSON: &str = "application/x-amz-json-1.1";
+pub(crate) const JSON: &str = "application/x-amz-json-1.1";
 const CBOR: &str = "application/x-amz-cbor-1.1";
 /// Shards on a page at most, unless asked for fewer.
 const SHARDS_OF_A_PAGE: usize = 1_000;

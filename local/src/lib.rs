@@ -47,6 +47,7 @@ mod shard_readers;
 mod sns;
 mod sns_api;
 mod sqs;
+mod ssm_api;
 pub mod stack;
 pub mod template;
 mod terminal;

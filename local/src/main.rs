@@ -32,6 +32,7 @@ Runs the whole pipeline on this machine: `make run` builds what it needs and sta
   FUNCTIONS_DIR  the folder of the functions' binaries [where this one is]
   FAULTS         what goes wrong on purpose: \"seed=1 all=0.02\"
   FRONT_DOOR     what takes events: lambda or server [lambda]
+  RECIPIENTS     who gets notices, as JSON: docs/CONFIGURATION.md
   CLOCK          another start and a factor: \"2026-11-18T00:00:00Z x1440\"
   RUST_LOG       how much the stack itself says on the terminal [local=info]
 

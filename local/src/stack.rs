@@ -42,6 +42,7 @@ use crate::server::Port;
 use crate::sns::{Message, Topics};
 use crate::sns_api::Sns;
 use crate::sqs::Queues;
+use crate::ssm_api::Ssm;
 use crate::template::{Endpoint, Target};
 use crate::traffic::{Accepted, Traffic};
 use crate::{counters, lambda, shard_readers, template};
@@ -285,6 +286,7 @@ impl<'a> Builder<'a> {
             metrics: self.metrics.clone(),
             faults: self.faults.clone(),
             sns: self.sns(topics)?,
+            ssm: Ssm::new(self.config.recipients.as_deref()),
         };
         tokio::spawn(endpoint.clone().serve(functions_port, self.connections.functions));
         tokio::spawn(endpoint.serve(port, self.connections.aws));

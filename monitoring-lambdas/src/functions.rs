@@ -3,12 +3,18 @@
 //! They are here and not in the binaries because async code is compiled with the crate that runs it: the SDK's calls and the
 //! runtime once, instead of once for each of seven binaries.
 
+use std::time::Duration;
+
+use anyhow::Context as _;
 use lambda_setup::bucket::{self, S3Bucket};
+use lambda_setup::deadline::Deadline;
 use lambda_setup::function::{serve, start};
 use lambda_setup::sdk::TrustStore;
 
 use crate::cloudwatch::CloudWatch;
 use crate::notify::handler::Handler as Notify;
+use crate::notify::parameter::SsmParameter;
+use crate::notify::recipients::Recipients;
 use crate::notify::topic::SnsTopic;
 use crate::notify::webhook::HttpWebhooks;
 use crate::{check_completeness, check_deletions, check_object, check_recency, check_size, notify, seal_partition};
@@ -66,11 +72,17 @@ pub fn check_deletions() -> anyhow::Result<()> {
     })
 }
 
+/// What reading the recipients may take: of a start, Lambda waits ten seconds for all.
+const START_TIME: Duration = Duration::from_secs(8);
+
 pub fn notify() -> anyhow::Result<()> {
     start("notify", notify::config::Config::from_environment, async |config, sdk| {
+        let parameter = SsmParameter::new(&sdk, config.recipients_parameter);
+        let recipients = Recipients::start(parameter, lambda_setup::now(), Deadline::after(START_TIME)).await;
         let handler = Notify {
-            recipients: config.recipients,
+            recipients: recipients.context("notify can't start")?,
             rules: config.rules,
+            trusted: config.trusted,
             stack_name: config.stack_name,
             runbook_url: config.runbook_url,
             bucket: S3Bucket::new(bucket::client(&sdk), config.bucket_name),

@@ -8,10 +8,14 @@ use serde::{Deserialize, Serialize};
 use shared::metric::{Metric, NAMESPACE};
 use shared::timestamp::UnixMillis;
 
-/// An event of the alarms topic or of the schedule.
+use super::report::Report;
+use super::reporter::Reporter;
+
+/// An event of the alarms topic, of the bus that other accounts and regions report to, or of the schedule.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 pub enum Invocation {
+    Report(Report),
     Notices(SnsEvent),
     Tick(ScheduledEvent),
 }
@@ -34,6 +38,8 @@ pub(crate) struct Change {
     /// When SNS got the notice.
     pub(crate) noticed_at: UnixMillis,
     pub(crate) about: About,
+    /// Where it is; `None` for an alarm of notify's own stack.
+    pub(crate) reporter: Option<Reporter>,
 }
 
 /// What an alarm says about itself.
@@ -92,6 +98,9 @@ pub(crate) enum NoticeError {
     State { name: String, state: String },
     #[error("{0:?} is not an RFC 3339 time")]
     Time(String),
+    /// Other accounts and regions report to the bus, which says where from.
+    #[error("a notice's alarm is not of the alarms topic's account and region")]
+    Elsewhere,
 }
 
 impl Change {
@@ -99,24 +108,43 @@ impl Change {
     pub(crate) fn of(notice: &SnsMessage) -> Result<Self, NoticeError> {
         let noticed_at = time(&notice.timestamp)?;
         let alarm: Alarm = serde_json::from_str(&notice.message).map_err(NoticeError::NotAnAlarm)?;
-        let state = match &*alarm.new_state_value {
-            "ALARM" => State::Alarm,
-            "OK" => State::Ok,
-            _ => return Err(NoticeError::State { name: alarm.alarm_name, state: alarm.new_state_value }),
-        };
+        let is_ours = |topic: &str, arn: &str| account_and_region(arn) == account_and_region(topic);
+        if let (Some(topic), Some(arn)) = (&notice.topic_arn, &alarm.alarm_arn)
+            && !is_ours(topic, arn)
+        {
+            return Err(NoticeError::Elsewhere);
+        }
+        let state = State::of(&alarm.new_state_value, &alarm.alarm_name)?;
         let (description, anchor) = split_anchor(&alarm.alarm_description.unwrap_or_default());
         let watched = alarm.trigger.and_then(Trigger::watched);
         let about = About { description, anchor, reason: alarm.new_state_reason, watched, details: Vec::new() };
-        Ok(Self { name: alarm.alarm_name, state, at: time(&alarm.state_change_time)?, noticed_at, about })
+        let at = time(&alarm.state_change_time)?;
+        Ok(Self { name: alarm.alarm_name, state, at, noticed_at, about, reporter: None })
     }
 }
 
-fn time(text: &str) -> Result<UnixMillis, NoticeError> {
+/// Of an ARN: `arn:aws:sns:eu-central-1:123456789012:…`
+fn account_and_region(arn: &str) -> Option<(&str, &str)> {
+    let mut parts = arn.split(':').skip(3);
+    parts.next().zip(parts.next())
+}
+
+impl State {
+    pub(super) fn of(value: &str, alarm: &str) -> Result<Self, NoticeError> {
+        match value {
+            "ALARM" => Ok(Self::Alarm),
+            "OK" => Ok(Self::Ok),
+            _ => Err(NoticeError::State { name: alarm.to_owned(), state: value.to_owned() }),
+        }
+    }
+}
+
+pub(super) fn time(text: &str) -> Result<UnixMillis, NoticeError> {
     UnixMillis::parse_aws(text).ok_or_else(|| NoticeError::Time(text.to_owned()))
 }
 
 /// `Something is wrong. #some-entry` in two.
-fn split_anchor(description: &str) -> (String, Option<String>) {
+pub(super) fn split_anchor(description: &str) -> (String, Option<String>) {
     match description.rsplit_once('#') {
         Some((text, anchor)) if !anchor.is_empty() && !anchor.contains(char::is_whitespace) => {
             (text.trim_end().to_owned(), Some(anchor.to_owned()))
@@ -129,6 +157,7 @@ fn split_anchor(description: &str) -> (String, Option<String>) {
 #[serde(rename_all = "PascalCase")]
 struct Alarm {
     alarm_name: String,
+    alarm_arn: Option<String>,
     alarm_description: Option<String>,
     new_state_value: String,
     new_state_reason: String,
@@ -273,6 +302,19 @@ pub(crate) mod tests {
         assert!(matches!(event(insufficient), Err(NoticeError::State { .. })));
         let no_time = r#"{"AlarmName":"a","NewStateValue":"OK","NewStateReason":"","StateChangeTime":"noon"}"#;
         assert!(matches!(event(no_time), Err(NoticeError::Time(_))));
+    }
+
+    #[rstest]
+    #[case("eu-central-1:123456789012", true)]
+    #[case("eu-west-1:123456789012", false)]
+    #[case("eu-central-1:444455556666", false)]
+    fn a_notice_of_an_alarm_elsewhere_is_refused(#[case] place: &str, #[case] is_taken: bool) {
+        let arn = format!("arn:aws:cloudwatch:{place}:alarm:playhead-prod-broken-objects");
+        let event = BROKEN_OBJECTS
+            .replace("arn:aws:cloudwatch:eu-central-1:123456789012:alarm:playhead-prod-broken-objects", &arn);
+        let change = changes(&event).remove(0);
+        assert_eq!(change.is_ok(), is_taken);
+        assert!(is_taken || matches!(change, Err(NoticeError::Elsewhere)));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use lambda_setup::environment::{self, EnvironmentError};
 
 use super::incident::{Episode, Incident};
-use super::recipient::Recipient;
+use super::reporter::TrustedAccounts;
 
 /// What the environment says.
 #[derive(Debug, Clone)]
@@ -15,13 +15,15 @@ pub struct Config {
     pub bucket_name: String,
     /// `NOTICES_TOPIC_ARN`: whose subscriptions are e-mail addresses.
     pub topic_arn: String,
-    /// `RECIPIENTS`
-    pub recipients: Vec<Recipient>,
+    /// `RECIPIENTS_PARAMETER`: the name of the parameter that has the recipients.
+    pub recipients_parameter: String,
     /// `STACK_NAME`: which deployment it is.
     pub stack_name: String,
     /// `RUNBOOK_URL`, without the `#`.
     pub runbook_url: String,
     pub rules: Rules,
+    /// `TRUSTED_ACCOUNTS`: of which other accounts alarms are taken, and of the own one in other regions.
+    pub trusted: TrustedAccounts,
 }
 
 /// When a group gets a message.
@@ -44,15 +46,16 @@ impl Config {
     ///
     /// When a variable is missing or malformed; the error names it.
     pub fn from_environment() -> Result<Self, EnvironmentError> {
-        let recipients = environment::optional("RECIPIENTS")?.unwrap_or_else(|| "[]".into());
         let parents = environment::optional("PARENTS")?.unwrap_or_else(|| "{}".into());
+        let trusted = environment::optional("TRUSTED_ACCOUNTS")?.unwrap_or_default();
         Ok(Self {
             bucket_name: environment::required("BUCKET_NAME")?,
             topic_arn: environment::required("NOTICES_TOPIC_ARN")?,
-            recipients: Recipient::parse_all(&recipients)
-                .map_err(|error| EnvironmentError::new("RECIPIENTS", error.to_string()))?,
+            recipients_parameter: environment::required("RECIPIENTS_PARAMETER")?,
             stack_name: environment::required("STACK_NAME")?,
             runbook_url: environment::required("RUNBOOK_URL")?,
+            trusted: TrustedAccounts::parse(&trusted)
+                .map_err(|problem| EnvironmentError::new("TRUSTED_ACCOUNTS", problem))?,
             rules: Rules {
                 grouping: Duration::from_secs(environment::number("GROUPING_SECONDS", 60, 0..=3_600)?),
                 reminder: Duration::from_secs(60 * environment::number("REMINDER_MINUTES", 60, 5..=10_080)?),

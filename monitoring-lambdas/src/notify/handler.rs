@@ -13,7 +13,10 @@ use super::details;
 use super::incident::Kind;
 use super::ledger::{Ledger, MessageId};
 use super::message::{MAX_DESCRIBED, Origin, compose};
+use super::parameter::Parameter;
 use super::recipient::Recipient;
+use super::recipients::Recipients;
+use super::reporter::{Reporter, TrustedAccounts};
 use super::store::{self, StoreError};
 use super::topic::Topic;
 use super::webhook::Webhooks;
@@ -25,9 +28,11 @@ use lambda_setup::event::EventError;
 const ANSWER_TIME: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Notifies groups of people.
-pub struct Handler<B, M, W, T> {
-    pub recipients: Vec<Recipient>,
+pub struct Handler<P, B, M, W, T> {
+    pub recipients: Recipients<P>,
     pub rules: Rules,
+    /// Of which other accounts alarms are taken.
+    pub trusted: TrustedAccounts,
     pub stack_name: String,
     pub runbook_url: String,
     pub bucket: B,
@@ -41,17 +46,20 @@ pub struct Handler<B, M, W, T> {
 pub enum NotifyError {
     #[error(transparent)]
     Event(#[from] EventError),
-    #[error("the incidents of {group} could not be kept")]
+    #[error("the incidents of {name} could not be kept")]
     Store {
-        group: String,
+        /// The ledger's: a group's, or with account and region.
+        name: String,
         #[source]
         source: StoreError,
     },
+    #[error("the ledgers of other accounts could not be listed")]
+    Listing(#[source] StoreError),
     #[error("{0} messages could not be sent")]
     Unsent(usize),
 }
 
-impl<B: Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T> {
+impl<P: Parameter, B: Streams, M: Metrics, W: Webhooks, T: Topic> Handler<P, B, M, W, T> {
     /// # Errors
     ///
     /// When a message could not be sent or a ledger not be stored; everything else has been done by then.
@@ -60,37 +68,60 @@ impl<B: Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T> {
     }
 
     async fn handle_until(&self, invocation: Invocation, deadline: Deadline) -> Result<(), NotifyError> {
+        let recipients = self.recipients.current(lambda_setup::now(), deadline).await;
         let mut result = Ok(());
         match invocation {
             Invocation::Notices(event) => {
                 for notice in event.messages() {
                     match Change::of(&notice) {
-                        Ok(change) => result = result.and(self.change(&change, deadline).await),
-                        Err(error) => {
-                            let source = std::error::Error::source(&error).map(ToString::to_string);
-                            tracing::warn!(%error, source, "a notice is not acted on");
-                        }
+                        Ok(change) => result = result.and(self.change(&change, &recipients, deadline).await),
+                        Err(error) => not_acted_on(&error),
                     }
                 }
             }
+            Invocation::Report(report) => match report.change(&self.trusted) {
+                Ok(change) => result = self.change(&change, &recipients, deadline).await,
+                Err(error) => not_acted_on(&error),
+            },
             Invocation::Tick(event) => {
                 let now = event.at()?;
-                let ticks = self.recipients.iter().map(|recipient| self.tick(recipient, now, deadline));
-                result = join_all(ticks).await.into_iter().fold(result, Result::and);
+                let (reported, listed) = self.reported().await;
+                let of_groups = recipients.iter().map(|recipient| (recipient, None));
+                let of_others = reported.iter().filter_map(|(group, reporter)| {
+                    Some((recipients.iter().find(|recipient| recipient.group == *group)?, Some(reporter)))
+                });
+                let ticks = of_groups.chain(of_others).map(|(to, reporter)| self.tick(to, reporter, now, deadline));
+                result = join_all(ticks).await.into_iter().fold(listed, Result::and);
             }
         }
         result
     }
 
-    async fn change(&self, change: &Change, deadline: Deadline) -> Result<(), NotifyError> {
-        let owners: Vec<_> = self.recipients.iter().filter(|recipient| recipient.owns(&change.name)).collect();
+    /// The ledgers of other accounts and regions. Those of accounts that are no longer trusted rest: nothing would end their
+    /// incidents.
+    async fn reported(&self) -> (Vec<(String, Reporter)>, Result<(), NotifyError>) {
+        if self.trusted.are_none() {
+            return (Vec::new(), Ok(()));
+        }
+        match store::reported(&self.bucket).await {
+            Ok(mut reported) => {
+                reported.retain(|(_, reporter)| self.trusted.include(reporter));
+                (reported, Ok(()))
+            }
+            Err(source) => (Vec::new(), Err(NotifyError::Listing(source))),
+        }
+    }
+
+    async fn change(&self, change: &Change, recipients: &[Recipient], deadline: Deadline) -> Result<(), NotifyError> {
+        let owners: Vec<_> = recipients.iter().filter(|recipient| recipient.owns(&change.name)).collect();
         if owners.is_empty() {
             tracing::warn!(alarm = change.name, "no group gets this alarm");
             return Ok(());
         }
         let mut change = change.clone();
         let mut chart = None;
-        if change.state == State::Alarm {
+        // Of an alarm elsewhere, notify's own bucket and CloudWatch know nothing.
+        if change.state == State::Alarm && change.reporter.is_none() {
             chart = self.chart(change.about.watched.as_ref(), change.at).await;
             let watched = change.about.watched.as_ref();
             change.about.details = details::read(&self.bucket, watched, change.at, deadline).await;
@@ -113,25 +144,33 @@ impl<B: Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T> {
             let kind = ledger.due_after_change(&self.rules.parents)?;
             self.add(ledger, kind, now, to)
         };
-        match store::update(&self.bucket, &to.group, record).await {
-            Ok((ledger, added)) => self.send(to, &ledger, added.into_iter().collect(), deadline).await,
+        let name = store::name(&to.group, change.reporter.as_ref());
+        match store::update(&self.bucket, &name, record).await {
+            Ok((ledger, added)) => self.send(to, &name, &ledger, added.into_iter().collect(), deadline).await,
             Err(error) => {
                 // The message is sent although the incident is not stored: the alarm may be about S3 being away.
                 let mut ledger = Ledger::default();
                 let added = record(&mut ledger);
                 let messages: Vec<_> = added.and_then(|id| ledger.message(id)).into_iter().collect();
                 deliver(&messages, to, &self.webhooks, &self.topic, deadline).await;
-                Err(NotifyError::Store { group: to.group.clone(), source: error })
+                Err(NotifyError::Store { name, source: error })
             }
         }
     }
 
     /// Sends messages that earlier invocations did not finish, further alarms and reminders.
-    async fn tick(&self, to: &Recipient, now: UnixMillis, deadline: Deadline) -> Result<(), NotifyError> {
-        let failed = |source| NotifyError::Store { group: to.group.clone(), source };
-        let known = store::load(&self.bucket, &to.group).await.map_err(failed)?;
+    async fn tick(
+        &self,
+        to: &Recipient,
+        reporter: Option<&Reporter>,
+        now: UnixMillis,
+        deadline: Deadline,
+    ) -> Result<(), NotifyError> {
+        let name = store::name(&to.group, reporter);
+        let failed = |source| NotifyError::Store { name: name.clone(), source };
+        let known = store::load(&self.bucket, &name).await.map_err(failed)?;
         let charts = match known.due_by(now, &self.rules) {
-            Some(Kind::Reminder) => self.charts(&known, now).await,
+            Some(Kind::Reminder) if reporter.is_none() => self.charts(&known, now).await,
             _ => Vec::new(),
         };
         let record = |ledger: &mut Ledger| {
@@ -142,8 +181,8 @@ impl<B: Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T> {
             }
             ids
         };
-        let (ledger, ids) = store::update(&self.bucket, &to.group, record).await.map_err(failed)?;
-        self.send(to, &ledger, ids, deadline).await
+        let (ledger, ids) = store::update(&self.bucket, &name, record).await.map_err(failed)?;
+        self.send(to, &name, &ledger, ids, deadline).await
     }
 
     fn add(&self, ledger: &mut Ledger, kind: Kind, now: UnixMillis, to: &Recipient) -> Option<MessageId> {
@@ -156,6 +195,7 @@ impl<B: Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T> {
     async fn send(
         &self,
         to: &Recipient,
+        name: &str,
         ledger: &Ledger,
         ids: Vec<MessageId>,
         deadline: Deadline,
@@ -163,26 +203,26 @@ impl<B: Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T> {
         let (ids, messages): (Vec<_>, Vec<_>) =
             ids.into_iter().filter_map(|id| Some((id, ledger.message(id)?))).unzip();
         let deliveries = deliver(&messages, to, &self.webhooks, &self.topic, deadline).await;
-        let failed = |source| NotifyError::Store { group: to.group.clone(), source };
+        let failed = |source| NotifyError::Store { name: name.to_owned(), source };
         let note = |ledger: &mut Ledger| {
             ids.iter().zip(&deliveries).for_each(|(id, deliveries)| ledger.note(*id, deliveries));
         };
-        let (ledger, ()) = store::update(&self.bucket, &to.group, note).await.map_err(failed)?;
-        self.archive(to, &ledger).await.map_err(failed)?;
+        let (ledger, ()) = store::update(&self.bucket, name, note).await.map_err(failed)?;
+        self.archive(name, &ledger).await.map_err(failed)?;
         match deliveries.iter().filter(|deliveries| !deliveries.are_sent()).count() {
             0 => Ok(()),
             unsent => Err(NotifyError::Unsent(unsent)),
         }
     }
 
-    async fn archive(&self, to: &Recipient, ledger: &Ledger) -> Result<(), StoreError> {
+    async fn archive(&self, name: &str, ledger: &Ledger) -> Result<(), StoreError> {
         if ledger.finished().next().is_none() {
             return Ok(());
         }
         for incident in ledger.finished() {
             store::keep(&self.bucket, incident).await?;
         }
-        store::update(&self.bucket, &to.group, Ledger::drop_finished).await?;
+        store::update(&self.bucket, name, Ledger::drop_finished).await?;
         Ok(())
     }
 
@@ -207,6 +247,11 @@ impl<B: Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T> {
             }
         }
     }
+}
+
+fn not_acted_on(error: &(impl std::error::Error + 'static)) {
+    let source = error.source().map(ToString::to_string);
+    tracing::warn!(%error, source, "a notice is not acted on");
 }
 
 fn refresh(ledger: &mut Ledger, charts: &[(String, Chart)]) {

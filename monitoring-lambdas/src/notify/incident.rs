@@ -7,6 +7,8 @@ use shared::timestamp::UnixMillis;
 
 use super::alarm::About;
 use super::chart::Chart;
+use super::reporter::Reporter;
+use super::store;
 
 /// The most messages that an incident keeps; the oldest that are done are dropped first.
 pub(crate) const MAX_MESSAGES: usize = 100;
@@ -15,6 +17,9 @@ pub(crate) const MAX_MESSAGES: usize = 100;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Incident {
     pub group: String,
+    /// Where its alarms are; absent for those of notify's own stack.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reporter: Option<Reporter>,
     pub opened_at: UnixMillis,
     pub resolved_at: Option<UnixMillis>,
     /// By name.
@@ -86,9 +91,10 @@ pub enum Delivery {
 }
 
 impl Incident {
-    pub(crate) fn new(group: &str, opened_at: UnixMillis) -> Self {
+    pub(crate) fn new(group: &str, reporter: Option<&Reporter>, opened_at: UnixMillis) -> Self {
         Self {
             group: group.to_owned(),
+            reporter: reporter.cloned(),
             opened_at,
             resolved_at: None,
             alarms: BTreeMap::new(),
@@ -131,7 +137,8 @@ impl Incident {
     pub(crate) fn key(&self) -> String {
         let opened = self.opened_at.rfc3339();
         let compact = opened.replace(['-', ':', '.'], "");
-        format!("incidents/{}/{compact}-{}.json", self.opened_at.hour().date().partition(), self.group)
+        let name = store::name(&self.group, self.reporter.as_ref());
+        format!("incidents/{}/{compact}-{name}.json", self.opened_at.hour().date().partition())
     }
 }
 
@@ -164,7 +171,7 @@ mod tests {
 
     #[test]
     fn an_incident_keeps_a_hundred_messages_and_all_that_are_unsent() {
-        let mut incident = Incident::new("platform", UnixMillis(0));
+        let mut incident = Incident::new("platform", None, UnixMillis(0));
         incident.add(message(0, Delivery::Unsent));
         for number in 1..=100 {
             incident.add(message(number, Delivery::Sent));
@@ -176,7 +183,10 @@ mod tests {
 
     #[test]
     fn its_key_names_time_and_group() {
-        let incident = Incident::new("platform", UnixMillis(1_795_253_528_006));
+        let incident = Incident::new("platform", None, UnixMillis(1_795_253_528_006));
         assert_eq!(incident.key(), "incidents/dt=2026-11-21/20261121T093208006Z-platform.json");
+        let elsewhere = Reporter::new("111122223333", "eu-west-1");
+        let key = Incident { reporter: elsewhere, ..incident }.key();
+        assert_eq!(key, "incidents/dt=2026-11-21/20261121T093208006Z-platform.111122223333.eu-west-1.json");
     }
 }

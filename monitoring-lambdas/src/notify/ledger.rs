@@ -77,7 +77,7 @@ impl Ledger {
     }
 
     fn begin(&mut self, group: &str, change: &Change, until: Option<UnixMillis>, chart: Option<Chart>) {
-        let incident = self.open.get_or_insert_with(|| Incident::new(group, change.at));
+        let incident = self.open.get_or_insert_with(|| Incident::new(group, change.reporter.as_ref(), change.at));
         let (at, noticed_at, about) = (change.at, change.noticed_at, change.about.clone());
         match incident.alarms.get_mut(&change.name) {
             // A flapping alarm is one piece of news in an incident, not one each time.

@@ -8,6 +8,7 @@ use super::config::Parents;
 use super::formatting;
 use super::incident::{Episode, Incident, Kind};
 use super::line::one_line;
+use super::reporter::Reporter;
 
 /// The most characters of a subject: SNS takes 100 ASCII characters.
 /// <https://docs.aws.amazon.com/sns/latest/api/API_Publish.html>
@@ -49,73 +50,102 @@ pub(crate) struct Origin<'a> {
 
 /// Writes a message about an incident.
 pub(crate) fn compose(kind: Kind, incident: &Incident, now: UnixMillis, parents: &Parents, origin: Origin<'_>) -> Text {
+    let site = Site::new(incident.reporter.as_ref(), origin);
     match kind {
-        Kind::Opened => opened(incident, parents, origin),
-        Kind::Update => update(incident, parents, origin),
-        Kind::Reminder => reminder(incident, now, parents, origin),
-        Kind::Resolved => resolved(incident, origin),
+        Kind::Opened => opened(incident, parents, &site),
+        Kind::Update => update(incident, parents, &site),
+        Kind::Reminder => reminder(incident, now, parents, &site),
+        Kind::Resolved => resolved(incident, &site),
     }
 }
 
-fn opened(incident: &Incident, parents: &Parents, origin: Origin<'_>) -> Text {
-    let alarms: Vec<_> = parents.unannounced(incident).collect();
-    let mut blocks = described(&alarms, actual, origin);
-    blocks.extend(quiet(incident, parents));
-    Text::new(subject("ALARM", &alarms), &blocks)
+/// Where an incident's alarms are.
+struct Site<'a> {
+    name: String,
+    /// As the last of the places.
+    place: String,
+    /// What follows a subject's first word: an alarm's name alone does not say where it is.
+    heading: String,
+    /// Only of metrics that notify can read.
+    has_charts: bool,
+    runbook: &'a str,
 }
 
-fn update(incident: &Incident, parents: &Parents, origin: Origin<'_>) -> Text {
+impl<'a> Site<'a> {
+    fn new(reporter: Option<&Reporter>, origin: Origin<'a>) -> Self {
+        let Origin { stack, runbook } = origin;
+        let Some(reporter) = reporter else {
+            let (name, place) = (stack.to_owned(), format!("stack {stack}"));
+            return Self { name, place, heading: String::new(), has_charts: true, runbook };
+        };
+        let (name, heading) = (reporter.to_string(), format!(" in {} {}", reporter.account, reporter.region));
+        Self { place: name.clone(), name, heading, has_charts: false, runbook }
+    }
+
+    fn heading(&self, what: &str) -> String {
+        format!("{what}{}", self.heading)
+    }
+}
+
+fn opened(incident: &Incident, parents: &Parents, site: &Site<'_>) -> Text {
+    let alarms: Vec<_> = parents.unannounced(incident).collect();
+    let mut blocks = described(&alarms, actual, site);
+    blocks.extend(quiet(incident, parents));
+    Text::new(subject(&site.heading("ALARM"), &alarms), &blocks)
+}
+
+fn update(incident: &Incident, parents: &Parents, site: &Site<'_>) -> Text {
     let alarms: Vec<_> = parents.unannounced(incident).collect();
     let since = formatting::moment(incident.opened_at);
-    let head = format!("{} more in {}, in the incident since {since}.", counted(alarms.len()), origin.stack);
+    let head = format!("{} more in {}, in the incident since {since}.", counted(alarms.len()), site.name);
     let mut blocks = vec![vec![head]];
-    blocks.extend(described(&alarms, actual, origin));
+    blocks.extend(described(&alarms, actual, site));
     let announced: Vec<_> = incident.on().filter(|(_, episode)| episode.announced).map(|(name, _)| name).collect();
     if !announced.is_empty() {
         blocks.push(vec![format!("Still on: {}", listed(&announced))]);
     }
     blocks.extend(quiet(incident, parents));
-    Text::new(subject("MORE ALARMS", &alarms), &blocks)
+    Text::new(subject(&site.heading("MORE ALARMS"), &alarms), &blocks)
 }
 
-fn reminder(incident: &Incident, now: UnixMillis, parents: &Parents, origin: Origin<'_>) -> Text {
+fn reminder(incident: &Incident, now: UnixMillis, parents: &Parents, site: &Site<'_>) -> Text {
     let alarms: Vec<_> = incident.on().filter(|(name, _)| !parents.quiets(name, incident)).collect();
     let after = formatting::duration(formatting::between(incident.opened_at, now));
-    let head = format!("STILL ON after {after} in {}: {}.", origin.stack, counted(alarms.len()));
+    let head = format!("STILL ON after {after} in {}: {}.", site.name, counted(alarms.len()));
     let mut blocks = vec![vec![head]];
-    blocks.extend(described(&alarms, newest, origin));
+    blocks.extend(described(&alarms, newest, site));
     blocks.extend(quiet(incident, parents));
-    Text::new(subject("STILL ON", &alarms), &blocks)
+    Text::new(subject(&site.heading("STILL ON"), &alarms), &blocks)
 }
 
-fn resolved(incident: &Incident, origin: Origin<'_>) -> Text {
+fn resolved(incident: &Incident, site: &Site<'_>) -> Text {
     let alarms: Vec<_> = incident.alarms.iter().map(|(name, episode)| (name.as_str(), episode)).collect();
     let over_at = incident.over_at().unwrap_or(incident.opened_at);
     let lasted = formatting::duration(formatting::between(incident.opened_at, over_at));
-    let mut lines = vec![format!("RESOLVED after {lasted} in {}: no alarm is on any more.", origin.stack)];
-    lines.extend(alarms.iter().take(MAX_NAMED).flat_map(|(name, episode)| ended(name, episode, origin)));
+    let mut lines = vec![format!("RESOLVED after {lasted} in {}: no alarm is on any more.", site.name)];
+    lines.extend(alarms.iter().take(MAX_NAMED).flat_map(|(name, episode)| ended(name, episode, site)));
     if let Some(more) = alarms.len().checked_sub(MAX_NAMED).filter(|more| *more > 0) {
         lines.push(format!("- and {more} more"));
     }
-    Text::new(subject("RESOLVED", &alarms), &[lines])
+    Text::new(subject(&site.heading("RESOLVED"), &alarms), &[lines])
 }
 
 /// A line for an alarm that is over; more if no message named it before.
-fn ended(name: &str, episode: &Episode, origin: Origin<'_>) -> Block {
+fn ended(name: &str, episode: &Episode, site: &Site<'_>) -> Block {
     let until = episode.until.unwrap_or(episode.since);
     let lasted = formatting::duration(formatting::between(episode.since, until));
     let (from, to) = (formatting::moment(episode.since), formatting::moment(until));
     let mut lines = vec![format!("- {name}: on for {lasted}, from {from} to {to}")];
     if !episode.announced {
-        lines.extend(block(name, episode, actual, origin));
+        lines.extend(block(name, episode, actual, site));
     }
     lines
 }
 
 /// A block for each of the first alarms, and the names of the rest.
-fn described(alarms: &[(&str, &Episode)], actual: Actual, origin: Origin<'_>) -> Vec<Block> {
+fn described(alarms: &[(&str, &Episode)], actual: Actual, site: &Site<'_>) -> Vec<Block> {
     let (first, rest) = alarms.split_at(alarms.len().min(MAX_DESCRIBED));
-    let mut blocks: Vec<_> = first.iter().map(|(name, episode)| block(name, episode, actual, origin)).collect();
+    let mut blocks: Vec<_> = first.iter().map(|(name, episode)| block(name, episode, actual, site)).collect();
     if !rest.is_empty() {
         let names: Vec<_> = rest.iter().map(|(name, _)| *name).collect();
         blocks.push(vec![format!("And {}: {}", counted(rest.len()), listed(&names))]);
@@ -124,27 +154,27 @@ fn described(alarms: &[(&str, &Episode)], actual: Actual, origin: Origin<'_>) ->
 }
 
 /// What, where, since when, expected and actual, the last values, and what to do.
-fn block(name: &str, episode: &Episode, actual: Actual, origin: Origin<'_>) -> Block {
+fn block(name: &str, episode: &Episode, actual: Actual, site: &Site<'_>) -> Block {
     let about = &episode.about;
     let what = if about.description.is_empty() { name } else { &about.description };
-    let mut lines = vec![format!("ALARM in {}: {what}", origin.stack)];
-    lines.push(format!("Where: {}", place(about.watched.as_ref(), origin.stack)));
+    let mut lines = vec![format!("ALARM in {}: {what}", site.name)];
+    lines.push(format!("Where: {}", place(about.watched.as_ref(), &site.place)));
     lines.push(format!("Since: {}", formatting::moment(episode.since)));
     lines.extend(about.watched.as_ref().map(expected));
     lines.push(format!("Actual: {}", actual(episode)));
     lines.extend(about.details.iter().map(|detail| format!("- {detail}")));
-    lines.extend(chart(episode));
+    lines.extend(chart(episode).filter(|_| site.has_charts));
     lines.push(format!("Alarm: {name}"));
     let anchor = about.anchor.as_deref().unwrap_or("alarms");
-    lines.push(format!("{TO_DO}{}#{anchor}", origin.runbook));
+    lines.push(format!("{TO_DO}{}#{anchor}", site.runbook));
     lines
 }
 
 /// The metric's resources, and the deployment.
-fn place(watched: Option<&Watched>, stack: &str) -> String {
+fn place(watched: Option<&Watched>, site: &str) -> String {
     let dimensions = watched.into_iter().flat_map(|watched| &watched.dimensions);
     let mut places: Vec<_> = dimensions.map(|(name, value)| format!("{} {value}", resource(name))).collect();
-    places.push(format!("stack {stack}"));
+    places.push(site.to_owned());
     places.join(", ")
 }
 

@@ -9,7 +9,7 @@ const MAX_GROUPS: usize = 20;
 
 /// A group of people and how messages reach them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recipient {
+pub(crate) struct Recipient {
     /// Part of object keys and the message attribute that e-mail subscriptions filter by.
     pub group: String,
     /// Patterns for the names of their alarms.
@@ -84,7 +84,7 @@ struct Declared {
 }
 
 impl Recipient {
-    /// Reads `RECIPIENTS`. An empty list is one group, `everyone`, which gets all alarms by e-mail.
+    /// Reads a list of groups. An empty list is one group, `everyone`, which gets all alarms by e-mail.
     pub(crate) fn parse_all(json: &str) -> Result<Vec<Self>, RecipientError> {
         let declared: Vec<Declared> = serde_json::from_str(json)
             .map_err(|error| RecipientError::Form { line: error.line(), column: error.column() })?;
@@ -256,6 +256,19 @@ mod tests {
         let error = Recipient::parse_all(json).unwrap_err();
         assert!(error.to_string().contains(named), "{error}");
         assert!(!said(&error).contains("secret"));
+    }
+
+    /// What `make deploy` refuses and takes, by the same file: tests/test_recipients.py.
+    #[test]
+    fn recipients_that_are_deployed_are_those_that_can_be_used() {
+        let cases: Vec<Value> = serde_json::from_str(include_str!("fixtures/recipients.json")).unwrap();
+        for case in &cases {
+            let parsed = Recipient::parse_all(case["recipients"].as_str().unwrap());
+            match case["problem"].as_str() {
+                None => assert!(parsed.is_ok(), "{case}"),
+                Some(problem) => assert!(parsed.unwrap_err().to_string().contains(problem), "{case}"),
+            }
+        }
     }
 
     /// All that an error can be made to say.

@@ -73,7 +73,9 @@ impl Incidents {
         let mut all: Vec<Incident> = open.chain(closed).chain(past).collect();
         all.sort_by_key(|incident| (incident.resolved_at.is_some(), std::cmp::Reverse(incident.opened_at)));
         // One that is being archived is in both places.
-        all.dedup_by(|one, other| one.opened_at == other.opened_at && one.group == other.group);
+        all.dedup_by(|one, other| {
+            (one.opened_at, &one.group, &one.reporter) == (other.opened_at, &other.group, &other.reporter)
+        });
         all
     }
 

@@ -9,6 +9,7 @@ use crate::cloudwatch::{Datum, MetricsError, Query};
 use crate::notify::config::Parents;
 use crate::notify::outcome::Outcome;
 use crate::notify::recipient::Webhook;
+use crate::notify::recipients::tests::MemoryParameter;
 use lambda_setup::memory_bucket::MemoryBucket;
 
 /// CloudWatch with one value, or away.
@@ -78,6 +79,8 @@ struct World {
     metrics: OneValue,
     webhooks: Post,
     topic: Post,
+    /// `TRUSTED_ACCOUNTS`
+    trusted: String,
     /// Minutes since ten o'clock.
     now: Cell<u32>,
 }
@@ -87,9 +90,12 @@ const PLATFORM: &str = r#"[{"group":"platform","alarms":["*"],"webhook":"https:/
 impl World {
     async fn run(&self, recipients: &str, invocation: Value) -> Result<(), NotifyError> {
         let parents = Parents::parse(r#"{"late":"did-not-run"}"#).unwrap();
+        let deadline = Deadline::after(Duration::from_secs(30));
+        let parameter = MemoryParameter::new(Some(recipients));
         let handler = Handler {
-            recipients: Recipient::parse_all(recipients).unwrap(),
+            recipients: Recipients::start(&parameter, lambda_setup::now(), deadline).await.unwrap(),
             rules: Rules { grouping: Duration::from_secs(60), reminder: Duration::from_secs(3_600), parents },
+            trusted: TrustedAccounts::parse(&self.trusted).unwrap(),
             stack_name: "prod".into(),
             runbook_url: "https://example.com/RUNBOOK.md".into(),
             bucket: &self.bucket,
@@ -97,7 +103,6 @@ impl World {
             webhooks: &self.webhooks,
             topic: &self.topic,
         };
-        let deadline = Deadline::after(Duration::from_secs(30));
         handler.handle_until(serde_json::from_value(invocation).unwrap(), deadline).await
     }
 
@@ -164,6 +169,108 @@ async fn an_incident_from_its_first_alarm_to_its_end() {
     let sent: Vec<_> = kept["messages"].as_array().unwrap().iter().map(|message| &message["webhook"]).collect();
     assert_eq!(sent, ["sent"; 4]);
     assert!(world.ledger().open.is_none() && world.ledger().closed.is_empty());
+}
+
+const NORTH: (&str, &str) = ("111122223333", "eu-north-1");
+const WEST: (&str, &str) = ("444455556666", "eu-west-1");
+
+/// What other accounts' rules send.
+fn report((account, region): (&str, &str), alarm: &str, state: &str, minute: u32) -> Value {
+    crate::notify::report::tests::event(account, region, alarm, state, &time(minute))
+}
+
+fn trusting(accounts: &[&str]) -> World {
+    World { trusted: accounts.join(","), ..World::default() }
+}
+
+#[tokio::test]
+async fn equal_alarms_of_two_accounts_and_our_own_are_three_incidents() {
+    let world = trusting(&[NORTH.0, WEST.0]);
+    world.notice("prod-broken", "ALARM", 0).await.unwrap();
+    world.run(PLATFORM, report(NORTH, "prod-broken", "ALARM", 1)).await.unwrap();
+    world.run(PLATFORM, report(WEST, "prod-broken", "ALARM", 2)).await.unwrap();
+    assert_eq!(world.webhooks.heads(), ["ALARM"; 3]);
+    // One of them is over.
+    world.run(PLATFORM, report(NORTH, "prod-broken", "OK", 4)).await.unwrap();
+    assert!(
+        world.webhooks.sent.borrow()[3].starts_with("RESOLVED after 3 min in account 111122223333, eu-north-1: no")
+    );
+    world.tick(10).await.unwrap();
+    assert_eq!(world.webhooks.sent.borrow().len(), 4);
+    world.tick(70).await.unwrap();
+    let first_line = |text: &String| text.lines().next().unwrap().to_owned();
+    let reminders: Vec<_> = world.webhooks.sent.borrow()[4..].iter().map(first_line).collect();
+    let west = "STILL ON after 1 h 8 min in account 444455556666, eu-west-1: 1 alarm.";
+    assert_eq!(reminders, ["STILL ON after 1 h 10 min in prod: 1 alarm.", west]);
+    assert_eq!(world.kept(), ["incidents/dt=2026-11-21/20261121T100100000Z-platform.111122223333.eu-north-1.json"]);
+}
+
+#[tokio::test]
+async fn a_message_about_an_alarm_elsewhere_says_where_and_shows_nothing_of_ours() {
+    let world = trusting(&[NORTH.0]);
+    let verdict = json!({"key": "events/ours", "findings": [{"text": "ours"}]}).to_string();
+    world.bucket.insert("broken/events/ours.json", verdict, std::collections::HashMap::new());
+    let both = r#"[{"group":"platform","alarms":["*"],"webhook":"https://hooks.example.com/x","email":true}]"#;
+    world.run(both, report(NORTH, "prod-broken", "ALARM", 0)).await.unwrap();
+    let text = world.webhooks.sent.borrow()[0].clone();
+    assert!(text.starts_with("ALARM in account 111122223333, eu-north-1: It is wrong.\n"), "{text}");
+    assert!(text.contains("\nWhere: function f, account 111122223333, eu-north-1\n"), "{text}");
+    assert!(text.contains("Expected: BrokenObjects at most 0") && text.contains("Actual: 3"), "{text}");
+    assert!(!text.contains("ours") && !text.contains("Last values") && !text.contains("stack prod"), "{text}");
+    assert_eq!(*world.topic.sent.borrow(), ["ALARM in 111122223333 eu-north-1: prod-broken @platform"]);
+    // The same of our own has both.
+    world.run(both, notice("prod-broken", "ALARM", 1)).await.unwrap();
+    let text = world.webhooks.sent.borrow()[1].clone();
+    assert!(text.contains("events/ours: ours") && text.contains("Last values"), "{text}");
+}
+
+#[tokio::test]
+async fn reports_of_accounts_that_are_not_trusted_and_reports_that_lie_change_nothing() {
+    for trusted in [&[][..], &[WEST.0]] {
+        let world = trusting(trusted);
+        world.run(PLATFORM, report(NORTH, "prod-broken", "ALARM", 0)).await.unwrap();
+        let mut lying = report(WEST, "prod-broken", "ALARM", 0);
+        lying["resources"][0] = json!("arn:aws:cloudwatch:eu-north-1:111122223333:alarm:prod-broken");
+        world.run(PLATFORM, lying).await.unwrap();
+        world.run(PLATFORM, report(WEST, &"x".repeat(256), "ALARM", 0)).await.unwrap();
+        assert!(world.webhooks.heads().is_empty());
+        assert!(world.bucket.keys().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn an_account_that_is_no_longer_trusted_gets_no_reminders() {
+    let mut world = trusting(&[NORTH.0]);
+    world.run(PLATFORM, report(NORTH, "prod-broken", "ALARM", 0)).await.unwrap();
+    world.trusted = WEST.0.into();
+    world.tick(70).await.unwrap();
+    assert_eq!(world.webhooks.heads(), ["ALARM"]);
+    world.trusted = NORTH.0.into();
+    world.tick(75).await.unwrap();
+    assert_eq!(world.webhooks.heads(), ["ALARM", "STILL"]);
+}
+
+#[tokio::test]
+async fn children_of_one_account_are_not_quiet_for_a_parent_of_another() {
+    let world = trusting(&[NORTH.0, WEST.0]);
+    world.run(PLATFORM, report(NORTH, "prod-did-not-run", "ALARM", 0)).await.unwrap();
+    world.run(PLATFORM, report(WEST, "prod-late", "ALARM", 1)).await.unwrap();
+    assert_eq!(world.webhooks.heads(), ["ALARM", "ALARM"]);
+}
+
+#[tokio::test]
+async fn a_crash_at_any_call_loses_no_message_of_an_alarm_elsewhere() {
+    for call in 1..=8 {
+        let world = trusting(&[NORTH.0]);
+        world.bucket.fails_from.set(Some(call));
+        let is_done = world.run(PLATFORM, report(NORTH, "prod-broken", "ALARM", 0)).await.is_ok();
+        world.bucket.fails_from.set(None);
+        if !is_done {
+            world.run(PLATFORM, report(NORTH, "prod-broken", "ALARM", 0)).await.unwrap();
+        }
+        world.tick(10).await.unwrap();
+        assert!((1..=2).contains(&world.webhooks.heads().len()), "call {call}");
+    }
 }
 
 #[tokio::test]

@@ -31,7 +31,7 @@ impl Metrics for Broken {
 async fn incident() -> Incident {
     let change = changes(BROKEN_OBJECTS).remove(0).unwrap();
     let chart = chart::read(&Broken, change.about.watched.as_ref().unwrap(), change.at).await.unwrap();
-    let mut incident = Incident::new("platform", change.at);
+    let mut incident = Incident::new("platform", None, change.at);
     let (since, noticed_at, about) = (change.at, change.noticed_at, change.about);
     incident
         .alarms
