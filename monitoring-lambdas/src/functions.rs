@@ -8,7 +8,9 @@ use lambda_setup::function::{serve, start};
 use lambda_setup::sdk::TrustStore;
 
 use crate::cloudwatch::CloudWatch;
+use crate::notify::Channels;
 use crate::notify::handler::Handler as Notify;
+use crate::notify::mail::SesMailer;
 use crate::notify::topic::SnsTopic;
 use crate::notify::webhook::HttpWebhooks;
 use crate::{check_completeness, check_deletions, check_object, check_recency, check_size, notify, seal_partition};
@@ -75,8 +77,11 @@ pub fn notify() -> anyhow::Result<()> {
             runbook_url: config.runbook_url,
             bucket: S3Bucket::new(bucket::client(&sdk), config.bucket_name),
             metrics: CloudWatch::new(&sdk),
-            webhooks: HttpWebhooks::new(lambda_setup::sdk::http_client(TrustStore::default())),
-            topic: SnsTopic::new(&sdk, config.topic_arn),
+            channels: Channels {
+                webhooks: HttpWebhooks::new(lambda_setup::sdk::http_client(TrustStore::default())),
+                topic: SnsTopic::new(&sdk, config.topic_arn),
+                mailer: config.mail_from.map(|from| SesMailer::new(&sdk, from)),
+            },
         };
         serve(async |event, context| handler.handle(event, context).await).await
     })

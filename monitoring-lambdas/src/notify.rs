@@ -7,15 +7,18 @@
 //! never loses one.
 
 mod alarm;
+mod channels;
 mod chart;
 pub mod config;
-mod deliver;
 mod details;
 mod formatting;
 pub mod handler;
+pub(crate) mod html;
 mod incident;
 mod ledger;
 mod line;
+pub mod mail;
+mod mail_address;
 mod message;
 mod outcome;
 mod payload;
@@ -27,6 +30,7 @@ pub mod webhook;
 mod webhook_url;
 
 pub use alarm::{About, Watched};
+pub use channels::{ChannelStates, Channels, Delivery};
 pub use chart::Chart;
-pub use incident::{Delivery, Episode, Incident, Kind, Message};
+pub use incident::{Episode, Incident, Kind, Message};
 pub use ledger::Ledger;

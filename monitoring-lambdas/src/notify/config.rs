@@ -6,6 +6,7 @@ use std::time::Duration;
 use lambda_setup::environment::{self, EnvironmentError};
 
 use super::incident::{Episode, Incident};
+use super::mail_address::MailAddress;
 use super::recipient::Recipient;
 
 /// What the environment says.
@@ -17,6 +18,8 @@ pub struct Config {
     pub topic_arn: String,
     /// `RECIPIENTS`
     pub recipients: Vec<Recipient>,
+    /// `MAIL_FROM`: the sender of mails; `None` for no mails.
+    pub mail_from: Option<MailAddress>,
     /// `STACK_NAME`: which deployment it is.
     pub stack_name: String,
     /// `RUNBOOK_URL`, without the `#`.
@@ -44,13 +47,13 @@ impl Config {
     ///
     /// When a variable is missing or malformed; the error names it.
     pub fn from_environment() -> Result<Self, EnvironmentError> {
-        let recipients = environment::optional("RECIPIENTS")?.unwrap_or_else(|| "[]".into());
+        let recipients = recipients()?;
         let parents = environment::optional("PARENTS")?.unwrap_or_else(|| "{}".into());
         Ok(Self {
             bucket_name: environment::required("BUCKET_NAME")?,
             topic_arn: environment::required("NOTICES_TOPIC_ARN")?,
-            recipients: Recipient::parse_all(&recipients)
-                .map_err(|error| EnvironmentError::new("RECIPIENTS", error.to_string()))?,
+            mail_from: mail_from(&recipients)?,
+            recipients,
             stack_name: environment::required("STACK_NAME")?,
             runbook_url: environment::required("RUNBOOK_URL")?,
             rules: Rules {
@@ -60,6 +63,24 @@ impl Config {
             },
         })
     }
+}
+
+/// `RECIPIENTS`
+pub(crate) fn recipients() -> Result<Vec<Recipient>, EnvironmentError> {
+    let recipients = environment::optional("RECIPIENTS")?.unwrap_or_else(|| "[]".into());
+    Recipient::parse_all(&recipients).map_err(|error| EnvironmentError::new("RECIPIENTS", error.to_string()))
+}
+
+/// `MAIL_FROM`, which groups with addresses need.
+pub(crate) fn mail_from(recipients: &[Recipient]) -> Result<Option<MailAddress>, EnvironmentError> {
+    let Some(text) = environment::optional("MAIL_FROM")? else {
+        return match recipients.iter().position(|recipient| !recipient.mail.is_empty()) {
+            Some(at) => Err(EnvironmentError::new("MAIL_FROM", format!("is not set, and RECIPIENTS[{at}] has mail"))),
+            None => Ok(None),
+        };
+    };
+    let from = MailAddress::parse(&text);
+    from.map(Some).ok_or_else(|| EnvironmentError::new("MAIL_FROM", "must be an address such as a@example.com"))
 }
 
 impl Parents {

@@ -6,12 +6,13 @@ use lambda_setup::deadline::Deadline;
 use shared::timestamp::UnixMillis;
 
 use super::alarm::{Change, Invocation, State};
+use super::channels::{Channels, Parcel};
 use super::chart::{self, Chart};
 use super::config::Rules;
-use super::deliver::deliver;
 use super::details;
-use super::incident::Kind;
+use super::incident::{Kind, Message};
 use super::ledger::{Ledger, MessageId};
+use super::mail::Mailer;
 use super::message::{MAX_DESCRIBED, Origin, compose};
 use super::recipient::Recipient;
 use super::store::{self, StoreError};
@@ -25,15 +26,14 @@ use lambda_setup::event::EventError;
 const ANSWER_TIME: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Notifies groups of people.
-pub struct Handler<B, M, W, T> {
+pub struct Handler<B, M, W, T, S> {
     pub recipients: Vec<Recipient>,
     pub rules: Rules,
     pub stack_name: String,
     pub runbook_url: String,
     pub bucket: B,
     pub metrics: M,
-    pub webhooks: W,
-    pub topic: T,
+    pub channels: Channels<W, T, S>,
 }
 
 /// An invocation that did not do everything. What is unsent is in the ledgers, and a later invocation sends it.
@@ -51,7 +51,7 @@ pub enum NotifyError {
     Unsent(usize),
 }
 
-impl<B: Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T> {
+impl<B: Streams, M: Metrics, W: Webhooks, T: Topic, S: Mailer> Handler<B, M, W, T, S> {
     /// # Errors
     ///
     /// When a message could not be sent or a ledger not be stored; everything else has been done by then.
@@ -119,8 +119,8 @@ impl<B: Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T> {
                 // The message is sent although the incident is not stored: the alarm may be about S3 being away.
                 let mut ledger = Ledger::default();
                 let added = record(&mut ledger);
-                let messages: Vec<_> = added.and_then(|id| ledger.message(id)).into_iter().collect();
-                deliver(&messages, to, &self.webhooks, &self.topic, deadline).await;
+                let parcels: Vec<_> = added.and_then(|id| ledger.message(id)).map(parcel).into_iter().collect();
+                self.channels.deliver(&parcels, to, deadline).await;
                 Err(NotifyError::Store { group: to.group.clone(), source: error })
             }
         }
@@ -160,9 +160,9 @@ impl<B: Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T> {
         ids: Vec<MessageId>,
         deadline: Deadline,
     ) -> Result<(), NotifyError> {
-        let (ids, messages): (Vec<_>, Vec<_>) =
-            ids.into_iter().filter_map(|id| Some((id, ledger.message(id)?))).unzip();
-        let deliveries = deliver(&messages, to, &self.webhooks, &self.topic, deadline).await;
+        let (ids, parcels): (Vec<_>, Vec<_>) =
+            ids.into_iter().filter_map(|id| Some((id, parcel(ledger.message(id)?)))).unzip();
+        let deliveries = self.channels.deliver(&parcels, to, deadline).await;
         let failed = |source| NotifyError::Store { group: to.group.clone(), source };
         let note = |ledger: &mut Ledger| {
             ids.iter().zip(&deliveries).for_each(|(id, deliveries)| ledger.note(*id, deliveries));
@@ -207,6 +207,10 @@ impl<B: Streams, M: Metrics, W: Webhooks, T: Topic> Handler<B, M, W, T> {
             }
         }
     }
+}
+
+fn parcel(message: &Message) -> Parcel<'_> {
+    Parcel { subject: &message.subject, text: &message.text, html: None, states: message.channels }
 }
 
 fn refresh(ledger: &mut Ledger, charts: &[(String, Chart)]) {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use shared::timestamp::UnixMillis;
 
 use super::alarm::About;
+use super::channels::ChannelStates;
 use super::chart::Chart;
 
 /// The most messages that an incident keeps; the oldest that are done are dropped first.
@@ -63,26 +64,11 @@ pub struct Message {
     pub at: UnixMillis,
     pub subject: String,
     pub text: String,
-    pub webhook: Delivery,
-    pub email: Delivery,
+    #[serde(flatten)]
+    pub channels: ChannelStates,
     /// When the last attempt began.
     pub tried_at: UnixMillis,
     pub tries: u32,
-}
-
-/// The state of a message on one channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Delivery {
-    /// The group does not use this channel.
-    None,
-    /// It is being sent, or will be retried.
-    Unsent,
-    Sent,
-    /// The receiver refused it.
-    Refused,
-    /// It failed too often.
-    GivenUp,
 }
 
 impl Incident {
@@ -138,12 +124,13 @@ impl Incident {
 impl Message {
     /// Whether no channel is left to send it through.
     pub(crate) fn is_done(&self) -> bool {
-        self.webhook != Delivery::Unsent && self.email != Delivery::Unsent
+        self.channels.are_done()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::channels::Delivery;
     use super::*;
 
     pub(crate) fn message(number: u32, email: Delivery) -> Message {
@@ -155,8 +142,7 @@ mod tests {
             at,
             subject,
             text,
-            webhook: Delivery::None,
-            email,
+            channels: ChannelStates { email, ..ChannelStates::default() },
             tried_at: at,
             tries: 1,
         }

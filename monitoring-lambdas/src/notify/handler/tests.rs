@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::cloudwatch::{Datum, MetricsError, Query};
 use crate::notify::config::Parents;
+use crate::notify::mail::Mail;
+use crate::notify::mail_address::MailAddress;
 use crate::notify::outcome::Outcome;
 use crate::notify::recipient::Webhook;
 use lambda_setup::memory_bucket::MemoryBucket;
@@ -72,12 +74,20 @@ impl Topic for &Post {
     }
 }
 
+impl Mailer for &Post {
+    async fn send(&self, to: &[MailAddress], mail: Mail<'_>, deadline: Deadline) -> Outcome {
+        assert!(mail.html.starts_with("<!doctype html>"));
+        self.take(&format!("{} to {}", mail.subject, to.len()), deadline).await
+    }
+}
+
 #[derive(Default)]
 struct World {
     bucket: MemoryBucket,
     metrics: OneValue,
     webhooks: Post,
     topic: Post,
+    mailer: Post,
     /// Minutes since ten o'clock.
     now: Cell<u32>,
 }
@@ -94,8 +104,7 @@ impl World {
             runbook_url: "https://example.com/RUNBOOK.md".into(),
             bucket: &self.bucket,
             metrics: &self.metrics,
-            webhooks: &self.webhooks,
-            topic: &self.topic,
+            channels: Channels { webhooks: &self.webhooks, topic: &self.topic, mailer: &self.mailer },
         };
         let deadline = Deadline::after(Duration::from_secs(30));
         handler.handle_until(serde_json::from_value(invocation).unwrap(), deadline).await
