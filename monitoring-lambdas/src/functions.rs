@@ -1,19 +1,22 @@
 //! The functions from start to end: each reads its configuration, makes its clients and serves invocations with its handler.
 //!
 //! They are here and not in the binaries because async code is compiled with the crate that runs it: the SDK's calls and the
-//! runtime once, instead of once for each of seven binaries.
+//! runtime once, instead of once for each of eight binaries.
 
 use lambda_setup::bucket::{self, S3Bucket};
 use lambda_setup::function::{serve, start};
-use lambda_setup::sdk::TrustStore;
+use lambda_setup::sdk::{SdkConfig, TrustStore};
 
 use crate::cloudwatch::CloudWatch;
 use crate::notify::Channels;
 use crate::notify::handler::Handler as Notify;
 use crate::notify::mail::SesMailer;
+use crate::notify::mail_address::MailAddress;
 use crate::notify::topic::SnsTopic;
 use crate::notify::webhook::HttpWebhooks;
-use crate::{check_completeness, check_deletions, check_object, check_recency, check_size, notify, seal_partition};
+use crate::{
+    check_completeness, check_deletions, check_object, check_recency, check_size, notify, seal_partition, send_digest,
+};
 
 pub fn check_object() -> anyhow::Result<()> {
     start("check-object", check_object::Config::from_environment, async |config, sdk| {
@@ -77,12 +80,33 @@ pub fn notify() -> anyhow::Result<()> {
             runbook_url: config.runbook_url,
             bucket: S3Bucket::new(bucket::client(&sdk), config.bucket_name),
             metrics: CloudWatch::new(&sdk),
-            channels: Channels {
-                webhooks: HttpWebhooks::new(lambda_setup::sdk::http_client(TrustStore::default())),
-                topic: SnsTopic::new(&sdk, config.topic_arn),
-                mailer: config.mail_from.map(|from| SesMailer::new(&sdk, from)),
-            },
+            channels: channels(&sdk, config.topic_arn, config.mail_from),
         };
         serve(async |event, context| handler.handle(event, context).await).await
     })
+}
+
+pub fn send_digest() -> anyhow::Result<()> {
+    start("send-digest", send_digest::Config::from_environment, async |config, sdk| {
+        let handler = send_digest::Handler {
+            bucket: S3Bucket::new(bucket::client(&sdk), config.completeness.bucket_name.clone()),
+            metrics: CloudWatch::new(&sdk),
+            channels: channels(&sdk, config.topic_arn, config.mail_from),
+            completeness: config.completeness,
+            settings: config.settings,
+        };
+        serve(async |event, context| handler.handle(event, context).await).await
+    })
+}
+
+fn channels(
+    sdk: &SdkConfig,
+    topic_arn: String,
+    mail_from: Option<MailAddress>,
+) -> Channels<HttpWebhooks, SnsTopic, Option<SesMailer>> {
+    Channels {
+        webhooks: HttpWebhooks::new(lambda_setup::sdk::http_client(TrustStore::default())),
+        topic: SnsTopic::new(sdk, topic_arn),
+        mailer: mail_from.map(|from| SesMailer::new(sdk, from)),
+    }
 }

@@ -7,24 +7,24 @@
 //! never loses one.
 
 mod alarm;
-mod channels;
+pub(crate) mod channels;
 mod chart;
 pub mod config;
 mod details;
-mod formatting;
+pub(crate) mod formatting;
 pub mod handler;
 pub(crate) mod html;
 mod incident;
 mod ledger;
-mod line;
+pub(crate) mod line;
 pub mod mail;
-mod mail_address;
+pub(crate) mod mail_address;
 mod message;
 mod outcome;
 mod payload;
-mod recipient;
+pub(crate) mod recipient;
 mod rejected;
-mod store;
+pub(crate) mod store;
 pub mod topic;
 pub mod webhook;
 mod webhook_url;
@@ -34,3 +34,5 @@ pub use channels::{ChannelStates, Channels, Delivery};
 pub use chart::Chart;
 pub use incident::{Episode, Incident, Kind, Message};
 pub use ledger::Ledger;
+pub use mail_address::MailAddress;
+pub use recipient::Recipient;

@@ -55,7 +55,8 @@ pub(crate) fn page(title: &str, blocks: &[String]) -> String {
 /// A notice: its text with a paragraph a line, and a link to the runbook.
 pub(crate) fn notice(subject: &str, text: &str) -> String {
     let blocks: Vec<String> = text.split("\n\n").map(|block| block.split('\n').map(paragraph).collect()).collect();
-    let blocks: Vec<String> = blocks.into_iter().map(|block| format!("<div style=\"margin:0 0 16px\">{block}</div>")).collect();
+    let blocks: Vec<String> =
+        blocks.into_iter().map(|block| format!("<div style=\"margin:0 0 16px\">{block}</div>")).collect();
     page(subject, &blocks)
 }
 
@@ -109,7 +110,11 @@ mod tests {
     fn a_page_loads_nothing() {
         let html = notice("<script src=//evil.example>", "<img src=\"https://evil.example/x\" onerror='a'> & style");
         let (_, tags) = shown(&html);
-        assert!(tags.iter().all(|tag| ["body", "/body", "div", "/div", "h1", "/h1", "p", "/p", "b", "/b", "/html"].contains(&&**tag)));
+        assert!(
+            tags.iter()
+                .all(|tag| ["body", "/body", "div", "/div", "h1", "/h1", "p", "/p", "b", "/b", "/html"]
+                    .contains(&&**tag))
+        );
         assert!(!html.contains("<img") && !html.contains("<script") && !html.contains("url("));
     }
 

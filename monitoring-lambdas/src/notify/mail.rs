@@ -128,7 +128,8 @@ mod tests {
             connection.read_buf(&mut request).await.unwrap();
             let text = String::from_utf8_lossy(&request).into_owned();
             let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-            let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+            let length =
+                head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
             if length.is_none_or(|length: usize| body.len() >= length) {
                 return body.to_owned();
             }
