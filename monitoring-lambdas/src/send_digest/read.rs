@@ -75,8 +75,9 @@ impl<B: Bucket, M: Metrics> Sources<'_, B, M> {
         let mut sizes = Sizes::default();
         let sealed = |fact: &HourFact| matches!(fact.state, HourState::Sealed(_));
         if hours.iter().all(sealed) {
-            let of_date = check_size::compare(self.bucket, Partition::Date(date), &totals(hours), self.limits);
-            sizes.date = Some(of_date.await.map_err(text)?.found(self.limits).collect());
+            let totals = totals(hours);
+            let checked = check_size::compare(self.bucket, Partition::Date(date), &totals, self.limits).await;
+            sizes.date = Some(checked.map_err(text)?.found(self.limits).collect());
         }
         let compare = async |fact: &HourFact| {
             let HourState::Sealed(success) = &fact.state else { return Known::Ok(Vec::new()) };
