@@ -20,7 +20,7 @@ pub(crate) mod line;
 pub mod mail;
 pub(crate) mod mail_address;
 mod message;
-mod outcome;
+pub(crate) mod outcome;
 mod payload;
 pub(crate) mod recipient;
 mod rejected;

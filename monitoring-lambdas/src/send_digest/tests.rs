@@ -220,7 +220,10 @@ const HOSTILE: &str = "<script>alert('x')</script> & \"q\" \u{202e}evil\n<img sr
 #[test]
 fn what_others_wrote_is_escaped_and_stays_one_line() {
     let facts = Facts {
-        incidents: Ok(Incidents::merged([IncidentFact { alarms: BTreeSet::from([HOSTILE.into()]), ..incident(1, None) }], 0)),
+        incidents: Ok(Incidents::merged(
+            [IncidentFact { alarms: BTreeSet::from([HOSTILE.into()]), ..incident(1, None) }],
+            0,
+        )),
         ..with_hour(|hour| hour.totals.rejected_by_reason = BTreeMap::from([(HOSTILE.into(), 1)]))
     };
     let html = render::html(&compose(&facts));
@@ -484,10 +487,13 @@ async fn incidents_that_touched_the_day_are_found() {
     let text = world.webhooks.sent.borrow()[0].clone();
     let (_, found) = text.split_once("\nIncidents\n").unwrap();
     let found: Vec<_> = found.lines().collect();
-    assert_eq!(found, [
-        "! 2026-11-21 10:00:00 UTC for 5 min: prod-it (told ads, platform)",
-        "! 2026-11-19 19:00:00 UTC for 1 d 5 h: prod-it (told platform)",
-    ]);
+    assert_eq!(
+        found,
+        [
+            "! 2026-11-21 10:00:00 UTC for 5 min: prod-it (told ads, platform)",
+            "! 2026-11-19 19:00:00 UTC for 1 d 5 h: prod-it (told platform)",
+        ]
+    );
 }
 
 #[rstest]
