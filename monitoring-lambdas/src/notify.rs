@@ -8,7 +8,7 @@
 
 mod alarm;
 pub(crate) mod channels;
-mod chart;
+pub(crate) mod chart;
 pub mod config;
 mod details;
 pub(crate) mod formatting;

@@ -161,6 +161,20 @@ mod tests {
     }
 
     #[test]
+    fn a_message_of_an_earlier_version_is_read() {
+        let written = serde_json::json!({
+            "number": 0, "kind": "opened", "at": "2026-11-21T09:40:12.345Z", "subject": "s", "text": "t",
+            "webhook": "sent", "email": "unsent", "tried_at": "2026-11-21T09:40:12.345Z", "tries": 1,
+        });
+        let message: Message = serde_json::from_value(written.clone()).unwrap();
+        let expected = ChannelStates { webhook: Delivery::Sent, email: Delivery::Unsent, mail: Delivery::None };
+        assert_eq!(message.channels, expected);
+        let mut again = serde_json::to_value(&message).unwrap();
+        assert_eq!(again.as_object_mut().unwrap().remove("mail").unwrap(), "none");
+        assert_eq!(again, written);
+    }
+
+    #[test]
     fn its_key_names_time_and_group() {
         let incident = Incident::new("platform", UnixMillis(1_795_253_528_006));
         assert_eq!(incident.key(), "incidents/dt=2026-11-21/20261121T093208006Z-platform.json");

@@ -160,12 +160,14 @@ fn landed(facts: &Facts) -> Vec<Line> {
         }
     }
     let chart = Chart { values: by_hour, until: facts.date.end() };
-    let range = chart.range().map(|(least, most)| format!(" ({} to {} an hour)", grouped(least), grouped(most)));
     let mut lines = vec![
         Line::plain("Events", grouped(totals.events as f64)),
-        Line::plain("By hour", format!("{}{}", chart.line(), range.unwrap_or_default())),
-        Line::plain("Files", format!("{} of {} bytes", grouped(totals.objects as f64), grouped(totals.bytes as f64))),
+        Line::plain("Files", format!("{}, {} bytes", grouped(totals.objects as f64), grouped(totals.bytes as f64))),
     ];
+    if let Some((least, most)) = chart.range() {
+        lines.push(Line::plain("An hour", format!("{} to {} events", grouped(least), grouped(most))));
+        lines.push(Line::plain("By hour", chart.line()));
+    }
     let counts = [
         ("Written by ingest itself, while Kinesis was away", totals.spilled_events),
         ("Objects whose metadata can't be read", totals.unreadable_objects),

@@ -215,6 +215,13 @@ fn an_incident_of_several_groups_is_listed_once() {
     assert_eq!(merged.all[1].groups, BTreeSet::from(["ads".into(), "platform".into()]));
 }
 
+#[test]
+fn a_chart_has_the_whole_width_of_a_page() {
+    let html = render::html(&compose(&quiet()));
+    assert!(html.contains("colspan=\"2\"") && html.contains(&"▇".repeat(24)));
+    assert_eq!(html.matches("colspan").count(), 1);
+}
+
 const HOSTILE: &str = "<script>alert('x')</script> & \"q\" \u{202e}evil\n<img src=https://evil.example>";
 
 #[test]

@@ -228,6 +228,23 @@ async fn each_group_gets_its_own_alarms_through_its_own_channels() {
     assert_eq!(world.topic.sent.borrow().len(), 2);
 }
 
+const MAIL: &str = r#"[{"group":"platform","alarms":["*"],"webhook":"https://hooks.example.com/x","email":true,
+    "mail":["a@example.com","b@example.com"]}]"#;
+
+#[tokio::test]
+async fn a_mail_that_fails_is_retried_and_holds_up_no_other_channel() {
+    let world = World::default();
+    world.mailer.outcome.replace(Outcome::Failed("TooManyRequestsException".into()));
+    assert!(world.run(MAIL, notice("prod-broken", "ALARM", 0)).await.is_err());
+    assert_eq!((world.webhooks.sent.borrow().len(), world.topic.sent.borrow().len()), (1, 1));
+    world.mailer.outcome.replace(Outcome::Sent);
+    for minute in [2, 7] {
+        world.run(MAIL, json!({"time": format!("{}Z", time(minute))})).await.unwrap();
+    }
+    assert_eq!(*world.mailer.sent.borrow(), ["ALARM: prod-broken to 2"]);
+    assert_eq!((world.webhooks.sent.borrow().len(), world.topic.sent.borrow().len()), (1, 1));
+}
+
 /// Each try takes half of the time that an invocation has.
 #[tokio::test(start_paused = true)]
 async fn webhooks_that_never_answer_delay_no_email() {
