@@ -31,7 +31,7 @@ demo: build-local ## recorded players on a fast clock, a fault, its alarm, its n
 build-local: ## build the functions and the one-machine stack
 	cargo build --release --locked --bin local --bin ingest-lambda --bin ingest-server --bin kinesis-to-s3-lambda \
 		--bin check-object --bin seal-partition --bin check-size --bin check-recency --bin check-completeness \
-		--bin check-deletions --bin notify --bin compact-partition --bin status $(LOADERS)
+		--bin check-deletions --bin notify --bin send-digest --bin compact-partition --bin status $(LOADERS)
 
 build: $(VENV)/installed ## build the packages that are deployed, and list them (ARCHITECTURE=arm64)
 	@tools/scripts/build $(ARCHITECTURE)

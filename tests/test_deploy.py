@@ -26,9 +26,9 @@ from support.traffic import JSON, Traffic
 
 # Landing need not wait for a batch to fill.
 QUICK = "BatchingWindowSeconds=0"
-# All but the loader that is deployed only where there is a cluster.
+# All but what is deployed only if a parameter asks for it.
 FUNCTIONS = {function: binary for function, binary in binaries().items()
-             if function not in ("LoadSearchFunction", "LoadWarehouseFunction")}
+             if function not in ("LoadSearchFunction", "LoadWarehouseFunction", "SendDigestFunction")}
 OWN_DOMAIN = "DomainName=events.example.com CertificateArn=arn:aws:acm:us-east-1:000000000000:certificate/of-events"
 
 

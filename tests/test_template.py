@@ -14,8 +14,8 @@ from support import metric_math
 from support.deployment import script
 from support.stack import REPOSITORY
 from support.template import (
-    alarms, app_alarms, canary_alarms, document, expanded, functions, given, metrics, notifications, of_type, overlapping, server_alarms, suffix,
-    translated, warehouse_alarms, watched,
+    alarms, app_alarms, canary_alarms, document, expanded, functions, given, metrics, notifications, of_type, optional_alarms, overlapping,
+    server_alarms, suffix, translated, watched,
 )
 
 
@@ -97,7 +97,7 @@ def test_each_alarm_says_what_is_wrong_in_which_unit_and_where_to_read_on():
     """An alarm's description has a unit and ends with an entry of the runbook; its metric exists; it tells the topic."""
     entries = set(re.findall(r"^### (\S+)$", (REPOSITORY / "docs/RUNBOOK.md").read_text(), re.MULTILINE))
     named = set()
-    for alarm in (alarms() | server_alarms() | warehouse_alarms() | app_alarms("web", "tv-app")).values():
+    for alarm in (alarms() | server_alarms() | optional_alarms() | app_alarms("web", "tv-app")).values():
         text, entry = alarm["AlarmDescription"].rsplit(" #", 1)
         assert entry in entries, entry
         assert suffix(alarm).endswith(entry), alarm
@@ -123,7 +123,7 @@ FACTS = {
 def test_nobody_is_woken_for_one_event_in_100_million():
     """An alarm is a fact that one value shows, or lasts for some of the last minutes; what grows with the traffic is a share
     of it."""
-    for alarm in (alarms() | server_alarms() | warehouse_alarms() | app_alarms("web", "tv-app")).values():
+    for alarm in (alarms() | server_alarms() | optional_alarms() | app_alarms("web", "tv-app")).values():
         entry = alarm["AlarmDescription"].rsplit(" #", 1)[1]
         if entry == "events-dropped":
             assert "-warning-" in str(alarm["AlarmName"])
@@ -285,10 +285,10 @@ def test_a_single_run_that_uses_up_its_timeout_raises_a_warning(function):
 def test_missing_data_breaches_only_where_a_check_did_not_run():
     """An alarm breaches for want of data exactly where that is what it watches for: each scheduled function, and
     check-size, which runs each hour whatever comes."""
-    breaching = {key for key, alarm in (alarms() | warehouse_alarms()).items() if alarm["TreatMissingData"] == "breaching"}
+    breaching = {key for key, alarm in (alarms() | optional_alarms()).items() if alarm["TreatMissingData"] == "breaching"}
     scheduled = {name for name, properties in functions().items()
                  if any(event["Type"] == "Schedule" for event in properties.get("Events", {}).values())}
-    assert breaching == {f"{function}DidNotRunAlarm" for function in scheduled - LOADERS | {"CheckSize"}} | {
+    assert breaching == {f"{function}DidNotRunAlarm" for function in scheduled - LOADERS - {"SendDigest"} | {"CheckSize"}} | {
         "UncompactedHoursAlarm", "UnloadedHoursAlarm"}
     others = {alarm["TreatMissingData"] for key, alarm in alarms().items() if key not in breaching}
     assert others == {"notBreaching", "missing", "ignore"}
@@ -304,6 +304,11 @@ def test_each_function_has_its_alarms_and_they_know_its_timeout():
     assert found["NotifyErrorsAlarm"]["Dimensions"][0]["Value"] == {"Ref": "NotifyFunction"}
     for function, properties in functions().items():
         if function == "Notify" or function in LOADERS:
+            continue
+        if function == "SendDigest":  # People miss what does not come.
+            found_alarm = optional_alarms()["SendDigestErrorsAlarm"]
+            assert list(watched(found_alarm)) == 2 * [
+                ("AWS/Lambda", "Errors", [{"Name": "FunctionName", "Value": {"Ref": "SendDigestFunction"}}])]
             continue
         for kind in ("Errors", "Throttles", "Slow"):
             for namespace, _, dimensions in watched(found[f"{function}{kind}Alarm"]):
@@ -409,6 +414,9 @@ LIST = {LANDING: ["s3:ListBucket"]}
 
 # All that each function may do besides writing its log: the actions that it calls, by what it calls them on.
 CLUSTER = ["redshift-data:BatchExecuteStatement", "redshift:GetClusterCredentialsWithIAM"]
+IDENTITY = "arn:${AWS::Partition}:ses:${AWS::Region}:${AWS::AccountId}:identity/"
+# Of the address itself, or of its domain.
+SEND_MAIL = {IDENTITY + "${MailFrom}": ["ses:SendEmail"], IDENTITY + "${MailFrom}@ split by @, 1": ["ses:SendEmail"]}
 ALLOWED = {
     "Ingest": {
         "EventStream": ["kinesis:PutRecords"],
@@ -456,13 +464,20 @@ ALLOWED = {
         f"{LANDING}/replaced/*": ["s3:DeleteObject", "s3:GetObject"],
         f"{LANDING}/late/*": ["s3:PutObject"],
     },
-    "Notify": LIST | READ_METRICS | {
+    "Notify": LIST | READ_METRICS | SEND_MAIL | {
         f"{LANDING}/incidents/*": ["s3:GetObject", "s3:PutObject"],
         f"{LANDING}/broken/*": ["s3:GetObject"],
         f"{LANDING}/deleted/*": ["s3:GetObject"],
         f"{LANDING}/rejected/*": ["s3:GetObject"],
         "NoticesTopic": ["sns:Publish"],
         "arn:${AWS::Partition}:ssm:${AWS::Region}:${AWS::AccountId}:parameter/${AWS::StackName}/recipients": ["ssm:GetParameter"],
+    },
+    "SendDigest": LIST | READ_METRICS | SEND_MAIL | {
+        f"{LANDING}/events/*/_SUCCESS": ["s3:GetObject"],
+        f"{LANDING}/events/*/_INCOMPLETE": ["s3:GetObject"],
+        f"{LANDING}/incidents/*": ["s3:GetObject"],
+        f"{LANDING}/digests/*": ["s3:GetObject", "s3:PutObject"],
+        "NoticesTopic": ["sns:Publish"],
     },
     "CompactPartition": LIST | {
         f"{LANDING}/events/*": ["s3:GetObject"],
@@ -498,6 +513,10 @@ def text_of(resource):
     (function, argument), = resource.items()
     if function == "Fn::Join":
         return argument[0].join(map(text_of, argument[1]))
+    if function == "Fn::Select":
+        number, parts = argument
+        separator, whole = parts["Fn::Split"]
+        return f"{text_of(whole)} split by {separator}, {number}"
     return {"Fn::Sub": argument, "Ref": argument, "Fn::GetAtt": argument[0]}[function]
 
 
@@ -512,6 +531,8 @@ def permissions(role):
                 found[resource].update(listed(statement["Action"]))
             if "cloudwatch:PutMetricData" in listed(statement["Action"]):
                 assert statement["Condition"] == {"StringEquals": {"cloudwatch:namespace": "Playhead"}}
+            if "ses:SendEmail" in listed(statement["Action"]):
+                assert statement["Condition"] == {"StringEquals": {"ses:FromAddress": {"Ref": "MailFrom"}}}
             if "redshift-data:DescribeStatement" in listed(statement["Action"]):
                 assert statement["Condition"] == {"StringEquals": {"redshift-data:statement-owner-iam-userid": "${aws:userid}"}}
     return {resource: sorted(actions) for resource, actions in found.items()}
@@ -602,7 +623,7 @@ SERVICES = {
     "CheckSize": {"sns.amazonaws.com"}, "CheckRecency": {"events.amazonaws.com"},
     "CheckCompleteness": {"events.amazonaws.com"}, "CheckDeletions": {"events.amazonaws.com"},
     "CompactPartition": {"sns.amazonaws.com", "events.amazonaws.com"}, "LoadWarehouse": {"sns.amazonaws.com", "events.amazonaws.com"},
-    "Notify": {"sns.amazonaws.com", "events.amazonaws.com"},
+    "Notify": {"sns.amazonaws.com", "events.amazonaws.com"}, "SendDigest": {"events.amazonaws.com"},
 }
 EVERYBODY = {"IngestFunctionUrlPermission", "IngestFunctionUrlInvokePermission"}
 

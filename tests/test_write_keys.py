@@ -171,7 +171,7 @@ def test_an_apps_rejected_share_has_an_alarm_of_its_own_by_whose_name_a_group_ta
     group = {"group": "web", "alarms": ["*-app-web-*"], "email": True}
     stack = fresh_stack(
         CLOCK=FastClock(60).setting,
-        parameters=f"{KEYS} AlarmedApps=web,ios-app MaximumRejectedPercent=10 Recipients={json.dumps([group], separators=(',', ':'))}",
+        parameters=f"{KEYS} AlarmedApps=web,ios-app MaximumRejectedPercent=10", RECIPIENTS=json.dumps([group]),
     )
     bad, good = ("web", WEB, b"[" + b"1," * 19 + b"1]"), ("ios-app", IOS, b"[" + b"{}," * 379 + b"{}]")
 

@@ -63,6 +63,15 @@ pub fn container_config() -> Result<SdkConfig, EnvironmentError> {
 fn config_with(credentials: SharedCredentialsProvider) -> Result<SdkConfig, EnvironmentError> {
     let region = environment::required("AWS_REGION")?;
     let endpoint_url = environment::optional("AWS_ENDPOINT_URL")?;
+    Ok(config_of(region, endpoint_url, credentials, client_of_the_sdk(aws_roots()?)))
+}
+
+fn config_of(
+    region: String,
+    endpoint_url: Option<String>,
+    credentials: SharedCredentialsProvider,
+    http_client: SharedHttpClient,
+) -> SdkConfig {
     let mut config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(region))
@@ -71,11 +80,20 @@ fn config_with(credentials: SharedCredentialsProvider) -> Result<SdkConfig, Envi
         .sleep_impl(SharedAsyncSleep::new(TokioSleep::new()))
         .time_source(SharedTimeSource::new(SystemTimeSource::new()))
         .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build())
-        .http_client(client_of_the_sdk(aws_roots()?))
+        .http_client(http_client)
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .retry_config(RetryConfig::disabled());
     config.set_endpoint_url(endpoint_url);
-    Ok(config.build())
+    config.build()
+}
+
+/// The SDK's configuration for tests of what speaks to a service: made-up credentials, and the test's own address.
+#[cfg(feature = "testing")]
+#[must_use]
+pub fn testing_config(endpoint_url: &str) -> SdkConfig {
+    let credentials = aws_credential_types::Credentials::new("test", "test", None, None, "test");
+    let http_client = client_of_the_sdk(TrustStore::empty());
+    config_of("us-east-1".into(), Some(endpoint_url.into()), SharedCredentialsProvider::new(credentials), http_client)
 }
 
 /// The roots of the certificates of AWS's endpoints, by Amazon Trust Services: <https://www.amazontrust.com/repository/>

@@ -1,5 +1,5 @@
-//! Kinesis, S3 and CloudWatch, Lambda's `Invoke`, SNS's `Publish`, Parameter Store's
-//! `GetParameter`, and all metrics for Prometheus behind one address.
+//! Kinesis, S3 and CloudWatch, Lambda's `Invoke`, SNS's `Publish`, SES's `SendEmail`, Parameter Store's `GetParameter`, and all
+//! metrics for Prometheus behind one address.
 //!
 //! Two ports serve it: one for anyone who wants to look around, and one for the functions alone, so that nobody else can use
 //! up their connections.
@@ -22,6 +22,7 @@ use crate::kinesis::Kinesis;
 use crate::metric_store::MetricStore;
 use crate::s3::S3;
 use crate::server::Port;
+use crate::ses_api::Ses;
 use crate::sns_api::Sns;
 use crate::ssm_api::Ssm;
 use crate::{kinesis_api, lambda, prometheus};
@@ -38,6 +39,7 @@ pub struct AwsEndpoint {
     pub metrics: MetricStore,
     pub faults: Arc<Faults>,
     pub(crate) sns: Sns,
+    pub(crate) ses: Ses,
     pub(crate) ssm: Ssm,
 }
 
@@ -61,6 +63,9 @@ impl AwsEndpoint {
             return Ok(self.lambda.oneshot(request.map(Body::from)).await.unwrap_or_else(|never| match never {}));
         }
         if let Some(answer) = self.cloudwatch.answer(path, headers, request.body()) {
+            return Ok(answer);
+        }
+        if let Some(answer) = self.ses.answer(&request) {
             return Ok(answer);
         }
         if let Some(answer) = self.sns.answer(&request) {

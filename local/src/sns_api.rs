@@ -4,23 +4,18 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::path::Path;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use axum::http::{Method, Request, Response, StatusCode, header};
 use axum::response::IntoResponse;
-use tracing::error;
 use uuid::Uuid;
 
 use crate::asynchronous::Source;
 use crate::clock::Clock;
-use crate::mutex::Mutex;
+use crate::notices::Notices;
 use crate::sns::{Message, Topics};
 use crate::template::topic_name;
-use crate::terminal;
 
 /// SNS's own limits.
 const MAX_MESSAGE_BYTES: usize = 256 * 1024;
@@ -31,7 +26,7 @@ pub(crate) struct Sns {
     /// By name.
     names: Arc<[String]>,
     topics: Topics,
-    notices: Arc<Mutex<File>>,
+    notices: Notices,
     clock: Clock,
 }
 
@@ -59,11 +54,8 @@ impl SnsError {
 }
 
 impl Sns {
-    /// Appends what is for people to `<folder>/notices.log`.
-    pub(crate) fn new(names: Vec<String>, topics: Topics, folder: &Path, clock: Clock) -> io::Result<Self> {
-        std::fs::create_dir_all(folder)?;
-        let notices = OpenOptions::new().create(true).append(true).open(folder.join("notices.log"))?;
-        Ok(Self { names: names.into(), topics, notices: Arc::new(Mutex::new(notices)), clock })
+    pub(crate) fn new(names: Vec<String>, topics: Topics, notices: Notices, clock: Clock) -> Self {
+        Self { names: names.into(), topics, notices, clock }
     }
 
     /// Answers a request, if it is for SNS: no other service here takes forms.
@@ -101,11 +93,7 @@ impl Sns {
             return Err(SnsError::Parameter("Subject"));
         }
         let at = self.clock.now();
-        terminal::say(&format!("{} notice: {subject}", at.rfc3339()));
-        let line = format!("{} {subject}\n\n{text}\n\n", at.rfc3339());
-        if let Err(problem) = self.notices.lock().write_all(line.as_bytes()) {
-            error!(%problem, subject, "a notice is missing from its log");
-        }
+        self.notices.add(at, subject, text);
         Ok(self.topics.publish(topic, &Message { text, subject, at, source: &Source::Topic(topic.to_owned()) }))
     }
 }
@@ -143,7 +131,7 @@ mod tests {
         let functions = EventQueues::new([], InFlight::default(), clock);
         let topics = Topics::new(Vec::new(), functions, Queues::new(&[], |_| true, InFlight::default(), clock));
         let folder = std::env::temp_dir().join(format!("notices-{}", Uuid::new_v4()));
-        let sns = Sns::new(vec!["notices-topic".into()], topics, &folder, clock).unwrap();
+        let sns = Sns::new(vec!["notices-topic".into()], topics, Notices::open(&folder).unwrap(), clock);
         (sns, folder.join("notices.log"))
     }
 

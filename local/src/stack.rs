@@ -32,6 +32,7 @@ use crate::ingest_server::{self, IngestServer};
 use crate::kinesis::Kinesis;
 use crate::log::FunctionLog;
 use crate::metric_store::MetricStore;
+use crate::notices::Notices;
 use crate::open_files::{self, ConnectionLimits};
 use crate::page_server::{PageServer, Serving, Watched};
 use crate::queue_poller::QueuePoller;
@@ -39,6 +40,7 @@ use crate::s3::S3;
 use crate::s3_notifications::{Notifications, Targets};
 use crate::schedules::Schedules;
 use crate::server::Port;
+use crate::ses_api::Ses;
 use crate::sns::{Message, Topics};
 use crate::sns_api::Sns;
 use crate::sqs::Queues;
@@ -278,6 +280,7 @@ impl<'a> Builder<'a> {
             kinesis.create(stream);
             tokio::spawn(resharding::run(self.faults.clone(), kinesis.clone(), stream.name.clone()));
         }
+        let notices = self.notices()?;
         let endpoint = AwsEndpoint {
             kinesis: kinesis.clone(),
             s3: s3.clone(),
@@ -285,7 +288,8 @@ impl<'a> Builder<'a> {
             lambda: lambda::router(functions.0.clone(), self.in_flight.clone(), self.clock),
             metrics: self.metrics.clone(),
             faults: self.faults.clone(),
-            sns: self.sns(topics)?,
+            sns: Sns::new(self.template.topics.clone(), topics, notices.clone(), self.clock),
+            ses: self.ses(notices)?,
             ssm: Ssm::new(self.config.recipients.as_deref()),
         };
         tokio::spawn(endpoint.clone().serve(functions_port, self.connections.functions));
@@ -323,10 +327,14 @@ impl<'a> Builder<'a> {
         alarms.kept_in(&file).with_context(|| format!("DATA_DIR: {}", file.display()))
     }
 
-    fn sns(&self, topics: Topics) -> anyhow::Result<Sns> {
+    fn notices(&self) -> anyhow::Result<Notices> {
         let logs = self.config.data_dir.join("logs");
-        let sns = Sns::new(self.template.topics.clone(), topics, &logs, self.clock);
-        sns.with_context(|| format!("DATA_DIR: {}", logs.display()))
+        Notices::open(&logs).with_context(|| format!("DATA_DIR: {}", logs.display()))
+    }
+
+    fn ses(&self, notices: Notices) -> anyhow::Result<Ses> {
+        let folder = self.config.data_dir.join("mail");
+        Ses::new(&folder, notices, self.clock).with_context(|| format!("DATA_DIR: {}", folder.display()))
     }
 
     fn notifications(&self, events: &Arc<EventQueues>, topics: Topics) -> Arc<Notifications> {

@@ -102,18 +102,18 @@ pub struct Handler<B, M> {
 
 /// An hour's balance, and the numbers behind it.
 #[derive(Debug, Clone, PartialEq)]
-struct Balanced {
-    hour: UtcHour,
-    sent: Sent,
-    landed: Landed,
-    found: Balance,
+pub(crate) struct Balanced {
+    pub(crate) hour: UtcHour,
+    pub(crate) sent: Sent,
+    pub(crate) landed: Landed,
+    pub(crate) found: Balance,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-struct Landed {
-    events: f64,
-    rejected: f64,
-    records: u64,
+pub(crate) struct Landed {
+    pub(crate) events: f64,
+    pub(crate) rejected: f64,
+    pub(crate) records: u64,
 }
 
 impl<B: Bucket, M: Metrics> Handler<B, M> {
@@ -149,31 +149,8 @@ impl<B: Bucket, M: Metrics> Handler<B, M> {
 
     /// The balances of the hours that are to be balanced, newest first.
     async fn balance(&self, sealed: &Sealed, now: UnixMillis) -> Result<Vec<Balanced>, MetricsError> {
-        let chosen = sealed.to_balance(now);
-        let (Some(first), Some(last)) = (chosen.first(), chosen.last()) else { return Ok(Vec::new()) };
-        let (oldest, newest) = (first.plus(-1), last.plus(1));
-        let counts = self.counts(oldest, newest).await?;
-        let sealed = sealed.hours.range(oldest..=newest);
-        let hours: Vec<Hour<'_>> =
-            sealed.map(|(&hour, sealed)| Hour { hour, sent: counts.sent(hour), landed: &sealed.landed }).collect();
-        let mut balanced = Vec::new();
-        for consecutive in hours.chunk_by(|one, next| one.hour.plus(1) == next.hour) {
-            let found = consecutive.windows(3).zip(balances(consecutive, self.config.event_format));
-            let found = found.filter(|(around, _)| chosen.contains(&around[1].hour));
-            balanced.extend(found.map(|(around, found)| self.balanced(around, found)));
-        }
-        balanced.reverse();
-        Ok(balanced)
-    }
-
-    fn balanced(&self, around: &[Hour<'_>], found: Balance) -> Balanced {
-        let Hour { hour, sent, landed } = around[1];
-        let events = match self.config.event_format {
-            EventFormat::Envelope => received_events(around),
-            EventFormat::Raw => landed.events as f64,
-        };
-        let landed = Landed { events, rejected: received_rejected(around), records: landed.records };
-        Balanced { hour, sent, landed, found }
+        let landed = sealed.hours.iter().map(|(hour, sealed)| (*hour, &sealed.landed)).collect();
+        balance_hours(&self.metrics, &self.config, &landed, &sealed.to_balance(now)).await
     }
 
     /// The sealed hours of the lookback.
@@ -188,24 +165,38 @@ impl<B: Bucket, M: Metrics> Handler<B, M> {
         }
         Ok(sealed)
     }
+}
 
-    /// What was sent from one hour to another. Where CloudWatch has nothing, nothing was sent.
-    async fn counts(&self, oldest: UtcHour, newest: UtcHour) -> Result<Counts, MetricsError> {
-        let ingest = ("FunctionName", self.config.ingest_function_name.as_str());
-        let stream = ("StreamName", self.config.stream_name.as_str());
-        let sums = |namespace, name, of| {
-            let query = Query::by_minute((namespace, name), of, "Sum", (oldest.start(), newest.end()));
-            Query { period: PERIOD, ..query }
-        };
-        Ok(Counts {
-            accepted: self.metrics.read(&sums(NAMESPACE, Metric::AcceptedEvents.as_str(), ingest)).await?,
-            rejected: self.metrics.read(&sums(NAMESPACE, Metric::RejectedLines.as_str(), ingest)).await?,
-            requests: self.metrics.read(&sums(NAMESPACE, Metric::Requests.as_str(), ingest)).await?,
-            server_requests: self.metrics.read(&sums(NAMESPACE, Metric::ServerRequests.as_str(), ingest)).await?,
-            invocations: self.metrics.read(&sums("AWS/Lambda", "Invocations", ingest)).await?,
-            records: self.metrics.read(&sums("AWS/Kinesis", "IncomingRecords", stream)).await?,
-        })
+/// The balances of the chosen ones of what sealed hours have, newest first; none of an hour that lacks a sealed neighbour.
+pub(crate) async fn balance_hours(
+    metrics: &impl Metrics,
+    config: &Config,
+    sealed: &BTreeMap<UtcHour, &Totals>,
+    chosen: &BTreeSet<UtcHour>,
+) -> Result<Vec<Balanced>, MetricsError> {
+    let (Some(first), Some(last)) = (chosen.first(), chosen.last()) else { return Ok(Vec::new()) };
+    let (oldest, newest) = (first.plus(-1), last.plus(1));
+    let counts = Counts::read(metrics, config, oldest, newest).await?;
+    let sealed = sealed.range(oldest..=newest);
+    let hours: Vec<Hour<'_>> = sealed.map(|(&hour, &landed)| Hour { hour, sent: counts.sent(hour), landed }).collect();
+    let mut balanced = Vec::new();
+    for consecutive in hours.chunk_by(|one, next| one.hour.plus(1) == next.hour) {
+        let found = consecutive.windows(3).zip(balances(consecutive, config.event_format));
+        let found = found.filter(|(around, _)| chosen.contains(&around[1].hour));
+        balanced.extend(found.map(|(around, found)| with_numbers(around, found, config.event_format)));
     }
+    balanced.reverse();
+    Ok(balanced)
+}
+
+fn with_numbers(around: &[Hour<'_>], found: Balance, event_format: EventFormat) -> Balanced {
+    let Hour { hour, sent, landed } = around[1];
+    let events = match event_format {
+        EventFormat::Envelope => received_events(around),
+        EventFormat::Raw => landed.events as f64,
+    };
+    let landed = Landed { events, rejected: received_rejected(around), records: landed.records };
+    Balanced { hour, sent, landed, found }
 }
 
 /// What a `_SUCCESS` says.
@@ -265,6 +256,29 @@ struct Counts {
 }
 
 impl Counts {
+    /// What was sent from one hour to another. Where CloudWatch has nothing, nothing was sent.
+    async fn read(
+        metrics: &impl Metrics,
+        config: &Config,
+        oldest: UtcHour,
+        newest: UtcHour,
+    ) -> Result<Self, MetricsError> {
+        let ingest = ("FunctionName", config.ingest_function_name.as_str());
+        let stream = ("StreamName", config.stream_name.as_str());
+        let sums = |namespace, name, of| {
+            let query = Query::by_minute((namespace, name), of, "Sum", (oldest.start(), newest.end()));
+            Query { period: PERIOD, ..query }
+        };
+        Ok(Self {
+            accepted: metrics.read(&sums(NAMESPACE, Metric::AcceptedEvents.as_str(), ingest)).await?,
+            rejected: metrics.read(&sums(NAMESPACE, Metric::RejectedLines.as_str(), ingest)).await?,
+            requests: metrics.read(&sums(NAMESPACE, Metric::Requests.as_str(), ingest)).await?,
+            server_requests: metrics.read(&sums(NAMESPACE, Metric::ServerRequests.as_str(), ingest)).await?,
+            invocations: metrics.read(&sums("AWS/Lambda", "Invocations", ingest)).await?,
+            records: metrics.read(&sums("AWS/Kinesis", "IncomingRecords", stream)).await?,
+        })
+    }
+
     fn sent(&self, hour: UtcHour) -> Sent {
         let counted = |values| counted(values, hour, PERIOD);
         let server_requests = counted(&self.server_requests);

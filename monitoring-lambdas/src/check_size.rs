@@ -76,7 +76,7 @@ pub struct Handler<O, M> {
 
 /// A partition that was checked.
 #[derive(Debug, Clone, PartialEq)]
-struct Checked {
+pub(crate) struct Checked {
     partition: Partition,
     sizes: Sizes,
     measured: Measured,
@@ -110,12 +110,7 @@ impl<B: Bucket, O: Fn(String) -> B, M: Metrics> Handler<O, M> {
         let Some(success) = success::read(&bucket, partition).await? else {
             return Err(CheckSizeError::Gone { key: created.key.clone() });
         };
-        let sizes = sizes(&bucket, partition, success.totals.bytes).await?;
-        let measured = sizes.measure();
-        let lines = Lines { events: success.totals.events, rejected: success.totals.rejected };
-        let mut judged = measured.judge(self.limits.minimum_bytes(partition), &self.limits).to_vec();
-        judged.push((Rule::RejectedShare, lines.judge(self.limits.maximum_rejected_percent)));
-        let checked = Checked { partition, sizes, measured, lines, judged };
+        let checked = compare(&bucket, partition, &success.totals, &self.limits).await?;
         // Before the metrics: the log must not wait for CloudWatch.
         self.log(&checked, &success.totals);
         let dimensions = vec![
@@ -128,8 +123,7 @@ impl<B: Bucket, O: Fn(String) -> B, M: Metrics> Handler<O, M> {
 
     fn log(&self, checked: &Checked, totals: &Totals) {
         let partition = checked.partition.text();
-        for &(rule, outcome) in &checked.judged {
-            let (expected, actual) = explanation::explain(rule, checked, &self.limits);
+        for Found { rule, outcome, expected, actual } in checked.found(&self.limits) {
             match outcome {
                 Outcome::Violation => {
                     tracing::error!(partition, ?rule, expected, actual, "the partition is not as it should be");
@@ -144,6 +138,44 @@ impl<B: Bucket, O: Fn(String) -> B, M: Metrics> Handler<O, M> {
         }
         tracing::info!(partition, bytes = totals.bytes, events = totals.events, rejected = totals.rejected, "checked");
     }
+}
+
+/// What a rule found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) rule: Rule,
+    pub(crate) outcome: Outcome,
+    pub(crate) expected: String,
+    pub(crate) actual: String,
+}
+
+impl Checked {
+    /// What each rule found, in words.
+    pub(crate) fn found(&self, limits: &Limits) -> impl Iterator<Item = Found> {
+        self.judged.iter().map(move |&(rule, outcome)| {
+            let (expected, actual) = explanation::explain(rule, self, limits);
+            Found { rule, outcome, expected, actual }
+        })
+    }
+}
+
+/// Compares a sealed partition with the day before and earlier weeks.
+///
+/// # Errors
+///
+/// When S3 does not answer.
+pub(crate) async fn compare(
+    bucket: &impl Bucket,
+    partition: Partition,
+    totals: &Totals,
+    limits: &Limits,
+) -> Result<Checked, SuccessError> {
+    let sizes = sizes(bucket, partition, totals.bytes).await?;
+    let measured = sizes.measure();
+    let lines = Lines { events: totals.events, rejected: totals.rejected };
+    let mut judged = measured.judge(limits.minimum_bytes(partition), limits).to_vec();
+    judged.push((Rule::RejectedShare, lines.judge(limits.maximum_rejected_percent)));
+    Ok(Checked { partition, sizes, measured, lines, judged })
 }
 
 /// The sizes that a partition is compared with. A `_SUCCESS` that can't be read counts as missing: a problem of one week

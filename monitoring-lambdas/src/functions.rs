@@ -1,7 +1,7 @@
 //! The functions from start to end: each reads its configuration, makes its clients and serves invocations with its handler.
 //!
 //! They are here and not in the binaries because async code is compiled with the crate that runs it: the SDK's calls and the
-//! runtime once, instead of once for each of seven binaries.
+//! runtime once, instead of once for each of eight binaries.
 
 use std::time::Duration;
 
@@ -9,15 +9,20 @@ use anyhow::Context as _;
 use lambda_setup::bucket::{self, S3Bucket};
 use lambda_setup::deadline::Deadline;
 use lambda_setup::function::{serve, start};
-use lambda_setup::sdk::TrustStore;
+use lambda_setup::sdk::{SdkConfig, TrustStore};
 
 use crate::cloudwatch::CloudWatch;
+use crate::notify::Channels;
 use crate::notify::handler::Handler as Notify;
+use crate::notify::mail::SesMailer;
+use crate::notify::mail_address::MailAddress;
 use crate::notify::parameter::SsmParameter;
-use crate::notify::recipients::Recipients;
+use crate::notify::recipients::{Recipients, RecipientsError};
 use crate::notify::topic::SnsTopic;
 use crate::notify::webhook::HttpWebhooks;
-use crate::{check_completeness, check_deletions, check_object, check_recency, check_size, notify, seal_partition};
+use crate::{
+    check_completeness, check_deletions, check_object, check_recency, check_size, notify, seal_partition, send_digest,
+};
 
 pub fn check_object() -> anyhow::Result<()> {
     start("check-object", check_object::Config::from_environment, async |config, sdk| {
@@ -77,8 +82,7 @@ const START_TIME: Duration = Duration::from_secs(8);
 
 pub fn notify() -> anyhow::Result<()> {
     start("notify", notify::config::Config::from_environment, async |config, sdk| {
-        let parameter = SsmParameter::new(&sdk, config.recipients_parameter);
-        let recipients = Recipients::start(parameter, lambda_setup::now(), Deadline::after(START_TIME)).await;
+        let recipients = recipients(&sdk, config.recipients_parameter, config.mail_from.as_ref()).await;
         let handler = Notify {
             recipients: recipients.context("notify can't start")?,
             rules: config.rules,
@@ -87,9 +91,44 @@ pub fn notify() -> anyhow::Result<()> {
             runbook_url: config.runbook_url,
             bucket: S3Bucket::new(bucket::client(&sdk), config.bucket_name),
             metrics: CloudWatch::new(&sdk),
-            webhooks: HttpWebhooks::new(lambda_setup::sdk::http_client(TrustStore::default())),
-            topic: SnsTopic::new(&sdk, config.topic_arn),
+            channels: channels(&sdk, config.topic_arn, config.mail_from),
         };
         serve(async |event, context| handler.handle(event, context).await).await
     })
+}
+
+pub fn send_digest() -> anyhow::Result<()> {
+    start("send-digest", send_digest::Config::from_environment, async |config, sdk| {
+        let recipients = recipients(&sdk, config.recipients_parameter, config.mail_from.as_ref()).await;
+        let handler = send_digest::Handler {
+            recipients: recipients.context("send-digest can't start")?,
+            bucket: S3Bucket::new(bucket::client(&sdk), config.completeness.bucket_name.clone()),
+            metrics: CloudWatch::new(&sdk),
+            channels: channels(&sdk, config.topic_arn, config.mail_from),
+            completeness: config.completeness,
+            settings: config.settings,
+        };
+        serve(async |event, context| handler.handle(event, context).await).await
+    })
+}
+
+async fn recipients(
+    sdk: &SdkConfig,
+    parameter: String,
+    mail_from: Option<&MailAddress>,
+) -> Result<Recipients<SsmParameter>, RecipientsError> {
+    let parameter = SsmParameter::new(sdk, parameter);
+    Recipients::start(parameter, mail_from.is_some(), lambda_setup::now(), Deadline::after(START_TIME)).await
+}
+
+fn channels(
+    sdk: &SdkConfig,
+    topic_arn: String,
+    mail_from: Option<MailAddress>,
+) -> Channels<HttpWebhooks, SnsTopic, Option<SesMailer>> {
+    Channels {
+        webhooks: HttpWebhooks::new(lambda_setup::sdk::http_client(TrustStore::default())),
+        topic: SnsTopic::new(sdk, topic_arn),
+        mailer: mail_from.map(|from| SesMailer::new(sdk, from)),
+    }
 }

@@ -7,30 +7,35 @@
 //! never loses one.
 
 mod alarm;
-mod chart;
+pub(crate) mod channels;
+pub(crate) mod chart;
 pub mod config;
-mod deliver;
 mod details;
-mod formatting;
+pub(crate) mod formatting;
 pub mod handler;
+pub(crate) mod html;
 mod incident;
 mod ledger;
-mod line;
+pub(crate) mod line;
+pub mod mail;
+pub(crate) mod mail_address;
 mod message;
-mod outcome;
+pub(crate) mod outcome;
 pub mod parameter;
 mod payload;
-mod recipient;
+pub(crate) mod recipient;
 pub mod recipients;
 mod rejected;
 mod report;
 pub mod reporter;
-mod store;
+pub(crate) mod store;
 pub mod topic;
 pub mod webhook;
 mod webhook_url;
 
 pub use alarm::{About, Watched};
+pub use channels::{ChannelStates, Channels, Delivery};
 pub use chart::Chart;
-pub use incident::{Delivery, Episode, Incident, Kind, Message};
+pub use incident::{Episode, Incident, Kind, Message};
 pub use ledger::Ledger;
+pub use mail_address::MailAddress;

@@ -89,7 +89,7 @@ def functions():
     """The properties of each function, by its name in alarms.yaml's loops."""
     found = {key.removesuffix("Function"): resource["Properties"] for key, resource in document()["Resources"].items()
              if resource["Type"] == "AWS::Serverless::Function"}
-    assert len(found) == 12
+    assert len(found) == 13
     return found
 
 
@@ -110,9 +110,9 @@ def app_alarms(*apps):
     return of_type(expanded(document("nested/app-alarms.yaml"), {"Apps": apps}), "AWS::CloudWatch::Alarm")
 
 
-def warehouse_alarms():
-    """Of template.yaml: they come and go with the warehouse."""
-    found = {key: one for key, one in document()["Resources"].items() if one.get("Condition") == "HasWarehouse"}
+def optional_alarms():
+    """Of template.yaml: they come and go with the warehouse and the digest."""
+    found = {key: one for key, one in document()["Resources"].items() if one.get("Condition") in ("HasWarehouse", "HasDigest")}
     return of_type(found, "AWS::CloudWatch::Alarm")
 
 
@@ -211,4 +211,4 @@ class NoManagedPolicies:
 def canary_alarms(**parameters):
     """The alarms that CodeDeploy watches while a new version has a tenth of the traffic."""
     resources = translated(Rollout="Canary", **parameters)
-    return {key: one for key, one in of_type(resources, "AWS::CloudWatch::Alarm").items() if key not in warehouse_alarms()}
+    return {key: one for key, one in of_type(resources, "AWS::CloudWatch::Alarm").items() if key not in optional_alarms()}

@@ -14,7 +14,8 @@ from botocore.exceptions import ClientError
 # As notify has them: monitoring-lambdas/src/notify/recipient.rs.
 MOST_GROUPS = 20
 FORMATS = ("text", "adaptive-card")
-MEMBERS = {"group": str, "alarms": list, "webhook": (str, type(None)), "format": (str, type(None)), "email": bool}
+MEMBERS = {"group": str, "alarms": list, "webhook": (str, type(None)), "format": (str, type(None)), "email": bool, "mail": list, "digest": bool}
+MOST_ADDRESSES, MOST_ADDRESS_BYTES = 10, 254
 FORM = 'is not JSON of the form [{"group":"…","alarms":["*"],"webhook":"https://…","format":"text","email":true}]'
 # Of an advanced parameter, which costs 0.05 USD a month; a standard one, which is free, has 4,096.
 # https://docs.aws.amazon.com/systems-manager/latest/userguide/parameter-store-advanced-parameters.html
@@ -112,14 +113,15 @@ def has_form(one):
     """Whether it has the members that notify knows, of the kinds that it takes."""
     return (isinstance(one, dict) and {"group", "alarms"} <= one.keys() <= MEMBERS.keys()
             and all(isinstance(value, MEMBERS[member]) for member, value in one.items())
-            and all(isinstance(pattern, str) for pattern in one["alarms"]))
+            and all(isinstance(text, str) for text in [*one["alarms"], *one.get("mail", [])]))
 
 
 def problem_of_group(one):
     webhook, form = one.get("webhook"), one.get("format")
     if not re.fullmatch("[a-zA-Z0-9_-]{1,64}", one["group"]):
         return ".group must be 1 to 64 of a-z, A-Z, 0-9, - and _"
-    if all(pattern.startswith("!") for pattern in one["alarms"]):
+    # A group may be there for the digest alone.
+    if (one["alarms"] or not one.get("digest")) and all(pattern.startswith("!") for pattern in one["alarms"]):
         return '.alarms must have at least one pattern that does not begin with !, such as "*"'
     if form is not None and webhook is None:
         return ".format is that of a webhook, and there is none"
@@ -127,9 +129,17 @@ def problem_of_group(one):
         return f".format must be one of: {', '.join(FORMATS)}"
     if webhook is not None and not is_address(webhook):
         return ".webhook can't be used: it must be a URL that begins with https://; http:// works for this machine only"
-    if webhook is None and not one.get("email"):
-        return ' must have a webhook, "email":true, or both'
+    mail = one.get("mail", [])
+    if len(mail) > MOST_ADDRESSES or not all(is_mail_address(address) for address in mail):
+        return f".mail must have at most {MOST_ADDRESSES} addresses such as a@example.com, without names"
+    if webhook is None and not one.get("email") and not mail:
+        return ' must have a webhook, "email":true, or "mail" with addresses'
     return None
+
+
+def is_mail_address(text):
+    plain = r'[!#-\'*+\-./0-9=?A-Z^-~]+'
+    return len(text) <= MOST_ADDRESS_BYTES and re.fullmatch(f"{plain}@{plain}", text) is not None
 
 
 def is_address(text):

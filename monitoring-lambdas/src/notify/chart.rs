@@ -11,9 +11,9 @@ use crate::cloudwatch::{Metrics, MetricsError, Query};
 /// The number of periods in a chart.
 pub(crate) const PERIODS: usize = 20;
 
-const LEVELS: [char; 5] = ['▁', '▂', '▃', '▅', '▇'];
+pub(crate) const LEVELS: [char; 5] = ['▁', '▂', '▃', '▅', '▇'];
 /// A period without a value.
-const NOTHING: char = '·';
+pub(crate) const NOTHING: char = '·';
 
 /// The values of [`PERIODS`] periods, oldest first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

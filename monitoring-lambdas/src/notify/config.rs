@@ -6,6 +6,7 @@ use std::time::Duration;
 use lambda_setup::environment::{self, EnvironmentError};
 
 use super::incident::{Episode, Incident};
+use super::mail_address::MailAddress;
 use super::reporter::TrustedAccounts;
 
 /// What the environment says.
@@ -17,6 +18,8 @@ pub struct Config {
     pub topic_arn: String,
     /// `RECIPIENTS_PARAMETER`: the name of the parameter that has the recipients.
     pub recipients_parameter: String,
+    /// `MAIL_FROM`: the sender of mails; `None` for no mails.
+    pub mail_from: Option<MailAddress>,
     /// `STACK_NAME`: which deployment it is.
     pub stack_name: String,
     /// `RUNBOOK_URL`, without the `#`.
@@ -52,6 +55,7 @@ impl Config {
             bucket_name: environment::required("BUCKET_NAME")?,
             topic_arn: environment::required("NOTICES_TOPIC_ARN")?,
             recipients_parameter: environment::required("RECIPIENTS_PARAMETER")?,
+            mail_from: mail_from()?,
             stack_name: environment::required("STACK_NAME")?,
             runbook_url: environment::required("RUNBOOK_URL")?,
             trusted: TrustedAccounts::parse(&trusted)
@@ -63,6 +67,12 @@ impl Config {
             },
         })
     }
+}
+
+/// `MAIL_FROM`
+pub(crate) fn mail_from() -> Result<Option<MailAddress>, EnvironmentError> {
+    let malformed = || EnvironmentError::new("MAIL_FROM", "must be an address such as a@example.com");
+    environment::optional("MAIL_FROM")?.map(|text| MailAddress::parse(&text).ok_or_else(malformed)).transpose()
 }
 
 impl Parents {

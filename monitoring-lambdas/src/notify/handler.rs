@@ -6,12 +6,13 @@ use lambda_setup::deadline::Deadline;
 use shared::timestamp::UnixMillis;
 
 use super::alarm::{Change, Invocation, State};
+use super::channels::{Channels, Parcel};
 use super::chart::{self, Chart};
 use super::config::Rules;
-use super::deliver::deliver;
 use super::details;
-use super::incident::Kind;
+use super::incident::{Kind, Message};
 use super::ledger::{Ledger, MessageId};
+use super::mail::Mailer;
 use super::message::{MAX_DESCRIBED, Origin, compose};
 use super::parameter::Parameter;
 use super::recipient::Recipient;
@@ -28,7 +29,7 @@ use lambda_setup::event::EventError;
 const ANSWER_TIME: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Notifies groups of people.
-pub struct Handler<P, B, M, W, T> {
+pub struct Handler<P, B, M, W, T, S> {
     pub recipients: Recipients<P>,
     pub rules: Rules,
     /// Of which other accounts alarms are taken.
@@ -37,8 +38,7 @@ pub struct Handler<P, B, M, W, T> {
     pub runbook_url: String,
     pub bucket: B,
     pub metrics: M,
-    pub webhooks: W,
-    pub topic: T,
+    pub channels: Channels<W, T, S>,
 }
 
 /// An invocation that did not do everything. What is unsent is in the ledgers, and a later invocation sends it.
@@ -59,7 +59,7 @@ pub enum NotifyError {
     Unsent(usize),
 }
 
-impl<P: Parameter, B: Streams, M: Metrics, W: Webhooks, T: Topic> Handler<P, B, M, W, T> {
+impl<P: Parameter, B: Streams, M: Metrics, W: Webhooks, T: Topic, S: Mailer> Handler<P, B, M, W, T, S> {
     /// # Errors
     ///
     /// When a message could not be sent or a ledger not be stored; everything else has been done by then.
@@ -151,8 +151,8 @@ impl<P: Parameter, B: Streams, M: Metrics, W: Webhooks, T: Topic> Handler<P, B, 
                 // The message is sent although the incident is not stored: the alarm may be about S3 being away.
                 let mut ledger = Ledger::default();
                 let added = record(&mut ledger);
-                let messages: Vec<_> = added.and_then(|id| ledger.message(id)).into_iter().collect();
-                deliver(&messages, to, &self.webhooks, &self.topic, deadline).await;
+                let parcels: Vec<_> = added.and_then(|id| ledger.message(id)).map(parcel).into_iter().collect();
+                self.channels.deliver(&parcels, to, deadline).await;
                 Err(NotifyError::Store { name, source: error })
             }
         }
@@ -200,9 +200,9 @@ impl<P: Parameter, B: Streams, M: Metrics, W: Webhooks, T: Topic> Handler<P, B, 
         ids: Vec<MessageId>,
         deadline: Deadline,
     ) -> Result<(), NotifyError> {
-        let (ids, messages): (Vec<_>, Vec<_>) =
-            ids.into_iter().filter_map(|id| Some((id, ledger.message(id)?))).unzip();
-        let deliveries = deliver(&messages, to, &self.webhooks, &self.topic, deadline).await;
+        let (ids, parcels): (Vec<_>, Vec<_>) =
+            ids.into_iter().filter_map(|id| Some((id, parcel(ledger.message(id)?)))).unzip();
+        let deliveries = self.channels.deliver(&parcels, to, deadline).await;
         let failed = |source| NotifyError::Store { name: name.to_owned(), source };
         let note = |ledger: &mut Ledger| {
             ids.iter().zip(&deliveries).for_each(|(id, deliveries)| ledger.note(*id, deliveries));
@@ -252,6 +252,10 @@ impl<P: Parameter, B: Streams, M: Metrics, W: Webhooks, T: Topic> Handler<P, B, 
 fn not_acted_on(error: &(impl std::error::Error + 'static)) {
     let source = error.source().map(ToString::to_string);
     tracing::warn!(%error, source, "a notice is not acted on");
+}
+
+fn parcel(message: &Message) -> Parcel<'_> {
+    Parcel { subject: &message.subject, text: &message.text, html: None, states: message.channels }
 }
 
 fn refresh(ledger: &mut Ledger, charts: &[(String, Chart)]) {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use shared::timestamp::UnixMillis;
 
 use super::alarm::About;
+use super::channels::ChannelStates;
 use super::chart::Chart;
 use super::reporter::Reporter;
 use super::store;
@@ -68,26 +69,11 @@ pub struct Message {
     pub at: UnixMillis,
     pub subject: String,
     pub text: String,
-    pub webhook: Delivery,
-    pub email: Delivery,
+    #[serde(flatten)]
+    pub channels: ChannelStates,
     /// When the last attempt began.
     pub tried_at: UnixMillis,
     pub tries: u32,
-}
-
-/// The state of a message on one channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Delivery {
-    /// The group does not use this channel.
-    None,
-    /// It is being sent, or will be retried.
-    Unsent,
-    Sent,
-    /// The receiver refused it.
-    Refused,
-    /// It failed too often.
-    GivenUp,
 }
 
 impl Incident {
@@ -145,12 +131,13 @@ impl Incident {
 impl Message {
     /// Whether no channel is left to send it through.
     pub(crate) fn is_done(&self) -> bool {
-        self.webhook != Delivery::Unsent && self.email != Delivery::Unsent
+        self.channels.are_done()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::channels::Delivery;
     use super::*;
 
     pub(crate) fn message(number: u32, email: Delivery) -> Message {
@@ -162,8 +149,7 @@ mod tests {
             at,
             subject,
             text,
-            webhook: Delivery::None,
-            email,
+            channels: ChannelStates { email, ..ChannelStates::default() },
             tried_at: at,
             tries: 1,
         }
@@ -179,6 +165,20 @@ mod tests {
         let numbers: Vec<_> = incident.messages.iter().map(|message| message.number).collect();
         assert_eq!((numbers.len(), numbers[0], numbers[1], numbers[99]), (100, 0, 2, 100));
         assert!(!incident.is_delivered());
+    }
+
+    #[test]
+    fn a_message_of_an_earlier_version_is_read() {
+        let written = serde_json::json!({
+            "number": 0, "kind": "opened", "at": "2026-11-21T09:40:12.345Z", "subject": "s", "text": "t",
+            "webhook": "sent", "email": "unsent", "tried_at": "2026-11-21T09:40:12.345Z", "tries": 1,
+        });
+        let message: Message = serde_json::from_value(written.clone()).unwrap();
+        let expected = ChannelStates { webhook: Delivery::Sent, email: Delivery::Unsent, mail: Delivery::None };
+        assert_eq!(message.channels, expected);
+        let mut again = serde_json::to_value(&message).unwrap();
+        assert_eq!(again.as_object_mut().unwrap().remove("mail").unwrap(), "none");
+        assert_eq!(again, written);
     }
 
     #[test]

@@ -8,13 +8,12 @@ use serde::{Deserialize, Serialize};
 use shared::timestamp::UnixMillis;
 
 use super::alarm::{Change, State};
+use super::channels::{ChannelStates, Deliveries};
 use super::chart::Chart;
 use super::config::{Parents, Rules};
-use super::deliver::Deliveries;
 use super::formatting::between;
-use super::incident::{Delivery, Episode, Incident, Kind, Message};
+use super::incident::{Episode, Incident, Kind, Message};
 use super::message::Text;
-use super::outcome::Outcome;
 use super::recipient::Recipient;
 
 /// The version of the format.
@@ -144,10 +143,9 @@ impl Ledger {
             }
         }
         let number = incident.message_count;
-        let way = |is_used: bool| if is_used { Delivery::Unsent } else { Delivery::None };
-        let (webhook, email) = (way(to.webhook.is_some()), way(to.email));
+        let channels = ChannelStates::unsent(to);
         let Text { subject, text } = text;
-        incident.add(Message { number, kind, at: now, subject, text, webhook, email, tried_at: now, tries: 1 });
+        incident.add(Message { number, kind, at: now, subject, text, channels, tried_at: now, tries: 1 });
         let id = MessageId { opened_at: incident.opened_at, number };
         if kind == Kind::Resolved {
             incident.resolved_at = incident.over_at();
@@ -183,9 +181,7 @@ impl Ledger {
         let mut incidents = self.open.iter_mut().chain(&mut self.closed);
         let Some(incident) = incidents.find(|incident| incident.opened_at == id.opened_at) else { return };
         if let Some(message) = incident.messages.iter_mut().find(|message| message.number == id.number) {
-            let tries = message.tries;
-            message.webhook = after(message.webhook, deliveries.webhook.as_ref(), tries);
-            message.email = after(message.email, deliveries.email.as_ref(), tries);
+            message.channels.note(deliveries, message.tries >= MAX_TRIES);
         }
     }
 
@@ -197,15 +193,5 @@ impl Ledger {
     /// Drops the finished incidents, which are archived.
     pub(crate) fn drop_finished(&mut self) {
         self.closed.retain(|incident| !incident.is_delivered());
-    }
-}
-
-fn after(before: Delivery, outcome: Option<&Outcome>, tries: u32) -> Delivery {
-    match outcome {
-        None => before,
-        Some(Outcome::Sent) => Delivery::Sent,
-        Some(Outcome::Refused(_)) => Delivery::Refused,
-        Some(Outcome::Failed(_)) if tries >= MAX_TRIES => Delivery::GivenUp,
-        Some(Outcome::Failed(_)) => Delivery::Unsent,
     }
 }

@@ -5,7 +5,7 @@
 const MAX_LINE_CHARACTERS: usize = 800;
 
 /// The line for a message: a longer one ends in `…`, and `�` replaces what is invisible.
-pub(super) fn one_line(line: &str) -> String {
+pub(crate) fn one_line(line: &str) -> String {
     let mut characters = line.chars().map(|character| if is_hidden(character) { '\u{fffd}' } else { character });
     let mut text: String = characters.by_ref().take(MAX_LINE_CHARACTERS).collect();
     if characters.next().is_some() {

@@ -92,8 +92,12 @@ fn without_functions(line: &str) -> String {
 /// The address in the line that says what to do, if there is one: `RUNBOOK_URL` may be a path.
 fn runbook_entry(line: &str) -> Option<&str> {
     let url = line.strip_prefix(TO_DO)?;
-    let uri: Uri = url.parse().ok()?;
-    matches!(uri.scheme_str(), Some("https" | "http")).then_some(url)
+    is_web_address(url).then_some(url)
+}
+
+/// Whether something is an address that a browser opens as a page.
+pub(crate) fn is_web_address(url: &str) -> bool {
+    url.parse().is_ok_and(|uri: Uri| matches!(uri.scheme_str(), Some("https" | "http")))
 }
 
 /// The lines that fit and, if not all do, one that says how many are left out.

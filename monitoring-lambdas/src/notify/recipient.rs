@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::mail_address::{MAX_ADDRESSES, MailAddress};
 use super::webhook_url::{WebhookError, WebhookUrl};
 
 /// The most groups: each costs requests for every notice.
@@ -17,6 +18,10 @@ pub(crate) struct Recipient {
     pub webhook: Option<Webhook>,
     /// Whether messages are published for their e-mail subscriptions.
     pub email: bool,
+    /// Who gets messages as mails by SES; at most [`MAX_ADDRESSES`].
+    pub mail: Vec<MailAddress>,
+    /// Whether the group gets the daily digest.
+    pub digest: bool,
 }
 
 /// A group's webhook.
@@ -62,8 +67,12 @@ pub(crate) enum RecipientError {
     Twice(usize, usize),
     #[error("RECIPIENTS[{0}].alarms must have at least one pattern that does not begin with !, such as \"*\"")]
     NoAlarms(usize),
-    #[error("RECIPIENTS[{0}] must have a webhook, \"email\":true, or both")]
+    #[error("RECIPIENTS[{0}] must have a webhook, \"email\":true, or \"mail\" with addresses")]
     NoWay(usize),
+    #[error("RECIPIENTS[{0}].mail must have at most {MAX_ADDRESSES} addresses such as a@example.com, without names")]
+    Mail(usize),
+    #[error("RECIPIENTS[{0}].mail needs a sender: set MailFrom")]
+    NoSender(usize),
     #[error("RECIPIENTS[{0}].webhook can't be used: {1}")]
     Webhook(usize, #[source] WebhookError),
     #[error("RECIPIENTS[{0}].format must be \"text\" or \"adaptive-card\"")]
@@ -81,6 +90,10 @@ struct Declared {
     format: Option<String>,
     #[serde(default)]
     email: bool,
+    #[serde(default)]
+    mail: Vec<String>,
+    #[serde(default)]
+    digest: bool,
 }
 
 impl Recipient {
@@ -89,7 +102,8 @@ impl Recipient {
         let declared: Vec<Declared> = serde_json::from_str(json)
             .map_err(|error| RecipientError::Form { line: error.line(), column: error.column() })?;
         if declared.is_empty() {
-            return Ok(vec![Self { group: "everyone".into(), alarms: vec!["*".into()], webhook: None, email: true }]);
+            let (group, alarms) = ("everyone".into(), vec!["*".into()]);
+            return Ok(vec![Self { group, alarms, webhook: None, email: true, mail: Vec::new(), digest: false }]);
         }
         if declared.len() > MAX_GROUPS {
             return Err(RecipientError::TooMany(declared.len()));
@@ -106,19 +120,27 @@ impl Recipient {
     }
 
     fn checked(at: usize, declared: Declared) -> Result<Self, RecipientError> {
-        let Declared { group, alarms, webhook, format, email } = declared;
+        let Declared { group, alarms, webhook, format, email, mail, digest } = declared;
         let is_plain = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_');
         if group.is_empty() || group.len() > 64 || !group.chars().all(is_plain) {
             return Err(RecipientError::Group(at));
         }
-        if alarms.iter().all(|pattern| pattern.starts_with(EXCLUDED)) {
+        // A group may be there for the digest alone.
+        let needs_alarms = !digest || !alarms.is_empty();
+        if needs_alarms && alarms.iter().all(|pattern| pattern.starts_with(EXCLUDED)) {
             return Err(RecipientError::NoAlarms(at));
         }
         let webhook = Webhook::checked(at, webhook, format)?;
-        if webhook.is_none() && !email {
+        let mail = Self::addresses(at, &mail)?;
+        if webhook.is_none() && !email && mail.is_empty() {
             return Err(RecipientError::NoWay(at));
         }
-        Ok(Self { group, alarms, webhook, email })
+        Ok(Self { group, alarms, webhook, email, mail, digest })
+    }
+
+    fn addresses(at: usize, mail: &[String]) -> Result<Vec<MailAddress>, RecipientError> {
+        let addresses: Option<Vec<_>> = mail.iter().map(|address| MailAddress::parse(address)).collect();
+        addresses.filter(|addresses| addresses.len() <= MAX_ADDRESSES).ok_or(RecipientError::Mail(at))
     }
 
     /// Whether an alarm is theirs.
@@ -252,6 +274,9 @@ mod tests {
         "RECIPIENTS[0].format must be"
     )]
     #[case(r#"[{"group":"a","alarms":["*"],"format":"text","email":true}]"#, "RECIPIENTS[0] has none")]
+    #[case(r#"[{"group":"a","alarms":["*"],"mail":["A <secret@example.com>"]}]"#, "RECIPIENTS[0].mail")]
+    #[case(r#"[{"group":"a","alarms":["*"],"mail":[]}]"#, "RECIPIENTS[0] must have a webhook")]
+    #[case(r#"[{"group":"a","alarms":["!secret"],"email":true,"digest":true}]"#, "RECIPIENTS[0].alarms")]
     fn errors_name_the_position_and_no_content(#[case] json: &str, #[case] named: &str) {
         let error = Recipient::parse_all(json).unwrap_err();
         assert!(error.to_string().contains(named), "{error}");
@@ -298,11 +323,11 @@ mod tests {
         #[test]
         fn no_error_contains_a_secret(
             members in prop::collection::btree_map(
-                prop::sample::select(vec!["group", "alarms", "webhook", "format", "email", "SECRET"]),
+                prop::sample::select(vec!["group", "alarms", "webhook", "format", "email", "mail", "digest", "SECRET"]),
                 secret_value(),
-                0..6,
+                0..8,
             ),
-            is_sound in prop::collection::vec(any::<bool>(), 6),
+            is_sound in prop::collection::vec(any::<bool>(), 8),
             length in any::<prop::sample::Index>(),
             is_cut in prop::bool::weighted(0.2),
         ) {
@@ -320,6 +345,22 @@ mod tests {
                 prop_assert!(!said(&error).contains("SECRET"), "{}", error);
             }
         }
+    }
+
+    #[rstest]
+    #[case(10, true)]
+    #[case(11, false)]
+    fn a_group_has_at_most_ten_addresses(#[case] count: usize, #[case] is_taken: bool) {
+        let addresses = vec!["a@example.com"; count];
+        let groups = json!([{"group": "a", "alarms": ["*"], "mail": addresses}]).to_string();
+        assert_eq!(Recipient::parse_all(&groups).is_ok(), is_taken);
+    }
+
+    #[test]
+    fn a_group_of_the_digest_alone_owns_no_alarm() {
+        let groups = r#"[{"group":"bosses","alarms":[],"mail":["a@example.com"],"digest":true}]"#;
+        let group = Recipient::parse_all(groups).unwrap().remove(0);
+        assert!(group.digest && !group.owns("prod-errors"));
     }
 
     #[test]

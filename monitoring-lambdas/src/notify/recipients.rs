@@ -34,6 +34,8 @@ enum Problem {
 /// The groups that a parameter declares, read again from time to time.
 pub struct Recipients<P> {
     parameter: P,
+    /// Whether there is a sender for groups with `mail`.
+    sends_mail: bool,
     known: RefCell<Known>,
 }
 
@@ -51,12 +53,17 @@ impl<P: Parameter> Recipients<P> {
     /// # Errors
     ///
     /// When the parameter can't be read, or is malformed; the error names the parameter and the place in it.
-    pub async fn start(parameter: P, now: UnixMillis, deadline: Deadline) -> Result<Self, RecipientsError> {
+    pub async fn start(
+        parameter: P,
+        sends_mail: bool,
+        now: UnixMillis,
+        deadline: Deadline,
+    ) -> Result<Self, RecipientsError> {
         let named = |problem| RecipientsError { name: parameter.name().to_owned(), problem };
         let value = parameter.read(deadline).await.map_err(|error| named(error.into()))?;
-        let groups = parsed(value.as_deref()).map_err(|error| named(error.into()))?;
+        let groups = parsed(value.as_deref(), sends_mail).map_err(|error| named(error.into()))?;
         let known = RefCell::new(Known { groups, read_at: now, problem: None });
-        Ok(Self { parameter, known })
+        Ok(Self { parameter, sends_mail, known })
     }
 
     /// The groups, as they were at most [`MAX_AGE`] ago; the last usable ones when the parameter can't be read or used.
@@ -67,21 +74,24 @@ impl<P: Parameter> Recipients<P> {
         let read = self.parameter.read(deadline).await;
         let mut known = self.known.borrow_mut();
         known.read_at = now;
-        known.take(self.parameter.name(), read);
+        let (value, read) = match read {
+            Ok(value) => {
+                let groups = parsed(value.as_deref(), self.sends_mail).map_err(Problem::from);
+                (value, groups)
+            }
+            Err(error) => (None, Err(error.into())),
+        };
+        known.take(self.parameter.name(), value, read);
         known.groups.clone()
     }
 }
 
 impl Known {
-    fn take(&mut self, name: &str, read: Result<Option<String>, ParameterError>) {
-        let (value, problem) = match read {
-            Ok(value) => match parsed(value.as_deref()) {
-                Ok(groups) => return self.replace(name, groups),
-                Err(error) => (value, Problem::from(error).to_string()),
-            },
-            Err(error) => (None, Problem::from(error).to_string()),
+    fn take(&mut self, name: &str, value: Option<String>, read: Result<Rc<[Recipient]>, Problem>) {
+        let problem = match read {
+            Ok(groups) => return self.replace(name, groups),
+            Err(problem) => Some((value, problem.to_string())),
         };
-        let problem = Some((value, problem));
         if self.problem != problem {
             let said = problem.as_ref().map(|(_, said)| said);
             tracing::error!(parameter = name, problem = said, "the last usable recipients get the notices");
@@ -99,8 +109,12 @@ impl Known {
 }
 
 /// Without a parameter, as with an empty list: one group, `everyone`, by e-mail.
-fn parsed(value: Option<&str>) -> Result<Rc<[Recipient]>, RecipientError> {
-    Recipient::parse_all(value.unwrap_or("[]")).map(Rc::from)
+fn parsed(value: Option<&str>, sends_mail: bool) -> Result<Rc<[Recipient]>, RecipientError> {
+    let groups = Recipient::parse_all(value.unwrap_or("[]"))?;
+    match groups.iter().position(|group| !group.mail.is_empty() && !sends_mail) {
+        Some(at) => Err(RecipientError::NoSender(at)),
+        None => Ok(groups.into()),
+    }
 }
 
 #[cfg(test)]
@@ -153,7 +167,7 @@ pub(crate) mod tests {
     }
 
     async fn started(parameter: &MemoryParameter) -> Recipients<&MemoryParameter> {
-        Recipients::start(parameter, UnixMillis(0), deadline()).await.unwrap()
+        Recipients::start(parameter, true, UnixMillis(0), deadline()).await.unwrap()
     }
 
     #[tokio::test]
@@ -181,12 +195,22 @@ pub(crate) mod tests {
     async fn a_start_with_a_malformed_parameter_names_it_and_the_place_and_quotes_nothing() {
         let json = r#"[{"group":"a","alarms":["*"],"webhook":"http://hooks.example.com/SECRET"}]"#;
         let parameter = MemoryParameter::new(Some(json));
-        let error = Recipients::start(&parameter, UnixMillis(0), deadline()).await.err().unwrap();
+        let error = Recipients::start(&parameter, false, UnixMillis(0), deadline()).await.err().unwrap();
         assert!(error.to_string().starts_with("parameter /playhead/recipients can't be used: RECIPIENTS[0].webhook"));
         assert!(!format!("{error} {error:?}").contains("SECRET"));
         parameter.fail("AccessDenied");
-        let error = Recipients::start(&parameter, UnixMillis(0), deadline()).await.err().unwrap();
+        let error = Recipients::start(&parameter, false, UnixMillis(0), deadline()).await.err().unwrap();
         assert_eq!(error.to_string(), "parameter /playhead/recipients can't be read: AccessDenied");
+    }
+
+    #[tokio::test]
+    async fn addresses_need_a_sender() {
+        let groups =
+            r#"[{"group":"a","alarms":["*"],"email":true},{"group":"b","alarms":["*"],"mail":["b@example.com"]}]"#;
+        let parameter = MemoryParameter::new(Some(groups));
+        assert_eq!(groups_at(&started(&parameter).await, 1).await, ["a", "b"]);
+        let error = Recipients::start(&parameter, false, UnixMillis(0), deadline()).await.err().unwrap();
+        assert!(error.to_string().ends_with("RECIPIENTS[1].mail needs a sender: set MailFrom"), "{error}");
     }
 
     #[tokio::test]

@@ -131,7 +131,7 @@ pub(crate) enum Part {
 
 /// How the names of alarms begin, after `warning-`, and where they belong. Any of a function's own may fail, be slow or be throttled.
 const PARTS: [(Part, &[&str]); 9] = [
-    (Part::Notices, &["notify-"]),
+    (Part::Notices, &["notify-", "send-digest-"]),
     (Part::Stage("accepted"), &["ingest-", "canary-ingest-", "front-door-", "server-", "not-stored-events"]),
     (Part::Stage("rejected"), &["rejected-share"]),
     (Part::Stage("stream"), &["stream-"]),

@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::cloudwatch::{Datum, MetricsError, Query};
 use crate::notify::config::Parents;
+use crate::notify::mail::Mail;
+use crate::notify::mail_address::MailAddress;
 use crate::notify::outcome::Outcome;
 use crate::notify::recipient::Webhook;
 use crate::notify::recipients::tests::MemoryParameter;
@@ -73,6 +75,13 @@ impl Topic for &Post {
     }
 }
 
+impl Mailer for &Post {
+    async fn send(&self, to: &[MailAddress], mail: Mail<'_>, deadline: Deadline) -> Outcome {
+        assert!(mail.html.starts_with("<!doctype html>"));
+        self.take(&format!("{} to {}", mail.subject, to.len()), deadline).await
+    }
+}
+
 #[derive(Default)]
 struct World {
     bucket: MemoryBucket,
@@ -81,6 +90,7 @@ struct World {
     topic: Post,
     /// `TRUSTED_ACCOUNTS`
     trusted: String,
+    mailer: Post,
     /// Minutes since ten o'clock.
     now: Cell<u32>,
 }
@@ -93,15 +103,14 @@ impl World {
         let deadline = Deadline::after(Duration::from_secs(30));
         let parameter = MemoryParameter::new(Some(recipients));
         let handler = Handler {
-            recipients: Recipients::start(&parameter, lambda_setup::now(), deadline).await.unwrap(),
+            recipients: Recipients::start(&parameter, true, lambda_setup::now(), deadline).await.unwrap(),
             rules: Rules { grouping: Duration::from_secs(60), reminder: Duration::from_secs(3_600), parents },
             trusted: TrustedAccounts::parse(&self.trusted).unwrap(),
             stack_name: "prod".into(),
             runbook_url: "https://example.com/RUNBOOK.md".into(),
             bucket: &self.bucket,
             metrics: &self.metrics,
-            webhooks: &self.webhooks,
-            topic: &self.topic,
+            channels: Channels { webhooks: &self.webhooks, topic: &self.topic, mailer: &self.mailer },
         };
         handler.handle_until(serde_json::from_value(invocation).unwrap(), deadline).await
     }
@@ -324,6 +333,23 @@ async fn each_group_gets_its_own_alarms_through_its_own_channels() {
     assert_eq!(*world.topic.sent.borrow(), ["ALARM: prod-broken @platform", "ALARM: ads-broken @ads"]);
     world.run(r#"[{"group":"ads","alarms":["ads-*"],"email":true}]"#, notice("other", "ALARM", 2)).await.unwrap();
     assert_eq!(world.topic.sent.borrow().len(), 2);
+}
+
+const MAIL: &str = r#"[{"group":"platform","alarms":["*"],"webhook":"https://hooks.example.com/x","email":true,
+    "mail":["a@example.com","b@example.com"]}]"#;
+
+#[tokio::test]
+async fn a_mail_that_fails_is_retried_and_holds_up_no_other_channel() {
+    let world = World::default();
+    world.mailer.outcome.replace(Outcome::Failed("TooManyRequestsException".into()));
+    assert!(world.run(MAIL, notice("prod-broken", "ALARM", 0)).await.is_err());
+    assert_eq!((world.webhooks.sent.borrow().len(), world.topic.sent.borrow().len()), (1, 1));
+    world.mailer.outcome.replace(Outcome::Sent);
+    for minute in [2, 7] {
+        world.run(MAIL, json!({"time": format!("{}Z", time(minute))})).await.unwrap();
+    }
+    assert_eq!(*world.mailer.sent.borrow(), ["ALARM: prod-broken to 2"]);
+    assert_eq!((world.webhooks.sent.borrow().len(), world.topic.sent.borrow().len()), (1, 1));
 }
 
 /// Each try takes half of the time that an invocation has.

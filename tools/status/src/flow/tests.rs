@@ -347,7 +347,7 @@ fn every_alarm_has_its_part() {
     for name in names().iter().filter(|name| !name.contains("notify-")) {
         assert!(TABLE.iter().any(|(known, _)| name.ends_with(&format!("-{known}"))), "{name} is not in the table");
     }
-    for notice in ["notify-errors", "notify-did-not-run"] {
+    for notice in ["notify-errors", "notify-did-not-run", "warning-send-digest-errors"] {
         assert_eq!(part_of(notice), Some(Part::Notices));
     }
 }

@@ -1,0 +1,172 @@
+//! Reads the facts of a day. What can't be read is a line of the digest, never the end of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use lambda_setup::bucket::Bucket;
+use lambda_setup::deadline::Deadline;
+use shared::timestamp::{UnixMillis, UtcDate, UtcHour};
+
+use super::facts::{DayBalance, Facts, HourFact, HourState, IncidentFact, Incidents, Known, Sizes, totals};
+use crate::check_completeness::{self, balance_hours};
+use crate::check_size;
+use crate::cloudwatch::Metrics;
+use crate::manifest::incomplete_key;
+use crate::notify::Incident;
+use crate::notify::recipient::Recipient;
+use crate::notify::store;
+use crate::rules::partition::Partition;
+use crate::rules::size::{Limits, Outcome};
+use crate::success;
+
+/// How long the hours may take, and then all other facts at once: the digest must go out.
+const MAX_READING_TIME: Duration = Duration::from_secs(25);
+/// How many days before the day incidents are looked for that went on into it, unless they are still on.
+const INCIDENT_DAYS: i64 = 7;
+/// The most files of incidents that are read, newest first.
+pub(crate) const MAX_INCIDENT_FILES: usize = 200;
+/// Requests to S3 that are under way at once.
+const CONCURRENCY: usize = 24;
+
+/// Where facts come from.
+pub(crate) struct Sources<'a, B, M> {
+    pub(crate) bucket: &'a B,
+    pub(crate) metrics: &'a M,
+    pub(crate) completeness: &'a check_completeness::Config,
+    pub(crate) limits: &'a Limits,
+    pub(crate) recipients: &'a [Recipient],
+}
+
+impl<B: Bucket, M: Metrics> Sources<'_, B, M> {
+    /// The facts of a day.
+    pub(crate) async fn read(&self, date: UtcDate, deadline: Deadline) -> Facts {
+        // The day's neighbours are there for the balance of its first and last hours.
+        let around = self.hours(date, deadline).await;
+        let hours = around[1..around.len() - 1].to_vec();
+        let sizes = in_time(deadline, self.sizes(date, &hours));
+        let balance = in_time(deadline, self.balance(date, &around));
+        let incidents = in_time(deadline, self.incidents(date));
+        let (sizes, balance, incidents) = tokio::join!(sizes, balance, incidents);
+        Facts { date, hours, sizes, balance, incidents }
+    }
+
+    /// The hours of a day, the one before and the one after.
+    async fn hours(&self, date: UtcDate, deadline: Deadline) -> Vec<HourFact> {
+        let deadline = deadline.within(MAX_READING_TIME);
+        let read = async |hour: UtcHour| match in_time(deadline, self.hour(hour)).await {
+            Ok(state) => HourFact { hour, state },
+            Err(problem) => HourFact { hour, state: HourState::Unreadable(problem) },
+        };
+        join_all((-1..=24).map(|of_day| read(date.hour(of_day)))).await
+    }
+
+    async fn hour(&self, hour: UtcHour) -> Known<HourState> {
+        if let Some(success) = success::read(self.bucket, Partition::Hour(hour)).await.map_err(text)? {
+            return Ok(HourState::Sealed(Box::new(success)));
+        }
+        let Some(content) = self.bucket.get(&incomplete_key(&hour.partition())).await.map_err(text)? else {
+            return Ok(HourState::Unsealed);
+        };
+        serde_json::from_slice(&content.body).map(HourState::Incomplete).map_err(text)
+    }
+
+    async fn sizes(&self, date: UtcDate, hours: &[HourFact]) -> Known<Sizes> {
+        let mut sizes = Sizes::default();
+        let sealed = |fact: &HourFact| matches!(fact.state, HourState::Sealed(_));
+        if hours.iter().all(sealed) {
+            let totals = totals(hours);
+            let checked = check_size::compare(self.bucket, Partition::Date(date), &totals, self.limits).await;
+            sizes.date = Some(checked.map_err(text)?.found(self.limits).collect());
+        }
+        let compare = async |fact: &HourFact| {
+            let HourState::Sealed(success) = &fact.state else { return Known::Ok(Vec::new()) };
+            let hour = Partition::Hour(fact.hour);
+            let checked = check_size::compare(self.bucket, hour, &success.totals, self.limits).await.map_err(text)?;
+            let violations = checked.found(self.limits).filter(|found| found.outcome == Outcome::Violation);
+            Ok(violations.map(|found| (fact.hour, found)).collect())
+        };
+        for found in join_all(hours.iter().map(compare)).await {
+            let found: Vec<_> = found?;
+            sizes.hours.extend(found);
+        }
+        Ok(sizes)
+    }
+
+    async fn balance(&self, date: UtcDate, around: &[HourFact]) -> Known<DayBalance> {
+        let mut sealed = BTreeMap::new();
+        for fact in around {
+            if let HourState::Sealed(success) = &fact.state {
+                sealed.insert(fact.hour, &success.totals);
+            }
+        }
+        let is_whole = |hour: &UtcHour| (-1..=1).all(|hours| sealed.contains_key(&hour.plus(hours)));
+        let chosen: BTreeSet<UtcHour> = date.hours().filter(is_whole).collect();
+        let balanced = balance_hours(self.metrics, self.completeness, &sealed, &chosen).await.map_err(text)?;
+        let mut day = DayBalance { hours: balanced.len(), ..DayBalance::default() };
+        for hour in balanced {
+            day.accepted += hour.sent.accepted.whole;
+            day.landed += hour.landed.events;
+            day.lost_events += hour.found.lost_events;
+            day.doubled_events += hour.found.doubled_events;
+            day.lost_records += hour.found.lost_records;
+            day.doubled_records += hour.found.doubled_records;
+            day.unknown_events += hour.found.unknown_events;
+        }
+        Ok(day)
+    }
+
+    /// The incidents of all groups: those that are kept, and those that groups' ledgers have.
+    async fn incidents(&self, date: UtcDate) -> Known<Incidents> {
+        let mut found = Vec::new();
+        for recipient in self.recipients {
+            let ledger = store::load(self.bucket, &recipient.group).await.map_err(text)?;
+            found.extend(ledger.open.into_iter().chain(ledger.closed));
+        }
+        let (mut keys, mut unread) = (Vec::new(), 0);
+        for days in 0..=INCIDENT_DAYS {
+            let prefix = format!("incidents/{}/", date.plus(-days).partition());
+            let kept = self.bucket.list_all(&prefix).await.map_err(text)?;
+            let room = MAX_INCIDENT_FILES - keys.len();
+            unread += kept.len().saturating_sub(room);
+            keys.extend(kept.into_iter().rev().take(room).map(|listed| listed.key));
+        }
+        for keys in keys.chunks(CONCURRENCY) {
+            for incident in join_all(keys.iter().map(|key| self.incident(key))).await {
+                match incident? {
+                    Some(incident) => found.push(incident),
+                    None => unread += 1,
+                }
+            }
+        }
+        let of_day = found.iter().filter_map(|incident| fact(incident, date));
+        Ok(Incidents::merged(of_day, unread))
+    }
+
+    /// `None` when it is gone, or no incident.
+    async fn incident(&self, key: &str) -> Known<Option<Incident>> {
+        let content = self.bucket.get(key).await.map_err(text)?;
+        Ok(content.and_then(|content| serde_json::from_slice(&content.body).ok()))
+    }
+}
+
+/// An incident, if it was going on at some time of the day.
+fn fact(incident: &Incident, date: UtcDate) -> Option<IncidentFact> {
+    let (start, end): (UnixMillis, UnixMillis) = (date.hour(0).start(), date.end());
+    let until = incident.over_at();
+    let is_of_day = incident.opened_at < end && until.is_none_or(|until| until >= start);
+    is_of_day.then(|| IncidentFact {
+        from: incident.opened_at,
+        until,
+        alarms: incident.alarms.keys().cloned().collect(),
+        groups: BTreeSet::from([incident.group.clone()]),
+    })
+}
+
+async fn in_time<T>(deadline: Deadline, reading: impl Future<Output = Known<T>>) -> Known<T> {
+    deadline.bound(MAX_READING_TIME, reading).await.unwrap_or_else(|time_is_up| Err(time_is_up.to_string()))
+}
+
+fn text(error: impl std::error::Error) -> String {
+    error.to_string()
+}
