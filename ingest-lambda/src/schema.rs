@@ -1,22 +1,20 @@
-//! Whether events are what a JSON Schema says, if one is configured: [`rules`] judges within the bounds that [`overlap`] proves of the
-//! schema, [`source`] reads it from S3 at the start of the process, [`counts`] keeps what was broken.
+//! Whether events are what a JSON Schema says, if one is configured: [`schema_rules`] judges, [`source`] reads the schema
+//! from S3 at the start of the process, [`counts`] keeps what was broken.
 
 mod counts;
-mod overlap;
-mod rules;
 mod source;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use lambda_setup::environment::{self, EnvironmentError};
-use serde::Serialize;
+pub use schema_rules::Violation;
+use schema_rules::{MAX_STEPS_A_REQUEST, Rules};
 use shared::rejection::{Reason, Rejection};
 use shared::timestamp::UnixMillis;
 
 use crate::counts::FrontDoor;
 use counts::SchemaCounts;
-use rules::Rules;
 pub use source::{ReadError, SchemaBucket};
 
 /// What becomes of events that break a rule.
@@ -59,20 +57,10 @@ impl SchemaConfig {
     }
 }
 
-/// A rule of the schema that an event breaks, and where. No value of the event is in it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Violation {
-    /// The keyword's location in the schema, such as `/properties/type/enum`.
-    pub rule: String,
-    /// The place in the event, such as `/type`; empty for the event itself.
-    pub path: String,
-}
-
-impl Violation {
-    pub(crate) fn rejection(&self) -> Rejection {
-        let place = if self.path.is_empty() { "as a whole" } else { &self.path };
-        Rejection::new(Reason::SchemaViolation, format!("the event, {place}, breaks the schema's rule {}", self.rule))
-    }
+/// What is said of an event that breaks a rule.
+pub(crate) fn rejection(Violation { rule, path }: &Violation) -> Rejection {
+    let place = if path.is_empty() { "as a whole" } else { path };
+    Rejection::new(Reason::SchemaViolation, format!("the event, {place}, breaks the schema's rule {rule}"))
 }
 
 /// The schema of a process. It never changes while the process runs: a new version is a new key and a deployment, so that a roll-back
@@ -116,7 +104,7 @@ impl EventSchema {
     /// Judges the events of one request.
     pub(crate) fn judge(&self, received_at: UnixMillis) -> Judge<'_> {
         let shared = &*self.0;
-        Judge { shared, rules: shared.rules.get(), received_at, steps: rules::MAX_STEPS_A_REQUEST }
+        Judge { shared, rules: shared.rules.get(), received_at, steps: MAX_STEPS_A_REQUEST }
     }
 
     /// The lines of metrics that are not written yet.
@@ -195,7 +183,7 @@ mod tests {
         assert_eq!(judge.check(r#"{"type":"play","n":0}"#), Ok(()));
         let violation = judge.check(r#"{"type":"secret"}"#).unwrap_err();
         assert_eq!(violation, Violation { rule: "/properties/type/enum".into(), path: "/type".into() });
-        assert!(!violation.rejection().detail.contains("secret"));
+        assert!(!rejection(&violation).detail.contains("secret"));
         assert_eq!(rejecting.totals(), (vec![("/properties/type/enum".to_owned(), 1)], 0));
     }
 

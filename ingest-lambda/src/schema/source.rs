@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use lambda_setup::environment::EnvironmentError;
 
-use super::rules::{Rules, SchemaError};
+use schema_rules::{MAX_SCHEMA_BYTES, Rules, SchemaError};
+
 use super::{EventSchema, VARIABLE};
 
 /// A bucket that has schemas.
@@ -126,7 +127,7 @@ async fn go_on(schema: &EventSchema, key: &str, bucket: &impl SchemaBucket) {
 }
 
 async fn try_once(bucket: &impl SchemaBucket, key: &str) -> Result<Rules, LoadError> {
-    let read = bucket.read(key, super::rules::MAX_SCHEMA_BYTES);
+    let read = bucket.read(key, MAX_SCHEMA_BYTES);
     let bytes = tokio::time::timeout(CALL_TIMEOUT, read).await.map_err(|_| LoadError::TimeIsUp)??;
     Ok(Rules::parse(&bytes)?)
 }

@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 /// Rules that may apply to one value. A choice among 50 types of event, each with ten rules of its own about the event, has 500.
-pub(super) const MAX_RULES_A_VALUE: usize = 1_000;
+pub(crate) const MAX_RULES_A_VALUE: usize = 1_000;
 /// Levels of a schema, with those of what it refers to. Events have a hundred.
-pub(super) const MAX_DEPTH: usize = 100;
+pub(crate) const MAX_DEPTH: usize = 100;
 
 /// Why the work that a schema makes has no bound, or too high a one.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub(super) enum UnboundedSchema {
+pub enum UnboundedSchema {
     #[error("{0} rules can apply to one value; at most {MAX_RULES_A_VALUE} may")]
     TooManyRules(usize),
     #[error("it is nested deeper than {MAX_DEPTH} levels, with what it refers to")]
@@ -46,7 +46,7 @@ impl Overlap {
 }
 
 /// The number of rules that can apply to one value.
-pub(super) fn most_rules_a_value(schema: &Value) -> Result<usize, UnboundedSchema> {
+pub(crate) fn most_rules_a_value(schema: &Value) -> Result<usize, UnboundedSchema> {
     let mut walk = Walk { root: schema, known: BTreeMap::new(), open: BTreeSet::new() };
     let most = walk.root(schema)?.most();
     if most > MAX_RULES_A_VALUE { Err(UnboundedSchema::TooManyRules(most)) } else { Ok(most) }

@@ -3,61 +3,81 @@
 use std::collections::BTreeSet;
 
 use jsonschema::{PatternOptions, ValidationError, Validator};
+use serde::Serialize;
 use serde_json::Value;
 
-use super::Violation;
-use super::counts::OTHER;
-use super::overlap::{UnboundedSchema, most_rules_a_value};
+use crate::overlap::{UnboundedSchema, most_rules_a_value};
+
+/// The name of rules of which it was not found out which they are.
+pub const OTHER: &str = "other";
 
 /// Bytes of a schema at most.
-pub(super) const MAX_SCHEMA_BYTES: usize = 256 * 1024;
+pub const MAX_SCHEMA_BYTES: usize = 256 * 1024;
 /// Bytes of a rule's name and of a place in an event at most.
-pub(super) const MAX_RULE_BYTES: usize = 200;
+const MAX_RULE_BYTES: usize = 200;
 /// Bytes of a compiled pattern at most: some thousand states, each of which a byte of text may cost a step.
 const MAX_PATTERN_BYTES: usize = 64 * 1024;
 /// Of an event: its bytes times the rules that can apply to one value. The validator collects all that is wrong, in choices with copies of
 /// what is: a step more than this, and the event is known to break a rule, but not which.
 const MAX_STEPS_AN_EVENT: usize = 512 * 1024;
 /// Of all events of a request.
-pub(super) const MAX_STEPS_A_REQUEST: usize = 16 * 1024 * 1024;
+pub const MAX_STEPS_A_REQUEST: usize = 16 * 1024 * 1024;
 
 /// Why bytes are no schema that events are validated by.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SchemaError {
+pub enum SchemaError {
+    /// Over [`MAX_SCHEMA_BYTES`].
     #[error("is larger than {MAX_SCHEMA_BYTES} bytes")]
     TooLarge,
+    /// No JSON.
     #[error("is not JSON: {0}")]
     NotJson(#[from] serde_json::Error),
+    /// Its work has no bound, or too high a one.
     #[error("would be too much work: {0}")]
     Unbounded(#[from] UnboundedSchema),
+    /// JSON, but no schema.
     #[error("is not a JSON Schema: {0}")]
     NotASchema(#[from] Box<ValidationError<'static>>),
 }
 
+/// A rule of the schema that an event breaks, and where. No value of the event is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Violation {
+    /// The keyword's location in the schema, such as `/properties/type/enum`.
+    pub rule: String,
+    /// The place in the event, such as `/type`; empty for the event itself.
+    pub path: String,
+}
+
 /// The rules of a schema.
 #[derive(Debug)]
-pub(super) struct Rules {
+pub struct Rules {
     validator: Validator,
     /// How many can apply to one value.
     a_value: usize,
 }
 
 impl Rules {
-    pub(super) fn parse(schema: &[u8]) -> Result<Self, SchemaError> {
+    /// Compiles a schema.
+    ///
+    /// # Errors
+    ///
+    /// When it is none, or none whose work is bounded.
+    pub fn parse(schema: &[u8]) -> Result<Self, SchemaError> {
         if schema.len() > MAX_SCHEMA_BYTES {
             return Err(SchemaError::TooLarge);
         }
         let schema: Value = serde_json::from_slice(schema)?;
         let a_value = most_rules_a_value(&schema)?;
         // Formats are comments: to check some of them is to compile what a client sent.
-        let options = jsonschema::options().offline().should_validate_formats(false);
+        let options = jsonschema::options().should_validate_formats(false);
         let patterns = PatternOptions::regex().size_limit(MAX_PATTERN_BYTES).dfa_size_limit(MAX_PATTERN_BYTES);
         let validator = options.with_pattern_options(patterns).build(&schema).map_err(Box::new)?;
         Ok(Self { validator, a_value })
     }
 
     /// `None` for an event that breaks no rule.
-    pub(super) fn broken_by(&self, event: &str) -> Option<Broken<'_>> {
+    pub fn broken_by(&self, event: &str) -> Option<Broken<'_>> {
         let steps = event.len().saturating_mul(self.a_value);
         match serde_json::from_str(event) {
             Ok(event) if self.validator.is_valid(&event) => None,
@@ -69,7 +89,7 @@ impl Rules {
 }
 
 /// An event that breaks rules. To find out which takes longer than to know that it does.
-pub(super) struct Broken<'r> {
+pub struct Broken<'r> {
     rules: &'r Rules,
     event: Option<Value>,
     steps: usize,
@@ -77,7 +97,7 @@ pub(super) struct Broken<'r> {
 
 impl Broken<'_> {
     /// All rules that it breaks, by name; takes what that costs from `steps`.
-    pub(super) fn all(self, steps: &mut usize) -> BTreeSet<String> {
+    pub fn all(self, steps: &mut usize) -> BTreeSet<String> {
         match self.affordable(steps) {
             Some(event) => self.rules.validator.iter_errors(event).map(|error| rule(&error)).collect(),
             None => [OTHER.to_owned()].into(),
@@ -85,11 +105,11 @@ impl Broken<'_> {
     }
 
     /// The first rule that it breaks, and where.
-    pub(super) fn first(self, steps: &mut usize) -> Violation {
+    pub fn first(self, steps: &mut usize) -> Violation {
         let error = self.affordable(steps).and_then(|event| self.rules.validator.validate(event).err());
         error.map_or_else(
             || Violation { rule: OTHER.to_owned(), path: String::new() },
-            |error| Violation { rule: rule(&error), path: cut(error.instance_path().as_str()).to_owned() },
+            |error| Violation { rule: rule(&error), path: cut(error.instance_path.as_str()).to_owned() },
         )
     }
 
@@ -102,7 +122,7 @@ impl Broken<'_> {
 
 /// The keyword's location, as CloudWatch takes it in a dimension: not empty, and of printable ASCII.
 fn rule(error: &ValidationError<'_>) -> String {
-    let location = error.schema_path().as_str();
+    let location = error.schema_path.as_str();
     if location.is_empty() {
         return String::from("/");
     }
