@@ -9,11 +9,11 @@ use anyhow::Context as _;
 use lambda_setup::bucket::{self, S3Bucket};
 use lambda_setup::deadline::Deadline;
 use lambda_setup::function::{serve, start};
-use lambda_setup::sdk::TrustStore;
+use lambda_setup::sdk::{SdkConfig, TrustStore};
 
 use crate::cloudwatch::CloudWatch;
 use crate::notify::handler::Handler as Notify;
-use crate::notify::parameter::SsmParameter;
+use crate::notify::parameter::Parameter;
 use crate::notify::recipients::Recipients;
 use crate::notify::topic::SnsTopic;
 use crate::notify::webhook::HttpWebhooks;
@@ -75,9 +75,10 @@ pub fn check_deletions() -> anyhow::Result<()> {
 /// What reading the recipients may take: of a start, Lambda waits ten seconds for all.
 const START_TIME: Duration = Duration::from_secs(8);
 
-pub fn notify() -> anyhow::Result<()> {
+/// `parameter` makes what reads a parameter of this name.
+pub fn notify<P: Parameter>(parameter: impl FnOnce(&SdkConfig, String) -> P) -> anyhow::Result<()> {
     start("notify", notify::config::Config::from_environment, async |config, sdk| {
-        let parameter = SsmParameter::new(&sdk, config.recipients_parameter);
+        let parameter = parameter(&sdk, config.recipients_parameter);
         let recipients = Recipients::start(parameter, lambda_setup::now(), Deadline::after(START_TIME)).await;
         let handler = Notify {
             recipients: recipients.context("notify can't start")?,

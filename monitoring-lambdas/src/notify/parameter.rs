@@ -1,55 +1,16 @@
-//! A parameter of Parameter Store, and the only file here that knows the SSM SDK.
+//! A parameter that may change at any time.
 
-use std::time::Duration;
-
-use aws_sdk_ssm::Client;
-use aws_sdk_ssm::error::{DisplayErrorContext, SdkError};
 use lambda_setup::deadline::Deadline;
-use lambda_setup::sdk::{SdkConfig, with_retries};
 
-/// Attempts at a call, how long each may take, and all together: alarms wait for it.
-const ATTEMPTS: u32 = 3;
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
-const MAX_READING_TIME: Duration = Duration::from_secs(5);
-
-/// Parameter Store refused the call, or did not answer in time.
+/// It could not be read: the call was refused, or there was no answer in time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("can't be read: {0}")]
 pub struct ParameterError(pub String);
 
-/// A parameter that may change at any time.
+/// Where a value is that is read now and again.
 pub trait Parameter {
     /// What error messages call it.
     fn name(&self) -> &str;
     /// Its value, with retries, never past the deadline; `None` when there is no such parameter.
     fn read(&self, deadline: Deadline) -> impl Future<Output = Result<Option<String>, ParameterError>>;
-}
-
-/// A parameter of Parameter Store, decrypted.
-#[derive(Clone)]
-pub struct SsmParameter {
-    client: Client,
-    name: String,
-}
-
-impl SsmParameter {
-    pub fn new(config: &SdkConfig, name: String) -> Self {
-        Self { client: Client::new(&with_retries(config, ATTEMPTS, ATTEMPT_TIMEOUT)), name }
-    }
-}
-
-impl Parameter for SsmParameter {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    async fn read(&self, deadline: Deadline) -> Result<Option<String>, ParameterError> {
-        let call = self.client.get_parameter().name(&self.name).with_decryption(true).send();
-        match deadline.bound(MAX_READING_TIME, call).await {
-            Ok(Ok(found)) => Ok(found.parameter.and_then(|parameter| parameter.value)),
-            Ok(Err(SdkError::ServiceError(error))) if error.err().is_parameter_not_found() => Ok(None),
-            Ok(Err(error)) => Err(ParameterError(DisplayErrorContext(error).to_string())),
-            Err(time_is_up) => Err(ParameterError(time_is_up.to_string())),
-        }
-    }
 }
