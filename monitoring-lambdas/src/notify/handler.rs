@@ -146,7 +146,7 @@ impl<P: Parameter, B: Streams, M: Metrics, W: Webhooks, T: Topic, S: Mailer> Han
         };
         let name = store::name(&to.group, change.reporter.as_ref());
         match store::update(&self.bucket, &name, record).await {
-            Ok((ledger, added)) => self.send(to, &name, &ledger, added.into_iter().collect(), deadline).await,
+            Ok((ledger, added)) => self.send((to, &name), &ledger, added.into_iter().collect(), deadline).await,
             Err(error) => {
                 // The message is sent although the incident is not stored: the alarm may be about S3 being away.
                 let mut ledger = Ledger::default();
@@ -182,7 +182,7 @@ impl<P: Parameter, B: Streams, M: Metrics, W: Webhooks, T: Topic, S: Mailer> Han
             ids
         };
         let (ledger, ids) = store::update(&self.bucket, &name, record).await.map_err(failed)?;
-        self.send(to, &name, &ledger, ids, deadline).await
+        self.send((to, &name), &ledger, ids, deadline).await
     }
 
     fn add(&self, ledger: &mut Ledger, kind: Kind, now: UnixMillis, to: &Recipient) -> Option<MessageId> {
@@ -191,11 +191,10 @@ impl<P: Parameter, B: Streams, M: Metrics, W: Webhooks, T: Topic, S: Mailer> Han
         ledger.add(kind, text, now, to, &self.rules.parents)
     }
 
-    /// Sends messages that are unsent in the ledger, records the outcomes, and archives finished incidents.
+    /// Sends messages that are unsent in the ledger of this name, records the outcomes, and archives finished incidents.
     async fn send(
         &self,
-        to: &Recipient,
-        name: &str,
+        (to, name): (&Recipient, &str),
         ledger: &Ledger,
         ids: Vec<MessageId>,
         deadline: Deadline,
