@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError
 
 from support import landed
 from support.frames import is_frame
-from support.stack import FAILED_BATCHES_BUCKET, LANDING_BUCKET, REPOSITORY, STREAM, wait_for
+from support.stack import FAILED_BATCHES_BUCKET, FAST, LANDING_BUCKET, REPOSITORY, STREAM, wait_for
 
 
 def post_and_wait(stack):
@@ -363,14 +363,15 @@ def answer_to(stack, function, event):
 
 def test_each_function_takes_its_sample_event(fresh_stack):
     """Of each function: its sample event, with this stack's names in it, is taken, and does what it says."""
-    stack = fresh_stack()
+    recipients = '[{"group":"everyone","alarms":["*"],"email":true,"digest":true}]'
+    stack = fresh_stack(parameters=f"{FAST} DigestHour=6 Recipients={recipients}")
     answered = json.loads(answer_to(stack, "ingest-lambda", sample_event(stack, "ingest-lambda"))["body"])
     assert answered == {"accepted": 1, "rejected": []}
     line, = stack.wait_for_lines(lambda line: "invoked-by-hand" in line.text, 1)
     assert datetime.now(UTC) - datetime.fromisoformat(line.json["received_at"]) < timedelta(minutes=5)
     landing = answer_to(stack, "kinesis-to-s3-lambda", sample_event(stack, "kinesis-to-s3-lambda"))
     assert landing == {"batchItemFailures": []}
-    for function in ("check-object", "check-recency", "check-completeness", "check-deletions", "notify"):
+    for function in ("check-object", "check-recency", "check-completeness", "check-deletions", "notify", "send-digest"):
         assert answer_to(stack, function, sample_event(stack, function)) is None, function
     # What landed is of an hour that is not over: a time to come seals it.
     later = f"{datetime.now(UTC) + timedelta(hours=2):%Y-%m-%dT%H:%M:%SZ}"
