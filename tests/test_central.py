@@ -7,8 +7,8 @@ import shlex
 
 import pytest
 from botocore.exceptions import ClientError
-from test_alarm_path import Chat
 
+from support.chat import Chat
 from support.cloud import ACCOUNT, REGION, MiniStack
 from support.deployment import Deployment, script
 from support.stack import wait_for

@@ -3,12 +3,11 @@
 import email
 import email.policy
 import json
-import threading
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from support.chat import Chat
 from support.fast_clock import START, FastClock, partition
 from support.stack import FAST, LANDING_BUCKET, wait_for
 from support.traffic import JSON
@@ -16,35 +15,6 @@ from support.traffic import JSON
 DAY = START
 KEY = f"digests/dt={DAY:%Y-%m-%d}.json"
 TO = ["a@example.com", "b@example.com"]
-
-
-class Chat:
-    """A webhook that keeps what it is posted; it answers what the test sets, else 200."""
-
-    def __init__(self):
-        self.texts, self.statuses = [], []
-        chat = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                status = chat.statuses.pop(0) if chat.statuses else 200
-                if status == 200:
-                    chat.texts.append(body["text"])
-                self.send_response(status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self.server.server_port}/hook"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def stop(self):
-        self.server.shutdown()
-        self.server.server_close()
 
 
 @pytest.fixture
@@ -56,7 +26,7 @@ def chat():
 
 def groups(chat):
     return [{"group": "platform", "alarms": ["*"], "mail": TO[:1]},
-            {"group": "day", "alarms": [], "webhook": chat.address, "email": True, "mail": TO, "digest": True}]
+            {"group": "day", "alarms": [], "webhook": chat.slack, "email": True, "mail": TO, "digest": True}]
 
 
 def settings(chat, *more):

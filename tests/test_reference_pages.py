@@ -83,7 +83,7 @@ def test_every_variable_of_the_template_is_on_the_page_with_the_parameter_that_s
 
 
 def test_every_variable_of_the_server_is_on_the_page():
-    task, = document("server.yaml")["Resources"]["TaskDefinition"]["Properties"]["ContainerDefinitions"]
+    task, = document("nested/server.yaml")["Resources"]["TaskDefinition"]["Properties"]["ContainerDefinitions"]
     on_page = {variable for row in tables(CONFIGURATION) if "variable" in row for variable in names(row["variable"])}
     given = {one["Name"] for one in task["Environment"]}
     assert len(given) >= 10 and given <= on_page, given - on_page
@@ -118,7 +118,7 @@ def used_of_aws():
             walk(child)
 
     walk(expanded())
-    walk(document("server.yaml")["Resources"])
+    walk(document("nested/server.yaml")["Resources"])
     return {metric for metric in found if metric[0].startswith("AWS/")}
 
 

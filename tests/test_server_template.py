@@ -1,4 +1,4 @@
-"""server.yaml, nested in template.yaml: who reaches the server, what it may do, that it drains, and when it is made."""
+"""nested/server.yaml, nested in template.yaml: who reaches the server, what it may do, that it drains, and when it is made."""
 
 import json
 import re
@@ -35,7 +35,7 @@ LONGEST_STOP_SECONDS = 120
 
 
 def server():
-    return document("server.yaml")
+    return document("nested/server.yaml")
 
 
 def properties(template, name):

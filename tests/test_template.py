@@ -599,7 +599,7 @@ def test_at_most_twenty_accounts_are_trusted(accounts, is_taken):
 
 def test_every_alarm_is_reported():
     """The rule of a stack that reports goes by the beginning of its alarms' names."""
-    templates = (document()["Resources"], expanded(), document("server.yaml")["Resources"])
+    templates = (document()["Resources"], expanded(), document("nested/server.yaml")["Resources"])
     named = [one["Properties"]["AlarmName"] for resources in templates for one in resources.values()
              if one["Type"] == "AWS::CloudWatch::Alarm"]
     assert len(named) > 45
@@ -922,7 +922,7 @@ def test_the_deploying_role_may_do_what_the_roles_of_the_template_need():
     for subject in ("repo:<owner>@<owner id>/<repository>@<repository id>:environment:prod", "repo:<owner>/<repository>:environment:prod"):
         assert f"\n{subject}\n" in page
     made = [*of_type(translated(Rollout="Canary"), "AWS::IAM::Role").values(),
-            *of_type(document("server.yaml")["Resources"], "AWS::IAM::Role").values()]
+            *of_type(document("nested/server.yaml")["Resources"], "AWS::IAM::Role").values()]
     attach, = (one for one in roles["Statement"] if "iam:AttachRolePolicy" in listed(one["Action"]))
     assert "iam:DetachRolePolicy" in attach["Action"]
     managed = {text_of(arn).replace("${AWS::Partition}", "aws") for role in made for arn in role.get("ManagedPolicyArns", [])}
@@ -1111,7 +1111,7 @@ def reads_of_a_schema(role):
     return [one for one in statements if "s3:GetObject" in str(one)]
 
 
-@pytest.mark.parametrize(("template", "role"), [("template.yaml", "IngestRole"), ("server.yaml", "TaskRole")])
+@pytest.mark.parametrize(("template", "role"), [("template.yaml", "IngestRole"), ("nested/server.yaml", "TaskRole")])
 def test_ingest_may_read_one_object_and_that_only_if_it_is_its_schema(template, role):
     resource = document(template)
     choice, = reads_of_a_schema(resource["Resources"][role]["Properties"])

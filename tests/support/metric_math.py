@@ -1,4 +1,4 @@
-"""CloudWatch's metric math and its alarms, as far as alarms.yaml and server.yaml use them.
+"""CloudWatch's metric math and its alarms, as far as alarms.yaml and nested/server.yaml use them.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math.html
 """

@@ -101,8 +101,8 @@ def alarms():
 
 
 def server_alarms():
-    """Of server.yaml: they come and go with the server."""
-    return of_type(document("server.yaml")["Resources"], "AWS::CloudWatch::Alarm")
+    """Of nested/server.yaml: they come and go with the server."""
+    return of_type(document("nested/server.yaml")["Resources"], "AWS::CloudWatch::Alarm")
 
 
 def app_alarms(*apps):

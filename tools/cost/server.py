@@ -1,4 +1,4 @@
-"""ingest-server on Fargate behind a Network Load Balancer (server.yaml): how many tasks, what records they make of POSTs, what they
+"""ingest-server on Fargate behind a Network Load Balancer (nested/server.yaml): how many tasks, what records they make of POSTs, what they
 and the balancer cost."""
 
 import json
@@ -36,7 +36,7 @@ REQUEST_HEADER_BYTES = 500
 # A whole handshake sends 4 KB, most of it certificates, and one that is resumed 300 bytes; three of four are resumed.
 HANDSHAKE_BYTES_OUT, HANDSHAKE_BYTES_IN = 1_225, 700
 
-# ---- What the issue of the server fixed, and server.yaml's sizes ----
+# ---- What the issue of the server fixed, and nested/server.yaml's sizes ----
 
 ANSWER_BYTES = 200
 MINIMUM_TASKS, TASK_VCPU, TASK_GB = 2, 0.25, 1
@@ -46,7 +46,7 @@ SUBNETS = 2
 KEY_BUCKETS = 4
 COMMIT_SECONDS = 0.2
 COMMIT_LINE_BYTES = 256 * 1024
-# Alarms of server.yaml, and the metrics that they watch.
+# Alarms of nested/server.yaml, and the metrics that they watch.
 ALARMS, ALARM_METRICS = 3, 5
 
 

@@ -254,7 +254,7 @@ fn the_search_cluster_may_be_half_an_hour_behind(#[case] lag: f64, #[case] expec
     assert_eq!(state(&stages(&signals(Some(&values), &alarms)), "loaded"), expected);
 }
 
-/// Where each alarm of alarms.yaml and server.yaml belongs, by its name, and the warehouse's.
+/// Where each alarm of alarms.yaml and nested/server.yaml belongs, by its name, and the warehouse's.
 const TABLE: &[(&str, &str)] = &[
     ("backed-up-of-load-search", "loaded"),
     ("broken-objects", "landed"),
