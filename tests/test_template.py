@@ -414,9 +414,10 @@ LIST = {LANDING: ["s3:ListBucket"]}
 
 # All that each function may do besides writing its log: the actions that it calls, by what it calls them on.
 CLUSTER = ["redshift-data:BatchExecuteStatement", "redshift:GetClusterCredentialsWithIAM"]
-IDENTITY = "arn:${AWS::Partition}:ses:${AWS::Region}:${AWS::AccountId}:identity/"
+SES = "arn:${AWS::Partition}:ses:${AWS::Region}:${AWS::AccountId}"
 # Of the address itself, or of its domain.
-SEND_MAIL = {IDENTITY + "${MailFrom}": ["ses:SendEmail"], IDENTITY + "${MailFrom}@ split by @, 1": ["ses:SendEmail"]}
+SEND_MAIL = {f"{SES}:identity/*": ["ses:SendEmail"], f"{SES}:configuration-set/*": ["ses:SendEmail"]}
+RECIPIENTS = "arn:${AWS::Partition}:ssm:${AWS::Region}:${AWS::AccountId}:parameter/${AWS::StackName}/recipients"
 ALLOWED = {
     "Ingest": {
         "EventStream": ["kinesis:PutRecords"],
@@ -470,7 +471,7 @@ ALLOWED = {
         f"{LANDING}/deleted/*": ["s3:GetObject"],
         f"{LANDING}/rejected/*": ["s3:GetObject"],
         "NoticesTopic": ["sns:Publish"],
-        "arn:${AWS::Partition}:ssm:${AWS::Region}:${AWS::AccountId}:parameter/${AWS::StackName}/recipients": ["ssm:GetParameter"],
+        RECIPIENTS: ["ssm:GetParameter"],
     },
     "SendDigest": LIST | READ_METRICS | SEND_MAIL | {
         f"{LANDING}/events/*/_SUCCESS": ["s3:GetObject"],
@@ -478,6 +479,7 @@ ALLOWED = {
         f"{LANDING}/incidents/*": ["s3:GetObject"],
         f"{LANDING}/digests/*": ["s3:GetObject", "s3:PutObject"],
         "NoticesTopic": ["sns:Publish"],
+        RECIPIENTS: ["ssm:GetParameter"],
     },
     "CompactPartition": LIST | {
         f"{LANDING}/events/*": ["s3:GetObject"],

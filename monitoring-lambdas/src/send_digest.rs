@@ -129,7 +129,7 @@ impl<P: Parameter, B: Bucket, M: Metrics, W: Webhooks, T: Topic, S: Mailer> Hand
 
     async fn send(&self, now: UnixMillis, run: Run, deadline: Deadline) -> Result<(), SendDigestError> {
         let date = now.hour().date().plus(-1);
-        let recipients = self.recipients.current(now, deadline).await;
+        let recipients = self.recipients.current(lambda_setup::now(), deadline).await;
         let to: Vec<&Recipient> = recipients.iter().filter(|recipient| recipient.digest).collect();
         if to.is_empty() {
             return Err(SendDigestError::NoGroup);

@@ -108,15 +108,17 @@ impl<W: Webhooks, T: Topic, M: Mailer> Channels<W, T, M> {
             Some(webhook) if parcel.states.webhook == Delivery::Unsent => {
                 Some(self.webhooks.post(webhook, parcel.text, deadline).await)
             }
-            _ => None,
+            _ => gone(parcel.states.webhook),
         });
         let emails = in_turn(parcels, async |parcel| match parcel.states.email {
-            Delivery::Unsent => Some(self.topic.publish(&to.group, parcel.subject, parcel.text, deadline).await),
-            _ => None,
+            Delivery::Unsent if to.email => {
+                Some(self.topic.publish(&to.group, parcel.subject, parcel.text, deadline).await)
+            }
+            state => gone(state),
         });
         let mails = in_turn(parcels, async |parcel| match parcel.states.mail {
             Delivery::Unsent if !to.mail.is_empty() => Some(self.mail(parcel, to, deadline).await),
-            _ => None,
+            state => gone(state),
         });
         let (posts, emails, mails) = tokio::join!(posts, emails, mails);
         posts.iter().for_each(|outcome| report("webhook", outcome.as_ref(), &to.group));
@@ -131,6 +133,11 @@ impl<W: Webhooks, T: Topic, M: Mailer> Channels<W, T, M> {
         let html = parcel.html.map_or_else(|| html::notice(subject, text), str::to_owned);
         self.mailer.send(&to.mail, Mail { subject, text, html: &html }, deadline).await
     }
+}
+
+/// What is unsent on a channel that the group no longer has is never sent.
+fn gone(state: Delivery) -> Option<Outcome> {
+    (state == Delivery::Unsent).then(|| Outcome::Refused("the group no longer has this channel".into()))
 }
 
 async fn in_turn(parcels: &[Parcel<'_>], send: impl AsyncFn(&Parcel<'_>) -> Option<Outcome>) -> Vec<Option<Outcome>> {

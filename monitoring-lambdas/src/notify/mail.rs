@@ -78,15 +78,15 @@ fn content(mail: Mail<'_>) -> Result<EmailContent, BuildError> {
     Ok(EmailContent::builder().simple(message).build())
 }
 
-/// SES's own texts quote addresses, so its codes must do. What it refuses for the mail's sake it refuses again; a missing
-/// permission, a quota or a paused account can be mended.
+/// SES's own texts quote addresses, so its codes must do. A malformed mail is refused again; an identity that is not verified
+/// (`MessageRejected`), a missing permission, a quota or a paused account can be mended.
 /// <https://docs.aws.amazon.com/ses/latest/APIReference-V2/API_SendEmail.html>
 fn judge<R>(error: &SdkError<SendEmailError, R>) -> Outcome {
     let Some(problem) = error.as_service_error() else {
         return Outcome::Failed("SES did not answer, or its answer can't be read".into());
     };
     let code = problem.code().unwrap_or("no code").to_owned();
-    if problem.is_bad_request_exception() || problem.is_message_rejected() {
+    if problem.is_bad_request_exception() {
         Outcome::Refused(code)
     } else {
         Outcome::Failed(code)

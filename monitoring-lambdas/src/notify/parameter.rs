@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use aws_sdk_ssm::Client;
-use aws_sdk_ssm::error::{DisplayErrorContext, SdkError};
+use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_ssm::operation::get_parameter::GetParameterError;
 use lambda_setup::deadline::Deadline;
 use lambda_setup::sdk::{SdkConfig, with_retries};
 
@@ -48,8 +49,18 @@ impl Parameter for SsmParameter {
         match deadline.bound(MAX_READING_TIME, call).await {
             Ok(Ok(found)) => Ok(found.parameter.and_then(|parameter| parameter.value)),
             Ok(Err(SdkError::ServiceError(error))) if error.err().is_parameter_not_found() => Ok(None),
-            Ok(Err(error)) => Err(ParameterError(DisplayErrorContext(error).to_string())),
+            Ok(Err(error)) => Err(ParameterError(problem(&error))),
             Err(time_is_up) => Err(ParameterError(time_is_up.to_string())),
         }
     }
+}
+
+/// AWS's code, or what kind of failure it was: an answer that can't be read holds the value, and the SDK's own text would quote it.
+fn problem<R>(error: &SdkError<GetParameterError, R>) -> String {
+    let kind = match error {
+        SdkError::ServiceError(_) => "Parameter Store refused without a code",
+        SdkError::ResponseError(_) => "Parameter Store's answer can't be read",
+        _ => "Parameter Store did not answer",
+    };
+    error.code().unwrap_or(kind).to_owned()
 }

@@ -71,8 +71,6 @@ pub(crate) enum RecipientError {
     NoWay(usize),
     #[error("RECIPIENTS[{0}].mail must have at most {MAX_ADDRESSES} addresses such as a@example.com, without names")]
     Mail(usize),
-    #[error("RECIPIENTS[{0}].mail needs a sender: set MailFrom")]
-    NoSender(usize),
     #[error("RECIPIENTS[{0}].webhook can't be used: {1}")]
     Webhook(usize, #[source] WebhookError),
     #[error("RECIPIENTS[{0}].format must be \"text\" or \"adaptive-card\"")]

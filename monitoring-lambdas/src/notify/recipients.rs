@@ -109,12 +109,15 @@ impl Known {
 }
 
 /// Without a parameter, as with an empty list: one group, `everyone`, by e-mail.
+///
+/// Without a sender, groups go without mails: what they have besides, and the other groups, must not.
 fn parsed(value: Option<&str>, sends_mail: bool) -> Result<Rc<[Recipient]>, RecipientError> {
-    let groups = Recipient::parse_all(value.unwrap_or("[]"))?;
-    match groups.iter().position(|group| !group.mail.is_empty() && !sends_mail) {
-        Some(at) => Err(RecipientError::NoSender(at)),
-        None => Ok(groups.into()),
+    let mut groups = Recipient::parse_all(value.unwrap_or("[]"))?;
+    for to in groups.iter_mut().filter(|to| !sends_mail && !to.mail.is_empty()) {
+        tracing::error!(group = to.group, "no mails are sent to the group: MailFrom is not set");
+        to.mail.clear();
     }
+    Ok(groups.into())
 }
 
 #[cfg(test)]
@@ -203,14 +206,16 @@ pub(crate) mod tests {
         assert_eq!(error.to_string(), "parameter /playhead/recipients can't be read: AccessDenied");
     }
 
+    #[rstest]
+    #[case::with_a_sender(true, [0, 1])]
+    #[case::without(false, [0, 0])]
     #[tokio::test]
-    async fn addresses_need_a_sender() {
-        let groups =
-            r#"[{"group":"a","alarms":["*"],"email":true},{"group":"b","alarms":["*"],"mail":["b@example.com"]}]"#;
+    async fn without_a_sender_groups_go_without_mails_and_nothing_else(#[case] sends: bool, #[case] mails: [usize; 2]) {
+        let groups = r#"[{"group":"a","alarms":["*"],"email":true},{"group":"b","alarms":["*"],"email":true,"mail":["b@example.com"]}]"#;
         let parameter = MemoryParameter::new(Some(groups));
-        assert_eq!(groups_at(&started(&parameter).await, 1).await, ["a", "b"]);
-        let error = Recipients::start(&parameter, false, UnixMillis(0), deadline()).await.err().unwrap();
-        assert!(error.to_string().ends_with("RECIPIENTS[1].mail needs a sender: set MailFrom"), "{error}");
+        let recipients = Recipients::start(&parameter, sends, UnixMillis(0), deadline()).await.unwrap();
+        let groups = recipients.current(UnixMillis(1), deadline()).await;
+        assert_eq!(groups.iter().map(|to| (to.email, to.mail.len())).collect::<Vec<_>>(), mails.map(|mail| (true, mail)));
     }
 
     #[tokio::test]

@@ -150,11 +150,12 @@ impl<B: Bucket, M: Metrics> Sources<'_, B, M> {
     }
 }
 
-/// An incident, if it was going on at some time of the day.
+/// An incident of this stack, if it was going on at some time of the day. Other accounts' are theirs to sum up.
 fn fact(incident: &Incident, date: UtcDate) -> Option<IncidentFact> {
     let (start, end): (UnixMillis, UnixMillis) = (date.hour(0).start(), date.end());
     let until = incident.over_at();
-    let is_of_day = incident.opened_at < end && until.is_none_or(|until| until >= start);
+    let is_own = incident.reporter.is_none();
+    let is_of_day = is_own && incident.opened_at < end && until.is_none_or(|until| until >= start);
     is_of_day.then(|| IncidentFact {
         from: incident.opened_at,
         until,
