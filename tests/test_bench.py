@@ -13,8 +13,8 @@ REFERENCE = REPOSITORY / "tools/bench/reference"
 QUICK = ["--quick", "--rust-only"]
 SERVERS = {(events, interval_ms, 200, None) for events in (1, 20) for interval_ms in (10, 200)}
 SERVERS |= {(1, 200, 4_000, None), (1, 200, 400, 1_000)}
-EVENTS = {"ingest_one": 1, "ingest_twenty": 20, "ingest_twenty_report": 20, "ingest_twenty_reject": 20,
-          "landing_small": 100, "landing_large": 2_000, "landing_small_frames": 100, "landing_frames": 2_000}
+EVENTS = {"ingest_one": 1, "ingest_twenty": 20, "landing_small": 100, "landing_large": 2_000,
+          "landing_small_frames": 100, "landing_frames": 2_000}
 
 
 def bench(*arguments):

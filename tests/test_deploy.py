@@ -410,7 +410,7 @@ def test_apps_that_are_named_get_an_alarm_each_and_need_write_keys(cloud):
     Deployment(cloud, "dev", "playhead-apps", f"{QUICK} {keys} AlarmedApps=web,tv-app")
     named = cloud.client("cloudwatch").describe_alarms(AlarmNamePrefix="playhead-apps-app-")["MetricAlarms"]
     assert {alarm["AlarmName"] for alarm in named} == {f"playhead-apps-app-{app}-rejected-share" for app in ("web", "tv-app")}
-    with pytest.raises(AssertionError, match="AlarmedApps are apps of WriteKeys"):
+    with pytest.raises(AssertionError, match="AlarmedApps has web, of which WriteKeys has no key"):
         Deployment(cloud, "dev", "playhead-no-apps", f"{QUICK} AlarmedApps=web")
 
 

@@ -22,7 +22,7 @@ ALLOWED = {
         "EventStreamArn": ["kinesis:PutRecords"],
         f"{LANDING}/events/*/spill-*": ["s3:PutObject"],
         f"{LANDING}/rejected/*/spill-*": ["s3:PutObject"],
-        f"{LANDING}/${{EventSchema}}": ["s3:GetObject"],
+        f"{LANDING}/schemas/*": ["s3:GetObject"],
     },
     "ExecutionRole": {
         "*": ["ecr:GetAuthorizationToken"],

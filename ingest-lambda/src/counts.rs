@@ -168,8 +168,9 @@ impl Minute {
     fn add(&mut self, app: Option<&str>, values: &[(Metric, u64)]) {
         let values = values.iter().copied();
         combine_all(&mut self.sums, values.clone());
-        if let Some(app) = app {
-            combine_all(self.of_app(app), values.filter(|(metric, _)| BY_APP.contains(metric)));
+        let mut of_app = values.filter(|(metric, _)| BY_APP.contains(metric)).peekable();
+        if let (Some(app), Some(_)) = (app, of_app.peek()) {
+            combine_all(self.of_app(app), of_app);
         }
     }
 

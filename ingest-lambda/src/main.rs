@@ -5,13 +5,11 @@
 
 use anyhow::Context;
 use ingest_lambda::config::Config;
-use ingest_lambda::counts::FrontDoor;
 use ingest_lambda::handler::Handler;
 use ingest_lambda::kinesis::KinesisStream;
 use ingest_lambda::s3::Bucket;
-use ingest_lambda::schema::EventSchema;
 use lambda_runtime::{LambdaEvent, service_fn};
-use lambda_setup::{environment, sdk, shutdown};
+use lambda_setup::{sdk, shutdown};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
@@ -20,19 +18,13 @@ async fn main() -> anyhow::Result<()> {
     let sdk_config = sdk::config()?;
     let stream = KinesisStream::new(&sdk_config, config.stream_name.clone());
     let bucket = Bucket::new(&sdk_config, config.bucket_name.clone());
-    let schema = match config.event_schema.clone() {
-        Some(schema) => {
-            let (bucket, name) = (config.bucket_name.clone(), environment::required("AWS_LAMBDA_FUNCTION_NAME")?);
-            let opened = EventSchema::open(schema, Bucket::new(&sdk_config, bucket), (name, FrontDoor::Lambda));
-            Some(opened.context("ingest-lambda can't start")?)
-        }
-        None => None,
-    };
-    let handler = Handler::new(config, stream, bucket).with_schema(schema.clone());
+    if config.event_schema.is_some() {
+        tracing::warn!("EVENT_SCHEMA is for ingest-server: this function accepts events unvalidated");
+    }
+    let handler = Handler::new(config, stream, bucket);
     let counts = handler.counts();
-    let rest = move || counts.rest().into_iter().chain(schema.iter().flat_map(EventSchema::lines).collect::<Vec<_>>());
     // Without it a few seconds of counts are missing at the end. That is no reason to take no events.
-    if let Err(error) = shutdown::on_shutdown(move || rest().for_each(|line| println!("{line}"))).await {
+    if let Err(error) = shutdown::on_shutdown(move || counts.rest().iter().for_each(|line| println!("{line}"))).await {
         tracing::warn!(%error, "what this environment counts last will be missing from the metrics");
     }
     // Boxed, because the runtime's layers each move it: all states of an invocation would be copied five times.

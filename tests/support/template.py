@@ -22,7 +22,7 @@ AWS_METRICS = {
                                        "WriteProvisionedThroughputExceeded")} | {
     ("AWS/NetworkELB", name) for name in ("ActiveFlowCount", "HealthyHostCount")} | {
     ("AWS/SQS", name) for name in ("ApproximateAgeOfOldestMessage", "ApproximateNumberOfMessagesVisible")} | {
-    ("AWS/ECS", "CPUUtilization"), ("AWS/S3", "NumberOfObjects"), ("AWS/Events", "Invocations"), ("AWS/Lambda", "AsyncEventsDropped"),
+    ("AWS/ECS", "CPUUtilization"), ("AWS/S3", "NumberOfObjects"), ("AWS/Events", "Invocations"), ("AWS/Events", "FailedInvocations"), ("AWS/Lambda", "AsyncEventsDropped"),
     ("AWS/SNS", "NumberOfNotificationsFailed")}
 
 
@@ -111,8 +111,8 @@ def app_alarms(*apps):
 
 
 def optional_alarms():
-    """Of template.yaml: they come and go with the warehouse and the digest."""
-    found = {key: one for key, one in document()["Resources"].items() if one.get("Condition") in ("HasWarehouse", "HasDigest")}
+    """Of template.yaml: they come and go with the warehouse, the digest and the central notify."""
+    found = {key: one for key, one in document()["Resources"].items() if one.get("Condition") in ("HasWarehouse", "HasDigest", "HasCentralNotify")}
     return of_type(found, "AWS::CloudWatch::Alarm")
 
 

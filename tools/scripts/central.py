@@ -27,7 +27,7 @@ def reduced(template, alarms):
     for name in OF_LANDING:
         bucket["Properties"].pop(name)
     lifecycle = bucket["Properties"]["LifecycleConfiguration"]
-    lifecycle["Rules"] = [rule for rule in lifecycle["Rules"] if "Fn::If" not in rule and not rule.get("Prefix", "").startswith("warehouse/")]
+    lifecycle["Rules"] = [rule for rule in lifecycle["Rules"] if "Fn::If" not in rule and not rule.get("Prefix", "").startswith(("digests/", "warehouse/"))]
     given = template["Resources"]["Alarms"]["Properties"]["Parameters"]
     resources |= {name: filled(one, given) for name, one in alarms["Resources"].items()
                   if not name.startswith("Fn::") and {"Ref": "LastResortTopic"} in one.get("Properties", {}).get("AlarmActions", [])}

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use lambda_setup::environment::EnvironmentError;
 
-use schema_rules::{MAX_SCHEMA_BYTES, Rules, SchemaError};
-
+use super::rules::{Rules, SchemaError};
 use super::{EventSchema, VARIABLE};
 
 /// A bucket that has schemas.
@@ -117,17 +116,16 @@ async fn go_on(schema: &EventSchema, key: &str, bucket: &impl SchemaBucket) {
                 tracing::warn!(key, "the schema could be read at last; from here on events are validated");
                 return schema.set(rules);
             }
-            Err(error) if error.may_pass() => tracing::error!(key, %error, "the schema still can't be read"),
+            // Also one that no other process would start with: somebody may put it right.
             Err(error) => {
-                tracing::error!(key, %error, "the schema can't be used: this process goes on without; no other will start");
-                return;
+                tracing::error!(key, %error, "the schema still can't be read; events are accepted unvalidated")
             }
         }
     }
 }
 
 async fn try_once(bucket: &impl SchemaBucket, key: &str) -> Result<Rules, LoadError> {
-    let read = bucket.read(key, MAX_SCHEMA_BYTES);
+    let read = bucket.read(key, super::rules::MAX_SCHEMA_BYTES);
     let bytes = tokio::time::timeout(CALL_TIMEOUT, read).await.map_err(|_| LoadError::TimeIsUp)??;
     Ok(Rules::parse(&bytes)?)
 }
@@ -198,8 +196,8 @@ mod tests {
     #[case::away_at_the_start(vec![away(), away(), away(), Ok("false")], true)]
     #[case::away_for_a_minute(vec![away(), away(), away(), away(), Ok("false")], true)]
     #[case::away(vec![], false)]
-    #[case::away_and_then_missing(vec![away(), away(), away(), refused(), Ok("false")], false)]
-    #[case::away_and_then_no_schema(vec![away(), away(), away(), Ok("{"), Ok("false")], false)]
+    #[case::away_and_then_missing(vec![away(), away(), away(), refused(), Ok("false")], true)]
+    #[case::away_and_then_no_schema(vec![away(), away(), away(), Ok("{"), Ok("false")], true)]
     #[tokio::test(start_paused = true)]
     async fn a_start_goes_on_without_s3(#[case] calls: Vec<Result<&'static str, ReadError>>, #[case] judges: bool) {
         let (told, _, judged) = outcome(Script(Mutex::new(calls))).await;

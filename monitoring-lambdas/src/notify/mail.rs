@@ -86,11 +86,7 @@ fn judge<R>(error: &SdkError<SendEmailError, R>) -> Outcome {
         return Outcome::Failed("SES did not answer, or its answer can't be read".into());
     };
     let code = problem.code().unwrap_or("no code").to_owned();
-    if problem.is_bad_request_exception() {
-        Outcome::Refused(code)
-    } else {
-        Outcome::Failed(code)
-    }
+    if problem.is_bad_request_exception() { Outcome::Refused(code) } else { Outcome::Failed(code) }
 }
 
 #[cfg(test)]

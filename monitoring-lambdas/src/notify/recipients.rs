@@ -215,7 +215,10 @@ pub(crate) mod tests {
         let parameter = MemoryParameter::new(Some(groups));
         let recipients = Recipients::start(&parameter, sends, UnixMillis(0), deadline()).await.unwrap();
         let groups = recipients.current(UnixMillis(1), deadline()).await;
-        assert_eq!(groups.iter().map(|to| (to.email, to.mail.len())).collect::<Vec<_>>(), mails.map(|mail| (true, mail)));
+        assert_eq!(
+            groups.iter().map(|to| (to.email, to.mail.len())).collect::<Vec<_>>(),
+            mails.map(|mail| (true, mail))
+        );
     }
 
     #[tokio::test]

@@ -111,7 +111,7 @@ fn hours(facts: &Facts, due_minutes: i64) -> Vec<Line> {
     let which = |is_one: &dyn Fn(&HourState) -> bool| -> Vec<UtcHour> {
         facts.hours.iter().filter(|fact| is_one(&fact.state)).map(|fact| fact.hour).collect()
     };
-    lines.extend(named("Not sealed, and not said why", &which(&|state| *state == HourState::Unsealed)));
+    lines.extend(named("Not sealed, no reason recorded", &which(&|state| *state == HourState::Unsealed)));
     for fact in &facts.hours {
         match &fact.state {
             HourState::Incomplete(incomplete) => {
@@ -234,20 +234,24 @@ fn reasons(totals: &Totals) -> Vec<Line> {
     reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
     let (listed, rest) = reasons.split_at(reasons.len().min(MAX_REASONS));
     lines.extend(listed.iter().map(|(reason, count)| Line::plain(reason, grouped(**count as f64))));
-    lines.extend(and_more(rest.len(), "reasons"));
+    lines.extend(and_more(rest.len()));
     lines
 }
 
-fn and_more(count: usize, what: &str) -> Option<Line> {
-    (count > 0).then(|| Line::plain("And", format!("{count} more {what}")))
+fn and_more(count: usize) -> Option<Line> {
+    (count > 0).then(|| Line::plain("And", format!("{count} more")))
+}
+
+fn plural(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn incidents(found: &Incidents, date: UtcDate) -> Vec<Line> {
     let (listed, rest) = found.all.split_at(found.all.len().min(MAX_INCIDENTS));
     let mut lines: Vec<_> = listed.iter().map(|incident| incident_line(incident, date)).collect();
-    lines.extend(and_more(rest.len(), "incidents"));
+    lines.extend(and_more(rest.len()));
     if found.unread > 0 {
-        lines.push(Line::notable("Not read", format!("{} files under incidents/", found.unread)));
+        lines.push(Line::notable("Not read", format!("{} under incidents/", plural(found.unread, "file"))));
     }
     if lines.is_empty() {
         lines.push(Line::plain("None", "no alarm was on"));
@@ -264,7 +268,7 @@ fn incident_line(incident: &IncidentFact, date: UtcDate) -> Line {
     };
     let alarms: Vec<_> = incident.alarms.iter().map(String::as_str).collect();
     let groups: Vec<_> = incident.groups.iter().map(String::as_str).collect();
-    Line::notable(&time, format!("{} (told {})", some_of(&alarms), some_of(&groups)))
+    Line::notable(&time, format!("{} (notified: {})", some_of(&alarms), some_of(&groups)))
 }
 
 fn some_of(names: &[&str]) -> String {

@@ -66,8 +66,7 @@ pub(crate) async fn measure(
     invocations: Invocations,
 ) -> anyhow::Result<Cost> {
     let services = Services::start(Duration::ZERO).await?;
-    let mut process =
-        FunctionProcess::start(folders, implementation, (job.function, &job.variables), &services).await?;
+    let mut process = FunctionProcess::start(folders, implementation, job.function, &services).await?;
     let began = Instant::now();
     invoke(&mut process, job, 1).await?;
     let first_answer = began.elapsed();

@@ -29,13 +29,12 @@ impl FunctionProcess {
     pub(crate) async fn start(
         folders: &Folders,
         implementation: Implementation,
-        (function, variables): (Function, &[(&str, &str)]),
+        function: Function,
         services: &Services,
     ) -> anyhow::Result<Self> {
         let api = RuntimeApi::start("bench").await?;
         let endpoints = Endpoints { runtime_api: api.address, services: services.address };
         let mut command: Command = folders.command(implementation, function, endpoints)?;
-        command.envs(variables.iter().copied());
         let began = Instant::now();
         let mut child = command.stdout(Stdio::null()).kill_on_drop(true).spawn()?;
         tokio::select! {

@@ -61,16 +61,9 @@ impl Plan {
         Self { rust_only, quick }
     }
 
-    /// The reference in Python knows no frames and no schema.
+    /// The reference in Python knows no frames.
     fn implementations(&self, workload: Workload) -> &'static [Implementation] {
-        let is_ours_alone = matches!(
-            workload,
-            Workload::LandingSmallFrames
-                | Workload::LandingFrames
-                | Workload::IngestTwentyReport
-                | Workload::IngestTwentyReject
-        );
-        match self.rust_only || is_ours_alone {
+        match self.rust_only || matches!(workload, Workload::LandingSmallFrames | Workload::LandingFrames) {
             true => &[Implementation::Rust, Implementation::EmptyHandler],
             false => &[Implementation::Rust, Implementation::Python, Implementation::EmptyHandler],
         }

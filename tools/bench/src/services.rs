@@ -17,9 +17,6 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// The only object that is read.
-const EVENT_SCHEMA: &str = include_str!("event-schema.json");
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) partition_key: String,
@@ -103,7 +100,6 @@ async fn answer(
             }
             answer.unwrap_or_else(|| StatusCode::BAD_REQUEST.into_response())
         }
-        None if method == Method::GET => EVENT_SCHEMA.into_response(),
         None if method == Method::PUT => put_object(&mut shared.stored(), &uri, &headers, body),
         _ => StatusCode::NOT_IMPLEMENTED.into_response(),
     }

@@ -68,7 +68,6 @@ fn rules(workload: Workload) -> Vec<(&'static str, Bound, Measured)> {
     match workload {
         Workload::IngestOne => [&[python], &start[..]].concat(),
         Workload::IngestTwenty => vec![python],
-        Workload::IngestTwentyReport | Workload::IngestTwentyReject => Vec::new(),
         Workload::LandingSmall => [&libbz2, &start[..]].concat(),
         Workload::LandingLarge | Workload::LandingSmallFrames | Workload::LandingFrames => libbz2.to_vec(),
     }

@@ -19,8 +19,6 @@ use crate::services::{Object, Record, Stored};
 pub(crate) enum Workload {
     IngestOne,
     IngestTwenty,
-    IngestTwentyReport,
-    IngestTwentyReject,
     LandingSmall,
     LandingLarge,
     LandingSmallFrames,
@@ -28,11 +26,9 @@ pub(crate) enum Workload {
 }
 
 impl Workload {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::IngestOne,
         Self::IngestTwenty,
-        Self::IngestTwentyReport,
-        Self::IngestTwentyReject,
         Self::LandingSmall,
         Self::LandingLarge,
         Self::LandingSmallFrames,
@@ -43,8 +39,6 @@ impl Workload {
         match self {
             Self::IngestOne => "ingest, 1 event",
             Self::IngestTwenty => "ingest, 20 events",
-            Self::IngestTwentyReport => "ingest, 20 events, a schema that reports",
-            Self::IngestTwentyReject => "ingest, 20 events, a schema that rejects",
             Self::LandingSmall => "landing, 100 records of 1 event",
             Self::LandingLarge => "landing, 100 records of 20 events",
             Self::LandingSmallFrames => "landing, 100 frames of 1 event",
@@ -56,8 +50,6 @@ impl Workload {
         match self {
             Self::IngestOne => Job::post(payloads::events(1)),
             Self::IngestTwenty => Job::post(payloads::events(20)),
-            Self::IngestTwentyReport => Job::post(payloads::events(20)).validated("report"),
-            Self::IngestTwentyReject => Job::post(payloads::events(20)).validated("reject"),
             Self::LandingSmall => Job::batch(&payloads::records(100, 1)),
             Self::LandingLarge => Job::batch(&payloads::records(100, 20)),
             Self::LandingSmallFrames => Job::batch_of_frames(&payloads::records(100, 1)),
@@ -81,8 +73,6 @@ pub(crate) struct Job {
     pub(crate) events: usize,
     /// Bytes of the POST's body, or of the batch's lines.
     pub(crate) input_bytes: usize,
-    /// What the function has in its environment besides.
-    pub(crate) variables: Vec<(&'static str, &'static str)>,
     expected: Expected,
 }
 
@@ -101,14 +91,8 @@ impl Job {
             payload: payloads::post(&body).into(),
             events: events.len(),
             input_bytes: body.len(),
-            variables: Vec::new(),
             expected: Expected::OnTheStream { events },
         }
-    }
-
-    /// With a schema that all events follow: violations would not be stored, or would be answered otherwise.
-    fn validated(self, mode: &'static str) -> Self {
-        Self { variables: vec![("EVENT_SCHEMA", "schemas/events.json"), ("EVENT_SCHEMA_MODE", mode)], ..self }
     }
 
     /// A batch of records, each of which holds these lines.
@@ -128,7 +112,6 @@ impl Job {
             payload: payload.into(),
             events: lines.lines().count(),
             input_bytes: lines.len(),
-            variables: Vec::new(),
             expected: Expected::InTheBucket { lines },
         }
     }

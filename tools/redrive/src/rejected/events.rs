@@ -91,11 +91,15 @@ impl EventReader<'_> {
     fn form(&self, line: &RejectedLine, body: &[u8]) -> Result<BodyForm, Rejection> {
         match (&line.rejected.content_type, line.rejected.reason) {
             (None, Reason::InvalidCmcd) => Ok(BodyForm::Cmcd),
-            // An event that was read, from an object or else from a report.
-            (None, Reason::SchemaViolation) if !body.starts_with(b"{") => Ok(BodyForm::Cmcd),
+            // An event that was read as JSON, or else from a report.
+            (None, Reason::SchemaViolation) if !is_json(body) => Ok(BodyForm::Cmcd),
             (content_type, _) => body_form(self.options.content_type.as_deref().or(content_type.as_deref())),
         }
     }
+}
+
+fn is_json(body: &[u8]) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
 }
 
 /// An event's line; without an id of its own the event has one that is the same each time.

@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 /// Rules that may apply to one value. A choice among 50 types of event, each with ten rules of its own about the event, has 500.
-pub(crate) const MAX_RULES_A_VALUE: usize = 1_000;
+pub(super) const MAX_RULES_A_VALUE: usize = 1_000;
 /// Levels of a schema, with those of what it refers to. Events have a hundred.
-pub(crate) const MAX_DEPTH: usize = 100;
+pub(super) const MAX_DEPTH: usize = 100;
 
 /// Why the work that a schema makes has no bound, or too high a one.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum UnboundedSchema {
+pub(super) enum UnboundedSchema {
     #[error("{0} rules can apply to one value; at most {MAX_RULES_A_VALUE} may")]
     TooManyRules(usize),
     #[error("it is nested deeper than {MAX_DEPTH} levels, with what it refers to")]
@@ -26,7 +26,7 @@ pub enum UnboundedSchema {
     Foreign(String),
     #[error("it refers to {0:?}, where nothing is")]
     Dangling(String),
-    #[error("{0:?} is not supported here: what it means depends on other parts")]
+    #[error("{0:?} is not supported here: its work depends on other parts of the schema, or on what players send")]
     Unsupported(&'static str),
 }
 
@@ -46,7 +46,7 @@ impl Overlap {
 }
 
 /// The number of rules that can apply to one value.
-pub(crate) fn most_rules_a_value(schema: &Value) -> Result<usize, UnboundedSchema> {
+pub(super) fn most_rules_a_value(schema: &Value) -> Result<usize, UnboundedSchema> {
     let mut walk = Walk { root: schema, known: BTreeMap::new(), open: BTreeSet::new() };
     let most = walk.root(schema)?.most();
     if most > MAX_RULES_A_VALUE { Err(UnboundedSchema::TooManyRules(most)) } else { Ok(most) }
@@ -62,7 +62,9 @@ struct Walk<'a> {
 
 const IN_PLACE: [&str; 5] = ["not", "if", "then", "else", "propertyNames"];
 const IN_PLACE_LISTS: [&str; 3] = ["allOf", "anyOf", "oneOf"];
-const CIRCULAR: [&str; 2] = ["$dynamicRef", "$recursiveRef"];
+/// What they refer to, or compare, is known with the event alone.
+const UNSUPPORTED: [&str; 5] =
+    ["$dynamicRef", "$recursiveRef", "unevaluatedItems", "unevaluatedProperties", "uniqueItems"];
 
 impl<'a> Walk<'a> {
     fn root(&mut self, schema: &'a Value) -> Result<Overlap, UnboundedSchema> {
@@ -82,18 +84,13 @@ impl<'a> Walk<'a> {
             return Err(UnboundedSchema::TooDeep);
         }
         let Some(members) = schema.as_object() else { return Ok(Overlap { here: 1, below: 0 }) };
-        if let Some(name) = CIRCULAR.into_iter().find(|name| members.contains_key(*name)) {
+        if let Some(name) = UNSUPPORTED.into_iter().find(|name| members.contains_key(*name)) {
             return Err(UnboundedSchema::Unsupported(name));
         }
         let in_place = self.in_place(members, depth + 1)?;
         let below = self.in_object(members, depth + 1)?.max(self.in_array(members, depth + 1)?);
         let own = 1 + members.len() + members.iter().map(names_in).fold(0, usize::saturating_add);
-        // To know what is left over, the validator goes over all that applies in place once more.
-        let again = if members.keys().any(|name| name.starts_with("unevaluated")) { 2 } else { 1 };
-        Ok(Overlap {
-            here: own.saturating_add(in_place.here).saturating_mul(again),
-            below: below.saturating_add(in_place.below).saturating_mul(again),
-        })
+        Ok(Overlap { here: own.saturating_add(in_place.here), below: below.saturating_add(in_place.below) })
     }
 
     fn in_place(&mut self, members: &'a Map<String, Value>, depth: usize) -> Result<Overlap, UnboundedSchema> {
@@ -140,8 +137,7 @@ impl<'a> Walk<'a> {
             patterns = patterns.saturating_add(self.schema(schema, depth)?.most());
         }
         let additional = self.sum(members, &["additionalProperties"], depth)?;
-        let left_over = self.sum(members, &["unevaluatedProperties"], depth)?;
-        Ok(patterns.saturating_add(named).max(additional).saturating_add(left_over))
+        Ok(patterns.saturating_add(named).max(additional))
     }
 
     fn in_array(&mut self, members: &'a Map<String, Value>, depth: usize) -> Result<usize, UnboundedSchema> {
@@ -149,7 +145,7 @@ impl<'a> Walk<'a> {
         for schema in ["prefixItems", "items"].iter().filter_map(|name| members.get(*name)?.as_array()).flatten() {
             placed = placed.max(self.schema(schema, depth)?.most());
         }
-        let all = self.sum(members, &["items", "additionalItems", "contains", "unevaluatedItems"], depth)?;
+        let all = self.sum(members, &["items", "additionalItems", "contains"], depth)?;
         Ok(all.saturating_add(placed))
     }
 
@@ -167,10 +163,11 @@ fn add(total: &mut Overlap, other: Overlap) {
     total.below = total.below.saturating_add(other.below);
 }
 
-/// Each name of a list is a rule of its own.
+/// Each name or value of a list is a rule of its own: the validator looks for each.
 fn names_in((keyword, value): (&String, &Value)) -> usize {
     match (keyword.as_str(), value) {
-        ("required", Value::Array(names)) => names.len(),
+        ("required" | "enum", Value::Array(names)) => names.len(),
+        ("properties", Value::Object(members)) => members.len(),
         ("dependentRequired" | "dependencies", Value::Object(members)) => {
             members.values().filter_map(Value::as_array).map(Vec::len).sum()
         }
@@ -189,8 +186,7 @@ mod tests {
     #[case(json!({"type": "object", "required": ["a", "b"]}), 5)]
     #[case(json!({"properties": {"a": {"type": "string"}, "b": {"type": "string", "minLength": 1, "maxLength": 9}}}), 4)]
     #[case(json!({"allOf": [{"type": "object"}, {"$ref": "#/$defs/a"}], "$defs": {"a": {"minProperties": 1}}}), 9)]
-    #[case(json!({"properties": {"a": {}}, "patternProperties": {"a": {}, "b": {}}, "additionalProperties": {"enum": [1]}}), 4)]
-    #[case(json!({"unevaluatedProperties": false, "allOf": [true]}), 8)]
+    #[case(json!({"properties": {"a": {}}, "patternProperties": {"a": {}, "b": {}}, "additionalProperties": {"enum": [1, 2]}}), 5)]
     fn rules_are_counted_where_they_meet(#[case] schema: Value, #[case] expected: usize) {
         assert_eq!(most_rules_a_value(&schema), Ok(expected));
     }
@@ -201,9 +197,10 @@ mod tests {
         assert_eq!(most_rules_a_value(&choice(MAX_RULES_A_VALUE - 2)), Ok(MAX_RULES_A_VALUE));
         let error = Err(UnboundedSchema::TooManyRules(MAX_RULES_A_VALUE + 1));
         assert_eq!(most_rules_a_value(&choice(MAX_RULES_A_VALUE - 1)), error);
-        // Members are apart from each other.
-        let members: Map<String, Value> = (0..5_000).map(|n| (n.to_string(), json!({"type": "string"}))).collect();
-        assert_eq!(most_rules_a_value(&json!({"properties": members})), Ok(2));
+        let names =
+            |count: usize| (0..count).map(|n| (n.to_string(), json!({"type": "string"}))).collect::<Map<_, _>>();
+        assert_eq!(most_rules_a_value(&json!({"properties": names(MAX_RULES_A_VALUE - 2)})), Ok(MAX_RULES_A_VALUE));
+        assert_eq!(most_rules_a_value(&json!({"properties": names(MAX_RULES_A_VALUE - 1)})), error);
     }
 
     /// Little text that doubles at each of forty steps.
@@ -231,6 +228,8 @@ mod tests {
     #[case(json!({"$ref": "#name"}), UnboundedSchema::Foreign("#name".into()))]
     #[case(json!({"$ref": "#/$defs/none"}), UnboundedSchema::Dangling("#/$defs/none".into()))]
     #[case(json!({"items": {"$dynamicRef": "#a"}}), UnboundedSchema::Unsupported("$dynamicRef"))]
+    #[case(json!({"items": {"uniqueItems": true}}), UnboundedSchema::Unsupported("uniqueItems"))]
+    #[case(json!({"unevaluatedProperties": false}), UnboundedSchema::Unsupported("unevaluatedProperties"))]
     #[case(json!({"items": {"$id": "https://a.example/b.json"}}), UnboundedSchema::Unsupported("$id"))]
     fn what_has_no_bound_is_refused(#[case] schema: Value, #[case] expected: UnboundedSchema) {
         assert_eq!(most_rules_a_value(&schema), Err(expected));
@@ -239,6 +238,6 @@ mod tests {
     #[test]
     fn names_of_members_and_values_are_no_keywords() {
         let schema = json!({"$id": "https://a.example/b.json", "properties": {"$ref": {"enum": [{"$ref": "#"}]}, "$id": {}, "id": {}}});
-        assert_eq!(most_rules_a_value(&schema), Ok(3));
+        assert_eq!(most_rules_a_value(&schema), Ok(6));
     }
 }
