@@ -118,7 +118,7 @@ def optional_alarms():
 
 def suffix(alarm):
     name = alarm["AlarmName"]
-    return (name["Fn::Sub"] if isinstance(name, dict) else name).removeprefix("${Deployment}-")
+    return (name["Fn::Sub"] if isinstance(name, dict) else name).removeprefix("${Deployment}-").removeprefix("${AWS::StackName}-")
 
 
 def given(node, **parameters):
