@@ -364,7 +364,7 @@ def answer_to(stack, function, event):
 def test_each_function_takes_its_sample_event(fresh_stack):
     """Of each function: its sample event, with this stack's names in it, is taken, and does what it says."""
     recipients = '[{"group":"everyone","alarms":["*"],"email":true,"digest":true}]'
-    stack = fresh_stack(parameters=f"{FAST} DigestHour=6 Recipients={recipients}")
+    stack = fresh_stack(parameters=f"{FAST} DigestHour=6", RECIPIENTS=recipients)
     answered = json.loads(answer_to(stack, "ingest-lambda", sample_event(stack, "ingest-lambda"))["body"])
     assert answered == {"accepted": 1, "rejected": []}
     line, = stack.wait_for_lines(lambda line: "invoked-by-hand" in line.text, 1)

@@ -40,7 +40,7 @@ def groups(address):
 @pytest.fixture(scope="module")
 def older(cloud, chat):
     """A central stack of a version that had its recipients in notify's environment, deployed as that version was."""
-    variables = Deployment.variables(cloud) | {"YES": "1", "STACK": STACK, "PARAMETERS": shlex.quote(f"Recipients={groups(chat.slack)}")}
+    variables = Deployment.variables(cloud) | {"YES": "1", "STACK": STACK, "PARAMETERS": f"{TRUSTED} " + shlex.quote(f"Recipients={groups(chat.slack)}")}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
             patch.setenv(name, value)

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aws_sdk_cloudwatch::Client;
+use aws_sdk_cloudwatch::config::Region;
 use aws_sdk_cloudwatch::error::DisplayErrorContext;
 use aws_sdk_cloudwatch::operation::get_metric_data::GetMetricDataOutput;
 use aws_sdk_cloudwatch::primitives::DateTime;
@@ -112,6 +113,14 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 impl CloudWatch {
     pub fn new(config: &SdkConfig) -> Self {
         Self { client: Client::new(&with_retries(config, ATTEMPTS, ATTEMPT_TIMEOUT)) }
+    }
+
+    /// The one that has AWS's estimate of the bill, whatever the region is that it is for.
+    /// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/monitor_estimated_charges_with_cloudwatch.html>
+    pub fn of_billing(config: &SdkConfig) -> Self {
+        let config = with_retries(config, ATTEMPTS, ATTEMPT_TIMEOUT);
+        let config = aws_sdk_cloudwatch::config::Builder::from(&config).region(Region::from_static("us-east-1"));
+        Self { client: Client::from_conf(config.build()) }
     }
 }
 

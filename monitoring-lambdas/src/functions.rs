@@ -104,6 +104,7 @@ pub fn send_digest() -> anyhow::Result<()> {
             recipients: recipients.context("send-digest can't start")?,
             bucket: S3Bucket::new(bucket::client(&sdk), config.completeness.bucket_name.clone()),
             metrics: CloudWatch::new(&sdk),
+            billing: CloudWatch::of_billing(&sdk),
             channels: channels(&sdk, config.topic_arn, config.mail_from),
             completeness: config.completeness,
             settings: config.settings,

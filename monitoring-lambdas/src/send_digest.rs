@@ -5,7 +5,7 @@
 //! not sent. A run that is killed between sending and recording it doubles a message; none is lost while Lambda, or a person,
 //! retries.
 //!
-//! Requests a day: some 300 GETs, eight listings and two PUTs of S3, and six `GetMetricData`.
+//! Requests a day: some 300 GETs, eight listings and two PUTs of S3, and seven `GetMetricData`.
 
 mod digest;
 mod facts;
@@ -110,6 +110,8 @@ pub struct Handler<P, B, M, W, T, S> {
     pub recipients: Recipients<P>,
     pub bucket: B,
     pub metrics: M,
+    /// Those of AWS's bill.
+    pub billing: M,
     pub channels: Channels<W, T, S>,
     pub completeness: check_completeness::Config,
     pub settings: Settings,
@@ -168,8 +170,8 @@ impl<P: Parameter, B: Bucket, M: Metrics, W: Webhooks, T: Topic, S: Mailer> Hand
         deadline: Deadline,
     ) -> State {
         let Settings { stack_name, due_minutes, limits } = &self.settings;
-        let (bucket, metrics, completeness) = (&self.bucket, &self.metrics, &self.completeness);
-        let facts = Sources { bucket, metrics, completeness, limits, recipients }.read(date, deadline).await;
+        let Self { bucket, metrics, billing, completeness, .. } = self;
+        let facts = Sources { bucket, metrics, billing, completeness, limits, recipients }.read(date, deadline).await;
         let digest = Digest::compose(&facts, stack_name, *due_minutes);
         let (text, html) = (digest.text(), render::html(&digest));
         State::new(now, digest.subject, text, html, run.clone())

@@ -69,6 +69,7 @@ impl Digest {
             Section { title: "Completeness", lines: known(&facts.balance, balance) },
             Section { title: "Rejected, by reason", lines: reasons(&facts.totals()) },
             Section { title: "Incidents", lines: known(&facts.incidents, |found| incidents(found, facts.date)) },
+            Section { title: "Cost so far this month", lines: known(&facts.month_usd, |usd| vec![cost(*usd)]) },
         ];
         let notable = sections.iter().flat_map(|section| &section.lines).filter(|line| line.is_notable).count();
         Self { subject: subject(stack, facts.date, notable), sections }
@@ -236,6 +237,16 @@ fn reasons(totals: &Totals) -> Vec<Line> {
     lines.extend(listed.iter().map(|(reason, count)| Line::plain(reason, grouped(**count as f64))));
     lines.extend(and_more(rest.len()));
     lines
+}
+
+fn cost(month_usd: Option<f64>) -> Line {
+    match month_usd {
+        Some(usd) => Line::plain("The whole account, as AWS estimates it", format!("{usd:.2} USD")),
+        None => Line::plain(
+            "Not known",
+            "AWS publishes no estimate; switch on billing alerts in the account's billing preferences",
+        ),
+    }
 }
 
 fn and_more(count: usize) -> Option<Line> {

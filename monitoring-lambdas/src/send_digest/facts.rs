@@ -19,6 +19,8 @@ pub(crate) struct Facts {
     pub(crate) sizes: Known<Sizes>,
     pub(crate) balance: Known<DayBalance>,
     pub(crate) incidents: Known<Incidents>,
+    /// `None` where AWS publishes no estimate.
+    pub(crate) month_usd: Known<Option<f64>>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -11,7 +11,7 @@ use shared::timestamp::{UnixMillis, UtcDate, UtcHour};
 use super::facts::{DayBalance, Facts, HourFact, HourState, IncidentFact, Incidents, Known, Sizes, totals};
 use crate::check_completeness::{self, balance_hours};
 use crate::check_size;
-use crate::cloudwatch::Metrics;
+use crate::cloudwatch::{Metrics, Query};
 use crate::manifest::incomplete_key;
 use crate::notify::Incident;
 use crate::notify::recipient::Recipient;
@@ -26,6 +26,7 @@ const MAX_READING_TIME: Duration = Duration::from_secs(25);
 const INCIDENT_DAYS: i64 = 7;
 /// The most files of incidents that are read, newest first.
 pub(crate) const MAX_INCIDENT_FILES: usize = 200;
+const BILLING_PERIOD: Duration = Duration::from_secs(6 * 3_600);
 /// Requests to S3 that are under way at once.
 const CONCURRENCY: usize = 24;
 
@@ -33,6 +34,7 @@ const CONCURRENCY: usize = 24;
 pub(crate) struct Sources<'a, B, M> {
     pub(crate) bucket: &'a B,
     pub(crate) metrics: &'a M,
+    pub(crate) billing: &'a M,
     pub(crate) completeness: &'a check_completeness::Config,
     pub(crate) limits: &'a Limits,
     pub(crate) recipients: &'a [Recipient],
@@ -47,8 +49,9 @@ impl<B: Bucket, M: Metrics> Sources<'_, B, M> {
         let sizes = in_time(deadline, self.sizes(date, &hours));
         let balance = in_time(deadline, self.balance(date, &around));
         let incidents = in_time(deadline, self.incidents(date));
-        let (sizes, balance, incidents) = tokio::join!(sizes, balance, incidents);
-        Facts { date, hours, sizes, balance, incidents }
+        let month_usd = in_time(deadline, self.month_usd(date));
+        let (sizes, balance, incidents, month_usd) = tokio::join!(sizes, balance, incidents, month_usd);
+        Facts { date, hours, sizes, balance, incidents, month_usd }
     }
 
     /// The hours of a day, the one before and the one after.
@@ -114,6 +117,21 @@ impl<B: Bucket, M: Metrics> Sources<'_, B, M> {
             day.unknown_events += hour.found.unknown_events;
         }
         Ok(day)
+    }
+
+    /// The account's bill of the month by the end of the day, as AWS estimates it every few hours.
+    async fn month_usd(&self, date: UtcDate) -> Known<Option<f64>> {
+        let estimates = Query {
+            namespace: "AWS/Billing".into(),
+            name: "EstimatedCharges".into(),
+            dimensions: vec![("Currency".into(), "USD".into())],
+            statistic: "Maximum".into(),
+            from: date.hour(0).start(),
+            to: date.end(),
+            period: BILLING_PERIOD,
+        };
+        let values = self.billing.read(&estimates).await.map_err(text)?;
+        Ok(values.last().map(|(_, usd)| *usd))
     }
 
     /// The incidents of all groups: those that are kept, and those that groups' ledgers have.

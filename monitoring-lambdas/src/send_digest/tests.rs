@@ -22,7 +22,7 @@ use crate::notify::recipients::tests::MemoryParameter;
 use crate::rules::partition::Partition;
 use crate::rules::size::{self, Rule};
 use crate::success::tests::seal;
-use crate::tests::memory_metrics::MemoryMetrics;
+use crate::tests::memory_metrics::{self, MemoryMetrics};
 
 fn date() -> UtcDate {
     UtcDate::parse("dt=2026-11-21").unwrap()
@@ -65,6 +65,7 @@ fn quiet() -> Facts {
         sizes: Ok(Sizes { date: Some(Vec::new()), hours: Vec::new() }),
         balance: Ok(DayBalance { hours: 24, accepted: 2_400.0, landed: 2_400.0, ..DayBalance::default() }),
         incidents: Ok(Incidents::default()),
+        month_usd: Ok(None),
     }
 }
 
@@ -348,6 +349,7 @@ impl World {
             recipients: Recipients::start(&parameter, true, at, deadline).await.unwrap(),
             bucket: &self.bucket,
             metrics: &self.metrics,
+            billing: &self.metrics,
             channels: Channels { webhooks: &self.webhooks, topic: &self.topic, mailer: &self.mailer },
             completeness: check_completeness::Config {
                 bucket_name: "landing".into(),
@@ -384,6 +386,26 @@ async fn each_group_that_asks_for_it_gets_the_day_before_once() {
         world.run(request_id).await.unwrap();
     }
     assert_eq!(world.sent(), [1, 1, 1]);
+}
+
+#[rstest]
+#[case::estimated(&[(3, 100.0), (21, 123.456), (24, 130.0)], "- The whole account, as AWS estimates it: 123.46 USD")]
+#[case::not_published(&[], "- Not known: AWS publishes no estimate")]
+#[tokio::test]
+async fn the_last_estimate_of_the_day_is_what_the_month_has_cost(#[case] estimates: &[(i64, f64)], #[case] line: &str) {
+    let world = World::with_a_day();
+    let estimate = |&(of_day, value): &(i64, f64)| memory_metrics::Value {
+        namespace: "AWS/Billing",
+        name: "EstimatedCharges",
+        dimensions: vec![("Currency".into(), "USD".into())],
+        at: hour(of_day).start(),
+        value,
+    };
+    world.metrics.values.borrow_mut().extend(estimates.iter().map(estimate));
+    world.run("a").await.unwrap();
+    let text = world.webhooks.sent.borrow()[0].clone();
+    let (_, cost) = text.split_once("\nCost so far this month\n").unwrap();
+    assert!(cost.starts_with(line), "{cost}");
 }
 
 #[tokio::test]
