@@ -135,7 +135,7 @@ mod tests {
     #[rstest]
     #[case(&[(200, "")], Outcome::Sent)]
     #[case(&[(500, "InternalFailure"), (429, "TooManyRequestsException"), (200, "")], Outcome::Sent)]
-    #[case(&[(400, "MessageRejected")], Outcome::Refused("MessageRejected".into()))]
+    #[case(&[(400, "MessageRejected")], Outcome::Failed("MessageRejected".into()))]
     #[case(&[(400, "BadRequestException")], Outcome::Refused("BadRequestException".into()))]
     #[case(&[(403, "AccessDeniedException")], Outcome::Failed("AccessDeniedException".into()))]
     #[tokio::test]

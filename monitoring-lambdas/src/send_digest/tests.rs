@@ -19,6 +19,7 @@ use crate::notify::mail::Mail;
 use crate::notify::outcome::Outcome;
 use crate::notify::recipient::Webhook;
 use crate::notify::recipients::tests::MemoryParameter;
+use crate::notify::reporter::Reporter;
 use crate::rules::partition::Partition;
 use crate::rules::size::{self, Rule};
 use crate::success::tests::seal;
@@ -200,12 +201,12 @@ fn at_most_twenty_reasons_are_listed(#[case] count: usize, #[case] rest: Option<
 
 #[rstest]
 #[case(MAX_INCIDENTS, None)]
-#[case(MAX_INCIDENTS + 1, Some("- And: 1 more incidents"))]
+#[case(MAX_INCIDENTS + 1, Some("- And: 1 more"))]
 fn at_most_fifty_incidents_are_listed(#[case] count: usize, #[case] rest: Option<&str>) {
     let all = (0..count as i64).map(|number| incident(number, Some(number + 1))).collect();
     let facts = with_incidents(all);
     assert_eq!(notable(&facts).len(), count.min(MAX_INCIDENTS));
-    assert_eq!(compose(&facts).text().lines().find(|line| line.contains("more incidents")), rest);
+    assert_eq!(compose(&facts).text().lines().find(|line| line.starts_with("- And: ")), rest);
 }
 
 #[test]
@@ -503,12 +504,16 @@ async fn the_size_is_judged_as_check_size_judges_it() {
 }
 
 fn kept(world: &World, opened_at: UnixMillis, until: UnixMillis, group: &str) {
+    kept_of(world, opened_at, until, group, None);
+}
+
+fn kept_of(world: &World, opened_at: UnixMillis, until: UnixMillis, group: &str, reporter: Option<Reporter>) {
     let alarm = serde_json::json!({
         "since": opened_at, "until": until, "noticed_at": opened_at, "told": true, "chart": null,
         "about": {"description": "It is wrong.", "anchor": "it", "reason": "r", "watched": null},
     });
     let incident = serde_json::json!({
-        "group": group, "opened_at": opened_at, "resolved_at": until, "alarms": {"prod-it": alarm}, "messages": [], "message_count": 0,
+        "group": group, "reporter": reporter, "opened_at": opened_at, "resolved_at": until, "alarms": {"prod-it": alarm}, "messages": [], "message_count": 0,
     });
     let incident: crate::notify::Incident = serde_json::from_value(incident).unwrap();
     world.bucket.insert(&incident.key(), serde_json::to_vec(&incident).unwrap(), HashMap::new());
@@ -524,10 +529,12 @@ async fn incidents_that_touched_the_day_are_found() {
     kept(&world, minutes_after(hour(-30), 0), start, "platform");
     kept(&world, minutes_after(hour(-30), 1), UnixMillis(start.0 - 1), "platform");
     kept(&world, minutes_after(hour(30), 0), minutes_after(hour(31), 0), "platform");
+    let elsewhere = Reporter::new("111122223333", "eu-north-1");
+    kept_of(&world, minutes_after(hour(9), 1), minutes_after(hour(9), 6), "platform", elsewhere);
     world.run("a").await.unwrap();
     let text = world.webhooks.sent.borrow()[0].clone();
     let (_, found) = text.split_once("\nIncidents\n").unwrap();
-    let found: Vec<_> = found.lines().collect();
+    let found: Vec<_> = found.lines().take_while(|line| !line.is_empty()).collect();
     assert_eq!(
         found,
         [

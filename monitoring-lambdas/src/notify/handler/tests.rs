@@ -389,6 +389,19 @@ async fn a_message_that_fails_is_sent_by_a_later_run() {
 }
 
 #[tokio::test]
+async fn what_is_unsent_on_a_channel_that_the_group_no_longer_has_is_given_up() {
+    let world = World::default();
+    world.webhooks.outcome.replace(Outcome::Failed("status 503".into()));
+    world.notice("prod-broken", "ALARM", 0).await.unwrap_err();
+    let without = r#"[{"group":"platform","alarms":["*"],"email":true}]"#;
+    let tick = |minute| json!({"time": format!("{}Z", time(minute))});
+    world.run(without, tick(5)).await.unwrap_err();
+    assert_eq!(world.topic.sent.borrow().len(), 0);
+    world.run(without, tick(10)).await.unwrap();
+    assert_eq!(world.webhooks.sent.borrow().len(), 0);
+}
+
+#[tokio::test]
 async fn a_message_that_is_refused_or_fails_too_often_is_given_up() {
     let world = World::default();
     world.webhooks.outcome.replace(Outcome::Refused("status 404".into()));
