@@ -415,7 +415,7 @@ LIST = {LANDING: ["s3:ListBucket"]}
 # All that each function may do besides writing its log: the actions that it calls, by what it calls them on.
 CLUSTER = ["redshift-data:BatchExecuteStatement", "redshift:GetClusterCredentialsWithIAM"]
 SES = "arn:${AWS::Partition}:ses:${AWS::Region}:${AWS::AccountId}"
-# Of the address itself, or of its domain.
+# By whatever identity the sender is verified; a condition fixes the sender.
 SEND_MAIL = {f"{SES}:identity/*": ["ses:SendEmail"], f"{SES}:configuration-set/*": ["ses:SendEmail"]}
 RECIPIENTS = "arn:${AWS::Partition}:ssm:${AWS::Region}:${AWS::AccountId}:parameter/${AWS::StackName}/recipients"
 ALLOWED = {

@@ -1,4 +1,4 @@
-//! Whether events are what a JSON Schema says, if one is configured: [`rules`] judges within the bounds that [`overlap`] proves of the
+//! Whether events are what a JSON Schema says, if one is configured for the server: [`rules`] judges within the bounds that [`overlap`] proves of the
 //! schema, [`source`] reads it from S3 at the start of the process, [`counts`] keeps what was broken.
 
 mod counts;
@@ -97,10 +97,10 @@ impl EventSchema {
     pub fn open(
         config: SchemaConfig,
         bucket: impl SchemaBucket + Send + 'static,
-        (name, front_door): (String, FrontDoor),
+        name: String,
     ) -> Result<Self, EnvironmentError> {
         let SchemaConfig { key, mode } = config;
-        let counts = SchemaCounts::new(name, front_door);
+        let counts = SchemaCounts::new(name, FrontDoor::Server);
         let schema = Self(Arc::new(Shared { mode, rules: OnceLock::new(), counts }));
         source::load(&schema, key, bucket)?;
         Ok(schema)

@@ -5,7 +5,6 @@
 
 use anyhow::Context;
 use ingest_lambda::config::Config;
-use ingest_lambda::counts::FrontDoor;
 use ingest_lambda::intake::Intake;
 use ingest_lambda::kinesis::KinesisStream;
 use ingest_lambda::s3::Bucket;
@@ -29,7 +28,7 @@ fn main() -> anyhow::Result<()> {
     let schema = match config.event_schema.clone() {
         Some(schema) => {
             let (bucket, name) = (config.bucket_name.clone(), server_config.metrics_name.clone());
-            let opened = EventSchema::open(schema, Bucket::new(&sdk_config, bucket), (name, FrontDoor::Server));
+            let opened = EventSchema::open(schema, Bucket::new(&sdk_config, bucket), name);
             Some(opened.context("ingest-server can't start")?)
         }
         None => None,

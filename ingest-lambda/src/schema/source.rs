@@ -45,21 +45,22 @@ enum LoadError {
 impl LoadError {
     /// Players do not send again, so S3 alone must not keep ingest from taking events: a process that starts while S3 is away
     /// accepts them unvalidated, says so in `SchemaUnavailable`, and asks again. What stays wrong however often S3 is asked is a
-    /// mistake of the deployment, and stops the start: the canary, or the old tasks beside the new, find it before players do.
+    /// mistake of the deployment, and stops the start: the new tasks end beside the old ones,
+    /// before players notice.
     const fn may_pass(&self) -> bool {
         matches!(self, Self::Read(ReadError::Away(_)) | Self::TimeIsUp)
     }
 }
 
-/// A schema is some 50 ms away. With three tries a start takes five seconds at most, where Lambda gives it ten.
+/// A schema is some 50 ms away. With three tries a start takes five seconds at most.
 const CALL_TIMEOUT: Duration = Duration::from_millis(1_500);
 const TRIES_AT_START: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(150);
 /// A single try each time: while S3 is away, all processes ask.
 const TRY_AGAIN_EVERY: Duration = Duration::from_secs(30);
 
-/// Reads the schema. If S3 does not answer, a thread goes on asking for as long as the process lives. It has a runtime of its own: the
-/// server has none yet, and Lambda's stands still between requests.
+/// Reads the schema. If S3 does not answer, a thread goes on asking for as long as the process lives. It has a runtime of its own,
+/// for the server has none yet.
 pub(super) fn load(
     schema: &EventSchema,
     key: String,
@@ -227,8 +228,7 @@ mod tests {
     fn an_error_names_variable_and_key() {
         let open = |calls| {
             let config = crate::schema::SchemaConfig { key: "schemas/a-3.json".into(), mode: SchemaMode::Report };
-            let name = ("ingest".to_owned(), crate::counts::FrontDoor::Lambda);
-            EventSchema::open(config, Script(Mutex::new(calls)), name)
+            EventSchema::open(config, Script(Mutex::new(calls)), "ingest".into())
         };
         let error = open(vec![refused()]).unwrap_err().to_string();
         assert!(error.starts_with("environment variable EVENT_SCHEMA: schemas/a-3.json: "), "{error}");
