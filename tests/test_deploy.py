@@ -29,6 +29,8 @@ QUICK = "BatchingWindowSeconds=0"
 # All but what is deployed only if a parameter asks for it.
 FUNCTIONS = {function: binary for function, binary in binaries().items()
              if function not in ("LoadSearchFunction", "LoadWarehouseFunction", "SendDigestFunction")}
+# ingest gives up a call to S3 after 0.6 s, and one to Kinesis after 0.7: who was answered sooner met none that failed.
+CALL_SECONDS = 0.6
 OWN_DOMAIN = "DomainName=events.example.com CertificateArn=arn:aws:acm:us-east-1:000000000000:certificate/of-events"
 
 
@@ -200,9 +202,10 @@ def test_an_update_under_traffic_loses_nothing(dev, history):
 
 def assert_nothing_is_lost(deployment, traffic):
     """What was answered 200 has landed, and each line that is on the stream once. While MiniStack installs functions it stands
-    still, at times for longer than ingest waits for Kinesis and S3: then events are also spilled, put twice, or answered 503."""
-    rare = len(traffic.answers) / 100
-    assert set(traffic.statuses) <= {200, 503} and traffic.statuses[503] <= rare, traffic.statuses
+    still, at times for longer than ingest waits for a call: then events are spilled, put twice or answered 503; never otherwise."""
+    assert set(traffic.statuses) <= {200, 503}, traffic.statuses
+    quick = [answer for answer in traffic.answers if answer.seconds < CALL_SECONDS]
+    assert len(quick) > 40 and {answer.status for answer in quick} == {200}, traffic.answers
     accepted = set(traffic.accepted)
     found = lambda: [line for line in deployment.lines() if line.json["id"] in accepted]
     lines = wait_for(lambda: (lines := found()) and {line.json["id"] for line in lines} == accepted and lines, LANDING_SECONDS,
@@ -210,7 +213,8 @@ def assert_nothing_is_lost(deployment, traffic):
     from_stream = lambda: Counter(line.text for line in found() if not line.is_spilled)
     on_stream = lambda: Counter(text for text in texts_on_stream(deployment) if json.loads(text).get("id") in accepted)
     wait_for(lambda: from_stream() == on_stream(), LANDING_SECONDS, lambda: f"landed twice: {from_stream() - on_stream()}")
-    assert on_stream().total() <= len(accepted) + traffic.events_per_post * rare
+    times = Counter(json.loads(text)["id"] for text in on_stream().elements())
+    assert not [event for answer in quick for event in answer.ids if times[event] > 1], times
     return lines
 
 

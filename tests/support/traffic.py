@@ -3,12 +3,22 @@
 import http.client
 import json
 import threading
+import time
 import uuid
 from collections import Counter
+from typing import NamedTuple
 
 from support.stack import request
 
 JSON = {"content-type": "application/json"}
+
+
+class Answer(NamedTuple):
+    """Of one POST: the status, or the name of the error that it ended with; the time until then; the ids of its events."""
+
+    status: int | str
+    seconds: float
+    ids: list
 
 
 class Traffic:
@@ -19,7 +29,6 @@ class Traffic:
 
     def __init__(self, stack, viewers=8, events_per_post=5, pause=0.01):
         self.stack, self.events_per_post, self.pause = stack, events_per_post, pause
-        self.accepted = []
         self.answers = []
         self.over = threading.Event()
         self.threads = [threading.Thread(target=self._view, daemon=True) for _ in range(viewers)]
@@ -38,13 +47,19 @@ class Traffic:
     @property
     def statuses(self):
         """How many requests had which status, or ended with which error."""
-        return Counter(self.answers)
+        return Counter(answer.status for answer in list(self.answers))
+
+    @property
+    def accepted(self):
+        """The ids of the events that were answered 200."""
+        return [one for answer in list(self.answers) if answer.status == 200 for one in answer.ids]
 
     def _view(self):
         viewer, sent, connection = f"viewer-{uuid.uuid4()}", 0, self.stack.connect()
         while not self.over.wait(self.pause):
             numbers = range(sent, sent := sent + self.events_per_post)
             events = [{"viewer_id": viewer, "n": n, "id": f"{viewer}/{n}"} for n in numbers]
+            started = time.monotonic()
             try:
                 status = request(connection, "POST", "/events", json.dumps(events), JSON).status
             except ConnectionRefusedError:
@@ -52,7 +67,5 @@ class Traffic:
             except (http.client.HTTPException, OSError) as error:
                 connection.close()
                 status = type(error).__name__
-            self.answers.append(status)
-            if status == 200:
-                self.accepted += [event["id"] for event in events]
+            self.answers.append(Answer(status, time.monotonic() - started, [event["id"] for event in events]))
         connection.close()
