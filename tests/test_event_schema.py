@@ -1,5 +1,5 @@
-"""Events that a JSON Schema judges, in the server: what is answered, what lands, what is counted, and what a process does whose
-schema is no good or out of reach."""
+"""Events that a JSON Schema judges, in the function and in the server: what is answered, what lands, what is counted, and what a process does
+whose schema is no good or out of reach."""
 
 import base64
 import http.client
@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 import pytest
 
 from support import redrive
+from support.function import Bucket, running
+from support.proxy import Reply
 from support.stack import FAST, INGEST, INGEST_SERVER, LANDING_BUCKET, STREAM, Stack, built, request, wait_for
 
 KEY = "schemas/events-1.json"
@@ -78,11 +80,16 @@ def counted(stack):
     return rules, other
 
 
+@pytest.fixture(scope="module", params=["lambda", "server"])
+def front_door(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def rejecting(tmp_path_factory):
+def rejecting(tmp_path_factory, front_door):
     directory = tmp_path_factory.mktemp("rejecting")
     put_schema(directory)
-    stack = Stack(directory, FRONT_DOOR="server", parameters=parameters("reject"))
+    stack = Stack(directory, FRONT_DOOR=front_door, parameters=parameters("reject"))
     yield stack
     assert stack.stop() == 0, stack.tail()
 
@@ -135,9 +142,9 @@ def test_ten_thousand_violations_fit_into_an_answer_whose_first_hundred_are_expl
     assert [("rule" in one) for one in answer.json["rejected"]] == [True] * 100 + [False] * 9_899
 
 
-def test_raw_events_are_judged_and_land_byte_by_byte_as_they_came(fresh_stack, tmp_path):
+def test_raw_events_are_judged_and_land_byte_by_byte_as_they_came(fresh_stack, tmp_path, front_door):
     put_schema(tmp_path)
-    stack = fresh_stack(tmp_path, FRONT_DOOR="server", parameters=parameters("reject", more="EventFormat=raw"))
+    stack = fresh_stack(tmp_path, FRONT_DOOR=front_door, parameters=parameters("reject", more="EventFormat=raw"))
     name = new_name()
     text = f'{{"position":123456789012345678901234567890.10,  "b":1e2,"name":"{name}","type":"play","b":-0.0}}'
     answer = stack.post(body=f'[{text},{{"type":1}}]'.encode(), headers=JSON)
@@ -147,9 +154,9 @@ def test_raw_events_are_judged_and_land_byte_by_byte_as_they_came(fresh_stack, t
 
 # ---- report ----
 
-def test_a_report_changes_no_event_and_counts_each_rule_once_an_event(fresh_stack, tmp_path):
+def test_a_report_changes_no_event_and_counts_each_rule_once_an_event(fresh_stack, tmp_path, front_door):
     put_schema(tmp_path)
-    stack = fresh_stack(tmp_path, FRONT_DOOR="server", parameters=parameters("report"))
+    stack = fresh_stack(tmp_path, FRONT_DOOR=front_door, parameters=parameters("report"))
     events = [event("stop", position=-1), event("stop"), event(), {"name": new_name(), "position": "x", "type": "play"}]
     answer = post(stack, *events)
     assert (answer.status, answer.json) == (200, {"accepted": 4, "rejected": []})
@@ -161,9 +168,9 @@ def test_a_report_changes_no_event_and_counts_each_rule_once_an_event(fresh_stac
     assert not stack.lines("rejected")
 
 
-def test_of_many_rules_twenty_are_counted_apart(fresh_stack, tmp_path):
+def test_of_many_rules_twenty_are_counted_apart(fresh_stack, tmp_path, front_door):
     put_schema(tmp_path, {"properties": {f"m{n:02}": {"type": "string"} for n in range(30)}})
-    stack = fresh_stack(tmp_path, FRONT_DOOR="server", parameters=parameters("report"))
+    stack = fresh_stack(tmp_path, FRONT_DOOR=front_door, parameters=parameters("report"))
     for n in range(30):
         assert post(stack, {f"m{n:02}": n}).status == 200
     assert stack.stop() == 0, stack.tail()
@@ -171,27 +178,20 @@ def test_of_many_rules_twenty_are_counted_apart(fresh_stack, tmp_path):
     assert (sum(rules.values()), len(rules), rules["other"]) == (30, 21, 10)
 
 
-def test_the_function_says_that_it_validates_nothing(fresh_stack, tmp_path):
-    put_schema(tmp_path)
-    stack = fresh_stack(tmp_path, parameters=parameters("reject"))
-    assert post(stack, {"type": 7}).status == 200
-    wait_for(lambda: "EVENT_SCHEMA is for ingest-server" in stack.function_log(INGEST), what=stack.tail)
-
-
-def test_without_a_schema_nothing_is_counted(fresh_stack):
-    stack = fresh_stack()
+def test_without_a_schema_nothing_is_counted(fresh_stack, front_door):
+    stack = fresh_stack(FRONT_DOOR=front_door)
     assert post(stack, {"type": 7}).status == 200
     assert stack.stop() == 0, stack.tail()
-    log = stack.function_log(INGEST)
+    log = stack.function_log(stack.ingest)
     assert "Schema" not in log and "schema" not in log
 
 
 # ---- After a mistake in the schema ----
 
-def test_what_a_wrong_rule_rejected_is_landed_by_redrive(fresh_stack, tmp_path):
+def test_what_a_wrong_rule_rejected_is_landed_by_redrive(fresh_stack, tmp_path, front_door):
     """A list's member, a body of one event, a report."""
     put_schema(tmp_path)
-    stack = fresh_stack(tmp_path, FRONT_DOOR="server", parameters=parameters("reject"))
+    stack = fresh_stack(tmp_path, FRONT_DOOR=front_door, parameters=parameters("reject"))
     events = [event("seek"), event("seek"), event("seek")]
     assert post(stack, events[0], event()).status == 200
     assert stack.post(body=json.dumps(events[1]).encode(), headers=JSON).status == 400
@@ -209,16 +209,17 @@ def test_what_a_wrong_rule_rejected_is_landed_by_redrive(fresh_stack, tmp_path):
 def variables(stack):
     """Of a process of its own on the stack's AWS."""
     return {"AWS_ENDPOINT_URL": stack.aws_address, "AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "a",
-            "LISTEN": "127.0.0.1:0", "DRAIN_SECONDS": "0",
+            "LISTEN": "127.0.0.1:0", "DRAIN_SECONDS": "0", "AWS_LAMBDA_FUNCTION_NAME": INGEST,
             "STREAM_NAME": STREAM, "BUCKET_NAME": LANDING_BUCKET}
 
 
-def start(stack, **own):
+def start(stack, binary, **own):
     """How such a process ended, and what it said."""
-    done = subprocess.run([built(INGEST_SERVER)], env=variables(stack) | own, capture_output=True, text=True, timeout=20)
+    done = subprocess.run([built(binary)], env=variables(stack) | own, capture_output=True, text=True, timeout=20)
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("binary", [INGEST, INGEST_SERVER])
 @pytest.mark.parametrize(("schema", "problem"), [
     (None, "is missing"),
     (b"{" + b" " * 2**18 + b"}", "is larger than 262144 bytes"),
@@ -230,15 +231,15 @@ def start(stack, **own):
     (b'{"properties":{"a":{"uniqueItems":true}}}', '"uniqueItems" is not supported'),
     (json.dumps({"allOf": [{}] * 2000}).encode(), "at most 1000"),
 ])
-def test_a_schema_that_is_a_mistake_stops_the_start_and_is_named(stack, schema, problem):
+def test_a_schema_that_is_a_mistake_stops_the_start_and_is_named(stack, binary, schema, problem):
     key = f"schemas/{new_name()}.json"
     if schema is not None:
         stack.s3().put_object(Bucket=LANDING_BUCKET, Key=key, Body=schema)
-    code, said = start(stack, EVENT_SCHEMA=key)
+    code, said = start(stack, binary, EVENT_SCHEMA=key)
     assert code != 0 and f"environment variable EVENT_SCHEMA: {key}: " in said and problem in said, said
 
 
-def test_while_s3_is_away_a_new_process_accepts_events_unvalidated_and_validates_once_it_is_back(stack, tmp_path):
+def test_while_s3_is_away_a_new_server_accepts_events_unvalidated_and_validates_once_it_is_back(stack, tmp_path):
     """The server on its own, whose S3 does not give the schema at first."""
     key = f"schemas/{new_name()}.json"
     stack.s3().put_object(Bucket=LANDING_BUCKET, Key=key, Body=json.dumps(SCHEMA).encode())
@@ -275,6 +276,43 @@ def test_while_s3_is_away_a_new_process_accepts_events_unvalidated_and_validates
     assert {line["Rule"] for line in lines if "Rule" in line} == {"/properties/type/enum"}
 
 
+class SlowStart(Bucket):
+    """Kinesis, and S3 that does not give the schema at first."""
+
+    def __init__(self):
+        super().__init__()
+        self.objects[KEY] = json.dumps(SCHEMA).encode()
+        self.away, self.asked = True, 0
+
+    def reply_to(self, request):
+        if request.method == "POST":
+            stored = [{"SequenceNumber": "1", "ShardId": "shardId-0"} for _ in json.loads(request.body)["Records"]]
+            body = json.dumps({"FailedRecordCount": 0, "Records": stored}).encode()
+            return Reply(200, [("Content-Type", "application/x-amz-json-1.1")], body)
+        self.asked += 1
+        return Reply(503) if self.away else super().reply_to(request)
+
+
+def test_while_s3_is_away_a_function_accepts_events_unvalidated_and_a_later_request_asks_again():
+    bucket = SlowStart()
+    settings = {"STREAM_NAME": "s", "BUCKET_NAME": bucket.name, "EVENT_SCHEMA": KEY, "EVENT_SCHEMA_MODE": "reject"}
+    with running(INGEST, bucket, **settings) as function:
+        outcome, _ = function.answers.get(timeout=10)
+        assert outcome == "register", "of the extension"
+
+        def status(one):
+            context = {"http": {"method": "POST", "sourceIp": "127.0.0.1"}}
+            headers = {"content-type": "application/json"}
+            return function.invoke({"rawPath": "/events", "headers": headers, "body": json.dumps(one), "requestContext": context})["statusCode"]
+
+        assert [status(event("stop")) for _ in range(3)] == [200] * 3 and bucket.asked == 3
+        bucket.away = False
+        time.sleep(31)
+        assert bucket.asked == 3, "an environment is frozen between requests"
+        assert status(event("stop")) == 400 and bucket.asked == 4
+        assert (status(event()), status(event("stop")), bucket.asked) == (200, 400, 4)
+
+
 # ---- Hostile events ----
 
 HOSTILE = {
@@ -287,10 +325,10 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("mode", ["report", "reject"])
-def test_the_largest_events_are_judged_in_a_second_or_two(fresh_stack, tmp_path, mode):
+def test_the_largest_events_are_judged_in_a_second_or_two(fresh_stack, tmp_path, front_door, mode):
     """Each of a MiB: what would be quadratic, exponential, or an error for each of half a million members."""
     put_schema(tmp_path, HOSTILE)
-    stack = fresh_stack(tmp_path, FRONT_DOOR="server", parameters=parameters(mode))
+    stack = fresh_stack(tmp_path, FRONT_DOOR=front_door, parameters=parameters(mode))
     assert post(stack, event()).status in (200, 400)
     size = 1_000_000
     for name, value in {

@@ -21,6 +21,7 @@ use crate::intake::{Arrival, Intake};
 use crate::metrics;
 use crate::pack::Record;
 use crate::put::{PutReport, RecordStream};
+use crate::schema::EventSchema;
 use crate::spill::SpillBucket;
 use crate::store::{Origin, Store};
 
@@ -40,6 +41,12 @@ impl<S: RecordStream, B: SpillBucket> Handler<S, B> {
     pub fn new(config: Config, stream: S, bucket: B) -> Self {
         let store = Store::new(stream, bucket, config.event_format, config.kinesis_retry);
         Self { intake: Intake::new(config), frames: RefCell::default(), store, counts: Counts::new(FrontDoor::Lambda) }
+    }
+
+    /// Validates events by a schema, if there is one.
+    #[must_use]
+    pub fn with_schema(self, schema: Option<EventSchema>) -> Self {
+        Self { intake: self.intake.with_schema(schema), ..self }
     }
 
     /// What this environment counts.
@@ -72,6 +79,9 @@ impl<S: RecordStream, B: SpillBucket> Handler<S, B> {
         let app = self.intake.app(head.headers);
         let due = self.counts.add(at, &context.env_config.function_name, app, &values);
         due.iter().for_each(|line| println!("{line}"));
+        if !due.is_empty() {
+            self.intake.schema().iter().flat_map(|schema| schema.lines()).for_each(|line| println!("{line}"));
+        }
         let reply = answer.into_reply(head, &self.intake.config().allowed_origins);
         Ok(Response::new(reply, request.multi_value_headers_only))
     }

@@ -18,7 +18,7 @@ use crate::event::{Event, KeyFields};
 use crate::pack::{Packer, Packing, Record};
 use crate::put::PutReport;
 use crate::rate_limit::{Allowance, Charge, Exhausted};
-use crate::schema::{EventSchema, Judge, Violation};
+use crate::schema::{self, EventSchema, Judge, Violation};
 use crate::split::{Item, split};
 use crate::write_keys::{NamedKey, WriteKey};
 
@@ -331,7 +331,7 @@ impl Intake {
         let mut violations_left = MAX_VIOLATIONS;
         for (index, Item { source, event }) in items.into_iter().enumerate() {
             let violation = event.as_ref().ok().and_then(|event| self.violation(judge.as_mut()?, event));
-            let event = violation.as_ref().map_or(event, |violation| Err(violation.rejection()));
+            let event = violation.as_ref().map_or(event, |violation| Err(schema::rejection(violation)));
             if let Err(rejection) = event.and_then(|event| packer.event(index, &event)) {
                 let violation = violation.filter(|_| take_one(&mut violations_left));
                 rejected.push(RejectedItem { index, reason: rejection.reason, violation });

@@ -1,22 +1,20 @@
-//! Whether events are what a JSON Schema says, if one is configured for the server: [`rules`] judges within the bounds that [`overlap`] proves of the
-//! schema, [`source`] reads it from S3 at the start of the process, [`counts`] keeps what was broken.
+//! Whether events are what a JSON Schema says, if one is configured: [`schema_rules`] judges,
+//! [`source`] reads it from S3 at the start of the process, [`counts`] keeps what was broken.
 
 mod counts;
-mod overlap;
-mod rules;
 mod source;
 
 use std::sync::{Arc, OnceLock};
 
 use lambda_setup::environment::{self, EnvironmentError};
-use serde::Serialize;
+pub use schema_rules::Violation;
+use schema_rules::{MAX_STEPS_A_REQUEST, Rules};
 use shared::rejection::{Reason, Rejection};
 use shared::timestamp::UnixMillis;
 
 use crate::counts::FrontDoor;
 use counts::SchemaCounts;
-use rules::Validate;
-pub use source::{ReadError, SchemaBucket};
+pub use source::{ReadError, SchemaBucket, SchemaReader};
 
 /// What becomes of events that break a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,20 +56,10 @@ impl SchemaConfig {
     }
 }
 
-/// A rule of the schema that an event breaks, and where. No value of the event is in it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Violation {
-    /// The keyword's location in the schema, such as `/properties/type/enum`.
-    pub rule: String,
-    /// The place in the event, such as `/type`; empty for the event itself.
-    pub path: String,
-}
-
-impl Violation {
-    pub(crate) fn rejection(&self) -> Rejection {
-        let place = if self.path.is_empty() { "as a whole" } else { &self.path };
-        Rejection::new(Reason::SchemaViolation, format!("the event, {place}, breaks the schema's rule {}", self.rule))
-    }
+/// What is said of an event that breaks a rule.
+pub(crate) fn rejection(Violation { rule, path }: &Violation) -> Rejection {
+    let place = if path.is_empty() { "as a whole" } else { path };
+    Rejection::new(Reason::SchemaViolation, format!("the event, {place}, breaks the schema's rule {rule}"))
 }
 
 /// The schema of a process. It never changes while the process runs: a new version is a new key and a deployment, so that a roll-back
@@ -83,12 +71,12 @@ pub struct EventSchema(Arc<Shared>);
 struct Shared {
     mode: SchemaMode,
     /// Empty until S3 has given them.
-    rules: OnceLock<Box<dyn Validate>>,
+    rules: OnceLock<Rules>,
     counts: SchemaCounts,
 }
 
 impl EventSchema {
-    /// Reads the schema; its metrics have this name.
+    /// Reads the schema in the server; its metrics have this name.
     ///
     /// # Errors
     ///
@@ -99,15 +87,36 @@ impl EventSchema {
         bucket: impl SchemaBucket + Send + 'static,
         name: String,
     ) -> Result<Self, EnvironmentError> {
-        let SchemaConfig { key, mode } = config;
-        let counts = SchemaCounts::new(name, FrontDoor::Server);
-        let schema = Self(Arc::new(Shared { mode, rules: OnceLock::new(), counts }));
+        let (schema, key) = Self::unknown(config, name, FrontDoor::Server);
         source::load(&schema, key, bucket)?;
         Ok(schema)
     }
 
-    fn set(&self, rules: impl Validate + 'static) {
-        if self.0.rules.set(Box::new(rules)).is_err() {
+    /// Reads the schema in the function; its metrics have this name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub async fn open_in_function<B: SchemaBucket>(
+        config: SchemaConfig,
+        bucket: B,
+        name: String,
+    ) -> Result<SchemaReader<B>, EnvironmentError> {
+        let (schema, key) = Self::unknown(config, name, FrontDoor::Lambda);
+        SchemaReader::open(schema, key, bucket).await
+    }
+
+    fn unknown(SchemaConfig { key, mode }: SchemaConfig, name: String, front_door: FrontDoor) -> (Self, String) {
+        let counts = SchemaCounts::new(name, front_door);
+        (Self(Arc::new(Shared { mode, rules: OnceLock::new(), counts })), key)
+    }
+
+    fn is_known(&self) -> bool {
+        self.0.rules.get().is_some()
+    }
+
+    fn set(&self, rules: Rules) {
+        if self.0.rules.set(rules).is_err() {
             tracing::debug!("the schema is known already");
         }
     }
@@ -115,7 +124,7 @@ impl EventSchema {
     /// Judges the events of one request.
     pub(crate) fn judge(&self, received_at: UnixMillis) -> Judge<'_> {
         let shared = &*self.0;
-        Judge { shared, rules: shared.rules.get().map(Box::as_ref), received_at, steps: rules::MAX_STEPS_A_REQUEST }
+        Judge { shared, rules: shared.rules.get(), received_at, steps: MAX_STEPS_A_REQUEST }
     }
 
     /// The lines of metrics that are not written yet.
@@ -133,7 +142,7 @@ impl EventSchema {
     pub(crate) fn of(schema: Option<&serde_json::Value>, mode: SchemaMode) -> Self {
         let counts = SchemaCounts::new("ingest".into(), FrontDoor::Lambda);
         let this = Self(Arc::new(Shared { mode, rules: OnceLock::new(), counts }));
-        schema.into_iter().for_each(|schema| this.set(rules::Rules::parse(schema.to_string().as_bytes()).unwrap()));
+        schema.into_iter().for_each(|schema| this.set(Rules::parse(schema.to_string().as_bytes()).unwrap()));
         this
     }
 }
@@ -141,7 +150,7 @@ impl EventSchema {
 /// Judges the events of one request, and counts what it finds.
 pub(crate) struct Judge<'s> {
     shared: &'s Shared,
-    rules: Option<&'s dyn Validate>,
+    rules: Option<&'s Rules>,
     received_at: UnixMillis,
     /// What may still be spent on finding out which rules are broken.
     steps: usize,
@@ -196,7 +205,7 @@ mod tests {
         assert_eq!(judge.check(r#"{"type":"play","n":0}"#), Ok(()));
         let violation = judge.check(r#"{"type":"secret"}"#).unwrap_err();
         assert_eq!(violation, Violation { rule: "/properties/type/enum".into(), path: "/type".into() });
-        assert!(!violation.rejection().detail.contains("secret"));
+        assert!(!rejection(&violation).detail.contains("secret"));
         assert_eq!(rejecting.totals(), (vec![("/properties/type/enum".to_owned(), 1)], 0));
     }
 
@@ -205,7 +214,7 @@ mod tests {
         let schema = EventSchema::of(None, SchemaMode::Reject);
         assert_eq!(schema.judge(UnixMillis(0)).check("{}"), Ok(()));
         assert_eq!(schema.totals(), (vec![], 1));
-        schema.set(rules::Rules::parse(b"false").unwrap());
+        schema.set(Rules::parse(b"false").unwrap());
         assert!(schema.judge(UnixMillis(0)).check("{}").is_err());
         assert_eq!(schema.totals(), (vec![("/".to_owned(), 1)], 1));
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use schema_rules::OTHER;
 use shared::emf;
 use shared::metric::Metric;
 use shared::timestamp::UnixMillis;
@@ -11,8 +12,6 @@ use crate::counts::{FrontDoor, minute_of};
 
 /// Rules that a process counts apart: each is a metric of its own, which costs money.
 pub(super) const MAX_RULES: usize = 20;
-/// All rules beyond those, and those of which it was not found out which they are.
-pub(super) const OTHER: &str = "other";
 
 #[derive(Debug)]
 pub(super) struct SchemaCounts {

@@ -1,12 +1,14 @@
 //! Reads the schema from S3, once.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use lambda_setup::environment::EnvironmentError;
+use schema_rules::{MAX_SCHEMA_BYTES, Rules, SchemaError};
+use tokio::time::Instant;
 
-use super::rules::{Rules, SchemaError};
 use super::{EventSchema, VARIABLE};
 
 /// A bucket that has schemas.
@@ -45,8 +47,7 @@ enum LoadError {
 impl LoadError {
     /// Players do not send again, so S3 alone must not keep ingest from taking events: a process that starts while S3 is away
     /// accepts them unvalidated, says so in `SchemaUnavailable`, and asks again. What stays wrong however often S3 is asked is a
-    /// mistake of the deployment, and stops the start: the new tasks end beside the old ones,
-    /// before players notice.
+    /// mistake of the deployment, and stops the start: a canary goes back, and the server's new tasks end beside the old ones.
     const fn may_pass(&self) -> bool {
         matches!(self, Self::Read(ReadError::Away(_)) | Self::TimeIsUp)
     }
@@ -58,6 +59,8 @@ const TRIES_AT_START: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(150);
 /// A single try each time: while S3 is away, all processes ask.
 const TRY_AGAIN_EVERY: Duration = Duration::from_secs(30);
+/// Of a request that asks again.
+const REQUEST_WAITS: Duration = Duration::from_millis(500);
 
 /// Reads the schema. If S3 does not answer, a thread goes on asking for as long as the process lives. It has a runtime of its own,
 /// for the server has none yet.
@@ -85,48 +88,92 @@ async fn run(
     bucket: impl SchemaBucket,
     say: mpsc::SyncSender<Result<(), LoadError>>,
 ) {
-    let mut tries = 1;
-    let mut loaded = try_once(&bucket, &key).await;
-    while tries < TRIES_AT_START && loaded.as_ref().is_err_and(LoadError::may_pass) {
-        tokio::time::sleep(PAUSE).await;
-        loaded = try_once(&bucket, &key).await;
-        tries += 1;
-    }
-    let is_away = loaded.as_ref().is_err_and(LoadError::may_pass);
-    let said = match loaded {
-        Ok(rules) => {
-            schema.set(rules);
-            say.send(Ok(()))
-        }
-        Err(error) if is_away => {
-            tracing::error!(key, %error, "the schema can't be read; events are accepted unvalidated, and counted, until it can");
-            say.send(Ok(()))
-        }
-        Err(error) => say.send(Err(error)),
-    };
-    if said.is_ok() && is_away {
+    let said = say.send(start(&schema, &key, &bucket).await);
+    if said.is_ok() && !schema.is_known() {
         go_on(&schema, &key, &bucket).await;
     }
 }
 
+/// Reads the schema, with few tries. Without an error it may still be unknown, while S3 is away.
+async fn start(schema: &EventSchema, key: &str, bucket: &impl SchemaBucket) -> Result<(), LoadError> {
+    let mut tries = 1;
+    let mut loaded = try_once(bucket, key).await;
+    while tries < TRIES_AT_START && loaded.as_ref().is_err_and(LoadError::may_pass) {
+        tokio::time::sleep(PAUSE).await;
+        loaded = try_once(bucket, key).await;
+        tries += 1;
+    }
+    accept(schema, key, loaded)
+}
+
+fn accept(schema: &EventSchema, key: &str, loaded: Result<Rules, LoadError>) -> Result<(), LoadError> {
+    match loaded {
+        Ok(rules) => schema.set(rules),
+        Err(error) if error.may_pass() => {
+            tracing::error!(key, %error, "the schema can't be read; events are accepted unvalidated, and counted, until it can");
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
 async fn go_on(schema: &EventSchema, key: &str, bucket: &impl SchemaBucket) {
-    loop {
+    while !schema.is_known() {
         tokio::time::sleep(TRY_AGAIN_EVERY).await;
-        match try_once(bucket, key).await {
-            Ok(rules) => {
-                tracing::warn!(key, "the schema could be read at last; from here on events are validated");
-                return schema.set(rules);
-            }
-            // Also one that no other process would start with: somebody may put it right.
-            Err(error) => {
-                tracing::error!(key, %error, "the schema still can't be read; events are accepted unvalidated")
-            }
+        ask_again(schema, key, bucket).await;
+    }
+}
+
+async fn ask_again(schema: &EventSchema, key: &str, bucket: &impl SchemaBucket) {
+    match try_once(bucket, key).await {
+        Ok(rules) => {
+            tracing::warn!(key, "the schema could be read at last; from here on events are validated");
+            schema.set(rules);
+        }
+        // Also one that no other process would start with: somebody may put it right.
+        Err(error) => tracing::error!(key, %error, "the schema still can't be read; events are accepted unvalidated"),
+    }
+}
+
+/// Reads the schema in a function. An environment is frozen between requests, and with it a thread that waits for S3: so it is a
+/// request that asks again.
+#[derive(Debug)]
+pub struct SchemaReader<B> {
+    schema: EventSchema,
+    key: String,
+    bucket: B,
+    asked_at: Cell<Instant>,
+}
+
+impl<B: SchemaBucket> SchemaReader<B> {
+    pub(super) async fn open(schema: EventSchema, key: String, bucket: B) -> Result<Self, EnvironmentError> {
+        // A player waits.
+        let loaded = tokio::time::timeout(CALL_TIMEOUT, start(&schema, &key, &bucket)).await;
+        let loaded = loaded.unwrap_or_else(|_| accept(&schema, &key, Err(LoadError::TimeIsUp)));
+        loaded.map_err(|error| EnvironmentError::new(VARIABLE, format!("{key}: {error}")))?;
+        Ok(Self { schema, key, bucket, asked_at: Cell::new(Instant::now()) })
+    }
+
+    /// The schema, which may be unknown so far.
+    pub const fn schema(&self) -> &EventSchema {
+        &self.schema
+    }
+
+    /// Before each request: asks S3 for a schema that it has not given yet, every half a minute and half a second long.
+    pub async fn before_request(&self) {
+        if self.schema.is_known() || self.asked_at.get().elapsed() < TRY_AGAIN_EVERY {
+            return;
+        }
+        self.asked_at.set(Instant::now());
+        let asked = ask_again(&self.schema, &self.key, &self.bucket);
+        if tokio::time::timeout(REQUEST_WAITS, asked).await.is_err() {
+            tracing::error!(key = self.key, "S3 still does not give the schema; events are accepted unvalidated");
         }
     }
 }
 
 async fn try_once(bucket: &impl SchemaBucket, key: &str) -> Result<Rules, LoadError> {
-    let read = bucket.read(key, super::rules::MAX_SCHEMA_BYTES);
+    let read = bucket.read(key, MAX_SCHEMA_BYTES);
     let bytes = tokio::time::timeout(CALL_TIMEOUT, read).await.map_err(|_| LoadError::TimeIsUp)??;
     Ok(Rules::parse(&bytes)?)
 }
@@ -138,7 +185,6 @@ mod tests {
     use rstest::rstest;
     use shared::timestamp::UnixMillis;
     use std::sync::Mutex;
-    use tokio::time::Instant;
 
     /// What S3 does, call by call; then it is away.
     struct Script(Mutex<Vec<Result<&'static str, ReadError>>>);
@@ -222,6 +268,53 @@ mod tests {
         let (told, after, judged) = outcome(Hangs).await;
         assert_eq!((told, judged), (Ok(()), false));
         assert!(after <= Duration::from_secs(5), "{after:?}");
+    }
+
+    async fn reader(bucket: impl SchemaBucket) -> Result<SchemaReader<impl SchemaBucket>, EnvironmentError> {
+        SchemaReader::open(EventSchema::of(None, SchemaMode::Reject), "schemas/a.json".into(), bucket).await
+    }
+
+    #[rstest]
+    #[case::there(vec![Ok("false")], true, true)]
+    #[case::late_by_two_tries(vec![away(), away(), Ok("false")], true, true)]
+    #[case::away_at_the_start(vec![away(), away(), away(), Ok("false")], false, true)]
+    #[case::away(vec![], false, false)]
+    #[case::away_and_then_missing(vec![away(), away(), away(), refused()], false, false)]
+    #[tokio::test(start_paused = true)]
+    async fn a_request_asks_again(
+        #[case] calls: Vec<Result<&'static str, ReadError>>,
+        #[case] at_once: bool,
+        #[case] later: bool,
+    ) {
+        let reader = reader(Script(Mutex::new(calls))).await.unwrap();
+        reader.before_request().await;
+        tokio::time::sleep(TRY_AGAIN_EVERY.checked_sub(Duration::from_millis(1)).unwrap()).await;
+        reader.before_request().await;
+        assert_eq!(reader.schema().is_known(), at_once);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        reader.before_request().await;
+        assert_eq!(reader.schema().is_known(), later);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_function_waits_no_longer_than_a_call_and_its_requests_half_a_second() {
+        let began = Instant::now();
+        let reader = reader(Hangs).await.unwrap();
+        assert_eq!(began.elapsed(), CALL_TIMEOUT);
+        tokio::time::sleep(TRY_AGAIN_EVERY).await;
+        let began = Instant::now();
+        reader.before_request().await;
+        reader.before_request().await;
+        assert_eq!((began.elapsed(), reader.schema().is_known()), (REQUEST_WAITS, false));
+    }
+
+    #[rstest]
+    #[case::missing(vec![away(), refused()])]
+    #[case::no_schema(vec![Ok("7")])]
+    #[tokio::test(start_paused = true)]
+    async fn a_mistake_stops_a_function_too(#[case] calls: Vec<Result<&'static str, ReadError>>) {
+        let error = reader(Script(Mutex::new(calls))).await.err().unwrap().to_string();
+        assert!(error.starts_with("environment variable EVENT_SCHEMA: schemas/a.json: "), "{error}");
     }
 
     #[test]

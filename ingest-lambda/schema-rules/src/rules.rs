@@ -3,47 +3,64 @@
 use std::collections::BTreeSet;
 
 use jsonschema::{PatternOptions, ValidationError, Validator};
+use serde::Serialize;
 use serde_json::Value;
 
-use super::Violation;
-use super::counts::OTHER;
-use super::overlap::{UnboundedSchema, most_rules_a_value};
+use crate::overlap::{UnboundedSchema, most_rules_a_value};
 
 /// Bytes of a schema at most.
-pub(super) const MAX_SCHEMA_BYTES: usize = 256 * 1024;
+pub const MAX_SCHEMA_BYTES: usize = 256 * 1024;
 /// Bytes of a rule's name and of a place in an event at most.
-pub(super) const MAX_RULE_BYTES: usize = 200;
+const MAX_RULE_BYTES: usize = 200;
 /// Bytes of a compiled pattern at most: some thousand states, each of which a byte of text may cost a step.
 const MAX_PATTERN_BYTES: usize = 64 * 1024;
 /// Of an event: its bytes times the rules that can apply to one value. The validator collects all that is wrong, in choices with copies of
 /// what is: a step more than this, and the event is known to break a rule, but not which.
 const MAX_STEPS_AN_EVENT: usize = 512 * 1024;
 /// Of all events of a request.
-pub(super) const MAX_STEPS_A_REQUEST: usize = 16 * 1024 * 1024;
+pub const MAX_STEPS_A_REQUEST: usize = 16 * 1024 * 1024;
+/// Stands for the rules of which it was not found out which they are.
+pub const OTHER: &str = "other";
+
+/// A rule of the schema that an event breaks, and where. No value of the event is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Violation {
+    /// The keyword's location in the schema, such as `/properties/type/enum`.
+    pub rule: String,
+    /// The place in the event, such as `/type`; empty for the event itself.
+    pub path: String,
+}
 
 /// Why bytes are no schema that events are validated by.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SchemaError {
+pub enum SchemaError {
+    /// Over [`MAX_SCHEMA_BYTES`].
     #[error("is larger than {MAX_SCHEMA_BYTES} bytes")]
     TooLarge,
+    /// Not even JSON.
     #[error("is not JSON: {0}")]
     NotJson(#[from] serde_json::Error),
+    /// What it makes of an event has no bound, or too high a one.
     #[error("would be too much work: {0}")]
     Unbounded(#[from] UnboundedSchema),
+    /// JSON, but not of the draft that it names.
     #[error("is not a JSON Schema: {0}")]
     NotASchema(#[from] Box<ValidationError<'static>>),
 }
 
 /// The rules of a schema.
 #[derive(Debug)]
-pub(super) struct Rules {
+pub struct Rules {
     validator: Validator,
     /// How many can apply to one value.
     a_value: usize,
 }
 
 impl Rules {
-    pub(super) fn parse(schema: &[u8]) -> Result<Self, SchemaError> {
+    /// # Errors
+    ///
+    /// When the bytes are no schema, or one whose work has no bound.
+    pub fn parse(schema: &[u8]) -> Result<Self, SchemaError> {
         if schema.len() > MAX_SCHEMA_BYTES {
             return Err(SchemaError::TooLarge);
         }
@@ -56,6 +73,16 @@ impl Rules {
         Ok(Self { validator, a_value })
     }
 
+    /// All rules that an event breaks, by name; `None` if there are none. Takes what naming them costs from `steps`.
+    pub fn all(&self, event: &str, steps: &mut usize) -> Option<BTreeSet<String>> {
+        self.broken_by(event).map(|broken| broken.all(steps))
+    }
+
+    /// The first rule that an event breaks, and where; `None` if there is none. Takes what naming it costs from `steps`.
+    pub fn first(&self, event: &str, steps: &mut usize) -> Option<Violation> {
+        self.broken_by(event).map(|broken| broken.first(steps))
+    }
+
     /// `None` for an event that breaks no rule.
     fn broken_by(&self, event: &str) -> Option<Broken<'_>> {
         let steps = event.len().saturating_mul(self.a_value);
@@ -65,25 +92,6 @@ impl Rules {
             // It was read as JSON before: it holds a number beyond what a double is, which no schema can judge.
             Err(_) => Some(Broken { rules: self, event: None, steps }),
         }
-    }
-}
-
-/// Judges events. A trait, so that what names no schema does not have the validator either: it would make the Lambda's package half as
-/// large again.
-pub(super) trait Validate: std::fmt::Debug + Send + Sync {
-    /// All rules that an event breaks, by name; `None` if there are none. Takes what naming them costs from `steps`.
-    fn all(&self, event: &str, steps: &mut usize) -> Option<BTreeSet<String>>;
-    /// The first rule that an event breaks, and where; `None` if there is none. Takes what naming it costs from `steps`.
-    fn first(&self, event: &str, steps: &mut usize) -> Option<Violation>;
-}
-
-impl Validate for Rules {
-    fn all(&self, event: &str, steps: &mut usize) -> Option<BTreeSet<String>> {
-        self.broken_by(event).map(|broken| broken.all(steps))
-    }
-
-    fn first(&self, event: &str, steps: &mut usize) -> Option<Violation> {
-        self.broken_by(event).map(|broken| broken.first(steps))
     }
 }
 
@@ -248,7 +256,7 @@ mod tests {
         assert_eq!((name(2, &mut steps), steps), (OTHER.into(), 0));
     }
 
-    /// `cargo test --release -p ingest-lambda --lib what_judging_costs -- --ignored --nocapture`, beside reading the same events.
+    /// `cargo test --release -p schema-rules what_judging_costs -- --ignored --nocapture`, beside reading the same events.
     #[test]
     #[ignore = "prints times"]
     fn what_judging_costs() {

@@ -15,7 +15,7 @@ pub(super) const MAX_DEPTH: usize = 100;
 
 /// Why the work that a schema makes has no bound, or too high a one.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub(super) enum UnboundedSchema {
+pub enum UnboundedSchema {
     #[error("{0} rules can apply to one value; at most {MAX_RULES_A_VALUE} may")]
     TooManyRules(usize),
     #[error("it is nested deeper than {MAX_DEPTH} levels, with what it refers to")]
