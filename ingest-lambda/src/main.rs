@@ -14,6 +14,9 @@ use lambda_setup::environment::{self, EnvironmentError};
 use lambda_setup::sdk::SdkConfig;
 use lambda_setup::{sdk, shutdown};
 
+/// Lambda sets it.
+const FUNCTION_NAME: &str = "AWS_LAMBDA_FUNCTION_NAME";
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     lambda_setup::log::init()?;
@@ -46,6 +49,6 @@ async fn main() -> anyhow::Result<()> {
 async fn schema(config: &Config, sdk_config: &SdkConfig) -> Result<Option<SchemaReader<Bucket>>, EnvironmentError> {
     let Some(schema) = config.event_schema.clone() else { return Ok(None) };
     let bucket = Bucket::new(sdk_config, config.bucket_name.clone());
-    let name = environment::required("AWS_LAMBDA_FUNCTION_NAME")?;
+    let name = environment::required(FUNCTION_NAME)?;
     EventSchema::open_in_function(schema, bucket, name).await.map(Some)
 }
