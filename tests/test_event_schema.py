@@ -311,6 +311,7 @@ def test_while_s3_is_away_a_function_accepts_events_unvalidated_and_a_later_requ
         assert bucket.asked == 3, "an environment is frozen between requests"
         assert status(event("stop")) == 400 and bucket.asked == 4
         assert (status(event()), status(event("stop")), bucket.asked) == (200, 400, 4)
+        assert not [key for key in bucket.objects if key.startswith("events/")], "the stream takes them"
 
 
 # ---- Hostile events ----
