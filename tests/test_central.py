@@ -99,7 +99,7 @@ def test_recipients_of_an_older_version_move_to_parameter_store(older, chat):
     older.deploy(TRUSTED)
     found = stored(older.cloud)
     assert (found["Value"], found["Type"]) == (groups(chat.slack), "SecureString")
-    assert f"recipients: 1 groups in {PARAMETER}" in older.said and "/secret" not in older.said
+    assert f"recipients: 1 group in {PARAMETER}" in older.said and "/secret" not in older.said
     variables = variables_of(older)
     assert variables["RECIPIENTS_PARAMETER"] == PARAMETER and "RECIPIENTS" not in variables
 

@@ -36,3 +36,18 @@ def test_unusable_recipients_stop_a_deployment_and_are_not_quoted(monkeypatch):
     for unset in ("", " \n"):
         monkeypatch.setenv("RECIPIENTS", unset)
         assert recipients.given() == ""
+
+
+@pytest.mark.parametrize("text,sender,is_taken", [
+    ('[{"group":"a","alarms":["*"],"mail":["a@example.com"]}]', "", False),
+    ('[{"group":"a","alarms":["*"],"mail":["a@example.com"]}]', None, False),
+    ('[{"group":"a","alarms":["*"],"mail":["a@example.com"]}]', "playhead@example.com", True),
+    ('[{"group":"a","alarms":["*"],"email":true,"mail":[]}]', "", True),
+    ("by hand, and no JSON", "", True), ("", "", True), (None, "", True)])
+def test_a_deployment_without_a_sender_is_refused_where_groups_want_mails(text, sender, is_taken):
+    """Given ones and those that are stored: notify would have to keep each mail back."""
+    if is_taken:
+        recipients.refuse_mails_without_sender(text, sender)
+    else:
+        with pytest.raises(SystemExit, match="group a has .* MailFrom is not set"):
+            recipients.refuse_mails_without_sender(text, sender)

@@ -580,7 +580,8 @@ def check_reports(resources, role):
     assert resources["ReportsPermission"]["Properties"]["SourceArn"] == {"Fn::GetAtt": ["ReportsRule", "Arn"]}
     central = resources["CentralRule"]["Properties"]
     own = {"prefix": {"Fn::Sub": "arn:${AWS::Partition}:cloudwatch:${AWS::Region}:${AWS::AccountId}:alarm:${AWS::StackName}-"}}
-    assert central["EventPattern"] == STATE_CHANGES | {"resources": [own]}
+    of_no_canary = {"alarmName": [{"anything-but": {"prefix": {"Fn::Sub": "${AWS::StackName}-canary-"}}}]}
+    assert central["EventPattern"] == STATE_CHANGES | {"resources": [own], "detail": STATE_CHANGES["detail"] | of_no_canary}
     assert central["Targets"] == [{"Id": "central", "Arn": {"Ref": "CentralNotify"}, "RoleArn": {"Fn::GetAtt": ["CentralRole", "Arn"]}}]
     assert permissions(role) == {"CentralNotify": ["events:PutEvents"]}
     statement, = role["AssumeRolePolicyDocument"]["Statement"]

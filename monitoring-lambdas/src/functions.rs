@@ -82,7 +82,7 @@ const START_TIME: Duration = Duration::from_secs(8);
 
 pub fn notify() -> anyhow::Result<()> {
     start("notify", notify::config::Config::from_environment, async |config, sdk| {
-        let recipients = recipients(&sdk, config.recipients_parameter, config.mail_from.as_ref()).await;
+        let recipients = recipients(&sdk, config.recipients_parameter).await;
         let handler = Notify {
             recipients: recipients.context("notify can't start")?,
             rules: config.rules,
@@ -99,7 +99,7 @@ pub fn notify() -> anyhow::Result<()> {
 
 pub fn send_digest() -> anyhow::Result<()> {
     start("send-digest", send_digest::Config::from_environment, async |config, sdk| {
-        let recipients = recipients(&sdk, config.recipients_parameter, config.mail_from.as_ref()).await;
+        let recipients = recipients(&sdk, config.recipients_parameter).await;
         let handler = send_digest::Handler {
             recipients: recipients.context("send-digest can't start")?,
             bucket: S3Bucket::new(bucket::client(&sdk), config.completeness.bucket_name.clone()),
@@ -113,13 +113,9 @@ pub fn send_digest() -> anyhow::Result<()> {
     })
 }
 
-async fn recipients(
-    sdk: &SdkConfig,
-    parameter: String,
-    mail_from: Option<&MailAddress>,
-) -> Result<Recipients<SsmParameter>, RecipientsError> {
+async fn recipients(sdk: &SdkConfig, parameter: String) -> Result<Recipients<SsmParameter>, RecipientsError> {
     let parameter = SsmParameter::new(sdk, parameter);
-    Recipients::start(parameter, mail_from.is_some(), lambda_setup::now(), Deadline::after(START_TIME)).await
+    Recipients::start(parameter, lambda_setup::now(), Deadline::after(START_TIME)).await
 }
 
 fn channels(

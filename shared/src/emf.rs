@@ -15,7 +15,7 @@ const FUNCTION_NAME: &str = "FunctionName";
 /// As AWS calls the dimension of its own metrics that tells a function's versions apart.
 const EXECUTED_VERSION: &str = "ExecutedVersion";
 /// Whose write key a request named.
-const APP: &str = "App";
+pub const APP: &str = "App";
 /// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-versions.html>
 const UNPUBLISHED: &str = "$LATEST";
 /// Which rule of a schema was broken.

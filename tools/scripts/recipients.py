@@ -16,7 +16,7 @@ MOST_GROUPS = 20
 FORMATS = ("text", "adaptive-card")
 MEMBERS = {"group": str, "alarms": list, "webhook": (str, type(None)), "format": (str, type(None)), "email": bool, "mail": list, "digest": bool}
 MOST_ADDRESSES, MOST_ADDRESS_BYTES = 10, 254
-FORM = 'is not JSON of the form [{"group":"…","alarms":["*"],"webhook":"https://…","format":"text","email":true}]'
+FORM = 'is not JSON of the form [{"group":"…","alarms":["*"],"webhook":"https://…","format":"text","email":true,"mail":["…"],"digest":true}]'
 # Of an advanced parameter, which costs 0.05 USD a month; a standard one, which is free, has 4,096.
 # https://docs.aws.amazon.com/systems-manager/latest/userguide/parameter-store-advanced-parameters.html
 MOST_BYTES = 8192
@@ -52,20 +52,29 @@ def of_older_version(stack):
     return "" if text == "[]" else text
 
 
-def is_there(stack):
+def stored(stack):
+    """What the parameter holds; None if there is none."""
     ssm = boto3.client("ssm")
     try:
-        ssm.get_parameter(Name=name(stack))
+        return ssm.get_parameter(Name=name(stack), WithDecryption=True)["Parameter"]["Value"]
     except ssm.exceptions.ParameterNotFound:
-        return False
-    return True
+        return None
+
+
+def refuse_mails_without_sender(text, sender):
+    """notify could send none of a group's mails. Recipients that can't be used at all are another matter."""
+    groups = json.loads(text) if text and not problem_of(text) else []
+    without = [one["group"] for one in groups if one.get("mail") and not sender]
+    if without:
+        sys.exit(f"deploy: the recipients' group {without[0]} has \"mail\", and MailFrom is not set: set it in samconfig.toml or PARAMETERS")
 
 
 def put(stack, text):
     """Within five minutes notify uses it."""
     # Intelligent tiering makes a parameter advanced only where it must be, and leaves one that is so.
     boto3.client("ssm").put_parameter(Name=name(stack), Value=text, Type="SecureString", Overwrite=True, Tier="Intelligent-Tiering")
-    print(f"recipients: {len(json.loads(text))} groups in {name(stack)}", flush=True)
+    groups = len(json.loads(text))
+    print(f"recipients: {groups} group{'s' * (groups != 1)} in {name(stack)}", flush=True)
 
 
 def remove(stack):
@@ -83,6 +92,8 @@ def problem_of(text):
         return f"RECIPIENTS has {len(text.encode())} bytes; a parameter takes {MOST_BYTES}"
     try:
         groups = json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
+        # Half of a surrogate pair, which notify's parser refuses.
+        json.dumps(groups, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return f"RECIPIENTS {FORM}"
     if not isinstance(groups, list) or not all(has_form(one) for one in groups):
@@ -143,13 +154,14 @@ def is_mail_address(text):
 
 
 def is_address(text):
-    if not re.fullmatch("[!-~]+", text):
+    # As notify's library for URLs: printable ASCII, and a host of a name or an address.
+    if not re.fullmatch("[!-;=?-_a-~]+", text):
         return False
     try:
         url = urlsplit(text)
     except ValueError:
         return False
-    return bool(url.hostname) and (url.scheme == "https" or url.scheme == "http" and is_loopback(url.hostname))
+    return re.fullmatch(r"[A-Za-z0-9._-]+|[0-9a-f:.]+", url.hostname or "") is not None and (url.scheme == "https" or url.scheme == "http" and is_loopback(url.hostname))
 
 
 def is_loopback(host):

@@ -47,15 +47,17 @@ impl Overlap {
 
 /// The number of rules that can apply to one value.
 pub(super) fn most_rules_a_value(schema: &Value) -> Result<usize, UnboundedSchema> {
-    let mut walk = Walk { root: schema, known: BTreeMap::new(), open: BTreeSet::new() };
+    let mut walk = Walk { root: schema, known: BTreeMap::new(), deepest: 0, open: BTreeSet::new() };
     let most = walk.root(schema)?.most();
     if most > MAX_RULES_A_VALUE { Err(UnboundedSchema::TooManyRules(most)) } else { Ok(most) }
 }
 
 struct Walk<'a> {
     root: &'a Value,
-    /// By reference.
-    known: BTreeMap<&'a str, Overlap>,
+    /// By reference, with the levels that they have.
+    known: BTreeMap<&'a str, (Overlap, usize)>,
+    /// The deepest level so far.
+    deepest: usize,
     /// References that are being followed.
     open: BTreeSet<&'a str>,
 }
@@ -80,9 +82,7 @@ impl<'a> Walk<'a> {
     }
 
     fn object_or_boolean(&mut self, schema: &'a Value, depth: usize) -> Result<Overlap, UnboundedSchema> {
-        if depth > MAX_DEPTH {
-            return Err(UnboundedSchema::TooDeep);
-        }
+        self.reach(depth)?;
         let Some(members) = schema.as_object() else { return Ok(Overlap { here: 1, below: 0 }) };
         if let Some(name) = UNSUPPORTED.into_iter().find(|name| members.contains_key(*name)) {
             return Err(UnboundedSchema::Unsupported(name));
@@ -109,8 +109,9 @@ impl<'a> Walk<'a> {
     }
 
     fn reference(&mut self, reference: &'a str, depth: usize) -> Result<Overlap, UnboundedSchema> {
-        if let Some(known) = self.known.get(reference) {
-            return Ok(*known);
+        if let Some((known, levels)) = self.known.get(reference).copied() {
+            self.reach(depth + levels)?;
+            return Ok(known);
         }
         let pointer = reference.strip_prefix('#').filter(|pointer| pointer.is_empty() || pointer.starts_with('/'));
         let pointer = pointer.ok_or_else(|| UnboundedSchema::Foreign(reference.to_owned()))?;
@@ -120,10 +121,17 @@ impl<'a> Walk<'a> {
         if pointer.is_empty() || !self.open.insert(reference) {
             return Err(UnboundedSchema::Circle(reference.to_owned()));
         }
+        let outer = std::mem::replace(&mut self.deepest, depth);
         let overlap = self.schema(target, depth)?;
         self.open.remove(reference);
-        self.known.insert(reference, overlap);
+        self.known.insert(reference, (overlap, self.deepest - depth));
+        self.deepest = self.deepest.max(outer);
         Ok(overlap)
+    }
+
+    fn reach(&mut self, depth: usize) -> Result<(), UnboundedSchema> {
+        self.deepest = self.deepest.max(depth);
+        if depth > MAX_DEPTH { Err(UnboundedSchema::TooDeep) } else { Ok(()) }
     }
 
     /// Rules about one member of an object: those of its name and of all patterns, or else those of what has no rule of its own.
@@ -218,6 +226,22 @@ mod tests {
         let nested = |levels: usize| (0..levels).fold(json!({}), |schema, _| json!({"properties": {"a": schema}}));
         assert!(most_rules_a_value(&nested(MAX_DEPTH)).is_ok());
         assert_eq!(most_rules_a_value(&nested(MAX_DEPTH + 1)), Err(UnboundedSchema::TooDeep));
+    }
+
+    /// Whichever is looked at first: the schema that refers, or what it refers to.
+    #[rstest]
+    #[case::outermost_first(false)]
+    #[case::innermost_first(true)]
+    fn depth_is_that_of_what_is_referred_to_as_well(#[case] is_innermost_first: bool) {
+        let levels = |count: usize, end: Value| (0..count).fold(end, |schema, _| json!({"properties": {"a": schema}}));
+        let schema = |inner: usize| {
+            let inner = levels(inner, json!({"type": "string"}));
+            let outer = levels(49, json!({"$ref": "#/$defs/inner"}));
+            let first = if is_innermost_first { json!({"$ref": "#/$defs/inner"}) } else { json!({}) };
+            json!({"allOf": [first, outer], "$defs": {"inner": inner}})
+        };
+        assert!(most_rules_a_value(&schema(49)).is_ok());
+        assert_eq!(most_rules_a_value(&schema(50)), Err(UnboundedSchema::TooDeep));
     }
 
     #[rstest]

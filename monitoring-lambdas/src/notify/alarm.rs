@@ -5,6 +5,7 @@
 
 use lambda_setup::event::{ScheduledEvent, SnsEvent, SnsMessage};
 use serde::{Deserialize, Serialize};
+use shared::emf::APP;
 use shared::metric::{Metric, NAMESPACE};
 use shared::timestamp::UnixMillis;
 
@@ -80,6 +81,11 @@ impl Watched {
     /// The name of what is compared with the threshold.
     pub(crate) fn name(&self) -> &str {
         self.calculated.as_deref().unwrap_or(&self.metric)
+    }
+
+    /// The app whose metric it is.
+    pub(crate) fn app(&self) -> Option<&str> {
+        self.dimensions.iter().find(|(name, _)| name == APP).map(|(_, app)| app.as_str())
     }
 
     /// Whether it is this metric of ours.

@@ -67,6 +67,18 @@ impl ChannelStates {
         [self.webhook, self.email, self.mail].iter().all(|state| *state != Delivery::Unsent)
     }
 
+    /// What is unsent on a channel that the group no longer has is never sent, and nothing waits for it.
+    pub(crate) fn keep_to(&mut self, to: &Recipient) {
+        let has = Self::unsent(to);
+        for (state, of_group) in
+            [(&mut self.webhook, has.webhook), (&mut self.email, has.email), (&mut self.mail, has.mail)]
+        {
+            if *state == Delivery::Unsent && of_group == Delivery::None {
+                *state = Delivery::None;
+            }
+        }
+    }
+
     /// Records outcomes. `is_last` says that what fails now is not tried again.
     pub(crate) fn note(&mut self, deliveries: &Deliveries, is_last: bool) {
         self.webhook = after(self.webhook, deliveries.webhook.as_ref(), is_last);
@@ -108,17 +120,17 @@ impl<W: Webhooks, T: Topic, M: Mailer> Channels<W, T, M> {
             Some(webhook) if parcel.states.webhook == Delivery::Unsent => {
                 Some(self.webhooks.post(webhook, parcel.text, deadline).await)
             }
-            _ => gone(parcel.states.webhook),
+            _ => None,
         });
         let emails = in_turn(parcels, async |parcel| match parcel.states.email {
             Delivery::Unsent if to.email => {
                 Some(self.topic.publish(&to.group, parcel.subject, parcel.text, deadline).await)
             }
-            state => gone(state),
+            _ => None,
         });
         let mails = in_turn(parcels, async |parcel| match parcel.states.mail {
             Delivery::Unsent if !to.mail.is_empty() => Some(self.mail(parcel, to, deadline).await),
-            state => gone(state),
+            _ => None,
         });
         let (posts, emails, mails) = tokio::join!(posts, emails, mails);
         posts.iter().for_each(|outcome| report("webhook", outcome.as_ref(), &to.group));
@@ -133,11 +145,6 @@ impl<W: Webhooks, T: Topic, M: Mailer> Channels<W, T, M> {
         let html = parcel.html.map_or_else(|| html::notice(subject, text), str::to_owned);
         self.mailer.send(&to.mail, Mail { subject, text, html: &html }, deadline).await
     }
-}
-
-/// What is unsent on a channel that the group no longer has is never sent.
-fn gone(state: Delivery) -> Option<Outcome> {
-    (state == Delivery::Unsent).then(|| Outcome::Refused("the group no longer has this channel".into()))
 }
 
 async fn in_turn(parcels: &[Parcel<'_>], send: impl AsyncFn(&Parcel<'_>) -> Option<Outcome>) -> Vec<Option<Outcome>> {

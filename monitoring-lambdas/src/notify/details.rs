@@ -49,7 +49,7 @@ pub(super) async fn read<B: Streams>(
         } else if watched.is(Metric::DeletedObjects) {
             deleted_objects(bucket).await
         } else if watched.is(Metric::RejectedShare) || watched.is(Metric::SizeViolations) {
-            rejected::most_frequent(bucket, at).await
+            rejected::most_frequent(bucket, at, watched.app()).await
         } else {
             Ok(Vec::new())
         }

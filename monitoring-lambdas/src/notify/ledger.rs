@@ -156,10 +156,12 @@ impl Ledger {
         Some(id)
     }
 
-    /// Takes over the messages that an earlier invocation began to send and did not finish.
-    pub(crate) fn claim(&mut self, now: UnixMillis) -> Vec<MessageId> {
+    /// Takes over the messages that an earlier invocation began to send and did not finish, as far as the group still has the
+    /// channels.
+    pub(crate) fn claim(&mut self, now: UnixMillis, to: &Recipient) -> Vec<MessageId> {
         let mut claimed = Vec::new();
         for incident in self.open.iter_mut().chain(&mut self.closed) {
+            incident.messages.iter_mut().for_each(|message| message.channels.keep_to(to));
             let stale = |message: &&mut Message| !message.is_done() && between(message.tried_at, now) >= RETRY_AFTER;
             for message in incident.messages.iter_mut().filter(stale) {
                 message.tried_at = now;

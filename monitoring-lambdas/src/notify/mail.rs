@@ -30,12 +30,12 @@ pub trait Mailer {
     fn send(&self, to: &[MailAddress], mail: Mail<'_>, deadline: Deadline) -> impl Future<Output = Outcome>;
 }
 
-/// Without `MAIL_FROM` no group has addresses: the start has checked it.
+/// Without `MAIL_FROM`, mails wait until a deployment sets it: its absence must be seen, and lose nothing before that.
 impl<M: Mailer> Mailer for Option<M> {
     async fn send(&self, to: &[MailAddress], mail: Mail<'_>, deadline: Deadline) -> Outcome {
         match self {
             Some(mailer) => mailer.send(to, mail, deadline).await,
-            None => Outcome::Refused("MAIL_FROM is not set".into()),
+            None => Outcome::Failed("MAIL_FROM is not set".into()),
         }
     }
 }

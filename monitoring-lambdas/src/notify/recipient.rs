@@ -56,7 +56,7 @@ impl Format {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RecipientError {
     #[error(
-        r#"is not JSON of the form [{{"group":"…","alarms":["*"],"webhook":"https://…","format":"text","email":true}}] (line {line}, column {column})"#
+        r#"is not JSON of the form [{{"group":"…","alarms":["*"],"webhook":"https://…","format":"text","email":true,"mail":["…"],"digest":true}}] (line {line}, column {column})"#
     )]
     Form { line: usize, column: usize },
     #[error("has {0} groups; it takes at most {MAX_GROUPS}")]

@@ -34,8 +34,6 @@ enum Problem {
 /// The groups that a parameter declares, read again from time to time.
 pub struct Recipients<P> {
     parameter: P,
-    /// Whether there is a sender for groups with `mail`.
-    sends_mail: bool,
     known: RefCell<Known>,
 }
 
@@ -53,17 +51,12 @@ impl<P: Parameter> Recipients<P> {
     /// # Errors
     ///
     /// When the parameter can't be read, or is malformed; the error names the parameter and the place in it.
-    pub async fn start(
-        parameter: P,
-        sends_mail: bool,
-        now: UnixMillis,
-        deadline: Deadline,
-    ) -> Result<Self, RecipientsError> {
+    pub async fn start(parameter: P, now: UnixMillis, deadline: Deadline) -> Result<Self, RecipientsError> {
         let named = |problem| RecipientsError { name: parameter.name().to_owned(), problem };
         let value = parameter.read(deadline).await.map_err(|error| named(error.into()))?;
-        let groups = parsed(value.as_deref(), sends_mail).map_err(|error| named(error.into()))?;
+        let groups = parsed(value.as_deref()).map_err(|error| named(error.into()))?;
         let known = RefCell::new(Known { groups, read_at: now, problem: None });
-        Ok(Self { parameter, sends_mail, known })
+        Ok(Self { parameter, known })
     }
 
     /// The groups, as they were at most [`MAX_AGE`] ago; the last usable ones when the parameter can't be read or used.
@@ -76,7 +69,7 @@ impl<P: Parameter> Recipients<P> {
         known.read_at = now;
         let (value, read) = match read {
             Ok(value) => {
-                let groups = parsed(value.as_deref(), self.sends_mail).map_err(Problem::from);
+                let groups = parsed(value.as_deref()).map_err(Problem::from);
                 (value, groups)
             }
             Err(error) => (None, Err(error.into())),
@@ -109,15 +102,8 @@ impl Known {
 }
 
 /// Without a parameter, as with an empty list: one group, `everyone`, by e-mail.
-///
-/// Without a sender, groups go without mails: what they have besides, and the other groups, must not.
-fn parsed(value: Option<&str>, sends_mail: bool) -> Result<Rc<[Recipient]>, RecipientError> {
-    let mut groups = Recipient::parse_all(value.unwrap_or("[]"))?;
-    for to in groups.iter_mut().filter(|to| !sends_mail && !to.mail.is_empty()) {
-        tracing::error!(group = to.group, "no mails are sent to the group: MailFrom is not set");
-        to.mail.clear();
-    }
-    Ok(groups.into())
+fn parsed(value: Option<&str>) -> Result<Rc<[Recipient]>, RecipientError> {
+    Ok(Recipient::parse_all(value.unwrap_or("[]"))?.into())
 }
 
 #[cfg(test)]
@@ -170,7 +156,7 @@ pub(crate) mod tests {
     }
 
     async fn started(parameter: &MemoryParameter) -> Recipients<&MemoryParameter> {
-        Recipients::start(parameter, true, UnixMillis(0), deadline()).await.unwrap()
+        Recipients::start(parameter, UnixMillis(0), deadline()).await.unwrap()
     }
 
     #[tokio::test]
@@ -198,27 +184,12 @@ pub(crate) mod tests {
     async fn a_start_with_a_malformed_parameter_names_it_and_the_place_and_quotes_nothing() {
         let json = r#"[{"group":"a","alarms":["*"],"webhook":"http://hooks.example.com/SECRET"}]"#;
         let parameter = MemoryParameter::new(Some(json));
-        let error = Recipients::start(&parameter, false, UnixMillis(0), deadline()).await.err().unwrap();
+        let error = Recipients::start(&parameter, UnixMillis(0), deadline()).await.err().unwrap();
         assert!(error.to_string().starts_with("parameter /playhead/recipients can't be used: RECIPIENTS[0].webhook"));
         assert!(!format!("{error} {error:?}").contains("SECRET"));
         parameter.fail("AccessDenied");
-        let error = Recipients::start(&parameter, false, UnixMillis(0), deadline()).await.err().unwrap();
+        let error = Recipients::start(&parameter, UnixMillis(0), deadline()).await.err().unwrap();
         assert_eq!(error.to_string(), "parameter /playhead/recipients can't be read: AccessDenied");
-    }
-
-    #[rstest]
-    #[case::with_a_sender(true, [0, 1])]
-    #[case::without(false, [0, 0])]
-    #[tokio::test]
-    async fn without_a_sender_groups_go_without_mails_and_nothing_else(#[case] sends: bool, #[case] mails: [usize; 2]) {
-        let groups = r#"[{"group":"a","alarms":["*"],"email":true},{"group":"b","alarms":["*"],"email":true,"mail":["b@example.com"]}]"#;
-        let parameter = MemoryParameter::new(Some(groups));
-        let recipients = Recipients::start(&parameter, sends, UnixMillis(0), deadline()).await.unwrap();
-        let groups = recipients.current(UnixMillis(1), deadline()).await;
-        assert_eq!(
-            groups.iter().map(|to| (to.email, to.mail.len())).collect::<Vec<_>>(),
-            mails.map(|mail| (true, mail))
-        );
     }
 
     #[tokio::test]

@@ -24,9 +24,13 @@ const MAX_VALUES: usize = 200;
 const MAX_NAMED_VALUES: usize = 3;
 const MAX_VALUE_CHARACTERS: usize = 120;
 
-/// Lines of a message about what was rejected in the hour of `now` and the one before, if anything was.
-pub(super) async fn most_frequent<B: Streams>(bucket: &B, now: UnixMillis) -> Result<Vec<String>, BucketError> {
-    let mut tally = Tally::default();
+/// Lines of a message about what was rejected in the hour of `now` and the one before, of one app if it is named, if anything was.
+pub(super) async fn most_frequent<B: Streams>(
+    bucket: &B,
+    now: UnixMillis,
+    app: Option<&str>,
+) -> Result<Vec<String>, BucketError> {
+    let mut tally = Tally::of(app);
     for hour in [now.hour(), now.hour().plus(-1)] {
         for key in newest(bucket, hour, MAX_FILES - tally.files).await? {
             let Some((_, stream)) = bucket.open(&key).await? else { continue };
@@ -86,6 +90,7 @@ async fn decompressed(mut stream: impl Stream) -> Result<Vec<u8>, BucketError> {
 /// The parts of a rejected line that are counted.
 #[derive(Deserialize)]
 struct Line {
+    app: Option<String>,
     #[serde(default)]
     client: Client,
     rejected: Rejected,
@@ -106,6 +111,8 @@ struct Rejected {
 /// What was counted.
 #[derive(Debug, Default)]
 struct Tally {
+    /// Whose lines are counted; `None` for all.
+    app: Option<String>,
     files: usize,
     rejected: u64,
     reasons: Counts,
@@ -115,10 +122,17 @@ struct Tally {
 }
 
 impl Tally {
+    fn of(app: Option<&str>) -> Self {
+        Self { app: app.map(str::to_owned), ..Self::default() }
+    }
+
     /// Counts the complete lines of a file's beginning; lines that are not ours are skipped.
     fn add(&mut self, content: &[u8]) {
         for line in content.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")) {
-            let Ok(Line { client, rejected }) = serde_json::from_slice(line) else { continue };
+            let Ok(Line { app, client, rejected }) = serde_json::from_slice(line) else { continue };
+            if self.app.is_some() && self.app != app {
+                continue;
+            }
             self.rejected += 1;
             self.reasons.add(Some(&rejected.reason));
             self.origins.add(client.origin.as_deref());

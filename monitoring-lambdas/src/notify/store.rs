@@ -59,6 +59,11 @@ pub(crate) async fn reported(bucket: &impl Bucket) -> Result<Vec<(String, Report
     Ok(page.objects.iter().filter_map(|listed| parsed(&listed.key)).collect())
 }
 
+/// Whether this is the key of an incident of another account or region that is over. A group's name has no dot.
+pub(crate) fn is_reported(key: &str) -> bool {
+    key.rsplit('/').next().and_then(|file| file.strip_suffix(".json")).is_some_and(|name| name.contains('.'))
+}
+
 /// A ledger; a new one when there is none.
 pub(crate) async fn load(bucket: &impl Bucket, name: &str) -> Result<Ledger, StoreError> {
     Ok(load_version(bucket, name).await?.0)

@@ -144,7 +144,8 @@ impl<B: Bucket, M: Metrics> Sources<'_, B, M> {
         let (mut keys, mut unread) = (Vec::new(), 0);
         for days in 0..=INCIDENT_DAYS {
             let prefix = format!("incidents/{}/", date.plus(-days).partition());
-            let kept = self.bucket.list_all(&prefix).await.map_err(text)?;
+            let mut kept = self.bucket.list_all(&prefix).await.map_err(text)?;
+            kept.retain(|listed| !store::is_reported(&listed.key));
             let room = MAX_INCIDENT_FILES - keys.len();
             unread += kept.len().saturating_sub(room);
             keys.extend(kept.into_iter().rev().take(room).map(|listed| listed.key));

@@ -347,7 +347,7 @@ impl World {
         let parameter = MemoryParameter::new(Some(groups));
         let at = UnixMillis::parse("2026-11-22T06:45:00.000Z").unwrap();
         let handler = Handler {
-            recipients: Recipients::start(&parameter, true, at, deadline).await.unwrap(),
+            recipients: Recipients::start(&parameter, at, deadline).await.unwrap(),
             bucket: &self.bucket,
             metrics: &self.metrics,
             billing: &self.metrics,

@@ -192,6 +192,8 @@ const PARTS: [(Part, &[&str]); 9] = [
 /// Where an alarm of alarms.yaml belongs. `None` is not one of this stack's: `playhead-prod-` begins those of playhead-prod-eu too.
 pub(crate) fn part_of(alarm: &str) -> Option<Part> {
     let name = alarm.strip_prefix(WARNING).unwrap_or(alarm);
+    // As that of all apps.
+    let name = if name.starts_with("app-") && name.ends_with("-rejected-share") { "rejected-share" } else { name };
     let is_of = |beginnings: &[&str]| beginnings.iter().any(|one| name.starts_with(one));
     PARTS.iter().find(|(_, beginnings)| is_of(beginnings)).map(|(part, _)| *part)
 }

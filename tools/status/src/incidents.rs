@@ -10,8 +10,8 @@ use crate::store::Store;
 
 /// The most incidents that are over.
 pub(crate) const MAX_PAST: usize = 50;
-/// The most groups of recipients.
-const MAX_GROUPS: u16 = 50;
+/// The most ledgers: of each group one, and one for each account and region that reports to it. As many as notify looks at.
+const MAX_LEDGERS: u16 = 500;
 /// The most dates that are looked at for them: incidents are rare, and each date is a listing.
 const MAX_DATES: usize = 30;
 /// The most listings of dates in a look: some decades.
@@ -24,6 +24,8 @@ pub(crate) struct Incidents {
     past: BTreeMap<String, (String, Option<Incident>)>,
     /// Folders of the newest dates.
     dates: Vec<String>,
+    /// Whether there are more than [`MAX_LEDGERS`].
+    more_are_open: bool,
 }
 
 impl Incidents {
@@ -31,7 +33,8 @@ impl Incidents {
     ///
     /// When S3 does not answer. What can't be read is left out, and counted.
     pub(crate) async fn look(&mut self, store: &impl Store) -> Result<(), BucketError> {
-        let open = store.list(List { prefix: "incidents/open/", limit: Some(MAX_GROUPS), ..List::default() }).await?;
+        let open = store.list(List { prefix: "incidents/open/", limit: Some(MAX_LEDGERS), ..List::default() }).await?;
+        self.more_are_open = open.is_truncated;
         refresh(store, &mut self.open, open.objects).await?;
         let dates = self.dates(store).await?;
         let mut past = Vec::new();
@@ -79,10 +82,12 @@ impl Incidents {
         all
     }
 
-    /// Files that can't be read.
+    /// Files that can't be read, and what there is beyond those that are.
     pub(crate) fn unreadable(&self) -> Vec<String> {
+        let more = self.more_are_open.then(|| format!("incidents/open/ beyond {MAX_LEDGERS} files"));
         let open = self.open.iter().filter(|(_, (_, read))| read.is_none()).map(|(key, _)| key.clone());
-        open.chain(self.past.iter().filter(|(_, (_, read))| read.is_none()).map(|(key, _)| key.clone())).collect()
+        let past = self.past.iter().filter(|(_, (_, read))| read.is_none()).map(|(key, _)| key.clone());
+        open.chain(past).chain(more).collect()
     }
 }
 

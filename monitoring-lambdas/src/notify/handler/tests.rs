@@ -103,7 +103,7 @@ impl World {
         let deadline = Deadline::after(Duration::from_secs(30));
         let parameter = MemoryParameter::new(Some(recipients));
         let handler = Handler {
-            recipients: Recipients::start(&parameter, true, lambda_setup::now(), deadline).await.unwrap(),
+            recipients: Recipients::start(&parameter, lambda_setup::now(), deadline).await.unwrap(),
             rules: Rules { grouping: Duration::from_secs(60), reminder: Duration::from_secs(3_600), parents },
             trusted: TrustedAccounts::parse(&self.trusted).unwrap(),
             stack_name: "prod".into(),
@@ -395,10 +395,13 @@ async fn what_is_unsent_on_a_channel_that_the_group_no_longer_has_is_given_up() 
     world.notice("prod-broken", "ALARM", 0).await.unwrap_err();
     let without = r#"[{"group":"platform","alarms":["*"],"email":true}]"#;
     let tick = |minute| json!({"time": format!("{}Z", time(minute))});
-    world.run(without, tick(5)).await.unwrap_err();
+    world.run(without, tick(5)).await.unwrap();
     assert_eq!(world.topic.sent.borrow().len(), 0);
     world.run(without, tick(10)).await.unwrap();
     assert_eq!(world.webhooks.sent.borrow().len(), 0);
+    world.notice("prod-broken", "OK", 11).await.unwrap_err();
+    world.run(without, tick(16)).await.unwrap();
+    assert_eq!(world.kept().len(), 1, "nothing waits for the channel");
 }
 
 #[tokio::test]

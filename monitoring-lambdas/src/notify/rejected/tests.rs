@@ -46,7 +46,7 @@ fn put_at(bucket: &MemoryBucket, key: &str, lines: &[u8]) {
 }
 
 async fn said(bucket: &MemoryBucket) -> Vec<String> {
-    most_frequent(&bucket, now()).await.unwrap()
+    most_frequent(&bucket, now(), None).await.unwrap()
 }
 
 #[tokio::test]
@@ -67,6 +67,18 @@ async fn the_most_frequent_are_named_with_their_counts() {
             "paths: 35 × /events · 4 without",
         ]
     );
+}
+
+#[tokio::test]
+async fn of_an_app_only_its_own_lines_are_counted() {
+    let bucket = MemoryBucket::default();
+    let of = |app: &str, reason: &str| line(reason, None, None, None).replacen('{', &format!(r#"{{"app":"{app}","#), 1);
+    let lines =
+        of("ios", "too_deep").repeat(5) + &of("web", "invalid_json").repeat(2) + &line("no_events", None, None, None);
+    put(&bucket, 9, 0, 1, lines.as_bytes());
+    let of_web = most_frequent(&&bucket, now(), Some("web")).await.unwrap();
+    assert_eq!(of_web[..2], ["counted: 2 rejected lines of 1 of the newest files", "reasons: 2 × invalid_json"]);
+    assert_eq!(most_frequent(&&bucket, now(), Some("tv")).await.unwrap(), [""; 0]);
 }
 
 #[tokio::test]
@@ -122,7 +134,7 @@ async fn just_after_the_full_hour_the_hour_before_is_counted() {
     put(&bucket, 8, 0, 1, line("invalid_json", None, None, None).repeat(2).as_bytes());
     put(&bucket, 7, 0, 1, line("no_events", None, None, None).as_bytes());
     assert_eq!(said(&bucket).await[1], "reasons: 2 × invalid_json · 1 × too_deep");
-    assert_eq!(most_frequent(&&MemoryBucket::default(), now()).await.unwrap(), [""; 0]);
+    assert_eq!(most_frequent(&&MemoryBucket::default(), now(), None).await.unwrap(), [""; 0]);
 }
 
 #[test]
@@ -137,7 +149,7 @@ fn bombs_and_damaged_files_cost_little() {
     let mut said = Vec::new();
     let measured = allocation_counter::measure(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        said = runtime.block_on(most_frequent(&&bucket, now())).unwrap();
+        said = runtime.block_on(most_frequent(&&bucket, now(), None)).unwrap();
     });
     assert_eq!(said[1], format!("reasons: {lines} × too_deep"));
     assert!(measured.bytes_max < 16 * 1024 * 1024, "{measured:?}");

@@ -347,6 +347,7 @@ fn every_alarm_has_its_part() {
     for name in names().iter().filter(|name| !name.contains("notify-")) {
         assert!(TABLE.iter().any(|(known, _)| name.ends_with(&format!("-{known}"))), "{name} is not in the table");
     }
+    assert_eq!(part_of("app-web-tv-rejected-share"), Some(Part::Stage("rejected")), "nested/app-alarms.yaml");
     for notice in ["notify-errors", "notify-did-not-run", "warning-send-digest-errors"] {
         assert_eq!(part_of(notice), Some(Part::Notices));
     }
