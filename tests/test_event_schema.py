@@ -213,13 +213,12 @@ def variables(stack):
             "STREAM_NAME": STREAM, "BUCKET_NAME": LANDING_BUCKET}
 
 
-def start(stack, binary, **own):
-    """How such a process ended, and what it said."""
-    done = subprocess.run([built(binary)], env=variables(stack) | own, capture_output=True, text=True, timeout=20)
+def start(stack, **own):
+    """How a server ended, and what it said."""
+    done = subprocess.run([built(INGEST_SERVER)], env=variables(stack) | own, capture_output=True, text=True, timeout=20)
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("binary", [INGEST, INGEST_SERVER])
 @pytest.mark.parametrize(("schema", "problem"), [
     (None, "is missing"),
     (b"{" + b" " * 2**18 + b"}", "is larger than 262144 bytes"),
@@ -231,11 +230,11 @@ def start(stack, binary, **own):
     (b'{"properties":{"a":{"uniqueItems":true}}}', '"uniqueItems" is not supported'),
     (json.dumps({"allOf": [{}] * 2000}).encode(), "at most 1000"),
 ])
-def test_a_schema_that_is_a_mistake_stops_the_start_and_is_named(stack, binary, schema, problem):
+def test_a_schema_that_is_a_mistake_stops_the_servers_start_and_is_named(stack, schema, problem):
     key = f"schemas/{new_name()}.json"
     if schema is not None:
         stack.s3().put_object(Bucket=LANDING_BUCKET, Key=key, Body=schema)
-    code, said = start(stack, binary, EVENT_SCHEMA=key)
+    code, said = start(stack, EVENT_SCHEMA=key)
     assert code != 0 and f"environment variable EVENT_SCHEMA: {key}: " in said and problem in said, said
 
 
@@ -293,18 +292,19 @@ class SlowStart(Bucket):
         return Reply(503) if self.away else super().reply_to(request)
 
 
+def status_of(function, one):
+    context = {"http": {"method": "POST", "sourceIp": "127.0.0.1"}}
+    headers = {"content-type": "application/json"}
+    return function.invoke({"rawPath": "/events", "headers": headers, "body": json.dumps(one), "requestContext": context})["statusCode"]
+
+
 def test_while_s3_is_away_a_function_accepts_events_unvalidated_and_a_later_request_asks_again():
     bucket = SlowStart()
     settings = {"STREAM_NAME": "s", "BUCKET_NAME": bucket.name, "EVENT_SCHEMA": KEY, "EVENT_SCHEMA_MODE": "reject"}
     with running(INGEST, bucket, **settings) as function:
         outcome, _ = function.answers.get(timeout=10)
         assert outcome == "register", "of the extension"
-
-        def status(one):
-            context = {"http": {"method": "POST", "sourceIp": "127.0.0.1"}}
-            headers = {"content-type": "application/json"}
-            return function.invoke({"rawPath": "/events", "headers": headers, "body": json.dumps(one), "requestContext": context})["statusCode"]
-
+        status = lambda one: status_of(function, one)
         assert [status(event("stop")) for _ in range(3)] == [200] * 3 and bucket.asked == 3
         bucket.away = False
         time.sleep(31)
@@ -312,6 +312,18 @@ def test_while_s3_is_away_a_function_accepts_events_unvalidated_and_a_later_requ
         assert status(event("stop")) == 400 and bucket.asked == 4
         assert (status(event()), status(event("stop")), bucket.asked) == (200, 400, 4)
         assert not [key for key in bucket.objects if key.startswith("events/")], "the stream takes them"
+
+
+def test_a_function_whose_schema_is_a_mistake_accepts_events_and_says_what_is_wrong():
+    """Nobody serves in its place: players' events would be lost."""
+    bucket = SlowStart()
+    bucket.away, bucket.objects[KEY] = False, b'{"type":"play"}'
+    settings = {"STREAM_NAME": "s", "BUCKET_NAME": bucket.name, "EVENT_SCHEMA": KEY, "EVENT_SCHEMA_MODE": "reject"}
+    with running(INGEST, bucket, **settings) as function:
+        assert function.answers.get(timeout=10)[0] == "register", "of the extension"
+        assert status_of(function, event("stop")) == 200
+        wait_for(lambda: any('"ERROR"' in line and f"{KEY}" in line and "is not a JSON Schema" in line for line in function.lines), 10,
+                 lambda: function.lines)
 
 
 # ---- Hostile events ----

@@ -50,5 +50,5 @@ async fn schema(config: &Config, sdk_config: &SdkConfig) -> Result<Option<Schema
     let Some(schema) = config.event_schema.clone() else { return Ok(None) };
     let bucket = Bucket::new(sdk_config, config.bucket_name.clone());
     let name = environment::required(FUNCTION_NAME)?;
-    EventSchema::open_in_function(schema, bucket, name).await.map(Some)
+    Ok(Some(EventSchema::open_in_function(schema, bucket, name).await))
 }

@@ -92,16 +92,8 @@ impl EventSchema {
         Ok(schema)
     }
 
-    /// Reads the schema in the function; its metrics have this name.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::open`].
-    pub async fn open_in_function<B: SchemaBucket>(
-        config: SchemaConfig,
-        bucket: B,
-        name: String,
-    ) -> Result<SchemaReader<B>, EnvironmentError> {
+    /// Reads the schema in the function; its metrics have this name. Without a schema that can be used the function starts all the same.
+    pub async fn open_in_function<B: SchemaBucket>(config: SchemaConfig, bucket: B, name: String) -> SchemaReader<B> {
         let (schema, key) = Self::unknown(config, name, FrontDoor::Lambda);
         SchemaReader::open(schema, key, bucket).await
     }

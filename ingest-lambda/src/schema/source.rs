@@ -47,7 +47,7 @@ enum LoadError {
 impl LoadError {
     /// Players do not send again, so S3 alone must not keep ingest from taking events: a process that starts while S3 is away
     /// accepts them unvalidated, says so in `SchemaUnavailable`, and asks again. What stays wrong however often S3 is asked is a
-    /// mistake of the deployment, and stops the start: a canary goes back, and the server's new tasks end beside the old ones.
+    /// mistake of the deployment, and stops the server's start: its new tasks end beside the old ones.
     const fn may_pass(&self) -> bool {
         matches!(self, Self::Read(ReadError::Away(_)) | Self::TimeIsUp)
     }
@@ -146,12 +146,15 @@ pub struct SchemaReader<B> {
 }
 
 impl<B: SchemaBucket> SchemaReader<B> {
-    pub(super) async fn open(schema: EventSchema, key: String, bucket: B) -> Result<Self, EnvironmentError> {
+    pub(super) async fn open(schema: EventSchema, key: String, bucket: B) -> Self {
         // A player waits.
         let loaded = tokio::time::timeout(CALL_TIMEOUT, start(&schema, &key, &bucket)).await;
         let loaded = loaded.unwrap_or_else(|_| accept(&schema, &key, Err(LoadError::TimeIsUp)));
-        loaded.map_err(|error| EnvironmentError::new(VARIABLE, format!("{key}: {error}")))?;
-        Ok(Self { schema, key, bucket, asked_at: Cell::new(Instant::now()) })
+        if let Err(error) = loaded {
+            // The server's old tasks serve on beside a new one that ends. Behind a function that ends there is nobody.
+            tracing::error!(key, %error, "the schema can't be used; events are accepted unvalidated, and counted, until it can");
+        }
+        Self { schema, key, bucket, asked_at: Cell::new(Instant::now()) }
     }
 
     /// The schema, which may be unknown so far.
@@ -257,7 +260,7 @@ mod tests {
     #[case::no_json(Ok("{"), "is not JSON")]
     #[case::no_schema(Ok("7"), "is not a JSON Schema")]
     #[tokio::test(start_paused = true)]
-    async fn a_mistake_stops_the_start(#[case] call: Result<&'static str, ReadError>, #[case] expected: &str) {
+    async fn a_mistake_stops_the_servers_start(#[case] call: Result<&'static str, ReadError>, #[case] expected: &str) {
         let (told, _, judged) = outcome(Script(Mutex::new(vec![away(), call]))).await;
         let told = told.unwrap_err();
         assert!(told.starts_with(expected) && !judged, "{told}");
@@ -270,7 +273,7 @@ mod tests {
         assert!(after <= Duration::from_secs(5), "{after:?}");
     }
 
-    async fn reader(bucket: impl SchemaBucket) -> Result<SchemaReader<impl SchemaBucket>, EnvironmentError> {
+    async fn reader(bucket: impl SchemaBucket) -> SchemaReader<impl SchemaBucket> {
         SchemaReader::open(EventSchema::of(None, SchemaMode::Reject), "schemas/a.json".into(), bucket).await
     }
 
@@ -280,13 +283,15 @@ mod tests {
     #[case::away_at_the_start(vec![away(), away(), away(), Ok("false")], false, true)]
     #[case::away(vec![], false, false)]
     #[case::away_and_then_missing(vec![away(), away(), away(), refused()], false, false)]
+    #[case::missing_and_then_there(vec![away(), refused(), Ok("false")], false, true)]
+    #[case::no_schema_and_then_one(vec![Ok("7"), Ok("false")], false, true)]
     #[tokio::test(start_paused = true)]
     async fn a_request_asks_again(
         #[case] calls: Vec<Result<&'static str, ReadError>>,
         #[case] at_once: bool,
         #[case] later: bool,
     ) {
-        let reader = reader(Script(Mutex::new(calls))).await.unwrap();
+        let reader = reader(Script(Mutex::new(calls))).await;
         reader.before_request().await;
         tokio::time::sleep(TRY_AGAIN_EVERY.checked_sub(Duration::from_millis(1)).unwrap()).await;
         reader.before_request().await;
@@ -299,22 +304,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_function_waits_no_longer_than_a_call_and_its_requests_half_a_second() {
         let began = Instant::now();
-        let reader = reader(Hangs).await.unwrap();
+        let reader = reader(Hangs).await;
         assert_eq!(began.elapsed(), CALL_TIMEOUT);
         tokio::time::sleep(TRY_AGAIN_EVERY).await;
         let began = Instant::now();
         reader.before_request().await;
         reader.before_request().await;
         assert_eq!((began.elapsed(), reader.schema().is_known()), (REQUEST_WAITS, false));
-    }
-
-    #[rstest]
-    #[case::missing(vec![away(), refused()])]
-    #[case::no_schema(vec![Ok("7")])]
-    #[tokio::test(start_paused = true)]
-    async fn a_mistake_stops_a_function_too(#[case] calls: Vec<Result<&'static str, ReadError>>) {
-        let error = reader(Script(Mutex::new(calls))).await.err().unwrap().to_string();
-        assert!(error.starts_with("environment variable EVENT_SCHEMA: schemas/a.json: "), "{error}");
     }
 
     #[test]
