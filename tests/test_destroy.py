@@ -207,6 +207,23 @@ def test_a_drained_stack_goes_with_its_stream(destroy, account):
     assert account.clock - STOPPED >= 7 * MINUTE
 
 
+def test_the_recipients_go_right_after_the_stack_whatever_fails_then(destroy, account, monkeypatch):
+    def refuse(**_):
+        raise refusal("LimitExceededException", "Rate exceeded")
+
+    monkeypatch.setattr(account, "delete_stream", refuse)
+    with pytest.raises(ClientError):
+        destroy.main("dev")
+    assert account.status == "DELETE_COMPLETE" and account.recipients == set()
+
+
+def test_recipients_that_an_interrupted_run_left_are_removed(destroy, account):
+    account.status = "DELETE_COMPLETE"
+    with pytest.raises(SystemExit, match="no stack"):
+        destroy.main("dev")
+    assert account.recipients == set()
+
+
 def test_records_that_land_late_are_waited_for(destroy, account):
     last = STOPPED + 4 * MINUTE
     account.metrics[READ] = lambda minute: 1_000.0 if minute < last else 0.0

@@ -282,6 +282,16 @@ def test_a_single_run_that_uses_up_its_timeout_raises_a_warning(function):
     assert "ALARM" in metric_math.states(alarms()[f"{function}SlowAlarm"], [value], range(180))
 
 
+@pytest.mark.parametrize("minutes", [[0], [3, 8, 13]], ids=["a receiver that refuses", "one that is away"])
+def test_each_failure_of_notify_raises_an_alarm_that_lasts_as_long_as_they_go_on(minutes):
+    """A message fails once where its receiver refuses it, and once a run where it is away."""
+    values = [metric_math.run(60 * minute, 5, 1) for minute in minutes]
+    found = metric_math.states(alarms()["NotifyErrorsAlarm"], values, range(60))
+    assert "ALARM" in found[minutes[0]:] and found[-1] == "OK"
+    first = found.index("ALARM")
+    assert set(found[first:minutes[-1] + 1]) <= {"ALARM"}
+
+
 def test_missing_data_breaches_only_where_a_check_did_not_run():
     """An alarm breaches for want of data exactly where that is what it watches for: each scheduled function, and
     check-size, which runs each hour whatever comes."""
@@ -582,6 +592,8 @@ def check_reports(resources, role):
     own = {"prefix": {"Fn::Sub": "arn:${AWS::Partition}:cloudwatch:${AWS::Region}:${AWS::AccountId}:alarm:${AWS::StackName}-"}}
     of_no_canary = {"alarmName": [{"anything-but": {"prefix": {"Fn::Sub": "${AWS::StackName}-canary-"}}}]}
     assert central["EventPattern"] == STATE_CHANGES | {"resources": [own], "detail": STATE_CHANGES["detail"] | of_no_canary}
+    names = [one["AlarmName"]["Fn::Sub"] for one in canary_alarms().values()]
+    assert names and all(name[0].startswith("${AWS::StackName}-canary-") for name in names)
     assert central["Targets"] == [{"Id": "central", "Arn": {"Ref": "CentralNotify"}, "RoleArn": {"Fn::GetAtt": ["CentralRole", "Arn"]}}]
     assert permissions(role) == {"CentralNotify": ["events:PutEvents"]}
     statement, = role["AssumeRolePolicyDocument"]["Statement"]

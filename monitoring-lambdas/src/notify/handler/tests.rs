@@ -91,6 +91,8 @@ struct World {
     /// `TRUSTED_ACCOUNTS`
     trusted: String,
     mailer: Post,
+    /// Whether `MAIL_FROM` is missing.
+    has_no_sender: Cell<bool>,
     /// Minutes since ten o'clock.
     now: Cell<u32>,
 }
@@ -110,7 +112,11 @@ impl World {
             runbook_url: "https://example.com/RUNBOOK.md".into(),
             bucket: &self.bucket,
             metrics: &self.metrics,
-            channels: Channels { webhooks: &self.webhooks, topic: &self.topic, mailer: &self.mailer },
+            channels: Channels {
+                webhooks: &self.webhooks,
+                topic: &self.topic,
+                mailer: (!self.has_no_sender.get()).then_some(&self.mailer),
+            },
         };
         handler.handle_until(serde_json::from_value(invocation).unwrap(), deadline).await
     }
@@ -402,6 +408,21 @@ async fn what_is_unsent_on_a_channel_that_the_group_no_longer_has_is_given_up() 
     world.notice("prod-broken", "OK", 11).await.unwrap_err();
     world.run(without, tick(16)).await.unwrap();
     assert_eq!(world.kept().len(), 1, "nothing waits for the channel");
+}
+
+/// A group that nothing but mails reach loses none while there is no sender.
+#[tokio::test]
+async fn mails_without_a_sender_wait_until_there_is_one() {
+    let mail_only = r#"[{"group":"platform","alarms":["*"],"mail":["a@example.com"]}]"#;
+    let world = World::default();
+    world.has_no_sender.set(true);
+    assert!(matches!(world.run(mail_only, notice("prod-broken", "ALARM", 0)).await, Err(NotifyError::Unsent(1))));
+    assert!(world.run(mail_only, notice("prod-broken", "OK", 1)).await.is_err());
+    assert_eq!(world.kept().len(), 0, "an incident that nobody learned of is not archived");
+    world.has_no_sender.set(false);
+    world.run(mail_only, json!({"time": format!("{}Z", time(5))})).await.unwrap();
+    assert_eq!(world.mailer.sent.borrow().len(), 2);
+    assert_eq!(world.kept().len(), 1);
 }
 
 #[tokio::test]
