@@ -30,7 +30,7 @@ pub trait Mailer {
     fn send(&self, to: &[MailAddress], mail: Mail<'_>, deadline: Deadline) -> impl Future<Output = Outcome>;
 }
 
-/// Without `MAIL_FROM`, mails wait until a deployment sets it: its absence must be seen, and lose nothing before that.
+/// Without `MAIL_FROM`, mails fail and are retried as others are: its absence must be seen, and lose nothing while it is mended.
 impl<M: Mailer> Mailer for Option<M> {
     async fn send(&self, to: &[MailAddress], mail: Mail<'_>, deadline: Deadline) -> Outcome {
         match self {
