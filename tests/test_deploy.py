@@ -10,7 +10,9 @@ import struct
 import subprocess
 import sys
 import tarfile
+import urllib.request
 from collections import Counter
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 import pytest
@@ -21,7 +23,7 @@ from support.cloud import MiniStack
 from support.deployment import ARCHITECTURE, PACKAGES, Deployment, binaries, script
 from support.frames import is_frame, text_of
 from support.sessions import event_texts, replay, requests
-from support.stack import LANDING_SECONDS, REPOSITORY, wait_for
+from support.stack import LANDING_SECONDS, REPOSITORY, wait_for, without_aws
 from support.traffic import JSON, Traffic
 
 # Landing need not wait for a batch to fill.
@@ -180,6 +182,60 @@ def test_each_function_can_be_invoked_by_hand(dev, function):
     """`tools/scripts/invoke` finds the deployed function, and its sample event does it no harm."""
     done = dev.run_by_hand("tools/scripts/invoke", function, "--stack", dev.stack)
     assert done.returncode == 0, done.stdout
+
+
+def test_the_page_of_a_deployment_needs_the_rights_that_its_document_names_and_no_more(cloud, dev):
+    """`make status`, but for the build, by somebody who may do what docs/STATUS.md says and nothing else. MiniStack refuses what
+    is not allowed of S3 and CloudFormation; of CloudWatch it does not look."""
+    assert dev.post(body=b'[{"id":"status/deployed","type":"play"}]', headers=JSON).status == 200
+    with page(dev, user_who_may(cloud, rights_of_the_page(dev))) as ask:
+        held = ask("wait?for=landed&q=status/deployed&timeout_seconds=60")["holds"]
+        assert held["newest"]["id"] == "status/deployed"
+        overview = wait_for(lambda: (found := ask("overview"))["metrics"] and found, 30, "metrics")
+        assert overview["problems"] == {} and overview["alarms"]["state"] == "known", overview
+        assert ask("hours?hours=2")["hours"] and ask("checks")["checks"]
+
+
+def rights_of_the_page(dev):
+    """IAM's statements for the actions that docs/STATUS.md names."""
+    sentence, = re.findall(r"^The caller needs, and nothing else: (.*?)\n\n", (REPOSITORY / "docs/STATUS.md").read_text(), re.M | re.S)
+    of_bucket, of_account = [], []
+    for action in re.findall(r"`(\w+:\w+)`", sentence):
+        (of_bucket if action.startswith("s3:") else of_account).append(action)
+    bucket = f"arn:aws:s3:::{dev.bucket}"
+    return [{"Effect": "Allow", "Action": of_bucket, "Resource": [bucket, f"{bucket}/*"]},
+            {"Effect": "Allow", "Action": of_account, "Resource": "*"}]
+
+
+def user_who_may(cloud, statements):
+    """The variables that make somebody a new user with these rights."""
+    iam = cloud.client("iam")
+    iam.create_user(UserName="reader")
+    iam.put_user_policy(UserName="reader", PolicyName="reader",
+                        PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": statements}))
+    key = iam.create_access_key(UserName="reader")["AccessKey"]
+    return {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+
+
+@contextmanager
+def page(deployment, caller):
+    """The status page of a deployment, as a caller; asks its API."""
+    variables = without_aws() | Deployment.variables(deployment.cloud) | caller
+    process = subprocess.Popen(
+        [sys.executable, "tools/scripts/status", "--stack", deployment.stack], cwd=REPOSITORY, text=True, stdout=subprocess.PIPE,
+        env=variables | {"SSL_CERT_FILE": str(deployment.cloud.certificate), "PORT": "0"})
+
+    def ask(path):
+        with urllib.request.urlopen(f"{address}api/{path}", timeout=90) as answer:
+            return json.load(answer)
+
+    try:
+        address = process.stdout.readline().removeprefix("page: ").strip()
+        assert address.startswith("http://127.0.0.1:"), address
+        yield ask
+    finally:
+        process.terminate()
+        process.wait(10)
 
 
 def test_an_update_under_traffic_loses_nothing(dev, history):
