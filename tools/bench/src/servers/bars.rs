@@ -1,7 +1,7 @@
 //! What ingest-server is held to.
 
 use super::report::title;
-use super::{Case, Server, ServerRow};
+use super::{Case, SLOW, Server, ServerRow};
 use crate::targets::Bound::{AtLeast, AtMost};
 use crate::targets::Target;
 
@@ -12,8 +12,10 @@ const QUICK: Server = Server::Ingest { commit_interval_ms: 10 };
 pub(crate) fn targets(rows: &[ServerRow]) -> Vec<Target> {
     let cpu_beside = |nginx| {
         move |row: &ServerRow| {
-            let beside =
-                rows.iter().find(|other| other.case.server == nginx && other.case.events == row.case.events)?;
+            let is_beside = |other: &&ServerRow| {
+                (other.case.server, other.case.events, other.case.rate) == (nginx, row.case.events, row.case.rate)
+            };
+            let beside = rows.iter().find(is_beside)?;
             Some(row.cost.cpu_us / beside.cost.cpu_us)
         }
     };
@@ -27,8 +29,8 @@ pub(crate) fn targets(rows: &[ServerRow]) -> Vec<Target> {
             meant.filter_map(|row| Some(Target { of: title(&row.case), what, bound, measured: measured(row)? })),
         );
     };
-    for server in [QUICK, DEFAULT] {
-        let one = is(server, 1, None);
+    for (server, rate) in [(QUICK, None), (DEFAULT, None), (DEFAULT, Some(SLOW))] {
+        let one = is(server, 1, rate);
         add(
             &one,
             "CPU a POST, divided by that of nginx that returns 200",
@@ -41,14 +43,14 @@ pub(crate) fn targets(rows: &[ServerRow]) -> Vec<Target> {
             AtMost(0.4),
             &cpu_beside(Server::NginxProxy { keeps_upstream: false }),
         );
-        add(&is(server, 20, None), "events a CPU second", AtLeast(200_000.0), &|row| Some(row.events_a_cpu_second()));
+        add(&is(server, 20, rate), "events a CPU second", AtLeast(200_000.0), &|row| Some(row.events_a_cpu_second()));
     }
     let p99 = |row: &ServerRow| Some(row.cost.p99_ms);
     for events in [1, 20] {
         add(&is(QUICK, events, None), "p99 at half of the highest rate, ms", AtMost(30.0), &p99);
         add(&is(DEFAULT, events, None), "p99 at half of the highest rate, ms", AtMost(250.0), &p99);
     }
-    let is_slow = is(DEFAULT, 1, Some(1_000));
+    let is_slow = is(DEFAULT, 1, Some(SLOW));
     add(&is_slow, "stored bytes an event", AtMost(120.0), &|row| Some(row.cost.stored_bytes_an_event));
     add(&is_slow, "bytes of an answer", AtMost(200.0), &|row| Some(row.cost.answer_bytes));
     targets
