@@ -4,8 +4,9 @@
 //! Under `columnar/dt=…/hour=…/` are the parts, then `_SUCCESS` with their names, `ETag`s and counts. Objects that land after the first
 //! seal get parts of their own: what was read once never changes.
 //!
-//! Memory: 16 bytes a row of the hour (at most 2.3 GB, at [`distinct::MAX_ROWS`]), a row group (128 MiB), the file of a part (512 MiB at most),
-//! and the objects under way (96 MiB, or one of 227 MiB and its compressed form).
+//! Memory: 16 bytes a row of the hour (at most 2.3 GB, at [`distinct::MAX_ROWS`]), a row group (128 MiB), the file of a part (512 MiB at
+//! most, and as much for each promoted field that is most of each event), and the objects under way (96 MiB, or one of 227 MiB and its
+//! compressed form).
 
 pub(crate) mod columnar;
 mod distinct;
