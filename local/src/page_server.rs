@@ -121,6 +121,9 @@ impl PageServer {
     }
 }
 
+/// What the address to post to ends with where players need a key. The page shows none.
+const KEY_TO_ADD: &str = "?key=YOUR_KEY";
+
 /// The functions whose settings the page needs: the bucket, the stream and the keys of events; the rules on size and on time.
 const SETTINGS: [&str; 3] = ["IngestFunction", "CheckSizeFunction", "CheckRecencyFunction"];
 
@@ -130,13 +133,14 @@ impl Watched<'_> {
         let settings = self.template.functions.iter().filter(is_needed).flat_map(|one| one.environment.clone());
         let names = self.template.functions.iter().map(|function| format!("{}={}", function.id, function.binary));
         let (pace, started) = &self.clock;
+        let key = if self.has_keys() { KEY_TO_ADD } else { "" };
         let clock = pace.as_ref().map(|pace| ("CLOCK", pace.to_string()));
         let own = [
             ("AWS_REGION", REGION.to_owned()),
             ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
             ("AWS_SECRET_ACCESS_KEY", ACCESS_KEY.to_owned()),
             ("AWS_ENDPOINT_URL", format!("http://{}", self.aws)),
-            ("EVENTS_URL", format!("http://{}/events", self.front_door)),
+            ("EVENTS_URL", format!("http://{}/events{key}", self.front_door)),
             ("ALARM_PREFIX", format!("{STACK_NAME}-")),
             ("FUNCTIONS", names.collect::<Vec<_>>().join(",")),
             ("METRICS_DELAY_SECONDS", "0".to_owned()),
@@ -145,6 +149,12 @@ impl Watched<'_> {
         ];
         let own = own.into_iter().chain(clock).map(|(name, value)| (name.to_owned(), value));
         settings.chain(own).collect()
+    }
+
+    fn has_keys(&self) -> bool {
+        let ingest = self.template.functions.iter().find(|function| function.id == "IngestFunction");
+        let mut environment = ingest.into_iter().flat_map(|ingest| &ingest.environment);
+        environment.any(|(name, value)| name == "WRITE_KEYS" && !value.is_empty())
     }
 }
 

@@ -19,7 +19,7 @@ mod ledger;
 pub(crate) mod line;
 pub mod mail;
 pub(crate) mod mail_address;
-mod message;
+pub(crate) mod message;
 pub(crate) mod outcome;
 pub mod parameter;
 mod payload;

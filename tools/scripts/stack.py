@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+# boto3 and sam look at AWS_DEFAULT_REGION alone; AWS's other SDKs and its command line go by AWS_REGION.
+if region := os.environ.get("AWS_REGION"):
+    os.environ["AWS_DEFAULT_REGION"] = region
 try:
     import boto3
     from botocore.config import Config

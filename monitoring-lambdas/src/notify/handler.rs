@@ -175,6 +175,7 @@ impl<P: Parameter, B: Streams, M: Metrics, W: Webhooks, T: Topic, S: Mailer> Han
         };
         let record = |ledger: &mut Ledger| {
             let mut ids = ledger.claim(now, to);
+            ledger.disown(to, now);
             if let Some(kind) = ledger.due_by(now, &self.rules) {
                 refresh(ledger, &charts);
                 ids.extend(self.add(ledger, kind, now, to));

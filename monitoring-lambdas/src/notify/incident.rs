@@ -36,6 +36,9 @@ pub struct Episode {
     pub since: UnixMillis,
     /// When it was over; absent while it is on.
     pub until: Option<UnixMillis>,
+    /// Whether it ended for the group alone, which no longer gets this alarm.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disowned: bool,
     /// When SNS got the notice.
     pub noticed_at: UnixMillis,
     /// Whether a message named it.

@@ -80,9 +80,9 @@ impl Ledger {
         let (at, noticed_at, about) = (change.at, change.noticed_at, change.about.clone());
         match incident.alarms.get_mut(&change.name) {
             // A flapping alarm is one piece of news in an incident, not one each time.
-            Some(episode) => *episode = Episode { until, about, chart, ..episode.clone() },
+            Some(episode) => *episode = Episode { until, disowned: false, about, chart, ..episode.clone() },
             None => {
-                let episode = Episode { since: at, until, noticed_at, announced: false, about, chart };
+                let episode = Episode { since: at, until, disowned: false, noticed_at, announced: false, about, chart };
                 incident.alarms.insert(change.name.clone(), episode);
             }
         }
@@ -92,6 +92,16 @@ impl Ledger {
         let episode = self.open.as_mut().and_then(|incident| incident.alarms.get_mut(&change.name));
         if let Some(episode) = episode.filter(|episode| episode.until.is_none() && episode.since <= change.at) {
             episode.until = Some(change.at);
+        }
+    }
+
+    /// Ends the alarms that the group no longer gets: it is not told of their end, and would be reminded of them for ever.
+    pub(crate) fn disown(&mut self, to: &Recipient, now: UnixMillis) {
+        let Some(incident) = &mut self.open else { return };
+        let others = incident.alarms.iter_mut().filter(|(name, _)| !to.owns(name));
+        for (_, episode) in others.filter(|(_, episode)| episode.until.is_none()) {
+            episode.until = Some(now);
+            episode.disowned = true;
         }
     }
 

@@ -122,7 +122,12 @@ fn resolved(incident: &Incident, site: &Site<'_>) -> Text {
     let alarms: Vec<_> = incident.alarms.iter().map(|(name, episode)| (name.as_str(), episode)).collect();
     let over_at = incident.over_at().unwrap_or(incident.opened_at);
     let lasted = formatting::duration(formatting::between(incident.opened_at, over_at));
-    let mut lines = vec![format!("RESOLVED after {lasted} in {}: no alarm is on any more.", site.name)];
+    let is_over = if alarms.iter().any(|(_, episode)| episode.disowned) {
+        "no alarm that this group gets is on any more"
+    } else {
+        "no alarm is on any more"
+    };
+    let mut lines = vec![format!("RESOLVED after {lasted} in {}: {is_over}.", site.name)];
     lines.extend(alarms.iter().take(MAX_NAMED).flat_map(|(name, episode)| ended(name, episode, site)));
     if let Some(more) = alarms.len().checked_sub(MAX_NAMED).filter(|more| *more > 0) {
         lines.push(format!("- and {more} more"));
@@ -135,7 +140,10 @@ fn ended(name: &str, episode: &Episode, site: &Site<'_>) -> Block {
     let until = episode.until.unwrap_or(episode.since);
     let lasted = formatting::duration(formatting::between(episode.since, until));
     let (from, to) = (formatting::moment(episode.since), formatting::moment(until));
-    let mut lines = vec![format!("- {name}: on for {lasted}, from {from} to {to}")];
+    let mut lines = vec![match episode.disowned {
+        false => format!("- {name}: on for {lasted}, from {from} to {to}"),
+        true => format!("- {name}: on since {from}; from {to} this group no longer gets it"),
+    }];
     if !episode.announced {
         lines.extend(block(name, episode, actual, site));
     }

@@ -61,6 +61,8 @@ pub(crate) enum RecipientError {
     Form { line: usize, column: usize },
     #[error("has {0} groups; it takes at most {MAX_GROUPS}")]
     TooMany(usize),
+    #[error("RECIPIENTS has no group that gets alarms; one must have \"alarms\" such as [\"*\"]")]
+    Unheard,
     #[error("RECIPIENTS[{0}].group must be 1 to 64 of a-z, A-Z, 0-9, - and _")]
     Group(usize),
     #[error("RECIPIENTS[{0}].group is the same as RECIPIENTS[{1}].group")]
@@ -113,6 +115,10 @@ impl Recipient {
                 return Err(RecipientError::Twice(at, first));
             }
             recipients.push(recipient);
+        }
+        // A list replaces `everyone`: nobody would hear of an alarm.
+        if recipients.iter().all(|recipient| recipient.alarms.is_empty()) {
+            return Err(RecipientError::Unheard);
         }
         Ok(recipients)
     }
@@ -231,7 +237,7 @@ mod tests {
     #[test]
     fn groups_are_read_and_an_empty_list_is_everyone_by_email() {
         let json = r#"[{"group":"platform","alarms":["*"],"webhook":"https://hooks.example.com/T0/secret","email":true},
-                       {"group":"ads","alarms":["prod-ads-*"],"email":true}]"#;
+                       {"group":"ads","alarms":["*-app-ads-*"],"email":true}]"#;
         let recipients = Recipient::parse_all(json).unwrap();
         assert_eq!(recipients.len(), 2);
         assert!(recipients[0].owns("prod-errors") && !recipients[1].owns("prod-errors"));
@@ -356,7 +362,8 @@ mod tests {
 
     #[test]
     fn a_group_of_the_digest_alone_owns_no_alarm() {
-        let groups = r#"[{"group":"bosses","alarms":[],"mail":["a@example.com"],"digest":true}]"#;
+        let groups = r#"[{"group":"bosses","alarms":[],"mail":["a@example.com"],"digest":true},
+                         {"group":"platform","alarms":["*"],"email":true}]"#;
         let group = Recipient::parse_all(groups).unwrap().remove(0);
         assert!(group.digest && !group.owns("prod-errors"));
     }

@@ -8,6 +8,7 @@ use crate::manifest::Totals;
 use crate::notify::Chart;
 use crate::notify::formatting::{between, duration, grouped, moment};
 use crate::notify::line::one_line;
+use crate::notify::message::MAX_SUBJECT_CHARACTERS;
 use crate::rules::rejected::Lines;
 use crate::rules::size::{Outcome, Rule};
 
@@ -20,7 +21,7 @@ const MAX_NAMED: usize = 3;
 /// A day in lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Digest {
-    /// ASCII, at most 100 characters.
+    /// ASCII, at most [`MAX_SUBJECT_CHARACTERS`].
     pub(crate) subject: String,
     pub(crate) sections: Vec<Section>,
 }
@@ -95,7 +96,10 @@ fn subject(stack: &str, date: UtcDate, notable: usize) -> String {
         1 => "1 line to look at".to_owned(),
         more => format!("{more} lines to look at"),
     };
-    format!("DIGEST of {stack} for {} (UTC): {found}", &date.partition()["dt=".len()..])
+    let rest = format!(" for {} (UTC): {found}", &date.partition()["dt=".len()..]);
+    let of = format!("DIGEST of {stack}");
+    // A stack's name may have 128 characters, all of them ASCII.
+    format!("{}{rest}", &of[..of.floor_char_boundary(MAX_SUBJECT_CHARACTERS.saturating_sub(rest.len()))])
 }
 
 fn known<T>(fact: &Known<T>, lines: impl FnOnce(&T) -> Vec<Line>) -> Vec<Line> {

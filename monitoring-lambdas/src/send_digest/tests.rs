@@ -250,6 +250,7 @@ proptest! {
         problem: String,
         counts in prop::array::uniform4(any::<u64>()),
         lost in any::<f64>(),
+        stack in "[a-zA-Z][-a-zA-Z0-9]{0,127}",
     ) {
         let mut facts = with_hour(|hour| {
             hour.totals = Totals {
@@ -260,7 +261,7 @@ proptest! {
         facts.hours[3].state = HourState::Unreadable(problem.clone());
         facts.sizes = Err(problem);
         facts.balance = Ok(DayBalance { hours: 1, lost_events: lost, ..DayBalance::default() });
-        let digest = compose(&facts);
+        let digest = Digest::compose(&facts, &stack, 40);
         let lines = digest.sections.iter().map(|section| section.lines.len()).sum::<usize>();
         prop_assert!(lines < 100 && digest.subject.len() <= 100 && digest.subject.is_ascii());
         prop_assert_eq!(digest.text().lines().filter(|line| line.starts_with(['-', '!'])).count(), lines);

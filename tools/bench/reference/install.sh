@@ -8,15 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 # Usage: need <what for> <command to try> <package>...
 need() {
-    if bash -c "$2" > /dev/null 2>&1; then
-        return
-    fi
-    if [ "$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then
-        echo "install.sh: $1 needs something that is not here (on Debian: apt-get install ${*:3})" >&2
-        exit 1
-    fi
-    echo "install.sh: installing ${*:3}, which $1 needs"
-    apt-get install -y -qq "${@:3}" > /dev/null || { apt-get update -qq && apt-get install -y -qq "${@:3}" > /dev/null; }
+    bash -c "$2" > /dev/null 2>&1 || ../../scripts/debian "$1" "${@:3}"
 }
 
 # The newest stamp is a copy of what was installed.

@@ -30,7 +30,7 @@ const MAX_EVENTS: usize = 200;
 const DEFAULT_EVENTS: usize = 50;
 /// Bytes that a query may have, and a text that is searched for.
 const MAX_QUERY_BYTES: usize = 2_048;
-pub(crate) const MAX_SEARCH_BYTES: usize = 200;
+pub(crate) const MAX_SEARCH_BYTES: usize = 400;
 /// A snapshot that is at most so old is not read again for one who asks.
 pub(crate) const FRESH: Duration = Duration::from_secs(10);
 /// How long the first snapshot may take.

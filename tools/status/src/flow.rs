@@ -213,11 +213,22 @@ fn accepted(signals: &Signals<'_>) -> Findings {
             let why = format!("not stored: {not_stored}. Neither Kinesis nor S3 took them, and players got 503");
             found.push((State::Stopped, why));
         }
-        if values.sum(Name::Accepted, signals.recent_steps + SHOWN_STEPS) == 0.0 && found.is_empty() {
+        let is_empty = values.sum(Name::Accepted, signals.recent_steps + SHOWN_STEPS) == 0.0;
+        found.extend(turned_away(signals, values, if is_empty { State::Stopped } else { State::Warning }));
+        if is_empty && found.is_empty() {
             found.push((State::Quiet, "no events come in".to_owned()));
         }
         found
     })
+}
+
+/// Whole requests of which nothing is kept: players without their key, or with too many events.
+fn turned_away(signals: &Signals<'_>, values: &Values, state: State) -> Findings {
+    let reasons =
+        [(Name::Unauthorized, "named no known key (401)"), (Name::Limited, "were over their key's limit (429)")];
+    let counted = reasons.map(|(name, why)| (values.sum(name, signals.recent_steps), why));
+    let some = counted.into_iter().filter(|(count, _)| *count > 0.0);
+    some.map(|(count, why)| (state, format!("{count} requests {why}: nothing of them is stored"))).collect()
 }
 
 fn rejected(signals: &Signals<'_>) -> Findings {

@@ -61,6 +61,8 @@ pub(crate) struct Source {
     pub(crate) kind: Kind,
     pub(crate) file: String,
     pub(crate) key_fields: Vec<String>,
+    /// Whether an event's line is what a client sent, alone: nothing in it is ours then.
+    pub(crate) is_raw: bool,
 }
 
 /// The last lines of an object, or of its beginning if that is all that was read.
@@ -97,8 +99,9 @@ pub(crate) fn read(source: &Source, bytes: Vec<u8>, is_all: bool) -> Lines {
     Lines { lines: kept.into_iter().rev().collect(), is_cut }
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Envelope<'a> {
+    v: Option<u64>,
     id: Option<String>,
     received_at: Option<String>,
     #[serde(default)]
@@ -123,15 +126,16 @@ struct Rejected {
 
 fn parse(source: &Source, text: &[u8], line: u64) -> Line {
     let text = String::from_utf8_lossy(text);
-    let empty = Envelope { id: None, received_at: None, client: Client::default(), event: None, rejected: None };
-    // With EVENT_FORMAT=raw a line is the client's JSON alone.
-    let envelope: Envelope<'_> = serde_json::from_str(&text).unwrap_or(empty);
+    // What is no envelope is a client's JSON, or another producer's: shown whole.
+    let is_envelope = |envelope: &Envelope<'_>| envelope.v.is_some();
+    let parsed = (!source.is_raw || source.kind == Kind::Rejected).then(|| serde_json::from_str(&text).ok()).flatten();
+    let envelope: Envelope<'_> = parsed.filter(is_envelope).unwrap_or_default();
     let event = envelope.event.map_or(&*text, RawValue::get);
     let (r#type, key) = match source.kind {
         Kind::Event => members(event, &source.key_fields),
         Kind::Rejected => (None, None),
     };
-    let (reason, detail, path, body) = match envelope.rejected {
+    let (reason, detail, path, body) = match envelope.rejected.filter(|_| source.kind == Kind::Rejected) {
         Some(Rejected { reason, detail, path, body_base64 }) => (reason, detail, path, body_base64),
         None => (None, None, None, None),
     };
@@ -210,7 +214,8 @@ mod tests {
     use rstest::rstest;
 
     fn source(kind: Kind) -> Source {
-        Source { kind, file: "events/x.jsonl.bz2".into(), key_fields: vec!["session_id".into(), "sid".into()] }
+        let key_fields = vec!["session_id".into(), "sid".into()];
+        Source { kind, file: "events/x.jsonl.bz2".into(), key_fields, is_raw: false }
     }
 
     fn packed(text: &str) -> Vec<u8> {
@@ -252,6 +257,27 @@ mod tests {
         let found = lines(Kind::Event, "{\"type\":\"play\",\"session_id\":\"s\"}\nnonsense\n").lines;
         assert_eq!((found[0].text.as_str(), found[0].line), ("nonsense", 2));
         assert_eq!((found[1].key.as_deref(), found[1].r#type.as_deref()), (Some("s"), Some("play")));
+    }
+
+    #[rstest]
+    #[case::raw(true, r#"{"v":1,"event":"play","session_id":"s","id":"i"}"#)]
+    #[case::of_another_producer(false, r#"{"event":"play","session_id":"s","id":"i"}"#)]
+    #[case::that_says_it_was_rejected(
+        true,
+        r#"{"session_id":"s","event":{},"rejected":{"reason":"r","body_base64":"aGVsbG8="}}"#
+    )]
+    fn what_is_no_envelope_is_shown_whole(#[case] is_raw: bool, #[case] text: &str) {
+        let source = Source { is_raw, ..source(Kind::Event) };
+        let line = read(&source, packed(&format!("{text}\n")), true).lines.remove(0);
+        assert_eq!((line.text.as_str(), line.key.as_deref(), line.reason), (text, Some("s"), None));
+        assert_eq!(line.id, None);
+    }
+
+    #[test]
+    fn an_accepted_event_is_never_shown_as_rejected() {
+        let text = r#"{"v":1,"id":"a","event":{"n":1},"rejected":{"reason":"r","body_base64":"aGVsbG8="}}"#;
+        let line = lines(Kind::Event, &format!("{text}\n")).lines.remove(0);
+        assert_eq!((line.text.as_str(), line.reason), (r#"{"n":1}"#, None));
     }
 
     #[rstest]

@@ -20,6 +20,8 @@ pub(crate) const STEPS: usize = 60;
 pub(crate) enum Name {
     Accepted,
     Rejected,
+    Unauthorized,
+    Limited,
     NotStored,
     Spilled,
     OnStream,
@@ -46,9 +48,11 @@ const LANDING: Of = Of::Function("LandingFunction");
 const LOADER: Of = Of::Function("LoadSearchFunction");
 
 /// What each is in CloudWatch.
-const SERIES: [(Name, Of, &str, &str, &str); 14] = [
+const SERIES: [(Name, Of, &str, &str, &str); 16] = [
     (Name::Accepted, INGEST, NAMESPACE, Metric::AcceptedEvents.as_str(), "Sum"),
     (Name::Rejected, INGEST, NAMESPACE, Metric::RejectedLines.as_str(), "Sum"),
+    (Name::Unauthorized, INGEST, NAMESPACE, Metric::UnauthorizedRequests.as_str(), "Sum"),
+    (Name::Limited, INGEST, NAMESPACE, Metric::LimitedRequests.as_str(), "Sum"),
     (Name::NotStored, INGEST, NAMESPACE, Metric::NotStoredEvents.as_str(), "Sum"),
     (Name::Spilled, INGEST, NAMESPACE, Metric::SpilledEvents.as_str(), "Sum"),
     (Name::OnStream, Of::Stream, "AWS/Kinesis", "IncomingRecords", "Sum"),

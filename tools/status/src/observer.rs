@@ -178,7 +178,7 @@ impl Series {
         &mut self,
         store: &Counted<B>,
         now: UnixMillis,
-        key_fields: &[String],
+        config: &Config,
     ) -> Result<(), BucketError> {
         self.is_known = false;
         self.follower.look(store, now).await?;
@@ -190,7 +190,8 @@ impl Series {
         let kind = self.kind;
         let reads = new.into_iter().map(|one| async move {
             let Some(beginning) = store.beginning(&one.key, lines::MAX_OBJECT_BYTES).await? else { return Ok(None) };
-            let source = Source { kind, file: one.key.clone(), key_fields: key_fields.to_vec() };
+            let (key_fields, is_raw) = (config.key_fields.clone(), config.is_raw);
+            let source = Source { kind, file: one.key.clone(), key_fields, is_raw };
             let read = tokio::task::spawn_blocking(move || lines::read(&source, beginning.bytes, beginning.is_all));
             // It can't panic; if it did, the object would be shown as empty.
             Ok::<_, BucketError>(Some(((one.key, one.etag), Arc::new(read.await.unwrap_or_default()))))
@@ -349,9 +350,8 @@ impl Parts {
     }
 
     async fn look_at_events<B: Streams>(&mut self, store: &Counted<B>, config: &Config, now: UnixMillis) {
-        let fields = &config.key_fields;
         let (events, rejected) =
-            tokio::join!(self.events.look(store, now, fields), self.rejected.look(store, now, fields));
+            tokio::join!(self.events.look(store, now, config), self.rejected.look(store, now, config));
         let has_problem = self.problems.contains_key("events");
         self.note("events", events.and(rejected));
         let ((events, one), (rejected, other)) = (self.events.objects(), self.rejected.objects());

@@ -263,7 +263,7 @@ mod tests {
         use std::io::Write;
         let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
         encoder.write_all(lines.iter().map(|line| format!("{line}\n")).collect::<String>().as_bytes()).unwrap();
-        let source = Source { kind: Kind::Event, file: key.to_owned(), key_fields: Vec::new() };
+        let source = Source { kind: Kind::Event, file: key.to_owned(), key_fields: Vec::new(), is_raw: false };
         let lines = Arc::new(read(&source, encoder.finish().unwrap(), true));
         Object { key: key.to_owned(), landed_at: UnixMillis(landed_at), bytes: 1, lines }
     }

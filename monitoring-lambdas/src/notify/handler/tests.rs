@@ -289,6 +289,29 @@ async fn a_crash_at_any_call_loses_no_message_of_an_alarm_elsewhere() {
 }
 
 #[tokio::test]
+async fn an_alarm_that_a_group_no_longer_gets_is_over_for_it() {
+    let world = World::default();
+    world.notice("prod-broken", "ALARM", 0).await.unwrap();
+    world.notice("prod-late", "ALARM", 1).await.unwrap();
+    let silenced = r#"[{"group":"platform","alarms":["*","!prod-broken"],"webhook":"https://hooks.example.com/x"}]"#;
+    let tick = |minute| world.run(silenced, json!({"time": format!("{}Z", time(minute))}));
+    tick(5).await.unwrap();
+    // The other is on, and reminded of.
+    tick(70).await.unwrap();
+    let reminder = world.webhooks.sent.borrow().last().unwrap().clone();
+    assert!(reminder.starts_with("STILL ON") && reminder.contains("prod-late") && !reminder.contains("prod-broken"));
+    world.run(silenced, notice("prod-broken", "OK", 71)).await.unwrap();
+    world.run(silenced, notice("prod-late", "OK", 72)).await.unwrap();
+    let resolved = world.webhooks.sent.borrow().last().unwrap().clone();
+    assert!(resolved.starts_with("RESOLVED after 1 h 12 min in prod: no alarm that this group gets is on any more."));
+    assert!(resolved.contains("- prod-broken: on since 21 Nov 10:00 UTC; from 21 Nov 10:05 UTC this"), "{resolved}");
+    let sent = world.webhooks.sent.borrow().len();
+    tick(200).await.unwrap();
+    assert_eq!(world.webhooks.sent.borrow().len(), sent);
+    assert_eq!(world.kept().len(), 1);
+}
+
+#[tokio::test]
 async fn repeated_and_stale_notices_change_nothing() {
     let world = World::default();
     for _ in 0..3 {

@@ -33,9 +33,10 @@ async fn incident() -> Incident {
     let chart = chart::read(&Broken, change.about.watched.as_ref().unwrap(), change.at).await.unwrap();
     let mut incident = Incident::new("platform", None, change.at);
     let (since, noticed_at, about) = (change.at, change.noticed_at, change.about);
-    incident
-        .alarms
-        .insert(change.name, Episode { since, until: None, noticed_at, announced: false, about, chart: Some(chart) });
+    incident.alarms.insert(
+        change.name,
+        Episode { since, until: None, disowned: false, noticed_at, announced: false, about, chart: Some(chart) },
+    );
     incident
 }
 
