@@ -60,12 +60,12 @@ def test_the_image_holds_one_static_binary_and_no_shell(root):
     assert elf[:4] == b"\x7fELF" and LOADED_AT_RUN_TIME not in kinds
 
 
-def started(root):
+def started(root, **settings):
     """The image's process, as it runs in a container: nothing but its root, as its user. Its log goes where its output does."""
     variables = without_aws() | {
         "LISTEN": "127.0.0.1:0", "STREAM_NAME": "stream", "BUCKET_NAME": "bucket", "AWS_REGION": "us-east-1", "DRAIN_SECONDS": "0",
-        "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none", "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
-    return subprocess.Popen(["/ingest-server"], env=variables, stdout=subprocess.PIPE, text=True,
+        "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none", "AWS_ENDPOINT_URL": "http://127.0.0.1:1"} | settings
+    return subprocess.Popen(["/ingest-server"], env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                             preexec_fn=lambda: enter(root))
 
 
@@ -91,6 +91,13 @@ def test_the_binary_serves_from_its_own_root_as_nobody_and_ends_when_it_is_asked
     finally:
         process.kill()
         process.wait(10)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may change a process's root file system")
+def test_a_region_whose_certificates_are_not_in_the_image_is_refused_at_the_start(root):
+    process = started(root, AWS_REGION="us-gov-west-1")
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode != 0 and "SSL_CERT_FILE" in said, said
 
 
 def answer(host, method, path, body=None):

@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -505,6 +506,31 @@ def test_http_2_floods_cost_their_connection_and_nobody_else(server, name, flood
     assert server.peak_memory() - idle < 32 << 20
 
 
+def test_streams_that_wait_for_their_bodies_are_as_few_as_connections_and_soon_give_way(servers):
+    """Otherwise each connection could hold a hundred requests in memory for twenty seconds."""
+    server = servers(MAX_CONNECTIONS=100)
+    idle = server.peak_memory()
+    opened = b"".join(h2.frame(h2.HEADERS, h2.END_HEADERS, stream, h2.POST_HEAD) for stream in range(1, 200, 2))
+    with ExitStack() as stack, ThreadPoolExecutor(20) as pool:
+        connections = [stack.enter_context(server.connect()) for _ in range(20)]
+        for connection in connections:
+            connection.settimeout(10)
+        answers = [pool.submit(exchange, connection, h2.begin() + opened) for connection in connections]
+        assert status(server.post()) == 200, "HTTP/1.1 has its connections"
+        assert wait_for(lambda: posted_by_http_2(server), 15, "a stream for somebody else")
+        heads = [payload for answer in answers for kind, *_, payload in h2.frames(answer.result()) if kind == h2.HEADERS]
+    # A tenth at least of those that waited have given way.
+    assert len(heads) >= 1_910 and not any(head.startswith(h2.STATUS_200) for head in heads), len(heads)
+    assert server.peak_memory() - idle < 16 << 20
+
+
+def posted_by_http_2(server):
+    with server.connect() as connection:
+        connection.settimeout(1)
+        answer = exchange(connection, h2.begin() + h2.post(1, EVENT))
+    return [payload for kind, *_, payload in h2.frames(answer) if kind == h2.HEADERS and payload.startswith(h2.STATUS_200)]
+
+
 def test_a_header_block_that_never_ends_is_cut(server):
     """CONTINUATION frames without end: https://kb.cert.org/vuls/id/421644"""
     idle = server.peak_memory()
@@ -548,7 +574,7 @@ def test_a_task_of_ecs_has_its_role_s_credentials(servers):
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("LISTEN", "8080"), ("TRUSTED_PROXIES", "10.0.0.0/33"), ("MAX_IN_FLIGHT_BYTES", "1"), ("PROXY_PROTOCOL", "v1")],
+    [("LISTEN", "8080"), ("COMMIT_INTERVAL_MS", "501"), ("TRUSTED_PROXIES", "10.0.0.0/33"), ("MAX_IN_FLIGHT_BYTES", "1"), ("PROXY_PROTOCOL", "v1")],
 )
 def test_a_bad_value_stops_the_start_and_is_named(variable, value):
     """The error says what to change."""

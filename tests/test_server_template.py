@@ -315,11 +315,11 @@ def test_deploy_pushes_the_image_where_a_server_is_made(monkeypatch, tmp_path, p
     assert values_for(monkeypatch, tmp_path, parameters) == image
 
 
-@pytest.mark.parametrize("built", [None, "older"])
-def test_deploy_names_the_command_that_makes_a_missing_or_older_image(monkeypatch, tmp_path, built):
+@pytest.mark.parametrize(("built", "says"), [(None, "no image"), ("older", "no image"), ("c-dirty", "not committed")])
+def test_deploy_says_what_to_do_about_a_missing_an_older_or_a_dirty_image(monkeypatch, tmp_path, built, says):
     if built:
         (tmp_path / "image.tar").write_text(built)
-    with pytest.raises(SystemExit, match="make image"):
+    with pytest.raises(SystemExit, match=f"{says}.*make image"):
         values_for(monkeypatch, tmp_path, "FrontDoor=Server Commit=c")
 
 

@@ -5,6 +5,7 @@
 
 mod address;
 mod admin;
+mod aside;
 mod body;
 mod config;
 mod connection;
@@ -18,6 +19,7 @@ mod tls;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -78,6 +80,10 @@ struct Server {
     tls: Option<Tls>,
     /// Connections that may still come.
     places: Arc<Semaphore>,
+    /// Those that are open.
+    connections: AtomicUsize,
+    /// Requests of HTTP/2 that may still come. Each takes nearly as much memory as a connection, and a connection may have a hundred.
+    streams: Arc<Semaphore>,
     phase: watch::Receiver<Phase>,
 }
 
@@ -204,7 +210,7 @@ fn workers(
     let worker = |_| {
         let (connections, listener) = (Connections::new(server.clone()), duplicate(listener)?);
         spawn("worker", ended.clone(), move || {
-            let runtime = runtime(1)?;
+            let runtime = runtime(aside::THREADS)?;
             runtime.block_on(async { connections.serve(TcpListener::from_std(listener)?).await })
         })
     };
@@ -267,9 +273,10 @@ impl Server {
         phase: watch::Receiver<Phase>,
     ) -> Result<Self, TlsError> {
         let bodies = Arc::new(body::Room::new(config.max_in_flight_bytes / 4));
-        let places = Arc::new(Semaphore::new(config.max_connections));
+        let [places, streams] = [(); 2].map(|()| Arc::new(Semaphore::new(config.max_connections)));
         let tls = config.tls.clone().map(Tls::load).transpose()?;
-        Ok(Self { intake, config, commit, tally, bodies, tls, places, phase })
+        let connections = AtomicUsize::new(0);
+        Ok(Self { intake, config, commit, tally, bodies, tls, places, connections, streams, phase })
     }
 
     fn phase(&self) -> Phase {
@@ -278,7 +285,7 @@ impl Server {
 
     /// Connections that are open.
     fn connections(&self) -> usize {
-        self.config.max_connections - self.places.available_permits()
+        self.connections.load(Ordering::Relaxed)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The AWS SDK's configuration.
 
+use std::path::Path;
 use std::time::Duration;
 
 use aws_config::ecs::EcsCredentialsProvider;
@@ -47,8 +48,18 @@ pub fn config() -> Result<SdkConfig, EnvironmentError> {
 ///
 /// # Errors
 ///
-/// When a variable is missing or not Unicode. Credentials are not looked at.
+/// When a variable is missing or not Unicode, or the region needs root certificates that are not in the container. Credentials are
+/// not looked at.
 pub fn container_config() -> Result<SdkConfig, EnvironmentError> {
+    let region = environment::required("AWS_REGION")?;
+    let has_roots =
+        environment::optional("SSL_CERT_FILE")?.is_some() || SYSTEM_ROOTS.iter().any(|path| Path::new(path).exists());
+    if is_other_partition(&region) && !has_roots {
+        let problem = format!(
+            "is {region}, whose root certificates are not in this image; add them, and name them in SSL_CERT_FILE"
+        );
+        return Err(EnvironmentError::new("AWS_REGION", problem));
+    }
     for name in ["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"] {
         if environment::optional(name)?.is_some() {
             let http_client = client_of_the_sdk(aws_roots()?);
@@ -103,6 +114,13 @@ const AWS_ROOTS: &str = include_str!("aws_roots.pem");
 /// cloud. Some have roots of their own.
 const OTHER_PARTITIONS: [&str; 5] = ["cn-", "us-gov-", "us-iso", "eu-iso", "eusc-"];
 
+/// Where systems keep theirs.
+const SYSTEM_ROOTS: [&str; 2] = ["/etc/ssl", "/etc/pki"];
+
+fn is_other_partition(region: &str) -> bool {
+    OTHER_PARTITIONS.iter().any(|start| region.starts_with(start))
+}
+
 /// The roots of certificates that a function needs for AWS.
 ///
 /// # Errors
@@ -120,7 +138,7 @@ pub(crate) fn aws_roots() -> Result<TrustStore, EnvironmentError> {
 fn roots(region: &str, endpoint_url: Option<&str>) -> TrustStore {
     let is_other_aws =
         endpoint_url.is_some_and(|url| url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:")));
-    if is_other_aws || OTHER_PARTITIONS.iter().any(|start| region.starts_with(start)) {
+    if is_other_aws || is_other_partition(region) {
         return TrustStore::default();
     }
     TrustStore::empty().with_pem_certificate(AWS_ROOTS)

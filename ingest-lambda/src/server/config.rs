@@ -48,7 +48,8 @@ impl Config {
         Ok(Self {
             listen: address("LISTEN")?.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 8080))),
             admin_listen: address("ADMIN_LISTEN")?,
-            commit_interval: Duration::from_millis(environment::number("COMMIT_INTERVAL_MS", 200, 1..=2_000)?),
+            // With the longest KINESIS_RETRY_MS, S3 has its turn before lines are given up.
+            commit_interval: Duration::from_millis(environment::number("COMMIT_INTERVAL_MS", 200, 1..=500)?),
             // A quarter holds the lines of the largest body.
             max_in_flight_bytes: environment::number("MAX_IN_FLIGHT_BYTES", 128 * MIB, 64 * MIB..=16_384 * MIB)?,
             max_connections: environment::number("MAX_CONNECTIONS", 16_000, 1..=1_000_000)?,

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{self, Duration};
 
 use bytes::{Buf, BytesMut};
@@ -16,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::Instant;
 
+use super::aside::Aside;
 use super::exchange::Client;
 use super::progress::{CROWDED_TIMEOUT, HEAD_TIMEOUT, Progress, Watched};
 use super::proxy_protocol::{self, Header};
@@ -43,11 +45,19 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The connections of one thread.
 pub(super) struct Connections {
     server: Arc<Server>,
+    aside: Arc<Aside>,
     phase: watch::Receiver<Phase>,
+}
+
+/// What a connection takes of the server's bound, until it is dropped.
+struct Place {
+    server: Arc<Server>,
+    _permit: OwnedSemaphorePermit,
 }
 
 struct Accepted {
     server: Arc<Server>,
+    aside: Arc<Aside>,
     stream: TcpStream,
     peer: SocketAddr,
     /// Dropped with the connection, or with the last of its requests if that takes longer.
@@ -62,7 +72,7 @@ struct Opened {
 
 impl Connections {
     pub(super) fn new(server: Arc<Server>) -> Self {
-        Self { phase: server.phase.clone(), server }
+        Self { phase: server.phase.clone(), aside: Arc::default(), server }
     }
 
     /// Serves until the server stops and all connections have ended.
@@ -70,7 +80,8 @@ impl Connections {
         // Closed when all of its clones are dropped, with the connections that hold them.
         let (alive, mut all_ended) = mpsc::channel::<()>(1);
         while let Some((stream, peer, place)) = self.next(&listener).await {
-            let connection = Accepted { server: self.server.clone(), stream, peer, alive: alive.clone() };
+            let (server, aside) = (self.server.clone(), self.aside.clone());
+            let connection = Accepted { server, aside, stream, peer, alive: alive.clone() };
             let phase = self.phase.clone();
             tokio::spawn(async move {
                 connection.serve(phase).await;
@@ -86,14 +97,14 @@ impl Connections {
     }
 
     /// The next connection once there is a place for it; `None` when the server stops.
-    async fn next(&mut self, listener: &TcpListener) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    async fn next(&mut self, listener: &TcpListener) -> Option<(TcpStream, SocketAddr, Place)> {
         let server = &self.server;
         let accepted = async {
             // The semaphore is never closed.
-            let place = server.places.clone().acquire_owned().await.ok()?;
+            let permit = server.places.clone().acquire_owned().await.ok()?;
             loop {
                 match listener.accept().await {
-                    Ok((stream, peer)) => return Some((stream, peer, place)),
+                    Ok((stream, peer)) => return Some((stream, peer, Place::take(server.clone(), permit))),
                     Err(error) => {
                         // A client that was gone at once, or too many open files, which passes.
                         tracing::warn!(%error, "a connection can't be accepted");
@@ -106,6 +117,19 @@ impl Connections {
             accepted = accepted => accepted,
             () = stopping(&mut self.phase) => None,
         }
+    }
+}
+
+impl Place {
+    fn take(server: Arc<Server>, permit: OwnedSemaphorePermit) -> Self {
+        server.connections.fetch_add(1, Ordering::Relaxed);
+        Self { server, _permit: permit }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.server.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -154,10 +178,11 @@ impl Accepted {
     }
 
     async fn http(self, opened: Opened, phase: watch::Receiver<Phase>) -> io::Result<()> {
-        let Self { server, stream, alive, .. } = self;
+        let Self { server, aside, stream, alive, .. } = self;
         let (Opened { read, address }, progress) = (opened, Progress::new());
         let ends_at = Instant::now() + MAX_AGE.mul_f64(1.0 + rand::random::<f64>() / 2.0);
-        let client = Arc::new(Client { server: server.clone(), address, progress: progress.clone(), ends_at, alive });
+        let client =
+            Arc::new(Client { server: server.clone(), aside, address, progress: progress.clone(), ends_at, alive });
         let Some(tls) = &server.tls else {
             let multiplexed = read.starts_with(HTTP2_PREFACE);
             client.serve(Watched::new(stream, read, progress), multiplexed, phase).await;
@@ -174,7 +199,7 @@ impl Accepted {
 
 impl Server {
     fn is_crowded(&self) -> bool {
-        self.places.available_permits() == 0
+        self.connections() >= self.config.max_connections
     }
 
     /// For as long as a head may take.
@@ -357,7 +382,8 @@ mod tests {
         let (io, served) = tokio::io::duplex(1024);
         let (address, ends_at) = (Ipv4Addr::LOCALHOST.into(), Instant::now() + MAX_AGE);
         let (alive, all_ended) = mpsc::channel(1);
-        let client = Arc::new(Client { server, address, progress: progress.clone(), ends_at, alive });
+        let aside = Arc::default();
+        let client = Arc::new(Client { server, aside, address, progress: progress.clone(), ends_at, alive });
         tokio::spawn(client.serve(Watched::new(served, BytesMut::new(), progress), multiplexed, phase));
         (io, (set_phase, all_ended))
     }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,14 +14,15 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use shared::metric::Metric;
 use shared::timestamp::UnixMillis;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::admin::READY_PATH;
+use super::aside::Aside;
 use super::body::{Body, Held, SMALL_BYTES};
 use super::detached::Detached;
-use super::progress::Progress;
+use super::progress::{CROWDED_TIMEOUT, Progress};
 use super::{Phase, Server};
 use crate::answer::{Answer, Reply, Unread};
 use crate::config::Config;
@@ -37,6 +39,7 @@ const SMALL_COMPRESSED_BYTES: usize = 512;
 /// Whose connection it is.
 pub(super) struct Client {
     pub(super) server: Arc<Server>,
+    pub(super) aside: Arc<Aside>,
     pub(super) address: IpAddr,
     pub(super) progress: Progress,
     /// From when on the connection takes no more requests.
@@ -55,8 +58,15 @@ struct Received {
     body: Result<Body, Answer>,
     at: UnixMillis,
     began: Instant,
-    /// What its head takes of the room for bodies, if that is unusually much.
-    _head: Option<Held>,
+    _held: Option<Kept>,
+}
+
+/// What a request takes of the server's bounds beside its body, until it is answered.
+struct Kept {
+    /// Of the room for bodies, if its head is unusually large.
+    _head: Held,
+    /// Only of HTTP/2: one of HTTP/1.1 is its connection's.
+    stream: Option<OwnedSemaphorePermit>,
 }
 
 impl Client {
@@ -67,7 +77,7 @@ impl Client {
         let _active = self.progress.begin();
         let (began, at) = (Instant::now(), lambda_setup::now());
         let (Parts { method, uri, headers: map, version, .. }, body) = request.into_parts();
-        if uri.path() == READY_PATH {
+        if uri.path() == READY_PATH && matches!(method, Method::GET | Method::HEAD) {
             return Ok(self.finish(self.server.readiness(), version, false));
         }
         let headers = headers_of(&map, &uri, self.server.intake.config());
@@ -77,15 +87,15 @@ impl Client {
         let (has_body, by_head) = (!body.is_end_stream(), self.server.intake.answer_to_head(head, at));
         let (body, held) = match by_head {
             Some(answer) => (Err(answer), None),
-            None => self.server.read_body(body, &uri, &headers).await,
+            None => self.server.read_body(body, version, &uri, &headers).await,
         };
         let is_last = (has_body && body.is_err()) || began >= self.ends_at;
         let client = self.server.config.trusted_proxies.client(self.address, headers.forwarded_for.as_deref());
-        let received = Received { method, uri, headers, client, body, at, began, _head: held };
-        let (server, alive) = (self.server.clone(), self.alive.clone());
+        let received = Received { method, uri, headers, client, body, at, began, _held: held };
+        let (server, aside, alive) = (self.server.clone(), self.aside.clone(), self.alive.clone());
         // What a client that goes away has sent is stored and counted all the same.
         let handled = Detached::new(async move {
-            let reply = server.handle(received).await;
+            let reply = server.handle(received, &aside).await;
             drop(alive);
             reply
         });
@@ -125,16 +135,46 @@ impl Server {
         Reply { status, headers: vec![("content-type", "application/json".into())], body: body.into() }
     }
 
-    /// The body, and what the head takes of the room if that is unusually much.
-    async fn read_body(&self, body: Incoming, uri: &Uri, headers: &Headers) -> (Result<Body, Answer>, Option<Held>) {
-        let path_bytes = uri.path_and_query().map_or(0, |path| path.as_str().len());
-        match self.bodies.hold((headers.bytes() + path_bytes).saturating_sub(USUAL_HEAD_BYTES)) {
-            Ok(held) => (self.bodies.read(body).await.map_err(Answer::Unread), Some(held)),
+    /// The body, and what the request takes beside it.
+    async fn read_body(
+        &self,
+        body: Incoming,
+        version: Version,
+        uri: &Uri,
+        headers: &Headers,
+    ) -> (Result<Body, Answer>, Option<Kept>) {
+        match self.keep(version, uri, headers) {
+            Ok(kept) => {
+                let read = self.bodies.read(body);
+                let body = if kept.stream.is_some() { self.read_stream(read).await } else { read.await };
+                (body.map_err(Answer::Unread), Some(kept))
+            }
             Err(full) => (Err(Answer::Unread(full)), None),
         }
     }
 
-    async fn handle(self: Arc<Self>, mut received: Received) -> Reply {
+    fn keep(&self, version: Version, uri: &Uri, headers: &Headers) -> Result<Kept, Unread> {
+        let stream = (version >= Version::HTTP_2).then(|| self.streams.clone().try_acquire_owned()).transpose();
+        let path_bytes = uri.path_and_query().map_or(0, |path| path.as_str().len());
+        let head = self.bodies.hold((headers.bytes() + path_bytes).saturating_sub(USUAL_HEAD_BYTES))?;
+        Ok(Kept { _head: head, stream: stream.map_err(|_| Unread::NoRoom)? })
+    }
+
+    /// A body on a stream, which has less time while few are left for others.
+    async fn read_stream(&self, read: impl Future<Output = Result<Body, Unread>>) -> Result<Body, Unread> {
+        let mut read = pin!(read);
+        loop {
+            match tokio::time::timeout(CROWDED_TIMEOUT, read.as_mut()).await {
+                Ok(body) => return body,
+                Err(_) if self.streams.available_permits() <= self.config.max_connections / 10 => {
+                    return Err(Unread::TooSlow);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn handle(self: Arc<Self>, mut received: Received, aside: &Aside) -> Reply {
         let body_bytes = received.body.as_ref().map_or(0, |body| body.len());
         let (answer, report) = match received.body {
             Err(answer) => {
@@ -146,7 +186,7 @@ impl Server {
                     false => received.read(&self),
                     true => {
                         let draft;
-                        (draft, received) = read_aside(self.clone(), received).await;
+                        (draft, received) = read_aside(aside, self.clone(), received).await;
                         draft
                     }
                 };
@@ -180,9 +220,10 @@ impl Server {
 }
 
 /// Reads a request that may be much work on another thread than that which serves its connection and others.
-async fn read_aside(server: Arc<Server>, received: Received) -> (Draft, Received) {
+async fn read_aside(aside: &Aside, server: Arc<Server>, received: Received) -> (Draft, Received) {
+    let client = received.client;
     let read = move || (received.read(&server), received);
-    match tokio::task::spawn_blocking(read).await {
+    match aside.run(client, read).await {
         Ok(read) => read,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
