@@ -303,7 +303,30 @@ def test_a_second_run_finds_nothing_and_changes_nothing(life):
     assert {path: path.read_bytes() for path in before} == before
 
 
-@pytest.mark.parametrize("arguments, says", [(["title=x"], "not promoted"), (["session_id"], "whose events"), (["session_id=a", "session_id=b"], "twice")])
+@pytest.mark.parametrize("bound, dates", [
+    ("--from", f"{START:%Y-%m-%d} and later"), ("--to", f"{START:%Y-%m-%d} and earlier"), ("both", f"{START:%Y-%m-%d} to {START:%Y-%m-%d}"),
+])
+def test_a_bounded_search_says_which_dates_it_searched_and_that_others_were_not(life, bound, dates):
+    records = set(life.bucket.glob("deletions/*.json"))
+    bounds = [word for name in ("--from", "--to") if bound in (name, "both") for word in (name, f"{START:%Y-%m-%d}")]
+    done = life.delete("session_id=nobody", *bounds)
+    last = done.stdout.splitlines()[-1]
+    assert done.returncode == 0 and last.startswith("done: ") and f"dates {dates} (UTC)" in last and "other dates were not" in last, done.stdout
+    assert f"- dates other than {dates}" in done.stdout
+    record, = (json.loads(path.read_text()) for path in set(life.bucket.glob("deletions/*.json")) - records)
+    said = [record[name] for name in ("from", "to")]
+    assert said == [f"{START:%Y-%m-%d}" if bound in (name, "both") else None for name in ("--from", "--to")] and record["searched_hours"] >= len(HOURS)
+
+
+def test_a_search_of_dates_that_have_nothing_is_not_done(life):
+    done = life.delete("session_id=nobody", "--from", "2031-01-01", "--yes")
+    assert done.returncode != 0 and "done" not in done.stdout and "nothing was searched" in done.stderr, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (["title=x"], "not promoted"), (["session_id"], "whose events"), (["session_id=a", "session_id=b"], "twice"),
+    (["session_id=s-1", "--from", "2026-11-17", "--to", "2026-11-16"], "from 2026-11-17 to 2026-11-16"),
+])
 def test_what_can_t_be_meant_is_refused(life, arguments, says):
     done = life.delete(*arguments, "--yes")
     assert done.returncode != 0 and says in done.stderr, done.stderr

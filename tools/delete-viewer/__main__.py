@@ -48,6 +48,8 @@ def arguments():
     options.wanted = dict(values)
     if len(options.wanted) < len(values):
         parser.error("a field is given twice; run it once for each value")
+    if options.first and options.last and options.first > options.last:
+        parser.error(f"no date is from {options.first} to {options.last}: --from (FROM) is after --to (TO)")
     return options
 
 
@@ -81,11 +83,27 @@ def main():
     if unknown := options.wanted.keys() - viewer.paths.keys():
         sys.exit(f"delete-viewer: {', '.join(sorted(unknown))} is not promoted; promoted are {', '.join(viewer.paths)}")
     run_recorded(deletion, options)
-    print("Not reached:", *(f"- {one}" for one in not_reached(stack, deployed, options.wanted)), sep="\n")
+    bounds = dates(options)
+    others = [f"dates other than {bounds}: run this without --from and --to (FROM, TO)"] if bounds else []
+    print("Not reached:", *(f"- {one}" for one in others + not_reached(stack, deployed, options.wanted)), sep="\n")
+    where = f"{stack.landing_bucket}, dates {bounds}" if bounds else stack.landing_bucket
     if problems := all_problems(deletion):
-        sys.exit("\n".join(["delete-viewer: these can't be read or rewritten, and may hold the viewer's events; all else is deleted:",
-                            *(f"{key}: {problem}" for key, problem in problems.items())]))
-    print(f"done: no event of this viewer is left in {stack.landing_bucket}")
+        sys.exit("\n".join(["delete-viewer: these can't be read or rewritten, and may hold the viewer's events; all else is deleted in "
+                            f"{where}:", *(f"{key}: {problem}" for key, problem in problems.items())]))
+    if bounds and not deletion.searched:
+        sys.exit(f"delete-viewer: nothing was searched: there is nothing in {where}")
+    extent = f"; {len(deletion.searched)} hours were searched, other dates were not" if bounds else ""
+    print(f"done: no event of this viewer is left in {where}{extent}")
+
+
+def dates(options):
+    """Those that are searched, in words, if not all are."""
+    first, last = options.first, options.last
+    if first and last:
+        return f"{first} to {last} (UTC)"
+    if first or last:
+        return f"{first} and later (UTC)" if first else f"{last} and earlier (UTC)"
+    return ""
 
 
 def run_recorded(deletion, options):
@@ -143,7 +161,7 @@ def record(deletion, options, began, done=frozenset()):
     content = {
         "v": 1, "reference": options.reference, "finishes": sorted(deletion.finishes - {options.reference}),
         "began_at": stamp(began), "ended_at": stamp(ended), "fields": sorted(options.wanted),
-        "from": options.first and str(options.first), "to": options.last and str(options.last),
+        "from": options.first and str(options.first), "to": options.last and str(options.last), "searched_hours": len(deletion.searched),
         "hours": [{"hour": hour, "rows": 0} | counts for hour, counts in sorted(deletion.deleted.items())],
         "not_finished": sorted(deletion.markers.keys() - done), "not_deleted": sorted(all_problems(deletion)),
     }

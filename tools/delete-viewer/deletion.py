@@ -63,6 +63,8 @@ class Deletion:
         self.run, self.markers, self.etags = uuid.uuid4().hex, {}, {}
         # How many lines and rows were deleted of each hour, by kind, and the references of the runs that this one finishes.
         self.begun, self.deleted, self.finishes = set(), {}, set()
+        # Those within the dates that were asked for.
+        self.searched = set()
         self.readers = ThreadPoolExecutor(READERS)
 
     def forget_problems(self):
@@ -96,6 +98,7 @@ class Deletion:
         dates = [date for prefix in prefixes for date in self.folders(prefix)]
         within = (date for date in dates if str(first or "") <= date.rsplit("dt=", 1)[1][:10] <= str(last or "9"))
         hours = {hour[hour.index("dt="):-1] for date in within for hour in self.folders(f"{date}hour=")}
+        self.searched |= hours
         return sorted(hours | {item["Key"].removeprefix(PENDING) for item in self.listing(PENDING)})
 
     def folders(self, prefix):
