@@ -125,10 +125,13 @@ class Deletion:
     def find(self, hour):
         folder, found = self.columnar(hour), Found(hour)
         found.pending = self.json(PENDING + hour)
-        found.rows = sum(columnar.rows_of(self.s3, self.bucket, part, self.viewer) for part in folder.parts + self.copies(hour))
+        rows = [columnar.rows_of(self.s3, self.bucket, part, self.viewer) for part in folder.parts + self.copies(hour)]
+        found.rows, of_lookalikes = sum(certain for certain, _ in rows), sum(uncertain for _, uncertain in rows)
         events = self.objects("events", hour)
-        if found.rows or not self.is_all_in_parquet(hour, folder, events):
+        if found.rows or of_lookalikes or not self.is_all_in_parquet(hour, folder, events):
             found.lines = self.count(events, self.viewer.has_line)
+        # Whether such a row is the viewer's is said by its line, as long as there are lines.
+        found.rows += of_lookalikes if found.lines or not events else 0
         rejected = self.objects("rejected", hour)
         found.rejected = self.count(rejected, self.rejected_lines(rejected))
         unloadable = [item["Key"] for item in self.listing(f"{UNLOADABLE}events/{hour}/")]
