@@ -107,35 +107,50 @@ def dates(options):
 
 
 def run_recorded(deletion, options):
-    """Whatever ends it, what it deleted is recorded."""
+    """Whatever ends it, what it deleted is recorded, before another run can begin."""
     began, is_over = datetime.now(UTC), False
-    try:
-        run(deletion, options, began)
-        is_over = True
-    finally:
-        if is_over or deletion.begun:
-            print(f"the record is {record(deletion, options, began)}", flush=True)
-            deletion.recorded()
+    with deletion.lease:
+        try:
+            run(deletion, options, began)
+            is_over = True
+        finally:
+            if is_over or deletion.begun:
+                print(f"the record is {record(deletion, options, began)}", flush=True)
+                deletion.recorded()
 
 
 def run(deletion, options, began):
-    """Deletes until nothing is found any more. What was deleted of an hour is in its marker until it is in the record."""
-    is_first = True
+    """Deletes until nothing is found any more."""
+    found = find(deletion, options)
+    if not found:
+        return
+    confirm(options)
+    deletion.lease.take()
+    # Another run may have changed them since.
+    found = deletion.find_all([one.hour for one in found])
     for _ in range(PASSES):
-        deletion.forget_problems()
-        found = deletion.find_all(hour for hour in deletion.hours(options.first, options.last) if hour not in deletion.refused)
+        delete(deletion, options, began, found)
+        deletion.lease.check()
+        found = find(deletion, options)
         if not found:
             return
-        report(found)
-        if is_first:
-            confirm(options)
-        is_first = False
-        done = deletion.delete_all(found)
-        record(deletion, options, began, done)
-        for hour in sorted(done):
-            deletion.unmark(hour)
-        deletion.settle(sorted(deletion.begun - deletion.refused.keys()))
     raise Problem(f"the viewer's events were still found after {PASSES} passes: do they still come? Run this again later")
+
+
+def find(deletion, options):
+    deletion.forget_problems()
+    found = deletion.find_all(hour for hour in deletion.hours(options.first, options.last) if hour not in deletion.refused)
+    report(found)
+    return found
+
+
+def delete(deletion, options, began, found):
+    """What was deleted of an hour is in its marker until it is in the record."""
+    done = deletion.delete_all(found)
+    record(deletion, options, began, done)
+    for hour in sorted(done):
+        deletion.unmark(hour)
+    deletion.settle(sorted(deletion.begun - deletion.refused.keys()))
 
 
 def report(found: list[Found]):

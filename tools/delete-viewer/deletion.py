@@ -17,6 +17,7 @@ import columnar
 import landed_object
 from botocore.exceptions import ClientError
 from landed_object import GONE, KEY, Problem
+from lease import Lease
 from lines import members
 from rejected import RejectedLines, Search, TooMuch
 
@@ -30,6 +31,8 @@ WAIT_SECONDS = 2400
 LOADER_POLLS = 3
 # Each finds what landed or came back during the one before.
 PASSES = 5
+# How often the lease is written, at least: locally S3 is asked more often than a process can be relied upon to run.
+MIN_BEAT_SECONDS = 0.5
 
 
 @dataclass
@@ -61,6 +64,7 @@ class Deletion:
         self.problems, self.refused = {}, {}
         # The markers of hours that are begun, and the ETags that they were last written with.
         self.run, self.markers, self.etags = uuid.uuid4().hex, {}, {}
+        self.lease = Lease(self.s3, self.bucket, self.run, max(poll_seconds / 2, MIN_BEAT_SECONDS))
         # How many lines and rows were deleted of each hour, by kind, and the references of the runs that this one finishes.
         self.begun, self.deleted, self.finishes = set(), {}, set()
         # Those within the dates that were asked for.
