@@ -4,6 +4,7 @@ import base64
 import bz2
 import gzip
 import hashlib
+import io
 import json
 import sys
 import time
@@ -11,6 +12,8 @@ from datetime import UTC, datetime
 from importlib.util import module_from_spec, spec_from_file_location
 from types import SimpleNamespace
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from botocore.exceptions import ClientError
 
@@ -252,6 +255,19 @@ def test_a_run_that_fails_or_deletes_nothing_leaves_no_lease(deployment, monkeyp
     with pytest.raises(SystemExit):
         run_again(deployment)
     assert lease.KEY not in deployment.s3.objects
+
+
+@pytest.mark.parametrize("versions, expected", [([1, 1], (1, 0)), ([1, None], (1, 1))])
+def test_events_are_read_from_parquet_only_where_a_row_has_no_envelope(deployment, versions, expected):
+    """The second row is of a line that resembles an envelope with one of the viewer's events."""
+    events = ['{"session_id":"s-1"}', '{"v":1,"id":7,"event":{"session_id":"s-1"}}']
+    rows = [{"v": version, "session_id": viewer, "event": event} for version, viewer, event in zip(versions, ["s-1", None], events)]
+    columns = pyarrow.schema([("v", pyarrow.int32()), ("session_id", pyarrow.string()), ("event", pyarrow.string())])
+    part = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, columns), part)
+    deployment.s3.put_object("columnar/part", part.getvalue())
+    listed, = deployment.s3.paginate("columnar/part")[0]["Contents"]
+    assert deletions.columnar.rows_of(deployment.s3, "landing", listed, begun(deployment).viewer) == expected
 
 
 def test_an_hour_that_was_not_sealed_yet_is_sealed_again(deployment):

@@ -71,13 +71,16 @@ def text_of(literal):
     """A string's content; any other value's JSON text. A string with half of a surrogate pair stays as it is written."""
     if not literal.startswith('"'):
         return literal
-    return json.loads(literal) if is_text(literal) else literal[1:-1]
+    # Most have no escapes.
+    return json.loads(literal) if "\\" in literal and is_text(literal) else literal[1:-1]
 
 
 def is_text(literal):
     """Whether it is a string without half of a surrogate pair, which Rust's strings can't have."""
+    if not literal.startswith('"') or "\\" not in literal:
+        return literal.startswith('"')
     try:
-        return literal.startswith('"') and json.loads(literal).encode() is not None
+        return json.loads(literal).encode() is not None
     except UnicodeEncodeError:
         return False
 
