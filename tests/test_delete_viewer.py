@@ -24,7 +24,7 @@ from botocore.exceptions import ClientError
 
 from support import landed
 from support.fast_clock import START, FastClock, partition
-from support.stack import LANDING_BUCKET, REPOSITORY, Stack, wait_for, without_aws
+from support.stack import LANDING_BUCKET, REPOSITORY, STREAM, Stack, wait_for, without_aws
 
 TOOL = REPOSITORY / "tools/delete-viewer"
 DUCKDB = Path(sys.executable).parent / "duckdb"
@@ -303,10 +303,72 @@ def test_a_second_run_finds_nothing_and_changes_nothing(life):
     assert {path: path.read_bytes() for path in before} == before
 
 
-@pytest.mark.parametrize("arguments, says", [(["title=x"], "not promoted"), (["session_id"], "whose events"), (["session_id=a", "session_id=b"], "twice")])
+@pytest.mark.parametrize("bound, dates", [
+    ("--from", f"{START:%Y-%m-%d} and later"), ("--to", f"{START:%Y-%m-%d} and earlier"), ("both", f"{START:%Y-%m-%d} to {START:%Y-%m-%d}"),
+])
+def test_a_bounded_search_says_which_dates_it_searched_and_that_others_were_not(life, bound, dates):
+    records = set(life.bucket.glob("deletions/*.json"))
+    bounds = [word for name in ("--from", "--to") if bound in (name, "both") for word in (name, f"{START:%Y-%m-%d}")]
+    done = life.delete("session_id=nobody", *bounds)
+    last = done.stdout.splitlines()[-1]
+    assert done.returncode == 0 and last.startswith("done: ") and f"dates {dates} (UTC)" in last and "other dates were not" in last, done.stdout
+    assert f"- dates other than {dates}" in done.stdout
+    record, = (json.loads(path.read_text()) for path in set(life.bucket.glob("deletions/*.json")) - records)
+    said = [record[name] for name in ("from", "to")]
+    assert said == [f"{START:%Y-%m-%d}" if bound in (name, "both") else None for name in ("--from", "--to")] and record["searched_hours"] >= len(HOURS)
+
+
+def test_a_search_of_dates_that_have_nothing_is_not_done(life):
+    done = life.delete("session_id=nobody", "--from", "2031-01-01", "--yes")
+    assert done.returncode != 0 and "done" not in done.stdout and "nothing was searched" in done.stderr, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (["title=x"], "not promoted"), (["session_id"], "whose events"), (["session_id=a", "session_id=b"], "twice"),
+    (["session_id=s-1", "--from", "2026-11-17", "--to", "2026-11-16"], "from 2026-11-17 to 2026-11-16"),
+])
 def test_what_can_t_be_meant_is_refused(life, arguments, says):
     done = life.delete(*arguments, "--yes")
     assert done.returncode != 0 and says in done.stderr, done.stderr
+
+
+# Lines of other producers with an event in an envelope. compact-partition takes the last two for envelopes, and of the others the whole line.
+LOOKALIKE = '{"v":1,"id":"look","received_at":"TIME","client":{},"event":{"session_id":"cn"}}'
+LOOKALIKES = [LOOKALIKE.replace(*change) for change in (
+    ("{},", "null,"), ('"look"', "7"), ('"v":1', '"v":1.0'), ('"v":1', '"v":2'), ('"v":1', '"v":1,"\\u0076":1'), ("TIME", "today"),
+    ("TIME", "\\u0032026-11-16T09:00:00.000Z"), ('"event"', '"\\u0065vent":{},"event"'), ("{},", '{"ip":7},'), ("{},", '{"ip":null,"ip":"x"},'),
+    ('"client"', '"request_id":7,"client"'), ('"event"', '"\\u0065vent"'), ("{},", '{"page":{},"page":7},'),
+)]
+
+
+def lookalikes(viewer="cn", received_at="2026-11-16T09:00:00.000Z"):
+    """Those of which the whole line is the event, and those that are taken for envelopes."""
+    lines = [line.replace('"cn"', f'"{viewer}"').replace("TIME", received_at) for line in LOOKALIKES]
+    return lines[:-2], lines[-2:]
+
+
+def test_lines_that_only_resemble_an_envelope_are_found_in_sealed_hours(life):
+    """By the viewer of what looks like the event, and by the line's own members, as Parquet has it; nobody else's goes."""
+    now = f"{life.clock.now():%Y-%m-%dT%H:%M:%S.000Z}"
+    (of_cn, cn_enveloped), (of_whole, _), (of_other, _) = found = [lookalikes(viewer, now) for viewer in ("cn", "cn-whole", "cn-other")]
+    data = "".join(f"{line}\n" for pair in found for lines in pair for line in lines).encode()
+    life.stack.kinesis().put_record(StreamName=STREAM, Data=data, PartitionKey="k")
+
+    def left():
+        return [line.text for lines in life.lines().values() for line in lines if '"cn' in line.text]
+
+    wait_for(lambda: len(left()) == len(data.splitlines()), 30, life.stack.tail)
+    hour, = {key.split("/", 1)[1].rsplit("/", 1)[0] for key, lines in life.lines().items() if any('"cn' in line.text for line in lines)}
+    life.settle([datetime.strptime(hour, "dt=%Y-%m-%d/hour=%H").replace(tzinfo=UTC)])
+    files = f"{life.bucket}/columnar/{hour}/*.parquet"
+    assert {row["event"] for row in rows(files) if row["v"] is None} == {*of_cn, *of_whole, *of_other}
+    for value, lines in (("session_id=cn", of_cn + cn_enveloped), ('type={"session_id":"cn-whole"}', of_whole)):
+        before = left()
+        done = life.delete(value, "--yes")
+        assert done.returncode == 0 and "\ndone: " in done.stdout, done.stdout + done.stderr
+        assert sorted(left()) == sorted(set(before) - set(lines))
+    events = [row["event"] for row in rows(files)]
+    assert not {event for event in events if '"cn"' in event} | set(events) & set(of_whole) and set(of_other[:2]) < set(events)
 
 
 def test_what_is_not_as_its_metadata_says_is_named_and_left_alone_and_all_else_is_deleted(life):
@@ -365,6 +427,25 @@ def test_an_event_is_the_viewers_if_its_promoted_field_has_the_value(value, even
     assert viewer.has_line(envelope(event)) is expected
     # As another producer writes it, and with EVENT_FORMAT=raw.
     assert viewer.has_line(event) is expected and viewer.has_line(event, "raw") is expected
+
+
+# Landing replaces such halves of a pair.
+SOUND = LOOKALIKE.replace("TIME", "2026-11-16T09:00:00.000Z")
+HALVES = [SOUND.replace(*change) for change in (('"look"', '"\\ud83d"'), ('"client"', '"\\ud83d":7,"client"'), ("{},", '{"\\ud83d":7},'))]
+
+
+@pytest.mark.parametrize("line, is_whole", [*((line, True) for line in lookalikes()[0] + HALVES), *((line, False) for line in lookalikes()[1])])
+def test_of_a_line_that_only_resembles_an_envelope_the_member_and_the_line_are_examined(line, is_whole):
+    def has(text, **wanted):
+        return tool_lines.Viewer(wanted, FIELDS).has_line(text.encode())
+
+    assert has(line, session_id="cn") and not has(line.replace('"cn"', '"cn-other"'), session_id="cn")
+    assert has(line, type='{"session_id":"cn"}') is is_whole
+
+
+@pytest.mark.parametrize("text", ["\\ud83d", "\\udc00\\ud83d"])
+def test_half_a_pair_stays_as_it_is_written(text):
+    assert tool_lines.Viewer({"session_id": text}, FIELDS).has_line(envelope(b'{"session_id":"%s"}' % text.encode()))
 
 
 class Contended:

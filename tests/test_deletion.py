@@ -4,20 +4,27 @@ import base64
 import bz2
 import gzip
 import hashlib
+import io
 import json
 import sys
+import time
 from datetime import UTC, datetime
 from importlib.util import module_from_spec, spec_from_file_location
 from types import SimpleNamespace
 
+import pyarrow
+import pyarrow.parquet
 import pytest
+from botocore.exceptions import ClientError
 
 from support.deletion_model import FIELDS, Deployment, events_of
-from support.stack import REPOSITORY
+from support.stack import REPOSITORY, wait_for
 
 sys.path.insert(0, str(REPOSITORY / "tools/delete-viewer"))
 sys.path.insert(0, str(REPOSITORY / "tools/scripts"))
 import deletion as deletions  # noqa: E402
+import lease  # noqa: E402
+from landed_object import Problem  # noqa: E402
 from lines import Viewer, promoted_fields  # noqa: E402
 from rejected import MAX_BODY_BYTES  # noqa: E402
 
@@ -31,6 +38,7 @@ command.loader.exec_module(delete_viewer)
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     monkeypatch.setattr(deletions, "WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(deletions, "MIN_BEAT_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -128,6 +136,7 @@ def test_hours_that_a_run_finished_before_it_was_killed_are_in_its_record(deploy
     options = SimpleNamespace(first=None, last=None, yes=True, reference="request 1", wanted={"session_id": "s-1"})
     with pytest.raises(KeyboardInterrupt):
         delete_viewer.run(deletion, options, datetime.now(UTC))
+    deletion.lease.stop()
     key, = records(deployment)
     record = json.loads(deployment.s3.objects[key])
     assert record["hours"] == [{"hour": hour, "lines": 2, "rows": 2} for hour in HOURS] and record["not_finished"] == []
@@ -157,6 +166,108 @@ def test_of_two_deletions_at_once_the_one_that_marked_last_unmarks(deployment):
     assert pending(deployment) == [HOURS[0]]
     finish(other, {HOURS[0]: other.delete(other.find(HOURS[0]))})
     assert pending(deployment) == []
+
+
+def test_a_second_deletion_at_the_same_time_is_refused_and_what_was_deleted_is_recorded_once(deployment, monkeypatch):
+    """It begins while the first is at its first hour, and has deleted lines."""
+    refused, write_again = [], deletions.columnar.write_again
+
+    def second(*arguments):
+        monkeypatch.setattr(deletions.columnar, "write_again", write_again)
+        with pytest.raises(Problem) as problem:
+            run_again(deployment)
+        refused.append(str(problem.value))
+        write_again(*arguments)
+
+    monkeypatch.setattr(deletions.columnar, "write_again", second)
+    _, record = run(deployment, "request 1")
+    assert len(refused) == 1 and "another deletion is running" in refused[0]
+    assert record["hours"] == [{"hour": hour, "lines": 2, "rows": 2} for hour in HOURS] and len(records(deployment)) == 1
+    assert lease.KEY not in deployment.s3.objects and pending(deployment) == []
+
+
+def run_again(deployment):
+    deletion = begun(deployment, "request 2")
+    options = SimpleNamespace(first=None, last=None, yes=True, reference="request 2", wanted=deletion.viewer.wanted)
+    delete_viewer.run_recorded(deletion, options)
+
+
+def leases(deployment, count):
+    return [lease.Lease(deployment.s3, "landing", f"run-{number}", 0.05) for number in range(count)]
+
+
+def test_the_lease_of_a_killed_run_is_taken_over_and_the_killed_one_notices_if_it_lives(deployment):
+    killed, other = leases(deployment, 2)
+    killed.take()
+    killed.stop()
+    began = time.monotonic()
+    with other:
+        other.take()
+        assert lease.PATIENCE * 0.05 <= time.monotonic() - began < 2
+        killed.over.clear()
+        killed.keep()
+        with pytest.raises(Problem):
+            killed.check()
+        other.check()
+        killed.__exit__()
+        assert other.found()[1] == "run-1", "gave up what another holds"
+    assert lease.KEY not in deployment.s3.objects
+
+
+def test_a_lease_is_kept_over_failures_and_lost_answers(deployment):
+    (held,) = leases(deployment, 1)
+    put, failures = deployment.s3.put_object, ["500", None]
+
+    def fail(**arguments):
+        failure = failures.pop(0) if failures else ""
+        if failure:
+            raise ClientError({"Error": {"Code": failure}}, "PutObject")
+        answer = put(**arguments)
+        # The client's second attempt, after an answer that was lost.
+        return put(**arguments) if failure is None else answer
+
+    with held:
+        held.take()
+        deployment.s3.put_object = fail
+        wait_for(lambda: held.beats >= 5 or held.is_lost, 10, "beats")
+        held.check()
+        assert not failures
+    assert lease.KEY not in deployment.s3.objects
+
+
+def test_of_two_that_take_a_lease_at_the_same_moment_one_has_it(deployment):
+    first, second = leases(deployment, 2)
+    second.found = lambda: (None, None)
+    with first, second:
+        first.take()
+        with pytest.raises(Problem):
+            second.take()
+        first.check()
+        assert first.found()[1] == "run-0"
+
+
+def test_a_run_that_fails_or_deletes_nothing_leaves_no_lease(deployment, monkeypatch):
+    monkeypatch.setattr(deletions.columnar, "write_again", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(deployment)
+    assert lease.KEY not in deployment.s3.objects
+    monkeypatch.setattr(delete_viewer, "confirm", lambda _: sys.exit("no"))
+    with pytest.raises(SystemExit):
+        run_again(deployment)
+    assert lease.KEY not in deployment.s3.objects
+
+
+@pytest.mark.parametrize("versions, expected", [([1, 1], (1, 0)), ([1, None], (1, 1))])
+def test_events_are_read_from_parquet_only_where_a_row_has_no_envelope(deployment, versions, expected):
+    """The second row is of a line that resembles an envelope with one of the viewer's events."""
+    events = ['{"session_id":"s-1"}', '{"v":1,"id":7,"event":{"session_id":"s-1"}}']
+    rows = [{"v": version, "session_id": viewer, "event": event} for version, viewer, event in zip(versions, ["s-1", None], events)]
+    columns = pyarrow.schema([("v", pyarrow.int32()), ("session_id", pyarrow.string()), ("event", pyarrow.string())])
+    part = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, columns), part)
+    deployment.s3.put_object("columnar/part", part.getvalue())
+    listed, = deployment.s3.paginate("columnar/part")[0]["Contents"]
+    assert deletions.columnar.rows_of(deployment.s3, "landing", listed, begun(deployment).viewer) == expected
 
 
 def test_an_hour_that_was_not_sealed_yet_is_sealed_again(deployment):

@@ -8,6 +8,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from support.stack import REPOSITORY, Stack
@@ -65,11 +67,11 @@ def assert_counted(output, kinds=KINDS):
     assert {kind: found[kind] for kind in KINDS} == kinds, output
 
 
-# Those of Parquet are in test_compact_partition.
-*_, READER, SPARK, PANDAS, POLARS, _ = examples("docs/READING.md", "python")
+# Those of Parquet are run on what landed in test_compact_partition.
+POLARS_PARQUET, PANDAS_PARQUET, READER, SPARK, PANDAS, POLARS, _ = examples("docs/READING.md", "python")
 KINDS_READER = READER.partition("print(")[0]
 _, SHELL = examples("README.md", "sh")
-_, DUCKDB = examples("docs/READING.md", "sh")
+DUCKDB_PARQUET, DUCKDB = examples("docs/READING.md", "sh")
 
 
 def test_the_shell_shows_whole_lines(folder):
@@ -87,6 +89,28 @@ def test_an_example_in_python_counts_each_kind(folder, example):
 def test_duckdb_counts_each_kind(folder):
     """Through bzcat."""
     assert_counted(run(folder, "bash", "-c", DUCKDB))
+
+
+# The promoted fields of two hours, one after the other.
+BEFORE, AFTER = ("session_id",), ("kind", "type")
+
+
+@pytest.mark.parametrize("promoted", [(BEFORE, AFTER), (AFTER, BEFORE)], ids=["column_added", "column_removed"])
+@pytest.mark.parametrize("example", [("bash", DUCKDB_PARQUET), (sys.executable, POLARS_PARQUET), (sys.executable, PANDAS_PARQUET)],
+                         ids=["duckdb", "polars", "pandas"])
+def test_parquet_is_counted_after_a_change_of_promoted_fields(tmp_path, promoted, example):
+    """A part that lacks the column has it as null."""
+    for hour, fields in enumerate(promoted):
+        folder = tmp_path / f"data/s3/landing-bucket/columnar/dt=2026-11-21/hour={hour:02}"
+        folder.mkdir(parents=True)
+        (folder / "_SUCCESS").write_text("{}")
+        columns = pyarrow.schema([("v", pyarrow.int32()), *((name, pyarrow.string()) for name in (*fields, "event"))])
+        kinds = ["play", "play", "play", "pause"]
+        rows = [{"v": 1, "event": "{}"} | {name: kind for name in fields} for kind in kinds]
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, columns), folder / "part-00000.parquet")
+    output = run(tmp_path, example[0], "-c", example[1])
+    counted = {kind: int(re.search(rf"\b{kind}\b\W+(\d+)\b", output)[1]) for kind in ("play", "pause")}
+    assert counted == {"play": 3, "pause": 1} and re.search(r"\b(NULL|null|NaN|nan|None)\b\W+4\b", output), output
 
 
 SESSION = """

@@ -33,8 +33,10 @@ class MemoryS3:
         if etag is not None and etag != self.etag(key):
             raise ClientError({"Error": {"Code": "PreconditionFailed"}}, "Conditional")
 
-    def put_object(self, Key, Body, IfMatch=None, Metadata=None, **_):
+    def put_object(self, Key, Body, IfMatch=None, IfNoneMatch=None, Metadata=None, **_):
         self.check(Key, IfMatch)
+        if IfNoneMatch and Key in self.objects:
+            raise ClientError({"Error": {"Code": "PreconditionFailed"}}, "Conditional")
         self.objects[Key], self.metadata[Key] = Body, Metadata or {}
         etag = self.etag(Key)
         self.on_put(Key)

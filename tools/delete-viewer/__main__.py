@@ -48,6 +48,8 @@ def arguments():
     options.wanted = dict(values)
     if len(options.wanted) < len(values):
         parser.error("a field is given twice; run it once for each value")
+    if options.first and options.last and options.first > options.last:
+        parser.error(f"no date is from {options.first} to {options.last}: --from (FROM) is after --to (TO)")
     return options
 
 
@@ -81,43 +83,74 @@ def main():
     if unknown := options.wanted.keys() - viewer.paths.keys():
         sys.exit(f"delete-viewer: {', '.join(sorted(unknown))} is not promoted; promoted are {', '.join(viewer.paths)}")
     run_recorded(deletion, options)
-    print("Not reached:", *(f"- {one}" for one in not_reached(stack, deployed, options.wanted)), sep="\n")
+    bounds = dates(options)
+    others = [f"dates other than {bounds}: run this without --from and --to (FROM, TO)"] if bounds else []
+    print("Not reached:", *(f"- {one}" for one in others + not_reached(stack, deployed, options.wanted)), sep="\n")
+    where = f"{stack.landing_bucket}, dates {bounds}" if bounds else stack.landing_bucket
     if problems := all_problems(deletion):
-        sys.exit("\n".join(["delete-viewer: these can't be read or rewritten, and may hold the viewer's events; all else is deleted:",
-                            *(f"{key}: {problem}" for key, problem in problems.items())]))
-    print(f"done: no event of this viewer is left in {stack.landing_bucket}")
+        sys.exit("\n".join(["delete-viewer: these can't be read or rewritten, and may hold the viewer's events; all else is deleted in "
+                            f"{where}:", *(f"{key}: {problem}" for key, problem in problems.items())]))
+    if bounds and not deletion.searched:
+        sys.exit(f"delete-viewer: nothing was searched: there is nothing in {where}")
+    extent = f"; {len(deletion.searched)} hours were searched, other dates were not" if bounds else ""
+    print(f"done: no event of this viewer is left in {where}{extent}")
+
+
+def dates(options):
+    """Those that are searched, in words, if not all are."""
+    first, last = options.first, options.last
+    if first and last:
+        return f"{first} to {last} (UTC)"
+    if first or last:
+        return f"{first} and later (UTC)" if first else f"{last} and earlier (UTC)"
+    return ""
 
 
 def run_recorded(deletion, options):
-    """Whatever ends it, what it deleted is recorded."""
+    """Whatever ends it, what it deleted is recorded, before another run can begin."""
     began, is_over = datetime.now(UTC), False
-    try:
-        run(deletion, options, began)
-        is_over = True
-    finally:
-        if is_over or deletion.begun:
-            print(f"the record is {record(deletion, options, began)}", flush=True)
-            deletion.recorded()
+    with deletion.lease:
+        try:
+            run(deletion, options, began)
+            is_over = True
+        finally:
+            if is_over or deletion.begun:
+                print(f"the record is {record(deletion, options, began)}", flush=True)
+                deletion.recorded()
 
 
 def run(deletion, options, began):
-    """Deletes until nothing is found any more. What was deleted of an hour is in its marker until it is in the record."""
-    is_first = True
+    """Deletes until nothing is found any more."""
+    found = find(deletion, options)
+    if not found:
+        return
+    confirm(options)
+    deletion.lease.take()
+    # Another run may have changed them since.
+    found = deletion.find_all([one.hour for one in found])
     for _ in range(PASSES):
-        deletion.forget_problems()
-        found = deletion.find_all(hour for hour in deletion.hours(options.first, options.last) if hour not in deletion.refused)
+        delete(deletion, options, began, found)
+        deletion.lease.check()
+        found = find(deletion, options)
         if not found:
             return
-        report(found)
-        if is_first:
-            confirm(options)
-        is_first = False
-        done = deletion.delete_all(found)
-        record(deletion, options, began, done)
-        for hour in sorted(done):
-            deletion.unmark(hour)
-        deletion.settle(sorted(deletion.begun - deletion.refused.keys()))
     raise Problem(f"the viewer's events were still found after {PASSES} passes: do they still come? Run this again later")
+
+
+def find(deletion, options):
+    deletion.forget_problems()
+    found = deletion.find_all(hour for hour in deletion.hours(options.first, options.last) if hour not in deletion.refused)
+    report(found)
+    return found
+
+
+def delete(deletion, options, began, found):
+    """What was deleted of an hour is in its marker until it is in the record."""
+    done = deletion.delete_all(found)
+    record(deletion, options, began, done)
+    for hour in sorted(done):
+        deletion.unmark(hour)
+    deletion.settle(sorted(deletion.begun - deletion.refused.keys()))
 
 
 def report(found: list[Found]):
@@ -143,7 +176,7 @@ def record(deletion, options, began, done=frozenset()):
     content = {
         "v": 1, "reference": options.reference, "finishes": sorted(deletion.finishes - {options.reference}),
         "began_at": stamp(began), "ended_at": stamp(ended), "fields": sorted(options.wanted),
-        "from": options.first and str(options.first), "to": options.last and str(options.last),
+        "from": options.first and str(options.first), "to": options.last and str(options.last), "searched_hours": len(deletion.searched),
         "hours": [{"hour": hour, "rows": 0} | counts for hour, counts in sorted(deletion.deleted.items())],
         "not_finished": sorted(deletion.markers.keys() - done), "not_deleted": sorted(all_problems(deletion)),
     }

@@ -90,11 +90,12 @@ class Columnar:
 
 
 def rows_of(s3, bucket, part, viewer):
-    """How many rows of a part are the viewer's."""
+    """How many rows of a part are the viewer's, and of how many more that is so only if a member of the event is what readers take for it:
+    rows of lines that resemble an envelope."""
     file = pyarrow.parquet.ParquetFile(io.BufferedReader(RangeFile(s3, bucket, part), READ_AHEAD_BYTES))
     columns = {name: place for place, name in enumerate(file.schema_arrow.names)}
     wanted = {field: value for field, value in viewer.wanted.items() if field in columns}
-    count = 0
+    count = of_lookalikes = 0
     for group in range(file.num_row_groups):
         statistics = file.metadata.row_group(group)
         fields = [field for field, value in wanted.items() if may_hold(statistics.column(columns[field]), value)]
@@ -106,7 +107,20 @@ def rows_of(s3, bucket, part, viewer):
             table = file.read_row_group(group, columns=fields)
             found = [pyarrow.compute.equal(table[field], wanted[field]) for field in fields]
             count += pyarrow.compute.sum(reduce(pyarrow.compute.or_kleene, found)).as_py() or 0
-    return count
+        if "v" in columns and may_have_nulls(statistics.column(columns["v"])):
+            of_lookalikes += lookalikes_in(file.read_row_group(group, columns=["v", "event"]), viewer)
+    return count, of_lookalikes
+
+
+def may_have_nulls(column):
+    """Of the version of the envelope, rows of all lines without one are null; ingest writes none."""
+    statistics = column.statistics
+    return statistics is None or not statistics.has_null_count or statistics.null_count > 0
+
+
+def lookalikes_in(table, viewer):
+    lines = table.filter(pyarrow.compute.is_null(table["v"]))["event"].to_pylist()
+    return sum(viewer.has_line(line.encode()) and not viewer.has_event(line) for line in lines)
 
 
 def may_hold(column, value):

@@ -17,6 +17,7 @@ import columnar
 import landed_object
 from botocore.exceptions import ClientError
 from landed_object import GONE, KEY, Problem
+from lease import Lease
 from lines import members
 from rejected import RejectedLines, Search, TooMuch
 
@@ -30,6 +31,8 @@ WAIT_SECONDS = 2400
 LOADER_POLLS = 3
 # Each finds what landed or came back during the one before.
 PASSES = 5
+# How often the lease is written, at least: locally S3 is asked more often than a process can be relied upon to run.
+MIN_BEAT_SECONDS = 0.5
 
 
 @dataclass
@@ -61,8 +64,11 @@ class Deletion:
         self.problems, self.refused = {}, {}
         # The markers of hours that are begun, and the ETags that they were last written with.
         self.run, self.markers, self.etags = uuid.uuid4().hex, {}, {}
+        self.lease = Lease(self.s3, self.bucket, self.run, max(poll_seconds / 2, MIN_BEAT_SECONDS))
         # How many lines and rows were deleted of each hour, by kind, and the references of the runs that this one finishes.
         self.begun, self.deleted, self.finishes = set(), {}, set()
+        # Those within the dates that were asked for.
+        self.searched = set()
         self.readers = ThreadPoolExecutor(READERS)
 
     def forget_problems(self):
@@ -96,6 +102,7 @@ class Deletion:
         dates = [date for prefix in prefixes for date in self.folders(prefix)]
         within = (date for date in dates if str(first or "") <= date.rsplit("dt=", 1)[1][:10] <= str(last or "9"))
         hours = {hour[hour.index("dt="):-1] for date in within for hour in self.folders(f"{date}hour=")}
+        self.searched |= hours
         return sorted(hours | {item["Key"].removeprefix(PENDING) for item in self.listing(PENDING)})
 
     def folders(self, prefix):
@@ -122,10 +129,13 @@ class Deletion:
     def find(self, hour):
         folder, found = self.columnar(hour), Found(hour)
         found.pending = self.json(PENDING + hour)
-        found.rows = sum(columnar.rows_of(self.s3, self.bucket, part, self.viewer) for part in folder.parts + self.copies(hour))
+        rows = [columnar.rows_of(self.s3, self.bucket, part, self.viewer) for part in folder.parts + self.copies(hour)]
+        found.rows, of_lookalikes = sum(certain for certain, _ in rows), sum(uncertain for _, uncertain in rows)
         events = self.objects("events", hour)
-        if found.rows or not self.is_all_in_parquet(hour, folder, events):
+        if found.rows or of_lookalikes or not self.is_all_in_parquet(hour, folder, events):
             found.lines = self.count(events, self.viewer.has_line)
+        # Whether such a row is the viewer's is said by its line, as long as there are lines.
+        found.rows += of_lookalikes if found.lines or not events else 0
         rejected = self.objects("rejected", hour)
         found.rejected = self.count(rejected, self.rejected_lines(rejected))
         unloadable = [item["Key"] for item in self.listing(f"{UNLOADABLE}events/{hour}/")]

@@ -12,8 +12,11 @@ from json.decoder import scanstring
 HOUR = timedelta(hours=1)
 ENVELOPE = "envelope"
 FOREIGN = "foreign_record"
+# Those that compact-partition reads.
+ENVELOPE_MEMBERS = ("v", "id", "received_at", "request_id", "app", "client", "event")
+CLIENT_MEMBERS = ("user_agent", "ip")
 RECEIVED_IN = ("previous", "this", "next", "elsewhere")
-TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -65,8 +68,21 @@ def skip(text, at):
 
 
 def text_of(literal):
-    """A string's content; any other value's JSON text."""
-    return json.loads(literal) if literal.startswith('"') else literal
+    """A string's content; any other value's JSON text. A string with half of a surrogate pair stays as it is written."""
+    if not literal.startswith('"'):
+        return literal
+    # Most have no escapes.
+    return json.loads(literal) if "\\" in literal and is_text(literal) else literal[1:-1]
+
+
+def is_text(literal):
+    """Whether it is a string without half of a surrogate pair, which Rust's strings can't have."""
+    if not literal.startswith('"') or "\\" not in literal:
+        return literal.startswith('"')
+    try:
+        return json.loads(literal).encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 # ---- Promoted fields ----
@@ -120,14 +136,34 @@ class Viewer:
 
 
 def events_of(text, event_format):
-    """The event in an envelope. Where it is not certain that ingest wrote it, the line itself may be the event, too."""
+    """All that may be the event of a line: the member of an envelope; of a line that only resembles one, that member and the line itself,
+    since readers differ in which they take. compact-partition does not ask for the format of an object."""
     try:
-        found = members(text) if event_format == ENVELOPE else []
+        found = [(text_of(name), value) for name, value in members(text)]
     except ValueError:
         return []
-    events = [value for name, value in found if name == '"event"']
-    is_certain = len(events) == 1 and ('"v"', "1") in found and len({name for name, _ in found}) == len(found)
-    return events if is_certain else [*events, text]
+    is_raw, is_certain = event_format != ENVELOPE, is_envelope(found)
+    events = [value for name, value in found if name == "event" and (is_certain or not is_raw)]
+    return events if is_certain and not is_raw else [*events, text]
+
+
+def is_envelope(found):
+    """Whether compact-partition takes these members for an envelope: loader-lambdas/src/compact_partition/row.rs."""
+    last = dict(found)
+    received_at, client = last.get("received_at", ""), last.get("client", "{}")
+    if last.get("v") != "1" or "event" not in last or not is_text(last.get("id", "")):
+        return False
+    if not received_at.startswith('"') or parse_time(received_at[1:-1]) is None or not client.startswith("{"):
+        return False
+    of_client = [(text_of(name), value) for name, value in members(client)]
+    return is_sound(found, ENVELOPE_MEMBERS, ["request_id"]) and is_sound(of_client, CLIENT_MEMBERS, CLIENT_MEMBERS)
+
+
+def is_sound(found, known, texts):
+    """Whether no member that is known occurs twice, those that are to be texts are, or null, and no name has half of a surrogate pair."""
+    names = [name for name, _ in found if name in known]
+    has_texts = all(value == "null" or is_text(value) for name, value in found if name in texts)
+    return has_texts and len(set(names)) == len(names) and not any("\\" in name for name, _ in found)
 
 
 # ---- What metadata counts ----
