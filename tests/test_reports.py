@@ -1,5 +1,6 @@
 """`make report`: the figures of recorded and made-up playbacks, checked by hand."""
 
+import argparse
 import bz2
 import csv
 import importlib.util
@@ -257,7 +258,8 @@ def test_lines_of_the_format_raw_count_by_their_players_clocks_and_the_report_sa
     assert " 6 of all events " in run_reports(stored.data, "starts").stderr
 
 
-@pytest.mark.parametrize("damage", [lambda body: body[:-7], lambda body: b"BZh9 what is this", lambda body: b"", lambda body: body[:40] + b"x" * 9 + body[49:]])
+@pytest.mark.parametrize("damage", [lambda body: body[:-7], lambda body: b"BZh9 what is this", lambda body: b"", lambda body: body[:40] + b"x" * 9 + body[49:], lambda body: body + b"more"],
+                         ids=["cut off", "no bzip2", "empty", "overwritten", "with something behind it"])
 def test_a_damaged_object_is_named_and_left_out_and_no_figures_look_whole(stored, damage):
     stored.lines(*(line(at, AD) for at in range(2)))
     damaged = stored.lines(*(line(at, AD) for at in range(1_000, 9_000, 7)))
@@ -281,6 +283,37 @@ def test_an_object_that_holds_more_than_one_can_is_damaged(stored, monkeypatch):
     monkeypatch.setattr(REPORTS, "MAX_OBJECT_BYTES", length - 1)
     with pytest.raises(ValueError):
         REPORTS.lines_of(file)
+
+
+def test_an_object_of_two_streams_is_read_whole(stored):
+    file = stored.lines(line(0, AD))
+    file.write_bytes(file.read_bytes() + bz2.compress(line(1, AD).encode()))
+    assert impressions(stored.data) == 2
+
+
+def test_an_object_without_lines_is_read_too(stored):
+    stored.lines(line(0, AD))
+    stored.lines()
+    assert impressions(stored.data) == 1
+
+
+def test_a_stack_of_raw_lines_says_that_it_has_no_reports(monkeypatch):
+    class Deployment:
+        name, landing_bucket = "playhead-raw", "b"
+
+        def client(self, service):
+            return self
+
+        def describe_stacks(self, StackName):
+            return {"Stacks": [{"Parameters": [{"ParameterKey": "EventFormat", "ParameterValue": "raw"}]}]}
+
+    monkeypatch.syspath_prepend(REPOSITORY / "tools/scripts")
+    import stack
+
+    monkeypatch.setattr(stack, "deployed", lambda name: Deployment())
+    with pytest.raises(SystemExit) as ended:
+        REPORTS.by_athena(argparse.Namespace(stack="playhead-raw", date=None, partial=True, csv=False), ["starts"])
+    assert "playhead-raw" in ended.value.code and "EventFormat=raw" in ended.value.code
 
 
 def test_an_object_bound_is_the_pipeline_s():

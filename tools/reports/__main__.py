@@ -77,7 +77,8 @@ def by_duckdb(options, reports):
     if not DUCKDB.exists():
         sys.exit(f"report: {DUCKDB} is missing; `make report` installs it")
     with tempfile.TemporaryDirectory(prefix="report-") as folder:
-        return run_duckdb(Path(folder), files, lambda unreadable: commands(Path(folder), options, reports, parquet, unreadable))
+        prelude = [all_hours(parquet), *notes(Path(folder) / "notes")]
+        return run_duckdb(Path(folder), files, lambda unreadable: commands(options, reports, prelude, unreadable))
 
 
 def run_duckdb(folder, files, commands_of):
@@ -106,19 +107,25 @@ def feed(files, stdin):
             stdin.write(lines_of(file))
         except BrokenPipeError:
             raise
-        except (OSError, EOFError, ValueError) as problem:
+        except (OSError, ValueError) as problem:
             unreadable += 1
             print(f"report: {file} is left out, it can't be read: {problem}", file=sys.stderr)
     return unreadable
 
 
 def lines_of(file):
-    """All of an object's lines, or none: of a damaged one nothing is believed."""
-    with bz2.open(file) as lines:
-        found = lines.read(MAX_OBJECT_BYTES + 1)
-    if len(found) > MAX_OBJECT_BYTES:
-        raise ValueError(f"more than {MAX_OBJECT_BYTES} bytes of lines")
-    return found if found.endswith(b"\n") or not found else found + b"\n"
+    """All of an object's lines, or none: of a damaged one nothing is believed. An object may be several streams."""
+    compressed, found = file.read_bytes(), b""
+    while True:
+        stream = bz2.BZ2Decompressor()
+        found += stream.decompress(compressed, MAX_OBJECT_BYTES + 1 - len(found))
+        if len(found) > MAX_OBJECT_BYTES:
+            raise ValueError(f"more than {MAX_OBJECT_BYTES} bytes of lines")
+        if not stream.eof:
+            raise ValueError("it ends early")
+        compressed = stream.unused_data
+        if not compressed:
+            return found if found.endswith(b"\n") else found + b"\n"
 
 
 def parquet_parts(bucket, hour):
@@ -131,11 +138,12 @@ def parquet_parts(bucket, hour):
     return [bucket / part["key"] for part in compacted["parts"]] if compacted["sealed_at"] == sealed["sealed_at"] else None
 
 
-def commands(folder, options, reports, parquet, unreadable):
+def commands(options, reports, prelude, unreadable):
+    """What DuckDB does once it has all lines, though so many objects can't be read."""
     if unreadable and options.csv and not options.partial:
         print("report: nothing is reported, since it would be incomplete; --partial reports what is there", file=sys.stderr)
         return ""
-    lines = [all_hours(parquet), *notes(folder), ".mode csv" if options.csv else ".mode duckbox\n.maxrows -1"]
+    lines = [*prelude, ".mode csv" if options.csv else ".mode duckbox\n.maxrows -1"]
     incomplete = f" (INCOMPLETE: {unreadable} of the objects can't be read)" if unreadable else ""
     for report in reports:
         lines += [] if options.csv else [f'.print "{title(report)}{incomplete}"']
@@ -144,6 +152,7 @@ def commands(folder, options, reports, parquet, unreadable):
 
 
 def all_hours(parquet):
+    """A view of sealed and open hours."""
     files = ", ".join("'" + str(file).replace("'", "''") + "'" for file in parquet)
     # Parquet's times have a zone, lines' have none; and DuckDB has rewritten the events of lines, so that equal ones would differ.
     columnar = f"""SELECT id, make_timestamp(epoch_us(received_at)) AS received_at, CASE WHEN json_valid(event) THEN json(event) END AS event
@@ -151,9 +160,9 @@ def all_hours(parquet):
     return f"CREATE VIEW all_landed AS {columnar if parquet else ''}SELECT id, received_at, event FROM landed;"
 
 
-def notes(folder):
-    """What the figures don't show."""
-    yield f'.mode list\n.headers off\n.output "{folder / "notes"}"'
+def notes(file):
+    """Writes into a file what the figures don't show: a line each, or nothing."""
+    yield f'.mode list\n.headers off\n.output "{file}"'
     yield """SELECT 'report: ' || count(*) || ' lines are left out, since they are not JSON' FROM all_landed WHERE event IS NULL HAVING count(*) > 0;
         SELECT 'report: ' || count(*) || ' of all events have no time of receipt, since their lines have no envelope (EventFormat=raw, or another producer): '
             || 'events_a_minute and ads have them under no minute; in the others they count by the clocks of their players, uncorrected, or, without one, not at all'
@@ -169,6 +178,8 @@ def by_athena(options, reports):
 
     try:
         deployment = stack.deployed(options.stack)
+        if event_format(deployment) == "raw":
+            sys.exit(f"report: {options.stack} has no Parquet, and so no reports: EventFormat=raw leaves lines as they come")
         missing = hours_not_in_parquet(deployment.client("s3"), deployment.landing_bucket, options.date)
         if missing and not options.partial:
             sys.exit(f"report: {options.date} is not whole: hours {', '.join(missing)} are not in Parquet as they are sealed; --partial reports what is there")
@@ -179,6 +190,11 @@ def by_athena(options, reports):
             print_rows(list(athena_rows(athena, statement(report, events))), None if options.csv else title(report))
     except stack.PROBLEMS as problem:
         sys.exit(f"report: {problem}")
+
+
+def event_format(deployment):
+    found, = deployment.client("cloudformation").describe_stacks(StackName=deployment.name)["Stacks"]
+    return {one["ParameterKey"]: one["ParameterValue"] for one in found.get("Parameters", [])}.get("EventFormat")
 
 
 def hours_not_in_parquet(s3, bucket, day):
