@@ -1,10 +1,13 @@
 """`make report`: the figures of recorded and made-up playbacks, checked by hand."""
 
+import argparse
 import bz2
 import csv
 import importlib.util
 import io
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,30 +26,72 @@ spec.loader.exec_module(REPORTS)
 HOUR = 1_795_251_600_000
 
 
-def report(data, name):
-    run = subprocess.run([sys.executable, REPOSITORY / "tools/reports", "--data", data, "--csv", name], capture_output=True, text=True, timeout=60)
+def run_reports(data, *arguments):
+    return subprocess.run([sys.executable, REPOSITORY / "tools/reports", "--data", data, *arguments], capture_output=True, text=True, timeout=60)
+
+
+def report(data, name, *arguments):
+    run = run_reports(data, "--csv", name, *arguments)
     assert run.returncode == 0, run.stderr
     return list(csv.DictReader(io.StringIO(run.stdout)))
 
 
-def figures(data, name):
+def figures(data, name, *arguments):
     """A report of one line."""
-    line, = report(data, name)
+    line, = report(data, name, *arguments)
     return {column: float(value) if value else None for column, value in line.items()}
 
 
-@pytest.fixture
-def landed(tmp_path):
-    """Writes events as landed lines: each received at so many milliseconds of the hour, in a file of its own."""
-    hour = tmp_path / "s3/landing-bucket/events/dt=2026-11-21/hour=09"
-    hour.mkdir(parents=True)
+class Landed:
+    """The one-machine stack's DATA_DIR, with what a test writes into the hours of 2026-11-21."""
 
+    def __init__(self, data):
+        self.data, self.bucket = data, data / "s3/landing-bucket"
+
+    def hour(self, number, kind="events", day="2026-11-21"):
+        folder = self.bucket / kind / f"dt={day}/hour={number:02}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def lines(self, *lines, hour=9, day="2026-11-21"):
+        folder = self.hour(hour, day=day)
+        file = folder / f"{len(list(folder.iterdir()))}.jsonl.bz2"
+        file.write_bytes(bz2.compress(b"".join(line if isinstance(line, bytes) else line.encode() + b"\n" for line in lines)))
+        return file
+
+    def parquet(self, *lines, hour):
+        """A sealed hour, as compact-partition leaves it."""
+        part = self.hour(hour, "columnar") / "part-00000.parquet"
+        rows = self.data / "rows.json"
+        rows.write_text("\n".join(json.dumps({"id": None, "received_at": None} | line | {"event": json.dumps(line["event"])}) for line in map(json.loads, lines)))
+        sql = f"""COPY (SELECT id, received_at::TIMESTAMPTZ AS received_at, event FROM
+            read_json('{rows}', columns = {{id: 'VARCHAR', received_at: 'VARCHAR', event: 'VARCHAR'}})) TO '{part}'"""
+        subprocess.run([DUCKDB, "-init", "/dev/null", "-c", f"SET TimeZone = 'UTC'; {sql}"], check=True, timeout=60)
+        rows.unlink()
+        (self.hour(hour) / "_SUCCESS").write_text(json.dumps({"sealed_at": "t"}))
+        (part.parent / "_SUCCESS").write_text(json.dumps({"sealed_at": "t", "parts": [{"key": str(part.relative_to(self.bucket))}]}))
+        return self.data
+
+
+def line(at, event, **members):
+    """An envelope, received at so many milliseconds from the hour nine on."""
+    hours, rest = divmod(at, 3_600_000)
+    received = f"2026-11-21T{9 + hours:02}:{rest // 60_000:02}:{rest // 1000 % 60:02}.{rest % 1000:03}Z"
+    return json.dumps({"v": 1, "id": f"id-{at}", "received_at": received, "request_id": "r", "client": {}, "event": event} | members)
+
+
+@pytest.fixture
+def stored(tmp_path):
+    return Landed(tmp_path)
+
+
+@pytest.fixture
+def landed(stored):
+    """Writes events as landed lines: each received at so many milliseconds of the hour, in a file of its own."""
     def land(*events):
-        for number, (at, event) in enumerate(events):
-            received = f"2026-11-21T09:{at // 60_000:02}:{at // 1000 % 60:02}.{at % 1000:03}Z"
-            line = {"v": 1, "id": f"id-{at}", "received_at": received, "request_id": "r", "client": {}, "event": event}
-            (hour / f"{len(list(hour.iterdir()))}-{number}.jsonl.bz2").write_bytes(bz2.compress(json.dumps(line).encode() + b"\n"))
-        return tmp_path
+        for at, event in events:
+            stored.lines(line(at, event))
+        return stored.data
 
     return land
 
@@ -83,6 +128,61 @@ def test_what_stalls_before_the_first_picture_is_starting_and_afterwards_rebuffe
     assert figures(data, "rebuffering") == {"playing_s": 16, "rebuffering_s": 2, "rebuffering_ratio": pytest.approx(2 / 18), "rebufferings": 1}
 
 
+def test_a_heartbeat_in_a_stall_does_not_end_it(landed):
+    data = landed(*ours("a", (0, "play"), (2_000, "playing"), (20_000, "rebuffer"), (22_000, "heartbeat"), (32_000, "heartbeat"),
+                        (50_000, "playing"), (55_000, "heartbeat"), (60_000, "ended")))
+    assert figures(data, "rebuffering") == {"playing_s": 28, "rebuffering_s": 30, "rebuffering_ratio": pytest.approx(30 / 58), "rebufferings": 1}
+
+
+def test_a_heartbeat_before_the_first_picture_is_no_picture(landed):
+    data = landed(*ours("slow", (0, "play"), (10_000, "heartbeat"), (20_000, "heartbeat"), (25_000, "playing")),
+                  *ours("leaves", (1, "play"), (10_001, "heartbeat"), (20_001, "heartbeat")))
+    assert figures(data, "starts") == {
+        "plays": 2, "started": 1, "exits_before_start": 1, "start_failures": 0, "median_start_ms": 25_000, "p95_start_ms": 25_000}
+
+
+def test_a_heartbeat_while_paused_does_not_play_and_the_next_one_after_playing_does(landed):
+    data = landed(*ours("a", (0, "play"), (1_000, "playing"), (5_000, "pause"), (6_000, "heartbeat"), (10_000, "play"),
+                        (11_000, "playing"), (15_000, "heartbeat"), (21_000, "ended"), (25_000, "heartbeat"), (99_000, "heartbeat")))
+    assert figures(data, "rebuffering")["playing_s"] == 14
+
+
+def test_what_began_before_the_data_plays_and_rebuffers_but_is_no_play(landed):
+    data = landed(*ours("a", (0, "heartbeat"), (600_000, "pause"), (900_000, "play"), (901_000, "playing"), (902_000, "rebuffer"), (905_000, "playing"), (906_000, "ended")),
+                  *ours("b", (1, "play"), (301, "playing")))
+    assert figures(data, "starts") == {
+        "plays": 1, "started": 1, "exits_before_start": 0, "start_failures": 0, "median_start_ms": 300, "p95_start_ms": 300}
+    assert figures(data, "rebuffering") == {"playing_s": 602, "rebuffering_s": 3, "rebuffering_ratio": pytest.approx(3 / 605), "rebufferings": 1}
+
+
+def cmcd(session, *reports):
+    return [(at, {"sid": session, "e": event, "ts": HOUR + at, "v": 2} | more) for at, event, more in reports]
+
+
+def test_intervals_of_cmcd_in_a_stall_are_one_stall(landed):
+    data = landed(*cmcd("a", (0, "ps", {"sta": "s"}), (500, "ps", {"sta": "r"}), (1_000, "ps", {"sta": "p"}), (10_000, "ps", {"sta": "r"}), (12_000, "t", {"sta": "r"}),
+                        (22_000, "t", {"sta": "r"}), (30_000, "ps", {"sta": "p"}), (32_000, "t", {"sta": "p"}), (40_000, "ps", {"sta": "r"}),
+                        (42_000, "ps", {"sta": "p"}), (50_000, "ps", {"sta": "e"})))
+    assert figures(data, "rebuffering") == {"playing_s": 27, "rebuffering_s": 22, "rebuffering_ratio": pytest.approx(22 / 49), "rebufferings": 2}
+
+
+def test_an_error_of_cmcd_before_the_first_picture_is_a_start_failure_and_later_none(landed):
+    failed = {"ec": ["manifestLoadError"]}
+    data = landed(*cmcd("with its state", (0, "ps", {"sta": "s"}), (100, "e", failed | {"sta": "s"})), *cmcd("without", (1, "ps", {"sta": "s"}), (101, "e", failed)),
+                  *cmcd("fatal", (2, "ps", {"sta": "s"}), (102, "ps", {"sta": "f"})), *cmcd("leaves", (3, "ps", {"sta": "s"})),
+                  *cmcd("recovers", (4, "ps", {"sta": "s"}), (104, "e", failed | {"sta": "s"}), (1_004, "ps", {"sta": "p"}), (5_004, "e", failed | {"sta": "p"}),
+                        (11_004, "ps", {"sta": "e"})))
+    assert figures(data, "starts") == {
+        "plays": 5, "started": 1, "exits_before_start": 1, "start_failures": 3, "median_start_ms": 1_000, "p95_start_ms": 1_000}
+    assert figures(data, "rebuffering")["playing_s"] == 10
+
+
+def test_a_start_delay_that_cmcd_says_is_not_believed(landed):
+    """dash.js sends it twice before the first picture, with what it is till then."""
+    data = landed(*cmcd("a", (0, "ps", {"sta": "s", "msd": 4}), (466, "ps", {"sta": "p"})))
+    assert figures(data, "starts")["median_start_ms"] == 466
+
+
 def test_viewers_are_counted_in_each_minute_in_which_they_play(landed):
     data = landed(*ours("a", (30_000, "playing"), (150_000, "pause"), (200_000, "ended")), *ours("b", (61_000, "playing"), (62_000, "ended")))
     assert [int(line["viewers"]) for line in report(data, "viewers")] == [1, 2, 1]
@@ -93,6 +193,152 @@ def test_a_line_that_is_there_twice_counts_once_and_another_event_under_its_id_c
     landed((0, ad))
     data = landed((0, ad), (0, ad | {"ad": 2}))
     assert [int(line["impressions"]) for line in report(data, "ads")] == [2]
+
+
+AD = {"type": "ad_impression", "session_id": "a", "n": 1.50, "text": "é  "}
+
+
+def impressions(data):
+    return sum(int(found["impressions"]) for found in report(data, "ads"))
+
+
+def test_an_event_that_comes_again_in_another_hour_counts_once(stored):
+    stored.lines(line(0, AD))
+    stored.lines(line(3_600_000, AD, id="id-0"), line(3_600_001, AD | {"n": 2}, id="id-0"), hour=10)
+    assert impressions(stored.data) == 2
+
+
+def test_an_event_of_a_sealed_hour_that_comes_again_in_an_open_or_a_sealed_one_counts_once(stored):
+    stored.parquet(line(0, AD), line(1, AD), hour=9)
+    stored.lines(line(3_600_000, AD, id="id-0"), line(3_600_001, AD), hour=10)
+    assert impressions(stored.data) == 3
+    stored.parquet(line(3_600_000, AD, id="id-0"), line(3_600_001, AD), hour=10)
+    assert impressions(stored.data) == 3
+
+
+def test_events_without_an_id_are_never_doubles(stored):
+    for hour in (9, 10):
+        stored.lines(json.dumps(AD), json.dumps(AD), hour=hour)
+    assert impressions(stored.data) == 4
+    stored.parquet(*[json.dumps({"event": AD})] * 2, hour=9)
+    assert impressions(stored.data) == 4
+
+
+NO_ENVELOPES = {
+    "foreign": {"id": None, "received_at": None, "v": None, "event": None, "type": "foreign"}, "another version": {"v": 2}, "version as a decimal": {"v": 1.0},
+    "no time": {"received_at": "yesterday"}, "a number for a time": {"received_at": 123}, "an empty time": {"received_at": ""},
+    "a time of a month 13": {"received_at": "2026-13-21T09:00:00.000Z"}, "a time to the second": {"received_at": "2026-11-21T09:00:00Z"},
+    "an id that is no text": {"id": 7}, "client": {"client": None}, "user agent": {"client": {"user_agent": 7}}, "request id": {"request_id": 7}}
+
+
+@pytest.mark.parametrize("members", NO_ENVELOPES.values(), ids=NO_ENVELOPES)
+def test_a_line_that_is_no_envelope_is_an_event_as_a_whole_and_stops_no_report(stored, members):
+    """As in compact-partition, whose tests have the same cases."""
+    foreign = json.dumps({name: value for name, value in (json.loads(line(0, {"type": "inside"})) | {"type": "outside"} | members).items()
+                          if value is not None or "type" not in members})
+    stored.lines(line(1, {"type": "play"}), foreign, foreign)
+    kinds = [(found["kind"], found["minute"] != "NULL", int(found["events"])) for found in report(stored.data, "events_a_minute")]
+    assert sorted(kinds) == [(members.get("type", "outside"), False, 2), ("play", True, 1)]
+
+
+def test_lines_that_are_not_json_objects_are_counted_or_left_out(stored):
+    stored.lines(line(0, AD), '{"v":1,"v":1,' + line(1, AD)[8:], "7", '"text"', "[1]", "null", "not json", b'{"a":"\xff"}\n', "", '{"a":1} x')
+    run = run_reports(stored.data, "--csv", "events_a_minute")
+    assert run.returncode == 0 and " 3 lines " in run.stderr and " 5 of all events " in run.stderr
+    assert {(found["kind"], found["events"]) for found in csv.DictReader(io.StringIO(run.stdout))} == {("ad_impression", "1"), ("NULL", "5")}
+
+
+def test_lines_of_the_format_raw_count_by_their_players_clocks_and_the_report_says_what_is_missing(stored):
+    events = [event | {"time": HOUR + at} for at, event in ours("a", (0, "play"), (700, "playing"), (61_000, "rebuffer"), (63_000, "playing"), (64_000, "ended"))]
+    stored.lines(*map(json.dumps, [*events, {"session_id": "b", "type": "play"}]))
+    assert figures(stored.data, "starts") == {
+        "plays": 1, "started": 1, "exits_before_start": 0, "start_failures": 0, "median_start_ms": 700, "p95_start_ms": 700}
+    assert figures(stored.data, "rebuffering")["rebuffering_s"] == 2
+    assert [found["minute"] for found in report(stored.data, "viewers")] == ["2026-11-21 09:00:00", "2026-11-21 09:01:00"]
+    assert " 6 of all events " in run_reports(stored.data, "starts").stderr
+
+
+@pytest.mark.parametrize("damage", [lambda body: body[:-7], lambda body: b"BZh9 what is this", lambda body: b"", lambda body: body[:40] + b"x" * 9 + body[49:], lambda body: body + b"more"],
+                         ids=["cut off", "no bzip2", "empty", "overwritten", "with something behind it"])
+def test_a_damaged_object_is_named_and_left_out_and_no_figures_look_whole(stored, damage):
+    stored.lines(*(line(at, AD) for at in range(2)))
+    damaged = stored.lines(*(line(at, AD) for at in range(1_000, 9_000, 7)))
+    stored.lines(line(60_000, AD))
+    damaged.write_bytes(damage(damaged.read_bytes()))
+    run = run_reports(stored.data, "ads", "starts")
+    message, = run.stderr.splitlines()
+    assert run.returncode == 1 and str(damaged) in message
+    assert run.stdout.count("INCOMPLETE") == 2 and "    2 │" in run.stdout and "    1 │" in run.stdout
+    run = run_reports(stored.data, "--csv", "ads")
+    assert run.returncode == 1 and run.stdout == "" and len(run.stderr.splitlines()) == 2
+    run = run_reports(stored.data, "--csv", "ads", "--partial")
+    assert run.returncode == 1 and [found["impressions"] for found in csv.DictReader(io.StringIO(run.stdout))] == ["2", "1"]
+
+
+def test_an_object_that_holds_more_than_one_can_is_damaged(stored, monkeypatch):
+    file = stored.lines(line(0, AD))
+    length = len(bz2.decompress(file.read_bytes()))
+    monkeypatch.setattr(REPORTS, "MAX_OBJECT_BYTES", length)
+    assert len(REPORTS.lines_of(file)) == length
+    monkeypatch.setattr(REPORTS, "MAX_OBJECT_BYTES", length - 1)
+    with pytest.raises(ValueError):
+        REPORTS.lines_of(file)
+
+
+def test_an_object_of_two_streams_is_read_whole(stored):
+    file = stored.lines(line(0, AD))
+    file.write_bytes(file.read_bytes() + bz2.compress(line(1, AD).encode()))
+    assert impressions(stored.data) == 2
+
+
+def test_an_object_without_lines_is_read_too(stored):
+    stored.lines(line(0, AD))
+    stored.lines()
+    assert impressions(stored.data) == 1
+
+
+def test_a_stack_of_raw_lines_says_that_it_has_no_reports(monkeypatch):
+    class Deployment:
+        name, landing_bucket = "playhead-raw", "b"
+
+        def client(self, service):
+            return self
+
+        def describe_stacks(self, StackName):
+            return {"Stacks": [{"Parameters": [{"ParameterKey": "EventFormat", "ParameterValue": "raw"}]}]}
+
+    monkeypatch.syspath_prepend(REPOSITORY / "tools/scripts")
+    import stack
+
+    monkeypatch.setattr(stack, "deployed", lambda name: Deployment())
+    with pytest.raises(SystemExit) as ended:
+        REPORTS.by_athena(argparse.Namespace(stack="playhead-raw", date=None, partial=True, csv=False), ["starts"])
+    assert "playhead-raw" in ended.value.code and "EventFormat=raw" in ended.value.code
+
+
+def test_an_object_bound_is_the_pipeline_s():
+    """As shared/src/limits.rs computes it."""
+    numbers = dict(re.findall(r"pub(?:\(crate\))? const (\w+): \w+ = ([^;]*);", (REPOSITORY / "shared/src/limits.rs").read_text()))
+    assert int(numbers["MAX_BATCH_RECORDS"]) == 200 and numbers["MAX_LAMBDA_PAYLOAD_BYTES"] == "6 * 1024 * 1024"
+    assert numbers["MAX_LANDED_FRAME_BYTES"] == "MAX_LINES_BYTES.div_ceil(3) * 4 + 256 * 1024"
+    assert REPORTS.MAX_OBJECT_BYTES == 200 * (1_398_104 + 262_144) + 6 * 1024 * 1024
+
+
+def test_on_this_machine_a_date_is_all_that_counts_if_one_is_given(stored):
+    stored.lines(line(0, AD))
+    stored.lines(line(0, AD, id="other", received_at="2026-11-22T09:00:00.000Z"), day="2026-11-22")
+    assert [impressions(stored.data), len(report(stored.data, "ads", "--date", "2026-11-22"))] == [2, 1]
+    run = run_reports(stored.data, "--date", "2026-11-23")
+    assert run.returncode == 1 and "2026-11-23" in run.stderr
+
+
+@pytest.mark.parametrize("given, wanted", [
+    ([], "--data ${DATA_DIR:-data}"), (["DATE=2026-11-21"], "--data ${DATA_DIR:-data} --date 2026-11-21"), (["STACK=mine"], "--stack mine"),
+    (["ENV=prod"], "--stack playhead-prod"), (["ENV=prod", "STACK=mine", "DATE=2026-11-21"], "--stack mine --date 2026-11-21")])
+def test_make_report_passes_on_what_is_given(given, wanted):
+    made = subprocess.run(["make", "--dry-run", "--assume-old=.venv/installed", "report", *given], cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=60,
+                          env={name: value for name, value in os.environ.items() if name not in ("ENV", "STACK", "DATE", "MAKEFLAGS")})
+    assert made.stdout.splitlines()[-1].split("tools/reports ")[1].strip() == wanted
 
 
 def test_a_clock_that_is_hours_wrong_still_tells_how_long_things_took(landed):
@@ -110,17 +356,21 @@ def test_a_clock_that_can_t_be_right_is_not_believed(landed, time):
     assert len(report(data, "viewers")) == 2
 
 
-def test_the_sql_is_athena_s_too(landed):
+def test_the_sql_is_athena_s_too(stored, landed):
     """Another parser reads each report as Athena's and writes it anew as DuckDB's: the figures are the same."""
     data = landed(*ours("a", (0, "play"), (1_000, "playing"), (10_000, "rebuffer"), (12_000, "playing"), (70_000, "ended")),
-                  *ours("b", (61_000, "play"), (62_000, "error"), (63_000, "ad_impression")))
+                  *ours("b", (61_000, "play"), (61_500, "heartbeat"), (62_000, "error"), (63_000, "ad_impression")),
+                  *cmcd("c", (64_000, "ps", {"sta": "s"}), (64_100, "e", {"ec": ["x"]})))
     lines = [json.loads(bz2.decompress(file.read_bytes())) for file in data.rglob("*.bz2")]
-    lines = [{"received_at": line["received_at"], "event": json.dumps(line["event"])} for line in lines]
+    lines = [{"id": line["id"], "received_at": line["received_at"], "event": json.dumps(line["event"])} for line in lines]
+    # One that comes again, and two of another producer.
+    lines += [lines[0], *[{"id": None, "received_at": None, "event": json.dumps({"type": "foreign"})}] * 2]
+    stored.lines(*[json.dumps({"type": "foreign"})] * 2)
     (data / "lines.json").write_text("\n".join(map(json.dumps, lines)))
     for name in ("events_a_minute", "starts", "rebuffering", "viewers", "ads"):
-        sql = REPORTS.statement(name, f"SELECT received_at, event FROM \"db\".\"events_columnar\" WHERE dt = '2026-11-21'").rstrip().rstrip(";")
+        sql = REPORTS.statement(name, f"SELECT id, received_at, event FROM \"db\".\"events_columnar\" WHERE dt = '2026-11-21'").rstrip().rstrip(";")
         rewritten, = sqlglot.transpile(sql, read="athena", write="duckdb", unsupported_level=sqlglot.ErrorLevel.RAISE)
-        table = f"(SELECT received_at::TIMESTAMP AS received_at, event, '2026-11-21' AS dt FROM read_json('{data}/lines.json', columns = {{received_at: 'VARCHAR', event: 'VARCHAR'}}))"
+        table = f"(SELECT id, received_at::TIMESTAMP AS received_at, event, '2026-11-21' AS dt FROM read_json('{data}/lines.json', columns = {{id: 'VARCHAR', received_at: 'VARCHAR', event: 'VARCHAR'}}))"
         rewritten = "SET TimeZone = 'UTC';\n" + rewritten.replace('"db"."events_columnar"', table)
         run = subprocess.run([DUCKDB, "-init", "/dev/null", "-csv", "-c", rewritten], capture_output=True, text=True, timeout=60)
         assert run.returncode == 0, run.stderr

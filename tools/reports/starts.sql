@@ -6,4 +6,4 @@ SELECT
     count(CASE WHEN started_at IS NULL THEN failed_at END) AS start_failures,
     approx_percentile(started_at - asked_at, 0.5) AS median_start_ms,
     approx_percentile(started_at - asked_at, 0.95) AS p95_start_ms
-FROM playbacks;
+FROM plays;
