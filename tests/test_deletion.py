@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import sys
+import threading
 import time
 from datetime import UTC, datetime
 from importlib.util import module_from_spec, spec_from_file_location
@@ -170,6 +171,8 @@ def test_of_two_deletions_at_once_the_one_that_marked_last_unmarks(deployment):
 
 def test_a_second_deletion_at_the_same_time_is_refused_and_what_was_deleted_is_recorded_once(deployment, monkeypatch):
     """It begins while the first is at its first hour, and has deleted lines."""
+    # The first must get a processor once in three seconds.
+    monkeypatch.setattr(deletions, "MIN_BEAT_SECONDS", 0.5)
     refused, write_again = [], deletions.columnar.write_again
 
     def second(*arguments):
@@ -184,6 +187,42 @@ def test_a_second_deletion_at_the_same_time_is_refused_and_what_was_deleted_is_r
     assert len(refused) == 1 and "another deletion is running" in refused[0]
     assert record["hours"] == [{"hour": hour, "lines": 2, "rows": 2} for hour in HOURS] and len(records(deployment)) == 1
     assert lease.KEY not in deployment.s3.objects and pending(deployment) == []
+
+
+def test_a_run_that_lost_its_lease_touches_no_hour_any_more_and_records_only_its_own(deployment, monkeypatch):
+    """Another takes over while it is at its first hour's Parquet."""
+    write_again, first, was_written = deletions.columnar.write_again, begun(deployment, "request 1"), []
+
+    def overtaken(stack, hour, *arguments):
+        was_written.append(hour)
+        monkeypatch.setattr(deletions.columnar, "write_again", write_again)
+        first.lease.stop()
+        first.lease.is_lost = True
+        run_again(deployment)
+        write_again(stack, hour, *arguments)
+
+    monkeypatch.setattr(deletions.columnar, "write_again", overtaken)
+    options = SimpleNamespace(first=None, last=None, yes=True, reference="request 1", wanted={"session_id": "s-1"})
+    with pytest.raises(Problem, match="another may have taken over"):
+        delete_viewer.run_recorded(first, options)
+    assert was_written == HOURS[:1]
+    recorded = [json.loads(deployment.s3.objects[key]) for key in records(deployment)]
+    hours = [hour for record in recorded for hour in record["hours"]]
+    assert {hour: sum(one.get("lines", 0) for one in hours if one["hour"] == hour) for hour in HOURS} == dict.fromkeys(HOURS, 2)
+    assert pending(deployment) == []
+
+
+def test_a_lease_that_could_not_be_written_in_time_is_not_relied_upon(deployment):
+    (held,) = leases(deployment, 1)
+    with held:
+        held.take()
+        put, hangs = deployment.s3.put_object, threading.Event()
+        deployment.s3.put_object = lambda **arguments: hangs.wait(10) and put(**arguments)
+        time.sleep(lease.CERTAINTY * held.beat_seconds + 0.2)
+        with pytest.raises(Problem):
+            held.check()
+        deployment.s3.put_object = put
+        hangs.set()
 
 
 def run_again(deployment):

@@ -159,6 +159,18 @@ def cmcd(session, *reports):
     return [(at, {"sid": session, "e": event, "ts": HOUR + at, "v": 2} | more) for at, event, more in reports]
 
 
+def test_an_error_of_cmcd_that_says_no_state_changes_none(landed):
+    """A player may go on after it. Before the first picture it is a failure."""
+    data = landed(*cmcd("goes on", (0, "ps", {"sta": "s"}), (1_000, "ps", {"sta": "p"}), (5_000, "e", {}), (15_000, "t", {"sta": "p"}), (20_000, "ps", {"sta": "e"})),
+                  *cmcd("stalls", (0, "ps", {"sta": "s"}), (1_000, "ps", {"sta": "p"}), (5_000, "ps", {"sta": "r"}), (6_000, "e", {"ec": ["404"]}),
+                        (20_000, "ps", {"sta": "p"}), (21_000, "ps", {"sta": "e"})),
+                  *cmcd("fails", (0, "ps", {"sta": "s"}), (500, "e", {})))
+    assert figures(data, "rebuffering") == {
+        "playing_s": pytest.approx(24), "rebuffering_s": pytest.approx(15), "rebuffering_ratio": pytest.approx(15 / 39), "rebufferings": 1}
+    starts = figures(data, "starts")
+    assert (starts["plays"], starts["started"], starts["start_failures"]) == (3, 2, 1)
+
+
 def test_intervals_of_cmcd_in_a_stall_are_one_stall(landed):
     data = landed(*cmcd("a", (0, "ps", {"sta": "s"}), (500, "ps", {"sta": "r"}), (1_000, "ps", {"sta": "p"}), (10_000, "ps", {"sta": "r"}), (12_000, "t", {"sta": "r"}),
                         (22_000, "t", {"sta": "r"}), (30_000, "ps", {"sta": "p"}), (32_000, "t", {"sta": "p"}), (40_000, "ps", {"sta": "r"}),

@@ -52,8 +52,10 @@ pub fn config() -> Result<SdkConfig, EnvironmentError> {
 /// not looked at.
 pub fn container_config() -> Result<SdkConfig, EnvironmentError> {
     let region = environment::required("AWS_REGION")?;
-    let has_roots =
-        environment::optional("SSL_CERT_FILE")?.is_some() || SYSTEM_ROOTS.iter().any(|path| Path::new(path).exists());
+    let mut has_roots = SYSTEM_ROOTS.iter().any(|path| Path::new(path).exists());
+    for name in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
+        has_roots |= environment::optional(name)?.is_some();
+    }
     if is_other_partition(&region) && !has_roots {
         let problem = format!(
             "is {region}, whose root certificates are not in this image; add them, and name them in SSL_CERT_FILE"
@@ -114,8 +116,9 @@ const AWS_ROOTS: &str = include_str!("aws_roots.pem");
 /// cloud. Some have roots of their own.
 const OTHER_PARTITIONS: [&str; 5] = ["cn-", "us-gov-", "us-iso", "eu-iso", "eusc-"];
 
-/// Where systems keep theirs.
-const SYSTEM_ROOTS: [&str; 2] = ["/etc/ssl", "/etc/pki"];
+/// Where Debian, Alpine and Fedora keep theirs.
+const SYSTEM_ROOTS: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/cert.pem", "/etc/pki/tls/certs/ca-bundle.crt"];
 
 fn is_other_partition(region: &str) -> bool {
     OTHER_PARTITIONS.iter().any(|start| region.starts_with(start))

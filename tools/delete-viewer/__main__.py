@@ -92,7 +92,7 @@ def main():
                             f"{where}:", *(f"{key}: {problem}" for key, problem in problems.items())]))
     if bounds and not deletion.searched:
         sys.exit(f"delete-viewer: nothing was searched: there is nothing in {where}")
-    extent = f"; {len(deletion.searched)} hours were searched, other dates were not" if bounds else ""
+    extent = f"; {len(deletion.searched)} hours were searched, with those that another run had begun, other dates were not" if bounds else ""
     print(f"done: no event of this viewer is left in {where}{extent}")
 
 
@@ -172,6 +172,7 @@ def confirm(options):
 
 def record(deletion, options, began, done=frozenset()):
     """Keeps what this run has done so far, without the viewer's value. `done` are hours that still have markers."""
+    deletion.forget_others()
     ended = datetime.now(UTC)
     content = {
         "v": 1, "reference": options.reference, "finishes": sorted(deletion.finishes - {options.reference}),

@@ -15,6 +15,7 @@ from functools import partial
 
 import columnar
 import landed_object
+from botocore.config import Config
 from botocore.exceptions import ClientError
 from landed_object import GONE, KEY, Problem
 from lease import Lease
@@ -64,10 +65,13 @@ class Deletion:
         self.problems, self.refused = {}, {}
         # The markers of hours that are begun, and the ETags that they were last written with.
         self.run, self.markers, self.etags = uuid.uuid4().hex, {}, {}
-        self.lease = Lease(self.s3, self.bucket, self.run, max(poll_seconds / 2, MIN_BEAT_SECONDS))
+        beat_seconds = max(poll_seconds / 2, MIN_BEAT_SECONDS)
+        # Calls of the lease's own end in time for the next.
+        in_time = Config(connect_timeout=beat_seconds, read_timeout=beat_seconds, retries={"total_max_attempts": 1})
+        self.lease = Lease(stack.client("s3", in_time), self.bucket, self.run, beat_seconds)
         # How many lines and rows were deleted of each hour, by kind, and the references of the runs that this one finishes.
         self.begun, self.deleted, self.finishes = set(), {}, set()
-        # Those within the dates that were asked for.
+        # Those within the dates that were asked for, and those that a run has begun.
         self.searched = set()
         self.readers = ThreadPoolExecutor(READERS)
 
@@ -102,8 +106,9 @@ class Deletion:
         dates = [date for prefix in prefixes for date in self.folders(prefix)]
         within = (date for date in dates if str(first or "") <= date.rsplit("dt=", 1)[1][:10] <= str(last or "9"))
         hours = {hour[hour.index("dt="):-1] for date in within for hour in self.folders(f"{date}hour=")}
-        self.searched |= hours
-        return sorted(hours | {item["Key"].removeprefix(PENDING) for item in self.listing(PENDING)})
+        begun = {item["Key"].removeprefix(PENDING) for item in self.listing(PENDING)}
+        self.searched |= hours | begun
+        return sorted(hours | begun)
 
     def folders(self, prefix):
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix, Delimiter="/")
@@ -217,6 +222,7 @@ class Deletion:
 
     def begin(self, found):
         """Marks an hour. What a run before has deleted of it is this one's to record."""
+        self.lease.check()
         hour, before = found.hour, found.pending or {}
         has_parquet = bool(found.rows or found.lines) and bool(self.listing(f"columnar/{hour}/") or self.copies(hour))
         has_parquet = has_parquet or before.get("columnar", False)
@@ -255,6 +261,12 @@ class Deletion:
         except ClientError as error:
             if error.response["Error"]["Code"] not in (*landed_object.CHANGED, *GONE):
                 raise
+
+    def forget_others(self):
+        """An hour that another run has taken over is that one's to record, with what the marker said."""
+        for hour in self.markers:
+            if (self.json(PENDING + hour) or {}).get("run") != self.run:
+                self.deleted.pop(hour, None)
 
     def recorded(self):
         """What was deleted is in a record now, so that no other run records it again."""
@@ -322,6 +334,7 @@ class Deletion:
         An hour that is not sealed yet may be listed by seal-partition now, so it is asked for another seal, too."""
         before = {hour: (self.sealed(hour) or {}).get("sealed_at") for hour in pending}
         reseals = [hour for hour, needs in pending.items() if needs["reseal"]]
+        self.lease.check()
         for hour in reseals:
             self.s3.put_object(Bucket=self.bucket, Key=f"late/{hour}", Body=b"")
         if reseals := [hour for hour in reseals if before[hour]]:
@@ -335,6 +348,7 @@ class Deletion:
 
     def write_again(self, hour):
         """Whether it was."""
+        self.lease.check()
         print(f"columnar/{hour}/ is written from the beginning; until then readers find no rows of it …", flush=True)
         try:
             columnar.write_again(self.stack, hour, self.listing, self.sealed)

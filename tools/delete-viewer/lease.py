@@ -13,8 +13,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from landed_object import CHANGED, GONE, Problem
 
 KEY = "deletions/running"
-# Without a change for so many times as long as a holder waits between two, it is nobody's.
-PATIENCE = 6
+# Without a change for so many times as long as a holder waits between two, it is nobody's. A holder that could not write it for less gives
+# up before.
+PATIENCE, CERTAINTY = 6, 4
 
 
 class Lease:
@@ -22,7 +23,7 @@ class Lease:
 
     def __init__(self, s3, bucket, run, beat_seconds):
         self.s3, self.bucket, self.run, self.beat_seconds = s3, bucket, run, beat_seconds
-        self.beats, self.etag, self.is_lost = 0, None, False
+        self.beats, self.etag, self.is_lost, self.written_at = 0, None, False, 0.0
         self.over, self.thread = threading.Event(), None
 
     def __enter__(self):
@@ -52,9 +53,10 @@ class Lease:
         self.thread.start()
 
     def check(self):
-        """Raises Problem if another run took it over: this one did nothing for a while, as on a computer that sleeps."""
-        if self.is_lost:
-            raise Problem("this run stood still for so long that another has taken over what it began; run it again once that has ended")
+        """Raises Problem if another run took it over, or may have: this one did nothing for a while, as on a computer that sleeps, or S3
+        did not answer."""
+        if self.is_lost or self.thread and time.monotonic() - self.written_at > CERTAINTY * self.beat_seconds:
+            raise Problem("this run stood still, or S3 was away, for so long that another may have taken over what it began; run it again")
 
     def stop(self):
         """Writes it no more."""
@@ -73,14 +75,17 @@ class Lease:
     def put(self, **condition):
         """Whether it is held now."""
         self.beats += 1
+        began = time.monotonic()
         body = json.dumps({"run": self.run, "beats": self.beats}).encode()
         if answer := self.change(self.s3.put_object, Body=body, **condition):
-            self.etag = answer["ETag"]
+            self.etag, self.written_at = answer["ETag"], began
             return True
         # A request whose answer was lost was sent again, and found its own object.
         etag, run = self.found()
-        self.etag = etag if run == self.run else self.etag
-        return run == self.run
+        if run != self.run:
+            return False
+        self.etag, self.written_at = etag, began
+        return True
 
     def change(self, call, **arguments):
         """The answer; None if the object is not as the condition says."""

@@ -36,10 +36,10 @@ events_columnar AS (
                 WHEN 'ended' THEN 'ended' WHEN 'viewend' THEN 'ended' WHEN 'error' THEN 'failed'
             END
             -- Version 2 (CTA-5004-B): changes of the play state, and what it still is at each interval and at an error.
-            WHEN 'CMCD' THEN CASE coalesce(sta, CASE e WHEN 'e' THEN 'f' END)
+            WHEN 'CMCD' THEN CASE coalesce(sta, CASE e WHEN 'e' THEN 'none' END)
                 WHEN 's' THEN 'starting' WHEN 'p' THEN 'playing' WHEN 'r' THEN 'rebuffering'
                 WHEN 'k' THEN 'seeking' WHEN 'w' THEN 'seeking' WHEN 'a' THEN 'paused' WHEN 'e' THEN 'ended'
-                WHEN 'q' THEN 'ended' WHEN 'f' THEN 'failed'
+                WHEN 'q' THEN 'ended' WHEN 'f' THEN 'failed' WHEN 'none' THEN 'none'
             END
             -- play when the viewer asks, playing with the first picture.
             ELSE CASE type
@@ -61,13 +61,14 @@ events_columnar AS (
 ), timed AS (
     SELECT session, state, is_error, CASE WHEN received IS NULL OR abs(clock - received) < 86400000 THEN clock ELSE received END AS begins FROM corrected
 ), known AS (
-    -- The last state before it that is no heartbeat.
-    SELECT *, max_by(state, CASE WHEN state <> 'heartbeat' THEN begins END) OVER (PARTITION BY session ORDER BY begins) AS last_state
+    -- The last state before it that is one, and the session's first error, which may be all that an event says.
+    SELECT *, max_by(state, CASE WHEN state NOT IN ('heartbeat', 'none') THEN begins END) OVER (PARTITION BY session ORDER BY begins) AS last_state,
+        min(CASE WHEN is_error THEN begins END) OVER (PARTITION BY session) AS failed_at
     FROM timed WHERE begins IS NOT NULL
 ), states AS (
     -- Players send heartbeats in stalls too, and before the first picture: one says that it still plays, but not that it plays again.
-    SELECT session, CASE state WHEN 'heartbeat' THEN 'playing' ELSE state END AS state, is_error, begins
-    FROM known WHERE state <> 'heartbeat' OR coalesce(last_state, 'playing') = 'playing'
+    SELECT session, CASE state WHEN 'heartbeat' THEN 'playing' ELSE state END AS state, failed_at, begins
+    FROM known WHERE state NOT IN ('heartbeat', 'none') OR (state = 'heartbeat' AND coalesce(last_state, 'playing') = 'playing')
 ), intervals AS (
     -- Each state with when the next one begins; NULL for a playback's last. What happens before the first picture is starting, whatever the player calls it.
     SELECT session, state, begins,
@@ -82,7 +83,7 @@ events_columnar AS (
         SELECT session,
             min(CASE WHEN state = 'starting' THEN begins END) AS asked_at,
             min(CASE WHEN state = 'playing' THEN begins END) AS started_at,
-            min(CASE WHEN is_error THEN begins END) AS failed_at
+            min(failed_at) AS failed_at
         FROM states GROUP BY session
     ) AS sessions
     WHERE asked_at <= coalesce(started_at, asked_at)

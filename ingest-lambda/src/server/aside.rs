@@ -2,7 +2,7 @@
 //! little work, nor much longer those of other clients.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
@@ -11,8 +11,8 @@ use tokio::task::JoinError;
 /// Threads for this beside each that serves connections.
 pub(super) const THREADS: usize = 2;
 
-/// The work aside of one thread's connections. Of each client it does one piece at a time, so a client waits at most for its own
-/// earlier pieces and for one of each other client.
+/// The work aside of one thread's connections. Of each client it does one piece at a time: each piece waits for its client's earlier
+/// ones and for one of each other client. Who comes through a proxy that is not trusted is one client with all others.
 #[derive(Debug, Default)]
 pub(super) struct Aside {
     clients: Mutex<HashMap<IpAddr, Queue>>,
@@ -45,10 +45,19 @@ impl Aside {
     }
 
     fn begin(&self, client: IpAddr) -> (Piece<'_>, Arc<Semaphore>) {
+        let client = network(client);
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let queue = clients.entry(client).or_insert_with(|| Queue { turn: Arc::new(Semaphore::new(1)), pieces: 0 });
         queue.pieces += 1;
         (Piece { aside: self, client }, queue.turn.clone())
+    }
+}
+
+/// An IPv6 client has a network of addresses: <https://www.rfc-editor.org/rfc/rfc4291#section-2.5.4>
+fn network(client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V4(_) => client,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
     }
 }
 
@@ -106,6 +115,14 @@ mod tests {
             }
             assert!(aside.clients.lock().unwrap().is_empty());
         });
+    }
+
+    #[test]
+    fn an_ipv6_client_is_its_network() {
+        let of = |text: &str| network(text.parse().unwrap());
+        assert_eq!(of("2001:db8:1:2:3:4:5:6"), of("2001:db8:1:2::9"));
+        assert_ne!(of("2001:db8:1:2::"), of("2001:db8:1:3::"));
+        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
     }
 
     #[test]

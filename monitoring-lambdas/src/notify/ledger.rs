@@ -80,7 +80,10 @@ impl Ledger {
         let (at, noticed_at, about) = (change.at, change.noticed_at, change.about.clone());
         match incident.alarms.get_mut(&change.name) {
             // A flapping alarm is one piece of news in an incident, not one each time.
-            Some(episode) => *episode = Episode { until, disowned: false, about, chart, ..episode.clone() },
+            Some(episode) => {
+                let announced = episode.announced && !episode.disowned;
+                *episode = Episode { until, disowned: false, announced, about, chart, ..episode.clone() };
+            }
             None => {
                 let episode = Episode { since: at, until, disowned: false, noticed_at, announced: false, about, chart };
                 incident.alarms.insert(change.name.clone(), episode);

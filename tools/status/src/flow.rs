@@ -214,7 +214,7 @@ fn accepted(signals: &Signals<'_>) -> Findings {
             found.push((State::Stopped, why));
         }
         let is_empty = values.sum(Name::Accepted, signals.recent_steps + SHOWN_STEPS) == 0.0;
-        found.extend(turned_away(signals, values, if is_empty { State::Stopped } else { State::Warning }));
+        found.extend(turned_away(signals, values, is_empty));
         if is_empty && found.is_empty() {
             found.push((State::Quiet, "no events come in".to_owned()));
         }
@@ -222,13 +222,20 @@ fn accepted(signals: &Signals<'_>) -> Findings {
     })
 }
 
+/// Fewer requests may be a scanner's, or somebody's who tries.
+const MANY_TURNED_AWAY: f64 = 10.0;
+
 /// Whole requests of which nothing is kept: players without their key, or with too many events.
-fn turned_away(signals: &Signals<'_>, values: &Values, state: State) -> Findings {
+fn turned_away(signals: &Signals<'_>, values: &Values, is_nothing_accepted: bool) -> Findings {
     let reasons =
-        [(Name::Unauthorized, "named no known key (401)"), (Name::Limited, "were over their key's limit (429)")];
+        [(Name::Unauthorized, "for want of a known key (401)"), (Name::Limited, "over their key's limit (429)")];
+    let state = |count| match is_nothing_accepted && count >= MANY_TURNED_AWAY {
+        true => State::Stopped,
+        false => State::Warning,
+    };
     let counted = reasons.map(|(name, why)| (values.sum(name, signals.recent_steps), why));
     let some = counted.into_iter().filter(|(count, _)| *count > 0.0);
-    some.map(|(count, why)| (state, format!("{count} requests {why}: nothing of them is stored"))).collect()
+    some.map(|(count, why)| (state(count), format!("turned away {why}, with nothing stored: {count}"))).collect()
 }
 
 fn rejected(signals: &Signals<'_>) -> Findings {
