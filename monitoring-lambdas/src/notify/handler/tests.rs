@@ -304,7 +304,10 @@ async fn an_alarm_that_a_group_no_longer_gets_is_over_for_it() {
     world.run(silenced, notice("prod-late", "OK", 72)).await.unwrap();
     let resolved = world.webhooks.sent.borrow().last().unwrap().clone();
     assert!(resolved.starts_with("RESOLVED after 1 h 12 min in prod: no alarm that this group gets is on any more."));
-    assert!(resolved.contains("- prod-broken: on since 21 Nov 10:00 UTC; from 21 Nov 10:05 UTC this"), "{resolved}");
+    assert!(
+        resolved.contains("- prod-broken: on since 2026-11-21 10:00:00 UTC; from 2026-11-21 10:05:00 UTC this group"),
+        "{resolved}"
+    );
     let sent = world.webhooks.sent.borrow().len();
     tick(200).await.unwrap();
     assert_eq!(world.webhooks.sent.borrow().len(), sent);
