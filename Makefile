@@ -106,11 +106,12 @@ grafana: $(VENV)/installed ## the CloudWatch dashboard's panels as a dashboard f
 loadtest: RATE ?= 1000
 loadtest: EVENTS ?= 1
 loadtest: DURATION ?= 60s
-loadtest: ## load on the pipeline that `make run` runs, and whether all of it landed (RATE, EVENTS a POST, DURATION, ARGS)
+loadtest: P99 ?= 50ms
+loadtest: ## load on the pipeline that `make run` runs, and whether all of it landed (RATE, EVENTS a POST, DURATION, P99, ARGS)
 	cargo build --release --locked --bin loadtest
 	@AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_REGION=us-east-1 $(BUILT)/loadtest run \
 		--rate $(RATE) --events-per-post $(EVENTS) --duration $(DURATION) --bucket landing-bucket \
-		--endpoint-url http://127.0.0.1:4566 --threshold 'p99<50ms' \
+		--endpoint-url http://127.0.0.1:4566 --threshold 'p99<$(P99)' \
 		--result target/loadtest.json --report target/loadtest.html $(ARGS)
 
 # What operators and analysts need; and what the tests need beside it.
