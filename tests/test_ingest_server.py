@@ -129,10 +129,16 @@ def test_health_readiness_and_metrics_answer(server):
     get = "GET {} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
     assert status(server.ask(get.format("/health").encode())) == 200
     assert status(server.ask(get.format("/ready").encode())) == 200
+    posted = server.ask(POST.replace(b"/events", b"/ready") + b"content-length: %d\r\nconnection: close\r\n\r\n" % len(EVENT) + EVENT)
+    assert status(posted) == 404, "events there are not taken, and so not answered 200"
     assert status(server.post()) == 200
     host, port = server.admin
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
-        samples = exchange(connection, get.format("/metrics").encode()).decode().splitlines()
+
+    def metrics():
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            return exchange(connection, get.format("/metrics").encode()).decode().splitlines()
+
+    samples = wait_for(lambda: "playhead_connections 0" in (found := metrics()) and found, 10, "the end of the connections")
     assert "playhead_accepted_events_total 1" in samples and "playhead_in_flight_bytes 0" in samples
 
 
