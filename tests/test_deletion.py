@@ -232,7 +232,7 @@ def run_again(deployment):
 
 
 def leases(deployment, count):
-    return [lease.Lease(deployment.s3, "landing", f"run-{number}", 0.05) for number in range(count)]
+    return [lease.Lease(deployment.s3, deployment.s3, "landing", f"run-{number}", 0.05) for number in range(count)]
 
 
 def test_the_lease_of_a_killed_run_is_taken_over_and_the_killed_one_notices_if_it_lives(deployment):

@@ -311,13 +311,10 @@ def test_an_object_without_lines_is_read_too(stored):
 
 def test_a_stack_of_raw_lines_says_that_it_has_no_reports(monkeypatch):
     class Deployment:
-        name, landing_bucket = "playhead-raw", "b"
+        name, landing_bucket, parameters = "playhead-raw", "b", {"EventFormat": "raw"}
 
         def client(self, service):
             return self
-
-        def describe_stacks(self, StackName):
-            return {"Stacks": [{"Parameters": [{"ParameterKey": "EventFormat", "ParameterValue": "raw"}]}]}
 
     monkeypatch.syspath_prepend(REPOSITORY / "tools/scripts")
     import stack

@@ -82,7 +82,7 @@ struct Server {
     places: Arc<Semaphore>,
     /// Those that are open.
     connections: AtomicUsize,
-    /// Requests of HTTP/2 that may still come. Each takes nearly as much memory as a connection, and a connection may have a hundred.
+    /// Requests of HTTP/2 that may still come. Each takes some 5 KB, and a connection may have a hundred.
     streams: Arc<Semaphore>,
     phase: watch::Receiver<Phase>,
 }

@@ -53,14 +53,6 @@ def arguments():
     return options
 
 
-def parameters(stack):
-    """The deployment's; none on this machine."""
-    if not stack.name:
-        return {}
-    found, = stack.client("cloudformation").describe_stacks(StackName=stack.name)["Stacks"]
-    return {one["ParameterKey"]: one["ParameterValue"] for one in found.get("Parameters", [])}
-
-
 def fields_of(options, deployed, deletion):
     """The promoted fields as they are configured; on this machine, as the newest Parquet was made with."""
     text = options.promoted_fields or deployed.get("PromotedFields")
@@ -78,7 +70,7 @@ def main():
     stack = stacks.of(options)
     viewer = Viewer(options.wanted, {})
     deletion = Deletion(stack, viewer, POLL_SECONDS if stack.name else LOCAL_POLL_SECONDS, options.reference)
-    deployed = parameters(stack)
+    deployed = stack.parameters
     viewer.paths = fields_of(options, deployed, deletion)
     if unknown := options.wanted.keys() - viewer.paths.keys():
         sys.exit(f"delete-viewer: {', '.join(sorted(unknown))} is not promoted; promoted are {', '.join(viewer.paths)}")

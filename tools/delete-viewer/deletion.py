@@ -66,9 +66,8 @@ class Deletion:
         # The markers of hours that are begun, and the ETags that they were last written with.
         self.run, self.markers, self.etags = uuid.uuid4().hex, {}, {}
         beat_seconds = max(poll_seconds / 2, MIN_BEAT_SECONDS)
-        # Calls of the lease's own end in time for the next.
         in_time = Config(connect_timeout=beat_seconds, read_timeout=beat_seconds, retries={"total_max_attempts": 1})
-        self.lease = Lease(stack.client("s3", in_time), self.bucket, self.run, beat_seconds)
+        self.lease = Lease(self.s3, stack.client("s3", in_time), self.bucket, self.run, beat_seconds)
         # How many lines and rows were deleted of each hour, by kind, and the references of the runs that this one finishes.
         self.begun, self.deleted, self.finishes = set(), {}, set()
         # Those within the dates that were asked for, and those that a run has begun.

@@ -6,6 +6,7 @@ stays as it is, its holder was killed, and it is taken over. So no clocks are co
 """
 
 import json
+import sys
 import threading
 import time
 
@@ -13,16 +14,17 @@ from botocore.exceptions import BotoCoreError, ClientError
 from landed_object import CHANGED, GONE, Problem
 
 KEY = "deletions/running"
-# Without a change for so many times as long as a holder waits between two, it is nobody's. A holder that could not write it for less gives
-# up before.
+# In units of the time that a holder waits between two writes: how long without a change it is nobody's, and how long a holder that could
+# not write it still relies on it.
 PATIENCE, CERTAINTY = 6, 4
 
 
 class Lease:
     """Not held until it is taken. Left, it is given up."""
 
-    def __init__(self, s3, bucket, run, beat_seconds):
-        self.s3, self.bucket, self.run, self.beat_seconds = s3, bucket, run, beat_seconds
+    def __init__(self, s3, s3_in_time, bucket, run, beat_seconds):
+        """`s3_in_time` ends a call before the next write is due; the other takes its time."""
+        self.s3, self.s3_in_time, self.bucket, self.run, self.beat_seconds = s3, s3_in_time, bucket, run, beat_seconds
         self.beats, self.etag, self.is_lost, self.written_at = 0, None, False, 0.0
         self.over, self.thread = threading.Event(), None
 
@@ -31,8 +33,12 @@ class Lease:
 
     def __exit__(self, *_):
         self.stop()
-        if self.etag and not self.is_lost:
+        if not self.etag or self.is_lost:
+            return
+        try:
             self.change(self.s3.delete_object, IfMatch=self.etag)
+        except (BotoCoreError, ClientError) as problem:
+            print(f"{KEY} is still there ({problem}): the next run waits until it is sure that it is nobody's", file=sys.stderr)
 
     def take(self):
         """Raises Problem if another run has it, and lives."""
@@ -47,7 +53,7 @@ class Lease:
                 raise Problem("another deletion is running: nothing is deleted by this one; run it again once the other has ended")
             etag = now
         condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
-        if not self.put(**condition):
+        if not self.put(self.s3, **condition):
             raise Problem("another deletion began or ended just now: nothing is deleted by this one; run it again")
         self.thread = threading.Thread(target=self.keep, daemon=True)
         self.thread.start()
@@ -67,17 +73,17 @@ class Lease:
     def keep(self):
         while not self.is_lost and not self.over.wait(self.beat_seconds):
             try:
-                self.is_lost = not self.put(IfMatch=self.etag)
+                self.is_lost = not self.put(self.s3_in_time, IfMatch=self.etag)
             except (BotoCoreError, ClientError):
                 # S3 is away; the next attempt comes soon.
                 continue
 
-    def put(self, **condition):
+    def put(self, s3, **condition):
         """Whether it is held now."""
         self.beats += 1
         began = time.monotonic()
         body = json.dumps({"run": self.run, "beats": self.beats}).encode()
-        if answer := self.change(self.s3.put_object, Body=body, **condition):
+        if answer := self.change(s3.put_object, Body=body, **condition):
             self.etag, self.written_at = answer["ETag"], began
             return True
         # A request whose answer was lost was sent again, and found its own object.

@@ -178,7 +178,7 @@ def by_athena(options, reports):
 
     try:
         deployment = stack.deployed(options.stack)
-        if event_format(deployment) == "raw":
+        if deployment.parameters.get("EventFormat") == "raw":
             sys.exit(f"report: {options.stack} has no Parquet, and so no reports: EventFormat=raw leaves lines as they come")
         missing = hours_not_in_parquet(deployment.client("s3"), deployment.landing_bucket, options.date)
         if missing and not options.partial:
@@ -190,11 +190,6 @@ def by_athena(options, reports):
             print_rows(list(athena_rows(athena, statement(report, events))), None if options.csv else title(report))
     except stack.PROBLEMS as problem:
         sys.exit(f"report: {problem}")
-
-
-def event_format(deployment):
-    found, = deployment.client("cloudformation").describe_stacks(StackName=deployment.name)["Stacks"]
-    return {one["ParameterKey"]: one["ParameterValue"] for one in found.get("Parameters", [])}.get("EventFormat")
 
 
 def hours_not_in_parquet(s3, bucket, day):

@@ -106,7 +106,7 @@ def problem_of(text):
             return f"RECIPIENTS[{at}]{problem}"
         if (first := names.index(one["group"])) < at:
             return f"RECIPIENTS[{at}].group is the same as RECIPIENTS[{first}].group"
-    # A list replaces the group `everyone`: nobody would hear of an alarm.
+    # A list replaces the group `everyone`: nobody would be notified of an alarm.
     if groups and not any(one["alarms"] for one in groups):
         return 'RECIPIENTS has no group that gets alarms; one must have "alarms" such as ["*"]'
     return None

@@ -34,6 +34,8 @@ class Stack:
     region: str
     account: str
     outputs: dict
+    # Those of a deployment; none on this machine.
+    parameters: dict
     # Physical ids by logical ids.
     resources: dict
     connection: dict
@@ -74,18 +76,19 @@ def this_machine():
         "EventStream": "event-stream", "FailedBatchesBucket": "failed-batches-bucket",
         # These have metrics only in AWS.
         "LandingFunctionStream": "none", "NotifyFunctionReminders": "none", "LandedTopic": "none", "SealedTopic": "none"}
-    return Stack(None, REGION, ACCOUNT, outputs, resources, connection, Config(proxies={}, s3={"addressing_style": "path"}))
+    return Stack(None, REGION, ACCOUNT, outputs, {}, resources, connection, Config(proxies={}, s3={"addressing_style": "path"}))
 
 
 def deployed(name):
     cloudformation = boto3.client("cloudformation")
     found, = cloudformation.describe_stacks(StackName=name)["Stacks"]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
+    parameters = {one["ParameterKey"]: one.get("ParameterValue", "") for one in found.get("Parameters", [])}
     pages = cloudformation.get_paginator("list_stack_resources").paginate(StackName=name)
     resources = {one["LogicalResourceId"]: one.get("PhysicalResourceId")
                  for page in pages for one in page["StackResourceSummaries"]}
     region, account = found["StackId"].split(":")[3:5]
-    return Stack(name, region, account, outputs, resources, {}, Config())
+    return Stack(name, region, account, outputs, parameters, resources, {}, Config())
 
 
 def hour(text):

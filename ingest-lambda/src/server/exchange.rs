@@ -58,7 +58,7 @@ struct Received {
     body: Result<Body, Answer>,
     at: UnixMillis,
     began: Instant,
-    _held: Option<Kept>,
+    _kept: Option<Kept>,
 }
 
 /// What a request takes of the server's bounds beside its body, until it is answered.
@@ -85,13 +85,13 @@ impl Client {
         drop(map);
         let head = Head { method: method.as_str(), path: uri.path(), headers: &headers };
         let (has_body, by_head) = (!body.is_end_stream(), self.server.intake.answer_to_head(head, at));
-        let (body, held) = match by_head {
+        let (body, kept) = match by_head {
             Some(answer) => (Err(answer), None),
             None => self.server.read_body(body, version, &uri, &headers).await,
         };
         let is_last = (has_body && body.is_err()) || began >= self.ends_at;
         let client = self.server.config.trusted_proxies.client(self.address, headers.forwarded_for.as_deref());
-        let received = Received { method, uri, headers, client, body, at, began, _held: held };
+        let received = Received { method, uri, headers, client, body, at, began, _kept: kept };
         let (server, aside, alive) = (self.server.clone(), self.aside.clone(), self.alive.clone());
         // What a client that goes away has sent is stored and counted all the same.
         let handled = Detached::new(async move {

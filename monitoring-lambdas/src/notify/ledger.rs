@@ -98,7 +98,7 @@ impl Ledger {
         }
     }
 
-    /// Ends the alarms that the group no longer gets: it is not told of their end, and would be reminded of them for ever.
+    /// Ends the alarms that the group no longer gets: it gets no notice of their end, and would be reminded of them for ever.
     pub(crate) fn disown(&mut self, to: &Recipient, now: UnixMillis) {
         let Some(incident) = &mut self.open else { return };
         let others = incident.alarms.iter_mut().filter(|(name, _)| !to.owns(name));

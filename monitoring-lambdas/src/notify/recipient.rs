@@ -116,7 +116,7 @@ impl Recipient {
             }
             recipients.push(recipient);
         }
-        // A list replaces `everyone`: nobody would hear of an alarm.
+        // A list replaces `everyone`: nobody would be notified of an alarm.
         if recipients.iter().all(|recipient| recipient.alarms.is_empty()) {
             return Err(RecipientError::Unheard);
         }
