@@ -13,6 +13,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
@@ -334,6 +335,54 @@ def test_all_of_it_works_by_the_keyboard(page):
         return [...document.querySelectorAll("button, input")].map(one => one.getAttribute("aria-label") || one.textContent)""")
     assert all(name.strip() for name in names)
     assert_clean(page)
+
+
+def held_while(page, selector, changes):
+    """Presses the element, lets it go once the page shows what changed, and returns it."""
+    element = page.find_element(By.CSS_SELECTOR, selector)
+    ActionChains(page).click_and_hold(element).perform()
+    changes()
+    ActionChains(page).release().perform()
+    return element
+
+
+def test_a_click_on_a_line_is_not_lost_while_lines_arrive(page, stack):
+    post(stack, [{"id": "held", "type": "held"}])
+    wait_for(lambda: "held" in text(page, ".event"), 20, lambda: text(page, "#events"))
+
+    def lines_arrive():
+        asked = "return performance.getEntriesByType('resource').filter(one => one.name.includes('/api/events')).length"
+        post(stack, [{"id": "arrived", "type": "arrived"}])
+        get(stack, "/api/wait?for=landed&q=arrived")
+        before = page.execute_script(asked)
+        wait_for(lambda: page.execute_script(asked) > before, 20, "the page to ask for what landed")
+
+    row = held_while(page, ".event", lines_arrive)
+    assert row.get_attribute("aria-expanded") == "true" and '"id":"held"' in text(page, "#events .open:not([hidden])").replace(" ", "")
+    wait_for(lambda: "new line" in text(page, "#more"), 20, lambda: text(page, "#events"))
+    row.click()
+    wait_for(lambda: "arrived" in text(page, ".event"), 20, lambda: text(page, "#events"))
+    assert row.is_displayed() and row.get_attribute("aria-expanded") == "false"
+    assert_clean(page)
+
+
+def test_a_click_on_an_hour_is_not_lost_while_it_changes(fresh_stack, browser):
+    stack = fresh_stack()
+    show(browser, stack)
+    hour = get(stack, "/api/hours")["hours"][-1]
+    selector = f'[data-hour="{hour["hour"]}"]'
+
+    def label():
+        return browser.find_element(By.CSS_SELECTOR, selector).get_attribute("aria-label")
+
+    def the_hour_changes():
+        stack.s3().put_object(Bucket=LANDING_BUCKET, Key=f"events/{hour['partition']}/_SUCCESS", Body=b"{")
+        wait_for(lambda: "not known" in label(), 20, label)
+
+    cell = held_while(browser, selector, the_hour_changes)
+    wait_for(lambda: browser.find_element(By.ID, "hour").is_displayed(), 10, label)
+    assert cell.get_attribute("aria-expanded") == "true"
+    assert_clean(browser)
 
 
 @pytest.mark.parametrize("width", [400, 320, 768])
