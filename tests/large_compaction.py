@@ -180,6 +180,7 @@ def main(events):
         assert lines < 1_000_000 or cpu < 2 * floor, (cpu, floor)
         by_lines = duckdb(folder, count.format("event->>'type'", LINES), lines=True)
         by_parquet = duckdb(folder, count.format("type", f"'{folder}/*.parquet'"))
+        assert lines < 1_000_000 or by_lines[2] > 10 * by_parquet[2], (by_lines[2], by_parquet[2])
         print(f"events by type, DuckDB: lines by bzcat {by_lines[2]:.2f} s, Parquet {by_parquet[2]:.2f} s")
         if by_spark := spark(folder):
             assert [count for _, count in by_spark] == [lines, totals["rows"]], by_spark

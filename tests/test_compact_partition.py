@@ -241,14 +241,17 @@ def test_what_nobody_asked_for_is_found_by_schedule(hour_of):
 
 
 SPEED = 1440
+# COMPACTION_DAYS=3 takes four minutes.
+DAYS = int(os.environ.get("COMPACTION_DAYS", 1))
+RECORDED = {10: "mux-embed-session.jsonl", 19: "dashjs-cmcd-v2-session.jsonl"}
 
 
-def test_a_day_of_doubles_and_late_objects_is_in_parquet_hour_by_hour(fresh_stack):
-    """24 hours in a minute. Each hour gets events, some of them sent twice, and clashing ids; landed objects are copied into hours that
-    were sealed. Each hour's rows are the distinct lines of its files."""
+def test_days_of_doubles_and_late_objects_are_in_parquet_hour_by_hour(fresh_stack):
+    """24 hours in a minute. Each hour gets events, some of them sent twice, and clashing ids; some get recorded sessions, twice; landed
+    objects are copied into hours that were sealed. Each hour's rows are the distinct lines of its files."""
     stack = fresh_stack(parameters="BatchingWindowSeconds=0 SealGraceMinutes=60 RecencyDueMinutes=150", CLOCK=FastClock(SPEED).setting)
     clock = FastClock(SPEED)
-    hours = [START + timedelta(hours=number) for number in range(24)]
+    hours = [START + timedelta(hours=number) for number in range(24 * DAYS)]
     connection = stack.connect()
     for number, hour in enumerate(hours):
         while clock.now() < hour + timedelta(minutes=5):
@@ -256,17 +259,21 @@ def test_a_day_of_doubles_and_late_objects_is_in_parquet_hour_by_hour(fresh_stac
         events = [{"id": f"{number}-{n % 7}", "session_id": f"s-{n % 3}", "n": n % 2} for n in range(20)]
         for _ in range(2):
             assert stack.post(body=json.dumps(events).encode(), headers=JSON, connection=connection).status == 200
+        if number % 24 in RECORDED:
+            for _ in range(2):
+                replay(stack, requests(RECORDED[number % 24]))
     connection.close()
     names = [partition(hour) for hour in hours]
     wait_for(lambda: all(is_compacted(stack, name) for name in names), 60, stack.tail)
     # Objects that come long after: what landed in one hour is copied into another.
     source = stack.landed_files("events")[0]
     body, metadata = source.path.read_bytes(), stack.s3().head_object(Bucket=LANDING_BUCKET, Key=source.key)["Metadata"]
-    for name in names[5:8]:
+    resealed = [name for day in range(DAYS) for name in names[24 * day + 5:24 * day + 8]]
+    for name in resealed:
         key = f"events/{name}/{source.key.rsplit('/', 1)[1]}"
         stack.s3().put_object(Bucket=LANDING_BUCKET, Key=key, Body=body, Metadata=metadata)
     late = lambda name: sealed(stack, name)["late_objects"] >= 1 and is_compacted(stack, name)
-    wait_for(lambda: all(map(late, names[5:8])), 60, stack.tail)
+    wait_for(lambda: all(map(late, resealed)), 60, stack.tail)
     for name in names:
         lines = of_hour(stack, name)
         assert rows(parts(stack, name)) == distinct(lines) and len(lines) > len(distinct(lines)), name

@@ -319,6 +319,15 @@ def test_an_hour_that_was_not_sealed_yet_is_sealed_again(deployment):
     assert f"late/{HOURS[0]}" in deployment.s3.objects and pending(deployment) == []
 
 
+@pytest.mark.parametrize(("says", "invocations", "not_finished"), [(None, 39, []), (None, 40, HOURS[:1]), ("Task timed out", 1, HOURS[:1])])
+def test_an_old_hour_that_takes_several_invocations_is_invoked_until_it_is_written(deployment, monkeypatch, says, invocations, not_finished):
+    monkeypatch.setattr(deletions.columnar, "ATTEMPTS", 1)
+    deployment.unfinished, deployment.says = invocations, says or deployment.says
+    deletion, record = run(deployment)
+    assert list(deletion.refused) == record["not_finished"] == not_finished
+    assert [rows_in(deployment, hour) for hour in HOURS[1:]] == [["s-2"]] * 2
+
+
 def test_without_a_loader_no_warehouse_is_waited_for():
     deployment = Deployment(has_loader=False)
     deployment.land(HOURS[0], [b"s-1", b"s-2"])

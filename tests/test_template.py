@@ -136,7 +136,7 @@ def test_nobody_is_woken_for_one_event_in_100_million():
         assert alarm.get("DatapointsToAlarm", alarm["EvaluationPeriods"]) >= 2 or entry == "slow", suffix(alarm)
         if entry == "errors":
             assert alarm["Statistic"] == "Average"
-        if entry in ("not-stored-events", "spilled-events", "front-door-4xx", "front-door-5xx"):
+        if entry in ("not-stored-events", "spilled-events", "front-door-4xx", "front-door-5xx", "turned-away"):
             percent, *parts = alarm["Metrics"]
             assert "100 * " in percent["Expression"] and " / " in percent["Expression"]
             assert all(part["ReturnData"] is False for part in parts)
@@ -358,6 +358,22 @@ def test_minutes_of_rejects_raise_an_alarm_and_one_bad_post_none(minutes, state)
     assert queries.keys() == NIGHT.keys() and {(one["Period"], one["Stat"]) for one in queries.values()} == {(60, "Sum")}
     threshold = document()["Parameters"][alarm["Threshold"]["Ref"]]["Default"]
     assert metric_math.state(alarm, threshold, [NIGHT] * 5 + minutes) == state
+
+
+BUSY = {"unknown": None, "limited": None, "requests": 10_000}
+
+
+@pytest.mark.parametrize(("minutes", "state"), [
+    pytest.param([BUSY | {"unknown": 200}] * 3, "ALARM", id="a small app without its key"),
+    pytest.param([BUSY | {"limited": 101}] * 3, "ALARM", id="an app over its limit"),
+    pytest.param([BUSY | {"unknown": 60, "limited": 60}] * 3, "ALARM", id="some of both"),
+    pytest.param([BUSY | {"unknown": 100}] * 5, "OK", id="1 %"),
+    pytest.param([BUSY | {"unknown": 5_000}, BUSY, BUSY] * 2, "OK", id="in two of five minutes"),
+    pytest.param([BUSY | {"unknown": 9, "requests": 9}] * 5, "OK", id="a scanner at night"),
+    pytest.param([BUSY | {"requests": None}] * 5, "OK", id="nothing"),
+])
+def test_players_that_are_turned_away_for_their_keys_raise_an_alarm(minutes, state):
+    assert metric_math.state(alarms()["TurnedAwayAlarm"], 1, minutes) == state
 
 
 QUIET = {"spilled": None, "accepted": None}

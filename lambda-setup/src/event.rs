@@ -79,7 +79,7 @@ struct S3Record {
 #[derive(Debug, Clone, Deserialize)]
 struct S3Entity {
     bucket: BucketName,
-    object: EncodedKey,
+    object: S3Object,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -88,8 +88,11 @@ struct BucketName {
 }
 
 #[derive(Debug, Clone, Deserialize)]
-struct EncodedKey {
+struct S3Object {
+    /// Encoded.
     key: String,
+    #[serde(rename = "eTag")]
+    etag: Option<String>,
 }
 
 /// An object that was created.
@@ -99,6 +102,8 @@ pub struct Created {
     pub bucket: String,
     /// Decoded.
     pub key: String,
+    /// Of its content, without quotes; absent from an event made by hand.
+    pub etag: Option<String>,
     /// When S3 took it.
     pub at: UnixMillis,
 }
@@ -179,7 +184,7 @@ impl S3Record {
         let spaced = object.key.replace('+', " ");
         let key = percent_decode_str(&spaced).decode_utf8();
         let key = key.map_err(|_| EventError::Key(object.key.clone()))?.into_owned();
-        Ok(Created { bucket: bucket.name, key, at: time(&self.event_time)? })
+        Ok(Created { bucket: bucket.name, key, etag: object.etag, at: time(&self.event_time)? })
     }
 }
 
@@ -235,7 +240,7 @@ mod tests {
     }
 
     fn object(key: &str) -> Created {
-        Created { bucket: "b".into(), key: key.into(), at: UnixMillis(1_795_253_528_006) }
+        Created { bucket: "b".into(), key: key.into(), etag: Some("x".into()), at: UnixMillis(1_795_253_528_006) }
     }
 
     const ENCODED: &str = "events/dt%3D2026-11-21/hour%3D09/a+b%2Bc.jsonl.bz2";

@@ -37,7 +37,7 @@ use shared::metric::Metric;
 use shared::timestamp::{MILLIS_PER_MINUTE, UnixMillis, UtcHour};
 
 use crate::promoted::{self, PromotedError, PromotedFields};
-use crate::sweep::swept;
+use crate::sweep::{is_past, swept};
 use columnar::Totals;
 pub use plan::PlanError;
 use run::{Compaction, Outcome};
@@ -54,6 +54,9 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Kept for the answer and for `_SUCCESS`.
 const IN_HAND: Duration = Duration::from_secs(10);
+
+/// What an invocation says that has to be repeated; `delete-viewer` looks for it.
+const UNFINISHED: &str = "the time was over before all parts were written";
 
 /// What the environment says, and the bounds of a run.
 #[derive(Debug, Clone)]
@@ -114,6 +117,9 @@ pub enum CompactError {
     PartDiffers { key: String },
     #[error("other runs kept changing {partition}")]
     Contended { partition: String },
+    /// Lambda invokes the function again, twice.
+    #[error("{UNFINISHED}: {partition} is older than the schedule looks")]
+    Unfinished { partition: String },
 }
 
 /// Runs the function.
@@ -214,8 +220,12 @@ impl<B: Streams> Handler<B> {
 
     async fn compact(&self, hour: UtcHour, deadline: Deadline, at: UnixMillis, name: &str) -> Result<(), CompactError> {
         let partition = hour.partition();
-        match self.of(hour, deadline).run().await? {
-            Outcome::Compacted(added) => report(&partition, &added, at, name),
+        match self.of(hour, deadline).run(&|added| report(&partition, added, at, name)).await? {
+            Outcome::Compacted(_) => {}
+            Outcome::Unfinished if is_past(hour, at) => {
+                println!("{}", emf::line(at, name, &[(Metric::UncompactedHours, 1)], &[("partition", &partition)]));
+                return Err(CompactError::Unfinished { partition });
+            }
             Outcome::Unfinished => tracing::info!(partition, "the time is over: the schedule goes on"),
             outcome @ (Outcome::NotSealed | Outcome::Resealing | Outcome::Unchanged) => {
                 tracing::info!(partition, ?outcome, "nothing was compacted");

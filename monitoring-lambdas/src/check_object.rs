@@ -92,7 +92,7 @@ impl<O> Handler<O> {
         B: Streams,
     {
         let mut verdicts = Vec::new();
-        for Created { bucket, key, at } in event.created()? {
+        for Created { bucket, key, at, .. } in event.created()? {
             let bucket = (self.open)(bucket);
             if let Some(parsed) = ObjectKey::parse(&key)
                 && closes_at(parsed.hour, self.grace_millis) <= at

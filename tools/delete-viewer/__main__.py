@@ -189,6 +189,7 @@ def stamp(time):
 def not_reached(stack, deployed, wanted):
     """What holds the viewer's events elsewhere, and what to do about each."""
     waiting = stack.client("s3").list_objects_v2(Bucket=stack.output("FailedBatchesBucketName"), MaxKeys=1).get("KeyCount", 0)
+    expires = deployed.get("EventsRetentionDays", "0") != "0"
     index = f"{deployed.get('SearchIndexPrefix', 'playhead')}-2*"
     query = {"query": {"bool": {"should": [{"term": {name: value}} for name, value in wanted.items()]}}}
     where = " OR ".join(f"{name} = {quoted(value)}" for name, value in wanted.items())
@@ -200,6 +201,7 @@ def not_reached(stack, deployed, wanted):
     return [
         "the stream: it keeps records for seven days, and a replay lands what is not there; run this again after that",
         "old versions in the bucket: S3 keeps what was overwritten or deleted for 14 days",
+        *(["others' events of these hours, which S3 removes EventsRetentionDays after now: their files were written again"] if expires else []),
         *(["the failed-batches bucket, where batches wait: land them (docs/RUNBOOK.md), then run this again"] if waiting else []),
         f"a search cluster: {call}",
         f'load-warehouse\'s table, for hours that S3 no longer holds: DELETE FROM "{schema}"."events" WHERE {of_loader};',

@@ -20,7 +20,13 @@ READ_AHEAD_BYTES = 1024 * 1024
 MAX_DELETED = 1_000
 # A little longer than a function may run.
 COMPACTION, LOADER = "CompactPartitionFunction", "LoadWarehouseFunction"
+# What compact-partition says of an old hour when its time is over: it goes on when it is invoked again.
+UNFINISHED = "the time was over before all parts were written"
 PATIENT = Config(read_timeout=910, retries={"total_max_attempts": 1}, tcp_keepalive=True)
+
+
+class Unfinished(Problem):
+    """A function had no time for all of it."""
 
 
 class RangeFile(io.RawIOBase):
@@ -161,7 +167,10 @@ def is_compacted(stack, hour, listing, sealed_of):
     s3, bucket = stack.client("s3"), stack.landing_bucket
     for _ in range(INVOCATIONS):
         sealed = sealed_of(hour)
-        invoke(stack, COMPACTION, f"events/{hour}/_SUCCESS", sealed["sealed_at"])
+        try:
+            invoke(stack, COMPACTION, f"events/{hour}/_SUCCESS", sealed["sealed_at"])
+        except Unfinished:
+            continue
         columnar = Columnar(s3, bucket, hour, listing(f"columnar/{hour}/"))
         if columnar.success:
             totals = columnar.success["totals"]
@@ -175,7 +184,8 @@ def invoke(stack, function, key, time_of_event):
     record = {"eventTime": time_of_event, "s3": {"bucket": {"name": stack.landing_bucket}, "object": {"key": key}}}
     answer = stack.client("lambda", PATIENT).invoke(FunctionName=stack.physical(function), Payload=json.dumps({"Records": [record]}))
     if "FunctionError" in answer:
-        raise Problem(f"{function} failed at {key}: {answer['Payload'].read().decode()}")
+        said = answer["Payload"].read().decode()
+        raise (Unfinished if UNFINISHED in said else Problem)(f"{function} failed at {key}: {said}")
 
 
 def has_loader(stack):

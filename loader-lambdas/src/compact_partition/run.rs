@@ -68,12 +68,13 @@ impl<'a, B: Streams> Compaction<'a, B> {
         Self { bucket, hour, limits, deadline, keys: Keys::of(hour) }
     }
 
-    pub(super) async fn run(&self) -> Result<Outcome, CompactError> {
+    /// `report` gets what is added before it is committed: a run that is killed between the two would leave it unsaid for good.
+    pub(super) async fn run(&self, report: &impl Fn(&Totals)) -> Result<Outcome, CompactError> {
         let Some(sealed) = success::read(self.bucket, Partition::Hour(self.hour)).await? else {
             return Ok(Outcome::NotSealed);
         };
         for _ in 0..ATTEMPTS {
-            match self.attempt(&sealed).await {
+            match self.attempt(&sealed, report).await {
                 Err(CompactError::Bucket(BucketError::ConditionFailed { key })) => {
                     tracing::info!(key, "another run wrote first: looking again");
                 }
@@ -93,7 +94,7 @@ impl<'a, B: Streams> Compaction<'a, B> {
         Ok((!is_done).then_some(sealed))
     }
 
-    async fn attempt(&self, sealed: &Success) -> Result<Outcome, CompactError> {
+    async fn attempt(&self, sealed: &Success, report: &impl Fn(&Totals)) -> Result<Outcome, CompactError> {
         let mut state = self.state().await?;
         if !state.plans.last().is_some_and(|plan| plan.covers(sealed)) {
             let Some(plan) = self.plan(sealed, &state).await? else { return Ok(Outcome::Resealing) };
@@ -106,6 +107,7 @@ impl<'a, B: Streams> Compaction<'a, B> {
         let known = state.committed.as_ref().map_or(0, |(committed, _)| committed.parts.len());
         let mut added = Totals::default();
         parts.iter().skip(known).for_each(|part| added.add(&part.totals));
+        report(&added);
         self.commit(&state, parts).await?;
         Ok(Outcome::Compacted(added))
     }

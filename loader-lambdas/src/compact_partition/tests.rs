@@ -53,6 +53,8 @@ struct World {
     bucket: MemoryBucket,
     /// By object: its lines as ids and events.
     landed: RefCell<BTreeMap<String, Vec<(String, String)>>>,
+    /// By each run that was to commit: how many lines did not become rows.
+    said: RefCell<Vec<u64>>,
 }
 
 impl World {
@@ -98,7 +100,8 @@ impl World {
 
     async fn run(&self, limits: &Limits) -> Result<Outcome, CompactError> {
         let deadline = Deadline::after(Duration::from_secs(60));
-        Compaction::new(&&self.bucket, hour(), limits, deadline).run().await
+        let report = |added: &Totals| self.said.borrow_mut().push(added.difference());
+        Compaction::new(&&self.bucket, hour(), limits, deadline).run(&report).await
     }
 
     fn compacted(&self) -> Option<Compacted> {
@@ -237,6 +240,31 @@ async fn without_time_for_a_part_a_run_stops_and_the_next_goes_on() {
     assert!(world.compacted().is_none());
     assert!(matches!(world.run(&limits(1, 100)).await.unwrap(), Outcome::Compacted(_)));
     world.check();
+}
+
+/// The schedule would not go on with it.
+#[tokio::test]
+async fn without_time_for_a_part_of_an_old_hour_a_run_fails() {
+    let world = World::default();
+    world.land("a", &[("1", "{}")]);
+    world.seal(7);
+    let handler = Handler::new(&world.bucket, Limits { part_time: Duration::from_secs(61), ..limits(1, 100) });
+    let deadline = Deadline::after(Duration::from_secs(60));
+    let last = hour().plus(8 * 24).start().0 + 3_599_999;
+    assert!(handler.compact(hour(), deadline, UnixMillis(last), "f").await.is_ok());
+    let unfinished = handler.compact(hour(), deadline, UnixMillis(last + 1), "f").await.unwrap_err();
+    assert!(unfinished.to_string().starts_with("the time was over before all parts were written"), "{unfinished}");
+}
+
+#[tokio::test]
+async fn a_difference_is_said_before_it_is_committed() {
+    let world = World::default();
+    world.land("a", &[("1", "{}"), ("2", "{}")]);
+    world.seal(7);
+    world.bucket.objects.borrow_mut().remove(&format!("events/{HOUR}/a.jsonl.bz2"));
+    world.bucket.refuses.set(Some(("PUT", "columnar/dt=2026-11-21/hour=09/_SUCCESS")));
+    assert!(world.run(&limits(1, 100)).await.is_err());
+    assert_eq!(*world.said.borrow(), [2]);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use lambda_setup::event::Created;
 use shared::emf;
 use shared::line::{EventFormat, Kind};
 use shared::metric::Metric;
-use shared::object::{ObjectKey, ObjectMetadata};
+use shared::object::{ObjectKey, ObjectMetadata, ReceivedIn};
 use shared::timestamp::UnixMillis;
 
 use super::answer::Reason;
@@ -158,6 +158,10 @@ impl<O, C: SearchCluster> Handler<O, C> {
             tracing::warn!(key, "the object is gone: passed over");
             return Ok(());
         };
+        if is_rewritten(object, &head) {
+            tracing::info!(key, "rewritten by a deletion: what is left of it was loaded, or its own message comes");
+            return Ok(());
+        }
         let documents = Documents::new(&index(&self.index_prefix, parsed.hour), format(&parsed, &head), &self.promoted);
         let unloadable = Unloadable::new(&bucket, key);
         let (cluster, jitter) = (&self.cluster, self.jitter);
@@ -234,6 +238,13 @@ impl<B: Streams, C: SearchCluster> Load<'_, B, C> {
         self.batch.clear();
         Ok(())
     }
+}
+
+/// Whether the message is of a deletion's rewriting of the object, not of its landing. Its lines would bring back the index of a day that
+/// the cluster has removed since, with the events of all others.
+fn is_rewritten(object: &Created, head: &Head) -> bool {
+    let is_of_this_version = object.etag.as_deref() == Some(head.etag.trim_matches('"'));
+    is_of_this_version && ReceivedIn::deleted(&head.metadata).is_ok_and(|deleted| deleted.total() > 0)
 }
 
 /// Of the object's lines. An object without our metadata was not written by us; check-object says so.

@@ -49,6 +49,13 @@ fn message(id: &str, key: &str) -> Value {
     json!({"messageId": id, "body": body})
 }
 
+/// As S3 sends it: its ETags have no quotes there.
+fn of_version(key: &str, etag: &str) -> Value {
+    let entity = json!({"bucket": {"name": "landing"}, "object": {"key": key, "eTag": etag.trim_matches('"')}});
+    let body = json!({"Records": [{"eventTime": "2026-11-21T09:32:09.006Z", "s3": entity}]}).to_string();
+    json!({"messageId": etag, "body": body})
+}
+
 fn event(number: u32) -> String {
     format!(
         r#"{{"v":1,"id":"{number}","received_at":"2026-11-21T09:32:08.006Z","client":{{}},"event":{{"type":"e{number}"}}}}"#
@@ -69,9 +76,13 @@ impl World {
     }
 
     fn land(&self, key: &str, lines: &[String]) {
+        self.put(key, lines, HashMap::new());
+    }
+
+    fn put(&self, key: &str, lines: &[String], metadata: HashMap<String, String>) {
         let mut encoder = BzEncoder::new(Vec::new(), Compression::fast());
         lines.iter().for_each(|line| writeln!(encoder, "{line}").unwrap());
-        self.bucket.insert(key, encoder.finish().unwrap(), HashMap::new());
+        self.bucket.insert(key, encoder.finish().unwrap(), metadata);
     }
 
     async fn invoke(&self, messages: &[Value]) -> SqsAnswer {
@@ -134,6 +145,23 @@ async fn other_objects_are_passed_over() {
         assert!(world.failed(&[message("m", other)]).await.is_empty(), "{other}");
     }
     assert_eq!(world.cluster.bulk_calls.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_brings_no_index_back() {
+    let world = World::new();
+    world.land(&key(1), &[event(1), event(2)]);
+    let landed = of_version(&key(1), &world.bucket.etag(&key(1)));
+    let deleted = HashMap::from([("deleted-in".to_owned(), "previous=0,this=1,next=0,elsewhere=0".to_owned())]);
+    world.put(&key(1), &[event(2)], deleted);
+    let rewritten = of_version(&key(1), &world.bucket.etag(&key(1)));
+    assert!(world.failed(&[rewritten.clone()]).await.is_empty());
+    assert_eq!(world.cluster.bulk_calls.get(), 0);
+    // What was still in the queue is loaded, and so is what a person asks for.
+    assert!(world.failed(&[landed, rewritten]).await.is_empty());
+    assert_eq!((world.loaded(), world.cluster.bulk_calls.get()), (vec!["e2".to_owned()], 1));
+    assert!(world.failed(&[message("m", &key(1))]).await.is_empty());
+    assert_eq!((world.loaded(), world.cluster.bulk_calls.get()), (vec!["e2".to_owned()], 2));
 }
 
 #[tokio::test(start_paused = true)]
