@@ -85,7 +85,8 @@ events_columnar AS (
     SELECT session, state, begins, place,
         max_by(state, CASE WHEN state NOT IN ('heartbeat', 'none') THEN place END) OVER (PARTITION BY session ORDER BY place) AS last_state,
         min(CASE WHEN is_error THEN begins END) OVER (PARTITION BY session) AS failed_at,
-        count(CASE WHEN is_heartbeat THEN 1 END) OVER (PARTITION BY session) AS heartbeats
+        -- A first event does not tell yet that more will come.
+        count(CASE WHEN is_heartbeat AND place > 1 THEN 1 END) OVER (PARTITION BY session) AS heartbeats
     FROM placed
 ), states AS (
     -- Players send heartbeats in stalls too, before the first picture and after the last: one says that what was last said goes on.
@@ -96,7 +97,7 @@ events_columnar AS (
     -- What happens before the first picture is starting, whatever the player calls it.
     SELECT session, state, begins, place,
         -- A player that sends heartbeats and is not heard of for so long sleeps. Others are believed for a day, so that a wrong clock makes no years.
-        CASE WHEN heartbeats > 1 THEN 120000 ELSE 86400000 END AS longest,
+        CASE WHEN heartbeats > 0 THEN 120000 ELSE 86400000 END AS longest,
         lead(begins) OVER (PARTITION BY session ORDER BY place) AS next_begins,
         lag(state) OVER (PARTITION BY session ORDER BY place) AS previous_state,
         min(CASE WHEN state = 'playing' THEN place END) OVER (PARTITION BY session) AS started_place
