@@ -196,7 +196,9 @@ def test_what_a_player_says_in_the_same_millisecond_is_in_its_order(stored, numb
 
 
 def test_what_is_added_up_in_any_order_is_exact(stored):
-    stored.lines(*(line(at, {"session_id": f"s{session}", "type": kind}) for session in range(999) for at, kind in ((session * 7 + 1, "playing"), (session * 13 + 60_003, "ended"))))
+    """Whole milliseconds, though clocks may have fractions of them."""
+    stored.lines(*(line(at, {"session_id": f"s{session}", "type": kind, "time": HOUR + at + fraction}) for session in range(999)
+                   for at, kind, fraction in ((session * 7 + 1, "playing", 0.4), (session * 13 + 60_003, "ended", 0.1))))
     assert figures(stored.data, "rebuffering")["playing_s"] == sum(session * 6 + 60_002 for session in range(999)) / 1000
 
 
