@@ -136,8 +136,8 @@ status: $(VENV)/installed ## the page of a deployment: what is going on, on http
 	@$(PYTHON) tools/scripts/status --stack "$(or $(STACK),playhead-$(ENV))"
 
 .PHONY: report
-report: $(VENV)/installed ## plays, start-up time, rebuffering, viewers and ads of what `make run` landed (DATA_DIR), or of a deployment's day (ENV, STACK); of a DATE
-	@$(PYTHON) tools/reports $(if $(or $(STACK),$(ENV)),--stack $(or $(STACK),playhead-$(ENV)),--data $${DATA_DIR:-data}) $(if $(DATE),--date $(DATE))
+report: $(VENV)/installed ## plays, start-up time, rebuffering, viewers and ads of what `make run` landed (DATA_DIR), or of a deployment's day (ENV, STACK); of a DATE, although PARTIAL=1
+	@$(PYTHON) tools/reports $(if $(or $(STACK),$(ENV)),--stack $(or $(STACK),playhead-$(ENV)),--data $${DATA_DIR:-data})$(if $(DATE), --date $(DATE))$(if $(PARTIAL), --partial)
 
 .PHONY: delete-viewer
 delete-viewer: $(VENV)/installed ## delete one viewer's events from all that landed (FIELD, VALUE, FROM, TO, REFERENCE, YES=1; ENV, STACK)

@@ -7,7 +7,9 @@ import importlib.util
 import io
 import json
 import os
+import random
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +42,12 @@ def figures(data, name, *arguments):
     """A report of one line."""
     line, = report(data, name, *arguments)
     return {column: float(value) if value else None for column, value in line.items()}
+
+
+def cpu_seconds():
+    """Of all children that have ended, and of theirs: other than the clock, it does not go by what else runs."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 class Landed:
@@ -113,6 +121,9 @@ def test_recorded_sessions_of_mux_embed_and_dash_js(fresh_stack):
     assert figures(stack.data, "rebuffering") == {"playing_s": pytest.approx(38.139), "rebuffering_s": 0, "rebuffering_ratio": 0, "rebufferings": 0}
     kinds = {line["kind"]: int(line["events"]) for line in report(stack.data, "events_a_minute")}
     assert sum(kinds.values()) == 59 and report(stack.data, "ads") == []
+    before = cpu_seconds()
+    assert run_reports(stack.data).returncode == 0
+    assert cpu_seconds() - before < 2
 
 
 def test_starts_exits_and_failures(landed):
@@ -157,6 +168,136 @@ def test_what_began_before_the_data_plays_and_rebuffers_but_is_no_play(landed):
 
 def cmcd(session, *reports):
     return [(at, {"sid": session, "e": event, "ts": HOUR + at, "v": 2} | more) for at, event, more in reports]
+
+
+def mux(session, *events):
+    return [(at, {"xid": session, "e": event, "uti": HOUR + at, "xsqno": number}) for at, event, number in events]
+
+
+# What Chromium's video element said while a clip was paused and played again every 400 ms.
+CHROMIUM = (
+    (0, "play"), (0, "rebuffer"), (14, "playing"), (615, "pause"), (766, "play"), (766, "playing"), (1_016, "pause"), (1_167, "play"), (1_167, "playing"),
+    (1_418, "pause"), (1_568, "play"), (1_568, "playing"), (1_819, "pause"), (1_970, "play"), (1_970, "playing"), (2_220, "pause"), (2_371, "play"),
+    (2_371, "playing"), (2_621, "pause"), (2_773, "play"), (2_773, "playing"), (3_328, "pause"), (3_328, "ended"))
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+def test_what_a_player_says_in_the_same_millisecond_is_in_its_order(stored, numbered):
+    """601 + 250 + 251 + 251 + 250 + 250 + 555 ms."""
+    lines = [line(at, {"session_id": f"s{session}", "type": kind, "time": HOUR + at} | ({"sequence": number} if numbered else {}))
+             for session in range(200) for number, (at, kind) in enumerate(CHROMIUM)]
+    for seed in range(3):
+        random.Random(seed).shuffle(lines)
+        stored.hour(9).joinpath("0.jsonl.bz2").unlink(missing_ok=True)
+        stored.lines(*lines)
+        assert figures(stored.data, "rebuffering") == {"playing_s": 481.6, "rebuffering_s": 0, "rebuffering_ratio": 0, "rebufferings": 0}
+        starts = figures(stored.data, "starts")
+        assert (starts["plays"], starts["started"], starts["median_start_ms"], starts["p95_start_ms"]) == (200, 200, 14, 14)
+
+
+def test_what_is_added_up_in_any_order_is_exact(stored):
+    """Whole milliseconds, though clocks may have fractions of them."""
+    stored.lines(*(line(at, {"session_id": f"s{session}", "type": kind, "time": HOUR + at + fraction}) for session in range(999)
+                   for at, kind, fraction in ((session * 7 + 1, "playing", 0.4), (session * 13 + 60_003, "ended", 0.1))))
+    assert figures(stored.data, "rebuffering")["playing_s"] == sum(session * 6 + 60_002 for session in range(999)) / 1000
+
+
+def test_what_has_no_time_of_its_own_is_in_the_likely_order_within_a_request(stored):
+    lines = [line(at, {"session_id": f"s{session}", "type": kind}) for session in range(200)
+             for at, kind in ((0, "playing"), (0, "play"), (60_000, "ended"), (60_000, "pause"))]
+    stored.lines(*lines)
+    assert figures(stored.data, "rebuffering")["playing_s"] == 12_000
+    assert figures(stored.data, "starts") == {
+        "plays": 200, "started": 200, "exits_before_start": 0, "start_failures": 0, "median_start_ms": 0, "p95_start_ms": 0}
+    assert [int(found["viewers"]) for found in report(stored.data, "viewers")] == [200, 200]
+
+
+STALLS_AT_ONCE = {
+    "our own": [(at, {"session_id": "a", "type": kind, "time": HOUR + at, "sequence": number})
+                for at, kind, number in ((0, "play", 8), (1_000, "playing", 9), (1_000, "rebuffer", 10), (5_000, "ended", 11))],
+    "mux-embed": mux("a", (0, "play", 8), (1_000, "playing", 9), (1_000, "rebufferstart", 10), (5_000, "viewend", 11)),
+    "CMCD": cmcd("a", (0, "ps", {"sn": 8, "sta": "s"}), (1_000, "ps", {"sn": 9, "sta": "p"}), (1_000, "ps", {"sn": 10, "sta": "r"}), (5_000, "ps", {"sn": 11, "sta": "e"}))}
+
+
+@pytest.mark.parametrize("events", STALLS_AT_ONCE.values(), ids=STALLS_AT_ONCE)
+def test_a_players_own_numbers_tell_the_order_within_a_millisecond(landed, events):
+    """Without them, a stall that is over would be the likely one."""
+    expected = {"playing_s": 0, "rebuffering_s": 4, "rebuffering_ratio": 1, "rebufferings": 1}
+    assert figures(landed(*reversed(events)), "rebuffering") == expected
+
+
+def test_what_stalls_until_the_very_millisecond_of_the_first_picture_is_no_rebuffering(landed):
+    data = landed(*ours("a", (0, "play"), (500, "rebuffer"), (500, "playing"), (1_500, "ended")))
+    assert figures(data, "rebuffering") == {"playing_s": 1, "rebuffering_s": 0, "rebuffering_ratio": 0, "rebufferings": 0}
+
+
+def test_a_heartbeat_of_mux_embed_continues_what_was_said_last(landed):
+    data = landed(*mux("a", (0, "play", 1), (1_000, "playing", 2), (11_000, "hb", 3), (15_000, "rebufferstart", 4), (21_000, "hb", 5), (25_000, "rebufferend", 6),
+                       (31_000, "hb", 7), (35_000, "pause", 8), (41_000, "hb", 9), (45_000, "viewend", 10)),
+                  *mux("began before the data", (1, "hb", 71), (10_001, "hb", 72), (15_001, "pause", 73)))
+    assert figures(data, "rebuffering") == {"playing_s": 39, "rebuffering_s": 10, "rebuffering_ratio": pytest.approx(10 / 49), "rebufferings": 1}
+    assert figures(data, "starts")["plays"] == 1
+
+
+def test_an_interval_of_cmcd_that_says_no_state_continues_the_last_one(landed):
+    minutes = [(at, "t", {}) for at in range(0, 600_000, 60_000)]
+    data = landed(*cmcd("a", *minutes, (590_000, "t", {"sta": "p"}), (1_000, "ps", {"sta": "s"}), (2_000, "ps", {"sta": "p"}), (600_000, "ps", {"sta": "a"})))
+    assert figures(data, "rebuffering")["playing_s"] == 598
+    assert figures(data, "starts")["median_start_ms"] == 1_000
+
+
+SLEEPERS = {
+    "our own": lambda wakes: ours("a", (0, "play"), (500, "playing"), *((at, "heartbeat") for at in range(10_000, 70_000, 10_000)), (wakes, "pause")),
+    "one heartbeat": lambda wakes: ours("a", (0, "play"), (500, "playing"), (60_000, "heartbeat"), (wakes, "pause")),
+    "mux-embed": lambda wakes: mux("a", (0, "play", 1), (500, "playing", 2), *((at, "hb", at) for at in range(10_000, 70_000, 10_000)), (wakes, "pause", wakes)),
+    "CMCD": lambda wakes: cmcd("a", (0, "ps", {"sta": "s"}), (500, "ps", {"sta": "p"}), (30_000, "t", {"sta": "p"}), (60_000, "t", {"sta": "p"}), (wakes, "ps", {"sta": "a"}))}
+
+
+@pytest.mark.parametrize("events", SLEEPERS.values(), ids=SLEEPERS)
+@pytest.mark.parametrize("wakes, played", [(5 * 3_600_000, 179.5), (180_001, 179.5), (180_000, 179.5), (179_999, 179.499)])
+def test_a_player_that_sends_heartbeats_and_is_silent_for_two_minutes_sleeps(landed, events, wakes, played):
+    data = landed(*events(wakes))
+    assert figures(data, "rebuffering")["playing_s"] == played
+    assert len(report(data, "viewers")) == (3 if wakes < 180_000 else 4)
+
+
+def test_a_player_of_which_no_heartbeat_has_followed_anything_may_be_silent(landed):
+    data = landed(*ours("sends none", (0, "playing"), (600_000, "pause")), *ours("began before the data", (1, "heartbeat"), (600_001, "pause")))
+    assert figures(data, "rebuffering")["playing_s"] == 1_200
+
+
+@pytest.mark.parametrize("since, played", [(946_684_805_000, 86_400), (HOUR - 86_400_001, 86_400), (HOUR - 86_400_000, 86_400), (HOUR - 86_399_999, 86_399.999)])
+def test_nothing_lasts_longer_than_a_day_whatever_a_clock_says(stored, since, played):
+    """Lines without an envelope have no other time than their players'."""
+    stored.lines(json.dumps({"session_id": "a", "type": "playing", "time": since}), json.dumps({"session_id": "a", "type": "ended", "time": HOUR}))
+    assert figures(stored.data, "rebuffering")["playing_s"] == played
+    assert len(report(stored.data, "viewers")) <= 1_441
+
+
+@pytest.mark.parametrize("session, kind", [
+    (session, kind) for session in ("session_id", "sessionId", "viewer_id", "viewerId", "xid", "sid") for kind in ("type", "event", "e")
+    # These are mux-embed's and CMCD's.
+    if session not in ("xid", "sid") or kind != "e"])
+def test_our_own_players_may_name_session_and_type_as_promoted_fields_do(landed, session, kind):
+    data = landed(*((at, {session: "a", kind: state}) for at, state in ((0, "play"), (500, "playing"), (60_500, "ad_impression"), (60_500, "ended"))))
+    assert figures(data, "starts")["median_start_ms"] == 500 and figures(data, "rebuffering")["playing_s"] == 60
+    assert impressions(data) == 1
+
+
+def test_the_names_are_those_that_promoted_fields_have_by_default():
+    default, = re.findall(r"Default: type:(\S+),session_id:(\S+)", (REPOSITORY / "template.yaml").read_text())
+    states = (REPOSITORY / "tools/reports/states.sql").read_text()
+    kinds, sessions = (names.split("|") for names in default)
+    assert re.findall(r"'\$\.(\w+)'", re.search(r"coalesce\((.*)\) AS type", states)[1]) == kinds
+    assert [*re.findall(r"'\$\.(\w+)'", re.search(r"coalesce\(([^;]*?)\) AS session_id", states.split("AS type,")[1])[1]), "xid", "sid"] == sessions
+
+
+def test_the_other_kinds_are_told_apart_whatever_else_an_event_has(landed):
+    ours_too = {"session_id": "b", "sessionId": "b", "viewer_id": "b", "event": "playing", "type": "play"}
+    data = landed(*((at, event | ours_too) for at, event in (*mux("a", (0, "play", 1), (500, "playing", 2), (10_500, "ended", 3)),
+                    *cmcd("a", (20_000, "ps", {"sta": "s"}), (21_000, "ps", {"sta": "p"}), (41_000, "ps", {"sta": "e"})))),
+                  *((at, {"sid": "a", "e": kind}) for at, kind in ((50_000, "rr"), (51_000, "play"), (52_000, "playing"), (53_000, "ended"))))
+    assert figures(data, "rebuffering")["playing_s"] == 30
 
 
 def test_an_error_of_cmcd_that_says_no_state_changes_none(landed):
@@ -249,7 +390,7 @@ def test_a_line_that_is_no_envelope_is_an_event_as_a_whole_and_stops_no_report(s
     foreign = json.dumps({name: value for name, value in (json.loads(line(0, {"type": "inside"})) | {"type": "outside"} | members).items()
                           if value is not None or "type" not in members})
     stored.lines(line(1, {"type": "play"}), foreign, foreign)
-    kinds = [(found["kind"], found["minute"] != "NULL", int(found["events"])) for found in report(stored.data, "events_a_minute")]
+    kinds = [(found["kind"], found["minute"] != "", int(found["events"])) for found in report(stored.data, "events_a_minute")]
     assert sorted(kinds) == [(members.get("type", "outside"), False, 2), ("play", True, 1)]
 
 
@@ -257,7 +398,7 @@ def test_lines_that_are_not_json_objects_are_counted_or_left_out(stored):
     stored.lines(line(0, AD), '{"v":1,"v":1,' + line(1, AD)[8:], "7", '"text"', "[1]", "null", "not json", b'{"a":"\xff"}\n', "", '{"a":1} x')
     run = run_reports(stored.data, "--csv", "events_a_minute")
     assert run.returncode == 0 and " 3 lines " in run.stderr and " 5 of all events " in run.stderr
-    assert {(found["kind"], found["events"]) for found in csv.DictReader(io.StringIO(run.stdout))} == {("ad_impression", "1"), ("NULL", "5")}
+    assert {(found["kind"], found["events"]) for found in csv.DictReader(io.StringIO(run.stdout))} == {("ad_impression", "1"), ("", "5")}
 
 
 def test_lines_of_the_format_raw_count_by_their_players_clocks_and_the_report_says_what_is_missing(stored):
@@ -285,6 +426,34 @@ def test_a_damaged_object_is_named_and_left_out_and_no_figures_look_whole(stored
     assert run.returncode == 1 and run.stdout == "" and len(run.stderr.splitlines()) == 2
     run = run_reports(stored.data, "--csv", "ads", "--partial")
     assert run.returncode == 1 and [found["impressions"] for found in csv.DictReader(io.StringIO(run.stdout))] == ["2", "1"]
+
+
+def test_what_is_not_whole_says_what_to_type(stored, monkeypatch):
+    stored.lines(line(0, AD)).write_bytes(b"damaged")
+    assert "--partial (make report … PARTIAL=1)" in run_reports(stored.data, "--csv", "ads").stderr
+
+    class Deployment:
+        name, landing_bucket, parameters = "playhead-prod", "b", {}
+
+        def client(self, service):
+            return self
+
+    monkeypatch.syspath_prepend(REPOSITORY / "tools/scripts")
+    import stack
+
+    monkeypatch.setattr(stack, "deployed", lambda name: Deployment())
+    monkeypatch.setattr(REPORTS, "hours_not_in_parquet", lambda s3, bucket, day: ["07", "08"])
+    with pytest.raises(SystemExit) as ended:
+        REPORTS.by_athena(argparse.Namespace(stack="playhead-prod", date="2026-11-21", partial=False, csv=False), ["starts"])
+    assert "07, 08" in ended.value.code and "--partial (make report … PARTIAL=1)" in ended.value.code
+
+
+def test_what_is_not_there_is_empty_in_comma_separated_values(landed):
+    """As by Athena; the text NULL is something that a player says."""
+    data = landed(*ours("a", (0, "play")), (1, {}), (2, {"type": "NULL"}))
+    text = run_reports(data, "--csv", "starts").stdout
+    assert text.splitlines() == ["plays,started,exits_before_start,start_failures,median_start_ms,p95_start_ms", "1,0,1,0,,"]
+    assert [(found["kind"], found["events"]) for found in report(data, "events_a_minute")] == [("NULL", "1"), ("play", "1"), ("", "1")]
 
 
 def test_an_object_that_holds_more_than_one_can_is_damaged(stored, monkeypatch):
@@ -343,12 +512,14 @@ def test_on_this_machine_a_date_is_all_that_counts_if_one_is_given(stored):
 
 @pytest.mark.parametrize("given, wanted", [
     ([], "--data ${DATA_DIR:-data}"), (["DATE=2026-11-21"], "--data ${DATA_DIR:-data} --date 2026-11-21"), (["STACK=mine"], "--stack mine"),
-    (["ENV=prod"], "--stack playhead-prod"), (["ENV=prod", "STACK=mine", "DATE=2026-11-21"], "--stack mine --date 2026-11-21")])
+    (["ENV=prod"], "--stack playhead-prod"), (["ENV=prod", "STACK=mine", "DATE=2026-11-21"], "--stack mine --date 2026-11-21"),
+    (["PARTIAL=1"], "--data ${DATA_DIR:-data} --partial"), (["ENV=prod", "PARTIAL=1"], "--stack playhead-prod --partial"),
+    (["ENV=prod", "DATE=2026-11-21", "PARTIAL=1"], "--stack playhead-prod --date 2026-11-21 --partial"), (["ENV=prod", "PARTIAL="], "--stack playhead-prod")])
 def test_make_report_passes_on_what_is_given(given, wanted):
     # A make in a make names its folder behind all else.
     make = ["make", "--no-print-directory", "--dry-run", "--assume-old=.venv/installed", "report", *given]
     made = subprocess.run(make, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=60,
-                          env={name: value for name, value in os.environ.items() if name not in ("ENV", "STACK", "DATE", "MAKEFLAGS")})
+                          env={name: value for name, value in os.environ.items() if name not in ("ENV", "STACK", "DATE", "PARTIAL", "MAKEFLAGS")})
     assert made.stdout.splitlines()[-1].split("tools/reports ")[1].strip() == wanted
 
 
@@ -371,7 +542,10 @@ def test_the_sql_is_athena_s_too(stored, landed):
     """Another parser reads each report as Athena's and writes it anew as DuckDB's: the figures are the same."""
     data = landed(*ours("a", (0, "play"), (1_000, "playing"), (10_000, "rebuffer"), (12_000, "playing"), (70_000, "ended")),
                   *ours("b", (61_000, "play"), (61_500, "heartbeat"), (62_000, "error"), (63_000, "ad_impression")),
-                  *cmcd("c", (64_000, "ps", {"sta": "s"}), (64_100, "e", {"ec": ["x"]})))
+                  *cmcd("c", (64_000, "ps", {"sta": "s"}), (64_100, "e", {"ec": ["x"]})),
+                  *mux("d", (65_000, "play", 1), (65_500, "playing", 10), (65_500, "waiting", 9), (75_500, "hb", 11), (900_000, "pause", 12)),
+                  *((at, {"sessionId": "e", "event": kind, "time": HOUR + 66_000, "sequence": at}) for at, kind in ((66_000, "play"), (66_001, "playing"), (66_002, "rebuffer"))),
+                  (200_000, {"sessionId": "e", "event": "ended", "time": HOUR + 86_400_000 * 3}))
     lines = [json.loads(bz2.decompress(file.read_bytes())) for file in data.rglob("*.bz2")]
     lines = [{"id": line["id"], "received_at": line["received_at"], "event": json.dumps(line["event"])} for line in lines]
     # One that comes again, and two of another producer.
@@ -383,7 +557,7 @@ def test_the_sql_is_athena_s_too(stored, landed):
         rewritten, = sqlglot.transpile(sql, read="athena", write="duckdb", unsupported_level=sqlglot.ErrorLevel.RAISE)
         table = f"(SELECT id, received_at::TIMESTAMP AS received_at, event, '2026-11-21' AS dt FROM read_json('{data}/lines.json', columns = {{id: 'VARCHAR', received_at: 'VARCHAR', event: 'VARCHAR'}}))"
         rewritten = "SET TimeZone = 'UTC';\n" + rewritten.replace('"db"."events_columnar"', table)
-        run = subprocess.run([DUCKDB, "-init", "/dev/null", "-csv", "-c", rewritten], capture_output=True, text=True, timeout=60)
+        run = subprocess.run([DUCKDB, "-init", "/dev/null", "-csv", "-nullvalue", "", "-c", rewritten], capture_output=True, text=True, timeout=60)
         assert run.returncode == 0, run.stderr
         found = list(csv.DictReader(io.StringIO(run.stdout.replace("+00", ""))))
         if name == "starts":
@@ -396,7 +570,7 @@ def test_the_sql_is_athena_s_too(stored, landed):
 def test_whatever_players_send_is_a_kind_and_nothing_that_a_terminal_obeys(landed):
     kinds = ["\x1b[31mr\x1bed\x1b", "a\nb", 7, [1], {"a": 1}, None, "é"]
     data = landed(*((at, {"type": kind}) for at, kind in enumerate(kinds)))
-    assert {line["kind"]: int(line["events"]) for line in report(data, "events_a_minute")} == {"?[31mr?ed?": 1, "a?b": 1, "7": 1, "é": 1, "NULL": 3}
+    assert {line["kind"]: int(line["events"]) for line in report(data, "events_a_minute")} == {"?[31mr?ed?": 1, "a?b": 1, "7": 1, "é": 1, "": 3}
 
 
 def test_where_nothing_landed_it_says_what_to_do(tmp_path):

@@ -6,7 +6,7 @@
     python3 tools/reports --data data            the one-machine stack's DATA_DIR
     python3 tools/reports --stack playhead-prod  a date of a deployment, by Athena                     (make report ENV=prod)
         --date 2026-11-21                        which date, in UTC; unless given, all on this machine, and yesterday in AWS
-        --partial                                although hours of it are not in Parquet, or objects can't be read
+        --partial                                although hours of it are not in Parquet, or objects can't be read        (make report … PARTIAL=1)
 
 On this machine, hours that compact-partition has written are read as Parquet and the others by their lines. In AWS, a date is reported once all of its hours
 are in Parquet; Athena's workgroup is AWS's primary one, or ATHENA_WORKGROUP, which must have a place for results. Each report is one SELECT, the same for both,
@@ -30,6 +30,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 REPORTS = ("events_a_minute", "starts", "rebuffering", "viewers", "ads")
+PARTIAL = "--partial (make report … PARTIAL=1)"
 DUCKDB = HERE.parents[1] / ".venv/bin/duckdb"
 POLL_SECONDS, QUERY_SECONDS = 0.5, 600
 # shared's: compact-partition reads none that holds more either.
@@ -141,9 +142,9 @@ def parquet_parts(bucket, hour):
 def commands(options, reports, prelude, unreadable):
     """What DuckDB does once it has all lines, though so many objects can't be read."""
     if unreadable and options.csv and not options.partial:
-        print("report: nothing is reported, since it would be incomplete; --partial reports what is there", file=sys.stderr)
+        print(f"report: nothing is reported, since it would be incomplete; {PARTIAL} reports what is there", file=sys.stderr)
         return ""
-    lines = [*prelude, ".mode csv" if options.csv else ".mode duckbox\n.maxrows -1"]
+    lines = [*prelude, ".mode csv\n.nullvalue ''" if options.csv else ".mode duckbox\n.maxrows -1"]
     incomplete = f" (INCOMPLETE: {unreadable} of the objects can't be read)" if unreadable else ""
     for report in reports:
         lines += [] if options.csv else [f'.print "{title(report)}{incomplete}"']
@@ -182,7 +183,7 @@ def by_athena(options, reports):
             sys.exit(f"report: {options.stack} has no Parquet, and so no reports: EventFormat=raw leaves lines as they come")
         missing = hours_not_in_parquet(deployment.client("s3"), deployment.landing_bucket, options.date)
         if missing and not options.partial:
-            sys.exit(f"report: {options.date} is not whole: hours {', '.join(missing)} are not in Parquet as they are sealed; --partial reports what is there")
+            sys.exit(f"report: {options.date} is not whole: hours {', '.join(missing)} are not in Parquet as they are sealed; {PARTIAL} reports what is there")
         athena = deployment.client("athena")
         database, table = deployment.output("ColumnarTableName").split(".")
         events = f"""SELECT id, received_at, event FROM "{database}"."{table}" WHERE dt = '{options.date}'"""

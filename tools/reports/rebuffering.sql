@@ -6,4 +6,4 @@ SELECT
     -- CMCD says at each interval of a long one that it still goes on.
     count(CASE WHEN state = 'rebuffering' AND previous_state <> 'rebuffering' THEN 1 END) AS rebufferings
 FROM intervals
-WHERE state IN ('playing', 'rebuffering') AND begins >= started_at;
+WHERE state IN ('playing', 'rebuffering') AND place >= started_place;
