@@ -249,12 +249,12 @@ SPEED = 1440
 def test_a_day_of_doubles_and_late_objects_is_in_parquet_hour_by_hour(fresh_stack):
     """24 hours in a minute. Each hour gets events, some of them sent twice, and clashing ids; landed objects are copied into hours that
     were sealed. Each hour's rows are the distinct lines of its files."""
-    stack = fresh_stack(parameters="BatchingWindowSeconds=0 SealGraceMinutes=60 RecencyDueMinutes=150", CLOCK=FastClock(SPEED).setting)
     clock = FastClock(SPEED)
+    stack = fresh_stack(parameters="BatchingWindowSeconds=0 SealGraceMinutes=60 RecencyDueMinutes=150", CLOCK=clock.setting)
     hours = [START + timedelta(hours=number) for number in range(24)]
     connection = stack.connect()
     for number, hour in enumerate(hours):
-        while clock.now() < hour + timedelta(minutes=5):
+        while clock.now() < hour + timedelta(minutes=15):
             time.sleep(0.01)
         events = [{"id": f"{number}-{n % 7}", "session_id": f"s-{n % 3}", "n": n % 2} for n in range(20)]
         for _ in range(2):
