@@ -24,6 +24,7 @@ import pyarrow.parquet
 
 from support.function import Bucket, etag, running
 from support.proxy import Reply
+from support.stack import cpu_seconds
 
 PARTITION = "dt=2026-11-16/hour=09"
 EVENTS_AN_OBJECT = 2_000
@@ -93,9 +94,8 @@ def cpu_of_children(work):
 
 def cpu_and_peak(process):
     """Seconds of CPU that a process has used, and its largest resident memory in MiB."""
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rsplit(") ", 1)[1].split()
     peak, = (line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if line.startswith("VmHWM:"))
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), int(peak.split()[1]) / 1024
+    return cpu_seconds(process.pid), int(peak.split()[1]) / 1024
 
 
 def compact(hour):

@@ -1,4 +1,5 @@
-"""The example in docs/LOCAL.md of a fast clock, with the parameters of the template: nothing is lost, and nobody says so."""
+"""The example in docs/LOCAL.md of a fast clock, with the template's parameters for all that looks for losses: nothing is lost, and
+nobody says so."""
 
 import json
 import os
@@ -45,7 +46,8 @@ def errors(stack):
 
 def test_the_documented_fast_clock_reports_no_loss_and_no_error_under_steady_traffic(fresh_stack):
     start, factor = example()
-    stack = fresh_stack(parameters="", CLOCK=f"{start:%Y-%m-%dT%H:%M:%S}Z x{factor}")
+    # The 40 minutes of the template are 1.7 s of this clock: a busy machine seals later, and has lost nothing.
+    stack = fresh_stack(parameters="RecencyDueMinutes=150", CLOCK=f"{start:%Y-%m-%dT%H:%M:%S}Z x{factor}")
     accepted = post_steadily(stack, SECONDS)
     hours = SECONDS * factor // 3600
     for name in ("LostEvents", "DoubledEvents", "LostRecords", "DoubledRecords"):

@@ -131,7 +131,8 @@ def test_kinesis_away_and_then_s3_away_under_traffic(fresh_stack, fault, front_d
         answered = len(players.accepted)
         wait_for(lambda: len(players.accepted) > answered + 200, what="traffic after the outages")
     assert len(times) > 2 * OUTAGE_SECONDS and max(times) < 2.5, (len(times), max(times))
-    slow = [seconds for seconds in times if seconds > 0.5]
+    # Who waits for Kinesis waits 0.68 s; a probe 0.35.
+    slow = [seconds for seconds in times if seconds > 0.65]
     # The first records and two probes hold at most a request of each player.
     allowed = len(environments) if front_door == "lambda" else 3 * 8
     assert len(slow) <= allowed, f"{slow} of {len(times)}"
@@ -185,11 +186,14 @@ def test_what_is_twice_on_the_stream_has_one_id(fresh_stack):
     """What ingest put on the stream twice, because an answer of Kinesis was lost, has one id in both places.
 
     The events have no ids of their own. Kinesis stores them, and again when ingest makes the call once more; then S3 does."""
-    stack = fresh_stack(FAULTS="kinesis.unanswered=1", parameters="BatchingWindowSeconds=0")
+    stack = fresh_stack(parameters="BatchingWindowSeconds=0")
+    # A call that fails is made once more if it failed within 0.1 s, which the first one of a process may not.
+    assert stack.post(body=b'{"first":true}').status == 200
+    Faults(stack).set("kinesis.unanswered=1")
     assert stack.post(body=json.dumps([{"n": number} for number in range(20)]).encode()).status == 200
-    on_stream = sum(len(record.lines) for record in read_stream(stack))
-    assert on_stream == 40, "two answers were lost"
-    lines = stack.wait_for_lines(lambda line: True, on_stream + 20)
+    on_stream = [line for record in read_stream(stack) for line in record.lines if "n" in json.loads(line)["event"]]
+    assert len(on_stream) == 40, "two answers were lost"
+    lines = stack.wait_for_lines(lambda line: "n" in line.json["event"], 60)
     assert sorted(line.json["event"]["n"] for line in lines) == sorted([*range(20)] * 3)
     assert len({line.json["id"] for line in lines}) == 20
 

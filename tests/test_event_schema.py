@@ -17,7 +17,7 @@ import pytest
 from support import redrive
 from support.function import Bucket, running
 from support.proxy import Reply
-from support.stack import FAST, INGEST, INGEST_SERVER, LANDING_BUCKET, STREAM, Stack, built, request, wait_for
+from support.stack import FAST, INGEST, INGEST_SERVER, LANDING_BUCKET, STREAM, Stack, built, cpu_seconds, request, wait_for
 
 KEY = "schemas/events-1.json"
 SCHEMA = {
@@ -337,6 +337,12 @@ HOSTILE = {
 }
 
 
+def cpu_of_ingest(stack):
+    """Seconds of CPU that the process which takes events has used: others that run keep it waiting."""
+    process, = stack.function_processes(stack.ingest)
+    return cpu_seconds(process)
+
+
 @pytest.mark.parametrize("mode", ["report", "reject"])
 def test_the_largest_events_are_judged_in_a_second_or_two(fresh_stack, tmp_path, front_door, mode):
     """Each of a MiB: what would be quadratic, exponential, or an error for each of half a million members."""
@@ -348,9 +354,9 @@ def test_the_largest_events_are_judged_in_a_second_or_two(fresh_stack, tmp_path,
         "has": [0] * (size // 3), "text": "a" * size + "c", "any": [0] * (size // 3),
         "map": {f"{'x' * 20}{n}": 0 for n in range(size // 32)},
     }.items():
-        began = time.monotonic()
+        before = cpu_of_ingest(stack)
         answer = post(stack, {name: value})
-        took = time.monotonic() - began
         assert answer.status == (200 if mode == "report" else 400), (name, answer.status)
-        print(f"{mode} {name}: {took:.2f} s")
+        took = cpu_of_ingest(stack) - before
+        print(f"{mode} {name}: {took:.2f} s of CPU")
         assert took < 5, name

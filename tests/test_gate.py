@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import resource
 import socket
 import time
 import urllib.parse
@@ -12,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from support import open_files
 from support.stack import INGEST
 
 PAGE = "https://evil.example"
@@ -173,8 +173,7 @@ def test_a_connection_that_sends_bytes_and_no_whole_request_is_closed_too(drippi
 @contextmanager
 def crowd(port, count, request):
     """So many connections that each have sent this."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    open_files.raise_limit()
     with ExitStack() as connections:
         for _ in range(count):
             connection = connections.enter_context(socket.create_connection(("127.0.0.1", port)))
@@ -202,6 +201,7 @@ def test_outsiders_who_hold_the_whole_aws_port_do_not_keep_the_functions_out(fre
 def test_a_thousand_connections_are_kept_alive(fresh_stack):
     """As many as `loadtest` opens."""
     stack = fresh_stack()
+    open_files.raise_limit()
     connections = [stack.connect() for _ in range(1_000)]
     try:
         # One that was closed would fail: `http.client` does not ask again.
@@ -226,7 +226,8 @@ def test_while_events_queue_health_is_answered_at_once_and_players_get_429(fresh
         time.sleep(1)
         began = time.monotonic()
         assert stack.post("/health", method="GET").status == 200
-        assert time.monotonic() - began < 1
+        # Behind the events it would wait until their five seconds in the queue are over.
+        assert time.monotonic() - began < 2
         answers = [answer.result() for answer in answers]
     throttled = [answer for answer in answers if answer.status == 429]
     assert throttled and all(answer.json["Type"] == "User" for answer in throttled)

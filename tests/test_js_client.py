@@ -290,7 +290,8 @@ def play(browser, origin, url, network):
         for session in (one := f"js-loss-{number}-a", other := f"js-loss-{number}-b"):
             browser.switch_to.new_window("tab")
             open_page(browser, origin, url, session, **ROOM)
-            browser.execute_script("sendAll(600, 4)")
+            # However slowly they open, some are left for the last page.
+            browser.execute_script("sendAll(550, 4)")
         time.sleep(3.5 if number % 2 else 1.5)
         if number == CUT_ROUNDS.stop - 1:
             offline(browser)

@@ -89,9 +89,10 @@ def test_each_event_is_one_document_of_its_day():
             digest(one) for number, one in enumerate(lines) if number % 3 == 1}
         later, = documents(address, index="playhead-2026.11.22").values()
         assert later["_source"]["type"] == "pause"
-        assert sum(function.metrics("LoadedDocuments")) == 31
-        assert function.metrics("PresentDocuments") == [0, 31]
-        assert len(function.metrics("LoadLag")) == 2
+        # What a function prints comes a little after its answer.
+        wait_for(lambda: sum(function.metrics("LoadedDocuments")) == 31, 10, lambda: function.lines)
+        wait_for(lambda: function.metrics("PresentDocuments") == [0, 31], 10, lambda: function.lines)
+        wait_for(lambda: len(function.metrics("LoadLag")) == 2, 10, lambda: function.lines)
     mappings = cluster.templates["playhead"]["template"]["mappings"]
     assert mappings["dynamic"] is False and mappings["properties"]["event"] == {"type": "flat_object"}
     assert [one.path for one in cluster.requests if "_index_template" in one.path] == ["/_index_template/playhead"]
@@ -138,7 +139,7 @@ def test_what_the_cluster_refuses_is_kept_with_the_reason():
             assert [one["type"] for one in kept] == ["illegal_argument_exception", "mapper_parsing_exception", "not_an_event"]
             assert [one.get("line") for one in kept] == [json.loads(lines[1]), json.loads(lines[2]), None]
         assert documents(address).keys() == {digest(lines[0]), digest(lines[4])}
-        assert function.metrics("UnloadableDocuments") == [3, 3]
+        wait_for(lambda: function.metrics("UnloadableDocuments") == [3, 3], 10, lambda: function.lines)
     assert bucket.objects.keys() == {key, f"unloadable/search/{key}.jsonl"}
 
 
@@ -182,7 +183,7 @@ def test_other_objects_are_passed_over():
             "events/dt=2026-11-21/hour=09/shardId-000000000000-7.jsonl.bz2"]
     with serving_cluster(cluster) as address, running(FUNCTION, bucket, SEARCH_ENDPOINT=address, **OPEN) as function:
         assert load(function, [message(number, s3_event(bucket, key)) for number, key in enumerate(keys)]) == []
-        assert all(any(key in one and "WARN" in one for one in function.lines) for key in keys)
+        wait_for(lambda: all(any(key in one and "WARN" in one for one in function.lines) for key in keys), 10, lambda: function.lines)
     assert not cluster.indexes
 
 
@@ -200,7 +201,7 @@ def test_the_cluster_knows_who_is_calling(authorized, variables):
         said = function.lines
         with running(FUNCTION, bucket, SEARCH_ENDPOINT=address, **OPEN) as function:
             assert load(function, [message(1, s3_event(bucket, key))]) == ["m-1"]
-            assert any("401" in one and "WARN" in one for one in function.lines)
+            wait_for(lambda: any("401" in one and "WARN" in one for one in function.lines), 10, lambda: function.lines)
     assert len(cluster.indexes) == 1
     assert not any(secret in one for one in said for secret in (SECRET, "se:cret", "bG9hZGVyOnNlOmNyZXQ="))
 

@@ -15,7 +15,7 @@ import pytest
 
 from support import loadtest_servers as servers
 from support.loadtest import BINARY, COULD_NOT_RUN, FAIL, INVALID, PASS, finish, in_the_bucket, start
-from support.stack import wait_for
+from support.stack import INGEST, wait_for
 
 FIXTURES = Path(__file__).parent / "fixtures"
 LENIENT = ["--max-lag", "10s"]
@@ -104,7 +104,9 @@ def test_what_a_stopped_stack_did_not_answer_is_counted(fresh_stack, tmp_path):
     stack = fresh_stack()
     result = tmp_path / "result.json"
     process = start("run", stack.port, "--rate", 100, "--duration", "3s", "--timeout", "2s", "--result", result, *LENIENT)
-    time.sleep(1.5)
+    # Written with the first answer.
+    wait_for(lambda: "AcceptedEvents" in stack.function_log(INGEST), what="the first answer")
+    time.sleep(0.5)
     stack.kill()
     ran = finish(process, result)
     posts = ran.result["posts"]

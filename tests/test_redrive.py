@@ -3,8 +3,10 @@
 import base64
 import bz2
 import gzip
+import itertools
 import json
 import re
+import signal
 import time
 import urllib.request
 from collections import Counter
@@ -62,11 +64,17 @@ def test_batches_that_were_given_up_are_landed_once_also_when_killed_half_way_an
 
 
 def kill_half_way(stack):
-    with redrive.start(stack, *redrive.BATCHES) as process:
-        for _ in range(2):
-            print(process.stdout.readline(), end="")
-        process.kill()
-    assert failed_batches(stack), "it was killed too late to prove anything"
+    """When it reads its third batch, and has not got it."""
+    reads = itertools.count(1)
+
+    def kill(method, path):
+        if method == "GET" and f"/{FAILED_BATCHES_BUCKET}/aws/" in path and next(reads) == 3:
+            process.kill()
+
+    with redrive.between(stack, before_answer=kill) as address:
+        with redrive.start(stack, *redrive.BATCHES, address=address) as process:
+            output, _ = process.communicate(timeout=redrive.SECONDS)
+    assert process.returncode == -signal.SIGKILL and failed_batches(stack), f"it was not killed half way\n{output}"
 
 
 def put_numbered_batch(stack, name, numbers, arrival):

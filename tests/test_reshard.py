@@ -27,7 +27,7 @@ def wait_until_active(stack):
         described = stack.kinesis().describe_stream(StreamName=STREAM)["StreamDescription"]
         return described["StreamStatus"] == "ACTIVE"
 
-    wait_for(active, what="an active stream")
+    wait_for(active, 60, "an active stream")
 
 
 def split_first(stack):
@@ -66,7 +66,7 @@ def test_split_and_merge_under_traffic_lose_double_and_reorder_nothing(fresh_sta
         for step in (split_first, merge_last_two, split_first):
             before = len(traffic.accepted)
             step(stack)
-            wait_for(lambda: len(traffic.accepted) > before + EVENTS, what="traffic after a reshard")
+            wait_for(lambda: len(traffic.accepted) > before + EVENTS, 60, "traffic after a reshard")
     print(f"{traffic.statuses}; {len(traffic.accepted)} events accepted")
     assert set(traffic.statuses) == {200}
     assert len(shards(stack)) == 2 + 2 + 1 + 2

@@ -7,9 +7,12 @@ from contextlib import contextmanager
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
+from support import held_port
 from support.proxy import Reply, serving
 
 SCRIPT_SECONDS = 60
+# Chromedriver's own 60 are little while others build; after 120 its client gives up.
+START_SECONDS = 110
 
 # Runs before the page's own script.
 NOTES = """
@@ -31,7 +34,9 @@ def chromium(width=1280, height=1000, scheme="light"):
                      "--autoplay-policy=no-user-gesture-required"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
+    options.add_experimental_option("browserStartupTimeout", 1000 * START_SECONDS)
+    with held_port.hold() as held:
+        driver = webdriver.Chrome(options, Service(shutil.which("chromedriver"), held_port.number(held)))
     try:
         driver.set_script_timeout(SCRIPT_SECONDS)
         driver.set_page_load_timeout(SCRIPT_SECONDS)

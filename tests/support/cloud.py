@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,19 +10,15 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from support import held_port
 from support.stack import wait_for
 
 RUN = Path(__file__).with_name("run_ministack.py")
 REGION = "us-east-1"
 # What MiniStack takes for the account that it plays.
 ACCOUNT = "000000000000"
-START_SECONDS = 30
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+# It imports all of its services before it answers.
+START_SECONDS = 90
 
 
 class MiniStack:
@@ -31,19 +26,23 @@ class MiniStack:
 
     def __init__(self, directory):
         self.directory = directory
-        self.port = free_port()
         # TLS, as in AWS: the buckets take nothing else. MiniStack makes the certificate.
-        self.address = f"https://127.0.0.1:{self.port}"
         self.certificate = directory / "ministack-tls/server.crt"
         self.log_path = directory / "ministack.log"
-        self.process = self._start()
+        with held_port.hold() as held:
+            self.port = held_port.number(held)
+            self.address = f"https://127.0.0.1:{self.port}"
+            self._start()
+
+    def _start(self):
+        self.process = self._run()
         try:
             wait_for(self._answers, START_SECONDS, lambda: f"an answer of MiniStack\n{self.tail()}")
         except AssertionError:
             self.stop()
             raise
 
-    def _start(self):
+    def _run(self):
         inherited = {name: value for name, value in os.environ.items() 
                      if not name.startswith(("AWS_", "MINISTACK_", "RUST_LOG"))}
         own = {

@@ -300,6 +300,12 @@ def command(pid):
         return ""
 
 
+def cpu_seconds(pid):
+    """Seconds of CPU that a process has used, in all of its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def signal_if_alive(pid, number):
     """Whether there was such a process to take the signal."""
     try:

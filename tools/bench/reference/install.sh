@@ -50,7 +50,9 @@ install_nginx() {
     local folder
     folder=$(mktemp --directory)
     chmod 755 "$folder"
-    (cd "$folder" && { apt-get download -qq nginx || { apt-get update -qq && apt-get download -qq nginx; }; } 2> /dev/null)
+    local apt=(apt-get --option Acquire::Retries=5 -qq)
+    # The list of packages may be missing, or old.
+    (cd "$folder" && { "${apt[@]}" download nginx 2> /dev/null || { "${apt[@]}" update && "${apt[@]}" download nginx; }; })
     dpkg-deb --extract "$folder"/nginx_*.deb "$folder"
     mkdir -p bin
     mv "$folder/usr/sbin/nginx" bin/nginx
