@@ -167,6 +167,8 @@ impl Follower {
     fn keep(&mut self, hour: UtcHour, series: String, found: &[Listed]) {
         let Some(last) = found.last() else { return };
         self.remember(hour, &series, last.key.clone());
+        // An hour that was not followed for a while is searched again.
+        self.recent.retain(|one| found.iter().all(|newer| newer.key != one.key));
         let from = found.len().saturating_sub(MAX_OBJECTS);
         self.recent.extend_from_slice(&found[from..]);
         self.recent.sort_by(|one, other| (other.modified, &other.key).cmp(&(one.modified, &one.key)));

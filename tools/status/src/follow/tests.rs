@@ -139,6 +139,15 @@ async fn what_lands_in_old_hours_is_found_while_landing_catches_up() {
 }
 
 #[tokio::test]
+async fn what_is_found_again_is_kept_once() {
+    let (bucket, mut follower) = (MemoryBucket::default(), Follower::new(Kind::Event));
+    let behind = now().hour().plus(-5);
+    let key = object(&bucket, Kind::Event, behind, 0, 1);
+    assert_eq!(newest(&bucket, &mut follower).await, std::slice::from_ref(&key));
+    assert_eq!(newest_behind(&bucket, &mut follower, Some(behind)).await, [key]);
+}
+
+#[tokio::test]
 async fn spilled_objects_of_old_hours_are_not_searched_for() {
     let (bucket, mut follower) = (MemoryBucket::default(), Follower::new(Kind::Event));
     let behind = now().hour().plus(-3);
