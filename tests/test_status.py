@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from support import history
 from support.browser import chromium, resize, scheme_of
 from support.faults import Faults
 from support.screenshot import screenshot
-from support.stack import BINARY, LANDING_BUCKET, REPOSITORY, environment, run_to_the_end, wait_for
+from support.stack import BINARY, FAST, LANDING_BUCKET, REPOSITORY, environment, run_to_the_end, wait_for
 
 # Pictures for the documents, made only when asked for.
 SCREENSHOTS = os.environ.get("STATUS_SCREENSHOTS")
@@ -180,6 +181,45 @@ def test_without_the_services_nothing_is_green(fresh_stack):
     stack.s3().put_object(Bucket=LANDING_BUCKET, Key=f"events/{history.partition(history.now_hour())}/_SUCCESS", Body=b"{")
     wait_for(lambda: stage(stack, "sealed")["state"] == "unknown", 20, lambda: get(stack, "/api/overview")["stages"])
     assert state(stack) == "unknown"
+
+
+def test_what_lands_after_an_outage_of_hours_is_found(fresh_stack):
+    """It lands in the hour in which it came, long past. The page was open all the time."""
+    stack, faults = (stack := fresh_stack(CLOCK="2026-11-18T00:30:00Z x720")), Faults(stack)
+    post(stack, [{"id": "before"}])
+    get(stack, "/api/wait?for=landed&q=before")
+    faults.set("s3.error=1")
+    assert post(stack, [{"id": "in-the-outage"}]).status == 200
+    came = get(stack, "/api/overview")["at"]
+    # Four hours of the stack's clock.
+    wait_for(lambda: hours_between(came, get(stack, "/api/overview")["at"]) > 4, 60)
+    faults.end()
+    found = get(stack, "/api/wait?for=landed&q=in-the-outage&timeout_seconds=60")
+    assert hours_between(found["holds"]["newest"]["received_at"], found["at"]) > 4
+    # It is as recent as what comes now.
+    wait_for(lambda: stage(stack, "landed")["state"] != "stopped", 30, lambda: stage(stack, "landed"))
+
+
+def hours_between(earlier, later):
+    return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds() / 3600
+
+
+# ---- Checks and kinds ----
+
+@pytest.mark.parametrize(("parameters", "expected"), [(FAST, False), (f"{FAST} DigestHour=6", True)])
+def test_the_digest_is_a_check_where_there_is_one(fresh_stack, parameters, expected):
+    stack = fresh_stack(parameters=parameters, RECIPIENTS='[{"group":"all","alarms":["*"],"email":true,"digest":true}]')
+    checks = wait_for(lambda: get(stack, "/api/checks")["checks"], what="the checks")
+    digests = [check for check in checks if check["name"] == "send-digest"]
+    assert [(check["every_minutes"], check["searched_hours"]) for check in digests] == [(1_440, 49)] * expected
+
+
+@pytest.mark.parametrize("name", ["type", "event", "e"])
+def test_an_events_kind_is_what_its_player_calls_it(stack, name):
+    post(stack, [{"id": f"kind-{name}", name: "viewstart"}])
+    get(stack, f"/api/wait?for=landed&q=kind-{name}")
+    found, = get(stack, f"/api/events?q=kind-{name}")["events"]
+    assert found["type"] == "viewstart"
 
 
 # ---- The start ----

@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 
 use crate::hours::HOURS;
 use crate::observer::Watch;
-use crate::snapshot::{About, Part, Snapshot, details, search};
+use crate::snapshot::{About, Part, Snapshot, details, events_problem, search};
 use crate::stream;
 use crate::wait;
 
@@ -197,7 +197,7 @@ impl Api {
             shown
         });
         let events: Vec<Value> = events.collect();
-        let problem = snapshot.problems.get("events");
+        let problem = events_problem(&snapshot.problems);
         Ok(reply(json!({
             "at": snapshot.at, "events": events, "searched": searched, "unread_files": snapshot.newest.unread, "problem": problem,
         })))

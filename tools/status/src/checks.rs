@@ -7,12 +7,18 @@ use shared::timestamp::{MILLIS_PER_HOUR, MILLIS_PER_MINUTE, UnixMillis};
 
 use crate::config::Config;
 
-/// How far back a run is searched for: two periods of check-deletions, which runs every six hours, and one hour more.
+/// How far back a run is searched for: two periods of check-deletions, which runs every six hours, and one hour more. Of what
+/// runs less often, two periods of its own, and one hour more.
 const LOOKBACK_HOURS: i64 = 13;
+
+const fn lookback_hours(every_minutes: i64) -> i64 {
+    let periods = (PERIODS * every_minutes) / 60 + 1;
+    if periods > LOOKBACK_HOURS { periods } else { LOOKBACK_HOURS }
+}
 
 /// The functions that check or load, by their logical ids in template.yaml, with what they do and how often at the least, in
 /// minutes; 0 for those that run when something comes.
-const CHECKS: [(&str, &str, &str, i64); 10] = [
+const CHECKS: [(&str, &str, &str, i64); 11] = [
     ("CheckObjectFunction", "check-object", "each landed object is intact", 0),
     ("SealPartitionFunction", "seal-partition", "the hour that closed is whole", 10),
     ("CheckSizeFunction", "check-size", "a sealed hour is as large as it should be", 0),
@@ -23,6 +29,8 @@ const CHECKS: [(&str, &str, &str, i64); 10] = [
     ("LoadSearchFunction", "load-search", "events into the search cluster", 0),
     ("LoadWarehouseFunction", "load-warehouse", "Parquet into the warehouse", 15),
     ("NotifyFunction", "notify", "alarms to people", 5),
+    // Where there is a DigestHour.
+    ("SendDigestFunction", "send-digest", "the day before to people", 1_440),
 ];
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -32,7 +40,9 @@ pub(crate) struct Check {
     pub(crate) state: State,
     /// The minute in which it ran last.
     pub(crate) last_run: Option<UnixMillis>,
-    /// In the time that was looked at.
+    /// How far back was looked.
+    pub(crate) searched_hours: i64,
+    /// In these hours.
     pub(crate) runs: f64,
     pub(crate) failures: f64,
     pub(crate) every_minutes: i64,
@@ -60,11 +70,12 @@ pub(crate) async fn read(
     since: Option<UnixMillis>,
     now: UnixMillis,
 ) -> Result<Vec<Check>, MetricsError> {
-    let (config, from) = (&config, UnixMillis(now.0 - LOOKBACK_HOURS * MILLIS_PER_HOUR));
-    let from = UnixMillis(from.0 - from.0.rem_euclid(MILLIS_PER_MINUTE));
+    let config = &config;
     let slack = i64::try_from(config.metrics_delay.as_millis()).unwrap_or(i64::MAX);
     let reads = CHECKS.iter().filter_map(|check| {
         let function = config.function(check.0)?;
+        let from = UnixMillis(now.0 - lookback_hours(check.3) * MILLIS_PER_HOUR);
+        let from = UnixMillis(from.0 - from.0.rem_euclid(MILLIS_PER_MINUTE));
         let query = move |metric| {
             let times = (from, UnixMillis(now.0 + MILLIS_PER_MINUTE));
             let query = Query::by_minute(("AWS/Lambda", metric), ("FunctionName", function), "Sum", times);
@@ -101,7 +112,8 @@ fn judge(
         Some(_) => State::Ok,
     };
     let sum = |values: &Values| values.iter().fold(0.0, |sum, (_, count)| sum + count);
-    Check { name, about, state, last_run, runs: sum(runs), failures: sum(errors), every_minutes }
+    let searched_hours = lookback_hours(every_minutes);
+    Check { name, about, state, last_run, searched_hours, runs: sum(runs), failures: sum(errors), every_minutes }
 }
 
 #[cfg(test)]
@@ -125,8 +137,10 @@ mod tests {
     #[case::at_the_bound(10, 21, State::Quiet)]
     #[case::one_past_it(10, 22, State::Overdue)]
     #[case::runs_when_something_comes(0, 22, State::Quiet)]
-    #[case::of_the_longest_period(360, 721, State::Quiet)]
-    #[case::one_past_the_longest(360, 722, State::Overdue)]
+    #[case::every_six_hours(360, 721, State::Quiet)]
+    #[case::one_past_it(360, 722, State::Overdue)]
+    #[case::daily(1_440, 2_881, State::Quiet)]
+    #[case::one_past_the_longest(1_440, 2_882, State::Overdue)]
     fn one_that_never_ran_is_overdue_where_there_was_time(
         #[case] every_minutes: i64,
         #[case] minutes: i64,
@@ -140,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_run_is_searched_for_as_long_as_one_may_be_late() {
-        let longest = CHECKS.iter().map(|check| check.3).max().unwrap();
-        assert!(LOOKBACK_HOURS * 60 > PERIODS * longest + 1);
+        assert!(CHECKS.iter().all(|check| lookback_hours(check.3) * 60 > PERIODS * check.3 + 1));
+        assert_eq!((lookback_hours(360), lookback_hours(1_440)), (13, 49));
     }
 }

@@ -300,12 +300,22 @@ fn landed(signals: &Signals<'_>) -> Findings {
     })
 }
 
-/// Since when records are on the stream, and nothing has landed since; what was known before counts until something lands.
+/// Up to when all of the stream has been read, by the oldest of the recent ages: those that CloudWatch shows late have passed.
+pub(crate) fn read_until(values: Option<&Values>, recent_steps: usize, now: UnixMillis) -> Option<UnixMillis> {
+    let age = values?.maximum(Name::StreamAge, recent_steps)?;
+    // Saturates, so that no value can fail the page.
+    #[allow(clippy::cast_possible_truncation)]
+    Some(UnixMillis(now.0.saturating_sub(age as i64)))
+}
+
+/// Since when records are on the stream, and nothing has landed since; what was known before counts until something lands. What
+/// lands in an hour that is not looked at is known by landing's own count alone.
 pub(crate) fn waiting_since(
     before: Option<UnixMillis>,
     values: Option<&Values>,
     landed: Option<UnixMillis>,
 ) -> Option<UnixMillis> {
+    let landed = landed.max(values.and_then(|values| values.last_above_zero(Name::Objects)));
     let still = before.filter(|came| landed.is_none_or(|landed| landed < *came));
     still.or_else(|| values?.first_above_zero_after(Name::OnStream, landed))
 }

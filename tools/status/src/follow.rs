@@ -16,8 +16,16 @@ use crate::store::Store;
 pub(crate) const MAX_OBJECTS: usize = 20;
 /// How many hours back there may be something.
 const LOOKBACK_HOURS: i64 = 48;
-/// The most shards of an hour that are followed; a stream with more has its first ones shown.
-const MAX_SERIES: usize = 64;
+/// Shards of an hour that a look follows; where there are more, the next look goes on from there.
+const SHARDS_A_LOOK: u16 = 64;
+/// The most shards of an hour that are followed: what comes after them is left out.
+pub(crate) const MAX_SHARDS: usize = 4_096;
+/// The most hours that landing may be behind: a stream keeps records for a week, if it is not told to keep them for longer.
+const MAX_BACKLOG_HOURS: i64 = 168;
+/// While landing is behind, a look follows so many hours from the one that it is said to be in: CloudWatch says it late.
+const OLDEST_HOURS: usize = 2;
+/// And so many of those between them and the newest two, in turn: other shards may be ahead.
+const HOURS_IN_TURN: usize = 2;
 /// The most listings in search of the end of a series: enough for millions of objects. Where they don't suffice, the next look
 /// goes on from there.
 const MAX_SEARCH: usize = 48;
@@ -29,22 +37,32 @@ const MAX_SPILL_SEARCH: usize = 12;
 /// What is known of a kind's objects.
 pub(crate) struct Follower {
     kind: Kind,
-    /// The last key of each series, by its prefix, of the newest hours that have any.
-    last_keys: BTreeMap<UtcHour, BTreeMap<String, String>>,
+    /// What is known of the hours that are followed.
+    hours: BTreeMap<UtcHour, Followed>,
     /// The newest objects, the newest first.
     recent: Vec<Listed>,
     /// Hours up to this one have been looked at.
     looked_until: Option<UtcHour>,
     /// When the newest object of the stream's records landed: spilled objects came by another way.
     landed: Option<UnixMillis>,
+    /// Where the hours that are looked at in turn go on.
+    turn: usize,
 }
 
-/// Hours whose series are followed: objects of an hour land some seconds after its end.
-const FOLLOWED_HOURS: usize = 2;
+/// What is known of an hour.
+#[derive(Default)]
+struct Followed {
+    /// The last key of each series, by its prefix.
+    last_keys: BTreeMap<String, String>,
+    /// Where the next look at its shards begins, and how many were looked at before; at the first one without.
+    shards_after: Option<(String, usize)>,
+    /// Whether it has more shards than are followed.
+    has_more: bool,
+}
 
 impl Follower {
     pub(crate) fn new(kind: Kind) -> Self {
-        Self { kind, last_keys: BTreeMap::new(), recent: Vec::new(), looked_until: None, landed: None }
+        Self { kind, hours: BTreeMap::new(), recent: Vec::new(), looked_until: None, landed: None, turn: 0 }
     }
 
     /// When the newest object of the stream's records landed.
@@ -57,8 +75,19 @@ impl Follower {
         &self.recent
     }
 
-    /// Looks for newer objects, and for older ones at the first look.
-    pub(crate) async fn look(&mut self, store: &impl Store, now: UnixMillis) -> Result<(), BucketError> {
+    /// Whether an hour has more than [`MAX_SHARDS`].
+    pub(crate) fn has_more_shards(&self) -> bool {
+        self.hours.values().any(|hour| hour.has_more)
+    }
+
+    /// Looks for newer objects, and for older ones at the first look. An object lands in the hour in which its records came onto
+    /// the stream: `read_until` says up to when all of the stream has been read, if that is known.
+    pub(crate) async fn look(
+        &mut self,
+        store: &impl Store,
+        now: UnixMillis,
+        read_until: Option<UnixMillis>,
+    ) -> Result<(), BucketError> {
         let last = now.hour();
         // After a gap it is as at the start: each hour between would be searched, of which hardly any object is among the newest.
         if self.looked_until.is_some_and(|until| until < last.plus(-1)) {
@@ -67,27 +96,56 @@ impl Follower {
         let oldest = self.looked_until.map_or_else(|| last.plus(-LOOKBACK_HOURS), |until| until.min(last.plus(-1)));
         let mut hour = last;
         while hour >= oldest {
-            self.look_at_hour(store, hour, now).await?;
+            self.look_at_shards(store, hour).await?;
+            self.look_at_spilled(store, hour, now).await?;
             let has_enough = self.looked_until.is_none() && !self.recent.is_empty() && hour < last;
             if has_enough {
                 break;
             }
             hour = hour.plus(-1);
         }
+        let backlog = backlog(read_until, last);
+        for hour in self.due(&backlog) {
+            self.look_at_shards(store, hour).await?;
+        }
         self.looked_until = Some(last);
-        self.forget();
+        let oldest = backlog.first().copied().unwrap_or_else(|| last.plus(-1));
+        self.hours.retain(|hour, _| *hour >= oldest);
         Ok(())
     }
 
-    async fn look_at_hour(&mut self, store: &impl Store, hour: UtcHour, now: UnixMillis) -> Result<(), BucketError> {
-        let folder = format!("{}/{}/", prefix(self.kind), hour.partition());
-        let shards = format!("{folder}shardId-");
-        let page = store.list(List { prefix: &shards, delimiter: Some("-"), ..List::default() }).await?;
-        for series in page.prefixes.into_iter().take(MAX_SERIES) {
+    /// The hours of the backlog that are looked at now.
+    fn due(&mut self, backlog: &[UtcHour]) -> Vec<UtcHour> {
+        let (oldest, others) = backlog.split_at(backlog.len().min(OLDEST_HOURS));
+        let count = others.len().min(HOURS_IN_TURN);
+        let in_turn = (0..count).map(|number| others[(self.turn + number) % others.len()]);
+        let due = oldest.iter().copied().chain(in_turn).collect();
+        self.turn = (self.turn + count).checked_rem(others.len()).unwrap_or_default();
+        due
+    }
+
+    /// So many of an hour's shards, from where the last look at it ended.
+    async fn look_at_shards(&mut self, store: &impl Store, hour: UtcHour) -> Result<(), BucketError> {
+        let shards = format!("{}shardId-", folder(self.kind, hour));
+        let (after, before) = self.hours.entry(hour).or_default().shards_after.clone().unzip();
+        let list = List { delimiter: Some("-"), limit: Some(SHARDS_A_LOOK), ..after_key(&shards, after.as_deref()) };
+        let page = store.list(list).await?;
+        let count = before.unwrap_or_default() + usize::from(SHARDS_A_LOOK);
+        let next = after_page(&page).map(|after| (after, count));
+        for series in page.prefixes {
             self.follow(store, hour, series).await?;
         }
+        let followed = self.hours.entry(hour).or_default();
+        if next.is_none() || count >= MAX_SHARDS {
+            followed.has_more = next.is_some();
+        }
+        followed.shards_after = next.filter(|_| count < MAX_SHARDS);
+        Ok(())
+    }
+
+    async fn look_at_spilled(&mut self, store: &impl Store, hour: UtcHour, now: UnixMillis) -> Result<(), BucketError> {
         // The ids of spilled objects begin with their time.
-        let series = format!("{folder}{SPILL_PREFIX}");
+        let series = format!("{}{SPILL_PREFIX}", folder(self.kind, hour));
         if self.last_key(hour, &series).is_none() {
             let since = u64::try_from(now.0 - SPILLED_MINUTES * MILLIS_PER_MINUTE).unwrap_or_default();
             self.remember(hour, &series, spilled_after(&series, since));
@@ -109,6 +167,8 @@ impl Follower {
     fn keep(&mut self, hour: UtcHour, series: String, found: &[Listed]) {
         let Some(last) = found.last() else { return };
         self.remember(hour, &series, last.key.clone());
+        // An hour that was not followed for a while is searched again.
+        self.recent.retain(|one| found.iter().all(|newer| newer.key != one.key));
         let from = found.len().saturating_sub(MAX_OBJECTS);
         self.recent.extend_from_slice(&found[from..]);
         self.recent.sort_by(|one, other| (other.modified, &other.key).cmp(&(one.modified, &one.key)));
@@ -116,18 +176,30 @@ impl Follower {
     }
 
     fn last_key(&self, hour: UtcHour, series: &str) -> Option<&String> {
-        self.last_keys.get(&hour)?.get(series)
+        self.hours.get(&hour)?.last_keys.get(series)
     }
 
     fn remember(&mut self, hour: UtcHour, series: &str, key: String) {
-        self.last_keys.entry(hour).or_default().insert(series.to_owned(), key);
+        self.hours.entry(hour).or_default().last_keys.insert(series.to_owned(), key);
     }
+}
 
-    fn forget(&mut self) {
-        while self.last_keys.len() > FOLLOWED_HOURS {
-            self.last_keys.pop_first();
-        }
-    }
+fn folder(kind: Kind, hour: UtcHour) -> String {
+    format!("{}/{}/", prefix(kind), hour.partition())
+}
+
+/// The hours that records may still land in, before the newest two, which are always looked at.
+fn backlog(read_until: Option<UnixMillis>, last: UtcHour) -> Vec<UtcHour> {
+    let Some(read_until) = read_until else { return Vec::new() };
+    (2..=MAX_BACKLOG_HOURS).rev().map(|back| last.plus(-back)).filter(|hour| *hour >= read_until.hour()).collect()
+}
+
+/// Where the listing of an hour's shards goes on after a page: after all keys of its last shard.
+fn after_page(page: &Page) -> Option<String> {
+    let shard = page.prefixes.last().map(|shard| format!("{shard}~"));
+    // What is no shard's comes between, such as `shardId-x`.
+    let other = page.objects.last().map(|other| other.key.clone());
+    shard.max(other).filter(|_| page.is_truncated)
 }
 
 /// The end of a series after a key: its last objects, a page of them at most; nothing when there are no more.
@@ -251,139 +323,4 @@ fn number<'k>(series: &str, key: &'k str) -> Option<&'k str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use super::*;
-    use crate::store::Counted;
-    use lambda_setup::memory_bucket::MemoryBucket;
-    use proptest::prelude::*;
-    use shared::object::object_key;
-
-    fn now() -> UnixMillis {
-        UnixMillis::parse("2026-11-21T12:55:00.000Z").unwrap()
-    }
-
-    const FIRST: &str = "49590338271490256608559692538361571095";
-
-    fn object(bucket: &MemoryBucket, kind: Kind, hour: UtcHour, shard: usize, number: u64) -> String {
-        let key = object_key(kind, hour, &format!("shardId-{shard:012}"), &format!("{FIRST}{number:018}"));
-        bucket.insert(&key, "x", HashMap::new());
-        key
-    }
-
-    async fn newest(bucket: &MemoryBucket, follower: &mut Follower) -> Vec<String> {
-        let store = Counted::new(bucket);
-        follower.look(&store, now()).await.unwrap();
-        let mut keys: Vec<String> = follower.recent().iter().map(|one| one.key.clone()).collect();
-        keys.sort();
-        keys
-    }
-
-    #[tokio::test]
-    async fn the_end_of_a_large_hour_is_found_in_few_requests_and_followed_with_three() {
-        let bucket = MemoryBucket::default();
-        bucket.page_size.set(Some(10));
-        let mut keys: Vec<String> = Vec::new();
-        for number in 0..2_000 {
-            keys.push(object(&bucket, Kind::Event, now().hour(), 0, 1_000 + number * 37));
-        }
-        let mut follower = Follower::new(Kind::Event);
-        let found = newest(&bucket, &mut follower).await;
-        assert_eq!(found.last(), keys.last());
-        assert!(bucket.calls.get() < 40, "{} requests for 2,000 objects on 200 pages", bucket.calls.get());
-        bucket.calls.set(0);
-        keys.push(object(&bucket, Kind::Event, now().hour(), 0, 999_999));
-        assert_eq!(newest(&bucket, &mut follower).await.last(), keys.last());
-        // Shards, the series and spilled objects, of this hour and the one before, which has no shards.
-        assert_eq!(bucket.calls.get(), 5);
-    }
-
-    #[tokio::test]
-    async fn objects_of_all_shards_and_of_the_hour_before_are_found_and_an_older_hour_is_left_out() {
-        let bucket = MemoryBucket::default();
-        let hour = now().hour();
-        let keys = [
-            object(&bucket, Kind::Event, hour.plus(-1), 0, 1),
-            object(&bucket, Kind::Event, hour, 0, 2),
-            object(&bucket, Kind::Event, hour, 3, 1),
-        ];
-        object(&bucket, Kind::Event, hour.plus(-2), 0, 1);
-        object(&bucket, Kind::Rejected, hour, 0, 1);
-        let mut found = newest(&bucket, &mut Follower::new(Kind::Event)).await;
-        found.sort();
-        let mut expected = keys.to_vec();
-        expected.sort();
-        assert_eq!(found, expected);
-    }
-
-    #[tokio::test]
-    async fn without_objects_the_hours_before_are_searched_once() {
-        let bucket = MemoryBucket::default();
-        let mut follower = Follower::new(Kind::Rejected);
-        assert!(newest(&bucket, &mut follower).await.is_empty());
-        assert_eq!(bucket.calls.replace(0), 2 * 49);
-        assert!(newest(&bucket, &mut follower).await.is_empty());
-        assert_eq!(bucket.calls.get(), 4);
-    }
-
-    #[tokio::test]
-    async fn after_a_gap_it_starts_anew_at_the_newest() {
-        let bucket = MemoryBucket::default();
-        let mut follower = Follower::new(Kind::Event);
-        object(&bucket, Kind::Event, now().hour(), 0, 1);
-        assert_eq!(newest(&bucket, &mut follower).await.len(), 1);
-        let later = UnixMillis(now().hour().plus(40).start().0);
-        let last = object(&bucket, Kind::Event, later.hour(), 0, 2);
-        bucket.calls.set(0);
-        follower.look(&Counted::new(&bucket), later).await.unwrap();
-        assert_eq!(follower.recent().iter().map(|one| one.key.as_str()).collect::<Vec<_>>(), [last]);
-        assert!(bucket.calls.get() <= 6, "{}", bucket.calls.get());
-    }
-
-    #[tokio::test]
-    async fn the_newest_of_many_spilled_objects_are_found_and_do_not_count_as_landed() {
-        let bucket = MemoryBucket::default();
-        bucket.page_size.set(Some(10));
-        let mut last = String::new();
-        for number in 0..500_i64 {
-            let at = now().0 - (500 - number) * 1_000;
-            last = format!("events/{}/{SPILL_PREFIX}{at:012x}{number:020x}.jsonl.bz2", now().hour().partition());
-            bucket.insert(&last, "x", HashMap::new());
-        }
-        let mut follower = Follower::new(Kind::Event);
-        assert!(newest(&bucket, &mut follower).await.contains(&last));
-        assert_eq!(follower.landed(), None);
-        object(&bucket, Kind::Event, now().hour(), 0, 1);
-        newest(&bucket, &mut follower).await;
-        assert!(follower.landed().is_some());
-    }
-
-    #[tokio::test]
-    async fn at_most_twenty_are_kept() {
-        let bucket = MemoryBucket::default();
-        (0..=20).for_each(|number| drop(object(&bucket, Kind::Event, now().hour(), 0, number)));
-        assert_eq!(newest(&bucket, &mut Follower::new(Kind::Event)).await.len(), MAX_OBJECTS);
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(40))]
-        #[test]
-        fn the_last_object_is_found_however_the_numbers_lie(gaps in prop::collection::vec(0u32..50, 1..400)) {
-            let bucket = MemoryBucket::default();
-            bucket.page_size.set(Some(10));
-            let mut number = 0;
-            let mut last = String::new();
-            for gap in gaps {
-                number += 1 + (1u64 << gap);
-                last = object(&bucket, Kind::Event, now().hour(), 0, number % 1_000_000_000_000_000_000);
-                last = last.max(bucket.keys().last().unwrap().clone());
-            }
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            let mut follower = Follower::new(Kind::Event);
-            // What one look does not reach, the next ones do.
-            let found = (0..20).any(|_| runtime.block_on(newest(&bucket, &mut follower)).contains(&last));
-            prop_assert!(found);
-        }
-    }
-}
+mod tests;

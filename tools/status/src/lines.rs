@@ -26,7 +26,7 @@ pub(crate) struct Line {
     pub(crate) kind: &'static str,
     pub(crate) id: Option<String>,
     pub(crate) received_at: Option<String>,
-    /// The event's own `type`, if it is a text.
+    /// What the event says that it is: its `type`, or else its `event` or `e`, as players name it.
     pub(crate) r#type: Option<String>,
     /// The value that decides the order: of the first member of `PARTITION_KEY_FIELDS` that it has.
     pub(crate) key: Option<String>,
@@ -172,7 +172,10 @@ fn members(event: &str, key_fields: &[String]) -> (Option<String>, Option<String
         let text = serde_json::from_str::<String>(raw).ok();
         text.or_else(|| serde_json::from_str::<serde_json::Number>(raw).ok().map(|number| number.to_string())).map(cut)
     };
-    (text("type"), key_fields.iter().find_map(|name| text(name)))
+    // A number or an object of that name may be anything.
+    let string = |name: &&str| text(name).filter(|_| members[*name].get().starts_with('"'));
+    let r#type = text("type").or_else(|| ["event", "e"].iter().find_map(string));
+    (r#type, key_fields.iter().find_map(|name| text(name)))
 }
 
 /// The most bytes of a member other than the text.
@@ -239,6 +242,19 @@ mod tests {
         assert_eq!(line.text, r#"{"type":"play", "sid":7,"n":1.50}"#);
         assert_eq!((line.r#type.as_deref(), line.key.as_deref(), line.line), (Some("play"), Some("7"), 1));
         assert_eq!((line.user_agent.as_deref(), line.is_cut, line.is_binary), (Some("x"), false, false));
+    }
+
+    #[rstest]
+    #[case::r#type(r#"{"e":"ps","event":"viewstart","type":"play"}"#, Some("play"))]
+    #[case::event_before_e(r#"{"e":"hb","event":"viewstart"}"#, Some("viewstart"))]
+    #[case::e(r#"{"e":"ps","sid":"s"}"#, Some("ps"))]
+    #[case::a_type_that_is_no_text(r#"{"type":null,"event":{"e":"x"},"e":"ps"}"#, Some("ps"))]
+    #[case::numbers(r#"{"event":1,"e":2}"#, None)]
+    #[case::a_number_as_a_type(r#"{"type":3,"e":"ps"}"#, Some("3"))]
+    #[case::none(r#"{"kind":"play"}"#, None)]
+    fn an_event_has_the_type_that_its_player_gives_it(#[case] event: &str, #[case] expected: Option<&str>) {
+        let line = lines(Kind::Event, &format!("{{\"v\":1,\"id\":\"a\",\"event\":{event}}}\n")).lines.remove(0);
+        assert_eq!(line.r#type.as_deref(), expected);
     }
 
     #[rstest]

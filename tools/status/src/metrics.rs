@@ -103,6 +103,12 @@ impl Values {
         some.map(|(at, _)| self.at(series.len() - 1 - at)).find(|at| after.is_none_or(|after| *at > after))
     }
 
+    /// The last step in which there was any of it: its beginning.
+    pub(crate) fn last_above_zero(&self, name: Name) -> Option<UnixMillis> {
+        let series = self.series.get(&name)?;
+        series.iter().rev().position(|value| value.is_some_and(|value| value > 0.0)).map(|back| self.at(back))
+    }
+
     /// The beginning of the step so many before the last.
     fn at(&self, back: usize) -> UnixMillis {
         let millis = i64::try_from(self.step.as_millis()).unwrap_or(i64::MAX);
@@ -177,6 +183,9 @@ mod tests {
         assert_eq!(two.first_above_zero_after(Name::Accepted, Some(UnixMillis(500_000))), Some(UnixMillis(600_000)));
         assert_eq!((one.sum(Name::Accepted, 2), one.sum(Name::Accepted, 9)), (0.0, 3.0));
         assert_eq!(one.newest(Name::Accepted, 3), Some(0.0));
+        assert_eq!(one.last_above_zero(Name::Accepted), Some(UnixMillis(480_000)));
+        assert_eq!((two.last_above_zero(Name::Accepted), two.last_above_zero(Name::Landed)), (Some(two.last), None));
+        assert_eq!(values(vec![Some(0.0), None]).last_above_zero(Name::Accepted), None);
         assert_eq!(values(vec![Some(0.0)]).first_above_zero_after(Name::Accepted, None), None);
         assert_eq!((one.first_above_zero_after(Name::Landed, None), one.maximum(Name::Landed, 3)), (None, None));
     }

@@ -18,13 +18,13 @@ use crate::alarms::{Alarms, CloudWatchAlarms};
 use crate::checks::{self, Check};
 use crate::config::Config;
 use crate::flow::{self, Signals};
-use crate::follow::Follower;
+use crate::follow::{Follower, MAX_SHARDS};
 use crate::hour_state;
 use crate::hours::{Hour, Hours};
 use crate::incidents::Incidents;
 use crate::lines::{self, Lines, Source};
 use crate::metrics::{self, Values};
-use crate::snapshot::{Newest, Object, Part, Snapshot, Versions};
+use crate::snapshot::{Newest, Object, Part, Snapshot, Versions, events_problem};
 use crate::store::{Counted, Store as _};
 
 /// Nothing is read when nobody has asked for so long: a page that is open asks by its stream.
@@ -177,11 +177,12 @@ impl Series {
     async fn look<B: Streams>(
         &mut self,
         store: &Counted<B>,
-        now: UnixMillis,
         config: &Config,
+        now: UnixMillis,
+        read_until: Option<UnixMillis>,
     ) -> Result<(), BucketError> {
         self.is_known = false;
-        self.follower.look(store, now).await?;
+        self.follower.look(store, now, read_until).await?;
         let wanted = self.follower.recent().to_vec();
         self.read.retain(|(key, etag), _| wanted.iter().any(|one| one.key == *key && one.etag == *etag));
         let is_new =
@@ -350,15 +351,20 @@ impl Parts {
     }
 
     async fn look_at_events<B: Streams>(&mut self, store: &Counted<B>, config: &Config, now: UnixMillis) {
-        let (events, rejected) =
-            tokio::join!(self.events.look(store, now, config), self.rejected.look(store, now, config));
-        let has_problem = self.problems.contains_key("events");
+        let read_until = flow::read_until(self.values.as_ref(), recent_steps(config), now);
+        let events = self.events.look(store, config, now, read_until);
+        let (events, rejected) = tokio::join!(events, self.rejected.look(store, config, now, read_until));
+        let before = events_problem(&self.problems).cloned();
         self.note("events", events.and(rejected));
+        match self.events.follower.has_more_shards() || self.rejected.follower.has_more_shards() {
+            true => drop(self.problems.insert("shards", format!("only an hour's first {MAX_SHARDS} shards are read"))),
+            false => drop(self.problems.remove("shards")),
+        }
         let ((events, one), (rejected, other)) = (self.events.objects(), self.rejected.objects());
         let keys = |objects: &[Object]| objects.iter().map(|one| (one.key.clone(), one.bytes)).collect::<Vec<_>>();
         let changed = keys(&events) != keys(&self.newest.events)
             || keys(&rejected) != keys(&self.newest.rejected)
-            || has_problem != self.problems.contains_key("events");
+            || before.is_some() != events_problem(&self.problems).is_some();
         self.versions.events += u64::from(changed);
         self.newest = Arc::new(Newest { events, rejected, unread: one + other });
     }

@@ -160,6 +160,11 @@ impl Snapshot {
     }
 }
 
+/// What could not be read of the newest events, or is left out.
+pub(crate) fn events_problem<'p>(problems: &'p BTreeMap<&'static str, String>) -> Option<&'p String> {
+    problems.get("events").or_else(|| problems.get("shards"))
+}
+
 /// An hour in the grid: `2026-11-21T09`.
 pub(crate) fn hour(hour: &Hour) -> Value {
     let totals = hour.facts.success.as_ref().map(|success| &success.totals);

@@ -210,6 +210,34 @@ fn what_is_known_to_wait_waits_until_something_lands() {
     assert_eq!(waiting_since(came, None, Some(UnixMillis(NOW - 9_000_000))), None);
 }
 
+/// It may land in an hour that is not looked at.
+#[rstest]
+#[case::in_the_step_in_which_they_came(0, 1.0, None)]
+#[case::in_the_step_before(60_000, 1.0, Some(60_000))]
+#[case::nothing(0, 0.0, Some(0))]
+fn what_landing_counts_as_landed_has_landed(#[case] came: i64, #[case] objects: f64, #[case] expected: Option<i64>) {
+    let values = values(&[(Name::Objects, objects)]);
+    let waits = waiting_since(Some(UnixMillis(NOW + came)), Some(&values), Some(UnixMillis(NOW - 9_000_000)));
+    assert_eq!(waits, expected.map(|after| UnixMillis(NOW + after)));
+}
+
+/// Ages of the last steps, which CloudWatch shows late.
+#[rstest]
+#[case::none(&[None, None], None)]
+#[case::at_the_tip(&[Some(0.0)], Some(NOW))]
+#[case::behind(&[Some(7_200_000.0), Some(3_600_000.0)], Some(NOW - 7_200_000))]
+#[case::over(&[Some(7_200_000.0), Some(0.0), Some(0.0)], Some(NOW))]
+#[case::senseless(&[Some(f64::INFINITY)], Some(NOW - i64::MAX))]
+fn the_oldest_recent_age_says_up_to_when_the_stream_is_read(
+    #[case] ages: &[Option<f64>],
+    #[case] expected: Option<i64>,
+) {
+    let mut values = values(&[]);
+    values.series.insert(Name::StreamAge, ages.to_vec());
+    assert_eq!(read_until(Some(&values), 2, UnixMillis(NOW)), expected.map(UnixMillis));
+    assert_eq!(read_until(None, 2, UnixMillis(NOW)), None);
+}
+
 /// Traffic that goes on does not put off what has long been waiting.
 #[test]
 fn each_step_brings_records_and_nothing_lands() {
