@@ -92,6 +92,13 @@ def report(at, alarm, state, time, **changed):
     return event | changed
 
 
+def deletion(at, alarm, time, operation="delete"):
+    """What EventBridge delivers of an alarm whose configuration changed, as by its deletion."""
+    event = report(at, alarm, "ALARM", time) | {"detail-type": "CloudWatch Alarm Configuration Change"}
+    event["detail"] |= {"operation": operation, "state": {"value": "ALARM", "timestamp": "2026-11-21T09:40:12.345+0000"}}
+    return event
+
+
 def test_recipients_of_an_older_version_move_to_parameter_store(older, chat):
     """A deployment over a stack that has them in its environment loses none, and prints none."""
     with pytest.raises(ClientError, match="ParameterNotFound"):
@@ -140,6 +147,19 @@ def test_an_alarm_of_another_account_and_region_reaches_people(central, chat):
     assert set(ledgers) - {"platform.json"} == {f"platform.{account}.{region}.json" for account, region in (NORTH, WEST)}
 
 
+def test_an_alarm_of_another_account_that_is_deleted_while_it_is_on_is_over(central, chat):
+    del chat.texts[:]
+    alarm = "playhead-prod-lost-events"
+    central.invoke("NotifyFunction", report(NORTH, alarm, "ALARM", "09:40:12"))
+    for event in (deletion(WEST, alarm, "09:45:00"), deletion(NORTH, alarm, "09:45:00", "update"), deletion(STRANGER, alarm, "09:45:00")):
+        central.invoke("NotifyFunction", event)
+    assert len(chat.texts) == 1, "an equal name elsewhere, a change, and an account that is not trusted end nothing"
+    central.invoke("NotifyFunction", deletion(NORTH, alarm, "09:50:12"))
+    assert chat.texts[1].startswith(f"RESOLVED after 10 min in account {NORTH[0]}, {NORTH[1]}: the alarm was deleted.")
+    central.invoke("NotifyFunction", deletion(NORTH, alarm, "09:50:12"))
+    assert len(chat.texts) == 2
+
+
 def test_reports_that_lie_or_are_not_trusted_reach_nobody(central, chat):
     del chat.texts[:]
     before = central.keys("incidents/")
@@ -164,6 +184,8 @@ def test_the_bus_leads_what_trusted_accounts_report_to_notify_and_nothing_else(c
     assert not matches(report(STRANGER, "x", "ALARM", "10:00:00"))
     assert not matches(report(NORTH, "x", "INSUFFICIENT_DATA", "10:00:00"))
     assert not matches(report(NORTH, "x", "ALARM", "10:00:00", source="custom"))
+    assert matches(deletion(NORTH, "x", "10:00:00")) and not matches(deletion(STRANGER, "x", "10:00:00"))
+    assert not matches(deletion(NORTH, "x", "10:00:00", "create")) and not matches(deletion(NORTH, "x", "10:00:00", "update"))
     # Nobody but AWS puts events of aws.cloudwatch.
     entry = {"EventBusName": central.resources["ReportsBus"], "Source": "aws.cloudwatch", "DetailType": "CloudWatch Alarm State Change",
              "Detail": json.dumps(report(NORTH, "x", "ALARM", "10:00:00")["detail"])}
@@ -221,6 +243,10 @@ def test_a_whole_stack_reports_to_a_central_one(cloud, central):
     own = (ACCOUNT, REGION)
     assert matches(report(own, "playhead-reporting-broken-objects", "ALARM", "10:00:00"))
     assert not matches(report(own, "playhead-dev-broken-objects", "ALARM", "10:00:00"))
+    assert matches(deletion(own, "playhead-reporting-broken-objects", "10:00:00"))
+    for other in (deletion(own, "playhead-dev-broken-objects", "10:00:00"), deletion(own, "playhead-reporting-canary-x", "10:00:00"),
+                  deletion(own, "playhead-reporting-broken-objects", "10:00:00", "update"), report(own, "playhead-reporting-canary-x", "ALARM", "10:00:00")):
+        assert not matches(other)
     refused = central.run_by_hand("tools/scripts/deploy", "central", variables={"STACK": "playhead-reporting", "YES": "1"})
     assert refused.returncode != 0 and "unset STACK" in refused.stdout
 

@@ -587,8 +587,17 @@ def check_roles(resources):
         assert permissions(role) == allowed | log, function
 
 
-STATE_CHANGES = {"source": ["aws.cloudwatch"], "detail-type": ["CloudWatch Alarm State Change"],
-                 "detail": {"state": {"value": ["ALARM", "OK"]}}}
+KINDS = ["CloudWatch Alarm State Change", "CloudWatch Alarm Configuration Change"]
+OWN_ALARMS = {"prefix": {"Fn::Sub": "arn:${AWS::Partition}:cloudwatch:${AWS::Region}:${AWS::AccountId}:alarm:${AWS::StackName}-"}}
+OF_NO_CANARY = {"alarmName": [{"anything-but": {"prefix": {"Fn::Sub": "${AWS::StackName}-canary-"}}}]}
+
+
+def changes_and_deletions(**also):
+    """The pattern for states that are acted on, and for deletions alone of changed configurations."""
+    details = ({"state": {"value": ["ALARM", "OK"]}}, {"operation": ["delete"]})
+    return {"source": ["aws.cloudwatch"], "$or": [{"detail-type": [kind], "detail": detail | also} for kind, detail in zip(KINDS, details)]}
+
+
 TRUSTED = {"Fn::Split": [",", {"Ref": "TrustedAccounts"}]}
 
 
@@ -600,14 +609,12 @@ def check_reports(resources, role):
     arn = "arn:${AWS::Partition}:events:${AWS::Region}:${AWS::AccountId}:event-bus/" + bus["Name"]["Fn::Sub"]
     assert statement == {
         "Sid": "TrustedAccounts", "Effect": "Allow", "Principal": {"AWS": TRUSTED}, "Action": "events:PutEvents", "Resource": {"Fn::Sub": arn},
-        "Condition": {"StringEquals": {"events:source": "aws.cloudwatch", "events:detail-type": "CloudWatch Alarm State Change"}}}
-    assert rule["EventBusName"] == {"Ref": "ReportsBus"} and rule["EventPattern"] == STATE_CHANGES | {"account": TRUSTED}
+        "Condition": {"StringEquals": {"events:source": "aws.cloudwatch", "events:detail-type": KINDS}}}
+    assert rule["EventBusName"] == {"Ref": "ReportsBus"} and rule["EventPattern"] == changes_and_deletions() | {"account": TRUSTED}
     assert rule["Targets"] == [{"Id": "notify", "Arn": {"Fn::GetAtt": ["NotifyFunction", "Arn"]}}]
     assert resources["ReportsPermission"]["Properties"]["SourceArn"] == {"Fn::GetAtt": ["ReportsRule", "Arn"]}
     central = resources["CentralRule"]["Properties"]
-    own = {"prefix": {"Fn::Sub": "arn:${AWS::Partition}:cloudwatch:${AWS::Region}:${AWS::AccountId}:alarm:${AWS::StackName}-"}}
-    of_no_canary = {"alarmName": [{"anything-but": {"prefix": {"Fn::Sub": "${AWS::StackName}-canary-"}}}]}
-    assert central["EventPattern"] == STATE_CHANGES | {"resources": [own], "detail": STATE_CHANGES["detail"] | of_no_canary}
+    assert central["EventPattern"] == changes_and_deletions(**OF_NO_CANARY) | {"resources": [OWN_ALARMS]}
     names = [one["AlarmName"]["Fn::Sub"] for one in canary_alarms().values()]
     assert names and all(name[0].startswith("${AWS::StackName}-canary-") for name in names)
     assert central["Targets"] == [{"Id": "central", "Arn": {"Ref": "CentralNotify"}, "RoleArn": {"Fn::GetAtt": ["CentralRole", "Arn"]}}]
@@ -620,6 +627,31 @@ def check_reports(resources, role):
     conditions = {name: one.get("Condition") for name, one in resources.items() if re.match("Reports|Central", name)}
     assert conditions == {**dict.fromkeys(("ReportsBus", "ReportsRule", "ReportsPermission"), "HasTrustedAccounts"),
                           **dict.fromkeys(("CentralRule", "CentralRole", "CentralReportsAlarm"), "HasCentralNotify")}
+
+
+def test_notify_is_told_of_the_stacks_own_alarms_that_are_deleted():
+    """No notice comes of their end."""
+    resources = translated()
+    rule = resources["DeletedAlarmsRule"]["Properties"]
+    assert rule["EventPattern"] == {"source": ["aws.cloudwatch"], "detail-type": KINDS[1:], "resources": [OWN_ALARMS],
+                                    "detail": {"operation": ["delete"]} | OF_NO_CANARY}
+    assert rule["Targets"] == [{"Id": "notify", "Arn": {"Fn::GetAtt": ["NotifyFunction", "Arn"]}}]
+    permission = resources["DeletedAlarmsPermission"]["Properties"]
+    assert permission["FunctionName"] == {"Ref": "NotifyFunction"} and permission["SourceArn"] == {"Fn::GetAtt": ["DeletedAlarmsRule", "Arn"]}
+
+
+def test_the_rule_that_reports_outlives_the_alarms():
+    """CloudFormation deletes what refers to a resource before it: so the deletion of alarms that are on is reported. A reference in the
+    metadata counts, and may be to what is not always there."""
+    resources = document()["Resources"]
+    nested = {"AWS::CloudFormation::Stack", "AWS::CloudWatch::Alarm"}
+    has_alarms = {name for name, one in resources.items() if one["Type"] in nested and one.get("Condition") != "IsCanary"}
+    assert {"Alarms", "AppAlarms", "Server", "UnloadedHoursAlarm", "SendDigestErrorsAlarm", "CentralReportsAlarm"} <= has_alarms
+    reference = {"Fn::If": ["HasCentralNotify", {"Ref": "CentralRule"}, "none"]}
+    unordered = {name for name in has_alarms if resources[name].get("Metadata") != {"ReportedBy": reference}}
+    assert unordered == {"CentralReportsAlarm"} and {"Ref": "CentralRule"} in [
+        one["Value"] for one in resources["CentralReportsAlarm"]["Properties"]["Dimensions"]]
+    assert resources["CentralRule"]["Properties"]["Targets"][0]["RoleArn"] == {"Fn::GetAtt": ["CentralRole", "Arn"]}
 
 
 @pytest.mark.parametrize("accounts,is_taken", [

@@ -87,6 +87,7 @@ pub fn notify() -> anyhow::Result<()> {
             recipients: recipients.context("notify can't start")?,
             rules: config.rules,
             trusted: config.trusted,
+            home: config.home,
             stack_name: config.stack_name,
             runbook_url: config.runbook_url,
             bucket: S3Bucket::new(bucket::client(&sdk), config.bucket_name),

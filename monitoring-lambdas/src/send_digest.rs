@@ -5,7 +5,8 @@
 //! not sent. A run that is killed between sending and recording it doubles a message; none is lost while Lambda, or a person,
 //! retries.
 //!
-//! Requests a day: some 300 GETs, eight listings and two PUTs of S3, and seven `GetMetricData`.
+//! Requests a day: some 300 GETs, nine listings and one more for each older date that had an incident (400 at most), and two PUTs
+//! of S3, and seven `GetMetricData`.
 
 mod digest;
 mod facts;
@@ -171,8 +172,10 @@ impl<P: Parameter, B: Bucket, M: Metrics, W: Webhooks, T: Topic, S: Mailer> Hand
     ) -> State {
         let Settings { stack_name, due_minutes, limits } = &self.settings;
         let Self { bucket, metrics, billing, completeness, .. } = self;
-        let facts = Sources { bucket, metrics, billing, completeness, limits, recipients }.read(date, deadline).await;
-        let digest = Digest::compose(&facts, stack_name, *due_minutes);
+        let due_minutes = *due_minutes;
+        let sources = Sources { bucket, metrics, billing, completeness, limits, due_minutes, recipients };
+        let facts = sources.read(date, now, deadline).await;
+        let digest = Digest::compose(&facts, stack_name, due_minutes);
         let (text, html) = (digest.text(), render::html(&digest));
         State::new(now, digest.subject, text, html, run.clone())
     }

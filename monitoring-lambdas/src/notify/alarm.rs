@@ -12,7 +12,7 @@ use shared::timestamp::UnixMillis;
 use super::report::Report;
 use super::reporter::Reporter;
 
-/// An event of the alarms topic, of the bus that other accounts and regions report to, or of the schedule.
+/// An event of the alarms topic, of the bus that other accounts and regions report to, of a deleted alarm, or of the schedule.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 pub enum Invocation {
@@ -26,15 +26,17 @@ pub enum Invocation {
 pub(crate) enum State {
     Alarm,
     Ok,
+    /// There is no alarm any more: whatever its state was, nothing will end it.
+    Deleted,
 }
 
-/// An alarm that changed its state.
+/// An alarm that changed its state, or was deleted.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Change {
     /// The alarm's name.
     pub(crate) name: String,
     pub(crate) state: State,
-    /// When CloudWatch changed it: notices come late, twice and out of order.
+    /// When CloudWatch changed or deleted it: notices come late, twice and out of order.
     pub(crate) at: UnixMillis,
     /// When SNS got the notice.
     pub(crate) noticed_at: UnixMillis,

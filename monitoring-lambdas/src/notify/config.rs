@@ -7,7 +7,7 @@ use lambda_setup::environment::{self, EnvironmentError};
 
 use super::incident::{Episode, Incident};
 use super::mail_address::MailAddress;
-use super::reporter::TrustedAccounts;
+use super::reporter::{Reporter, TrustedAccounts};
 
 /// What the environment says.
 #[derive(Debug, Clone)]
@@ -16,6 +16,8 @@ pub struct Config {
     pub bucket_name: String,
     /// `NOTICES_TOPIC_ARN`: whose subscriptions are e-mail addresses.
     pub topic_arn: String,
+    /// Where notify runs, which the topic's ARN says.
+    pub home: Reporter,
     /// `RECIPIENTS_PARAMETER`: the name of the parameter that has the recipients.
     pub recipients_parameter: String,
     /// `MAIL_FROM`: the sender of mails; `None` for no mails.
@@ -51,9 +53,12 @@ impl Config {
     pub fn from_environment() -> Result<Self, EnvironmentError> {
         let parents = environment::optional("PARENTS")?.unwrap_or_else(|| "{}".into());
         let trusted = environment::optional("TRUSTED_ACCOUNTS")?.unwrap_or_default();
+        let topic_arn = environment::required("NOTICES_TOPIC_ARN")?;
+        let not_an_arn = || EnvironmentError::new("NOTICES_TOPIC_ARN", "must be a topic's ARN");
         Ok(Self {
             bucket_name: environment::required("BUCKET_NAME")?,
-            topic_arn: environment::required("NOTICES_TOPIC_ARN")?,
+            home: Reporter::of_arn(&topic_arn).ok_or_else(not_an_arn)?,
+            topic_arn,
             recipients_parameter: environment::required("RECIPIENTS_PARAMETER")?,
             mail_from: mail_from()?,
             stack_name: environment::required("STACK_NAME")?,

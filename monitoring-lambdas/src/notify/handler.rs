@@ -18,7 +18,7 @@ use super::parameter::Parameter;
 use super::recipient::Recipient;
 use super::recipients::Recipients;
 use super::reporter::{Reporter, TrustedAccounts};
-use super::store::{self, StoreError};
+use super::store::{self, Owner, StoreError};
 use super::topic::Topic;
 use super::webhook::Webhooks;
 use crate::cloudwatch::Metrics;
@@ -34,6 +34,8 @@ pub struct Handler<P, B, M, W, T, S> {
     pub rules: Rules,
     /// Of which other accounts alarms are taken.
     pub trusted: TrustedAccounts,
+    /// Where it runs.
+    pub home: Reporter,
     pub stack_name: String,
     pub runbook_url: String,
     pub bucket: B,
@@ -53,7 +55,7 @@ pub enum NotifyError {
         #[source]
         source: StoreError,
     },
-    #[error("the ledgers of other accounts could not be listed")]
+    #[error("the ledgers could not be listed")]
     Listing(#[source] StoreError),
     #[error("{0} messages could not be sent")]
     Unsent(usize),
@@ -79,37 +81,57 @@ impl<P: Parameter, B: Streams, M: Metrics, W: Webhooks, T: Topic, S: Mailer> Han
                     }
                 }
             }
-            Invocation::Report(report) => match report.change(&self.trusted) {
-                Ok(change) => result = self.change(&change, &recipients, deadline).await,
+            Invocation::Report(report) => match report.changes(&self.trusted, &self.home) {
+                Ok(changes) => {
+                    for change in changes {
+                        result = result.and(self.change(&change, &recipients, deadline).await);
+                    }
+                }
                 Err(error) => not_acted_on(&error),
             },
-            Invocation::Tick(event) => {
-                let now = event.at()?;
-                let (reported, listed) = self.reported().await;
-                let of_groups = recipients.iter().map(|recipient| (recipient, None));
-                let of_others = reported.iter().filter_map(|(group, reporter)| {
-                    Some((recipients.iter().find(|recipient| recipient.group == *group)?, Some(reporter)))
-                });
-                let ticks = of_groups.chain(of_others).map(|(to, reporter)| self.tick(to, reporter, now, deadline));
-                result = join_all(ticks).await.into_iter().fold(listed, Result::and);
-            }
+            Invocation::Tick(event) => result = self.tick_all(&recipients, event.at()?, deadline).await,
         }
         result
     }
 
-    /// The ledgers of other accounts and regions. Those of accounts that are no longer trusted rest: nothing would end their
-    /// incidents.
-    async fn reported(&self) -> (Vec<(String, Reporter)>, Result<(), NotifyError>) {
-        if self.trusted.are_none() {
-            return (Vec::new(), Ok(()));
-        }
-        match store::reported(&self.bucket).await {
-            Ok(mut reported) => {
-                reported.retain(|(_, reporter)| self.trusted.include(reporter));
-                (reported, Ok(()))
-            }
+    async fn tick_all(&self, recipients: &[Recipient], now: UnixMillis, deadline: Deadline) -> Result<(), NotifyError> {
+        let (owners, listed) = match store::owners(&self.bucket).await {
+            Ok(owners) => (owners, Ok(())),
             Err(source) => (Vec::new(), Err(NotifyError::Listing(source))),
+        };
+        let of_groups = recipients.iter().map(|recipient| (recipient, None));
+        // Those of accounts that are no longer trusted rest: nothing would end their incidents.
+        let of_others = owners.iter().filter_map(|(group, reporter)| {
+            let reporter = reporter.as_ref().filter(|reporter| self.trusted.include(reporter))?;
+            Some((find(recipients, group)?, Some(reporter)))
+        });
+        let ticks = of_groups.chain(of_others).map(|(to, reporter)| self.tick(to, reporter, now, deadline));
+        let ticked = join_all(ticks).await.into_iter().fold(listed, Result::and);
+        let gone = owners.into_iter().filter(|(group, _)| find(recipients, group).is_none()).collect();
+        ticked.and(self.close_of_gone(gone, now, deadline).await)
+    }
+
+    /// Closes and archives the incidents of groups that are not among the recipients: no notice would end them.
+    async fn close_of_gone(&self, gone: Vec<Owner>, now: UnixMillis, deadline: Deadline) -> Result<(), NotifyError> {
+        let look = async |owner: Owner| {
+            let name = store::name(&owner.0, owner.1.as_ref());
+            let known = store::load(&self.bucket, &name).await;
+            let known = known.map_err(|source| NotifyError::Store { name, source })?;
+            Ok((!known.is_settled()).then_some(owner))
+        };
+        let looks = join_all(gone.into_iter().map(look)).await;
+        let unsettled = looks.into_iter().filter_map(Result::transpose).collect::<Result<Vec<Owner>, NotifyError>>()?;
+        if unsettled.is_empty() {
+            return Ok(());
         }
+        // Another environment may know of a group that was added since this one read them, or the parameter may be unusable.
+        let Some(recipients) = self.recipients.reread(lambda_setup::now(), deadline).await else { return Ok(()) };
+        let closing = unsettled.iter().filter(|(group, _)| find(&recipients, group).is_none());
+        let closed = closing.map(async |(group, reporter)| {
+            tracing::warn!(group, "its incident is closed: the group is not among the recipients");
+            self.tick(&Recipient::gone(group), reporter.as_ref(), now, deadline).await
+        });
+        join_all(closed).await.into_iter().collect()
     }
 
     async fn change(&self, change: &Change, recipients: &[Recipient], deadline: Deadline) -> Result<(), NotifyError> {
@@ -188,7 +210,10 @@ impl<P: Parameter, B: Streams, M: Metrics, W: Webhooks, T: Topic, S: Mailer> Han
 
     fn add(&self, ledger: &mut Ledger, kind: Kind, now: UnixMillis, to: &Recipient) -> Option<MessageId> {
         let origin = Origin { stack: &self.stack_name, runbook: &self.runbook_url };
-        let text = compose(kind, ledger.open.as_ref()?, now, &self.rules.parents, origin);
+        let mut text = compose(kind, ledger.open.as_ref()?, now, &self.rules.parents, origin);
+        if to.is_gone() {
+            text.add_line(&format!("Nobody gets this: the group {} is not among the recipients.", to.group));
+        }
         ledger.add(kind, text, now, to, &self.rules.parents)
     }
 
@@ -247,6 +272,10 @@ impl<P: Parameter, B: Streams, M: Metrics, W: Webhooks, T: Topic, S: Mailer> Han
             }
         }
     }
+}
+
+fn find<'a>(recipients: &'a [Recipient], group: &str) -> Option<&'a Recipient> {
+    recipients.iter().find(|recipient| recipient.group == group)
 }
 
 fn not_acted_on(error: &(impl std::error::Error + 'static)) {

@@ -39,6 +39,9 @@ pub struct Episode {
     /// Whether it ended for the group alone, which no longer gets this alarm.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub disowned: bool,
+    /// Whether it ended because the alarm was deleted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deleted: bool,
     /// When SNS got the notice.
     pub noticed_at: UnixMillis,
     /// Whether a message named it.

@@ -66,11 +66,11 @@ impl Ledger {
                 let until = seen.ok_at.filter(|ok_at| *ok_at >= change.at.0).map(UnixMillis);
                 self.begin(group, change, until, chart);
             }
-            State::Ok if seen.ok_at < Some(change.at.0) => {
+            State::Ok | State::Deleted if seen.ok_at < Some(change.at.0) => {
                 seen.ok_at = Some(change.at.0);
                 self.end(change);
             }
-            State::Alarm | State::Ok => {}
+            State::Alarm | State::Ok | State::Deleted => {}
         }
         self.forget();
     }
@@ -82,10 +82,12 @@ impl Ledger {
             // A flapping alarm is one piece of news in an incident, not one each time.
             Some(episode) => {
                 let announced = episode.announced && !episode.disowned;
-                *episode = Episode { until, disowned: false, announced, about, chart, ..episode.clone() };
+                let was = episode.clone();
+                *episode = Episode { until, disowned: false, deleted: false, announced, about, chart, ..was };
             }
             None => {
-                let episode = Episode { since: at, until, disowned: false, noticed_at, announced: false, about, chart };
+                let (disowned, deleted, announced) = (false, false, false);
+                let episode = Episode { since: at, until, disowned, deleted, noticed_at, announced, about, chart };
                 incident.alarms.insert(change.name.clone(), episode);
             }
         }
@@ -95,6 +97,7 @@ impl Ledger {
         let episode = self.open.as_mut().and_then(|incident| incident.alarms.get_mut(&change.name));
         if let Some(episode) = episode.filter(|episode| episode.until.is_none() && episode.since <= change.at) {
             episode.until = Some(change.at);
+            episode.deleted = change.state == State::Deleted;
         }
     }
 
@@ -198,6 +201,11 @@ impl Ledger {
         if let Some(message) = incident.messages.iter_mut().find(|message| message.number == id.number) {
             message.channels.note(deliveries, message.tries >= MAX_TRIES);
         }
+    }
+
+    /// Whether there is nothing to send, to end or to archive.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.open.is_none() && self.closed.is_empty()
     }
 
     /// Incidents that are over, with nothing left to send.

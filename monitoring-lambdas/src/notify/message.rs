@@ -37,6 +37,12 @@ impl Text {
         let joined = |block: &Block| block.iter().map(|line| one_line(line)).collect::<Vec<_>>().join("\n");
         Self { subject, text: blocks.iter().map(joined).collect::<Vec<_>>().join("\n\n") }
     }
+
+    /// Adds a line at the end.
+    pub(crate) fn add_line(&mut self, line: &str) {
+        self.text.push('\n');
+        self.text.push_str(&one_line(line));
+    }
 }
 
 /// Where the message comes from.
@@ -124,6 +130,8 @@ fn resolved(incident: &Incident, site: &Site<'_>) -> Text {
     let lasted = formatting::duration(formatting::between(incident.opened_at, over_at));
     let is_over = if alarms.iter().any(|(_, episode)| episode.disowned) {
         "no alarm that this group gets is on any more"
+    } else if alarms.iter().all(|(_, episode)| episode.deleted) {
+        "the alarm was deleted"
     } else {
         "no alarm is on any more"
     };
@@ -140,9 +148,10 @@ fn ended(name: &str, episode: &Episode, site: &Site<'_>) -> Block {
     let until = episode.until.unwrap_or(episode.since);
     let lasted = formatting::duration(formatting::between(episode.since, until));
     let (from, to) = (formatting::moment(episode.since), formatting::moment(until));
-    let mut lines = vec![match episode.disowned {
-        false => format!("- {name}: on for {lasted}, from {from} to {to}"),
-        true => format!("- {name}: on since {from}; from {to} this group no longer gets it"),
+    let mut lines = vec![match (episode.disowned, episode.deleted) {
+        (true, _) => format!("- {name}: on since {from}; from {to} this group no longer gets it"),
+        (false, true) => format!("- {name}: on since {from}; at {to} the alarm was deleted"),
+        (false, false) => format!("- {name}: on for {lasted}, from {from} to {to}"),
     }];
     if !episode.announced {
         lines.extend(block(name, episode, actual, site));

@@ -97,6 +97,17 @@ struct Declared {
 }
 
 impl Recipient {
+    /// A group that is not among the recipients: it gets no alarm, and nothing reaches it.
+    pub(crate) fn gone(group: &str) -> Self {
+        let group = group.to_owned();
+        Self { group, alarms: Vec::new(), webhook: None, email: false, mail: Vec::new(), digest: false }
+    }
+
+    /// Whether nothing reaches it, which is so of no group that is declared.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.webhook.is_none() && !self.email && self.mail.is_empty()
+    }
+
     /// Reads a list of groups. An empty list is one group, `everyone`, which gets all alarms by e-mail.
     pub(crate) fn parse_all(json: &str) -> Result<Vec<Self>, RecipientError> {
         let declared: Vec<Declared> = serde_json::from_str(json)

@@ -64,6 +64,18 @@ impl<P: Parameter> Recipients<P> {
         if between(self.known.borrow().read_at, now) < MAX_AGE {
             return self.known.borrow().groups.clone();
         }
+        self.read(now, deadline).await;
+        self.known.borrow().groups.clone()
+    }
+
+    /// The groups as they are now, whenever they were read before; `None` when the parameter can't be read or used.
+    pub(crate) async fn reread(&self, now: UnixMillis, deadline: Deadline) -> Option<Rc<[Recipient]>> {
+        self.read(now, deadline).await;
+        let known = self.known.borrow();
+        known.problem.is_none().then(|| known.groups.clone())
+    }
+
+    async fn read(&self, now: UnixMillis, deadline: Deadline) {
         let read = self.parameter.read(deadline).await;
         let mut known = self.known.borrow_mut();
         known.read_at = now;
@@ -75,7 +87,6 @@ impl<P: Parameter> Recipients<P> {
             Err(error) => (None, Err(error.into())),
         };
         known.take(self.parameter.name(), value, read);
-        known.groups.clone()
     }
 }
 
@@ -123,7 +134,7 @@ pub(crate) mod tests {
             Self { value: RefCell::new(Ok(value.map(str::to_owned))), reads: Cell::default() }
         }
 
-        fn set(&self, value: &str) {
+        pub(crate) fn set(&self, value: &str) {
             *self.value.borrow_mut() = Ok(Some(value.to_owned()));
         }
 

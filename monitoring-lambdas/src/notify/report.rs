@@ -1,5 +1,6 @@
-//! What the event bus delivers: that an alarm of another account or region changed its state. EventBridge itself sets `account` and
-//! `region`, and nobody but AWS can put events whose source begins with `aws.`; the alarm's ARN is compared all the same.
+//! What EventBridge delivers: that an alarm of another account or region changed its state, or that one, there or here, was deleted,
+//! of which the alarms topic gets no notice. EventBridge itself sets `account` and `region`, and nobody but AWS can put events whose
+//! source begins with `aws.`; the alarm's ARN is compared all the same.
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch-and-eventbridge.html>
 
 use std::collections::BTreeMap;
@@ -19,12 +20,12 @@ const MAX_REASON_CHARACTERS: usize = 1_023;
 const MAX_DIMENSIONS: usize = 30;
 const MAX_DIMENSION_CHARACTERS: usize = 1_024;
 
-/// An alarm's change, as it was reported.
+/// An alarm's change or deletion, as it was reported.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Report {
     /// No other event is a report.
     #[serde(rename = "detail-type")]
-    _kind: Kind,
+    kind: Kind,
     source: String,
     account: String,
     region: String,
@@ -33,10 +34,12 @@ pub struct Report {
     detail: Value,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize)]
 enum Kind {
     #[serde(rename = "CloudWatch Alarm State Change")]
-    AlarmStateChange,
+    StateChange,
+    #[serde(rename = "CloudWatch Alarm Configuration Change")]
+    ConfigurationChange,
 }
 
 /// A report that is not acted on.
@@ -52,6 +55,9 @@ pub(crate) enum ReportError {
     TooLong(&'static str),
     #[error("a report is not a CloudWatch alarm's")]
     NotAnAlarm(#[source] serde_json::Error),
+    /// An alarm that is made or changed begins and ends nothing.
+    #[error("a report of an alarm's configuration is not of its deletion")]
+    NotDeleted,
     #[error(transparent)]
     Notice(#[from] NoticeError),
 }
@@ -61,6 +67,9 @@ pub(crate) enum ReportError {
 struct Detail {
     alarm_name: String,
     state: AlarmState,
+    /// Of a change of the configuration: `create`, `update` or `delete`.
+    #[serde(default)]
+    operation: Option<String>,
     #[serde(default)]
     configuration: Configuration,
 }
@@ -106,22 +115,39 @@ struct MetricOf {
 }
 
 impl Report {
-    /// The change that it reports, if it is what it says and its account is trusted.
-    pub(crate) fn change(&self, trusted: &TrustedAccounts) -> Result<Change, ReportError> {
+    /// The changes that it reports, if it is what it says and its account is trusted; `home` is where notify runs. A deletion there is
+    /// one of the alarm as the alarms topic knows it, too: an account and region has only one alarm of a name.
+    pub(crate) fn changes(&self, trusted: &TrustedAccounts, home: &Reporter) -> Result<Vec<Change>, ReportError> {
         let reporter = Reporter::new(&self.account, &self.region).filter(|_| self.source == "aws.cloudwatch");
         let reporter = reporter.ok_or(ReportError::Unknown)?;
-        if !trusted.include(&reporter) {
+        let is_here = matches!(self.kind, Kind::ConfigurationChange) && reporter == *home;
+        let is_trusted = trusted.include(&reporter);
+        if !is_trusted && !is_here {
             return Err(ReportError::Untrusted);
         }
+        let change = self.change(&reporter)?;
+        let here = is_here.then(|| Change { reporter: None, ..change.clone() });
+        let reported = is_trusted.then_some(Change { reporter: Some(reporter), ..change });
+        Ok(here.into_iter().chain(reported).collect())
+    }
+
+    fn change(&self, reporter: &Reporter) -> Result<Change, ReportError> {
         let detail = Detail::deserialize(&self.detail).map_err(ReportError::NotAnAlarm)?;
-        if !matches!(&self.resources[..], [arn] if is_alarm(arn, &reporter, &detail.alarm_name)) {
+        if !matches!(&self.resources[..], [arn] if is_alarm(arn, reporter, &detail.alarm_name)) {
             return Err(ReportError::Contradiction);
         }
         detail.check_lengths()?;
         let noticed_at = time(&self.time)?;
-        let (name, at) = (detail.alarm_name.clone(), time(&detail.state.timestamp)?);
-        let state = State::of(&detail.state.value, &name)?;
-        Ok(Change { name, state, at, noticed_at, about: detail.about(), reporter: Some(reporter) })
+        let (name, changed_at) = (detail.alarm_name.clone(), time(&detail.state.timestamp)?);
+        let (state, at) = match self.kind {
+            Kind::StateChange => (State::of(&detail.state.value, &name)?, changed_at),
+            // The event's time is whole seconds: an alarm that was on for less must not outlast its end.
+            Kind::ConfigurationChange if detail.operation.as_deref() == Some("delete") => {
+                (State::Deleted, noticed_at.max(changed_at))
+            }
+            Kind::ConfigurationChange => return Err(ReportError::NotDeleted),
+        };
+        Ok(Change { name, state, at, noticed_at, about: detail.about(), reporter: None })
     }
 }
 
@@ -137,7 +163,7 @@ fn is_alarm(arn: &str, at: &Reporter, alarm: &str) -> bool {
 
 impl Detail {
     fn check_lengths(&self) -> Result<(), ReportError> {
-        let Self { alarm_name, state, configuration } = self;
+        let Self { alarm_name, state, configuration, operation: _ } = self;
         let stats = || configuration.metrics.iter().filter_map(|query| query.metric_stat.as_ref());
         let is_long = |text: &str, most: usize| text.chars().count() > most;
         let has_long_dimensions = |stat: &Stat| {
@@ -234,13 +260,30 @@ pub(crate) mod tests {
         })
     }
 
+    /// Made of the event above, as CloudWatch documents it: without a reason.
+    pub(crate) fn deletion(account: &str, region: &str, alarm: &str, state: &str, time: &str) -> Value {
+        let mut event = event(account, region, alarm, state, time);
+        event["detail-type"] = json!("CloudWatch Alarm Configuration Change");
+        event["detail"]["operation"] = json!("delete");
+        event["detail"]["state"] = json!({"value": state, "timestamp": "2026-11-21T09:30:00.500+0000"});
+        event
+    }
+
+    const HOME: (&str, &str) = ("123456789012", "eu-central-1");
+
     fn sound() -> Value {
         event("111122223333", "eu-west-1", "prod-broken", "ALARM", "2026-11-21T09:40:12")
     }
 
-    fn change(event: &Value) -> Result<Change, ReportError> {
+    fn changes(event: &Value, trusted: &str) -> Result<Vec<Change>, ReportError> {
         let Invocation::Report(report) = serde_json::from_value(event.clone()).unwrap() else { panic!("no report") };
-        report.change(&TrustedAccounts::parse("111122223333").unwrap())
+        report.changes(&TrustedAccounts::parse(trusted).unwrap(), &Reporter::new(HOME.0, HOME.1).unwrap())
+    }
+
+    fn change(event: &Value) -> Result<Change, ReportError> {
+        let mut changes = changes(event, "111122223333")?;
+        assert_eq!(changes.len(), 1);
+        Ok(changes.remove(0))
     }
 
     #[test]
@@ -252,6 +295,51 @@ pub(crate) mod tests {
         let watched = change.about.watched.unwrap();
         assert_eq!((&*watched.comparison, watched.threshold, watched.period), ("GreaterThanThreshold", 0.0, 300));
         assert_eq!(watched.dimensions, [("FunctionName".to_owned(), "f".to_owned())]);
+    }
+
+    #[rstest]
+    #[case("ALARM", "2026-11-21T09:40:12", "2026-11-21T09:40:12.000Z")]
+    #[case("OK", "2026-11-21T09:40:12", "2026-11-21T09:40:12.000Z")]
+    #[case("INSUFFICIENT_DATA", "2026-11-21T09:40:12", "2026-11-21T09:40:12.000Z")]
+    #[case::within_a_second_of_its_beginning("ALARM", "2026-11-21T09:30:00", "2026-11-21T09:30:00.500Z")]
+    fn a_deletion_is_an_end_at_its_own_time(#[case] state: &str, #[case] time: &str, #[case] at: &str) {
+        let change = change(&deletion("111122223333", "eu-west-1", "prod-broken", state, time)).unwrap();
+        assert_eq!((&*change.name, change.state, &*change.at.rfc3339()), ("prod-broken", State::Deleted, at));
+        assert_eq!(change.reporter, Reporter::new("111122223333", "eu-west-1"));
+    }
+
+    #[rstest]
+    #[case("create")]
+    #[case("update")]
+    fn another_change_of_the_configuration_is_no_end(#[case] operation: &str) {
+        let mut event = deletion("111122223333", "eu-west-1", "prod-broken", "ALARM", "2026-11-21T09:40:12");
+        event["detail"]["operation"] = json!(operation);
+        assert!(matches!(change(&event), Err(ReportError::NotDeleted)));
+        event["detail"].as_object_mut().unwrap().remove("operation");
+        assert!(matches!(change(&event), Err(ReportError::NotDeleted)));
+    }
+
+    #[rstest]
+    #[case::here(HOME, "", &[None])]
+    #[case::here_and_trusted(HOME, HOME.0, &[None, Some(HOME)])]
+    #[case::in_another_region((HOME.0, "eu-west-1"), HOME.0, &[Some((HOME.0, "eu-west-1"))])]
+    fn a_deletion_where_notify_runs_is_of_its_own_alarm(
+        #[case] (account, region): (&str, &str),
+        #[case] trusted: &str,
+        #[case] expected: &[Option<(&str, &str)>],
+    ) {
+        let event = deletion(account, region, "prod-broken", "ALARM", "2026-11-21T09:40:12");
+        let reporters: Vec<_> = changes(&event, trusted).unwrap().into_iter().map(|change| change.reporter).collect();
+        let expected: Vec<_> = expected.iter().map(|place| place.and_then(|(a, r)| Reporter::new(a, r))).collect();
+        assert_eq!(reporters, expected);
+    }
+
+    #[test]
+    fn nothing_but_a_deletion_is_taken_of_the_own_account_and_region_without_trust() {
+        let on = event(HOME.0, HOME.1, "prod-broken", "ALARM", "2026-11-21T09:40:12");
+        assert!(matches!(changes(&on, ""), Err(ReportError::Untrusted)));
+        let elsewhere = deletion(HOME.0, "eu-west-1", "prod-broken", "ALARM", "2026-11-21T09:40:12");
+        assert!(matches!(changes(&elsewhere, ""), Err(ReportError::Untrusted)));
     }
 
     #[test]

@@ -25,6 +25,13 @@ impl Reporter {
         let is_region = (1..=MAX_REGION_BYTES).contains(&region.len()) && region.bytes().all(is_plain);
         (is_account(account) && is_region).then(|| Self { account: account.to_owned(), region: region.to_owned() })
     }
+
+    /// Where the resource of an ARN is: `arn:aws:sns:eu-central-1:123456789012:…`
+    pub(crate) fn of_arn(arn: &str) -> Option<Self> {
+        let mut parts = arn.split(':').skip(3);
+        let (region, account) = (parts.next()?, parts.next()?);
+        Self::new(account, region)
+    }
 }
 
 impl fmt::Display for Reporter {
@@ -57,10 +64,6 @@ impl TrustedAccounts {
     pub(crate) fn include(&self, reporter: &Reporter) -> bool {
         self.0.contains(&reporter.account)
     }
-
-    pub(crate) fn are_none(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 fn is_account(text: &str) -> bool {
@@ -79,7 +82,7 @@ mod tests {
         assert!(trusted.include(&Reporter::new("000000000020", "eu-west-1").unwrap()));
         assert!(!trusted.include(&Reporter::new("000000000021", "eu-west-1").unwrap()));
         assert!(TrustedAccounts::parse(&list(21)).unwrap_err().contains("21 accounts"));
-        assert!(TrustedAccounts::parse("").unwrap().are_none());
+        assert_eq!(TrustedAccounts::parse(""), Ok(TrustedAccounts::default()));
     }
 
     #[rstest]

@@ -42,19 +42,23 @@ fn key(name: &str) -> String {
     format!("{OPEN}{name}.json")
 }
 
-/// The groups that have ledgers of other accounts and regions, and those: of the first [`MAX_LEDGERS`] ledgers of all.
-pub(crate) async fn reported(bucket: &impl Bucket) -> Result<Vec<(String, Reporter)>, StoreError> {
+/// Whose ledger it is: a group's, and of which other account and region, if of one.
+pub(crate) type Owner = (String, Option<Reporter>);
+
+/// Whose ledgers there are: the first [`MAX_LEDGERS`].
+pub(crate) async fn owners(bucket: &impl Bucket) -> Result<Vec<Owner>, StoreError> {
     let page = bucket.list(List { prefix: OPEN, limit: Some(MAX_LEDGERS), ..List::default() }).await?;
     if page.is_truncated {
         tracing::error!(
             most = MAX_LEDGERS,
-            "more ledgers are under {OPEN}: the last get no reminders; delete old ones"
+            "more ledgers are under {OPEN}: the last get no reminders, and stay open without their group; delete old ones"
         );
     }
     let parsed = |key: &str| {
-        let mut parts = key.strip_prefix(OPEN)?.strip_suffix(".json")?.splitn(3, '.');
-        let (group, account, region) = (parts.next()?, parts.next()?, parts.next()?);
-        Some((group.to_owned(), Reporter::new(account, region)?))
+        let name = key.strip_prefix(OPEN)?.strip_suffix(".json")?;
+        let Some((group, place)) = name.split_once('.') else { return Some((name.to_owned(), None)) };
+        let (account, region) = place.split_once('.')?;
+        Some((group.to_owned(), Some(Reporter::new(account, region)?)))
     };
     Ok(page.objects.iter().filter_map(|listed| parsed(&listed.key)).collect())
 }
@@ -129,13 +133,13 @@ mod tests {
             bucket.insert(&format!("{OPEN}platform.{number:012}.eu-west-1.json"), "{}", HashMap::new());
         };
         (0..MAX_LEDGERS).for_each(add);
-        assert_eq!(reported(&&bucket).await.unwrap().len(), usize::from(MAX_LEDGERS));
+        assert_eq!(owners(&&bucket).await.unwrap().len(), usize::from(MAX_LEDGERS));
         add(MAX_LEDGERS);
-        assert_eq!(reported(&&bucket).await.unwrap().len(), usize::from(MAX_LEDGERS));
+        assert_eq!(owners(&&bucket).await.unwrap().len(), usize::from(MAX_LEDGERS));
     }
 
     #[tokio::test]
-    async fn only_ledgers_of_other_accounts_are_reported() {
+    async fn a_ledgers_name_says_whose_it_is() {
         let bucket = MemoryBucket::default();
         for name in ["ads", "ads.111122223333.eu-west-1", "ads.1.eu-west-1", "ads.111122223333", "ads.111122223333.EU"]
         {
@@ -143,6 +147,6 @@ mod tests {
         }
         let reporter = Reporter::new("111122223333", "eu-west-1").unwrap();
         assert_eq!(name("ads", Some(&reporter)), "ads.111122223333.eu-west-1");
-        assert_eq!(reported(&&bucket).await.unwrap(), [("ads".to_owned(), reporter)]);
+        assert_eq!(owners(&&bucket).await.unwrap(), [("ads".to_owned(), Some(reporter)), ("ads".to_owned(), None)]);
     }
 }

@@ -70,7 +70,7 @@ impl Digest {
             Section { title: "Completeness", lines: known(&facts.balance, balance) },
             Section { title: "Rejected, by reason", lines: reasons(&facts.totals()) },
             Section { title: "Incidents", lines: known(&facts.incidents, |found| incidents(found, facts.date)) },
-            Section { title: "Cost so far this month", lines: known(&facts.month_usd, |usd| vec![cost(*usd)]) },
+            Section { title: "Cost so far this month", lines: vec![cost(&facts.month_usd)] },
         ];
         let notable = sections.iter().flat_map(|section| &section.lines).filter(|line| line.is_notable).count();
         Self { subject: subject(stack, facts.date, notable), sections }
@@ -110,9 +110,9 @@ fn known<T>(fact: &Known<T>, lines: impl FnOnce(&T) -> Vec<Line>) -> Vec<Line> {
 }
 
 fn hours(facts: &Facts, due_minutes: i64) -> Vec<Line> {
-    let sealed = facts.sealed().count();
-    let count = format!("{sealed} of {}", facts.hours.len());
-    let mut lines = vec![Line { is_notable: sealed < facts.hours.len(), ..Line::plain("Sealed", count) }];
+    let (sealed, due) = (facts.sealed().count(), facts.due());
+    let mut lines = vec![Line { is_notable: sealed < due, ..Line::plain("Sealed", format!("{sealed} of {due}")) }];
+    lines.extend(not_expected(facts));
     let which = |is_one: &dyn Fn(&HourState) -> bool| -> Vec<UtcHour> {
         facts.hours.iter().filter(|fact| is_one(&fact.state)).map(|fact| fact.hour).collect()
     };
@@ -126,7 +126,7 @@ fn hours(facts: &Facts, due_minutes: i64) -> Vec<Line> {
             HourState::Unreadable(problem) => {
                 lines.push(Line::notable(&format!("Not known: {}", clock(fact.hour)), problem));
             }
-            HourState::Sealed(_) | HourState::Unsealed => {}
+            HourState::Sealed(_) | HourState::Unsealed | HourState::BeforeFirst | HourState::NotDue => {}
         }
     }
     let due = |hour: UtcHour| UnixMillis(hour.end().0.saturating_add(due_minutes.saturating_mul(60_000)));
@@ -136,6 +136,14 @@ fn hours(facts: &Facts, due_minutes: i64) -> Vec<Line> {
     lines.extend(named("Accepted as incomplete", &accepted.iter().map(|(hour, _)| *hour).collect::<Vec<_>>()));
     lines.extend(late_objects(facts));
     lines
+}
+
+/// The hours that need not be sealed, if there are any.
+fn not_expected(facts: &Facts) -> impl Iterator<Item = Line> {
+    let count = |state: &HourState| facts.hours.iter().filter(|fact| fact.state == *state).count();
+    let counts =
+        [("Before anything landed", count(&HourState::BeforeFirst)), ("Not due yet", count(&HourState::NotDue))];
+    counts.into_iter().filter(|(_, count)| *count > 0).map(|(label, count)| Line::plain(label, plural(count, "hour")))
 }
 
 /// A line that names hours, if there are any.
@@ -243,10 +251,12 @@ fn reasons(totals: &Totals) -> Vec<Line> {
     lines
 }
 
-fn cost(month_usd: Option<f64>) -> Line {
+/// Nobody has to look at a bill that can't be read: some partitions of AWS have no estimate, and some organizations deny its region.
+fn cost(month_usd: &Known<Option<f64>>) -> Line {
     match month_usd {
-        Some(usd) => Line::plain("The whole account, as AWS estimates it", format!("{usd:.2} USD")),
-        None => Line::plain(
+        Err(problem) => Line::plain("Not known", problem),
+        Ok(Some(usd)) => Line::plain("The whole account, as AWS estimates it", format!("{usd:.2} USD")),
+        Ok(None) => Line::plain(
             "Not known",
             "AWS publishes no estimate; switch on billing alerts in the account's billing preferences",
         ),

@@ -37,6 +37,10 @@ pub(crate) enum HourState {
     Incomplete(Incomplete),
     /// Neither of the two.
     Unsealed,
+    /// Neither, and before the first hour that anything landed in.
+    BeforeFirst,
+    /// Neither, and not due when the digest was made.
+    NotDue,
     Unreadable(String),
 }
 
@@ -85,7 +89,14 @@ impl Facts {
         self.hours.iter().filter_map(|fact| match &fact.state {
             HourState::Sealed(success) => Some((fact.hour, success.as_ref())),
             HourState::Incomplete(_) | HourState::Unsealed | HourState::Unreadable(_) => None,
+            HourState::BeforeFirst | HourState::NotDue => None,
         })
+    }
+
+    /// How many hours should be sealed.
+    pub(crate) fn due(&self) -> usize {
+        let is_due = |fact: &&HourFact| !matches!(fact.state, HourState::BeforeFirst | HourState::NotDue);
+        self.hours.iter().filter(is_due).count()
     }
 
     /// The sums of the hours that are sealed.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use lambda_setup::bucket::Bucket;
+use lambda_setup::bucket::{Bucket, List, Listed};
 use lambda_setup::deadline::Deadline;
 use shared::timestamp::{UnixMillis, UtcDate, UtcHour};
 
@@ -17,13 +17,18 @@ use crate::notify::Incident;
 use crate::notify::recipient::Recipient;
 use crate::notify::store;
 use crate::rules::partition::Partition;
+use crate::rules::recency;
 use crate::rules::size::{Limits, Outcome};
+use crate::seal_partition::first_hour;
 use crate::success;
 
 /// How long the hours may take, and then all other facts at once: the digest must go out.
 const MAX_READING_TIME: Duration = Duration::from_secs(25);
-/// How many days before the day incidents are looked for that went on into it, unless they are still on.
+/// How many days before the day all incidents are read, for what went on into it.
 const INCIDENT_DAYS: i64 = 7;
+/// How many days before the day others may have begun, of which those are read that were kept since the day began: as long as the
+/// bucket's rule keeps one.
+const KEPT_DAYS: i64 = 400;
 /// The most files of incidents that are read, newest first.
 pub(crate) const MAX_INCIDENT_FILES: usize = 200;
 const BILLING_PERIOD: Duration = Duration::from_secs(6 * 3_600);
@@ -37,14 +42,17 @@ pub(crate) struct Sources<'a, B, M> {
     pub(crate) billing: &'a M,
     pub(crate) completeness: &'a check_completeness::Config,
     pub(crate) limits: &'a Limits,
+    /// How long after its end an hour should be sealed.
+    pub(crate) due_minutes: i64,
     pub(crate) recipients: &'a [Recipient],
 }
 
 impl<B: Bucket, M: Metrics> Sources<'_, B, M> {
-    /// The facts of a day.
-    pub(crate) async fn read(&self, date: UtcDate, deadline: Deadline) -> Facts {
+    /// The facts of a day, as of now.
+    pub(crate) async fn read(&self, date: UtcDate, now: UnixMillis, deadline: Deadline) -> Facts {
         // The day's neighbours are there for the balance of its first and last hours.
-        let around = self.hours(date, deadline).await;
+        let mut around = self.hours(date, deadline).await;
+        self.excuse(&mut around, now, deadline).await;
         let hours = around[1..around.len() - 1].to_vec();
         let sizes = in_time(deadline, self.sizes(date, &hours));
         let balance = in_time(deadline, self.balance(date, &around));
@@ -72,6 +80,24 @@ impl<B: Bucket, M: Metrics> Sources<'_, B, M> {
             return Ok(HourState::Unsealed);
         };
         serde_json::from_slice(&content.body).map(HourState::Incomplete).map_err(text)
+    }
+
+    /// Of hours that are not sealed, tells those that need not be, as check-recency does.
+    async fn excuse(&self, hours: &mut [HourFact], now: UnixMillis, deadline: Deadline) {
+        if hours.iter().all(|fact| fact.state != HourState::Unsealed) {
+            return;
+        }
+        let reading = async { first_hour(self.bucket).await.map_err(text) };
+        let first = in_time(deadline, reading).await;
+        for fact in hours.iter_mut().filter(|fact| fact.state == HourState::Unsealed) {
+            let verdict_at = recency::verdict_at(Partition::Hour(fact.hour), self.due_minutes);
+            fact.state = match &first {
+                Err(problem) => HourState::Unreadable(problem.clone()),
+                Ok(first) if first.is_none_or(|first| fact.hour < first) => HourState::BeforeFirst,
+                Ok(_) if now <= verdict_at => HourState::NotDue,
+                Ok(_) => HourState::Unsealed,
+            };
+        }
     }
 
     async fn sizes(&self, date: UtcDate, hours: &[HourFact]) -> Known<Sizes> {
@@ -142,10 +168,7 @@ impl<B: Bucket, M: Metrics> Sources<'_, B, M> {
             found.extend(ledger.open.into_iter().chain(ledger.closed));
         }
         let (mut keys, mut unread) = (Vec::new(), 0);
-        for days in 0..=INCIDENT_DAYS {
-            let prefix = format!("incidents/{}/", date.plus(-days).partition());
-            let mut kept = self.bucket.list_all(&prefix).await.map_err(text)?;
-            kept.retain(|listed| !store::is_reported(&listed.key));
+        for kept in self.kept_incidents(date).await? {
             let room = MAX_INCIDENT_FILES - keys.len();
             unread += kept.len().saturating_sub(room);
             keys.extend(kept.into_iter().rev().take(room).map(|listed| listed.key));
@@ -160,6 +183,34 @@ impl<B: Bucket, M: Metrics> Sources<'_, B, M> {
         }
         let of_day = found.iter().filter_map(|incident| fact(incident, date));
         Ok(Incidents::merged(of_day, unread))
+    }
+
+    /// The files of incidents that may have gone on into the day, by the date on which they began, the newest first.
+    async fn kept_incidents(&self, date: UtcDate) -> Known<Vec<Vec<Listed>>> {
+        let folder = |days: i64| format!("incidents/{}/", date.plus(-days).partition());
+        let recent: Vec<_> = (0..=INCIDENT_DAYS).map(folder).collect();
+        // Behind all that is in it.
+        let before = format!("{}~", folder(KEPT_DAYS + 1));
+        let list =
+            List { prefix: "incidents/dt=", delimiter: Some("/"), start_after: Some(&before), ..List::default() };
+        // One page: there is a folder a day at most.
+        let mut older = self.bucket.list(list).await.map_err(text)?.prefixes;
+        older.retain(|listed| *listed < folder(INCIDENT_DAYS));
+        older.reverse();
+        let folders: Vec<_> = recent.into_iter().chain(older).collect();
+        let mut kept = Vec::with_capacity(folders.len());
+        for folders in folders.chunks(CONCURRENCY) {
+            for listed in join_all(folders.iter().map(|folder| self.bucket.list_all(folder))).await {
+                kept.push(listed.map_err(text)?);
+            }
+        }
+        let day = date.hour(0).start();
+        for (at, listed) in kept.iter_mut().enumerate() {
+            let is_recent = at <= INCIDENT_DAYS as usize;
+            // notify keeps an incident when it is over.
+            listed.retain(|one| !store::is_reported(&one.key) && (is_recent || one.modified >= day));
+        }
+        Ok(kept)
     }
 
     /// `None` when it is gone, or no incident.

@@ -129,6 +129,30 @@ fn a_day_with_nothing_is_a_digest_too() {
     assert!(lines[1].ends_with(": 00:00, 01:00, 02:00, 03:00, 04:00, 05:00, 06:00, 07:00, 08:00, 09:00, 10:00, 11:00, 12:00, 13:00, 14:00, 15:00, 16:00, 17:00, 18:00, 19:00, 20:00, 21:00, 22:00, 23:00"));
 }
 
+#[test]
+fn hours_that_need_not_be_sealed_are_nothing_to_look_at() {
+    let mut facts = quiet();
+    facts.hours[..9].iter_mut().for_each(|fact| fact.state = HourState::BeforeFirst);
+    facts.hours[23].state = HourState::NotDue;
+    assert_eq!(notable(&facts), [""; 0]);
+    let text = compose(&facts).text();
+    for line in ["- Sealed: 14 of 14", "- Before anything landed: 9 hours", "- Not due yet: 1 hour"] {
+        assert!(text.contains(&format!("\n{line}\n")), "{line} in {text}");
+    }
+    facts.hours[9].state = HourState::Unsealed;
+    assert_eq!(notable(&facts), ["Sealed: 13 of 14", "Not sealed, no reason recorded: 09:00"]);
+}
+
+/// GovCloud and China have none, and an organization may deny the region that has it.
+#[test]
+fn a_bill_that_cannot_be_read_is_a_line_and_nothing_to_look_at() {
+    let facts = Facts { month_usd: Err("CloudWatch, read: AccessDenied".into()), ..quiet() };
+    assert_eq!(notable(&facts), [""; 0]);
+    let digest = compose(&facts);
+    assert!(digest.subject.ends_with("all well"));
+    assert!(digest.text().ends_with("Cost so far this month\n- Not known: CloudWatch, read: AccessDenied"));
+}
+
 #[rstest]
 #[case::unsealed(with_state(HourState::Unsealed), &["Sealed: 23 of 24", "Not sealed, no reason recorded: 09:00"])]
 #[case::incomplete(
@@ -344,9 +368,13 @@ impl World {
     }
 
     async fn run_for(&self, groups: &str, request_id: &str) -> Result<(), SendDigestError> {
+        self.run_at("2026-11-22T06:45:00.000Z", groups, request_id).await
+    }
+
+    async fn run_at(&self, time: &str, groups: &str, request_id: &str) -> Result<(), SendDigestError> {
         let deadline = Deadline::after(Duration::from_secs(30));
         let parameter = MemoryParameter::new(Some(groups));
-        let at = UnixMillis::parse("2026-11-22T06:45:00.000Z").unwrap();
+        let at = UnixMillis::parse(time).unwrap();
         let handler = Handler {
             recipients: Recipients::start(&parameter, at, deadline).await.unwrap(),
             bucket: &self.bucket,
@@ -502,6 +530,89 @@ async fn the_size_is_judged_as_check_size_judges_it() {
     let text = world.webhooks.sent.borrow()[0].clone();
     assert!(text.contains("! Hour 09:00: 100 bytes: -90.0 % against 1000 bytes the day before"), "{text}");
     assert!(text.contains("! At least: "), "a date's floor: {text}");
+}
+
+/// A stack that was made at half past nine, and one that seals no more.
+#[rstest]
+#[case::a_new_stack(9..26, "2026-11-22T06:45:00.000Z", &["- Sealed: 15 of 15", "- Before anything landed: 9 hours"])]
+#[case::newer_than_the_day(24..26, "2026-11-22T06:45:00.000Z", &["- Sealed: 0 of 0", "- Before anything landed: 24 hours"])]
+#[case::the_last_run_in_time_may_go_on(-24..23, "2026-11-22T00:50:00.000Z", &["- Sealed: 23 of 23", "- Not due yet: 1 hour"])]
+#[case::it_is_over(
+    -24..23, "2026-11-22T00:50:00.001Z", &["! Sealed: 23 of 24", "! Not sealed, no reason recorded: 23:00"],
+)]
+#[tokio::test]
+async fn hours_before_the_first_and_hours_that_are_not_due_are_not_missing(
+    #[case] sealed: std::ops::Range<i64>,
+    #[case] time: &str,
+    #[case] expected: &[&str],
+) {
+    let world = World::default();
+    for of_day in sealed {
+        seal(&world.bucket, Partition::Hour(hour(of_day)), hour(of_day).end(), events(100));
+    }
+    world.run_at(time, GROUPS, "a").await.unwrap();
+    let text = world.webhooks.sent.borrow()[0].clone();
+    let (_, lines) = text.split_once("\nHours\n").unwrap();
+    assert_eq!(lines.lines().take_while(|line| !line.is_empty()).collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
+async fn without_the_first_hour_an_hour_that_is_not_sealed_is_not_known() {
+    let world = World::default();
+    seal(&world.bucket, Partition::Hour(hour(9)), hour(9).end(), events(100));
+    world.bucket.refuses.set(Some(("listing", "events/dt=")));
+    world.run("a").await.unwrap();
+    let text = world.webhooks.sent.borrow()[0].clone();
+    assert!(
+        text.contains("\n! Sealed: 1 of 24\n") && text.contains("\n! Not known: 08:00: listing of events/dt="),
+        "{text}"
+    );
+}
+
+/// Written when it was over, as notify does.
+fn kept_at(world: &World, opened_at: UnixMillis, until: UnixMillis, written_at: UnixMillis) {
+    kept(world, opened_at, until, "platform");
+    let mut objects = world.bucket.objects.borrow_mut();
+    let key =
+        objects.objects().map(|(key, _)| key.to_owned()).filter(|key| key.starts_with("incidents/dt=")).last().unwrap();
+    let content = objects.get(&key).unwrap().content.clone();
+    objects.put(written_at.0, &key, content, testbed::Condition::None).unwrap();
+}
+
+#[rstest]
+#[case::eight_days(8, 0, true)]
+#[case::as_long_as_it_is_kept(400, 0, true)]
+#[case::longer(401, 0, false)]
+#[case::over_before_the_day(8, -1, false)]
+#[tokio::test]
+async fn a_long_incident_that_ended_on_the_day_is_found(
+    #[case] days: i64,
+    #[case] millis: i64,
+    #[case] is_found: bool,
+) {
+    let world = World::with_a_day();
+    let until = UnixMillis(hour(0).start().0 + millis);
+    kept_at(&world, hour(9 - 24 * days).start(), until, UnixMillis(until.0));
+    world.run("a").await.unwrap();
+    let text = world.webhooks.sent.borrow()[0].clone();
+    assert_eq!(text.contains(": prod-it (notified: platform)"), is_found, "{text}");
+    assert_eq!(text.contains("\n- None: no alarm was on\n"), !is_found, "{text}");
+}
+
+/// They need no GETs, and take no other's place among the files that are read.
+#[tokio::test]
+async fn incidents_that_were_over_before_the_day_are_not_read() {
+    let world = World::with_a_day();
+    for number in 0..2 * MAX_INCIDENT_FILES as i64 {
+        let at = UnixMillis(hour(9 - 24 * (8 + number % 50)).start().0 + number);
+        kept(&world, at, minutes_after(hour(-100), 0), "platform");
+    }
+    world.run("a").await.unwrap();
+    let gets = world.bucket.calls_by_operation.borrow()["GET"];
+    let without = World::with_a_day();
+    without.run("a").await.unwrap();
+    assert_eq!(gets, without.bucket.calls_by_operation.borrow()["GET"]);
+    assert!(world.webhooks.sent.borrow()[0].contains("\n- None: no alarm was on\n"));
 }
 
 fn kept(world: &World, opened_at: UnixMillis, until: UnixMillis, group: &str) {

@@ -99,15 +99,27 @@ struct World {
 
 const PLATFORM: &str = r#"[{"group":"platform","alarms":["*"],"webhook":"https://hooks.example.com/x"}]"#;
 
+type TestHandler<'a> =
+    Handler<&'a MemoryParameter, &'a MemoryBucket, &'a OneValue, &'a Post, &'a Post, Option<&'a Post>>;
+
+fn deadline() -> Deadline {
+    Deadline::after(Duration::from_secs(30))
+}
+
 impl World {
     async fn run(&self, recipients: &str, invocation: Value) -> Result<(), NotifyError> {
-        let parents = Parents::parse(r#"{"late":"did-not-run"}"#).unwrap();
-        let deadline = Deadline::after(Duration::from_secs(30));
         let parameter = MemoryParameter::new(Some(recipients));
-        let handler = Handler {
-            recipients: Recipients::start(&parameter, lambda_setup::now(), deadline).await.unwrap(),
+        let handler = self.handler(&parameter).await;
+        handler.handle_until(serde_json::from_value(invocation).unwrap(), deadline()).await
+    }
+
+    async fn handler<'a>(&'a self, parameter: &'a MemoryParameter) -> TestHandler<'a> {
+        let parents = Parents::parse(r#"{"late":"did-not-run"}"#).unwrap();
+        Handler {
+            recipients: Recipients::start(parameter, lambda_setup::now(), deadline()).await.unwrap(),
             rules: Rules { grouping: Duration::from_secs(60), reminder: Duration::from_secs(3_600), parents },
             trusted: TrustedAccounts::parse(&self.trusted).unwrap(),
+            home: Reporter::new(HOME.0, HOME.1).unwrap(),
             stack_name: "prod".into(),
             runbook_url: "https://example.com/RUNBOOK.md".into(),
             bucket: &self.bucket,
@@ -117,8 +129,7 @@ impl World {
                 topic: &self.topic,
                 mailer: (!self.has_no_sender.get()).then_some(&self.mailer),
             },
-        };
-        handler.handle_until(serde_json::from_value(invocation).unwrap(), deadline).await
+        }
     }
 
     async fn notice(&self, alarm: &str, state: &str, minute: u32) -> Result<(), NotifyError> {
@@ -253,6 +264,81 @@ async fn reports_of_accounts_that_are_not_trusted_and_reports_that_lie_change_no
     }
 }
 
+const HOME: (&str, &str) = ("123456789012", "eu-central-1");
+
+/// What rules send when an alarm is deleted.
+fn deletion((account, region): (&str, &str), alarm: &str, minute: u32) -> Value {
+    crate::notify::report::tests::deletion(account, region, alarm, "ALARM", &time(minute))
+}
+
+#[tokio::test]
+async fn an_alarm_that_is_deleted_while_it_is_on_is_over() {
+    for place in [HOME, NORTH] {
+        let world = trusting(&[NORTH.0]);
+        let on =
+            if place == HOME { notice("prod-broken", "ALARM", 0) } else { report(place, "prod-broken", "ALARM", 0) };
+        world.run(PLATFORM, on.clone()).await.unwrap();
+        world.run(PLATFORM, deletion(place, "prod-broken", 20)).await.unwrap();
+        assert_eq!(world.webhooks.heads(), ["ALARM", "RESOLVED"]);
+        let resolved = world.webhooks.sent.borrow()[1].clone();
+        let site = if place == HOME { "prod".to_owned() } else { format!("account {}, {}", place.0, place.1) };
+        assert!(
+            resolved.starts_with(&format!("RESOLVED after 20 min in {site}: the alarm was deleted.")),
+            "{resolved}"
+        );
+        let line = "- prod-broken: on since 2026-11-21 10:00:00 UTC; at 2026-11-21 10:20:00 UTC the alarm was deleted";
+        assert!(resolved.contains(line), "{resolved}");
+        // Again, and the notice once more: nothing.
+        world.run(PLATFORM, deletion(place, "prod-broken", 20)).await.unwrap();
+        world.run(PLATFORM, on).await.unwrap();
+        world.tick(200).await.unwrap();
+        assert_eq!(world.webhooks.heads().len(), 2);
+        assert_eq!(world.kept().len(), 1);
+        let kept: Value = serde_json::from_str(&world.bucket.text(&world.kept()[0]).unwrap()).unwrap();
+        assert_eq!(kept["alarms"]["prod-broken"]["deleted"], true);
+    }
+}
+
+#[tokio::test]
+async fn an_incident_goes_on_while_another_alarm_than_the_deleted_one_is_on() {
+    let world = World::default();
+    world.notice("prod-broken", "ALARM", 0).await.unwrap();
+    world.notice("prod-stale", "ALARM", 0).await.unwrap();
+    world.run(PLATFORM, deletion(HOME, "prod-broken", 5)).await.unwrap();
+    assert_eq!(world.webhooks.heads(), ["ALARM"]);
+    world.notice("prod-stale", "OK", 10).await.unwrap();
+    let resolved = world.webhooks.sent.borrow()[1].clone();
+    assert!(resolved.starts_with("RESOLVED after 10 min in prod: no alarm is on any more."), "{resolved}");
+    assert!(resolved.contains("at 2026-11-21 10:05:00 UTC the alarm was deleted"), "{resolved}");
+}
+
+#[tokio::test]
+async fn the_deletion_of_an_alarm_that_is_not_on_does_nothing() {
+    let world = trusting(&[NORTH.0]);
+    world.run(PLATFORM, deletion(NORTH, "prod-broken", 0)).await.unwrap();
+    world.notice("prod-broken", "ALARM", 1).await.unwrap();
+    world.notice("prod-broken", "OK", 2).await.unwrap();
+    // Of an account that is not trusted, and of an equal name elsewhere.
+    world.notice("prod-broken", "ALARM", 3).await.unwrap();
+    world.run(PLATFORM, deletion(HOME, "prod-other", 4)).await.unwrap();
+    world.run(PLATFORM, deletion(NORTH, "prod-broken", 4)).await.unwrap();
+    world.run(PLATFORM, deletion(WEST, "prod-broken", 4)).await.unwrap();
+    assert_eq!(world.webhooks.heads(), ["ALARM", "RESOLVED", "ALARM"]);
+    assert!(world.ledger().open.is_some());
+}
+
+/// EventBridge and SNS may take turns: an alarm's beginning that comes after its deletion does not open an incident for ever.
+#[tokio::test]
+async fn an_alarm_whose_deletion_arrives_first_is_announced_as_over() {
+    let world = World::default();
+    world.run(PLATFORM, deletion(HOME, "prod-broken", 2)).await.unwrap();
+    world.notice("prod-broken", "ALARM", 1).await.unwrap();
+    assert_eq!(world.webhooks.heads(), ["RESOLVED"]);
+    // It was made anew.
+    world.notice("prod-broken", "ALARM", 9).await.unwrap();
+    assert_eq!(world.webhooks.heads(), ["RESOLVED", "ALARM"]);
+}
+
 #[tokio::test]
 async fn an_account_that_is_no_longer_trusted_gets_no_reminders() {
     let mut world = trusting(&[NORTH.0]);
@@ -312,6 +398,76 @@ async fn an_alarm_that_a_group_no_longer_gets_is_over_for_it() {
     tick(200).await.unwrap();
     assert_eq!(world.webhooks.sent.borrow().len(), sent);
     assert_eq!(world.kept().len(), 1);
+}
+
+const OPS: &str = r#"[{"group":"ops","alarms":["*"],"webhook":"https://hooks.example.com/y"}]"#;
+
+fn tick(minute: u32) -> Value {
+    json!({"time": format!("{}Z", time(minute))})
+}
+
+/// Of its own alarms and of others', and in whatever state it is, even if its account is not trusted any more.
+#[tokio::test]
+async fn the_incidents_of_a_group_that_is_gone_are_closed_and_archived_and_nobody_gets_a_message() {
+    let mut world = trusting(&[NORTH.0]);
+    world.notice("prod-broken", "ALARM", 0).await.unwrap();
+    world.run(PLATFORM, report(NORTH, "prod-broken", "ALARM", 1)).await.unwrap();
+    world.webhooks.outcome.replace(Outcome::Failed("status 503".into()));
+    world.notice("prod-lost", "ALARM", 2).await.unwrap();
+    world.tick(4).await.unwrap_err();
+    world.webhooks.outcome.replace(Outcome::Sent);
+    world.trusted = String::new();
+    let sent = world.webhooks.sent.borrow().len();
+    world.run(OPS, tick(70)).await.unwrap();
+    assert_eq!(world.webhooks.sent.borrow().len(), sent);
+    assert!(world.ledger().open.is_none() && world.ledger().closed.is_empty());
+    let kept = [
+        "incidents/dt=2026-11-21/20261121T100000000Z-platform.json",
+        "incidents/dt=2026-11-21/20261121T100100000Z-platform.111122223333.eu-north-1.json",
+    ];
+    assert_eq!(world.kept(), kept);
+    for key in kept {
+        let kept: Value = serde_json::from_str(&world.bucket.text(key).unwrap()).unwrap();
+        assert_eq!(kept["resolved_at"], "2026-11-21T11:10:00.000Z");
+        assert!(kept["alarms"].as_object().unwrap().values().all(|alarm| alarm["disowned"] == true));
+        let last = kept["messages"].as_array().unwrap().last().unwrap();
+        let states = ["webhook", "email", "mail"].map(|channel| last[channel].as_str().unwrap());
+        assert_eq!((&last["kind"], states), (&json!("resolved"), ["none"; 3]));
+        assert!(last["text"].as_str().unwrap().ends_with("the group platform is not among the recipients."));
+    }
+    let before = world.bucket.calls_by_operation.borrow().get("PUT").copied();
+    world.run(OPS, tick(75)).await.unwrap();
+    assert_eq!(world.bucket.calls_by_operation.borrow().get("PUT").copied(), before, "it is done once");
+}
+
+/// Another environment, which read the recipients later, opened its incident.
+#[tokio::test]
+async fn a_group_that_was_added_since_the_recipients_were_read_is_not_gone() {
+    for is_usable in [true, false] {
+        let world = World::default();
+        world.notice("prod-broken", "ALARM", 0).await.unwrap();
+        let parameter = MemoryParameter::new(Some(OPS));
+        let handler = world.handler(&parameter).await;
+        parameter.set(if is_usable { PLATFORM } else { "[{}]" });
+        handler.handle_until(serde_json::from_value(tick(5)).unwrap(), deadline()).await.unwrap();
+        assert!(world.ledger().open.is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_tick_that_dies_at_any_call_leaves_no_incident_of_a_group_that_is_gone() {
+    for call in 1..=12 {
+        let world = World::default();
+        world.notice("prod-broken", "ALARM", 0).await.unwrap();
+        world.bucket.fails_from.set(Some(world.bucket.calls.get() + call));
+        let is_done = world.run(OPS, tick(5)).await.is_ok();
+        world.bucket.fails_from.set(None);
+        if !is_done {
+            world.run(OPS, tick(10)).await.unwrap();
+        }
+        assert!(world.ledger().is_settled(), "call {call}");
+        assert_eq!(world.kept().len(), 1, "call {call}");
+    }
 }
 
 #[tokio::test]

@@ -35,7 +35,16 @@ async fn incident() -> Incident {
     let (since, noticed_at, about) = (change.at, change.noticed_at, change.about);
     incident.alarms.insert(
         change.name,
-        Episode { since, until: None, disowned: false, noticed_at, announced: false, about, chart: Some(chart) },
+        Episode {
+            since,
+            until: None,
+            disowned: false,
+            deleted: false,
+            noticed_at,
+            announced: false,
+            about,
+            chart: Some(chart),
+        },
     );
     incident
 }
