@@ -67,7 +67,7 @@ impl Digest {
             Section { title: "Hours", lines: hours(facts, due_minutes) },
             Section { title: "Landed", lines: landed(facts) },
             Section { title: "Size against the usual", lines: known(&facts.sizes, sizes) },
-            Section { title: "Completeness", lines: known(&facts.balance, balance) },
+            Section { title: "Completeness", lines: completeness(facts) },
             Section { title: "Rejected, by reason", lines: reasons(&facts.totals()) },
             Section { title: "Incidents", lines: known(&facts.incidents, |found| incidents(found, facts.date)) },
             Section { title: "Cost so far this month", lines: vec![cost(&facts.month_usd)] },
@@ -218,6 +218,16 @@ fn size_line(found: &Found) -> Line {
 
 fn unusual(found: &Found) -> String {
     format!("{}; expected: {}", found.actual, found.expected)
+}
+
+fn completeness(facts: &Facts) -> Vec<Line> {
+    let mut lines = known(&facts.balance, balance);
+    lines.extend(known(&facts.turned_away, |requests| {
+        let counts =
+            [("Requests without a known write key", requests.unknown), ("Requests over a limit", requests.limited)];
+        counts.into_iter().filter(|(_, count)| *count > 0.0).map(|(label, count)| Line::zero(label, count)).collect()
+    }));
+    lines
 }
 
 fn balance(balance: &DayBalance) -> Vec<Line> {

@@ -18,9 +18,19 @@ pub(crate) struct Facts {
     pub(crate) hours: Vec<HourFact>,
     pub(crate) sizes: Known<Sizes>,
     pub(crate) balance: Known<DayBalance>,
+    pub(crate) turned_away: Known<TurnedAway>,
     pub(crate) incidents: Known<Incidents>,
     /// `None` where AWS publishes no estimate.
     pub(crate) month_usd: Known<Option<f64>>,
+}
+
+/// Requests of which nothing is stored, so that nothing else counts them.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct TurnedAway {
+    /// Without a known write key.
+    pub(crate) unknown: f64,
+    /// Over its limit.
+    pub(crate) limited: f64,
 }
 
 #[derive(Debug, Clone, PartialEq)]

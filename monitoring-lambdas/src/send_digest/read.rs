@@ -6,9 +6,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use lambda_setup::bucket::{Bucket, List, Listed};
 use lambda_setup::deadline::Deadline;
+use shared::metric::{Metric, NAMESPACE};
 use shared::timestamp::{UnixMillis, UtcDate, UtcHour};
 
-use super::facts::{DayBalance, Facts, HourFact, HourState, IncidentFact, Incidents, Known, Sizes, totals};
+use super::facts::{DayBalance, Facts, HourFact, HourState, IncidentFact, Incidents, Known, Sizes, TurnedAway, totals};
 use crate::check_completeness::{self, balance_hours};
 use crate::check_size;
 use crate::cloudwatch::{Metrics, Query};
@@ -32,6 +33,7 @@ const KEPT_DAYS: i64 = 400;
 /// The most files of incidents that are read, newest first.
 pub(crate) const MAX_INCIDENT_FILES: usize = 200;
 const BILLING_PERIOD: Duration = Duration::from_secs(6 * 3_600);
+const TURNED_AWAY_PERIOD: Duration = Duration::from_secs(3_600);
 /// Requests to S3 that are under way at once.
 const CONCURRENCY: usize = 24;
 
@@ -56,10 +58,12 @@ impl<B: Bucket, M: Metrics> Sources<'_, B, M> {
         let hours = around[1..around.len() - 1].to_vec();
         let sizes = in_time(deadline, self.sizes(date, &hours));
         let balance = in_time(deadline, self.balance(date, &around));
+        let turned_away = in_time(deadline, self.turned_away(date));
         let incidents = in_time(deadline, self.incidents(date));
         let month_usd = in_time(deadline, self.month_usd(date));
-        let (sizes, balance, incidents, month_usd) = tokio::join!(sizes, balance, incidents, month_usd);
-        Facts { date, hours, sizes, balance, incidents, month_usd }
+        let (sizes, balance, turned_away, incidents, month_usd) =
+            tokio::join!(sizes, balance, turned_away, incidents, month_usd);
+        Facts { date, hours, sizes, balance, turned_away, incidents, month_usd }
     }
 
     /// The hours of a day, the one before and the one after.
@@ -143,6 +147,20 @@ impl<B: Bucket, M: Metrics> Sources<'_, B, M> {
             day.unknown_events += hour.found.unknown_events;
         }
         Ok(day)
+    }
+
+    async fn turned_away(&self, date: UtcDate) -> Known<TurnedAway> {
+        let sum = async |metric: Metric| {
+            let ingest = ("FunctionName", self.completeness.ingest_function_name.as_str());
+            let times = (date.hour(0).start(), date.end());
+            let query = Query::by_minute((NAMESPACE, metric.as_str()), ingest, "Sum", times);
+            let values = self.metrics.read(&Query { period: TURNED_AWAY_PERIOD, ..query }).await.map_err(text)?;
+            Known::Ok(values.iter().map(|(_, count)| count).sum())
+        };
+        Ok(TurnedAway {
+            unknown: sum(Metric::UnauthorizedRequests).await?,
+            limited: sum(Metric::LimitedRequests).await?,
+        })
     }
 
     /// The account's bill of the month by the end of the day, as AWS estimates it every few hours.

@@ -7,10 +7,11 @@ use lambda_setup::memory_bucket::MemoryBucket;
 use proptest::prelude::*;
 use rstest::rstest;
 use shared::line::EventFormat;
+use shared::metric::NAMESPACE;
 use shared::timestamp::UtcHour;
 
 use super::digest::{MAX_INCIDENTS, MAX_REASONS};
-use super::facts::{DayBalance, Facts, HourFact, HourState, IncidentFact, Incidents, Sizes};
+use super::facts::{DayBalance, Facts, HourFact, HourState, IncidentFact, Incidents, Sizes, TurnedAway};
 use super::read::MAX_INCIDENT_FILES;
 use super::*;
 use crate::check_size::Found;
@@ -65,6 +66,7 @@ fn quiet() -> Facts {
         hours: hours.collect(),
         sizes: Ok(Sizes { date: Some(Vec::new()), hours: Vec::new() }),
         balance: Ok(DayBalance { hours: 24, accepted: 2_400.0, landed: 2_400.0, ..DayBalance::default() }),
+        turned_away: Ok(TurnedAway::default()),
         incidents: Ok(Incidents::default()),
         month_usd: Ok(None),
     }
@@ -176,6 +178,10 @@ fn a_bill_that_cannot_be_read_is_a_line_and_nothing_to_look_at() {
 #[case::lost(
     Facts { balance: Ok(DayBalance { hours: 24, lost_events: 3.0, ..DayBalance::default() }), ..quiet() },
     &["Missing: 3"],
+)]
+#[case::players_without_their_key(
+    Facts { turned_away: Ok(TurnedAway { unknown: 1_200.0, limited: 3.0 }), ..quiet() },
+    &["Requests without a known write key: 1,200", "Requests over a limit: 3"],
 )]
 #[case::no_metrics(Facts { balance: Err("CloudWatch is away".into()), ..quiet() }, &["Not known: CloudWatch is away"])]
 #[case::size(
@@ -401,6 +407,23 @@ impl World {
     fn state(&self) -> State {
         serde_json::from_str(&self.bucket.text("digests/dt=2026-11-21.json").unwrap()).unwrap()
     }
+}
+
+#[tokio::test]
+async fn requests_that_were_turned_away_on_the_day_are_counted() {
+    let world = World::with_a_day();
+    let at = |of_day: i64, name, value| memory_metrics::Value {
+        namespace: NAMESPACE,
+        name,
+        dimensions: vec![("FunctionName".into(), "ingest".into())],
+        at: hour(of_day).start(),
+        value,
+    };
+    let counts = [(-1, 1.0), (0, 2.0), (23, 4.0), (24, 8.0)];
+    world.metrics.values.borrow_mut().extend(counts.map(|(of_day, value)| at(of_day, "UnauthorizedRequests", value)));
+    world.run("a").await.unwrap();
+    let text = world.webhooks.sent.borrow()[0].clone();
+    assert!(text.contains("! Requests without a known write key: 6\n") && !text.contains("over a limit"), "{text}");
 }
 
 #[tokio::test]
