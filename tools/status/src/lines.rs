@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[rstest]
-    #[case::r#type(r#"{"e":"ps","event":"viewstart","type":"play"}"#, Some("play"))]
+    #[case::type_first(r#"{"e":"ps","event":"viewstart","type":"play"}"#, Some("play"))]
     #[case::event_before_e(r#"{"e":"hb","event":"viewstart"}"#, Some("viewstart"))]
     #[case::e(r#"{"e":"ps","sid":"s"}"#, Some("ps"))]
     #[case::a_type_that_is_no_text(r#"{"type":null,"event":{"e":"x"},"e":"ps"}"#, Some("ps"))]
