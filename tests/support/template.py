@@ -111,8 +111,8 @@ def app_alarms(*apps):
 
 
 def optional_alarms():
-    """Of template.yaml: they come and go with the warehouse, the digest and the central notify."""
-    found = {key: one for key, one in document()["Resources"].items() if one.get("Condition") in ("HasWarehouse", "HasDigest", "HasCentralNotify")}
+    """Of template.yaml: they come and go with the warehouse, the digest, the schema and the central notify."""
+    found = {key: one for key, one in document()["Resources"].items() if one.get("Condition") in ("HasWarehouse", "HasDigest", "HasCentralNotify", "HasEventSchema")}
     return of_type(found, "AWS::CloudWatch::Alarm")
 
 

@@ -155,7 +155,7 @@ async fn a_deletion_brings_no_index_back() {
     let deleted = HashMap::from([("deleted-in".to_owned(), "previous=0,this=1,next=0,elsewhere=0".to_owned())]);
     world.put(&key(1), &[event(2)], deleted);
     let rewritten = of_version(&key(1), &world.bucket.etag(&key(1)));
-    assert!(world.failed(&[rewritten.clone()]).await.is_empty());
+    assert!(world.failed(std::slice::from_ref(&rewritten)).await.is_empty());
     assert_eq!(world.cluster.bulk_calls.get(), 0);
     // What was still in the queue is loaded, and so is what a person asks for.
     assert!(world.failed(&[landed, rewritten]).await.is_empty());
