@@ -216,9 +216,9 @@ def test_the_digest_is_a_check_where_there_is_one(fresh_stack, parameters, expec
 
 @pytest.mark.parametrize("name", ["type", "event", "e"])
 def test_an_events_kind_is_what_its_player_calls_it(stack, name):
-    post(stack, [{"id": f"kind-{name}", name: "viewstart"}])
-    get(stack, f"/api/wait?for=landed&q=kind-{name}")
-    found, = get(stack, f"/api/events?q=kind-{name}")["events"]
+    post(stack, [{"id": f"kind/{name}/", name: "viewstart"}])
+    get(stack, f"/api/wait?for=landed&q=kind/{name}/")
+    found, = get(stack, f"/api/events?q=kind/{name}/")["events"]
     assert found["type"] == "viewstart"
 
 
