@@ -132,7 +132,18 @@ pub(crate) enum Part {
 /// How the names of alarms begin, after `warning-`, and where they belong. Any of a function's own may fail, be slow or be throttled.
 const PARTS: [(Part, &[&str]); 9] = [
     (Part::Notices, &["notify-", "send-digest-"]),
-    (Part::Stage("accepted"), &["ingest-", "canary-ingest-", "front-door-", "server-", "not-stored-events"]),
+    (
+        Part::Stage("accepted"),
+        &[
+            "ingest-",
+            "canary-ingest-",
+            "front-door-",
+            "server-",
+            "not-stored-events",
+            "turned-away",
+            "unvalidated-events",
+        ],
+    ),
     (Part::Stage("rejected"), &["rejected-share"]),
     (Part::Stage("stream"), &["stream-"]),
     (Part::Stage("spilled"), &["spilled-events"]),

@@ -326,6 +326,7 @@ const TABLE: &[(&str, &str)] = &[
     ("seal-partition-errors", "sealed"),
     ("server-down", "accepted"),
     ("stale-data", "landed"),
+    ("turned-away", "accepted"),
     ("warning-behind-of-compact-partition", "compacted"),
     ("warning-behind-of-load-search", "loaded"),
     ("warning-behind-of-load-warehouse", "loaded"),
@@ -360,6 +361,7 @@ const TABLE: &[(&str, &str)] = &[
     ("warning-stream-records", "stream"),
     ("warning-stream-throttled", "stream"),
     ("warning-unloadable-of-load-search", "loaded"),
+    ("warning-unvalidated-events", "accepted"),
 ];
 
 fn names() -> Vec<String> {
