@@ -136,7 +136,7 @@ status: $(VENV)/installed ## the page of a deployment: what is going on, on http
 	@$(PYTHON) tools/scripts/status --stack "$(or $(STACK),playhead-$(ENV))"
 
 .PHONY: report
-report: $(VENV)/installed ## plays, start-up time, rebuffering, viewers and ads of what `make run` landed (DATA_DIR), or of a deployment's day (ENV, STACK); of a DATE, although PARTIAL=1
+report: $(VENV)/installed ## plays, start-up time, rebuffering, viewers and ads of what `make run` landed (DATA_DIR), or of a deployment's day (ENV, STACK); of a DATE; PARTIAL=1: even if it is incomplete
 	@$(PYTHON) tools/reports $(if $(or $(STACK),$(ENV)),--stack $(or $(STACK),playhead-$(ENV)),--data $${DATA_DIR:-data})$(if $(DATE), --date $(DATE))$(if $(PARTIAL), --partial)
 
 .PHONY: delete-viewer

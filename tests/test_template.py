@@ -360,20 +360,19 @@ def test_minutes_of_rejects_raise_an_alarm_and_one_bad_post_none(minutes, state)
     assert metric_math.state(alarm, threshold, [NIGHT] * 5 + minutes) == state
 
 
-BUSY = {"unknown": None, "limited": None, "requests": 10_000}
+BUSY = {"turned": None, "requests": 10_000}
 
 
 @pytest.mark.parametrize(("minutes", "state"), [
-    pytest.param([BUSY | {"unknown": 200}] * 3, "ALARM", id="a small app without its key"),
-    pytest.param([BUSY | {"limited": 101}] * 3, "ALARM", id="an app over its limit"),
-    pytest.param([BUSY | {"unknown": 60, "limited": 60}] * 3, "ALARM", id="some of both"),
-    pytest.param([BUSY | {"unknown": 100}] * 5, "OK", id="1 %"),
-    pytest.param([BUSY | {"unknown": 5_000}, BUSY, BUSY] * 2, "OK", id="in two of five minutes"),
-    pytest.param([BUSY | {"unknown": 9, "requests": 9}] * 5, "OK", id="a scanner at night"),
+    pytest.param([BUSY | {"turned": 101}] * 3, "ALARM", id="a small app"),
+    pytest.param([BUSY | {"turned": 100}] * 5, "OK", id="1 %"),
+    pytest.param([BUSY | {"turned": 5_000}, BUSY, BUSY] * 2, "OK", id="in two of five minutes"),
+    pytest.param([BUSY | {"turned": 9, "requests": 9}] * 5, "OK", id="a scanner at night"),
     pytest.param([BUSY | {"requests": None}] * 5, "OK", id="nothing"),
 ])
-def test_players_that_are_turned_away_for_their_keys_raise_an_alarm(minutes, state):
-    assert metric_math.state(alarms()["TurnedAwayAlarm"], 1, minutes) == state
+@pytest.mark.parametrize("reason", ["Unauthorized", "Limited"])
+def test_players_that_are_turned_away_for_their_keys_raise_an_alarm(reason, minutes, state):
+    assert metric_math.state(alarms()[f"TurnedAway{reason}Alarm"], 1, minutes) == state
 
 
 QUIET = {"spilled": None, "accepted": None}

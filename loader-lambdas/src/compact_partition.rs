@@ -221,9 +221,10 @@ impl<B: Streams> Handler<B> {
     async fn compact(&self, hour: UtcHour, deadline: Deadline, at: UnixMillis, name: &str) -> Result<(), CompactError> {
         let partition = hour.partition();
         match self.of(hour, deadline).run(&|added| report(&partition, added, at, name)).await? {
-            Outcome::Compacted(_) => {}
+            Outcome::Compacted(added) => tracing::info!(partition, ?added, "compacted"),
             Outcome::Unfinished if is_past(hour, at) => {
-                println!("{}", emf::line(at, name, &[(Metric::UncompactedHours, 1)], &[("partition", &partition)]));
+                let now = lambda_setup::now();
+                println!("{}", emf::line(now, name, &[(Metric::UncompactedHours, 1)], &[("partition", &partition)]));
                 return Err(CompactError::Unfinished { partition });
             }
             Outcome::Unfinished => tracing::info!(partition, "the time is over: the schedule goes on"),
@@ -239,8 +240,6 @@ fn report(partition: &str, added: &Totals, at: UnixMillis, function_name: &str) 
     let difference = added.difference();
     if difference > 0 {
         tracing::error!(partition, ?added, "not all lines that the manifest says became rows");
-    } else {
-        tracing::info!(partition, ?added, "compacted");
     }
     println!(
         "{}",

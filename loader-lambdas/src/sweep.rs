@@ -11,9 +11,9 @@ const SWEPT_HOURLY: i64 = 8 * 24;
 /// The time between two runs of the schedule.
 pub(crate) const QUARTER_MILLIS: i64 = 15 * MILLIS_PER_MINUTE;
 
-/// Whether no run of the schedule looks at the hour any more.
+/// Whether no later run of the schedule looks at the hour.
 pub(crate) fn is_past(hour: UtcHour, at: UnixMillis) -> bool {
-    hour < at.hour().plus(-SWEPT_HOURLY)
+    hour <= at.hour().plus(-SWEPT_HOURLY)
 }
 
 /// The hours to look at, counted from that of the event.

@@ -9,4 +9,4 @@ pub use key::{
     success_key,
 };
 pub use line_writer::{Compressed, LineWriter};
-pub use metadata::{Attempt, BlockSize, MetadataError, ObjectMetadata, ReceivedIn, Writing, receipt};
+pub use metadata::{Attempt, BlockSize, LANDED_ETAG, MetadataError, ObjectMetadata, ReceivedIn, Writing, receipt};

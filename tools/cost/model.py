@@ -58,7 +58,7 @@ ACCESS_LOG_LINE = 164
 # Seconds between an environment's lines of metrics, while it is busy.
 METRICS_SECONDS = 10
 # CloudWatch bills an alarm for each metric that it watches.
-ALARMS, ALARM_METRICS = 71, 88
+ALARMS, ALARM_METRICS = 72, 89
 # Custom metrics with data in every hour (docs/METRICS.md).
 STEADY_METRICS = 41
 # Hours that are sealed, and their date.

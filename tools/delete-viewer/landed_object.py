@@ -2,7 +2,7 @@
 
 Its name stays, and with it what landing, redrive and replay know of it: its records count as landed, so none of them lands them again.
 An object that loses all of its lines stays as an empty one, for the same reason. `deleted-in` in its metadata has the lines that are gone,
-which check-completeness counts as landed.
+which check-completeness counts as landed; `landed-etag` has the ETag that it landed with, by which load-search knows a rewriting.
 """
 
 import bz2
@@ -105,7 +105,7 @@ def rewritten(landed, kept):
     block_size = min(max(-(-len(content) // 100_000), 1), 9)
     new = old | {
         "event-count": str(len(kept)), "uncompressed-bytes": str(len(content)), "uncompressed-sha256": sha256(content),
-        "received-in": counts_text(after.received_in), "deleted-in": counts_text(deleted), "rejected-reasons": counts_text(after.reasons),
+        "received-in": counts_text(after.received_in), "deleted-in": counts_text(deleted), "landed-etag": old.get("landed-etag", landed.etag.strip('"')), "rejected-reasons": counts_text(after.reasons),
         "earliest-received-at": within(old["earliest-received-at"], after.earliest),
         "latest-received-at": within(old["latest-received-at"], after.latest), "bzip2-block-size": str(block_size),
     }

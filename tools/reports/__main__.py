@@ -6,7 +6,7 @@
     python3 tools/reports --data data            the one-machine stack's DATA_DIR
     python3 tools/reports --stack playhead-prod  a date of a deployment, by Athena                     (make report ENV=prod)
         --date 2026-11-21                        which date, in UTC; unless given, all on this machine, and yesterday in AWS
-        --partial                                although hours of it are not in Parquet, or objects can't be read        (make report … PARTIAL=1)
+        --partial                                report it even though hours are not in Parquet, or objects can't be read (make report … PARTIAL=1)
 
 On this machine, hours that compact-partition has written are read as Parquet and the others by their lines. In AWS, a date is reported once all of its hours
 are in Parquet; Athena's workgroup is AWS's primary one, or ATHENA_WORKGROUP, which must have a place for results. Each report is one SELECT, the same for both,

@@ -12,7 +12,7 @@ use lambda_setup::event::Created;
 use shared::emf;
 use shared::line::{EventFormat, Kind};
 use shared::metric::Metric;
-use shared::object::{ObjectKey, ObjectMetadata, ReceivedIn};
+use shared::object::{LANDED_ETAG, ObjectKey, ObjectMetadata};
 use shared::timestamp::UnixMillis;
 
 use super::answer::Reason;
@@ -243,8 +243,8 @@ impl<B: Streams, C: SearchCluster> Load<'_, B, C> {
 /// Whether the message is of a deletion's rewriting of the object, not of its landing. Its lines would bring back the index of a day that
 /// the cluster has removed since, with the events of all others.
 fn is_rewritten(object: &Created, head: &Head) -> bool {
-    let is_of_this_version = object.etag.as_deref() == Some(head.etag.trim_matches('"'));
-    is_of_this_version && ReceivedIn::deleted(&head.metadata).is_ok_and(|deleted| deleted.total() > 0)
+    let landed = head.metadata.get(LANDED_ETAG);
+    landed.is_some_and(|landed| object.etag.as_ref().is_some_and(|etag| etag != landed))
 }
 
 /// Of the object's lines. An object without our metadata was not written by us; check-object says so.

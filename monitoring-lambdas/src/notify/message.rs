@@ -131,7 +131,7 @@ fn resolved(incident: &Incident, site: &Site<'_>) -> Text {
     let is_over = if alarms.iter().any(|(_, episode)| episode.disowned) {
         "no alarm that this group gets is on any more"
     } else if alarms.iter().all(|(_, episode)| episode.deleted) {
-        "the alarm was deleted"
+        if alarms.len() == 1 { "the alarm was deleted" } else { "all alarms were deleted" }
     } else {
         "no alarm is on any more"
     };

@@ -225,7 +225,9 @@ fn completeness(facts: &Facts) -> Vec<Line> {
     lines.extend(known(&facts.turned_away, |requests| {
         let counts =
             [("Requests without a known write key", requests.unknown), ("Requests over a limit", requests.limited)];
-        counts.into_iter().filter(|(_, count)| *count > 0.0).map(|(label, count)| Line::zero(label, count)).collect()
+        let line =
+            |(label, count)| Line { is_notable: requests.is_notable(count), ..Line::plain(label, grouped(count)) };
+        counts.into_iter().filter(|(_, count)| *count > 0.0).map(line).collect()
     }));
     lines
 }

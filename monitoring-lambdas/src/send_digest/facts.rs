@@ -31,6 +31,15 @@ pub(crate) struct TurnedAway {
     pub(crate) unknown: f64,
     /// Over its limit.
     pub(crate) limited: f64,
+    /// Of all requests.
+    pub(crate) requests: f64,
+}
+
+impl TurnedAway {
+    /// Whether so many are more than a scanner's, by the alarm's share.
+    pub(crate) fn is_notable(self, count: f64) -> bool {
+        100.0 * count > self.requests
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]

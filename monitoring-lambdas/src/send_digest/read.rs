@@ -160,6 +160,7 @@ impl<B: Bucket, M: Metrics> Sources<'_, B, M> {
         Ok(TurnedAway {
             unknown: sum(Metric::UnauthorizedRequests).await?,
             limited: sum(Metric::LimitedRequests).await?,
+            requests: sum(Metric::Requests).await?,
         })
     }
 

@@ -180,8 +180,12 @@ fn a_bill_that_cannot_be_read_is_a_line_and_nothing_to_look_at() {
     &["Missing: 3"],
 )]
 #[case::players_without_their_key(
-    Facts { turned_away: Ok(TurnedAway { unknown: 1_200.0, limited: 3.0 }), ..quiet() },
-    &["Requests without a known write key: 1,200", "Requests over a limit: 3"],
+    Facts { turned_away: Ok(TurnedAway { unknown: 1_200.0, limited: 101.0, requests: 10_000.0 }), ..quiet() },
+    &["Requests without a known write key: 1,200", "Requests over a limit: 101"],
+)]
+#[case::a_scanner(
+    Facts { turned_away: Ok(TurnedAway { unknown: 100.0, limited: 1.0, requests: 10_000.0 }), ..quiet() },
+    &[],
 )]
 #[case::no_metrics(Facts { balance: Err("CloudWatch is away".into()), ..quiet() }, &["Not known: CloudWatch is away"])]
 #[case::size(
@@ -421,6 +425,7 @@ async fn requests_that_were_turned_away_on_the_day_are_counted() {
     };
     let counts = [(-1, 1.0), (0, 2.0), (23, 4.0), (24, 8.0)];
     world.metrics.values.borrow_mut().extend(counts.map(|(of_day, value)| at(of_day, "UnauthorizedRequests", value)));
+    world.metrics.values.borrow_mut().push(at(9, "Requests", 599.0));
     world.run("a").await.unwrap();
     let text = world.webhooks.sent.borrow()[0].clone();
     assert!(text.contains("! Requests without a known write key: 6\n") && !text.contains("over a limit"), "{text}");

@@ -226,6 +226,9 @@ impl BlockSize {
     }
 }
 
+/// The `ETag` that an object landed with, without quotes: `delete-viewer` notes it when it rewrites one.
+pub const LANDED_ETAG: &str = "landed-etag";
+
 mod name {
     pub(super) const EVENT_FORMAT: &str = "event-format";
     pub(super) const LAST_SEQUENCE_NUMBER: &str = "last-sequence-number";
