@@ -30,7 +30,7 @@ TOOL = REPOSITORY / "tools/delete-viewer"
 DUCKDB = Path(sys.executable).parent / "duckdb"
 sys.path.insert(0, str(TOOL))
 import lines as tool_lines  # noqa: E402
-from landed_object import ATTEMPTS, Landed, Problem, counted, delete_lines  # noqa: E402
+from landed_object import ATTEMPTS, Landed, Problem, counted, delete_lines, rewritten  # noqa: E402
 from rejected import MAX_BODY_BYTES, MAX_MEMBERS, RejectedLines, Search, TooMuch  # noqa: E402
 
 JSON = {"content-type": "application/json"}
@@ -487,6 +487,11 @@ def test_what_lands_in_an_object_while_it_is_rewritten_stays():
     assert s3.metadata["event-count"] == str(ATTEMPTS) and s3.metadata["deleted-in"] == "previous=0,this=1,next=0,elsewhere=0"
     with pytest.raises(Problem):
         delete_lines(Contended(ATTEMPTS), "b", key, is_viewers)
+    # load-search knows by it what is no landing, however often an object is rewritten.
+    assert s3.metadata["landed-etag"] == f"{ATTEMPTS + 1}False"
+    lines = bz2.decompress(s3.written).splitlines(keepends=True)
+    _, metadata = rewritten(Landed(key, s3.etag(), "", s3.metadata, lines), lines[1:])
+    assert (metadata["landed-etag"], metadata["event-count"]) == (s3.metadata["landed-etag"], str(len(lines) - 1))
 
 
 def rejected_line(body, line_id="i", part=None, **members):
