@@ -38,7 +38,7 @@ TRAFFIC = {"events_per_post": (1, 20), "pause": 0.2, "bad_share": 0.03}
 # How often each fault must have fired, and how much traffic there must have been, in a soak of ten minutes or more.
 LONG_MINUTES = 10
 LONG_FIRED, LONG_SENT = 50, 100_000
-# How much longer the faults fire at most when one has not fired often enough: draws can be unlucky.
+# How much longer each part goes on at most when it has not shown what it is for: draws can be unlucky.
 EXTRA_SECONDS = 60
 # The part without kills: first until what was killed last is there again, then this share of the time under all faults,
 # and never less than a curve needs.
@@ -50,13 +50,14 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class MemoryCurve(threading.Thread):
-    """The resident memory of each function's processes, sampled until it is over."""
+    """The resident memory of each function's processes, sampled until it is over; how it grew in the last `seconds` of that."""
 
     INTERVAL_SECONDS = 0.5
 
-    def __init__(self, stack):
+    def __init__(self, stack, seconds):
         super().__init__(daemon=True)
         self.stack, self.over, self.samples = stack, threading.Event(), {function: [] for function in (stack.ingest, LANDING)}
+        self.window = int(seconds / self.INTERVAL_SECONDS)
         self.start()
 
     def run(self):
@@ -68,7 +69,13 @@ class MemoryCurve(threading.Thread):
     def end(self):
         self.over.set()
         self.join()
-        return {function: growth(samples) for function, samples in self.samples.items()}
+        return self.grown()
+
+    def grown(self):
+        return {function: growth(samples[-self.window:]) for function, samples in self.samples.items()}
+
+    def is_known(self):
+        return all(grown.first is not None for grown in self.grown().values())
 
 
 @dataclass
@@ -190,8 +197,11 @@ def observe(stack, minutes, seed, progress):
         play(EXTRA_SECONDS, "all faults, until each has fired", lambda: min(faults.fired.values()) >= enough)
         faults.set(plan(seed, RATES | dict.fromkeys(KILLS, 0)))
         play(WARM_UP_SECONDS, "no kills")
-        memory = MemoryCurve(stack)
-        play(max(STEADY_SECONDS, minutes * 60 * STEADY_SHARE), "no kills")
+        steady = max(STEADY_SECONDS, minutes * 60 * STEADY_SHARE)
+        memory = MemoryCurve(stack, steady)
+        play(steady, "no kills")
+        # A machine that is busy lets functions run out of time, which ends their processes, too.
+        play(EXTRA_SECONDS, "no kills, until a process of each function lived so long", memory.is_known)
         grown = memory.end()
         faults.end()
     faults.wait_for_held_writes()

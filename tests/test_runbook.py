@@ -255,7 +255,8 @@ def test_every_look_works_in_aws(shell, monkeypatch, capsys):
     hour = shell.hour
     assert f'"partition": "{hour}"' in said["late-objects"]
     assert '"State": "Enabled"' in said["landing-behind"] and '"ParallelizationFactor": 1' in said["overlapping-objects"]
-    assert said["did-not-run"].count("DISABLED") == 6 and said["did-not-run"].count("jsonl.bz2") == 2
+    # Schedules, and the rule of alarms that are deleted.
+    assert said["did-not-run"].count("DISABLED") == 7 and said["did-not-run"].count("jsonl.bz2") == 2
     assert "PROVISIONED" in said["stream-throttled"]
     assert "s3:PutObject" in said["dropped"] and "AES256" in said["overlapping-objects"]
     assert "broken/" not in said["broken-objects"].replace("$ show broken/", "").replace("$ files broken/", "")
