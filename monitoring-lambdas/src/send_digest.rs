@@ -6,7 +6,7 @@
 //! retries.
 //!
 //! Requests a day: some 300 GETs, nine listings and one more for each older date that had an incident (400 at most), and two PUTs
-//! of S3, and seven `GetMetricData`.
+//! of S3, and ten `GetMetricData`.
 
 mod digest;
 mod facts;
