@@ -327,6 +327,12 @@ def test_an_old_hour_that_takes_several_invocations_is_invoked_until_it_is_writt
     assert [rows_in(deployment, hour) for hour in HOURS[1:]] == [["s-2"]] * 2
 
 
+@pytest.mark.parametrize(("said", "source"), [
+    (deletions.columnar.UNFINISHED, "loader-lambdas/src/compact_partition.rs"), ("landed-etag", "shared/src/object/metadata.rs")])
+def test_the_functions_say_what_is_looked_for(said, source):
+    assert f'"{said}"' in (REPOSITORY / source).read_text()
+
+
 def test_without_a_loader_no_warehouse_is_waited_for():
     deployment = Deployment(has_loader=False)
     deployment.land(HOURS[0], [b"s-1", b"s-2"])

@@ -118,7 +118,7 @@ pub enum CompactError {
     #[error("other runs kept changing {partition}")]
     Contended { partition: String },
     /// Lambda invokes the function again, twice.
-    #[error("{UNFINISHED}: {partition} is older than the schedule looks")]
+    #[error("{UNFINISHED}, and {partition} is too old for the schedule to go on with")]
     Unfinished { partition: String },
 }
 

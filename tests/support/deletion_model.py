@@ -93,7 +93,7 @@ class Deployment:
         self.resources = {"CompactPartitionFunction": "compact", **({"LoadWarehouseFunction": "load"} if has_loader else {})}
         self.unsealed, self.uncompacted, self.unloaded, self.seals, self.warehouse = set(), set(), set(), 0, {}
         # Compactions that are left without time, and the function's words for it.
-        self.unfinished, self.says = 0, "the time was over before all parts were written: dt=… is older than the schedule looks"
+        self.unfinished, self.says = 0, "the time was over before all parts were written, and dt=… is too old for the schedule to go on with"
         self.s3.on_put = self.on_put
 
     def client(self, service, _=None):

@@ -105,7 +105,8 @@ def rewritten(landed, kept):
     block_size = min(max(-(-len(content) // 100_000), 1), 9)
     new = old | {
         "event-count": str(len(kept)), "uncompressed-bytes": str(len(content)), "uncompressed-sha256": sha256(content),
-        "received-in": counts_text(after.received_in), "deleted-in": counts_text(deleted), "landed-etag": old.get("landed-etag", landed.etag.strip('"')), "rejected-reasons": counts_text(after.reasons),
+        "received-in": counts_text(after.received_in), "deleted-in": counts_text(deleted), "rejected-reasons": counts_text(after.reasons),
+        "landed-etag": old.get("landed-etag", landed.etag.strip('"')),
         "earliest-received-at": within(old["earliest-received-at"], after.earliest),
         "latest-received-at": within(old["latest-received-at"], after.latest), "bzip2-block-size": str(block_size),
     }

@@ -96,7 +96,7 @@ events_columnar AS (
 ), followed AS (
     -- What happens before the first picture is starting, whatever the player calls it.
     SELECT session, state, begins, place,
-        -- A player that sends heartbeats and is not heard of for so long sleeps. Others are believed for a day, so that a wrong clock makes no years.
+        -- A player that sends heartbeats, and then nothing for so long, is asleep. Others are believed for a day, so that a wrong clock makes no years.
         CASE WHEN heartbeats > 0 THEN 120000 ELSE 86400000 END AS longest,
         lead(begins) OVER (PARTITION BY session ORDER BY place) AS next_begins,
         lag(state) OVER (PARTITION BY session ORDER BY place) AS previous_state,

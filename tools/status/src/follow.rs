@@ -20,7 +20,7 @@ const LOOKBACK_HOURS: i64 = 48;
 const SHARDS_A_LOOK: u16 = 64;
 /// The most shards of an hour that are followed: what comes after them is left out.
 pub(crate) const MAX_SHARDS: usize = 4_096;
-/// The most hours that landing may be behind: a stream keeps records for a week, if it is not told to keep them for longer.
+/// The most hours that landing may be behind: the stream keeps records for a week, unless its retention was raised.
 const MAX_BACKLOG_HOURS: i64 = 168;
 /// While landing is behind, a look follows so many hours from the one that it is said to be in: CloudWatch says it late.
 const OLDEST_HOURS: usize = 2;

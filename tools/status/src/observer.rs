@@ -356,9 +356,10 @@ impl Parts {
         let (events, rejected) = tokio::join!(events, self.rejected.look(store, config, now, read_until));
         let before = events_problem(&self.problems).cloned();
         self.note("events", events.and(rejected));
-        match self.events.follower.has_more_shards() || self.rejected.follower.has_more_shards() {
-            true => drop(self.problems.insert("shards", format!("only an hour's first {MAX_SHARDS} shards are read"))),
-            false => drop(self.problems.remove("shards")),
+        if self.events.follower.has_more_shards() || self.rejected.follower.has_more_shards() {
+            self.problems.insert("shards", format!("only an hour's first {MAX_SHARDS} shards are read"));
+        } else {
+            self.problems.remove("shards");
         }
         let ((events, one), (rejected, other)) = (self.events.objects(), self.rejected.objects());
         let keys = |objects: &[Object]| objects.iter().map(|one| (one.key.clone(), one.bytes)).collect::<Vec<_>>();
