@@ -18,8 +18,8 @@ mod tls;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::commit::{Limits, MAX_SPILL_BYTES};
@@ -82,6 +83,8 @@ struct Server {
     places: Arc<Semaphore>,
     /// Those that are open.
     connections: AtomicUsize,
+    /// When one of them left and there had been no place for another.
+    full_until: Mutex<Option<Instant>>,
     /// Requests of HTTP/2 that may still come. Each takes some 5 KB, and a connection may have a hundred.
     streams: Arc<Semaphore>,
     phase: watch::Receiver<Phase>,
@@ -275,8 +278,8 @@ impl Server {
         let bodies = Arc::new(body::Room::new(config.max_in_flight_bytes / 4));
         let [places, streams] = [(); 2].map(|()| Arc::new(Semaphore::new(config.max_connections)));
         let tls = config.tls.clone().map(Tls::load).transpose()?;
-        let connections = AtomicUsize::new(0);
-        Ok(Self { intake, config, commit, tally, bodies, tls, places, connections, streams, phase })
+        let (connections, full_until) = (AtomicUsize::new(0), Mutex::new(None));
+        Ok(Self { intake, config, commit, tally, bodies, tls, places, connections, full_until, streams, phase })
     }
 
     fn phase(&self) -> Phase {

@@ -3,8 +3,8 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{self, Duration};
 
 use bytes::{Buf, BytesMut};
@@ -39,6 +39,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(35);
 /// How old a connection gets, and up to half as old again so that those of one moment don't end in one: a load balancer sends
 /// only new ones to a new task.
 const MAX_AGE: Duration = Duration::from_mins(10);
+/// How long there counts as no place after one was left: whoever waits for it may take it a moment later, and connections that
+/// look in that moment would all stay.
+const STILL_FULL: Duration = Duration::from_secs(1);
 /// How an HTTP/2 connection begins.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -129,7 +132,9 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.server.connections.fetch_sub(1, Ordering::Relaxed);
+        if self.server.connections.fetch_sub(1, Ordering::Relaxed) >= self.server.config.max_connections {
+            *self.server.full_until() = Some(Instant::now());
+        }
     }
 }
 
@@ -200,6 +205,11 @@ impl Accepted {
 impl Server {
     fn is_crowded(&self) -> bool {
         self.connections() >= self.config.max_connections
+            || self.full_until().is_some_and(|until| until.elapsed() < STILL_FULL)
+    }
+
+    fn full_until(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.full_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// For as long as a head may take.
@@ -397,6 +407,19 @@ mod tests {
         let old = ask(&mut io).await;
         assert!(old.starts_with("HTTP/1.1 200") && old.contains("connection: close"), "{old}");
         assert_eq!(io.read(&mut [0; 16]).await.unwrap(), 0, "closed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_that_was_just_left_makes_nobody_else_stay() {
+        let server = server(watch::channel(Phase::Serving).1);
+        assert!(!server.is_crowded());
+        let place = Place::take(server.clone(), server.places.clone().acquire_owned().await.unwrap());
+        tokio::time::advance(MAX_AGE).await;
+        assert!(server.is_crowded());
+        drop(place);
+        assert!(server.is_crowded() && server.connections() == 0);
+        tokio::time::advance(STILL_FULL).await;
+        assert!(!server.is_crowded());
     }
 
     #[tokio::test(start_paused = true)]
