@@ -156,8 +156,9 @@ def put_verdict(cloud, key):
     cloud.client("s3").put_object(Bucket=BUCKET, Key=f"broken/{key}.json", Body=json.dumps(verdict))
 
 
-def test_broken_objects_stays_on_until_the_verdict_is_gone(cloud):
+def test_broken_objects_stays_on_until_the_verdict_is_gone(cloud, chat):
     """The alarm's level is what lies under broken/, which check-recency counts each minute."""
+    before = len(chat.texts)
     put_verdict(cloud, "events/x.jsonl.bz2")
     for key in objects(cloud, "broken/").keys() - {"broken/events/x.jsonl.bz2.json"}:
         cloud.client("s3").delete_object(Bucket=BUCKET, Key=key)
@@ -176,6 +177,9 @@ def test_broken_objects_stays_on_until_the_verdict_is_gone(cloud):
     assert state(cloud, "broken-objects") == "ALARM"
     cloud.client("s3").delete_object(Bucket=BUCKET, Key="broken/events/x.jsonl.bz2.json")
     assert count(1) == "OK"
+    # Else they come while the next test counts messages.
+    said = lambda: [text for text in chat.texts[before:] if "broken-objects" in text]
+    wait_for(lambda: len(said()) == 2, 30, lambda: f"that it began and that it is over in {chat.texts[before:]}\n{cloud.tail()}")
 
 
 def rejected(reason, origin, user_agent, path):

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from support import landed
-from support.failed_batches import THREE_SECONDS, TWO_RETRIES, data_of, holding, template_with
+from support.failed_batches import TEN_SECONDS, TWO_RETRIES, data_of, holding, template_with
 from support.faults import Faults
 from support.panics import Panics
 from support.stack import INGEST, LANDING, command, signal_if_alive, wait_for
@@ -97,9 +97,9 @@ def test_a_panic_costs_one_request_and_no_batch(fresh_stack, tmp_path):
     panics = Panics(tmp_path / "functions", {INGEST, LANDING})
     stack = fresh_stack(FUNCTIONS_DIR=panics.functions_dir, FAULTS="s3.error=1")
     assert stack.post(body=b'{"id":"in the batch"}').status == 200
-    wait_for(lambda: "WARN" in stack.function_log(LANDING), what="a try at landing it")
+    wait_for(lambda: "WARN" in stack.function_log(LANDING), 60, "a try at landing it")
     panics.arm(LANDING)
-    wait_for(lambda: not panics.is_armed(LANDING), what="landing to panic")
+    wait_for(lambda: not panics.is_armed(LANDING), 60, "landing to panic")
     Faults(stack).end()
     panics.arm(INGEST)
     assert stack.post(body=b'{"id":"of the request that is lost"}').status == 502
@@ -138,8 +138,8 @@ def test_a_batch_that_never_lands_is_kept_whole_and_later_ones_go_on(fresh_stack
 def test_a_batch_that_is_too_old_is_kept_whole_too(fresh_stack, tmp_path):
     """A batch that could not land before its records are too old ends in the on-failure destination,
     however many retries it would still have."""
-    stack = fresh_stack(template=broken_template(tmp_path, "no-such-bucket", THREE_SECONDS))
+    stack = fresh_stack(template=broken_template(tmp_path, "no-such-bucket", TEN_SECONDS))
     assert stack.post(body=b'{"id":"old"}').status == 200
-    document, = wait_for(lambda: holding(stack, b'"old"'), 30, lambda: f"it kept\n{stack.tail()}").values()
+    document, = wait_for(lambda: holding(stack, b'"old"'), 60, lambda: f"it kept\n{stack.tail()}").values()
     assert document["requestContext"]["condition"] == "RecordAgeExceeded"
     assert document["requestContext"]["approximateInvokeCount"] > 1

@@ -38,9 +38,9 @@ command.loader.exec_module(delete_viewer)
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    # What is waited for is there within two looks, and a run that holds the lease must get a processor once in two seconds.
+    # What is waited for is there within two looks, and a run that holds the lease must get a processor once in four seconds.
     monkeypatch.setattr(deletions, "WAIT_SECONDS", 1)
-    monkeypatch.setattr(deletions, "MIN_BEAT_SECONDS", 0.5)
+    monkeypatch.setattr(deletions, "MIN_BEAT_SECONDS", 1)
 
 
 @pytest.fixture

@@ -114,7 +114,7 @@ def test_kinesis_away_and_then_s3_away_under_traffic(fresh_stack, fault, front_d
     stack = fresh_stack(parameters="BatchingWindowSeconds=1 LandingTimeoutSeconds=5", FRONT_DOOR=front_door)
     faults = Faults(stack)
     with Players(stack, players=8, pause=0.2) as players:
-        wait_for(lambda: len(players.accepted) > 200, what="traffic")
+        wait_for(lambda: len(players.accepted) > 200, 60, "traffic")
         began = time.monotonic()
         faults.set(fault)
         environments = environments_within(stack, INGEST, OUTAGE_SECONDS)
@@ -129,7 +129,7 @@ def test_kinesis_away_and_then_s3_away_under_traffic(fresh_stack, fault, front_d
         faults.end()
         refused = [seconds for sent, seconds, status in list(players.times) if sent > both_away and status == 503]
         answered = len(players.accepted)
-        wait_for(lambda: len(players.accepted) > answered + 200, what="traffic after the outages")
+        wait_for(lambda: len(players.accepted) > answered + 200, 60, "traffic after the outages")
     assert len(times) > 2 * OUTAGE_SECONDS and max(times) < 2.5, (len(times), max(times))
     # Who waits for Kinesis waits 0.68 s; a probe 0.35.
     slow = [seconds for seconds in times if seconds > 0.65]
@@ -138,7 +138,8 @@ def test_kinesis_away_and_then_s3_away_under_traffic(fresh_stack, fault, front_d
     assert len(slow) <= allowed, f"{slow} of {len(times)}"
     account = assert_settled(stack, players)
     assert any(line.is_spilled for line in stack.lines("events"))
-    assert refused and max(refused) < 3, refused
+    # Ingest's patience is 2.9 s, and the last in a row use all of it: the start of a process and this client come on top.
+    assert refused and sorted(refused)[len(refused) // 2] < 3 and max(refused) < 5, refused
 
 
 def test_landing_says_at_once_that_s3_is_away(fresh_stack):

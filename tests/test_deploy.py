@@ -21,10 +21,10 @@ from botocore.exceptions import ClientError
 
 from support import landed
 from support.cloud import MiniStack
-from support.deployment import ARCHITECTURE, PACKAGES, Deployment, binaries, script
+from support.deployment import ARCHITECTURE, LANDING_SECONDS, PACKAGES, Deployment, binaries, script
 from support.frames import is_frame, text_of
 from support.sessions import event_texts, replay, requests
-from support.stack import LANDING_SECONDS, REPOSITORY, wait_for, without_aws
+from support.stack import REPOSITORY, wait_for, without_aws
 from support.traffic import JSON, Traffic
 
 # Landing need not wait for a batch to fill.
@@ -108,17 +108,22 @@ def test_redrive_is_beside_the_packages_and_runs():
     subprocess.run([PACKAGES / "redrive", "--version"], check=True)
 
 
+def once(lines):
+    """Each event once: MiniStack at times takes longer than ingest waits for a call, and then it is spilled, too. Spilled lines come last."""
+    return list({line.json["id"]: line for line in reversed(lines)}.values())[::-1]
+
+
 def test_recorded_sessions_land_as_they_were_sent(dev):
     """What real players sent to the deployed Function URL is in the deployed bucket, unchanged and in order."""
     for name in ("mux-embed-session.jsonl", "dashjs-cmcd-v2-session.jsonl"):
         session = requests(name)
-        before = len(dev.lines())
+        before = len(once(dev.lines()))
         replay(dev, session)
         sent = sum(len(event_texts(one)) for one in session)
-        lines = dev.wait_for_lines(lambda line: True, before + sent)
-        assert len(lines) == before + sent
+        wait_for(lambda: len(once(dev.lines())) >= before + sent, LANDING_SECONDS, dev.cloud.tail)
+        assert len(once(dev.lines())) == before + sent
     mux = [text for one in requests("mux-embed-session.jsonl") for text in event_texts(one)]
-    landed_mux = [line for line in dev.lines() if line.json["event"].get("xid") == json.loads(mux[0])["xid"]]
+    landed_mux = [line for line in once(dev.lines()) if line.json["event"].get("xid") == json.loads(mux[0])["xid"]]
     assert [line.event_text for line in landed_mux] == mux
     for key in dev.keys("events/"):
         if landed.KEY.fullmatch(key):
@@ -437,7 +442,6 @@ def test_an_environment_is_removed_and_leaves_what_landed(cloud, dev, staging):
     no other. MiniStack has no metrics of the stream, so nothing proves that it is empty: it is kept."""
     with pytest.raises(AssertionError, match="is left as it is"):
         staging.run("destroy", {}, answer="no\n")
-    before = len(staging.lines())
     for number in range(50):
         assert staging.post(body=b'[{"session_id":"still there","n":%d}]' % number, headers=JSON).status == 200
     said = staging.run("destroy", {}, answer="yes\n")
@@ -447,7 +451,7 @@ def test_an_environment_is_removed_and_leaves_what_landed(cloud, dev, staging):
     assert stream in cloud.client("kinesis").list_streams()["StreamNames"]
     with pytest.raises(ClientError, match="does not exist"):
         cloud.outputs("playhead-staging")
-    assert len(staging.lines()) == before + 50
+    assert len({line.text for line in staging.lines() if "still there" in line.text}) == 50
     assert [name for name in cloud.functions() if "playhead-staging" in name] == []
     # The first goes on.
     before = len(dev.lines())
@@ -490,7 +494,9 @@ def test_the_other_front_door_leads_to_the_same_place(other):
     session = requests("mux-embed-session.jsonl")
     replay(other, session)
     sent = [text for one in session for text in event_texts(one)]
-    assert [line.event_text for line in other.wait_for_lines(lambda line: True, len(sent))] == sent
+    events = lambda: [line.event_text for line in once(other.lines())]
+    wait_for(lambda: len(events()) >= len(sent), LANDING_SECONDS, other.cloud.tail)
+    assert events() == sent
     assert other.post(path="/nowhere", body=b"{}", headers=JSON).json["error"]["code"] == "unknown_path"
     stream = other.cloud.client("kinesis").describe_stream_summary(StreamName=other.outputs["StreamName"])
     assert stream["StreamDescriptionSummary"]["StreamModeDetails"] == {"StreamMode": "ON_DEMAND"}

@@ -57,8 +57,8 @@ def test_a_day_is_a_digest_at_a_webhook_and_a_mail_once(fresh_stack, chat):
     """A day in 24 seconds: what was accepted, rejected and alarmed is in the digest that the schedule has sent once; the same
     event again sends nothing."""
     clock = FastClock(3_600)
-    # The day's last hour is sealed from 0:20 on, and this clock has an hour a second: at 3:45 it surely is.
-    stack = fresh_stack(CLOCK=clock.setting, **settings(chat, "DigestHour=3", "MailFrom=playhead@example.com"))
+    # The day's last hour is sealed from 0:20 on, and this clock has an hour a second: at 6:45 it surely is.
+    stack = fresh_stack(CLOCK=clock.setting, **settings(chat, "DigestHour=6", "MailFrom=playhead@example.com"))
     # The clock runs on at night: all of this is of its first day.
     for number in range(20):
         assert stack.post(body=json.dumps([{"n": number}]).encode(), headers=JSON).status == 200

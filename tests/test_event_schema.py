@@ -10,7 +10,6 @@ import threading
 import time
 import uuid
 from collections import Counter
-from datetime import UTC, datetime
 
 import pytest
 
@@ -198,7 +197,7 @@ def test_what_a_wrong_rule_rejected_is_landed_by_redrive(fresh_stack, tmp_path, 
     report = f'name="{events[2]["name"]}",type="seek"\nname="{new_name()}",type="play"'
     assert stack.post(body=report.encode(), headers=CMCD).status == 200
     rejected_lines(stack, 3)
-    prefix = f"rejected/dt={datetime.now(UTC):%Y-%m-%d}/"
+    prefix = f"rejected/dt={stack.landed_files('rejected')[0].parts['date']}/"
     code, output = redrive.run(stack, *redrive.rejected(prefix, "--reasons", "schema_violation"))
     assert code == 0, output
     assert [landed(stack, one["name"]).json["event"] for one in events] == events

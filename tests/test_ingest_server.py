@@ -68,6 +68,11 @@ class Server:
         status = open(f"/proc/{self.process.pid}/status").read()
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
+    def metrics(self):
+        host, port = self.admin
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            return exchange(connection, b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").decode().splitlines()
+
     def stop(self, timeout=60):
         signal_if_alive(self.process.pid, signal.SIGTERM)
         return self.process.wait(timeout)
@@ -102,6 +107,13 @@ def exchange_by_http_2(connection, data, streams):
         answer += received
         ended = sum(stream > 0 and kind in (h2.DATA, h2.HEADERS) and flags & h2.END_STREAM for kind, flags, stream, _ in h2.frames(answer))
     return answer
+
+
+def landed_once(server, names):
+    names = set(names)
+    lines = lambda: [line for line in server.stack.lines() if line.json.get("id") in names]
+    wait_for(lambda: {line.json["id"] for line in lines()} == names, what=server.log)
+    landed.assert_once(lines(), names)
 
 
 @pytest.fixture
@@ -152,13 +164,7 @@ def test_health_readiness_and_metrics_answer(server):
     posted = server.ask(POST.replace(b"/events", b"/ready") + b"content-length: %d\r\nconnection: close\r\n\r\n" % len(EVENT) + EVENT)
     assert status(posted) == 404, "events there are not taken, and so not answered 200"
     assert status(server.post()) == 200
-    host, port = server.admin
-
-    def metrics():
-        with socket.create_connection((host, int(port)), timeout=10) as connection:
-            return exchange(connection, get.format("/metrics").encode()).decode().splitlines()
-
-    samples = wait_for(lambda: "playhead_connections 0" in (found := metrics()) and found, 10, "the end of the connections")
+    samples = wait_for(lambda: "playhead_connections 0" in (found := server.metrics()) and found, 10, "the end of the connections")
     assert "playhead_accepted_events_total 1" in samples and "playhead_in_flight_bytes 0" in samples
 
 
@@ -211,8 +217,7 @@ def test_many_posts_share_records(server):
     assert sum(value.get("AcceptedEvents", 0) for value in values) == len(names)
     assert sum(value["PutRecords"] for value in values) <= 200
     assert all(value["front_door"] == "server" for value in values)
-    lines = server.stack.wait_for_lines(lambda line: line.json.get("id") in set(names), len(names))
-    landed.assert_once(lines, names)
+    landed_once(server, names)
 
 
 def certificate(directory, name):
@@ -316,18 +321,18 @@ def test_killed_again_and_again_under_load_nothing_that_was_answered_200_is_miss
 
 def test_while_a_balancer_sends_on_after_sigterm_no_request_fails_and_all_of_them_land(servers):
     """It says that it is not ready, asks clients to go elsewhere, serves on, and ends when its time is over."""
-    server = servers(DRAIN_SECONDS=5)
+    server = servers(DRAIN_SECONDS=10)
     with Traffic(server.port) as traffic:
         time.sleep(1)
+        signalled = time.monotonic()
         signal_if_alive(server.process.pid, signal.SIGTERM)
         time.sleep(1)
         answer = server.ask(b"GET /ready HTTP/1.1\r\nhost: a\r\n\r\n")
         assert status(answer) == 503 and b"connection: close" in answer
-        time.sleep(2.5)
+        time.sleep(max(0, signalled + 4 - time.monotonic()))
     assert traffic.failed == [] and len(traffic.accepted) > 100
     assert server.process.wait(30) == 0, server.log()
-    lines = server.stack.wait_for_lines(lambda line: line.json.get("id") in set(traffic.accepted), len(traffic.accepted))
-    landed.assert_once(lines, traffic.accepted)
+    landed_once(server, traffic.accepted)
 
 
 def test_a_request_of_which_a_byte_was_read_is_answered_though_the_server_stops(server):
@@ -338,6 +343,7 @@ def test_a_request_of_which_a_byte_was_read_is_answered_though_the_server_stops(
     connections = [(cut, server.connect()) for cut in (1, 20, len(request) - 5)]
     for cut, connection in connections:
         connection.sendall(request[:cut])
+    wait_for(lambda: "playhead_connections 3" in server.metrics(), 10, server.log)
     time.sleep(0.3)
     signal_if_alive(server.process.pid, signal.SIGTERM)
     time.sleep(0.5)
@@ -353,7 +359,7 @@ def test_what_a_client_that_went_away_had_sent_is_stored_and_counted(servers):
         body = event(name)
         with server.connect() as connection:
             connection.sendall(b"POST /events HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
-    landed.assert_once(server.stack.wait_for_lines(lambda line: line.json.get("id") in names, len(names)), names)
+    landed_once(server, names)
     server.stop()
     values = [json.loads(line) for line in server.log().splitlines() if "AcceptedEvents" in line]
     assert sum(value["AcceptedEvents"] for value in values) == len(names)
@@ -476,9 +482,12 @@ def test_one_client_with_the_worst_bodies_takes_neither_the_others_answers_nor_t
     with ThreadPoolExecutor(1) as pool:
         answers, good = pool.submit(worst), []
         while time.monotonic() < over:
-            good.append(status(server.post()))
+            sent = time.monotonic()
+            good.append((status(server.post()), time.monotonic() - sent))
         found = set(answers.result())
-    assert set(good) == {200} and len(good) > 50
+    assert {answer for answer, _ in good} == {200} and len(good) > 10
+    # Usual is the commit interval, a fifth of a second.
+    assert sorted(seconds for _, seconds in good)[len(good) // 2] < 1, good
     assert found <= {(0, 200), (0, 503), (1, 413), (2, 400), (3, 200), (3, 503), (4, 200), (4, 503)} and len(found) >= 5, found
     assert server.peak_memory() - idle < 200 << 20, (server.peak_memory(), idle)
 

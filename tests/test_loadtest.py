@@ -103,16 +103,16 @@ def test_what_a_stopped_stack_did_not_answer_is_counted(fresh_stack, tmp_path):
     """A stack that is killed in the middle: every POST still has one outcome, and no answer is made up."""
     stack = fresh_stack()
     result = tmp_path / "result.json"
-    process = start("run", stack.port, "--rate", 100, "--duration", "3s", "--timeout", "2s", "--result", result, *LENIENT)
+    process = start("run", stack.port, "--rate", 100, "--duration", "10s", "--timeout", "2s", "--result", result, *LENIENT)
     # Written with the first answer.
     wait_for(lambda: "AcceptedEvents" in stack.function_log(INGEST), what="the first answer")
     time.sleep(0.5)
     stack.kill()
     ran = finish(process, result)
     posts = ran.result["posts"]
-    assert ran.code == FAIL and posts["planned"] == 300, ran
+    assert ran.code == FAIL and posts["planned"] == 1_000, ran
     unanswered = sum(posts["unanswered"].values())
-    assert posts["as_expected"] + sum(posts["unexpected"].values()) + unanswered == 300
+    assert posts["as_expected"] + sum(posts["unexpected"].values()) + unanswered == 1_000
     assert posts["unanswered"]["refused"] > 0 and posts["as_expected"] > 0
     events = ran.result["events"]
     assert events["accepted"] + events["not_stored"] + events["unknown"] == events["sent"] and events["unknown"] > 0
@@ -140,17 +140,17 @@ def test_a_stall_shows_in_full_though_one_request_alone_was_slow(tmp_path):
 def test_a_generator_that_stood_still_does_not_judge_the_system(tmp_path, stop, code):
     result = tmp_path / "result.json"
     with servers.http1() as server:
-        process = start("run", server.port, "--rate", 100, "--duration", "6s", "--events-per-post", 1, "--max-lag", "800ms",
+        process = start("run", server.port, "--rate", 100, "--duration", "8s", "--events-per-post", 1, "--max-lag", "3s",
                         "--result", result)
         if stop:
             wait_for(lambda: len(server.received) > 50)
             os.kill(process.pid, signal.SIGSTOP)
-            time.sleep(2)
+            time.sleep(6)
             os.kill(process.pid, signal.SIGCONT)
         ran = finish(process, result)
-    assert (ran.code, ran.result["posts"]["as_expected"]) == (code, 600), ran
+    assert (ran.code, ran.result["posts"]["as_expected"]) == (code, 800), ran
     if stop:
-        assert ran.result["latency"]["p99_us"] > 1_500_000
+        assert ran.result["latency"]["p99_us"] > 4_500_000
         assert ran.result["verdict"]["outcome"] == "INVALID" and "INVALID: " in ran.stdout
         assert "behind its plan" in ran.stdout and re.search(r"it used \d\.\d\d cores", ran.stdout)
 

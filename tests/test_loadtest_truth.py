@@ -174,7 +174,7 @@ def test_two_results_are_compared(whole):
 
 def test_events_of_a_file_that_is_deleted_are_missing(fresh_stack, tmp_path):
     stack = fresh_stack()
-    process = start_run(stack, tmp_path, "deleted", *PATIENT[:4], "--landing-timeout", "4s")
+    process = start_run(stack, tmp_path, "deleted", *PATIENT[:4], "--landing-timeout", "15s")
     file, ids = first_landed_file(stack, "deleted")
     stack.s3().delete_object(Bucket=LANDING_BUCKET, Key=file.key)
     ran = finish(process)

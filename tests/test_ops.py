@@ -33,8 +33,8 @@ def ops(stack, *arguments):
 
 
 def test_it_shows_files_metrics_logs_and_the_stream(landed_stack):
-    keys = [line.split()[2] for line in ops(landed_stack, "files", "events/")]
-    assert {file.key for file in landed_stack.landed_files("events")} <= set(keys)
+    there = {file.key for file in landed_stack.landed_files("events")}
+    assert there <= {line.split()[2] for line in ops(landed_stack, "files", "events/")}
     metric = ["metric", "Playhead", "AcceptedEvents", "Ingest", "Sum"]
     wait_for(lambda: ops(landed_stack, *metric), what="a value of AcceptedEvents")
     assert all(re.fullmatch(VALUE, line) for line in ops(landed_stack, *metric))

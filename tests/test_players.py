@@ -85,18 +85,25 @@ def land_a_viewing(browser, stack, title, snippet):
     def said():
         return "\n".join([console(browser), *map(json.dumps, landed())])
 
-    watch(browser, stack, snippet, said)
-    wait_for(lambda: wanted <= {name(event) for event in landed()}, 30, said)
+    def has_all():
+        return wanted <= {name(event) for event in landed()}
+
+    def is_whole():
+        numbers = {event[counter] for event in landed()}
+        return has_all() and len(numbers) == max(numbers) - min(numbers) + 1
+
+    # What dash.js has under way is lost with its page.
+    watch(browser, stack, snippet, said, has_all if title == "dash.js" else lambda: True)
+    # Reports that leave at once need not land in their order.
+    wait_for(is_whole, 30, said)
     events = landed()
     assert len({event[session] for event in events}) == 1, said()
-    numbers = [event[counter] for event in events]
-    assert sorted(set(numbers)) == list(range(min(numbers), min(numbers) + len(set(numbers)))), said()
     assert "bread-101" in {event.get("vid") or event.get("cid") or event.get("video_id") for event in events}
     assert stack.lines("rejected") == []
 
 
-def watch(browser, stack, snippet, said):
-    """Plays the clip on the snippet's page, seeks, watches to the end and leaves."""
+def watch(browser, stack, snippet, said, may_leave=lambda: True):
+    """Plays the clip on the snippet's page, seeks, watches to the end and leaves when it may."""
     snippet = snippet.replace("https://events.example.com", f"http://localhost:{stack.port}")
     pages = {"/": "<!doctype html><link rel=icon href=data:,>" + snippet.replace("events.example.com", f"localhost:{stack.port}")}
     folders = {"/node_modules/": LIBRARIES, "/clip/": REPOSITORY / "tests/fixtures", "/clients/": REPOSITORY}
@@ -111,4 +118,5 @@ def watch(browser, stack, snippet, said):
         wait_for(lambda: video("video.currentTime > 1"), 20, said)
         video("video.currentTime = 7")
         wait_for(lambda: video("video.ended"), 20, said)
+        wait_for(may_leave, 30, said)
         browser.get("about:blank")

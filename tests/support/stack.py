@@ -70,11 +70,14 @@ def wait_for(predicate, timeout=LANDING_SECONDS, what="what the test waits for")
 
     `what` may be a function, so that the message shows what there was at the end.
     """
-    deadline = time.monotonic() + timeout
+    left, began = timeout, time.monotonic()
     while not (found := predicate()):
-        if time.monotonic() > deadline:
+        left -= time.monotonic() - began
+        if left < 0:
             raise AssertionError(f"after {timeout} s there is not: {what() if callable(what) else what}")
         time.sleep(0.1)
+        # While the machine stands still, so does what is waited for.
+        left, began = left - 0.1, time.monotonic()
     return found
 
 

@@ -15,6 +15,7 @@ mod incidents;
 mod lines;
 mod metrics;
 mod observer;
+mod series_end;
 mod size_band;
 mod snapshot;
 mod store;
