@@ -16,6 +16,7 @@ from support.fast_clock import FastClock
 from support.faults import Faults
 from support.players import Players
 from support.stack import BINARY, LANDING_BUCKET, REPOSITORY, environment, run_to_the_end, wait_for, without_aws
+from support.stalls import Stalls
 
 SPILLED = "playhead-warning-spilled-events"
 MINUTE = 60
@@ -47,15 +48,15 @@ def assert_calm(stack):
 @pytest.mark.parametrize(("speed", "minutes"), [(60, 12), (360, 240)])
 @pytest.mark.parametrize("is_busy", [False, True], ids=["quiet", "busy"])
 def test_a_fresh_stack_has_no_alarm(fresh_stack, speed, minutes, is_busy):
-    stack = fresh_stack(parameters="", CLOCK=FastClock(speed).setting)
-    seconds = minutes * MINUTE / speed + 5
-    if is_busy:
-        with Players(stack, players=4, pause=0.02):
-            time.sleep(seconds)
-            assert_calm(stack)
-    else:
-        time.sleep(seconds)
-        assert_calm(stack)
+    for further in (2, 1, 0):
+        stack = fresh_stack(parameters="", CLOCK=FastClock(speed).setting)
+        with Stalls() as stalls, Players(stack, players=4, pause=0.02) if is_busy else contextlib.nullcontext():
+            time.sleep(minutes * MINUTE / speed + 5)
+            # A machine that stands still for a second is an outage of minutes by this clock, and rightly alarms.
+            if not (stalls.found and further):
+                assert_calm(stack)
+                return
+        assert stack.stop() == 0, stack.tail()
 
 
 def test_an_alarm_goes_from_its_fault_to_its_notices(fresh_stack):

@@ -13,6 +13,7 @@ from support.account import settle
 from support.faults import Faults, read_stream
 from support.players import Players
 from support.stack import INGEST, LANDING, LANDING_BUCKET, LANDING_SECONDS, wait_for
+from support.stalls import Stalls
 
 # How long Kinesis, and then S3, are away. `make outage` has them away for two minutes each.
 OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", 12))
@@ -113,21 +114,23 @@ def test_kinesis_away_and_then_s3_away_under_traffic(fresh_stack, fault, front_d
     probes; with both away players get a 503."""
     stack = fresh_stack(parameters="BatchingWindowSeconds=1 LandingTimeoutSeconds=5", FRONT_DOOR=front_door)
     faults = Faults(stack)
-    with Players(stack, players=8, pause=0.2) as players:
+    with Stalls() as stalls, Players(stack, players=8, pause=0.2) as players:
+        undisturbed = lambda since: [one for one in list(players.times) if one[0] > since and not stalls.disturbed(*one[:2])]
         wait_for(lambda: len(players.accepted) > 200, 60, "traffic")
         began = time.monotonic()
         faults.set(fault)
         environments = environments_within(stack, INGEST, OUTAGE_SECONDS)
         faults.end()
-        times = [seconds for sent, seconds, _ in list(players.times) if sent > began]
+        times = [seconds for _, seconds, _ in undisturbed(began)]
         faults.set("s3.error=1")
         time.sleep(OUTAGE_SECONDS)
-        assert {status for sent, _, status in list(players.times) if sent > began} == {200}
+        assert {status for _, _, status in undisturbed(began)} == {200}
         both_away = time.monotonic()
         faults.set(f"{fault} s3.error=1")
         time.sleep(min(OUTAGE_SECONDS, 5))
         faults.end()
-        refused = [seconds for sent, seconds, status in list(players.times) if sent > both_away and status == 503]
+        has_refused = any(sent > both_away and status == 503 for sent, _, status in list(players.times))
+        refused = [seconds for _, seconds, status in undisturbed(both_away) if status == 503]
         answered = len(players.accepted)
         wait_for(lambda: len(players.accepted) > answered + 200, 60, "traffic after the outages")
     assert len(times) > 2 * OUTAGE_SECONDS and max(times) < 2.5, (len(times), max(times))
@@ -139,7 +142,7 @@ def test_kinesis_away_and_then_s3_away_under_traffic(fresh_stack, fault, front_d
     account = assert_settled(stack, players)
     assert any(line.is_spilled for line in stack.lines("events"))
     # Ingest's patience is 2.9 s, and the last in a row use all of it: the start of a process and this client come on top.
-    assert refused and sorted(refused)[len(refused) // 2] < 3 and max(refused) < 5, refused
+    assert has_refused and sum(seconds >= 3 for seconds in refused) <= len(refused) / 2 and max(refused, default=0) < 5, refused
 
 
 def test_landing_says_at_once_that_s3_is_away(fresh_stack):
