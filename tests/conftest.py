@@ -3,6 +3,7 @@
 import pytest
 
 from support.stack import Stack
+from support.stalls import Stalls
 
 # The files that take longest go first: begun last, one of them would keep its worker busy when the others have nothing left.
 LONGEST_FIRST = [
@@ -46,6 +47,13 @@ def stacks(tmp_path_factory):
 def stack(request, stacks):
     """The stack that tests share; each tells its own events by ids that no other test uses."""
     return stacks(getattr(request, "param", "lambda"))
+
+
+@pytest.fixture
+def stalls():
+    """Those of the test's time."""
+    with Stalls() as found:
+        yield found
 
 
 @pytest.fixture

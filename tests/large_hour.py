@@ -131,8 +131,9 @@ def seal(directory, objects, timeout_seconds, progress=print):
             wait_for(lambda: checkpoint.exists() or success.exists(), 600, lambda: f"nothing is sealed\n{stack.tail()}")
             if not success.exists():
                 time.sleep(timeout_seconds / 8)
-                # One whose time is up has just ended.
-                for pid in wait_for(lambda: stack.function_processes(SEAL), 60, "a sealer to kill"):
+                # One whose time is up has just ended, and the next begins with the schedule.
+                wait_for(lambda: stack.function_processes(SEAL) or success.exists(), 60, "a sealer to kill")
+                for pid in stack.function_processes(SEAL):
                     signal_if_alive(pid, signal.SIGKILL)
                     kills += 1
         wait_for(success.exists, 1200, lambda: f"not sealed\n{stack.tail()}")

@@ -50,9 +50,9 @@ def assert_calm(stack):
 def test_a_fresh_stack_has_no_alarm(fresh_stack, speed, minutes, is_busy):
     for further in (2, 1, 0):
         stack = fresh_stack(parameters="", CLOCK=FastClock(speed).setting)
-        with Stalls() as stalls, Players(stack, players=4, pause=0.02) if is_busy else contextlib.nullcontext():
+        with Stalls(90 / speed) as stalls, Players(stack, players=4, pause=0.02) if is_busy else contextlib.nullcontext():
             time.sleep(minutes * MINUTE / speed + 5)
-            # A machine that stands still for a second is an outage of minutes by this clock, and rightly alarms.
+            # A machine that stands still for minutes of this clock has an outage, and rightly alarms.
             if not (stalls.found and further):
                 assert_calm(stack)
                 return

@@ -29,7 +29,7 @@ def kill_again_and_again(stack, function):
         killed += sum(signal_if_alive(pid, signal.SIGKILL) for pid in stack.function_processes(function))
 
 
-def landed_once(stack, traffic):
+def landed_once(stack, traffic, stalls):
     """All that was accepted is landed, and stopping brings nothing twice; files are checked while S3 is
     there."""
     print(f"{traffic.statuses}; {len(traffic.accepted)} events accepted")
@@ -38,22 +38,22 @@ def landed_once(stack, traffic):
     stack.wait_for_lines(lambda line: line.json["id"] in accepted, len(accepted), timeout=90)
     landed.verify_all(stack)
     assert stack.stop() == 0, stack.tail()
-    landed.assert_once(stack.lines(), traffic.accepted)
+    landed.assert_once(stack.lines(), traffic.accepted, stalls)
 
 
-def test_killing_the_landing_function_while_it_works_loses_and_doubles_nothing(fresh_stack):
+def test_killing_the_landing_function_while_it_works_loses_and_doubles_nothing(fresh_stack, stalls):
     """SIGKILL of the landing function's processes, again and again while traffic flows: all that was
     answered 200 is landed exactly once, by id, over all files on disk."""
     stack = fresh_stack(parameters=BUSY)
     with Traffic(stack) as traffic:
         kill_again_and_again(stack, LANDING)
     assert set(traffic.statuses) == {200}
-    landed_once(stack, traffic)
+    landed_once(stack, traffic, stalls)
     replaced = re.findall(r'"ReplacedObjects":([1-9]\d*)', stack.function_log(LANDING))
     print(f"objects of killed attempts that were written anew: {sum(map(int, replaced))}")
 
 
-def test_killing_ingest_while_it_works_loses_nothing_that_was_answered_200(fresh_stack):
+def test_killing_ingest_while_it_works_loses_nothing_that_was_answered_200(fresh_stack, stalls):
     """SIGKILL of ingest's processes while traffic flows: what they had in hand may be answered 502, but
     what was answered 200 lands, and nothing lands twice."""
     stack = fresh_stack()
@@ -62,10 +62,10 @@ def test_killing_ingest_while_it_works_loses_nothing_that_was_answered_200(fresh
         after = len(traffic.accepted)
         wait_for(lambda: len(traffic.accepted) > after, what="events that are accepted after the last kill")
     assert set(traffic.statuses) <= {200, 502}
-    landed_once(stack, traffic)
+    landed_once(stack, traffic, stalls)
 
 
-def test_stopping_right_after_a_kill_still_lands_everything(fresh_stack):
+def test_stopping_right_after_a_kill_still_lands_everything(fresh_stack, stalls):
     """A kill of the landing function just before Ctrl-C: what was answered 200 still lands before the
     stack is gone."""
     stack = fresh_stack(parameters=BUSY)
@@ -74,10 +74,10 @@ def test_stopping_right_after_a_kill_still_lands_everything(fresh_stack):
         for pid in wait_for(lambda: stack.function_processes(LANDING), what="a landing process"):
             signal_if_alive(pid, signal.SIGKILL)
         assert stack.stop() == 0, stack.tail()
-    landed.assert_once(stack.lines(), traffic.accepted)
+    landed.assert_once(stack.lines(), traffic.accepted, stalls)
 
 
-def test_a_landing_function_that_hangs_is_killed_and_its_batch_sent_again(fresh_stack):
+def test_a_landing_function_that_hangs_is_killed_and_its_batch_sent_again(fresh_stack, stalls):
     """A function that runs past its timeout is killed, and what it had in hand is handed to another one."""
     stack = fresh_stack(parameters="BatchSize=5 BatchingWindowSeconds=0 LandingTimeoutSeconds=5")
     with Traffic(stack) as traffic:
@@ -86,7 +86,7 @@ def test_a_landing_function_that_hangs_is_killed_and_its_batch_sent_again(fresh_
             signal_if_alive(pid, signal.SIGSTOP)
         wait_for(lambda: not any(map(command, hanging)), timeout=20, what="the end of those that hang")
     assert set(traffic.statuses) == {200}
-    landed_once(stack, traffic)
+    landed_once(stack, traffic, stalls)
 
 
 def test_a_panic_costs_one_request_and_no_batch(fresh_stack, tmp_path):

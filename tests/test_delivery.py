@@ -13,7 +13,6 @@ from support.account import settle
 from support.faults import Faults, read_stream
 from support.players import Players
 from support.stack import INGEST, LANDING, LANDING_BUCKET, LANDING_SECONDS, wait_for
-from support.stalls import Stalls
 
 # How long Kinesis, and then S3, are away. `make outage` has them away for two minutes each.
 OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", 12))
@@ -107,14 +106,14 @@ def environments_within(stack, function, seconds):
     pytest.param("kinesis.late=1", "lambda", id="answers_too_late"),
     pytest.param("kinesis.late=1", "server", id="answers_the_server_too_late"),
 ])
-def test_kinesis_away_and_then_s3_away_under_traffic(fresh_stack, fault, front_door):
+def test_kinesis_away_and_then_s3_away_under_traffic(fresh_stack, stalls, fault, front_door):
     """While Kinesis is away events go to S3, and while S3 is away the stream keeps what came: nothing that was answered 2xx is lost.
 
     Of each environment the first request alone waits for Kinesis, and of the server those of the first records and of the
     probes; with both away players get a 503."""
     stack = fresh_stack(parameters="BatchingWindowSeconds=1 LandingTimeoutSeconds=5", FRONT_DOOR=front_door)
     faults = Faults(stack)
-    with Stalls() as stalls, Players(stack, players=8, pause=0.2) as players:
+    with Players(stack, players=8, pause=0.2) as players:
         undisturbed = lambda since: [one for one in list(players.times) if one[0] > since and not stalls.disturbed(*one[:2])]
         wait_for(lambda: len(players.accepted) > 200, 60, "traffic")
         began = time.monotonic()
@@ -128,9 +127,8 @@ def test_kinesis_away_and_then_s3_away_under_traffic(fresh_stack, fault, front_d
         both_away = time.monotonic()
         faults.set(f"{fault} s3.error=1")
         time.sleep(min(OUTAGE_SECONDS, 5))
+        refused = wait_for(lambda: [seconds for _, seconds, status in undisturbed(both_away) if status == 503], 60, "answers of 503")
         faults.end()
-        has_refused = any(sent > both_away and status == 503 for sent, _, status in list(players.times))
-        refused = [seconds for _, seconds, status in undisturbed(both_away) if status == 503]
         answered = len(players.accepted)
         wait_for(lambda: len(players.accepted) > answered + 200, 60, "traffic after the outages")
     assert len(times) > 2 * OUTAGE_SECONDS and max(times) < 2.5, (len(times), max(times))
@@ -141,8 +139,8 @@ def test_kinesis_away_and_then_s3_away_under_traffic(fresh_stack, fault, front_d
     assert len(slow) <= allowed, f"{slow} of {len(times)}"
     account = assert_settled(stack, players)
     assert any(line.is_spilled for line in stack.lines("events"))
-    # Ingest's patience is 2.9 s, and the last in a row use all of it: the start of a process and this client come on top.
-    assert has_refused and sum(seconds >= 3 for seconds in refused) <= len(refused) / 2 and max(refused, default=0) < 5, refused
+    # Ingest's patience is 2.9 s, and the last in a row use all of it; the start of a process and this client come on top.
+    assert max(refused) < 4, refused
 
 
 def test_landing_says_at_once_that_s3_is_away(fresh_stack):

@@ -109,11 +109,11 @@ def exchange_by_http_2(connection, data, streams):
     return answer
 
 
-def landed_once(server, names):
+def landed_once(server, names, stalls):
     names = set(names)
     lines = lambda: [line for line in server.stack.lines() if line.json.get("id") in names]
     wait_for(lambda: {line.json["id"] for line in lines()} == names, what=server.log)
-    landed.assert_once(lines(), names)
+    landed.assert_once(lines(), names, stalls)
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_the_client_is_who_the_connection_or_a_trusted_proxy_says(servers, setti
     assert line.json["client"]["ip"] == ip
 
 
-def test_many_posts_share_records(server):
+def test_many_posts_share_records(server, stalls):
     """A thousand POSTs of one event within a second are some dozens of records."""
     connections = [server.connect() for _ in range(50)]
     head = "POST /events HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n"
@@ -217,7 +217,7 @@ def test_many_posts_share_records(server):
     assert sum(value.get("AcceptedEvents", 0) for value in values) == len(names)
     assert sum(value["PutRecords"] for value in values) <= 200
     assert all(value["front_door"] == "server" for value in values)
-    landed_once(server, names)
+    landed_once(server, names, stalls)
 
 
 def certificate(directory, name):
@@ -319,7 +319,7 @@ def test_killed_again_and_again_under_load_nothing_that_was_answered_200_is_miss
     assert not set(traffic.accepted) - ids
 
 
-def test_while_a_balancer_sends_on_after_sigterm_no_request_fails_and_all_of_them_land(servers):
+def test_while_a_balancer_sends_on_after_sigterm_no_request_fails_and_all_of_them_land(servers, stalls):
     """It says that it is not ready, asks clients to go elsewhere, serves on, and ends when its time is over."""
     server = servers(DRAIN_SECONDS=10)
     with Traffic(server.port) as traffic:
@@ -332,7 +332,7 @@ def test_while_a_balancer_sends_on_after_sigterm_no_request_fails_and_all_of_the
         time.sleep(max(0, signalled + 4 - time.monotonic()))
     assert traffic.failed == [] and len(traffic.accepted) > 100
     assert server.process.wait(30) == 0, server.log()
-    landed_once(server, traffic.accepted)
+    landed_once(server, traffic.accepted, stalls)
 
 
 def test_a_request_of_which_a_byte_was_read_is_answered_though_the_server_stops(server):
@@ -352,14 +352,14 @@ def test_a_request_of_which_a_byte_was_read_is_answered_though_the_server_stops(
         assert status(answer) == 200 and b"connection: close" in answer, (cut, answer)
 
 
-def test_what_a_client_that_went_away_had_sent_is_stored_and_counted(servers):
+def test_what_a_client_that_went_away_had_sent_is_stored_and_counted(servers, stalls):
     """Players leave the page right after their last event."""
     server, names = servers(), [str(uuid.uuid4()) for _ in range(100)]
     for name in names:
         body = event(name)
         with server.connect() as connection:
             connection.sendall(b"POST /events HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
-    landed_once(server, names)
+    landed_once(server, names, stalls)
     server.stop()
     values = [json.loads(line) for line in server.log().splitlines() if "AcceptedEvents" in line]
     assert sum(value["AcceptedEvents"] for value in values) == len(names)
@@ -447,7 +447,7 @@ def test_a_refusal_reaches_a_client_that_still_sends(server):
 
 
 def test_whoever_takes_all_connections_neither_makes_it_look_dead_nor_keeps_the_others_out(servers):
-    """Where others wait, connections without a request end long before the 75 seconds that they may last."""
+    """Where others wait, connections without a request end within seconds, not after the 75 that they may last."""
     server = servers(MAX_CONNECTIONS=50)
     idle = [server.connect() for _ in range(50)]
     for connection in idle:
@@ -457,7 +457,8 @@ def test_whoever_takes_all_connections_neither_makes_it_look_dead_nor_keeps_the_
     host, port = server.admin
     with socket.create_connection((host, int(port)), timeout=30) as connection:
         assert status(exchange(connection, b"GET /ready HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")) == 200
-    assert status(server.post()) == 200
+    # They look whether there is a crowd each five seconds, and the silent have two: a turn of both, and one more for a slow machine.
+    assert status(server.ask(POST + b"content-length: %d\r\nconnection: close\r\n\r\n" % len(EVENT) + EVENT, seconds=15)) == 200
     for connection in idle + silent:
         connection.close()
 
@@ -487,7 +488,7 @@ def test_one_client_with_the_worst_bodies_takes_neither_the_others_answers_nor_t
         found = set(answers.result())
     assert {answer for answer, _ in good} == {200} and len(good) > 10
     # Usual is the commit interval, a fifth of a second.
-    assert sorted(seconds for _, seconds in good)[len(good) // 2] < 1, good
+    assert sorted(seconds for _, seconds in good)[len(good) // 2] < 0.5, good
     assert found <= {(0, 200), (0, 503), (1, 413), (2, 400), (3, 200), (3, 503), (4, 200), (4, 503)} and len(found) >= 5, found
     assert server.peak_memory() - idle < 200 << 20, (server.peak_memory(), idle)
 

@@ -34,7 +34,7 @@ def post_all(stack):
         return list(pool.map(post, range(POSTS)))
 
 
-def test_a_thousand_posts_at_once_land_whole_in_few_records_and_full_objects(fresh_stack):
+def test_a_thousand_posts_at_once_land_whole_in_few_records_and_full_objects(fresh_stack, stalls):
     """1,000 POSTs of 20 events from 50 viewers at once: 20,000 lines, none twice by id, none lost, each
     POST's in their order, in far fewer records than events, and in objects of about 100 records. The
     window is the deployed one."""
@@ -42,7 +42,7 @@ def test_a_thousand_posts_at_once_land_whole_in_few_records_and_full_objects(fre
     assert Counter(post_all(stack)) == {200: POSTS}
     lines = stack.wait_for_lines(lambda line: True, POSTS * EVENTS_PER_POST, timeout=60)
     assert len(lines) == POSTS * EVENTS_PER_POST
-    landed.assert_once(lines, [f"{post}/{n}" for post in range(POSTS) for n in range(EVENTS_PER_POST)])
+    landed.assert_once(lines, [f"{post}/{n}" for post in range(POSTS) for n in range(EVENTS_PER_POST)], stalls)
     assert_order_within_posts(lines)
     metadata = landed.verify_all(stack)
     assert_few_records(metadata)

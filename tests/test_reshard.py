@@ -56,7 +56,7 @@ def generations(stack):
     return {name: generation(shard) for name, shard in by_id.items()}
 
 
-def test_split_and_merge_under_traffic_lose_double_and_reorder_nothing(fresh_stack):
+def test_split_and_merge_under_traffic_lose_double_and_reorder_nothing(fresh_stack, stalls):
     """Splitting and merging shards loses, doubles and reorders nothing. Events of one key that are posted one after the other land in the order that the stream gave them.
 
     Shards that are split and merged under traffic: everything that was answered 200 lands once, in
@@ -76,7 +76,7 @@ def test_split_and_merge_under_traffic_lose_double_and_reorder_nothing(fresh_sta
     assert_order(stack)
     assert_parents_first(stack)
     assert stack.stop() == 0, stack.tail()
-    landed.assert_once(stack.lines(), traffic.accepted)
+    landed.assert_once(stack.lines(), traffic.accepted, stalls)
 
 
 def files_by_generation(stack):
@@ -110,7 +110,7 @@ def assert_parents_first(stack):
                 assert max(written[parent]) <= min(written[shard["ShardId"]]), f"{shard} before {parent}"
 
 
-def test_update_shard_count_keeps_the_order_of_each_viewer(fresh_stack):
+def test_update_shard_count_keeps_the_order_of_each_viewer(fresh_stack, stalls):
     """The old shards are read to their end first, and those in between too."""
     stack = fresh_stack(parameters="BatchSize=20 BatchingWindowSeconds=1")
     with Traffic(stack, viewers=12, events_per_post=3) as traffic:
@@ -123,7 +123,7 @@ def test_update_shard_count_keeps_the_order_of_each_viewer(fresh_stack):
         before = len(traffic.accepted)
         wait_for(lambda: len(traffic.accepted) > before + 300, what="traffic after the change")
     assert stack.stop() == 0, stack.tail()
-    landed.assert_once(stack.lines(), traffic.accepted)
+    landed.assert_once(stack.lines(), traffic.accepted, stalls)
     written = {"old": defaultdict(list), "new": defaultdict(list)}
     seen = defaultdict(list)
     files = stack.landed_files("events")

@@ -18,7 +18,7 @@ from support.traffic import Traffic
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl_c", "sigterm"])
-def test_a_stack_stopped_in_the_middle_of_traffic_lands_all_that_was_answered_200(fresh_stack, number):
+def test_a_stack_stopped_in_the_middle_of_traffic_lands_all_that_was_answered_200(fresh_stack, stalls, number):
     """Ctrl-C (to the whole process group, as a terminal sends it) or SIGTERM in the middle of traffic
     still lands all that was answered 200, and the stack exits 0."""
     stack = fresh_stack(parameters="")
@@ -29,12 +29,12 @@ def test_a_stack_stopped_in_the_middle_of_traffic_lands_all_that_was_answered_20
     assert code == 0, stack.tail()
     print(f"{traffic.statuses}; {len(traffic.accepted)} events accepted")
     assert traffic.statuses[200] > 200
-    landed.assert_once(stack.lines(), traffic.accepted)
+    landed.assert_once(stack.lines(), traffic.accepted, stalls)
     assert functions and not any(command(pid) for pid in functions), "functions outlive their stack"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["ctrl_c", "sigterm", "sighup"])
-def test_a_stop_that_is_signalled_twice_still_lands_all_that_was_answered_200(fresh_stack, number):
+def test_a_stop_that_is_signalled_twice_still_lands_all_that_was_answered_200(fresh_stack, stalls, number):
     """A shell and the kernel both report a closed terminal, `make` passes on what its group has got already: signals of
     one stop come in twos, and lose nothing."""
     stack = fresh_stack(parameters="BatchingWindowSeconds=300")
@@ -44,7 +44,7 @@ def test_a_stop_that_is_signalled_twice_still_lands_all_that_was_answered_200(fr
     stack.process.send_signal(number)
     time.sleep(0.02)
     assert stack.stop(number) == 0, stack.tail()
-    landed.assert_once(stack.lines(), ids)
+    landed.assert_once(stack.lines(), ids, stalls)
 
 
 def test_a_stack_stopped_with_a_batch_still_filling_does_not_wait_for_the_window(fresh_stack):
@@ -102,7 +102,7 @@ def test_a_bad_setting_stops_the_start_and_is_named(tmp_path, variables, named):
     assert code != 0 and named in output, output
 
 
-def test_a_stack_started_again_on_its_folder_keeps_what_had_landed(fresh_stack, tmp_path):
+def test_a_stack_started_again_on_its_folder_keeps_what_had_landed(fresh_stack, stalls, tmp_path):
     """Files of earlier runs stay what they are, however soon the next run begins: `make run` may be
     stopped and started at will."""
     events = [f"run-{number}" for number in range(5)]
@@ -110,7 +110,7 @@ def test_a_stack_started_again_on_its_folder_keeps_what_had_landed(fresh_stack, 
         stack = fresh_stack(tmp_path / "again", parameters="ShardCount=1")
         assert stack.post(body=b'{"id":"%s"}' % event.encode()).status == 200
         assert stack.stop() == 0, stack.tail()
-    landed.assert_once(stack.lines(), events)
+    landed.assert_once(stack.lines(), events, stalls)
 
 
 def test_the_page_ends_with_a_stack_that_is_killed(fresh_stack):
@@ -198,7 +198,7 @@ def test_a_ctrl_c_that_also_ends_the_reader_still_lands_everything(tmp_path):
     assert [line.json["id"] for file in files for line in landed.read_lines(file.path)] == ["heard by nobody"]
 
 
-def test_a_stack_stopped_right_after_a_reshard_lands_what_came_to_the_new_shards(fresh_stack):
+def test_a_stack_stopped_right_after_a_reshard_lands_what_came_to_the_new_shards(fresh_stack, stalls):
     """A shard that was split a moment before Ctrl-C: what its children took lands too."""
     stack = fresh_stack(parameters="ShardCount=1 BatchingWindowSeconds=300")
     stack.kinesis().split_shard(
@@ -209,4 +209,4 @@ def test_a_stack_stopped_right_after_a_reshard_lands_what_came_to_the_new_shards
     for one in ids:
         assert stack.post(body=json.dumps({"id": one, "sid": one}).encode()).status == 200
     assert stack.stop() == 0, stack.tail()
-    landed.assert_once(stack.lines(), ids)
+    landed.assert_once(stack.lines(), ids, stalls)

@@ -290,19 +290,22 @@ def assert_clean(driver):
     assert (pwned, violations, errors) == (None, [], [])
 
 
-def test_an_event_appears_within_six_seconds_of_its_post(fresh_stack, browser):
+def test_an_event_appears_within_six_seconds_of_its_post(fresh_stack, stalls, browser):
     """With the template's own batching window, as a newcomer has it."""
     stack = fresh_stack(parameters="")
     show(browser, stack)
     took = []
-    # A machine that runs four tests at once may lose a second now and then, and not each time.
-    while sum(one < 6 for one in took) < 3:
-        assert len(took) < 10, took
-        number, began = len(took), time.monotonic()
+    for number in range(10):
+        began = time.monotonic()
         post(stack, [{"id": f"seen-{number}", "type": f"seen-{number}"}])
         wait_for(lambda number=number: f"seen-{number}" in text(browser, "#events"), 20, lambda: text(browser, "#events"))
-        took.append(time.monotonic() - began)
+        seconds = time.monotonic() - began
+        took += [] if stalls.disturbed(began, seconds) else [seconds]
+        if len(took) == 3:
+            break
     print("seconds from the POST to the page:", [round(one, 1) for one in took])
+    # A machine that runs four tests at once may lose half a second.
+    assert min(took) < 6 and max(took) < 8
     assert_clean(browser)
 
 
@@ -458,7 +461,7 @@ def memory_mib(stack):
     return int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) / 1024
 
 
-def test_two_days_of_large_hours_are_shown_at_once_in_little_memory(fresh_stack, browser, tmp_path):
+def test_two_days_of_large_hours_are_shown_at_once_in_little_memory(fresh_stack, stalls, browser, tmp_path):
     """Sums are read instead of objects: of the open hour, its end alone."""
     # The oldest of the hours must stay within the two days.
     left = 3600 - time.time() % 3600
@@ -470,20 +473,19 @@ def test_two_days_of_large_hours_are_shown_at_once_in_little_memory(fresh_stack,
     history.fill(data, OBJECTS)
     stack = fresh_stack(directory=tmp_path / "large")
     opened = time.monotonic()
-    paints = [first_paint(browser, stack)]
+    painted = first_paint(browser, stack)
     whole = time.monotonic() - opened
+    if stalls.disturbed(opened, whole):
+        painted = first_paint(browser, stack)
     post(stack, [{"id": "among-many"}])
     get(stack, "/api/wait?for=landed&q=among-many")
     wait_for(lambda: get(stack, "/api/hours/" + sealed_hour(stack))["size"], 30, "the sizes of eight weeks")
     began, before, mib = time.monotonic(), get(stack, "/api/overview")["s3_requests"], memory_mib(stack)
     time.sleep(10)
     a_second = (get(stack, "/api/overview")["s3_requests"] - before) / (time.monotonic() - began)
-    requests = before - a_second * (began - opened)
-    # A machine that has no time for one is found out; it has some for the next.
-    while min(paints) >= 1 and len(paints) < 5:
-        paints.append(first_paint(browser, stack))
-    print(f"first paint {min(paints):.2f} s, 48 hours {whole:.2f} s, {mib:.0f} MiB, {requests:.0f} S3 requests at first, {a_second * 0.25:.0f} a look")
-    assert min(paints) < 1 and mib < 100 and requests < 1_000
+    requests, a_look = before - a_second * (began - opened), a_second * 0.25
+    print(f"first paint {painted:.2f} s, 48 hours {whole:.2f} s, {mib:.0f} MiB, {requests:.0f} S3 requests at first, {a_look:.0f} a look")
+    assert painted < 1 and mib < 100 and requests < 1_000 and a_look < 25
     states = [hour["state"] for hour in get(stack, "/api/hours")["hours"]]
     assert states.count("sealed") >= 46
 

@@ -83,8 +83,8 @@ struct Server {
     places: Arc<Semaphore>,
     /// Those that are open.
     connections: AtomicUsize,
-    /// When one of them left and there had been no place for another.
-    full_until: Mutex<Option<Instant>>,
+    /// When one of them last ended while there was no place for another.
+    last_full: Mutex<Option<Instant>>,
     /// Requests of HTTP/2 that may still come. Each takes some 5 KB, and a connection may have a hundred.
     streams: Arc<Semaphore>,
     phase: watch::Receiver<Phase>,
@@ -278,8 +278,8 @@ impl Server {
         let bodies = Arc::new(body::Room::new(config.max_in_flight_bytes / 4));
         let [places, streams] = [(); 2].map(|()| Arc::new(Semaphore::new(config.max_connections)));
         let tls = config.tls.clone().map(Tls::load).transpose()?;
-        let (connections, full_until) = (AtomicUsize::new(0), Mutex::new(None));
-        Ok(Self { intake, config, commit, tally, bodies, tls, places, connections, full_until, streams, phase })
+        let (connections, last_full) = (AtomicUsize::new(0), Mutex::new(None));
+        Ok(Self { intake, config, commit, tally, bodies, tls, places, connections, last_full, streams, phase })
     }
 
     fn phase(&self) -> Phase {

@@ -54,12 +54,14 @@ async fn all_events_are_named_within_three_seconds_when_neither_kinesis_nor_s3_a
     let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, None, "test");
     let loader = lambda_setup::sdk::loader().region(Region::new("eu-central-1")).credentials_provider(credentials);
     let sdk_config = loader.endpoint_url(endpoint).load().await;
-    // A machine may stand still in one of three tries; a handler that waits too long does so in each.
-    let mut times = Vec::new();
-    while times.len() < 3 && times.last().is_none_or(|time| *time >= Duration::from_secs(3)) {
-        times.push(time_to_name_all_events(&sdk_config).await);
+    // A machine may stand still for the 0.3 s that are left of them, but not each time.
+    let mut time = time_to_name_all_events(&sdk_config).await;
+    for _ in 0..2 {
+        if time >= Duration::from_secs(3) {
+            time = time_to_name_all_events(&sdk_config).await;
+        }
     }
-    assert!(times.iter().any(|time| *time < Duration::from_secs(3)), "{times:?}");
+    assert!(time < Duration::from_secs(3), "{time:?}");
     assert!(!server.is_finished());
     server.abort();
 }

@@ -8,9 +8,8 @@ from support.frames import text_of
 from support.stack import FAILED_BATCHES_BUCKET, REPOSITORY
 
 TWO_RETRIES = {"MaximumRetryAttempts: -1": "MaximumRetryAttempts: 2"}
-THREE_SECONDS, TEN_SECONDS = (
-    {"MaximumRecordAgeInSeconds: !Ref MaximumRecordAgeSeconds": f"MaximumRecordAgeInSeconds: {seconds}"} for seconds in (3, 10)
-)
+THREE_SECONDS = {"MaximumRecordAgeInSeconds: !Ref MaximumRecordAgeSeconds": "MaximumRecordAgeInSeconds: 3"}
+TEN_SECONDS = {"MaximumRecordAgeInSeconds: !Ref MaximumRecordAgeSeconds": "MaximumRecordAgeInSeconds: 10"}
 
 
 def template_with(directory, changes):

@@ -70,15 +70,16 @@ def wait_for(predicate, timeout=LANDING_SECONDS, what="what the test waits for")
 
     `what` may be a function, so that the message shows what there was at the end.
     """
-    left, began = timeout, time.monotonic()
-    while not (found := predicate()):
-        left -= time.monotonic() - began
+    left = timeout
+    while True:
+        began = time.monotonic()
+        if found := predicate():
+            return found
+        # A sleep counts as 0.1 s however long it lasts: while the machine stands still, so does what is waited for.
+        left -= time.monotonic() - began + 0.1
         if left < 0:
             raise AssertionError(f"after {timeout} s there is not: {what() if callable(what) else what}")
         time.sleep(0.1)
-        # While the machine stands still, so does what is waited for.
-        left, began = left - 0.1, time.monotonic()
-    return found
 
 
 def without_aws():

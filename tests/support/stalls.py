@@ -1,4 +1,4 @@
-"""Moments in which this machine stood still: what was under way is late then, and no fault of what is tested."""
+"""Moments in which this machine stood still, or had no time for us: what was under way is late then, whoever is tested."""
 
 import threading
 import time
@@ -10,10 +10,10 @@ AFTER_SECONDS = 4
 
 
 class Stalls:
-    """Those of the time while it is entered."""
+    """Those of so many seconds at least while it is entered."""
 
-    def __init__(self):
-        self.found = []
+    def __init__(self, seconds=STALL_SECONDS):
+        self.seconds, self.found = seconds, []
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -21,7 +21,7 @@ class Stalls:
         last = time.monotonic()
         while not self.over.wait(0.05):
             now = time.monotonic()
-            if now - last > STALL_SECONDS:
+            if now - last > self.seconds:
                 self.found.append((last, now))
             last = now
 

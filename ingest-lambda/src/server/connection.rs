@@ -39,9 +39,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(35);
 /// How old a connection gets, and up to half as old again so that those of one moment don't end in one: a load balancer sends
 /// only new ones to a new task.
 const MAX_AGE: Duration = Duration::from_mins(10);
-/// How long there counts as no place after one was left: whoever waits for it may take it a moment later, and connections that
-/// look in that moment would all stay.
-const STILL_FULL: Duration = Duration::from_secs(1);
+/// How long the server still counts as full after a connection has ended. The next one takes the place a moment later, and all that
+/// look for a crowd in that moment would stay. Those that look meanwhile end, whether or not somebody waits: some 2 % of the idle.
+const STILL_FULL: Duration = Duration::from_millis(100);
 /// How an HTTP/2 connection begins.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -132,9 +132,11 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if self.server.connections.fetch_sub(1, Ordering::Relaxed) >= self.server.config.max_connections {
-            *self.server.full_until() = Some(Instant::now());
+        // Before it is one less, so that nobody sees neither.
+        if self.server.connections() >= self.server.config.max_connections {
+            *self.server.last_full() = Some(Instant::now());
         }
+        self.server.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -205,11 +207,11 @@ impl Accepted {
 impl Server {
     fn is_crowded(&self) -> bool {
         self.connections() >= self.config.max_connections
-            || self.full_until().is_some_and(|until| until.elapsed() < STILL_FULL)
+            || self.last_full().is_some_and(|last| last.elapsed() < STILL_FULL)
     }
 
-    fn full_until(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.full_until.lock().unwrap_or_else(PoisonError::into_inner)
+    fn last_full(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.last_full.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// For as long as a head may take.
@@ -366,7 +368,7 @@ mod tests {
             admin_listen: None,
             commit_interval: Duration::from_millis(200),
             max_in_flight_bytes: 1 << 20,
-            max_connections: 1,
+            max_connections: 2,
             drain_time: Duration::ZERO,
             has_proxy_header: false,
             trusted_proxies: crate::server::address::TrustedProxies::default(),
@@ -413,13 +415,16 @@ mod tests {
     async fn a_place_that_was_just_left_makes_nobody_else_stay() {
         let server = server(watch::channel(Phase::Serving).1);
         assert!(!server.is_crowded());
-        let place = Place::take(server.clone(), server.places.clone().acquire_owned().await.unwrap());
+        let take = async || Place::take(server.clone(), server.places.clone().acquire_owned().await.unwrap());
+        let (first, second) = (take().await, take().await);
         tokio::time::advance(MAX_AGE).await;
         assert!(server.is_crowded());
-        drop(place);
-        assert!(server.is_crowded() && server.connections() == 0);
+        drop(first);
+        assert!(server.is_crowded() && server.connections() == 1);
         tokio::time::advance(STILL_FULL).await;
         assert!(!server.is_crowded());
+        drop(second);
+        assert!(!server.is_crowded(), "there was a place before");
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use tokio::time::{Sleep, sleep};
 pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may have no request. Browsers keep theirs for some minutes, load balancers for six.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
-/// Both while there is no place for another connection.
+/// Both while there is no place for another connection, or was none a moment ago.
 pub(super) const CROWDED_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a connection looks whether it is crowded.
 const CROWDED_INTERVAL: Duration = Duration::from_secs(5);
