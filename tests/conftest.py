@@ -51,7 +51,7 @@ def stack(request, stacks):
 
 @pytest.fixture
 def stalls():
-    """Those of the test's time."""
+    """The moments of the test in which the machine stood still."""
     with Stalls() as found:
         yield found
 

@@ -146,4 +146,4 @@ def test_the_line_of_traffic_counts_what_the_front_door_accepted(fresh_stack, fr
     # The server counts every ten seconds, and where it is no terminal a line is for ten.
     line = wait_for(lambda: next(filter(re.compile(r"\d\d:\d\d:\d\d [1-9]\d* events/s, ").match, stack.output), None), 40, stack.tail)
     # Of ten seconds, or of more on a machine that has no time to say it.
-    assert 75 <= int(line.split()[1]) <= 100, line
+    assert 75 <= int(line.split()[1]) <= 110, line

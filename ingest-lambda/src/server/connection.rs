@@ -132,7 +132,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // Before it is one less, so that nobody sees neither.
+        // First, so that whoever looks meanwhile sees one or the other.
         if self.server.connections() >= self.server.config.max_connections {
             *self.server.last_full() = Some(Instant::now());
         }
