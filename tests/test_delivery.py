@@ -127,6 +127,7 @@ def test_kinesis_away_and_then_s3_away_under_traffic(fresh_stack, stalls, fault,
         both_away = time.monotonic()
         faults.set(f"{fault} s3.error=1")
         time.sleep(min(OUTAGE_SECONDS, 5))
+        # Of players that were disturbed all the while, nothing would be known.
         if stalls.disturbed(both_away, time.monotonic() - both_away):
             time.sleep(10)
         faults.end()

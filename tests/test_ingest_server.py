@@ -59,10 +59,10 @@ class Server:
             connection.settimeout(seconds)
             return exchange(connection, data)
 
-    def post(self, body=EVENT, **headers):
+    def post(self, body=EVENT, seconds=30, **headers):
         head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
         head = f"POST /events HTTP/1.1\r\nhost: a\r\n{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        return self.ask(head.encode() + body)
+        return self.ask(head.encode() + body, seconds)
 
     def peak_memory(self):
         status = open(f"/proc/{self.process.pid}/status").read()
@@ -457,8 +457,8 @@ def test_whoever_takes_all_connections_neither_makes_it_look_dead_nor_keeps_the_
     host, port = server.admin
     with socket.create_connection((host, int(port)), timeout=30) as connection:
         assert status(exchange(connection, b"GET /ready HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")) == 200
-    # They look whether there is a crowd each five seconds, and the silent have two: a turn of both, and one more for a slow machine.
-    assert status(server.ask(POST + b"content-length: %d\r\nconnection: close\r\n\r\n" % len(EVENT) + EVENT, seconds=15)) == 200
+    # Each looks for a crowd every five seconds, and the silent ones every two: a round of both, and one more for a slow machine.
+    assert status(server.post(seconds=15)) == 200
     for connection in idle + silent:
         connection.close()
 
@@ -487,7 +487,7 @@ def test_one_client_with_the_worst_bodies_takes_neither_the_others_answers_nor_t
             good.append((status(server.post()), time.monotonic() - sent))
         found = set(answers.result())
     assert {answer for answer, _ in good} == {200} and len(good) > 10
-    # Usual is the commit interval, a fifth of a second.
+    # The usual time is the commit interval, a fifth of a second.
     assert sorted(seconds for _, seconds in good)[len(good) // 2] < 0.5, good
     assert found <= {(0, 200), (0, 503), (1, 413), (2, 400), (3, 200), (3, 503), (4, 200), (4, 503)} and len(found) >= 5, found
     assert server.peak_memory() - idle < 200 << 20, (server.peak_memory(), idle)

@@ -151,7 +151,7 @@ def verify_all(stack):
 def assert_once(lines, accepted, stalls=None):
     """Nothing that was accepted is missing, and nothing at all is there twice.
 
-    Unless the machine stood still: what Kinesis stores and does not confirm in time is spilled as well, and may be there once more."""
+    Where the machine stood still, once more among the spilled: what Kinesis stores but does not confirm in time is spilled as well."""
     counts = Counter((line.json["id"], line.is_spilled and bool(stalls and stalls.found)) for line in lines)
     there = {event for event, _ in counts}
     missing = [event for event in accepted if event not in there]
